@@ -1,0 +1,244 @@
+"""The fields of an experiment, their defaults and their bounds; plain dataclasses without a dependency."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+# What pydantic reads from a dataclass to refuse unknown keys; a plain dict, so that pydantic is not imported here.
+_STRICT = {"extra": "forbid"}
+
+
+def _require(condition: bool, name: str, value: object, rule: str) -> None:
+    """Raise ValueError telling that field `name` breaks `rule`."""
+    if not condition:
+        raise ValueError(f"{name} is {value!r}, but must be {rule}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which radiographs, at which size, cut how."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    dataset: str = "chest_xray"  # name under which `cxr-jax prepare` stored the data, or the path of prepared data
+    image_size: int = 224  # side of the square images that the network sees, in pixels
+    resize: Literal["squash", "pad", "crop"] = "squash"  # what happens to the aspect ratio
+    interpolation: Literal["area", "linear", "cubic"] = "area"  # used when images are shrunk; enlarging is linear
+    validation: Literal["grouped", "official"] = "grouped"  # cut from train by group, or the 16 official images
+    validation_fraction: float = 0.1  # share of train's groups cut for validation, when grouped
+    split_seed: int = 0  # seed of that cut
+    balancing: Literal["none", "barnett"] = "none"  # offline copies of normals as in Barnett's study
+
+    def __post_init__(self) -> None:
+        _require(16 <= self.image_size <= 2048, "image_size", self.image_size, "from 16 to 2048")
+        fraction = self.validation_fraction
+        _require(0 < fraction < 0.5, "validation_fraction", fraction, "above 0 and below 0.5")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network, and where its weights come from."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    name: str = "mobilenetv2_100"  # `cxr-jax models` lists them
+    weights: str = ""  # safetensors file under timm's names, looked for in CXR_WEIGHTS_DIR too; empty: random
+    dropout: float = 0.0  # rate before the classifier
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Random changes of training images, drawn anew for every example and epoch inside the compiled step."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    horizontal_flip: float = 0.0  # probability
+    vertical_flip: float = 0.0  # probability
+    rotation: float = 0.0  # largest angle, degrees, either way
+    scale: float = 0.0  # largest relative change of size: 0.1 draws from 1/1.1 to 1.1
+    translation: float = 0.0  # largest shift, as a share of the side, either way
+    brightness: float = 0.0  # largest additive change, as a share of the grey range, either way
+    contrast: float = 0.0  # largest relative change about the image's mean: 0.2 draws from 1/1.2 to 1.2
+    gamma: float = 0.0  # largest relative change of the exponent: 0.3 draws from 1/1.3 to 1.3
+
+    def __post_init__(self) -> None:
+        for name in ("horizontal_flip", "vertical_flip"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a probability from 0 to 1")
+        for name in ("rotation", "scale", "translation", "brightness", "contrast", "gamma"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 (off) or more")
+
+    @property
+    def is_random(self) -> bool:
+        """True if any change can happen: then features of an image differ between epochs."""
+        return any(getattr(self, entry.name) > 0 for entry in dataclasses.fields(self))
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """SGD with momentum and coupled weight decay, as in torch and MATLAB."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    learning_rate: float = 0.01  # the highest rate of the schedule
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4  # L2, added to the gradient before momentum
+    decayed: Literal["kernels", "all"] = "kernels"  # kernels only, or BatchNorm and biases too
+
+    def __post_init__(self) -> None:
+        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How the learning rate moves over one phase."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    kind: Literal["constant", "cosine", "linear"] = "constant"
+    warmup_iterations: int = 0  # linear rise from 0
+    final_fraction: float = 0.0  # share of the rate that cosine and linear end at
+
+    def __post_init__(self) -> None:
+        _require(self.warmup_iterations >= 0, "warmup_iterations", self.warmup_iterations, "0 or more")
+        _require(0 <= self.final_fraction <= 1, "final_fraction", self.final_fraction, "from 0 to 1")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Softmax cross-entropy and its weighting."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: inverse to the class's share of train
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Length, batches, seed and arithmetic of a run."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    epochs: int = 2  # ignored when [[phases]] are given
+    batch_size: int = 128  # images per step, over all devices
+    evaluation_batch_size: int = 64  # images per step of validation and test, over all devices
+    seed: int = 0  # of weights, order and augmentation
+    precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products; parameters stay float32
+    batch_norm: Literal["train", "frozen"] = "train"  # frozen: running statistics are used and not updated
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "evaluation_batch_size"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        _require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2147483647")
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """When the network is validated, what counts as better, and when to stop."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    every_iterations: int = 0  # 0: at the end of every epoch
+    patience: int = 0  # validations without improvement before training stops; 0: never stops early
+    monitor: Literal["loss", "accuracy", "roc_auc"] = "loss"  # decides the best checkpoint and patience
+
+    def __post_init__(self) -> None:
+        for name in ("every_iterations", "patience"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """How a step is spread over devices."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    backend: Literal["jit", "pmap"] = "jit"
+    devices: int = 0  # how many devices to use; 0: all
+
+    def __post_init__(self) -> None:
+        _require(self.devices >= 0, "devices", self.devices, "0 (all) or more")
+
+
+@dataclass(frozen=True)
+class OperatingPointConfig:
+    """The rule that turns a probability into a call, applied to validation predictions only."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    rule: Literal["fixed", "youden", "sensitivity", "cost_ratio"] = "fixed"
+    threshold: float = 0.5  # rule `fixed`
+    target_sensitivity: float = 0.975  # rule `sensitivity`: the highest threshold that reaches it on validation
+    cost_ratio: float = 5.0  # rule `cost_ratio`: how many false alarms a missed pneumonia is worth
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.threshold <= 1, "threshold", self.threshold, "from 0 to 1")
+        target = self.target_sensitivity
+        _require(0 < target <= 1, "target_sensitivity", target, "above 0 and at most 1")
+        _require(self.cost_ratio > 0, "cost_ratio", self.cost_ratio, "above 0")
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """One stretch of training; what it leaves out (None) is taken from the sections of the same name."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    name: str = "train"
+    epochs: int = 1
+    trainable: tuple[str, ...] = ()  # dotted prefixes of parameter names such as blocks.5; empty: all
+    batch_norm: Literal["train", "frozen"] | None = None
+    optimizer: OptimizerConfig | None = None
+    schedule: ScheduleConfig | None = None
+    augmentation: AugmentationConfig | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment, whole."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    operating_point: OperatingPointConfig = field(default_factory=OperatingPointConfig)
+    phases: tuple[PhaseConfig, ...] = ()  # empty: one phase of training.epochs epochs
+
+    def __post_init__(self) -> None:
+        names = [phase.name for phase in self.phases]
+        _require(len(set(names)) == len(names), "phases", names, "named differently from each other")
+
+    def resolved_phases(self) -> tuple[PhaseConfig, ...]:
+        """The phases to train, every field filled from the sections where a phase leaves it out."""
+        phases = self.phases or (PhaseConfig(epochs=self.training.epochs),)
+        return tuple(
+            dataclasses.replace(
+                phase,
+                batch_norm=phase.batch_norm or self.training.batch_norm,
+                optimizer=phase.optimizer or self.optimizer,
+                schedule=phase.schedule or self.schedule,
+                augmentation=phase.augmentation or self.augmentation,
+            )
+            for phase in phases
+        )

@@ -1,0 +1,21 @@
+"""The words that every room shares: classes, subtypes, splits and the columns of a predictions table.
+
+Each of these facts stands here and nowhere else.
+"""
+
+CLASS_NAMES = ("NORMAL", "PNEUMONIA")
+"""Class names; a class's label is its index, so the positive class is 1."""
+
+NORMAL, PNEUMONIA = 0, 1
+
+SUBTYPE_NAMES = ("normal", "bacteria", "virus", "unknown")
+"""Cause of the pneumonia as far as the source says; `unknown` for pneumonia without a stated cause."""
+
+SPLIT_NAMES = ("train", "val", "test")
+
+LOGIT_COLUMNS = tuple(f"logit_{name}" for name in CLASS_NAMES)
+
+PREDICTION_COLUMNS = ("file", "split", "group", "subtype", "label", *LOGIT_COLUMNS, "probability")
+"""Columns of a predictions table; `label` is a class name, `probability` that of PNEUMONIA."""
+
+DISCLAIMER = "Research software. Not a medical device; not for diagnosis or treatment."
