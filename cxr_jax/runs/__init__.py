@@ -1,0 +1,1 @@
+"""What a run leaves on disk: its folder, tables and logs, and how files are written."""

@@ -1,0 +1,98 @@
+"""Writing files so that a reader meets the old content or the new one, never half of it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cxr_jax.errors import UserError
+
+TEMPORARY_PREFIX = ".unfinished-"
+"""Begins the name of everything that is still being written; what a killed process leaves can be deleted."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_MISPLACED = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG}
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Tell a full disk, a missing permission or an impossible place met inside the block as one sentence.
+
+    Raises:
+        UserError: in place of such an OSError; other errors pass through unchanged.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise UserError(f"the disk is full: {path} could not be written; free some space and try again") from error
+        if error.errno in _FORBIDDEN:
+            raise UserError(
+                f"no permission to write {path}: choose another place or change the rights of its folder"
+            ) from error
+        if error.errno in _MISPLACED:
+            reason = os.strerror(error.errno)
+            raise UserError(f"{path} could not be written ({reason}): choose another place") from error
+        raise
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it becomes `path` when the block ends, and is removed if the block fails.
+
+    The temporary name keeps the suffix of `path`. The block may create a file or a folder; a folder can only take a
+    name that is free or an empty folder. Parent folders are created.
+
+    Raises:
+        UserError: the disk is full, writing is not permitted or `path` cannot be a file there.
+    """
+    path = Path(path)
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}-{path.name}"
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            temporary.replace(path)
+        except BaseException:
+            _remove(temporary)
+            raise
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write `data` to `path` atomically, creating parent folders; UserError as in `atomic_path`."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        # Without this a power cut can leave the new name with no content.
+        os.fsync(file.fileno())
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to `path` as UTF-8, atomically; UserError as in `atomic_path`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` to `path` as indented JSON, atomically; UserError as in `atomic_path`.
+
+    Raises:
+        ValueError: `value` holds NaN or an infinity, which JSON has no word for.
+    """
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _remove(path: Path) -> None:
+    """Delete a file or folder that may not exist, without raising."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
