@@ -1,0 +1,189 @@
+"""The layers that both networks are built of; padding, epsilon and rates are always given, never defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array, lax
+
+from cxr_jax.models.depthwise import Padding, depthwise_convolution, grouped_depthwise
+
+PaddingRule = Literal["symmetric", "same"]
+"""`symmetric` is torch's k // 2 on every side; `same` TensorFlow's, uneven where the stride leaves a remainder."""
+
+Lowering = Literal["fast", "plain"]
+"""`plain` is what `nnx.Conv` does: XLA's convolutions throughout; kept to measure and to test against."""
+
+Activation = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class LayerRules:
+    """What all layers of one network have in common."""
+
+    padding: PaddingRule
+    activation: Activation
+    epsilon: float  # added to the variance in BatchNorm
+    momentum: float = 0.9  # share of the running statistics that a step keeps: torch's 0.1
+    lowering: Lowering = "fast"
+
+
+class Mode(NamedTuple):
+    """How a network is run: with the batch's statistics or the running ones, with dropout or without."""
+
+    batch_statistics: bool = False  # BatchNorm normalises by the batch and moves its running statistics
+    keys: Array | None = None  # [B] typed keys of dropout and stochastic depth; None: both are off
+    axis_name: str | None = None  # the mapped axis that shares a batch among devices
+
+
+def padding_of(rule: PaddingRule, size: tuple[int, int], window: int, stride: int) -> Padding:
+    """The zeros that `rule` adds around an image of `size` (H, W) for a square window."""
+    if rule == "symmetric":
+        return ((window // 2, window // 2), (window // 2, window // 2))
+    pads = []
+    for length in size:
+        total = max((-(-length // stride) - 1) * stride + window - length, 0)
+        pads.append((total // 2, total - total // 2))
+    return (pads[0], pads[1])
+
+
+def relu6(x: Array) -> Array:
+    """min(max(x, 0), 6), the activation of MobileNetV2 (Sandler et al. 2018)."""
+    return jnp.clip(x, jnp.zeros((), x.dtype), jnp.full((), 6, x.dtype))
+
+
+def silu(x: Array) -> Array:
+    """x * sigmoid(x), the activation of EfficientNetV2 (Tan and Le 2021)."""
+    return x * jax.nn.sigmoid(x)
+
+
+def he_normal(rngs: nnx.Rngs, shape: tuple[int, ...], fan_out: int) -> Array:
+    """Normal values [shape] float32 with variance 2 / fan_out, as timm initialises convolutions."""
+    return jax.random.normal(rngs.params(), shape, jnp.float32) * jnp.float32((2.0 / fan_out) ** 0.5)
+
+
+class Convolution(nnx.Module):
+    """A dense convolution without bias; `kernel` is [k, k, I, O]."""
+
+    def __init__(self, inputs: int, outputs: int, window: int, stride: int, rules: LayerRules, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(he_normal(rngs, (window, window, inputs, outputs), window * window * outputs))
+        self.stride, self.padding = stride, rules.padding
+
+    def __call__(self, x: Array) -> Array:
+        """Convolve `x` [B, H, W, I] into [B, H', W', O]."""
+        kernel = self.kernel[...]
+        padding = padding_of(self.padding, x.shape[1:3], kernel.shape[0], self.stride)
+        return lax.conv_general_dilated(
+            x, kernel, (self.stride, self.stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+
+class PointwiseConvolution(nnx.Module):
+    """A 1x1 convolution as one matrix product; `kernel` is [1, 1, I, O], `bias` [O] where asked for."""
+
+    def __init__(self, inputs: int, outputs: int, rules: LayerRules, rngs: nnx.Rngs, *, bias: bool = False):
+        self.kernel = nnx.Param(he_normal(rngs, (1, 1, inputs, outputs), outputs))
+        self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32)) if bias else None
+        self.lowering = rules.lowering
+
+    def __call__(self, x: Array) -> Array:
+        """Map `x` [B, H, W, I] to [B, H, W, O]."""
+        kernel = self.kernel[...]
+        if self.lowering == "plain":
+            y = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        else:
+            y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0], preferred_element_type=x.dtype)
+        return y if self.bias is None else y + self.bias[...].reshape(1, 1, 1, -1)
+
+
+class DepthwiseConvolution(nnx.Module):
+    """One kernel per channel, without bias; `kernel` is [k, k, 1, C]."""
+
+    def __init__(self, channels: int, window: int, stride: int, rules: LayerRules, rngs: nnx.Rngs):
+        # timm divides the fan-out by the number of groups
+        self.kernel = nnx.Param(he_normal(rngs, (window, window, 1, channels), window * window))
+        self.stride, self.padding, self.lowering = stride, rules.padding, rules.lowering
+
+    def __call__(self, x: Array) -> Array:
+        """Convolve `x` [B, H, W, C] into [B, H', W', C]."""
+        kernel = self.kernel[...]
+        padding = padding_of(self.padding, x.shape[1:3], kernel.shape[0], self.stride)
+        convolution = depthwise_convolution if self.lowering == "fast" else grouped_depthwise
+        return convolution(x, kernel, stride=self.stride, padding=padding)
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over B, H, W with torch's running statistics (Ioffe and Szegedy 2015).
+
+    Training normalises with the batch's biased variance and moves the running variance towards the unbiased one, as
+    torch does, so that a network trained here and there ends with the same numbers; Flax keeps the biased one.
+    """
+
+    def __init__(self, channels: int, rules: LayerRules):
+        self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
+        self.mean = nnx.BatchStat(jnp.zeros((channels,), jnp.float32))
+        self.var = nnx.BatchStat(jnp.ones((channels,), jnp.float32))
+        self.epsilon, self.momentum = rules.epsilon, rules.momentum
+
+    def __call__(self, x: Array, mode: Mode) -> Array:
+        """Normalise `x` [B, H, W, C] by the batch's statistics or the running ones, as `mode` says."""
+        if mode.batch_statistics:
+            mean, var = self._batch_statistics(x, mode.axis_name)
+        else:
+            mean, var = self.mean[...], self.var[...]
+        # one multiply and one add per activation; XLA fuses them with what follows
+        factor = self.scale[...] * lax.rsqrt(var + self.epsilon)
+        offset = self.bias[...] - mean * factor
+        return x * factor.reshape(1, 1, 1, -1).astype(x.dtype) + offset.reshape(1, 1, 1, -1).astype(x.dtype)
+
+    def _batch_statistics(self, x: Array, axis_name: str | None) -> tuple[Array, Array]:
+        """Mean and biased variance of the batch [C]; the running statistics are moved towards them.
+
+        The variance is that of x minus the running mean, in one pass: the shift keeps the digits that E[x^2] - E[x]^2
+        loses when the mean is large beside the spread.
+        """
+        shift = lax.stop_gradient(self.mean[...])
+        statistics_dtype = jnp.promote_types(x.dtype, jnp.float32)
+        centred = x.astype(statistics_dtype) - shift.reshape(1, 1, 1, -1)
+        first, second = jnp.mean(centred, (0, 1, 2)), jnp.mean(jnp.square(centred), (0, 1, 2))
+        count = x.shape[0] * x.shape[1] * x.shape[2]
+        if axis_name is not None:
+            first, second = lax.pmean((first, second), axis_name)
+            count *= lax.axis_size(axis_name)
+        mean = first + shift
+        var = jnp.maximum(second - jnp.square(first), jnp.zeros((), second.dtype))
+        self._move(self.mean, mean)
+        self._move(self.var, var * (count / max(count - 1, 1)))
+        return mean, var
+
+    def _move(self, running: nnx.BatchStat, value: Array) -> None:
+        value = lax.stop_gradient(value)
+        running.set_value(self.momentum * running[...] + (1 - self.momentum) * value)
+
+
+class Classifier(nnx.Module):
+    """The fully connected layer after pooling; `kernel` is [C, K], `bias` [K]."""
+
+    def __init__(self, channels: int, classes: int, rngs: nnx.Rngs):
+        bound = (1.0 / channels) ** 0.5
+        self.kernel = nnx.Param(jax.random.uniform(rngs.params(), (channels, classes), jnp.float32, -bound, bound))
+        self.bias = nnx.Param(jnp.zeros((classes,), jnp.float32))
+
+    def __call__(self, x: Array) -> Array:
+        """Map pooled features [B, C] to logits [B, K]."""
+        return x @ self.kernel[...] + self.bias[...].reshape(1, -1)
+
+
+def dropout(x: Array, rate: float, keys: Array) -> Array:
+    """`x` [B, ...] with a share `rate` of its values zero and the others enlarged to keep the mean.
+
+    `keys` [B] are typed keys, one for each example, so that its mask does not depend on its place in the batch.
+    """
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype))

@@ -1,0 +1,113 @@
+"""A network as named stages: a stem, blocks, a head, and a classifier on the pooled features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from cxr_jax.models.layers import (
+    BatchNorm,
+    Classifier,
+    Convolution,
+    LayerRules,
+    Mode,
+    PointwiseConvolution,
+    dropout,
+)
+
+EVALUATION = Mode()
+"""Running statistics, no dropout."""
+
+
+class StagedNetwork(nnx.Module):
+    """What MobileNetV2 and EfficientNetV2 share: every stage has a name, and can be entered and left there."""
+
+    def __init__(
+        self,
+        stages: Sequence[Sequence[nnx.Module]],
+        *,
+        stem_channels: int,
+        stage_channels: int,
+        head_channels: int,
+        classes: int,
+        dropout_rate: float,
+        rules: LayerRules,
+        rngs: nnx.Rngs,
+    ):
+        self.conv_stem = Convolution(3, stem_channels, 3, 2, rules, rngs)
+        self.bn1 = BatchNorm(stem_channels, rules)
+        self.blocks = nnx.List([nnx.List(list(stage)) for stage in stages])
+        self.conv_head = PointwiseConvolution(stage_channels, head_channels, rules, rngs)
+        self.bn2 = BatchNorm(head_channels, rules)
+        self.classifier = Classifier(head_channels, classes, rngs)
+        self.dropout_rate = dropout_rate
+        self.activation = rules.activation
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Names of the stages from input to output; `conv_head` gives the features that are pooled."""
+        return ("conv_stem", *(f"blocks.{index}" for index in range(len(self.blocks))), "conv_head")
+
+    def __call__(
+        self, x: Array, *, train: bool = False, keys: Array | None = None, axis_name: str | None = None
+    ) -> Array:
+        """Logits [B, K] of normalised images `x` [B, H, W, 3].
+
+        With `train` BatchNorm uses the batch's statistics (over `axis_name` too, where given) and moves its running
+        ones; `keys` [B] switch dropout and stochastic depth on.
+        """
+        mode = Mode(train, keys, axis_name)
+        return self.classify(self._run(x, 0, len(self.stage_names), mode), mode)
+
+    def features(self, x: Array, mode: Mode = EVALUATION) -> Array:
+        """Features [B, h, w, C] before pooling of normalised images `x` [B, H, W, 3]."""
+        return self._run(x, 0, len(self.stage_names), mode)
+
+    def pooled(self, x: Array, mode: Mode = EVALUATION) -> Array:
+        """Features [B, C], averaged over the image, of normalised images `x` [B, H, W, 3]."""
+        return jnp.mean(self.features(x, mode), (1, 2))
+
+    def classify(self, features: Array, mode: Mode = EVALUATION) -> Array:
+        """Logits [B, K] of features [B, h, w, C]."""
+        return self.classify_pooled(jnp.mean(features, (1, 2)), mode)
+
+    def classify_pooled(self, pooled: Array, mode: Mode = EVALUATION) -> Array:
+        """Logits [B, K] of pooled features [B, C]."""
+        if mode.keys is not None and self.dropout_rate > 0:
+            pooled = dropout(pooled, self.dropout_rate, mode.keys)
+        return self.classifier(pooled)
+
+    def activations(self, x: Array, stage: str) -> Array:
+        """Output [B, h, w, C] of the named stage for normalised images `x` [B, H, W, 3], in evaluation mode.
+
+        Raises ValueError for a stage that the network does not have.
+        """
+        return self._run(x, 0, self._position(stage) + 1, EVALUATION)
+
+    def forward_from(self, stage: str, activations: Array) -> Array:
+        """Logits [B, K] computed on from the output [B, h, w, C] of the named stage, in evaluation mode.
+
+        Raises ValueError for a stage that the network does not have.
+        """
+        return self.classify(self._run(activations, self._position(stage) + 1, len(self.stage_names), EVALUATION))
+
+    def _position(self, stage: str) -> int:
+        if stage not in self.stage_names:
+            raise ValueError(f"there is no stage {stage!r}; the stages are {', '.join(self.stage_names)}")
+        return self.stage_names.index(stage)
+
+    def _run(self, x: Array, first: int, end: int, mode: Mode) -> Array:
+        """Output of stage `end` - 1, given the input of stage `first`."""
+        last = len(self.stage_names) - 1
+        for position in range(first, end):
+            if position == 0:
+                x = self.activation(self.bn1(self.conv_stem(x), mode))
+            elif position == last:
+                x = self.activation(self.bn2(self.conv_head(x), mode))
+            else:
+                for block in self.blocks[position - 1]:
+                    x = block(x, mode)
+        return x
