@@ -15,7 +15,7 @@ SPLIT_NAMES = ("train", "val", "test")
 
 LOGIT_COLUMNS = tuple(f"logit_{name}" for name in CLASS_NAMES)
 
-PREDICTION_COLUMNS = ("file", "split", "group", "subtype", "label", *LOGIT_COLUMNS, "probability")
+PREDICTION_COLUMNS = ("file", "split", "group", "subtype", "label", *LOGIT_COLUMNS, "probability", "schema_version")
 """Columns of a predictions table; `label` is a class name, `probability` that of PNEUMONIA."""
 
 DISCLAIMER = "Research software. Not a medical device; not for diagnosis or treatment."

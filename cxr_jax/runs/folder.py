@@ -1,0 +1,164 @@
+"""Where everything of one run stands: the layout of a run folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr_jax.errors import UserError
+from cxr_jax.runs.files import writing
+
+SCHEMA_VERSION = 1
+"""Version of the layout and of the JSON files of a run folder; raised when an older reader would misread them."""
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Return the object that a JSON file of a run holds.
+
+    Raises:
+        UserError: there is no such file, or it is not a JSON object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged, it is not JSON ({error}): write it anew") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is not what a run writes there: it holds no JSON object")
+    return value
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths inside a run folder; the folder itself may not exist yet."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+
+    @classmethod
+    def create(cls, path: str | Path) -> RunFolder:
+        """Make the folder of a new run, parents included, and return it.
+
+        Raises:
+            UserError: something is there already (nothing is overwritten), or it cannot be written.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file: choose another place for the run")
+        with writing(path):
+            if path.is_dir() and any(path.iterdir()):
+                raise UserError(f"{path} exists and is not empty: choose another place for the run, or --resume it")
+            path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """Return the run that lies at `path`.
+
+        Raises:
+            UserError: there is no folder, it holds no run, or a newer version of cxr_jax wrote it.
+        """
+        run = cls(Path(path))
+        if not run.path.exists():
+            raise UserError(f"there is no run at {path}: no such folder")
+        if not run.path.is_dir():
+            raise UserError(f"{path} is a file, not the folder of a run")
+        if not run.config.is_file():
+            raise UserError(f"{path} is not a run: it holds no {run.config.name}")
+        version = run.schema_version()
+        if version > SCHEMA_VERSION:
+            raise UserError(
+                f"{path} was written by a newer cxr_jax (schema {version}, this one reads up to {SCHEMA_VERSION}): "
+                "update cxr_jax"
+            )
+        return run
+
+    def schema_version(self) -> int:
+        """Return the version of the layout that environment.json states; that of today if it states none.
+
+        Raises:
+            UserError: environment.json cannot be read.
+        """
+        if not self.environment.is_file():
+            return SCHEMA_VERSION
+        return int(read_json(self.environment).get("schema_version", SCHEMA_VERSION))
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, TOML."""
+        return self.path / "config.toml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, machine, commit, fingerprint of the data, JSON."""
+        return self.path / "environment.json"
+
+    @property
+    def data_card(self) -> Path:
+        """What the prepared data held when the run began, JSON."""
+        return self.path / "data_card.json"
+
+    @property
+    def metrics(self) -> Path:
+        """What training measured, one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the best and the last state."""
+        return self.path / "checkpoints"
+
+    @property
+    def predictions(self) -> Path:
+        """Folder of the predictions tables."""
+        return self.path / "predictions"
+
+    def predictions_of(self, split: str) -> Path:
+        """The predictions table of one split, CSV."""
+        return self.predictions / f"{split}.csv"
+
+    @property
+    def operating_point(self) -> Path:
+        """The threshold, fixed on validation before any test prediction exists, JSON."""
+        return self.path / "operating_point.json"
+
+    @property
+    def evaluation(self) -> Path:
+        """The judgement of the predictions, JSON."""
+        return self.path / "evaluation.json"
+
+    @property
+    def ledger(self) -> Path:
+        """Every look that was taken at the test set, one JSON object a line."""
+        return self.path / "ledger.jsonl"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of figures, PNG and SVG."""
+        return self.path / "figures"
+
+    @property
+    def explanations(self) -> Path:
+        """Folder of Grad-CAM overlays."""
+        return self.path / "explanations"
+
+    @property
+    def report(self) -> Path:
+        """The report, one self-contained HTML file."""
+        return self.path / "report.html"

@@ -1,0 +1,59 @@
+"""Every look that was taken at the test set of a run: ledger.jsonl, appended and never rewritten."""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import json
+import os
+from typing import Any
+
+from cxr_jax.errors import UserError
+from cxr_jax.runs.files import writing
+from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder
+
+
+def append_look(run: RunFolder, look: dict[str, Any]) -> dict[str, Any]:
+    """Append one look (checkpoint, threshold, result ...) and return it with its date and schema version.
+
+    Safe when several processes look at once: the line is written under a lock of the file.
+
+    Raises:
+        UserError: the ledger cannot be written.
+        ValueError: `look` holds NaN or an infinity.
+    """
+    date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    entry = {"schema_version": SCHEMA_VERSION, "date": date, **look}
+    line = json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
+    with writing(run.ledger), run.ledger.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        # A writer killed in mid-line must not swallow this line too.
+        file.seek(0, os.SEEK_END)
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = "\n" + line
+        file.write(line.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    return entry
+
+
+def read_looks(run: RunFolder) -> list[dict[str, Any]]:
+    """Return every look in order; an empty list if there was none.
+
+    Raises:
+        UserError: a line cannot be read; looks are never dropped in silence.
+    """
+    if not run.ledger.is_file():
+        return []
+    looks = []
+    for number, text in enumerate(run.ledger.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            look = json.loads(text)
+        except json.JSONDecodeError:
+            look = None
+        if not isinstance(look, dict):
+            raise UserError(f"{run.ledger}, line {number}: not an entry of the ledger; repair the line by hand")
+        looks.append(look)
+    return looks

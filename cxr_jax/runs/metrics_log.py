@@ -1,0 +1,111 @@
+"""What training measured: metrics.jsonl, one JSON object a line, written while training goes on.
+
+A line's `kind` says what it is:
+
+- `train`: step, epoch (passed, float), phase, loss, accuracy, learning_rate, images_per_second, seconds
+- `validation`: step, epoch, phase, loss, accuracy, roc_auc, best (bool), seconds
+- `end`: reason (finished, patience, interrupted or terminated), step, seconds
+
+`seconds` counts from the start of training; accuracies are shares from 0 to 1.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cxr_jax.errors import UserError
+from cxr_jax.runs.files import write_text, writing
+
+KINDS = ("train", "validation", "end")
+
+
+class MetricsLog:
+    """Appends lines to a metrics file; each line is on its way to the disk before `write` returns."""
+
+    def __init__(self, path: str | Path, *, rewind_to: int | None = None) -> None:
+        """Open the file at `path`, creating it and its parents; a line torn by a kill is taken out first.
+
+        Args:
+            path: the metrics file.
+            rewind_to: step of the state that training resumes from; lines of later steps, and of the end of the
+                interrupted training, are dropped, because they will be written again.
+        """
+        self.path = Path(path)
+        if self.path.is_file():
+            lines = read_metrics(self.path)
+            if rewind_to is not None:
+                lines = [line for line in lines if line["kind"] != "end" and line["step"] <= rewind_to]
+            _rewrite(self.path, lines)
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a", encoding="utf-8")
+
+    def write(self, kind: str, **values: Any) -> None:
+        """Append one line; a number that is not finite is written as null, since JSON has no word for it.
+
+        Raises:
+            ValueError: `kind` is none of `KINDS`, or `step` is missing.
+            UserError: the disk is full.
+        """
+        if kind not in KINDS or "step" not in values:
+            raise ValueError(f"a line needs a kind of {KINDS} and a step; got {kind!r} with {sorted(values)}")
+        with writing(self.path):
+            self._file.write(_line({"kind": kind, **values}))
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; closing twice does nothing."""
+        self._file.close()
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """Return the lines of a metrics file in order; a last line that was torn by a kill is left out.
+
+    Raises:
+        UserError: there is no such file, or a line is not one that training writes.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: the run has no training curves")
+    # What follows the last line break is empty, or a line torn by a kill.
+    whole = path.read_text(encoding="utf-8").split("\n")[:-1]
+    lines = []
+    for number, text in enumerate(whole, start=1):
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            line = None
+        if not (isinstance(line, dict) and line.get("kind") in KINDS and isinstance(line.get("step"), int)):
+            raise UserError(f"{path}, line {number}: not a line of training metrics; restore the file or remove it")
+        lines.append(line)
+    return lines
+
+
+def _line(value: dict[str, Any]) -> str:
+    """Return `value` as one line of JSON, numpy numbers and non-finite ones included."""
+    return json.dumps({key: _plain(entry) for key, entry in value.items()}, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of numpy or jax as one of Python, and None for one that is not finite."""
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _rewrite(path: Path, lines: list[dict[str, Any]]) -> None:
+    text = "".join(_line(line) for line in lines)
+    if text != path.read_text(encoding="utf-8"):
+        write_text(path, text)
