@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -11,7 +12,9 @@ _STRICT = {"extra": "forbid"}
 
 
 def _require(condition: bool, name: str, value: object, rule: str) -> None:
-    """Raise ValueError telling that field `name` breaks `rule`."""
+    """Raise ValueError telling that field `name` breaks `rule`, or is infinite or no number."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}, but must be a finite number, {rule}")
     if not condition:
         raise ValueError(f"{name} is {value!r}, but must be {rule}")
 
