@@ -129,7 +129,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Length, batches, seed and arithmetic of a run."""
+    """Length, batches and seed of a run."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
@@ -137,7 +137,6 @@ class TrainingConfig:
     batch_size: int = 128  # images per step, over all devices
     evaluation_batch_size: int = 64  # images per step of validation and test, over all devices
     seed: int = 0  # of weights, order and augmentation
-    precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products; parameters stay float32
     batch_norm: Literal["train", "frozen"] = "train"  # frozen: running statistics are used and not updated
 
     def __post_init__(self) -> None:

@@ -122,11 +122,18 @@ def test_a_folder_or_bytes_are_no_config(tmp_path):
 
 def test_overrides_change_the_file(config_file):
     path = config_file(PHASES)
-    config = load_config(
-        path,
-        "--optimizer.learning-rate 0.02 --phases.0.epochs 7 --phases.1.optimizer.nesterov "
-        "--phases.0.trainable conv_head classifier --phases.0.batch-norm None".split(),
-    )
+    general = ["--optimizer.learning-rate", "0.02"]
+    first = [
+        "--phases.0.epochs",
+        "7",
+        "--phases.0.trainable",
+        "conv_head",
+        "classifier",
+        "--phases.0.batch-norm",
+        "None",
+    ]
+    second = ["--phases.1.optimizer.nesterov"]
+    config = load_config(path, [*general, *first, *second])
     unchanged = load_config(path)
     assert config.optimizer == OptimizerConfig(learning_rate=0.02)
     assert config.phases[0] == PhaseConfig(name="head", epochs=7, trainable=("conv_head", "classifier"))
