@@ -1,0 +1,170 @@
+"""Checkpoints: flat dictionaries of arrays with a small JSON beside them, written by orbax, verified when read."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from orbax.checkpoint import v1 as orbax
+
+from cxr_jax.errors import UserError
+from cxr_jax.runs.files import writing
+
+_ARRAYS = "arrays"
+# orbax announces every step of a save; what a person must know is raised as an error instead
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One verified checkpoint: its step, its arrays on the first device, and what was stored beside them."""
+
+    step: int
+    arrays: dict[str, Array]
+    details: dict[str, Any]
+
+
+class CheckpointWriter:
+    """Saves checkpoints into one folder, asynchronously, and keeps the newest few."""
+
+    def __init__(self, folder: Path, *, keep: int = 1) -> None:
+        """Open or make `folder`; leftovers of a save that was killed are removed.
+
+        Raises UserError if it cannot be written.
+        """
+        self.folder, self._keep = folder.absolute(), keep
+        self._pending: Any = None
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._checkpointer = self._open()
+
+    def save(self, step: int, arrays: Mapping[str, Array], details: Mapping[str, Any]) -> None:
+        """Save `arrays` and the JSON object `details` under `step`, replacing what is there under that step.
+
+        Returns as soon as the arrays are copied; a save that is still under way is waited for first. Raises UserError
+        if the disk is full or cannot be written; what was saved before stays.
+        """
+        self.wait()
+        host = {name: np.asarray(value) for name, value in arrays.items()}
+        metadata = {"sha256": content_hash(host), "details": dict(details)}
+        with self._saving():
+            self._pending = self._checkpointer.save_checkpointables_async(
+                step, {_ARRAYS: host}, custom_metadata=metadata, force=True, overwrite=True
+            )
+
+    def wait(self) -> None:
+        """Return when nothing is being saved any more; raises UserError if the save failed."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            with self._saving():
+                pending.result()
+
+    def close(self) -> None:
+        """Finish the save under way and release the folder."""
+        try:
+            self.wait()
+        finally:
+            self._checkpointer.close()
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> orbax.training.Checkpointer:
+        return orbax.training.Checkpointer(
+            self.folder,
+            preservation_policy=orbax.training.preservation_policies.LatestN(self._keep),
+            cleanup_tmp_directories=True,
+        )
+
+    def _saving(self) -> _Saving:
+        return _Saving(self.folder)
+
+
+class _Saving:
+    """Turns the errors of a failed save into one sentence."""
+
+    def __init__(self, folder: Path) -> None:
+        self._writing = writing(folder)
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        self._writing.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        # tensorstore reports a full disk in the text of a ValueError, not as an OSError
+        if error is not None and ("RESOURCE_EXHAUSTED" in str(error) or "No space left" in str(error)):
+            raise UserError(
+                f"The disk is full: no checkpoint could be saved in {self._folder}; free some space and resume the "
+                "run, what was saved before is intact."
+            ) from error
+        return self._writing.__exit__(kind, error, trace)
+
+
+def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
+    """sha256 over the names, dtypes, shapes and bytes of `arrays`, whatever their order."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        value = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {value.dtype} {value.shape}\n".encode())
+        digest.update(value.tobytes() if value.ndim == 0 else memoryview(value).cast("B"))
+    return digest.hexdigest()
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """The steps that have a finished checkpoint in `folder`, oldest first; none if there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.is_dir() and entry.name.isdigit())
+
+
+def read_newest(folder: Path, warn: Callable[[str], None] | None = None) -> Checkpoint:
+    """The newest checkpoint of `folder` whose content is what was saved.
+
+    A damaged one is skipped, and `warn` is called with a sentence about it. Raises UserError if there is none at all
+    or none that is intact.
+    """
+    steps = saved_steps(folder)
+    if not steps:
+        raise UserError(f"There is no checkpoint in {folder}; train the run first.")
+    for step in reversed(steps):
+        checkpoint = _read(folder, step)
+        if checkpoint is not None:
+            return checkpoint
+        if warn is not None:
+            warn(f"The checkpoint of step {step} in {folder} is damaged and was passed over.")
+    raise UserError(f"Every checkpoint in {folder} is damaged (steps {', '.join(map(str, steps))}); train again.")
+
+
+def _read(folder: Path, step: int) -> Checkpoint | None:
+    """The checkpoint of `step`, or None if it is damaged in whatever way."""
+    path = folder.absolute() / str(step)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    try:
+        stored = orbax.checkpointables_metadata(path)
+        shapes = {
+            name: jax.ShapeDtypeStruct(entry.shape, entry.dtype, sharding=sharding)
+            for name, entry in stored.metadata[_ARRAYS].items()
+        }
+        arrays = orbax.load_checkpointables(path, {_ARRAYS: shapes})[_ARRAYS]
+        details, promised = stored.custom_metadata["details"], stored.custom_metadata["sha256"]
+    # a damaged file can fail anywhere inside orbax, tensorstore or JSON; all of it means the same to the reader
+    except Exception:
+        return None
+    if content_hash({name: np.asarray(value) for name, value in arrays.items()}) != promised:
+        return None
+    return Checkpoint(step, arrays, details)
