@@ -1,0 +1,80 @@
+import json
+import os
+
+import pytest
+
+from cxr_jax.errors import UserError
+from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder, read_json
+
+
+def test_a_new_run_gets_its_folder_and_parents(tmp_path):
+    run = RunFolder.create(tmp_path / "deep" / "run")
+    assert run.path.is_dir()
+    assert run.name == "run"
+
+
+def test_an_empty_folder_can_become_a_run(tmp_path):
+    assert RunFolder.create(tmp_path).path == tmp_path
+
+
+def test_create_refuses_what_is_there_and_leaves_it(tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty"):
+        RunFolder.create(tmp_path)
+    with pytest.raises(UserError, match="is a file"):
+        RunFolder.create(tmp_path / "precious.txt")
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_create_below_a_file_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="choose another place"):
+        RunFolder.create(tmp_path / "file" / "run")
+
+
+def test_open_refuses_what_is_no_run(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        RunFolder.open(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"holds no config\.toml"):
+        RunFolder.open(tmp_path)
+    (tmp_path / "config.toml").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        RunFolder.open(tmp_path / "config.toml")
+    assert RunFolder.open(str(tmp_path)) == RunFolder(tmp_path)
+
+
+def test_open_refuses_the_run_of_a_newer_version(tmp_path):
+    (tmp_path / "config.toml").write_text("")
+    (tmp_path / "environment.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION + 1}))
+    with pytest.raises(UserError, match="newer cxr_jax"):
+        RunFolder.open(tmp_path)
+
+
+def test_every_path_lies_in_the_folder_and_no_two_are_equal(tmp_path):
+    run = RunFolder(tmp_path)
+    names = [name for name, value in vars(RunFolder).items() if isinstance(value, property) and name != "name"]
+    paths = [getattr(run, name) for name in names] + [run.predictions_of("val"), run.predictions_of("test")]
+    assert len(set(paths)) == len(paths) == 15
+    assert all(path.is_relative_to(tmp_path) for path in paths)
+    assert run.predictions_of("test") == tmp_path / "predictions" / "test.csv"
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "\ud800"])
+def test_damaged_json_is_one_sentence(tmp_path, content):
+    path = tmp_path / "environment.json"
+    path.write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(UserError, match=r"environment\.json"):
+        read_json(path)
+
+
+def test_missing_json_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        read_json(tmp_path / "environment.json")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_create_without_permission_is_one_sentence(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="no permission"):
+        RunFolder.create(tmp_path / "run")
