@@ -1,0 +1,134 @@
+"""`cxr-jax COMMAND ...`: picks a command, and tells every error as one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+
+from cxr_jax import __version__
+from cxr_jax.commands import GROUPS
+from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_USAGE, UserError
+from cxr_jax.vocabulary import DISCLAIMER
+
+_TRACEBACK_OPTION = "--traceback"
+_TRACEBACK_SWITCH = "CXR_JAX_TRACEBACK"
+_EXIT_BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` name, and return the exit code.
+
+    Without `arguments` those of the process are taken and the process itself is configured, which may start it anew:
+    only the console entry point calls it so.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    show_traceback = _TRACEBACK_OPTION in given or os.environ.get(_TRACEBACK_SWITCH, "0") not in ("", "0")
+    given = [argument for argument in given if argument != _TRACEBACK_OPTION]
+    try:
+        code = _dispatch(given, configure=arguments is None)
+        # Standard output may be a full disk or a closed pipe, which shows only here.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        return _EXIT_BROKEN_PIPE
+    except (Exception, KeyboardInterrupt) as error:
+        if show_traceback:
+            traceback.print_exc()
+        sentence, code = _tell(error)
+        print(f"cxr-jax: {sentence}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _discard_output()
+    return code
+
+
+def help_text() -> str:
+    """What `cxr-jax --help` prints: the commands in the order of use, a line each."""
+    width = max((len(name) for commands in GROUPS.values() for name in commands), default=0)
+    lines = ["usage: cxr-jax COMMAND [arguments]", "       cxr-jax COMMAND --help"]
+    for title, commands in GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {name:<{width}}  {summary}" for name, summary in commands.items())]
+    lines += [
+        "",
+        "options:",
+        "  --help, -h   show this text",
+        "  --version    show the version",
+        "  --traceback  after an error, show where in the program it happened",
+        "",
+        DISCLAIMER,
+    ]
+    return "\n".join(lines)
+
+
+def _dispatch(arguments: list[str], *, configure: bool) -> int:
+    if not arguments:
+        print(help_text(), file=sys.stderr)
+        return EXIT_USAGE
+    name, *rest = arguments
+    if name in ("-h", "--help", "help"):
+        print(help_text())
+        return 0
+    if name in ("-V", "--version"):
+        print(f"cxr-jax {__version__}")
+        return 0
+    if not any(name in commands for commands in GROUPS.values()):
+        raise UserError(_unknown(name), EXIT_USAGE)
+    if configure:
+        from cxr_jax.process import configure_process
+
+        configure_process()
+    command = importlib.import_module(f"cxr_jax.commands.{name.replace('-', '_')}")
+    return command.main(rest) or 0
+
+
+def _unknown(name: str) -> str:
+    import difflib
+
+    nearest = difflib.get_close_matches(name, [name for commands in GROUPS.values() for name in commands], n=1)
+    hint = f"did you mean {nearest[0]}?" if nearest else "cxr-jax --help lists the commands"
+    kind = "option" if name.startswith("-") else "command"
+    return f"there is no {kind} {name}; {hint}"
+
+
+def _tell(error: BaseException) -> tuple[str, int]:
+    """`error` as a sentence and an exit code."""
+    if isinstance(error, UserError):
+        return str(error), error.code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", EXIT_INTERRUPTED
+    if isinstance(error, OSError) and error.errno in _FULL:
+        where = f": {error.filename} could not be written" if error.filename else ""
+        return f"the disk is full{where}; free some space and try again", EXIT_MISTAKE
+    if isinstance(error, OSError) and error.errno in _FORBIDDEN:
+        return f"permission denied for {error.filename or 'a file'}: change its rights or choose another", EXIT_MISTAKE
+    # jax's own error type, which only a command may import; on CPU and GPU alike it begins with the status's name.
+    if isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED: Out of memory"):
+        return "out of memory; a smaller batch or image size needs less", EXIT_MISTAKE
+    summary = " ".join(f"{type(error).__name__}: {error}".split())
+    summary = summary if len(summary) <= 300 else summary[:300] + "..."
+    return f"unexpected error, please report it ({summary}){_save_traceback(error)}", EXIT_MISTAKE
+
+
+def _save_traceback(error: BaseException) -> str:
+    """Write the traceback of `error` to a new file for the report, and say where; nothing if it cannot be written."""
+    with contextlib.suppress(OSError):
+        handle, path = tempfile.mkstemp(prefix="cxr-jax-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+            file.writelines(traceback.format_exception(error))
+        return f"; its traceback is in {path}"
+    return ""
+
+
+def _discard_output() -> None:
+    """Send what is left of standard output nowhere, so that leaving the interpreter does not fail on it again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())

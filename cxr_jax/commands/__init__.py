@@ -1,0 +1,7 @@
+"""The commands of `cxr-jax`: a module each, with its SUMMARY and `main(arguments) -> exit code or None`.
+
+Names and summaries stand here too, as data, so that the help imports no command.
+"""
+
+GROUPS: dict[str, dict[str, str]] = {}
+"""Commands in the order of use, by what they are for; a name's module has `_` for `-`."""

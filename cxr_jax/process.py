@@ -1,0 +1,147 @@
+"""Settings of the whole process, made before jax is imported: memory allocator, compilation cache, log noise.
+
+XLA on CPU takes its temporary buffers anew at every step. glibc by default hands them back to the kernel in between and
+faults them in again page by page, which costs a training step about a third of its time. Three `mallopt` settings
+together with huge pages keep the memory; the numbers that a program computes do not change.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import os
+import platform
+import re
+import sys
+from collections.abc import MutableMapping
+from pathlib import Path
+
+Environment = MutableMapping[str, str]
+
+ALLOCATOR_SWITCH = "CXR_JAX_ALLOCATOR"
+"""Set to `off`, it leaves the memory allocator as it is."""
+
+CACHE_SWITCH = "CXR_COMPILATION_CACHE"
+"""Folder for compiled programs in place of ~/.cache/cxr_jax/compiled, or `off`."""
+
+_RESTARTED = "CXR_JAX_RESTARTED"
+_HUGE_PAGES = "glibc.malloc.hugetlb=1"
+_FIRST_GLIBC_WITH_HUGE_PAGES = (2, 35)
+
+# Option numbers of <malloc.h>, and the values that keep freed memory in the process.
+_MALLOPT = {
+    "M_MMAP_MAX": (-4, 0),
+    "M_TRIM_THRESHOLD": (-1, 2**31 - 1),
+    "M_TOP_PAD": (-2, 256 * 2**20),
+}
+
+
+def configure_process() -> None:
+    """Apply every setting that suits this machine. For the console entry point alone: the process may start anew.
+
+    Settings that the user has made in the environment are kept.
+    """
+    environment = os.environ
+    quieten_libraries(environment)
+    use_compilation_cache(environment)
+    if allocator_applies(environment):
+        restart_with_huge_pages(environment)
+        keep_freed_memory()
+
+
+def quieten_libraries(environment: Environment) -> None:
+    """Leave out the C++ log lines below errors, which tell a user of the command line nothing to act on."""
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    environment.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
+def use_compilation_cache(environment: Environment) -> None:
+    """Have jax keep compiled programs in a folder that can be written, unless the user chose otherwise."""
+    chosen = environment.get(CACHE_SWITCH, "")
+    if chosen == "off" or "JAX_COMPILATION_CACHE_DIR" in environment:
+        return
+    try:
+        root = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "cxr_jax" / "compiled"
+        # Code compiled for one processor may not run on another that shares the home folder.
+        folder = root.absolute() / _processor_digest()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        # No home folder, or one that cannot be written: programs are compiled at every start.
+        return
+    if os.access(folder, os.W_OK):
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+
+
+def allocator_applies(environment: Environment) -> bool:
+    """True where the allocator settings help: glibc on Linux, computing on the CPU, and not switched off."""
+    return environment.get(ALLOCATOR_SWITCH) != "off" and glibc_version() is not None and not _accelerator(environment)
+
+
+def glibc_version() -> tuple[int, int] | None:
+    """Version of the GNU C library that the process runs on; None with any other C library."""
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except (AttributeError, OSError, ValueError):
+        return None
+    match = re.match(r"(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if name == "glibc" and match else None
+
+
+def restart_with_huge_pages(environment: Environment) -> None:
+    """Start this very command line again with glibc's huge pages on; returns where that is impossible or done.
+
+    glibc reads its tunables before the program begins, so a running process cannot set them for itself.
+    """
+    tunables = environment.get("GLIBC_TUNABLES", "")
+    version = glibc_version()
+    if (
+        _RESTARTED in environment
+        or "glibc.malloc.hugetlb" in tunables
+        or version is None
+        or version < _FIRST_GLIBC_WITH_HUGE_PAGES
+        or _is_watched()
+    ):
+        return
+    environment[_RESTARTED] = "1"
+    environment["GLIBC_TUNABLES"] = f"{tunables}:{_HUGE_PAGES}" if tunables else _HUGE_PAGES
+    try:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], dict(environment))
+    except OSError:
+        # The settings only save time; without them the command runs all the same.
+        return
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc's allocator to keep what is freed instead of handing it back to the kernel."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, value in _MALLOPT.values():
+            mallopt(option, value)
+
+
+def _is_watched() -> bool:
+    """True under a test runner, a debugger or a tracer, which a restart would throw out of the process."""
+    watchers = {"pytest", "pydevd", "debugpy", "bdb", "coverage"}
+    return sys.gettrace() is not None or not watchers.isdisjoint(sys.modules) or not sys.executable
+
+
+def _accelerator(environment: Environment) -> bool:
+    """True if jax would compute on a GPU or TPU; found out without importing it."""
+    platforms = environment.get("JAX_PLATFORMS", "")
+    if platforms:
+        return platforms.split(",")[0] != "cpu"
+    plugins = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")
+    devices = ("/dev/nvidiactl", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
+    return any(map(os.path.exists, devices)) and any(map(importlib.util.find_spec, plugins))
+
+
+def _processor_digest() -> str:
+    """A short name that differs between processors with different instructions."""
+    described = platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        described += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        described += platform.processor()
+    return hashlib.sha256(described.encode()).hexdigest()[:12]

@@ -1,0 +1,206 @@
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cxr_jax import process
+
+ON_GLIBC = process.glibc_version() is not None and process.glibc_version() >= (2, 35)
+needs_glibc = pytest.mark.skipif(not ON_GLIBC, reason="needs glibc 2.35 or later")
+
+PROGRAM = """
+import os, sys
+from cxr_jax.process import configure_process
+configure_process()
+print(repr((sys.argv[1:], os.environ.get("GLIBC_TUNABLES"), os.environ.get("JAX_COMPILATION_CACHE_DIR"))))
+"""
+
+
+def run_program(tmp_path, command, arguments, **environment):
+    """Run PROGRAM, saved as module `program`, and return its arguments, tunables and cache folder."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    inherited = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    root = str(Path(process.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, *command, *arguments],
+        env={**inherited, "PYTHONPATH": root, "HOME": str(tmp_path), "JAX_PLATFORMS": "cpu", **environment},
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stderr == b""
+    return eval(done.stdout)
+
+
+AWKWARD = ["--a", "two words", "", "'quoted\"", "new\nline", "*", b"\xff\xfe", "--", "-m"]
+
+
+@needs_glibc
+@pytest.mark.parametrize("command", [["program.py"], ["-m", "program"], ["-X", "utf8", "program.py"]])
+def test_restart_keeps_the_arguments_and_happens_once(tmp_path, command):
+    arguments, tunables, _ = run_program(tmp_path, command, AWKWARD)
+    assert [os.fsencode(argument) for argument in arguments] == [os.fsencode(argument) for argument in AWKWARD]
+    assert tunables == "glibc.malloc.hugetlb=1"
+
+
+@needs_glibc
+def test_tunables_of_the_user_are_kept(tmp_path):
+    _, tunables, _ = run_program(tmp_path, ["program.py"], [], GLIBC_TUNABLES="glibc.malloc.check=0")
+    assert tunables == "glibc.malloc.check=0:glibc.malloc.hugetlb=1"
+    _, tunables, _ = run_program(tmp_path, ["program.py"], [], GLIBC_TUNABLES="glibc.malloc.hugetlb=2")
+    assert tunables == "glibc.malloc.hugetlb=2"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"CXR_JAX_ALLOCATOR": "off"}, {"JAX_PLATFORMS": "cuda,cpu"}, {"CXR_JAX_RESTARTED": "1"}],
+)
+def test_no_restart_where_it_does_not_apply(tmp_path, environment):
+    assert run_program(tmp_path, ["program.py"], ["a"], **environment)[:2] == (["a"], None)
+
+
+def test_cache_folder_default_choice_and_switch(tmp_path):
+    def cache(**environment):
+        return run_program(tmp_path, ["program.py"], [], CXR_JAX_ALLOCATOR="off", **environment)[2]
+
+    default = Path(cache())
+    assert default.parent == tmp_path / ".cache" / "cxr_jax" / "compiled"
+    assert default.is_dir()
+    assert Path(cache(CXR_COMPILATION_CACHE="mine")).parent == tmp_path / "mine"
+    assert cache(CXR_COMPILATION_CACHE="off") is None
+    assert cache(JAX_COMPILATION_CACHE_DIR="/theirs") == "/theirs"
+
+
+def test_cache_is_left_off_where_it_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    environment = {process.CACHE_SWITCH: str(tmp_path / "file")}
+    process.use_compilation_cache(environment)
+    assert "JAX_COMPILATION_CACHE_DIR" not in environment
+
+
+def test_never_restarts_under_a_test_runner(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the test runner would be replaced")
+
+    monkeypatch.setattr(os, "execve", refuse)
+    environment = {}
+    process.restart_with_huge_pages(environment)
+    assert environment == {}
+
+
+class ReplacedError(Exception):
+    """Stands for the process that execve replaced."""
+
+
+@pytest.fixture
+def restart(monkeypatch):
+    """Call restart_with_huge_pages as in a bare process on glibc; returns what execve was given, or None."""
+
+    def run(environment, version=(2, 36)):
+        calls = []
+
+        def execve(*given):
+            calls.append(given)
+            raise ReplacedError
+
+        monkeypatch.setattr(process, "_is_watched", lambda: False)
+        monkeypatch.setattr(process, "glibc_version", lambda: version)
+        monkeypatch.setattr(os, "execve", execve)
+        try:
+            process.restart_with_huge_pages(environment)
+        except ReplacedError:
+            return calls[0]
+        return None
+
+    return run
+
+
+def test_restart_runs_the_same_command_line(restart, monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "cxr_jax", "train"])
+    program, argv, environment = restart({"A": "b"})
+    assert program == argv[0] == sys.executable
+    assert argv[1:] == ["-m", "cxr_jax", "train"]
+    assert environment == {"A": "b", "CXR_JAX_RESTARTED": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    assert restart(environment) is None
+    assert restart({"CXR_JAX_RESTARTED": "1"}) is None
+
+
+@pytest.mark.parametrize("version", [None, (2, 34)])
+def test_no_restart_without_a_glibc_that_knows_huge_pages(restart, version):
+    assert restart({}, version) is None
+
+
+def test_a_refused_restart_is_survived(restart, monkeypatch):
+    restart({})
+
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "execve", refuse)
+    process.restart_with_huge_pages({})
+
+
+@pytest.mark.parametrize("module", ["pydevd", "debugpy", "bdb"])
+def test_a_debugger_is_noticed(monkeypatch, module):
+    for name in ("pytest", "pydevd", "debugpy", "bdb", "coverage"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "gettrace", lambda: None)
+    assert not process._is_watched()
+    monkeypatch.setitem(sys.modules, module, os)
+    assert process._is_watched()
+
+
+def test_other_c_libraries_have_no_glibc_version(monkeypatch):
+    def unknown(name):
+        raise ValueError(name)
+
+    for confstr in (unknown, lambda name: None, lambda name: "musl 1.2"):
+        monkeypatch.setattr(os, "confstr", confstr, raising=False)
+        assert process.glibc_version() is None
+        assert not process.allocator_applies({"JAX_PLATFORMS": "cpu"})
+    monkeypatch.setattr(os, "confstr", lambda name: "glibc 2.35", raising=False)
+    assert process.glibc_version() == (2, 35)
+    assert process.allocator_applies({"JAX_PLATFORMS": "cpu"})
+    assert not process.allocator_applies({"JAX_PLATFORMS": "cpu", "CXR_JAX_ALLOCATOR": "off"})
+    assert not process.allocator_applies({"JAX_PLATFORMS": "cuda"})
+
+
+def test_a_gpu_counts_with_its_plugin_only(monkeypatch):
+    present = {"/dev/nvidiactl"}
+    monkeypatch.setattr(os.path, "exists", lambda path: path in present)
+    plugins = {"jax_cuda13_plugin"}
+    monkeypatch.setattr(process.importlib.util, "find_spec", lambda name: name if name in plugins else None)
+    assert process._accelerator({})
+    assert not process._accelerator({"JAX_PLATFORMS": "cpu"})
+    plugins.clear()
+    assert not process._accelerator({})
+    plugins.add("jax_cuda12_plugin")
+    present.clear()
+    assert not process._accelerator({})
+
+
+def test_mallopt_is_given_the_three_settings(monkeypatch):
+    calls = []
+
+    class Library:
+        def __init__(self, name):
+            assert name is None
+
+        def mallopt(self, option, value):
+            calls.append((option, value))
+
+    monkeypatch.setattr(ctypes, "CDLL", Library)
+    process.keep_freed_memory()
+    assert calls == [(-4, 0), (-1, 2147483647), (-2, 268435456)]
+    monkeypatch.delattr(Library, "mallopt")
+    process.keep_freed_memory()
+
+
+def test_log_settings_of_the_user_are_kept():
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "0"}
+    process.quieten_libraries(environment)
+    assert environment == {"TF_CPP_MIN_LOG_LEVEL": "0", "GRPC_VERBOSITY": "ERROR"}
