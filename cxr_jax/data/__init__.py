@@ -1,0 +1,1 @@
+"""Radiographs from files to grey arrays: sources, splits, prepared data, decoded caches and phantoms."""

@@ -1,0 +1,151 @@
+"""Decoded radiographs, kept on disk and mapped into memory: every image is decoded once per size and resize."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cxr_jax.config.schema import DataConfig
+from cxr_jax.data.balancing import balance_as_barnett
+from cxr_jax.data.decode import decode_grey, to_square
+from cxr_jax.data.image_set import ImageSet
+from cxr_jax.data.pool import map_in_order
+from cxr_jax.data.prepared import PreparedData
+from cxr_jax.data.progress import Track, silently
+from cxr_jax.data.splits import cut_by_group
+from cxr_jax.errors import UserError
+from cxr_jax.runs import files
+from cxr_jax.vocabulary import SPLIT_NAMES
+
+
+def load_split(prepared: PreparedData, config: DataConfig, split: str, *, track: Track = silently) -> ImageSet:
+    """Return one split, decoded and resized as `config` says.
+
+    `val` is cut from train by group, or the source's own, as `config.validation` says; what is cut is left out of
+    `train`, and the source's own val is never part of it. `train` is balanced if `config.balancing` says so. The
+    images may be memory-mapped.
+
+    Raises:
+        UserError: the source has no such split, or records and cache cannot be read or written.
+        ValueError: `split` is not one of SPLIT_NAMES.
+    """
+    if split not in SPLIT_NAMES:
+        raise ValueError(f"split is {split!r}, but must be one of {SPLIT_NAMES}")
+    rows = rows_of_split(prepared, config, split)
+    examples = [prepared.examples[row] for row in rows]
+    images = _taken(decoded_images(prepared, config, track=track), rows)
+    loaded = ImageSet(
+        images=images,
+        labels=np.array([example.label_index for example in examples], np.int32),
+        ids=rows,
+        files=tuple(example.file for example in examples),
+        groups=tuple(example.group for example in examples),
+        subtypes=tuple(example.subtype for example in examples),
+    )
+    if split == "train" and config.balancing == "barnett":
+        return balance_as_barnett(loaded, first_id=len(prepared.examples))
+    return loaded
+
+
+def rows_of_split(prepared: PreparedData, config: DataConfig, split: str) -> np.ndarray:
+    """Return the rows of the table that make up a split, ascending, int32 [N]; UserError if there are none."""
+    stored = "train" if split == "val" and config.validation == "grouped" else split
+    rows = [row for row, example in enumerate(prepared.examples) if example.split == stored]
+    if not rows:
+        advice = (
+            'set data.validation to "grouped", which cuts one from train' if split == "val" else "prepare one with it"
+        )
+        raise UserError(f"{prepared.path} has no {split} split of its own: {advice}")
+    if stored == "train" and config.validation == "grouped":
+        train = [prepared.examples[row] for row in rows]
+        cut = cut_by_group(train, config.validation_fraction, config.split_seed)
+        rows = [row for row, taken in zip(rows, cut, strict=True) if taken == (split == "val")]
+        if not rows:
+            raise UserError(f"{prepared.path} has too few groups in train to cut a validation split from it")
+    return np.array(rows, np.int32)
+
+
+def decoded_images(prepared: PreparedData, config: DataConfig, *, track: Track = silently) -> np.ndarray:
+    """Return all images of the table, uint8 [N, S, S], memory-mapped read-only.
+
+    They are decoded at the first call for a size, resize and interpolation, and kept beside the records. Two processes
+    may do so at once: each writes its own file, and the last one stays.
+    """
+    name = f"{prepared.fingerprint[:16]}-{config.image_size}-{config.resize}-{config.interpolation}.npy"
+    path = prepared.decoded / name
+    shape = (len(prepared.examples), config.image_size, config.image_size)
+    if (images := _mapped(path, shape)) is not None:
+        return images
+    with files.atomic_path(path) as unfinished, track("Decoding", shape[0]) as advance:
+        _write_decoded(unfinished, shape, _decoded(prepared, config), advance)
+    images = _mapped(path, shape)
+    if images is None:
+        raise UserError(f"{path} cannot be read back: check the disk")
+    return images
+
+
+def encoded_images(prepared: PreparedData) -> Iterator[bytes]:
+    """Yield the encoded image of every example, in the order of the table.
+
+    Raises:
+        UserError: the records are missing, damaged or belong to another table.
+    """
+    import tensorflow_datasets as tfds
+
+    expected = iter(prepared.examples)
+    try:
+        builder = tfds.builder_from_directory(next(prepared.records.glob("*/*/dataset_info.json")).parent)
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        for split in SPLIT_NAMES:
+            for record in builder.as_data_source(split, decoders=decoders) if split in builder.info.splits else ():
+                example = next(expected)
+                if record["file_name"] != example.file.encode():
+                    raise UserError(f"{prepared.path} is damaged: its records and its table differ; prepare it again")
+                yield record["image"]
+    except (OSError, StopIteration, RuntimeError, ValueError) as error:
+        raise UserError(f"the records in {prepared.records} cannot be read: prepare the data again") from error
+
+
+def _decoded(prepared: PreparedData, config: DataConfig) -> Iterator[np.ndarray]:
+    """Yield every image, uint8 [S, S], in the order of the table, decoded in threads."""
+
+    def decode(item: tuple[str, bytes]) -> np.ndarray:
+        """Return one image as a square."""
+        name, data = item
+        return to_square(decode_grey(data, name=name), config.image_size, config.resize, config.interpolation)
+
+    names = (example.file for example in prepared.examples)
+    return map_in_order(decode, zip(names, encoded_images(prepared), strict=True))
+
+
+def _write_decoded(
+    path: Path, shape: tuple[int, int, int], images: Iterator[np.ndarray], advance: Callable[[int], None]
+) -> None:
+    """Write `images` to `path` as an .npy file of `shape`.
+
+    Written rather than mapped: a full disk is then an error that can be told, not a fatal signal.
+    """
+    with path.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for image in images:
+            file.write(image.tobytes())
+            advance(1)
+
+
+def _mapped(path: Path, shape: tuple[int, int, int]) -> np.ndarray | None:
+    """Return the cache at `path`, or None if there is none of this shape."""
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return images if images.shape == shape and images.dtype == np.uint8 else None
+
+
+def _taken(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return `images[rows]`, without a copy where the rows follow each other."""
+    if rows[-1] - rows[0] + 1 == len(rows):
+        return images[rows[0] : rows[-1] + 1]
+    return images[rows]

@@ -1,0 +1,132 @@
+"""The data card: what a reader must know of a prepared data set before trusting results on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from cxr_jax.config.schema import DataConfig
+from cxr_jax.data.examples import Example, fingerprint
+from cxr_jax.data.inspection import Inspection
+from cxr_jax.data.splits import cut_by_group, identical_files, prove_disjoint
+from cxr_jax.vocabulary import CLASS_NAMES, SPLIT_NAMES, SUBTYPE_NAMES
+
+SCHEMA_VERSION = 1
+
+GROUPS_NAMED = (
+    "Groups come from file names (subtype and person number, prefix and number, or id). They are the best stand-in "
+    "for a patient, not verified patients."
+)
+GROUPS_PARTLY = (
+    "{count:,} file names tell no group: each of these images is a group of its own, and leakage between images of "
+    "one patient cannot be excluded for them."
+)
+GROUPS_UNKNOWN = (
+    "The source tells no groups: every image is a group of its own, and leakage between images of one patient cannot "
+    "be excluded."
+)
+SPLITS_CUT = (
+    "The source has no splits: {share:.0%} of the groups were cut for test (stratified by class and subtype, seed "
+    "{seed}, identical files kept together). The test split is therefore not a published one."
+)
+
+
+def build_card(
+    name: str,
+    source: dict[str, Any],
+    inspection: Inspection,
+    examples: Sequence[Example],
+    *,
+    notes: Sequence[str],
+    phantom: bool,
+) -> dict[str, Any]:
+    """Return the data card, ready for JSON.
+
+    Args:
+        name: under which the data set is stored.
+        source: kind, path and stamp of the source.
+        inspection: what was found in it.
+        examples: the table, with the splits as they are stored.
+        notes: sentences about the source.
+        phantom: the images are drawn, not taken from people.
+    """
+    same = identical_files(examples)
+    proof = prove_disjoint(examples)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "phantom": phantom,
+        "fingerprint": fingerprint(examples),
+        "source": source,
+        "images": len(examples),
+        "counts": {split: _count(examples, split, "label", CLASS_NAMES) for split in _splits(examples)},
+        "subtypes": {split: _count(examples, split, "subtype", SUBTYPE_NAMES) for split in _splits(examples)},
+        "groups": {
+            "total": len({example.group for example in examples}),
+            **{s: len({e.group for e in examples if e.split == s}) for s in _splits(examples)},
+            "named": inspection.named,
+            "largest": max(Counter(example.group for example in examples).values()),
+        },
+        "size": {
+            side: {"min": min(values), "median": sorted(values)[len(values) // 2], "max": max(values)}
+            for side in ("width", "height")
+            for values in [[getattr(example, side) for example in examples]]
+        },
+        "identical_files": {
+            "sets": len(same),
+            "surplus": sum(len(files) - 1 for files in same),
+            "files": [[example.file for example in files] for files in same],
+        },
+        "left_out": [{"file": file.file, "reason": file.reason} for file in inspection.left_out],
+        "contradicting_names": list(inspection.contradicting),
+        "proof": proof.as_dict(),
+        "validation_cut": _validation_cut(examples),
+        "notes": [_group_note(inspection, len(examples)), *notes],
+    }
+
+
+def _splits(examples: Sequence[Example]) -> list[str]:
+    """Return the splits that hold an example, in their usual order."""
+    present = {example.split for example in examples}
+    return [split for split in SPLIT_NAMES if split in present]
+
+
+def _count(examples: Sequence[Example], split: str, column: str, names: Sequence[str]) -> dict[str, int]:
+    """Return how many examples of a split have each value of a column."""
+    counts = Counter(getattr(example, column) for example in examples if example.split == split)
+    return {name: counts[name] for name in names}
+
+
+def _validation_cut(examples: Sequence[Example]) -> dict[str, Any]:
+    """Describe the validation split that is cut from train unless a config asks for another."""
+    config = DataConfig()
+    train = [example for example in examples if example.split == "train"]
+    chosen = cut_by_group(train, config.validation_fraction, config.split_seed)
+    parts = ["val" if taken else "train" for taken in chosen]
+    sizes = {
+        part: {
+            **dict.fromkeys(SUBTYPE_NAMES, 0),
+            **Counter(e.subtype for e, p in zip(train, parts, strict=True) if p == part),
+        }
+        for part in ("train", "val")
+    }
+    return {
+        "fraction": config.validation_fraction,
+        "seed": config.split_seed,
+        "images": {part: sum(sizes[part].values()) for part in sizes},
+        "groups": {
+            part: len({e.group for e, p in zip(train, parts, strict=True) if p == part}) for part in ("train", "val")
+        },
+        "subtypes": sizes,
+        "proof": prove_disjoint(train, parts).as_dict(),
+    }
+
+
+def _group_note(inspection: Inspection, images: int) -> str:
+    """Say how far groups are known."""
+    if inspection.named == 0:
+        return GROUPS_UNKNOWN
+    if inspection.named < images:
+        return f"{GROUPS_NAMED} {GROUPS_PARTLY.format(count=images - inspection.named)}"
+    return GROUPS_NAMED

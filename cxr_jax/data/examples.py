@@ -1,0 +1,72 @@
+"""The table of prepared radiographs: one row an image, in the order of the stored records."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from cxr_jax.errors import UserError
+from cxr_jax.runs import files
+from cxr_jax.vocabulary import CLASS_NAMES
+
+
+@dataclass(frozen=True)
+class Example:
+    """One radiograph of the prepared data."""
+
+    file: str  # path in the source: split/CLASS/name, or CLASS/name where the source has no splits
+    split: str  # one of SPLIT_NAMES, as the source has it or as preparation cut it
+    subtype: str  # one of SUBTYPE_NAMES
+    label: str  # one of CLASS_NAMES
+    group: str  # the best stand-in for a patient; the file itself where the source tells none
+    width: int  # of the original image, in pixels
+    height: int
+    sha256: str  # of the encoded file, hexadecimal
+
+    @property
+    def label_index(self) -> int:
+        """Index of the class in CLASS_NAMES."""
+        return CLASS_NAMES.index(self.label)
+
+
+COLUMNS = tuple(entry.name for entry in fields(Example))
+
+
+def write_examples(path: Path, examples: Iterable[Example]) -> None:
+    """Write the table as CSV, atomically; UserError if it cannot be written."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(astuple(example) for example in examples)
+    files.write_text(path, text.getvalue())
+
+
+def read_examples(path: Path) -> tuple[Example, ...]:
+    """Read the table that `write_examples` wrote.
+
+    Raises:
+        UserError: the file is missing or is not such a table.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+        if not rows or tuple(rows[0]) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
+            raise ValueError("not the columns of an example")
+        return tuple(Example(*row[:5], width=int(row[5]), height=int(row[6]), sha256=row[7]) for row in rows[1:])
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a table of prepared examples: run `cxr-jax prepare` again") from error
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """Return the sha256 of what the data set holds, hexadecimal: splits, classes, files and their contents.
+
+    The order of the examples and the place of the source do not enter.
+    """
+    digest = hashlib.sha256()
+    for row in sorted((example.split, example.label, example.file, example.sha256) for example in examples):
+        digest.update("\0".join(row).encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,31 @@
+"""Decoded radiographs with what is known of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one split, ready to be batched; every field has length N and the same order.
+
+    `images` may be memory-mapped from a cache and must not be written to.
+    """
+
+    images: np.ndarray  # uint8 [N, S, S], grey, 0..255
+    labels: np.ndarray  # int32 [N], index into CLASS_NAMES
+    ids: np.ndarray  # int32 [N], row in the table of the prepared data; copies of balancing have ids beyond its end
+    files: tuple[str, ...]  # path in the source, such as train/NORMAL/IM-0115-0001.jpeg
+    groups: tuple[str, ...]  # the best stand-in for a patient, see `file_names`
+    subtypes: tuple[str, ...]  # one of SUBTYPE_NAMES
+
+    def __post_init__(self) -> None:
+        """Refuse fields of unequal length."""
+        lengths = {len(part) for part in (self.labels, self.ids, self.files, self.groups, self.subtypes)}
+        if lengths != {len(self.images)}:
+            raise ValueError(f"fields of an ImageSet of {len(self.images)} images have lengths {sorted(lengths)}")
+
+    def __len__(self) -> int:
+        return len(self.images)

@@ -1,0 +1,162 @@
+"""From a source to prepared data: inspected, cut where it has no splits, stored as records with a data card."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cxr_jax.data.card import SPLITS_CUT, build_card
+from cxr_jax.data.examples import Example, write_examples
+from cxr_jax.data.file_names import parse_file_name
+from cxr_jax.data.inspection import UNCUT, Inspection, inspect
+from cxr_jax.data.prepared import RECORDS, PreparedData, folder_of
+from cxr_jax.data.progress import Track, silently
+from cxr_jax.data.sources import Entry, Reader, Source, find_source
+from cxr_jax.data.sources.layout import OFFICIAL_FOLDER, require_two_classes
+from cxr_jax.data.splits import cut_by_group
+from cxr_jax.errors import UserError
+from cxr_jax.runs import files
+
+TEST_FRACTION = 0.2
+"""Share of the groups that becomes the test split of a source without splits."""
+
+TEST_SEED = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `prepare` did."""
+
+    prepared: PreparedData
+    fresh: bool  # False: the same source had been prepared before, and nothing was done
+
+
+def prepare(path: Path, *, name: str | None = None, replace_old: bool = False, track: Track = silently) -> Outcome:
+    """Store the radiographs at `path` under `name`, unless that was done before.
+
+    Args:
+        path: folder, zip or MedMNIST .npz.
+        name: under which configs find the data; by default `chest_xray` for the releases of the Guangzhou
+            radiographs, `phantoms` for drawn images, else the name of the file or folder.
+        replace_old: put the new data in the place of other data under the same name.
+        track: shows progress.
+
+    Raises:
+        UserError: no such source, nothing readable in it, other data under that name, no space or no permission.
+    """
+    source = find_source(path)
+    name = name or default_name(source, path)
+    folder = folder_of(name)
+    told = {"kind": source.kind, "path": str(path.resolve()), "stamp": source.listing.stamp}
+    if (folder / "data_card.json").is_file() and not replace_old:
+        prepared = PreparedData.open(folder)
+        if prepared.card["source"]["stamp"] == told["stamp"] and prepared.card["source"]["kind"] == told["kind"]:
+            return Outcome(prepared, fresh=False)
+        raise UserError(
+            f"{name!r} was prepared from {prepared.card['source']['path']} in another state or from another place: "
+            "choose another --name, or put this source in its place with --replace"
+        )
+    if folder.exists() and not replace_old:
+        raise UserError(f"{folder} is in the way and is not prepared data: choose another --name or remove it")
+    aside = None
+    with files.atomic_path(folder) as unfinished:
+        _store(source, name, told, unfinished, track)
+        if folder.exists():
+            aside = folder.with_name(f"{unfinished.name}-old")
+            folder.rename(aside)
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+    return Outcome(PreparedData.open(folder), fresh=True)
+
+
+def default_name(source: Source, path: Path) -> str:
+    """Return the name under which a source is stored unless another is asked for; UserError if none can be made."""
+    if source.listing.phantom:
+        return "phantoms"
+    if all(parse_file_name(PurePosixPath(entry.file).name) for entry in source.listing.entries):
+        return OFFICIAL_FOLDER
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().stem).strip("-._")
+    if not name:
+        raise UserError(f"no name can be made of {path}: give one with --name")
+    return name
+
+
+def _store(source: Source, name: str, told: dict[str, Any], folder: Path, track: Track) -> None:
+    """Write records, table and data card of `source` to the new `folder`."""
+    with source.opened() as reader:
+        inspection = inspect(reader, source.listing.entries, track)
+        inspection = replace(inspection, left_out=(*source.listing.left_out, *inspection.left_out))
+        if not inspection.examples:
+            raise UserError(f"{told['path']} holds no readable image; the first one: {inspection.left_out[0].reason}")
+        require_two_classes(inspection.entries, source=told["path"])
+        entries, examples, cut = _with_splits(inspection)
+        _write_records(reader, entries, examples, folder, track)
+    write_examples(folder / "examples.csv", examples)
+    notes = (*source.listing.notes, *cut)
+    card = build_card(name, told, inspection, examples, notes=notes, phantom=source.listing.phantom)
+    files.write_json(folder / "data_card.json", card)
+
+
+def _with_splits(inspection: Inspection) -> tuple[list[Entry], list[Example], list[str]]:
+    """Return entries and examples in the order of the records, and sentences on how they were split."""
+    if inspection.examples[0].split != UNCUT:
+        return list(inspection.entries), list(inspection.examples), []
+    tested = cut_by_group(inspection.examples, TEST_FRACTION, TEST_SEED)
+    rows = sorted(range(len(tested)), key=lambda row: tested[row])
+    examples = [replace(inspection.examples[row], split="test" if tested[row] else "train") for row in rows]
+    return [inspection.entries[row] for row in rows], examples, [SPLITS_CUT.format(share=TEST_FRACTION, seed=TEST_SEED)]
+
+
+def _write_records(
+    reader: Reader, entries: Sequence[Entry], examples: Sequence[Example], folder: Path, track: Track
+) -> None:
+    """Write the TFDS data set below `folder`."""
+    import tensorflow_datasets as tfds
+
+    from cxr_jax.data.chest_xray.builder import ChestXray
+
+    tfds.disable_progress_bar()
+    with track("Storing", len(entries)) as advance:
+        watched = _Watched(reader, examples, advance)
+        builder = ChestXray(reader=watched, entries=entries, examples=examples, data_dir=folder / RECORDS)
+        try:
+            builder.download_and_prepare()
+        except Exception as error:
+            # TFDS wraps what its generator raises into other words and types.
+            raise watched.failure or _cause(error) from error
+
+
+class _Watched:
+    """A reader that reports every image, checks that it is what was inspected, and remembers what failed."""
+
+    def __init__(self, reader: Reader, examples: Sequence[Example], advance: Callable[[int], None]) -> None:
+        self._reader, self._advance = reader, advance
+        self._sha256 = {example.file: example.sha256 for example in examples}
+        self.failure: UserError | None = None
+
+    def read(self, entry: Entry) -> bytes:
+        """Return the encoded image; UserError if it can no longer be read."""
+        try:
+            data = self._reader.read(entry)
+            if hashlib.sha256(data).hexdigest() != self._sha256[entry.file]:
+                raise UserError(f"{entry.file} changed while it was being prepared: prepare again")
+        except UserError as error:
+            self.failure = UserError(str(error))
+            raise
+        self._advance(1)
+        return data
+
+
+def _cause(error: Exception) -> Exception:
+    """Return the OSError with a number that led to `error`, or `error` itself."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno is not None:
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return error

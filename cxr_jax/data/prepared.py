@@ -1,0 +1,98 @@
+"""Prepared data on disk: where it is kept and how it is opened."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cxr_jax.data.card import SCHEMA_VERSION
+from cxr_jax.data.examples import Example, read_examples
+from cxr_jax.errors import UserError
+
+ROOT_VARIABLE = "CXR_PREPARED_DIR"
+"""Environment variable that names the folder of all prepared data sets."""
+
+RECORDS = "records"
+"""Folder of the TFDS data set, inside that of the prepared data."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def prepared_root() -> Path:
+    """Return the folder that holds prepared data sets: $CXR_PREPARED_DIR, or ~/.cache/cxr_jax/prepared."""
+    chosen = os.environ.get(ROOT_VARIABLE)
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "cxr_jax" / "prepared"
+
+
+def folder_of(name: str) -> Path:
+    """Return the folder of the prepared data set called `name`, which need not exist; UserError if it is no name."""
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{name!r} cannot name prepared data: use letters, digits, dots, dashes and underscores")
+    return prepared_root() / name
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """One prepared data set.
+
+    Its folder holds `data_card.json`, `examples.csv`, `records/` (TFDS, ArrayRecord) and `decoded/` (caches).
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, name_or_path: str | Path) -> PreparedData:
+        """Return the data set prepared under a name, or kept in a folder.
+
+        Raises:
+            UserError: there is none, or it was written by another version.
+        """
+        text = str(name_or_path)
+        candidates = [folder_of(text)] if _NAME.fullmatch(text) else []
+        for path in (*candidates, Path(text).expanduser()):
+            if (path / "data_card.json").is_file():
+                prepared = cls(path)
+                if prepared.card.get("schema_version") != SCHEMA_VERSION:
+                    raise UserError(f"{path} was prepared by another version: run `cxr-jax prepare` with --replace")
+                return prepared
+        known = ", ".join(sorted(card.parent.name for card in prepared_root().glob("*/data_card.json"))) or "none yet"
+        raise UserError(
+            f"no prepared data called {text!r} in {prepared_root()} (there: {known}): "
+            "run `cxr-jax prepare SOURCE` first"
+        )
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """The data card; UserError if it cannot be read."""
+        try:
+            card = json.loads((self.path / "data_card.json").read_text(encoding="utf-8"))
+            if not isinstance(card, dict):
+                raise ValueError("not an object")
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path / 'data_card.json'} cannot be read: prepare the data again") from error
+        return card
+
+    @cached_property
+    def examples(self) -> tuple[Example, ...]:
+        """The table, one example a row, in the order of the records; UserError if it cannot be read."""
+        return read_examples(self.path / "examples.csv")
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the content, hexadecimal."""
+        return self.card["fingerprint"]
+
+    @property
+    def records(self) -> Path:
+        """Folder of the TFDS data set."""
+        return self.path / RECORDS
+
+    @property
+    def decoded(self) -> Path:
+        """Folder of the decoded caches."""
+        return self.path / "decoded"

@@ -1,0 +1,22 @@
+"""How long work reports its progress, without knowing who watches."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+
+class Track(Protocol):
+    """Opens a display of one stretch of work."""
+
+    def __call__(self, description: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Show work of `total` steps while the block runs; the yielded function is told how many more are done."""
+
+
+@contextlib.contextmanager
+def silently(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show nothing."""
+    del description, total
+    yield lambda steps: None

@@ -1,0 +1,24 @@
+"""The forms in which radiographs come: a folder, the zip of a release, an array of MedMNIST."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cxr_jax.data.sources.folder import FolderSource
+from cxr_jax.data.sources.source import Entry, LeftOut, Listing, Reader, Source
+from cxr_jax.errors import UserError
+
+__all__ = ["Entry", "LeftOut", "Listing", "Reader", "Source", "find_source"]
+
+
+def find_source(path: Path) -> Source:
+    """Return the source at `path`, listed but not read.
+
+    Raises:
+        UserError: nothing is there, it cannot be read, or it holds no data set.
+    """
+    if path.is_dir():
+        return FolderSource(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give a folder, a zip or a MedMNIST .npz of radiographs")
+    raise UserError(f"{path} is neither a folder nor a zip nor a .npz file")

@@ -1,0 +1,73 @@
+"""What every source of radiographs offers, whatever form it comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from cxr_jax.data.file_names import natural_key
+from cxr_jax.vocabulary import SPLIT_NAMES
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a source, not read yet."""
+
+    file: str  # its name in tables: split/CLASS/name, or CLASS/name where the source has no splits
+    split: str | None  # one of SPLIT_NAMES; None where the source has no splits
+    label: int  # index into CLASS_NAMES
+    place: str  # where the source finds it: a path in the folder or zip, or a row of an array
+
+    @property
+    def sort_key(self) -> tuple:
+        """Orders entries by split, class and natural file order."""
+        return SPLIT_NAMES.index(self.split) if self.split else -1, self.label, natural_key(self.file)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that could not become an example, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source holds, known without reading any image."""
+
+    entries: tuple[Entry, ...]  # sorted by split, class and natural file order
+    left_out: tuple[LeftOut, ...]  # files in class folders that are no images by name
+    notes: tuple[str, ...]  # sentences for the data card
+    phantom: bool  # the images are drawn, not taken from people
+    stamp: str  # changes when names, sizes or modification times change
+
+
+class Source(Protocol):
+    """A folder, an archive or an array of radiographs."""
+
+    kind: str
+    """`folder`, `zip` or `npz`."""
+
+    listing: Listing
+
+    def opened(self) -> AbstractContextManager[Reader]:
+        """Open the source for reading."""
+
+
+class Reader(Protocol):
+    """Reads the images of an open source."""
+
+    def read(self, entry: Entry) -> bytes:
+        """Return the encoded image.
+
+        Raises:
+            UserError: it cannot be read or breaks a limit; told in one sentence.
+        """
+
+
+def by_order(entries: Iterator[Entry]) -> tuple[Entry, ...]:
+    """Return `entries` in the order in which they are stored and numbered."""
+    return tuple(sorted(entries, key=lambda entry: entry.sort_key))
