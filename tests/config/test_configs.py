@@ -1,0 +1,50 @@
+"""The experiments in configs/: each is valid, says how to run it, and holds the values of its study."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from cxr_jax.config.loading import load_config
+from cxr_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, TrainingConfig, ValidationConfig
+from cxr_jax.models.registry import ARCHITECTURES
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+BARNETT = {
+    f"mobilenetv2_{task}{variant}": (weights, validation)
+    for task, weights in (("scratch", ""), ("transfer", "mobilenetv2_100.imagenet.safetensors"))
+    for variant, validation in (("", "official"), ("_honest", "grouped"))
+}
+
+
+def test_the_configs_are_there():
+    assert {*BARNETT, "quickstart"} <= {path.stem for path in CONFIGS.glob("*.toml")}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_config_is_valid_and_opens_with_its_command(path):
+    config = load_config(path)
+    assert config.model.name in ARCHITECTURES
+    text = path.read_text()
+    header = text[: text.index("\n\n")].splitlines()
+    assert all(line.startswith("#") for line in header)
+    for entry in ("Command", "Hardware", "Expected result"):
+        assert any(re.match(rf"# {entry}: +\S", line) for line in header), entry
+    (command,) = (line for line in header if line.startswith("# Command:"))
+    assert f"cxr-jax train configs/{path.name} --out runs/" in command
+
+
+@pytest.mark.parametrize("name", BARNETT)
+def test_barnett_s_values(name):
+    weights, validation = BARNETT[name]
+    config = load_config(CONFIGS / f"{name}.toml")
+    assert config.data == DataConfig(validation=validation, balancing="barnett")
+    assert config.model == ModelConfig(name="mobilenetv2_100", weights=weights)
+    assert config.optimizer == OptimizerConfig(learning_rate=0.01, momentum=0.9, weight_decay=1e-4, decayed="all")
+    assert config.training == TrainingConfig(epochs=2, batch_size=128)
+    assert config.validation == ValidationConfig(every_iterations=10, patience=3)
+    assert not config.augmentation.is_random
+    assert config.phases == ()
+    assert config.schedule.kind == "constant"
+    assert config.loss == dataclasses.replace(config.loss, class_weights="none", label_smoothing=0.0)
