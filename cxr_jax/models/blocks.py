@@ -2,66 +2,145 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from cxr_jax.models.layers import (
+    NEVER_SKIPPED,
+    Activation,
     BatchNorm,
+    Convolution,
     DepthwiseConvolution,
     LayerRules,
     Mode,
     PointwiseConvolution,
+    StochasticDepth,
 )
 
 
-class DepthwiseSeparable(nnx.Module):
+@dataclass(frozen=True)
+class BlockShape:
+    """The size of one block."""
+
+    inputs: int  # channels
+    outputs: int  # channels
+    stride: int = 1
+    expansion: float = 1.0  # channels inside the block, as a multiple of the inputs
+    squeeze: float = 0.0  # channels inside squeeze-and-excitation, as a share of the inputs; 0: there is none
+    window: int = 3
+    depth: StochasticDepth = NEVER_SKIPPED
+
+    @property
+    def channels(self) -> int:
+        """Channels inside the block."""
+        return round_channels(self.inputs * self.expansion)
+
+    @property
+    def has_skip(self) -> bool:
+        """True if the input can be added to the output."""
+        return self.stride == 1 and self.inputs == self.outputs
+
+
+class Block(nnx.Module):
+    """A branch, and around it a skip connection where the shapes allow one."""
+
+    def __init__(self, shape: BlockShape, rules: LayerRules) -> None:
+        self.has_skip, self.depth = shape.has_skip, shape.depth
+        self.activation = rules.activation
+
+    def __call__(self, x: Array, mode: Mode) -> Array:
+        """Map `x` [B, H, W, I] to [B, H', W', O]."""
+        y = self.branch(x, mode)
+        return x + self.depth(y, mode) if self.has_skip else y
+
+    def branch(self, x: Array, mode: Mode) -> Array:
+        """What the block computes beside its skip connection, [B, H', W', O]."""
+        raise NotImplementedError
+
+
+class DepthwiseSeparable(Block):
     """A depthwise convolution and a linear pointwise one (Howard et al. 2017): the first block of MobileNetV2."""
 
-    def __init__(self, inputs: int, outputs: int, *, window: int, stride: int, rules: LayerRules, rngs: nnx.Rngs):
-        self.conv_dw = DepthwiseConvolution(inputs, window, stride, rules, rngs)
-        self.bn1 = BatchNorm(inputs, rules)
-        self.conv_pw = PointwiseConvolution(inputs, outputs, rules, rngs)
-        self.bn2 = BatchNorm(outputs, rules)
-        self.has_skip = stride == 1 and inputs == outputs
-        self.activation = rules.activation
+    def __init__(self, shape: BlockShape, rules: LayerRules, rngs: nnx.Rngs) -> None:
+        super().__init__(shape, rules)
+        self.conv_dw = DepthwiseConvolution(shape.inputs, shape.window, shape.stride, rules, rngs)
+        self.bn1 = BatchNorm(shape.inputs, rules)
+        self.conv_pw = PointwiseConvolution(shape.inputs, shape.outputs, rules, rngs)
+        self.bn2 = BatchNorm(shape.outputs, rules)
 
-    def __call__(self, x: Array, mode: Mode) -> Array:
-        """Map `x` [B, H, W, I] to [B, H', W', O]."""
+    def branch(self, x: Array, mode: Mode) -> Array:
+        """Filter every channel, then mix them."""
         y = self.activation(self.bn1(self.conv_dw(x), mode))
-        y = self.bn2(self.conv_pw(y), mode)
-        return x + y if self.has_skip else y
+        return self.bn2(self.conv_pw(y), mode)
 
 
-class InvertedResidual(nnx.Module):
+class SqueezeExcitation(nnx.Module):
+    """Weighs the channels by what the whole image holds (Hu et al. 2018)."""
+
+    def __init__(self, channels: int, squeezed: int, rules: LayerRules, rngs: nnx.Rngs) -> None:
+        self.conv_reduce = PointwiseConvolution(channels, squeezed, rules, rngs, bias=True)
+        self.conv_expand = PointwiseConvolution(squeezed, channels, rules, rngs, bias=True)
+        self.activation: Activation = rules.activation
+
+    def __call__(self, x: Array) -> Array:
+        """`x` [B, H, W, C] times a factor in (0, 1) for every example and channel."""
+        squeezed = jnp.mean(x, (1, 2), keepdims=True)  # [B, 1, 1, C]
+        return x * jax.nn.sigmoid(self.conv_expand(self.activation(self.conv_reduce(squeezed))))
+
+
+class InvertedResidual(Block):
     """Widen by a pointwise convolution, filter depthwise, project linearly (Sandler et al. 2018)."""
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        window: int,
-        stride: int,
-        expansion: float,
-        rules: LayerRules,
-        rngs: nnx.Rngs,
-    ):
-        channels = round_channels(inputs * expansion)
-        self.conv_pw = PointwiseConvolution(inputs, channels, rules, rngs)
-        self.bn1 = BatchNorm(channels, rules)
-        self.conv_dw = DepthwiseConvolution(channels, window, stride, rules, rngs)
-        self.bn2 = BatchNorm(channels, rules)
-        self.conv_pwl = PointwiseConvolution(channels, outputs, rules, rngs)
-        self.bn3 = BatchNorm(outputs, rules)
-        self.has_skip = stride == 1 and inputs == outputs
-        self.activation = rules.activation
+    def __init__(self, shape: BlockShape, rules: LayerRules, rngs: nnx.Rngs) -> None:
+        super().__init__(shape, rules)
+        self.conv_pw = PointwiseConvolution(shape.inputs, shape.channels, rules, rngs)
+        self.bn1 = BatchNorm(shape.channels, rules)
+        self.conv_dw = DepthwiseConvolution(shape.channels, shape.window, shape.stride, rules, rngs)
+        self.bn2 = BatchNorm(shape.channels, rules)
+        squeezed = round(shape.inputs * shape.squeeze)
+        self.se = SqueezeExcitation(shape.channels, squeezed, rules, rngs) if squeezed else None
+        self.conv_pwl = PointwiseConvolution(shape.channels, shape.outputs, rules, rngs)
+        self.bn3 = BatchNorm(shape.outputs, rules)
 
-    def __call__(self, x: Array, mode: Mode) -> Array:
-        """Map `x` [B, H, W, I] to [B, H', W', O]."""
+    def branch(self, x: Array, mode: Mode) -> Array:
+        """Widen, filter, weigh the channels where the block does so, project."""
         y = self.activation(self.bn1(self.conv_pw(x), mode))
         y = self.activation(self.bn2(self.conv_dw(y), mode))
-        y = self.bn3(self.conv_pwl(y), mode)
-        return x + y if self.has_skip else y
+        y = y if self.se is None else self.se(y)
+        return self.bn3(self.conv_pwl(y), mode)
+
+
+class FusedInvertedResidual(Block):
+    """Widen by a dense convolution and project linearly (Gupta and Akin 2020); timm's EdgeResidual."""
+
+    def __init__(self, shape: BlockShape, rules: LayerRules, rngs: nnx.Rngs) -> None:
+        super().__init__(shape, rules)
+        self.conv_exp = Convolution(shape.inputs, shape.channels, shape.window, shape.stride, rules, rngs)
+        self.bn1 = BatchNorm(shape.channels, rules)
+        self.conv_pwl = PointwiseConvolution(shape.channels, shape.outputs, rules, rngs)
+        self.bn2 = BatchNorm(shape.outputs, rules)
+
+    def branch(self, x: Array, mode: Mode) -> Array:
+        """Widen and filter in one convolution, then project."""
+        y = self.activation(self.bn1(self.conv_exp(x), mode))
+        return self.bn2(self.conv_pwl(y), mode)
+
+
+class ConvolutionBlock(Block):
+    """One dense convolution: a fused block that does not widen (Tan and Le 2021); timm's ConvBnAct."""
+
+    def __init__(self, shape: BlockShape, rules: LayerRules, rngs: nnx.Rngs) -> None:
+        super().__init__(shape, rules)
+        self.conv = Convolution(shape.inputs, shape.outputs, shape.window, shape.stride, rules, rngs)
+        self.bn1 = BatchNorm(shape.outputs, rules)
+
+    def branch(self, x: Array, mode: Mode) -> Array:
+        """Filter and activate: here the activation comes before the sum."""
+        return self.activation(self.bn1(self.conv(x), mode))
 
 
 def round_channels(channels: float, divisor: int = 8, round_limit: float = 0.9) -> int:

@@ -40,6 +40,10 @@ class Mode(NamedTuple):
     keys: Array | None = None  # [B] typed keys of dropout and stochastic depth; None: both are off
     axis_name: str | None = None  # the mapped axis that shares a batch among devices
 
+    def keys_of(self, layer: int) -> Array:
+        """The keys [B] of one random layer, independent of those of every other."""
+        return jax.vmap(lambda key: jax.random.fold_in(key, layer))(self.keys)
+
 
 def padding_of(rule: PaddingRule, size: tuple[int, int], window: int, stride: int) -> Padding:
     """The zeros that `rule` adds around an image of `size` (H, W) for a square window."""
@@ -70,7 +74,7 @@ def he_normal(rngs: nnx.Rngs, shape: tuple[int, ...], fan_out: int) -> Array:
 class Convolution(nnx.Module):
     """A dense convolution without bias; `kernel` is [k, k, I, O]."""
 
-    def __init__(self, inputs: int, outputs: int, window: int, stride: int, rules: LayerRules, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, outputs: int, window: int, stride: int, rules: LayerRules, rngs: nnx.Rngs) -> None:
         self.kernel = nnx.Param(he_normal(rngs, (window, window, inputs, outputs), window * window * outputs))
         self.stride, self.padding = stride, rules.padding
 
@@ -86,7 +90,7 @@ class Convolution(nnx.Module):
 class PointwiseConvolution(nnx.Module):
     """A 1x1 convolution as one matrix product; `kernel` is [1, 1, I, O], `bias` [O] where asked for."""
 
-    def __init__(self, inputs: int, outputs: int, rules: LayerRules, rngs: nnx.Rngs, *, bias: bool = False):
+    def __init__(self, inputs: int, outputs: int, rules: LayerRules, rngs: nnx.Rngs, *, bias: bool = False) -> None:
         self.kernel = nnx.Param(he_normal(rngs, (1, 1, inputs, outputs), outputs))
         self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32)) if bias else None
         self.lowering = rules.lowering
@@ -104,7 +108,7 @@ class PointwiseConvolution(nnx.Module):
 class DepthwiseConvolution(nnx.Module):
     """One kernel per channel, without bias; `kernel` is [k, k, 1, C]."""
 
-    def __init__(self, channels: int, window: int, stride: int, rules: LayerRules, rngs: nnx.Rngs):
+    def __init__(self, channels: int, window: int, stride: int, rules: LayerRules, rngs: nnx.Rngs) -> None:
         # timm divides the fan-out by the number of groups
         self.kernel = nnx.Param(he_normal(rngs, (window, window, 1, channels), window * window))
         self.stride, self.padding, self.lowering = stride, rules.padding, rules.lowering
@@ -124,7 +128,7 @@ class BatchNorm(nnx.Module):
     torch does, so that a network trained here and there ends with the same numbers; Flax keeps the biased one.
     """
 
-    def __init__(self, channels: int, rules: LayerRules):
+    def __init__(self, channels: int, rules: LayerRules) -> None:
         self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros((channels,), jnp.float32))
@@ -170,7 +174,7 @@ class BatchNorm(nnx.Module):
 class Classifier(nnx.Module):
     """The fully connected layer after pooling; `kernel` is [C, K], `bias` [K]."""
 
-    def __init__(self, channels: int, classes: int, rngs: nnx.Rngs):
+    def __init__(self, channels: int, classes: int, rngs: nnx.Rngs) -> None:
         bound = (1.0 / channels) ** 0.5
         self.kernel = nnx.Param(jax.random.uniform(rngs.params(), (channels, classes), jnp.float32, -bound, bound))
         self.bias = nnx.Param(jnp.zeros((classes,), jnp.float32))
@@ -187,3 +191,21 @@ def dropout(x: Array, rate: float, keys: Array) -> Array:
     """
     kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
     return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
+@dataclass(frozen=True)
+class StochasticDepth:
+    """Leaves a block's branch out for whole examples, and enlarges the others to keep the mean (Huang et al. 2016)."""
+
+    rate: float = 0.0  # share of the examples that skip the branch
+    layer: int = 0  # tells this block's draws from the others'
+
+    def __call__(self, branch: Array, mode: Mode) -> Array:
+        """`branch` [B, H, W, C] with some examples zero; as it is in evaluation, where `mode` has no keys."""
+        if self.rate == 0 or mode.keys is None:
+            return branch
+        kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate))(mode.keys_of(self.layer))
+        return jnp.where(kept.reshape(-1, 1, 1, 1), branch / (1 - self.rate), jnp.zeros((), branch.dtype))
+
+
+NEVER_SKIPPED = StochasticDepth()

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from flax import nnx
 
-from cxr_jax.models.blocks import DepthwiseSeparable, InvertedResidual, round_channels
+from cxr_jax.models.blocks import DepthwiseSeparable, InvertedResidual
 from cxr_jax.models.layers import LayerRules, Lowering, relu6
 from cxr_jax.models.network import StagedNetwork
-
-
-class Stage(NamedTuple):
-    """One row of the paper's table 2: `repeats` blocks, the first of which has the stride."""
-
-    expansion: float
-    channels: int
-    repeats: int
-    stride: int
-
+from cxr_jax.models.stages import UNSCALED, Scaling, Stage, build_stages
 
 STAGES = (
-    Stage(1, 16, 1, 1),
-    Stage(6, 24, 2, 2),
-    Stage(6, 32, 3, 2),
-    Stage(6, 64, 4, 2),
-    Stage(6, 96, 3, 1),
-    Stage(6, 160, 3, 2),
-    Stage(6, 320, 1, 1),
+    Stage(DepthwiseSeparable, 16, repeats=1, stride=1),
+    Stage(InvertedResidual, 24, repeats=2, stride=2, expansion=6),
+    Stage(InvertedResidual, 32, repeats=3, stride=2, expansion=6),
+    Stage(InvertedResidual, 64, repeats=4, stride=2, expansion=6),
+    Stage(InvertedResidual, 96, repeats=3, stride=1, expansion=6),
+    Stage(InvertedResidual, 160, repeats=3, stride=2, expansion=6),
+    Stage(InvertedResidual, 320, repeats=1, stride=1, expansion=6),
 )
+"""The paper's table 2."""
 
-TINY_STAGES = (Stage(1, 8, 1, 1), Stage(4, 16, 2, 2), Stage(4, 24, 2, 2), Stage(4, 32, 1, 2))
+TINY_STAGES = (
+    Stage(DepthwiseSeparable, 8, repeats=1, stride=1),
+    Stage(InvertedResidual, 16, repeats=2, stride=2, expansion=4),
+    Stage(InvertedResidual, 24, repeats=2, stride=2, expansion=4),
+    Stage(InvertedResidual, 32, repeats=1, stride=2, expansion=4),
+)
 """A network of the same kind, small enough to be trained in seconds."""
 
 
@@ -47,31 +42,20 @@ class MobileNetV2(StagedNetwork):
         stages: Sequence[Stage] = STAGES,
         stem_channels: int = 32,
         head_channels: int = 1280,
-        width_multiplier: float = 1.0,
-        depth_multiplier: float = 1.0,
+        scaling: Scaling = UNSCALED,
         dropout_rate: float = 0.0,
+        stochastic_depth: float = 0.0,
         lowering: Lowering = "fast",
-    ):
+    ) -> None:
         rules = LayerRules(padding="symmetric", activation=relu6, epsilon=1e-5, lowering=lowering)
-        stem_channels = round_channels(stem_channels * width_multiplier)
-        inputs, blocks = stem_channels, []
-        for stage in stages:
-            outputs = round_channels(stage.channels * width_multiplier)
-            blocks.append([])
-            for index in range(math.ceil(stage.repeats * depth_multiplier)):
-                stride = stage.stride if index == 0 else 1
-                shape = {"window": 3, "stride": stride, "rules": rules, "rngs": rngs}
-                if stage.expansion == 1:
-                    blocks[-1].append(DepthwiseSeparable(inputs, outputs, **shape))
-                else:
-                    blocks[-1].append(InvertedResidual(inputs, outputs, expansion=stage.expansion, **shape))
-                inputs = outputs
+        stem_channels = scaling.channels(stem_channels)
+        blocks, stage_channels = build_stages(stages, stem_channels, scaling, stochastic_depth, rules, rngs)
         super().__init__(
             blocks,
             stem_channels=stem_channels,
-            stage_channels=inputs,
+            stage_channels=stage_channels,
             # the head is widened with the network and never narrowed (the paper's section 5)
-            head_channels=max(head_channels, round_channels(head_channels * width_multiplier)),
+            head_channels=max(head_channels, scaling.channels(head_channels)),
             classes=classes,
             dropout_rate=dropout_rate,
             rules=rules,

@@ -21,6 +21,9 @@ from cxr_jax.models.layers import (
 EVALUATION = Mode()
 """Running statistics, no dropout."""
 
+DROPOUT_LAYER = 0
+"""Number of the classifier's dropout among the random layers; the blocks' stochastic depth begins at 1."""
+
 
 class StagedNetwork(nnx.Module):
     """What MobileNetV2 and EfficientNetV2 share: every stage has a name, and can be entered and left there."""
@@ -36,7 +39,7 @@ class StagedNetwork(nnx.Module):
         dropout_rate: float,
         rules: LayerRules,
         rngs: nnx.Rngs,
-    ):
+    ) -> None:
         self.conv_stem = Convolution(3, stem_channels, 3, 2, rules, rngs)
         self.bn1 = BatchNorm(stem_channels, rules)
         self.blocks = nnx.List([nnx.List(list(stage)) for stage in stages])
@@ -77,7 +80,7 @@ class StagedNetwork(nnx.Module):
     def classify_pooled(self, pooled: Array, mode: Mode = EVALUATION) -> Array:
         """Logits [B, K] of pooled features [B, C]."""
         if mode.keys is not None and self.dropout_rate > 0:
-            pooled = dropout(pooled, self.dropout_rate, mode.keys)
+            pooled = dropout(pooled, self.dropout_rate, mode.keys_of(DROPOUT_LAYER))
         return self.classifier(pooled)
 
     def activations(self, x: Array, stage: str) -> Array:
