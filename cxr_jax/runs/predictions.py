@@ -113,12 +113,14 @@ class Predictions:
         return all(self.group)
 
     def clusters(self) -> np.ndarray:
-        """Return int [N]: equal numbers for images of one group; an image without a group stands alone."""
-        keys = [
-            ("group", group) if group else ("file", file) for group, file in zip(self.group, self.file, strict=True)
-        ]
-        numbers: dict[tuple[str, str], int] = {}
-        return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+        """Return int [N]: equal numbers for images of one group; an image without a group stands alone.
+
+        The numbers follow the sorted names, so they do not depend on the order of the rows.
+        """
+        pairs = zip(self.group, self.file, strict=True)
+        keys = [("group", group) if group else ("file", file) for group, file in pairs]
+        numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
+        return np.array([numbers[key] for key in keys])
 
     def select(self, rows: np.ndarray) -> Predictions:
         """Return the given rows (indices or a mask, at least one row) in the given order."""

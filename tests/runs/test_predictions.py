@@ -90,7 +90,8 @@ def test_clusters_join_groups_and_leave_the_rest_alone():
         logits=None,
         probability=[0.1] * 4,
     )
-    assert predictions.clusters().tolist() == [0, 1, 0, 2]
+    assert predictions.clusters().tolist() == [2, 0, 2, 1]
+    assert predictions.select(np.array([3, 2, 1, 0])).clusters().tolist() == [1, 2, 0, 2]
     assert not predictions.has_groups
     assert some_predictions().has_groups
 

@@ -1,0 +1,122 @@
+"""Whether a probability of 80 % means eight in ten: temperature scaling, calibration error, reliability curve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit
+
+from cxr_jax.evaluation.cases import Cases
+from cxr_jax.evaluation.intervals import Interval, wilson_interval
+from cxr_jax.runs.predictions import Predictions
+from cxr_jax.vocabulary import NORMAL, PNEUMONIA
+
+Binning = Literal["width", "mass"]
+
+BINNINGS: tuple[tuple[Binning, int], ...] = (("width", 10), ("width", 15), ("mass", 10), ("mass", 15))
+"""The binnings of a report; the calibration error depends on them (Nixon et al. 2019), so several are shown."""
+
+# A temperature outside this range means that the fit ran away: separable images, or scores without information.
+_COLDEST, _HOTTEST = 1e-2, 1e2
+
+
+def margins_of(predictions: Predictions) -> np.ndarray:
+    """Return float64 [N]: the logit of PNEUMONIA minus that of NORMAL, from the probability where there are none."""
+    if predictions.logits is not None:
+        return predictions.logits[:, PNEUMONIA] - predictions.logits[:, NORMAL]
+    epsilon = np.finfo(np.float64).eps
+    probability = np.clip(predictions.probability, epsilon, 1 - epsilon)
+    return np.log(probability) - np.log1p(-probability)
+
+
+def fit_temperature(margins: np.ndarray, label: np.ndarray) -> float | None:
+    """Return the temperature T that minimises the log-loss of `expit(margins / T)`.
+
+    Guo et al., ICML 2017. The loss is convex in 1/T, so the temperature is the root of its slope.
+
+    Args:
+        margins: float [N], logit of PNEUMONIA minus that of NORMAL.
+        label: int [N], 0 NORMAL, 1 PNEUMONIA.
+
+    Returns:
+        T from 0.01 to 100, or None where the loss has no minimum there: the images are of one class, are separated
+        without error, or the scores rank them no better than chance.
+    """
+    label = np.asarray(label)
+
+    def slope(inverse: float) -> float:
+        return float(np.mean(margins * (expit(inverse * margins) - label)))
+
+    coldest, hottest = 1 / _COLDEST, 1 / _HOTTEST
+    if len(np.unique(label)) < 2 or slope(hottest) >= 0 or slope(coldest) <= 0:
+        return None
+    return 1 / float(brentq(slope, hottest, coldest, xtol=1e-12))
+
+
+def apply_temperature(margins: np.ndarray, temperature: float) -> np.ndarray:
+    """Return float64 [N]: the probability of PNEUMONIA of margins divided by the temperature."""
+    return expit(margins / temperature)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The images whose probability falls between two edges, never none."""
+
+    low: float
+    high: float
+    images: int
+    mean_probability: float
+    share_of_pneumonia: float
+    interval: Interval | None
+
+
+def bin_index(probability: np.ndarray, binning: Binning, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bin of every probability, int [N], and the edges, float64 [B + 1].
+
+    `width` cuts 0..1 into equal pieces; `mass` cuts at quantiles, so that bins hold about equally many images. Equal
+    probabilities share a bin, so B can be smaller than `bins`. Bins are closed above, the first one below too.
+    """
+    if binning == "width":
+        edges = np.linspace(0, 1, bins + 1)
+    else:
+        edges = np.unique(np.quantile(probability, np.linspace(0, 1, bins + 1)))
+        if len(edges) == 1:
+            edges = np.repeat(edges, 2)
+    return np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, len(edges) - 2), edges
+
+
+def reliability_curve(
+    label: np.ndarray, probability: np.ndarray, binning: Binning = "mass", bins: int = 10
+) -> list[Bin]:
+    """Return the bins that hold images: mean probability of PNEUMONIA beside its share, with a Wilson interval."""
+    index, edges = bin_index(probability, binning, bins)
+    curve = []
+    for number in np.unique(index):
+        inside = index == number
+        count, positives = int(inside.sum()), int((label[inside] == PNEUMONIA).sum())
+        curve.append(
+            Bin(
+                low=float(edges[number]),
+                high=float(edges[number + 1]),
+                images=count,
+                mean_probability=float(probability[inside].mean()),
+                share_of_pneumonia=positives / count,
+                interval=wilson_interval(positives, count),
+            )
+        )
+    return curve
+
+
+def expected_calibration_error(cases: Cases, binning: Binning = "width", bins: int = 15) -> np.ndarray:
+    """Return float64 [R]: the mean distance of probability and share of PNEUMONIA over bins, weighted by images.
+
+    Naeini et al., AAAI 2015, for the probability of PNEUMONIA (not that of the called class). The bins are those of
+    the images themselves under every weighting.
+    """
+    index, edges = bin_index(cases.probability, binning, bins)
+    excess = cases.weights * (cases.probability - cases.label)
+    gaps = np.stack([excess[:, index == number].sum(axis=1) for number in range(len(edges) - 1)])
+    return np.abs(gaps).sum(axis=0) / cases.total

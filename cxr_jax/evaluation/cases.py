@@ -1,0 +1,129 @@
+"""Labelled probabilities under many weightings at once: the ground on which every metric stands.
+
+A metric of the images themselves is the metric under the weights 1; a bootstrap resample is a weighting by how often
+each image was drawn. One definition of a metric therefore serves both, and all resamples are computed together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from cxr_jax.vocabulary import NORMAL, PNEUMONIA
+
+
+def calls_of(probability: np.ndarray, threshold: float) -> np.ndarray:
+    """Return bool [N]: True where the image is called PNEUMONIA, which is where its probability >= `threshold`."""
+    return probability >= threshold
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Weighted counts, float64 [R] each, of the four ways in which call and label can meet."""
+
+    true_negatives: np.ndarray
+    false_positives: np.ndarray
+    false_negatives: np.ndarray
+    true_positives: np.ndarray
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Weighted counts at every distinct probability, from the highest to the lowest.
+
+    Attributes:
+        thresholds: float64 [U], distinct probabilities, falling.
+        positives: float64 [R, U], weight of PNEUMONIA images with exactly that probability.
+        negatives: float64 [R, U], the same of NORMAL images.
+        called_positives: float64 [R, U], weight of PNEUMONIA images with at least that probability.
+        called_negatives: float64 [R, U], the same of NORMAL images.
+    """
+
+    thresholds: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray
+    called_positives: np.ndarray
+    called_negatives: np.ndarray
+
+
+@dataclass(frozen=True)
+class Cases:
+    """N labelled probabilities, a threshold, and R weightings of the images.
+
+    Attributes:
+        label: int [N], 0 NORMAL, 1 PNEUMONIA.
+        probability: float64 [N], of PNEUMONIA.
+        threshold: an image is called PNEUMONIA if its probability is at least this.
+        weights: float64 [R, N], zero or more.
+    """
+
+    label: np.ndarray
+    probability: np.ndarray
+    threshold: float
+    weights: np.ndarray
+
+    @classmethod
+    def unweighted(cls, label: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> Cases:
+        """Return the images themselves: one weighting, every weight 1."""
+        label, probability = np.asarray(label), np.asarray(probability, dtype=np.float64)
+        return cls(label, probability, threshold, np.ones((1, len(label))))
+
+    def where(self, rows: np.ndarray) -> Cases:
+        """Return the images of a mask [N] only, under the same weightings."""
+        return Cases(self.label[rows], self.probability[rows], self.threshold, self.weights[:, rows])
+
+    def weight_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return float64 [R]: the summed weight of the images of a mask [N]."""
+        return self.weights @ rows.astype(np.float64)
+
+    def mean_of(self, values: np.ndarray) -> np.ndarray:
+        """Return float64 [R]: the weighted mean of values [N]."""
+        return divide(self.weights @ values, self.total)
+
+    @cached_property
+    def total(self) -> np.ndarray:
+        """Summed weight, float64 [R]."""
+        return self.weights.sum(axis=1)
+
+    @cached_property
+    def positive(self) -> np.ndarray:
+        """Mask [N] of PNEUMONIA images."""
+        return self.label == PNEUMONIA
+
+    @cached_property
+    def confusion(self) -> Confusion:
+        """The four counts at the threshold."""
+        called = calls_of(self.probability, self.threshold)
+        negative = self.label == NORMAL
+        return Confusion(
+            true_negatives=self.weight_of(negative & ~called),
+            false_positives=self.weight_of(negative & called),
+            false_negatives=self.weight_of(self.positive & ~called),
+            true_positives=self.weight_of(self.positive & called),
+        )
+
+    @cached_property
+    def curve(self) -> Curve:
+        """The counts at every threshold."""
+        order = np.argsort(-self.probability, kind="stable")
+        falling = self.probability[order]
+        starts = np.flatnonzero(np.r_[True, falling[1:] != falling[:-1]])
+        weights = self.weights[:, order]
+        positive = self.positive[order]
+        positives = np.add.reduceat(weights * positive, starts, axis=1)
+        negatives = np.add.reduceat(weights * ~positive, starts, axis=1)
+        return Curve(
+            thresholds=falling[starts],
+            positives=positives,
+            negatives=negatives,
+            called_positives=np.cumsum(positives, axis=1),
+            called_negatives=np.cumsum(negatives, axis=1),
+        )
+
+
+def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Return `numerator / denominator`, NaN where the denominator is 0: the value is undefined there."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(denominator != 0, numerator / denominator, np.nan)

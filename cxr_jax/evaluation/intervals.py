@@ -1,0 +1,189 @@
+"""Confidence intervals: DeLong, its clustered form by Obuchowski, the group bootstrap, and Wilson.
+
+Images of one patient resemble each other, so intervals that take images for independent are too narrow; the clustered
+ones take groups as what was sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm, rankdata
+
+from cxr_jax.evaluation.cases import Cases
+from cxr_jax.vocabulary import PNEUMONIA
+
+RESAMPLES = 2000
+"""Bootstrap resamples of a report: the ends of a 95 % interval then vary by about a tenth of its width."""
+
+LEVEL = 0.95
+"""Confidence level of every interval of a report."""
+
+# Weights of this many (resample, image) pairs are held at once, 32 MB.
+_CHUNK = 4_000_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The ends of a confidence interval, and the method that they come from."""
+
+    low: float
+    high: float
+    method: str
+
+
+@dataclass(frozen=True)
+class Placements:
+    """For every image, the share of the other class that it is ranked on the right side of, ties counting half.
+
+    Attributes:
+        positive: float64 [K, P], of PNEUMONIA images under K scores.
+        negative: float64 [K, Q], of NORMAL images.
+        auc: float64 [K], their common mean.
+    """
+
+    positive: np.ndarray
+    negative: np.ndarray
+    auc: np.ndarray
+
+
+def placements(label: np.ndarray, scores: np.ndarray) -> Placements:
+    """Return the placements of scores [K, N] by midranks (Sun & Xu, IEEE Signal Processing Letters 2014).
+
+    Raises:
+        ValueError: the labels [N] are of one class only.
+    """
+    scores = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    positive = np.asarray(label) == PNEUMONIA
+    p, q = int(positive.sum()), int((~positive).sum())
+    if p == 0 or q == 0:
+        raise ValueError("the images are of one class only")
+    ranks = rankdata(scores, axis=1)
+    own_positive = rankdata(scores[:, positive], axis=1)
+    own_negative = rankdata(scores[:, ~positive], axis=1)
+    of_positive = (ranks[:, positive] - own_positive) / q
+    of_negative = 1 - (ranks[:, ~positive] - own_negative) / p
+    return Placements(of_positive, of_negative, of_positive.mean(axis=1))
+
+
+def delong_covariance(label: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the AUCs [K] of scores [K, N] on the same images and their covariance [K, K].
+
+    DeLong, DeLong & Clarke-Pearson, Biometrics 1988, for independent images.
+
+    Raises:
+        ValueError: a class has fewer than two images.
+    """
+    return obuchowski_covariance(label, scores, np.arange(len(label)))
+
+
+def obuchowski_covariance(label: np.ndarray, scores: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the AUCs [K] of scores [K, N] on the same images and their covariance [K, K] for clustered images.
+
+    Obuchowski, Biometrics 1997, "Nonparametric analysis of clustered ROC curve data"; with one image a cluster it is
+    DeLong's covariance. `clusters` is int [N], equal for images of one group.
+
+    Raises:
+        ValueError: a class has fewer than two clusters.
+    """
+    values = placements(label, scores)
+    positive = np.asarray(label) == PNEUMONIA
+    names, index = np.unique(clusters, return_inverse=True)
+    p_sizes = np.bincount(index[positive], minlength=len(names))
+    q_sizes = np.bincount(index[~positive], minlength=len(names))
+    p_clusters, q_clusters = np.count_nonzero(p_sizes), np.count_nonzero(q_sizes)
+    if p_clusters < 2 or q_clusters < 2:
+        raise ValueError("a class has fewer than two groups")
+    p_excess = _sums(values.positive - values.auc[:, None], index[positive], len(names))
+    q_excess = _sums(values.negative - values.auc[:, None], index[~positive], len(names))
+    p_share = p_excess @ p_excess.T * p_clusters / (p_clusters - 1) / p_sizes.sum() ** 2
+    q_share = q_excess @ q_excess.T * q_clusters / (q_clusters - 1) / q_sizes.sum() ** 2
+    mixed = p_excess @ q_excess.T * len(names) / (len(names) - 1) / (p_sizes.sum() * q_sizes.sum())
+    return values.auc, p_share + q_share + mixed + mixed.T
+
+
+def _sums(values: np.ndarray, index: np.ndarray, count: int) -> np.ndarray:
+    """Return float64 [K, count]: values [K, M] summed by cluster index [M]."""
+    return np.stack([np.bincount(index, weights=row, minlength=count) for row in values])
+
+
+def auc_interval(
+    label: np.ndarray, probability: np.ndarray, clusters: np.ndarray | None = None, level: float = LEVEL
+) -> Interval | None:
+    """Return the interval of the ROC-AUC, by DeLong, or by Obuchowski if `clusters` [N] are given.
+
+    Symmetric about the AUC and cut at 0 and 1, as in R's pROC. None if it does not exist: a class has fewer than two
+    images (or groups), or the ranking is perfect, where the estimated variance is 0 and says nothing.
+    """
+    method = "DeLong" if clusters is None else "Obuchowski"
+    try:
+        if clusters is None:
+            auc, covariance = delong_covariance(label, probability)
+        else:
+            auc, covariance = obuchowski_covariance(label, probability, clusters)
+    except ValueError:
+        return None
+    variance = float(covariance[0, 0])
+    if variance <= 1e-18:
+        return None
+    half = norm.ppf((1 + level) / 2) * np.sqrt(variance)
+    return Interval(float(max(auc[0] - half, 0)), float(min(auc[0] + half, 1)), method)
+
+
+def wilson_interval(successes: float, trials: float, level: float = LEVEL) -> Interval | None:
+    """Return the score interval of a proportion (Wilson, JASA 1927), for independent images; None without trials."""
+    if trials == 0:
+        return None
+    z = norm.ppf((1 + level) / 2)
+    share = successes / trials
+    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    return Interval(float(max(centre - half, 0)), float(min(centre + half, 1)), "Wilson")
+
+
+def bootstrap_weights(clusters: np.ndarray, resamples: int, random: np.random.Generator) -> np.ndarray:
+    """Return float64 [resamples, N]: how often each image is drawn when whole clusters are drawn with replacement.
+
+    Field & Welsh, JRSS B 2007, the cluster bootstrap. `clusters` is int [N], equal for images of one group; the order
+    of the images has no part in the draw.
+    """
+    _, index = np.unique(clusters, return_inverse=True)
+    count = int(index.max()) + 1
+    return random.multinomial(count, np.full(count, 1 / count), size=resamples)[:, index].astype(np.float64)
+
+
+def bootstrap_values(
+    cases: Cases,
+    clusters: np.ndarray,
+    measures: dict[str, Callable[[Cases], np.ndarray]],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Return every measure's value in every resample, float64 [resamples], NaN where it is undefined there.
+
+    All measures see the same resamples. Memory stays bounded however many images there are.
+    """
+    chunk = max(1, min(resamples, _CHUNK // len(cases.label)))
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in measures}
+    random = np.random.default_rng(seed)
+    for start in range(0, resamples, chunk):
+        weights = bootstrap_weights(clusters, min(chunk, resamples - start), random)
+        resampled = Cases(cases.label, cases.probability, cases.threshold, weights)
+        for name, measure in measures.items():
+            parts[name].append(measure(resampled))
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def percentile_interval(values: np.ndarray, level: float = LEVEL) -> Interval | None:
+    """Return the percentile interval of bootstrap values (Efron & Tibshirani 1993, chapter 13).
+
+    Undefined resamples are left out; None if fewer than nine in ten are defined, for the rest is no fair sample.
+    """
+    defined = values[~np.isnan(values)]
+    if len(defined) < 0.9 * len(values) or len(defined) == 0:
+        return None
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), "group bootstrap")

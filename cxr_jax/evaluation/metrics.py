@@ -1,0 +1,228 @@
+"""The metrics: one function each, PNEUMONIA being the positive class.
+
+Each takes `Cases` and returns float64 [R], one value a weighting, NaN where it is undefined; `METRICS` names them all
+and says why a value can be undefined. Definitions follow Maier-Hein et al., Metrics reloaded, Nature Methods 2024,
+unless a docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxr_jax.evaluation.cases import Cases, divide
+
+
+def accuracy(cases: Cases) -> np.ndarray:
+    """Share of images that are called what they are."""
+    counts = cases.confusion
+    return divide(counts.true_positives + counts.true_negatives, cases.total)
+
+
+def sensitivity(cases: Cases) -> np.ndarray:
+    """Share of PNEUMONIA images that are called so; also named recall and true-positive rate."""
+    counts = cases.confusion
+    return divide(counts.true_positives, counts.true_positives + counts.false_negatives)
+
+
+def specificity(cases: Cases) -> np.ndarray:
+    """Share of NORMAL images that are called so; also named true-negative rate."""
+    counts = cases.confusion
+    return divide(counts.true_negatives, counts.true_negatives + counts.false_positives)
+
+
+def precision(cases: Cases) -> np.ndarray:
+    """Share of PNEUMONIA calls that are right; also named positive predictive value (PPV)."""
+    counts = cases.confusion
+    return divide(counts.true_positives, counts.true_positives + counts.false_positives)
+
+
+def negative_predictive_value(cases: Cases) -> np.ndarray:
+    """Share of NORMAL calls that are right (NPV)."""
+    counts = cases.confusion
+    return divide(counts.true_negatives, counts.true_negatives + counts.false_negatives)
+
+
+def balanced_accuracy(cases: Cases) -> np.ndarray:
+    """Mean of sensitivity and specificity (Brodersen et al., ICPR 2010)."""
+    return (sensitivity(cases) + specificity(cases)) / 2
+
+
+def f1(cases: Cases) -> np.ndarray:
+    """Harmonic mean of precision and sensitivity: 2 TP / (2 TP + FP + FN)."""
+    counts = cases.confusion
+    twice = 2 * counts.true_positives
+    return divide(twice, twice + counts.false_positives + counts.false_negatives)
+
+
+def matthews_correlation(cases: Cases) -> np.ndarray:
+    """Correlation of calls and labels (Matthews, BBA 1975), -1 to 1."""
+    counts = cases.confusion
+    tp, tn, fp, fn = counts.true_positives, counts.true_negatives, counts.false_positives, counts.false_negatives
+    product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+    return divide(tp * tn - fp * fn, np.sqrt(product))
+
+
+def roc_auc(cases: Cases) -> np.ndarray:
+    """Probability that a PNEUMONIA image scores above a NORMAL one, ties counting half (Hanley & McNeil 1982)."""
+    curve = cases.curve
+    normals = curve.negatives.sum(axis=1)
+    below = normals[:, None] - curve.called_negatives
+    pairs = np.sum(curve.positives * (below + curve.negatives / 2), axis=1)
+    return divide(pairs, curve.positives.sum(axis=1) * normals)
+
+
+def average_precision(cases: Cases) -> np.ndarray:
+    """Area under the precision-recall curve, as the sum of precisions weighted by steps of recall.
+
+    No interpolation between points (Davis & Goadrich, ICML 2006; the `average_precision_score` of scikit-learn).
+    """
+    curve = cases.curve
+    called = curve.called_positives + curve.called_negatives
+    # A resample may give no weight to the highest scores; nothing is called there and nothing is added.
+    precisions = np.nan_to_num(divide(curve.called_positives, called))
+    return divide(np.sum(curve.positives * precisions, axis=1), curve.positives.sum(axis=1))
+
+
+def brier(cases: Cases) -> np.ndarray:
+    """Mean squared difference of probability and label (Brier 1950); 0 is best."""
+    return cases.mean_of((cases.probability - cases.label) ** 2)
+
+
+def log_loss(cases: Cases) -> np.ndarray:
+    """Mean negative log-likelihood, natural logarithm; probabilities are kept a float64 epsilon away from 0 and 1."""
+    epsilon = np.finfo(np.float64).eps
+    of_truth = np.where(cases.positive, cases.probability, 1 - cases.probability)
+    return cases.mean_of(-np.log(np.clip(of_truth, epsilon, 1 - epsilon)))
+
+
+def specificity_at_sensitivity(cases: Cases, target: float) -> np.ndarray:
+    """Highest specificity among the thresholds whose sensitivity is at least `target`, read off the ROC as steps."""
+    curve = cases.curve
+    positives = curve.positives.sum(axis=1)
+    normals = curve.negatives.sum(axis=1)
+    reached = _reaches(curve.called_positives, positives[:, None], target)
+    # Thresholds fall along the axis, so the first that reaches the target has the highest specificity.
+    first = np.argmax(reached, axis=1)[:, None]
+    called = np.take_along_axis(curve.called_negatives, first, axis=1)[:, 0]
+    return np.where(positives > 0, divide(normals - called, normals), np.nan)
+
+
+def threshold_at_sensitivity(cases: Cases, target: float) -> float:
+    """Return the highest probability that, as threshold, reaches the sensitivity; for cases of one weighting.
+
+    Raises:
+        ValueError: there is no PNEUMONIA image.
+    """
+    curve = cases.curve
+    positives = curve.positives[0].sum()
+    if positives == 0:
+        raise ValueError("no image is PNEUMONIA")
+    return float(curve.thresholds[np.argmax(_reaches(curve.called_positives[0], positives, target))])
+
+
+def _reaches(called: np.ndarray, positives: np.ndarray, target: float) -> np.ndarray:
+    """True where `called` of the positives are at least the target share, rounding of the product forgiven."""
+    return called >= target * positives - 1e-9 * positives
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric with what a reader needs: its title, its function, why it may be undefined, and its kind.
+
+    `proportion` tells how numerator and denominator follow from the counts, for the metrics that are shares of
+    images and so have a Wilson interval.
+    """
+
+    title: str
+    function: Callable[[Cases], np.ndarray]
+    undefined: str
+    proportion: Callable[[Cases], tuple[np.ndarray, np.ndarray]] | None = None
+
+
+def _share(
+    numerator: tuple[str, ...], denominator: tuple[str, ...]
+) -> Callable[[Cases], tuple[np.ndarray, np.ndarray]]:
+    def counts(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
+        def total(names: tuple[str, ...]) -> np.ndarray:
+            return sum((getattr(cases.confusion, name) for name in names), np.zeros(len(cases.weights)))
+
+        return total(numerator), total(denominator)
+
+    return counts
+
+
+_TP, _TN, _FP, _FN = "true_positives", "true_negatives", "false_positives", "false_negatives"
+_ONE_CLASS = "the images are of one class only"
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric("Accuracy", accuracy, "there is no image", _share((_TP, _TN), (_TP, _TN, _FP, _FN))),
+    "balanced_accuracy": Metric("Balanced accuracy", balanced_accuracy, _ONE_CLASS),
+    "sensitivity": Metric("Sensitivity (recall)", sensitivity, "no image is PNEUMONIA", _share((_TP,), (_TP, _FN))),
+    "specificity": Metric("Specificity", specificity, "no image is NORMAL", _share((_TN,), (_TN, _FP))),
+    "precision": Metric("Precision (PPV)", precision, "no image is called PNEUMONIA", _share((_TP,), (_TP, _FP))),
+    "negative_predictive_value": Metric(
+        "Negative predictive value", negative_predictive_value, "no image is called NORMAL", _share((_TN,), (_TN, _FN))
+    ),
+    "f1": Metric("F1", f1, "no image is PNEUMONIA or called so"),
+    "matthews_correlation": Metric(
+        "Matthews correlation", matthews_correlation, "the images or the calls are of one class only"
+    ),
+    "roc_auc": Metric("ROC-AUC", roc_auc, _ONE_CLASS),
+    "average_precision": Metric("PR-AUC (average precision)", average_precision, "no image is PNEUMONIA"),
+    "brier": Metric("Brier score", brier, "there is no image"),
+    "log_loss": Metric("Log-loss", log_loss, "there is no image"),
+}
+"""Every metric of a report, in its order."""
+
+
+def metric_value(name: str, cases: Cases) -> float | None:
+    """Return the metric of that name for cases of one weighting; None where it is undefined."""
+    value = float(METRICS[name].function(cases)[0])
+    return None if np.isnan(value) else value
+
+
+def metric_values(label: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> dict[str, float | None]:
+    """Return every metric by name; None where it is undefined.
+
+    Args:
+        label: int [N], 0 NORMAL, 1 PNEUMONIA.
+        probability: float [N], of PNEUMONIA.
+        threshold: an image is called PNEUMONIA if its probability is at least this.
+    """
+    cases = Cases.unweighted(label, probability, threshold)
+    return {name: metric_value(name, cases) for name in METRICS}
+
+
+def confusion_matrix(label: np.ndarray, probability: np.ndarray, threshold: float) -> np.ndarray:
+    """Return int [2, 2]: rows are the true class, columns the called class, both in the order of `CLASS_NAMES`."""
+    counts = Cases.unweighted(label, probability, threshold).confusion
+    flat = (counts.true_negatives, counts.false_positives, counts.false_negatives, counts.true_positives)
+    return np.array([int(count[0]) for count in flat]).reshape(2, 2)
+
+
+def roc_curve(label: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return false-positive rate, sensitivity and threshold, float64 [U + 1] each, from the highest threshold down.
+
+    The first point is (0, 0) at threshold infinity. Both classes must occur.
+    """
+    curve = Cases.unweighted(label, probability).curve
+    false_positive_rate = curve.called_negatives[0] / curve.called_negatives[0, -1]
+    sensitivities = curve.called_positives[0] / curve.called_positives[0, -1]
+    return np.r_[0, false_positive_rate], np.r_[0, sensitivities], np.r_[np.inf, curve.thresholds]
+
+
+def precision_recall_curve(label: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return precision, recall and threshold, float64 [U] each, from the highest threshold down.
+
+    PNEUMONIA must occur.
+    """
+    curve = Cases.unweighted(label, probability).curve
+    called = curve.called_positives[0] + curve.called_negatives[0]
+    return (
+        curve.called_positives[0] / called,
+        curve.called_positives[0] / curve.called_positives[0, -1],
+        curve.thresholds,
+    )

@@ -1,0 +1,205 @@
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from cxr_jax.evaluation import intervals
+from cxr_jax.evaluation.cases import Cases
+from cxr_jax.evaluation.metrics import METRICS, roc_auc
+
+# 43 patients of DeLong, DeLong & Clarke-Pearson 1988 (albumin, total protein, K-G score, outcome), as printed in the
+# SAS/STAT user's guide, "Comparing Receiver Operating Characteristic Curves".
+OVARIAN = """
+3.0 5.8 10 0   3.2 6.3  5 1   3.9 6.8  3 1   2.8 4.8  6 0   3.2 5.8  3 1   0.9 4.0  5 0   2.5 5.7  8 0   1.6 5.6  5 1
+3.8 5.7  5 1   3.7 6.7  6 1   3.2 5.4  4 1   3.8 6.6  6 1   4.1 6.6  5 1   3.6 5.7  5 1   4.3 7.0  4 1   3.6 6.7  4 0
+2.3 4.4  6 1   4.2 7.6  4 0   4.0 6.6  6 0   3.5 5.8  6 1   3.8 6.8  7 1   3.0 4.7  8 0   4.5 7.4  5 1   3.7 7.4  5 1
+3.1 6.6  6 1   4.1 8.2  6 1   4.3 7.0  5 1   4.3 6.5  4 1   3.2 5.1  5 1   2.6 4.7  6 1   3.3 6.8  6 0   1.7 4.0  7 0
+3.7 6.1  5 1   3.3 6.3  7 1   4.2 7.7  6 1   3.5 6.2  5 1   2.9 5.7  9 0   2.1 4.8  7 1   2.8 6.2  8 0   4.0 7.0  7 1
+3.3 5.7  6 1   3.7 6.9  5 1   3.6 6.6  5 1
+"""
+
+
+def ovarian():
+    table = np.array(OVARIAN.split(), dtype=float).reshape(-1, 4)
+    return table[:, 3].astype(int), np.stack([table[:, 0], 10 - table[:, 2], table[:, 1]])
+
+
+def test_delong_gives_the_published_areas_errors_and_contrast():
+    label, scores = ovarian()
+    auc, covariance = intervals.delong_covariance(label, scores)
+    np.testing.assert_allclose(auc, [0.7366, 0.7258, 0.6478], atol=5e-5)
+    np.testing.assert_allclose(np.sqrt(np.diag(covariance)), [0.0927, 0.1028, 0.1000], atol=5e-5)
+    contrast = np.array([[1, -1, 0], [0, -1, 1]])
+    difference, spread = contrast @ auc, contrast @ covariance @ contrast.T
+    np.testing.assert_allclose(difference, [0.0108, -0.0780], atol=5e-5)
+    np.testing.assert_allclose(np.sqrt(np.diag(spread)), [0.0953, 0.1046], atol=5e-5)
+    assert difference @ np.linalg.solve(spread, difference) == pytest.approx(2.5340, abs=5e-5)
+
+
+def test_delong_interval_is_the_published_one():
+    label, scores = ovarian()
+    interval = intervals.auc_interval(label, scores[0])
+    assert (interval.low, interval.high) == (pytest.approx(0.5549, abs=5e-5), pytest.approx(0.9182, abs=5e-5))
+    assert interval.method == "DeLong"
+
+
+def definition_of_obuchowski(label, score, clusters):
+    """AUC and variance by the sums of Obuchowski 1997, term by term and cluster by cluster."""
+    x, y = score[label == 1], score[label == 0]
+    xc, yc = clusters[label == 1], clusters[label == 0]
+    psi = (x[:, None] > y).astype(float) + 0.5 * (x[:, None] == y)
+    auc = psi.mean()
+    s10 = s01 = s11 = 0.0
+    names = np.unique(clusters)
+    for name in names:
+        of_x = psi[xc == name].mean(axis=1).sum() - (xc == name).sum() * auc
+        of_y = psi[:, yc == name].mean(axis=0).sum() - (yc == name).sum() * auc
+        s10, s01, s11 = s10 + of_x**2, s01 + of_y**2, s11 + of_x * of_y
+    i10, i01, i = len(set(xc)), len(set(yc)), len(names)
+    s10 *= i10 / ((i10 - 1) * len(x))
+    s01 *= i01 / ((i01 - 1) * len(y))
+    s11 *= i / (i - 1)
+    return auc, s10 / len(x) + s01 / len(y) + 2 * s11 / (len(x) * len(y))
+
+
+clustered = st.lists(
+    st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.2, 0.4, 0.6, 0.8]) | st.floats(0, 1), st.integers(0, 7)),
+    min_size=4,
+    max_size=40,
+)
+
+
+@given(images=clustered)
+def test_obuchowski_is_its_definition_and_its_auc_the_metric(images):
+    label, score, clusters = (np.array(column) for column in zip(*images, strict=True))
+    assume(min(len(set(clusters[label == 0])), len(set(clusters[label == 1]))) >= 2)
+    auc, covariance = intervals.obuchowski_covariance(label, score, clusters)
+    expected_auc, expected_variance = definition_of_obuchowski(label, score, clusters)
+    assert auc[0] == pytest.approx(expected_auc)
+    assert auc[0] == pytest.approx(roc_auc(Cases.unweighted(label, score))[0])
+    assert covariance[0, 0] == pytest.approx(expected_variance, abs=1e-12)
+
+
+@given(images=clustered)
+def test_singleton_clusters_give_delong(images):
+    label, score, _ = (np.array(column) for column in zip(*images, strict=True))
+    assume(2 <= label.sum() <= len(label) - 2)
+    p, q = intervals.placements(label, score).positive[0], intervals.placements(label, score).negative[0]
+    _, covariance = intervals.delong_covariance(label, score)
+    expected = np.var(p, ddof=1) / len(p) + np.var(q, ddof=1) / len(q)
+    assert covariance[0, 0] == pytest.approx(expected, abs=1e-12)
+
+
+def test_repeating_every_image_in_its_group_changes_nothing_for_obuchowski_but_misleads_delong():
+    label, scores = ovarian()
+    once = intervals.delong_covariance(label, scores[0])[1][0, 0]
+    again = np.tile(label, 3), np.tile(scores[0], 3)
+    clusters = np.tile(np.arange(len(label)), 3)
+    assert intervals.obuchowski_covariance(*again, clusters)[1][0, 0] == pytest.approx(once)
+    assert intervals.delong_covariance(*again)[1][0, 0] < once / 2.9
+
+
+@pytest.mark.parametrize(
+    ("label", "score"),
+    [([1, 1, 1], [0.1, 0.2, 0.3]), ([0, 1, 1], [0.1, 0.2, 0.3]), ([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9])],
+)
+def test_an_auc_without_spread_or_without_both_classes_has_no_interval(label, score):
+    label, score = np.array(label), np.array(score)
+    assert intervals.auc_interval(label, score) is None
+    assert intervals.auc_interval(label, score, np.arange(len(label))) is None
+
+
+@given(st.integers(1, 400), st.data())
+def test_wilson_agrees_with_scipy(trials, data):
+    successes = data.draw(st.integers(0, trials))
+    ours = intervals.wilson_interval(successes, trials, 0.9)
+    theirs = binomtest(successes, trials).proportion_ci(0.9, method="wilson")
+    assert (ours.low, ours.high) == (pytest.approx(theirs.low, abs=1e-12), pytest.approx(theirs.high, abs=1e-12))
+
+
+def test_wilson_without_trials_is_none():
+    assert intervals.wilson_interval(0, 0) is None
+
+
+def sample(random, groups, size, correlation):
+    """Clustered binormal scores: groups of one class and `size` images, correlated within; the AUC is 0.8144."""
+    label = np.repeat(random.permutation(np.arange(groups) % 2), size)
+    clusters = np.repeat(np.arange(groups), size)
+    shared, own = random.normal(size=groups)[clusters], random.normal(size=len(label))
+    score = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own + 1.265 * label
+    return label, score, clusters
+
+
+TRUE_AUC = 0.8144
+
+
+def covers(interval):
+    return interval.low <= TRUE_AUC <= interval.high
+
+
+def test_intervals_cover_the_truth_as_often_as_they_promise():
+    random = np.random.default_rng(0)
+    trials = 600
+    independent = sum(covers(intervals.auc_interval(*sample(random, 120, 1, 0.0)[:2])) for _ in range(trials))
+    assert 0.93 <= independent / trials <= 0.97
+    naive, clustered_ = 0, 0
+    for _ in range(trials):
+        label, score, clusters = sample(random, 120, 4, 0.8)
+        naive += covers(intervals.auc_interval(label, score))
+        clustered_ += covers(intervals.auc_interval(label, score, clusters))
+    assert 0.92 <= clustered_ / trials <= 0.97
+    assert naive / trials < 0.80
+
+
+def test_the_group_bootstrap_covers_the_truth_where_images_of_a_group_resemble_each_other():
+    random = np.random.default_rng(1)
+    hits, trials = 0, 250
+    for seed in range(trials):
+        label, score, clusters = sample(random, 100, 3, 0.8)
+        values = intervals.bootstrap_values(
+            Cases.unweighted(label, score), clusters, {"roc_auc": roc_auc}, resamples=300, seed=seed
+        )
+        hits += covers(intervals.percentile_interval(values["roc_auc"]))
+    assert 0.90 <= hits / trials <= 0.98
+
+
+def test_bootstrap_draws_whole_groups_and_as_many_as_there_are():
+    clusters = np.array([5, 5, 2, 9, 9, 9, 7])
+    weights = intervals.bootstrap_weights(clusters, 500, np.random.default_rng(0))
+    assert weights.shape == (500, 7)
+    for name in np.unique(clusters):
+        members = weights[:, clusters == name]
+        assert (members == members[:, :1]).all()
+    firsts = [0, 2, 3, 6]
+    assert (weights[:, firsts].sum(axis=1) == 4).all()
+    # Each group is drawn once on average, with a binomial's variance.
+    np.testing.assert_allclose(weights[:, firsts].mean(axis=0), 1, atol=0.15)
+    np.testing.assert_allclose(weights[:, firsts].var(axis=0), 0.75, atol=0.2)
+
+
+def test_bootstrap_depends_on_seed_alone_not_on_order_or_memory(monkeypatch):
+    random = np.random.default_rng(2)
+    label, score, clusters = sample(random, 30, 2, 0.5)
+    measures = {"accuracy": METRICS["accuracy"].function, "roc_auc": roc_auc}
+
+    def values(order, seed=0):
+        cases = Cases.unweighted(label[order], score[order])
+        return intervals.bootstrap_values(cases, clusters[order], measures, resamples=50, seed=seed)
+
+    whole = values(np.arange(60))
+    for name, value in values(random.permutation(60)).items():
+        np.testing.assert_allclose(value, whole[name], atol=1e-12)
+    assert not np.array_equal(values(np.arange(60), seed=1)["roc_auc"], whole["roc_auc"])
+    monkeypatch.setattr(intervals, "_CHUNK", 60 * 7)
+    for name, value in values(np.arange(60)).items():
+        np.testing.assert_array_equal(value, whole[name])
+        assert value.shape == (50,)
+
+
+def test_percentile_interval_leaves_out_undefined_resamples_unless_they_are_many():
+    values = np.r_[np.linspace(0, 1, 1001), [np.nan] * 50]
+    interval = intervals.percentile_interval(values, 0.9)
+    assert (interval.low, interval.high) == (pytest.approx(0.05), pytest.approx(0.95))
+    assert intervals.percentile_interval(np.r_[values, [np.nan] * 100]) is None
+    assert intervals.percentile_interval(np.array([np.nan])) is None
