@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -55,7 +56,7 @@ class CheckpointWriter:
         self.wait()
         host = {name: np.asarray(value) for name, value in arrays.items()}
         metadata = {"sha256": content_hash(host), "details": dict(details)}
-        with self._saving():
+        with _saving(self.folder):
             self._pending = self._checkpointer.save_checkpointables_async(
                 step, {_ARRAYS: host}, custom_metadata=metadata, force=True, overwrite=True
             )
@@ -64,7 +65,7 @@ class CheckpointWriter:
         """Return when nothing is being saved any more; raises UserError if the save failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            with self._saving():
+            with _saving(self.folder):
                 pending.result()
 
     def close(self) -> None:
@@ -89,30 +90,21 @@ class CheckpointWriter:
             cleanup_tmp_directories=True,
         )
 
-    def _saving(self) -> _Saving:
-        return _Saving(self.folder)
 
-
-class _Saving:
-    """Turns the errors of a failed save into one sentence."""
-
-    def __init__(self, folder: Path) -> None:
-        self._writing = writing(folder)
-        self._folder = folder
-
-    def __enter__(self) -> None:
-        self._writing.__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        # tensorstore reports a full disk in the text of a ValueError, not as an OSError
-        if error is not None and ("RESOURCE_EXHAUSTED" in str(error) or "No space left" in str(error)):
+@contextlib.contextmanager
+def _saving(folder: Path) -> Iterator[None]:
+    """Turn the errors of a failed save into one sentence."""
+    try:
+        with writing(folder):
+            yield
+    # tensorstore reports a full disk in the text of its error, not as an OSError
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" in str(error) or "No space left" in str(error):
             raise UserError(
-                f"The disk is full: no checkpoint could be saved in {self._folder}; free some space and resume the "
-                "run, what was saved before is intact."
+                f"The disk is full: no checkpoint could be saved in {folder}; free some space and resume the run, "
+                "what was saved before is intact."
             ) from error
-        return self._writing.__exit__(kind, error, trace)
+        raise
 
 
 def content_hash(arrays: Mapping[str, np.ndarray]) -> str:

@@ -110,6 +110,11 @@ class RunFolder:
         return self.path / "data_card.json"
 
     @property
+    def network(self) -> Path:
+        """Which network the run trains and the image statistics that it expects, JSON."""
+        return self.path / "network.json"
+
+    @property
     def metrics(self) -> Path:
         """What training measured, one JSON object a line."""
         return self.path / "metrics.jsonl"

@@ -1,0 +1,1 @@
+"""A trained run brought back: its network, its normalisation and its logits."""

@@ -1,0 +1,40 @@
+"""What a run says of its network, so that it can be used without the config's weights file at hand."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from cxr_jax.errors import UserError
+from cxr_jax.runs.files import write_json
+from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder, read_json
+
+
+@dataclass(frozen=True)
+class NetworkDescription:
+    """The contents of network.json."""
+
+    architecture: str
+    classes: tuple[str, ...]
+    image_size: int  # side in pixels
+    resize: str
+    interpolation: str
+    mean: tuple[float, ...]  # of the three channels in [0, 1]
+    std: tuple[float, ...]
+    weights: str  # file that it began with; empty for random weights
+    weights_sha256: str
+    parameters: int
+
+
+def write_description(run: RunFolder, description: NetworkDescription) -> None:
+    """Write network.json of `run`; UserError if it cannot be written."""
+    write_json(run.network, {"schema_version": SCHEMA_VERSION, **asdict(description)})
+
+
+def read_description(run: RunFolder) -> NetworkDescription:
+    """The network of `run`; UserError if network.json is missing or is not what a run writes."""
+    stored = {name: value for name, value in read_json(run.network).items() if name != "schema_version"}
+    try:
+        tuples = {name: tuple(stored[name]) for name in ("classes", "mean", "std")}
+        return NetworkDescription(**{**stored, **tuples})
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{run.network} is damaged ({error}): train the run again") from error

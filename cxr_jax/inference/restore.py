@@ -1,0 +1,113 @@
+"""A trained network restored from its run folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import jax
+import numpy as np
+from flax import nnx
+
+from cxr_jax.checkpoints import read_newest
+from cxr_jax.data.batches import padded_batches
+from cxr_jax.errors import UserError
+from cxr_jax.inference.description import NetworkDescription, read_description
+from cxr_jax.models.network import StagedNetwork
+from cxr_jax.models.registry import build_model
+from cxr_jax.models.state import ArrayDict, differences, merge_model, split_model
+from cxr_jax.preprocessing.normalise import normalise
+from cxr_jax.runs.folder import RunFolder, read_json
+
+Which = Literal["best", "last"]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network with everything that it needs to be given radiographs."""
+
+    description: NetworkDescription
+    graphdef: nnx.GraphDef
+    params: ArrayDict
+    batch_stats: ArrayDict
+    step: int  # of training, at which this state was saved
+    threshold: float | None  # probability from which PNEUMONIA is called; None before the run was evaluated
+    threshold_rule: str | None
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images, in pixels."""
+        return self.description.image_size
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of the channels in [0, 1] that the network expects."""
+        return self.description.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of the channels in [0, 1] that the network expects."""
+        return self.description.std
+
+    def model(self) -> StagedNetwork:
+        """The network as a module; call it without `train` and `keys`."""
+        return merge_model(self.graphdef, self.params, self.batch_stats)
+
+    def logits(self, images: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
+        """Logits [N, K] float32 of `images` [N, S, S] uint8 in 0..255, by padded batches of `batch_size`.
+
+        Raises ValueError for images of another type or size.
+        """
+        size = self.image_size
+        if images.dtype != np.uint8 or images.shape[1:] != (size, size):
+            raise ValueError(f"images are {images.dtype} {images.shape}, but must be uint8 [N, {size}, {size}]")
+        batch_size = min(batch_size, max(len(images), 1))
+        parts = [
+            np.asarray(self._forward(self.params, self.batch_stats, batch))[:count]
+            for batch, count in padded_batches(images, batch_size)
+        ]
+        return np.concatenate([np.zeros((0, len(self.description.classes)), np.float32), *parts])
+
+    @cached_property
+    def _forward(self) -> jax.stages.Wrapped:
+        def forward(params: ArrayDict, batch_stats: ArrayDict, images: jax.Array) -> jax.Array:
+            return merge_model(self.graphdef, params, batch_stats)(normalise(images, self.mean, self.std))
+
+        return jax.jit(forward)
+
+
+def restore_run(run: RunFolder, which: Which = "best") -> TrainedModel:
+    """The network of `run` as it validated best, or as it was last.
+
+    Raises UserError if the run has no intact checkpoint, or one that belongs to another network.
+    """
+    description = read_description(run)
+    model = build_model(description.architecture, classes=len(description.classes))
+    graphdef, params, batch_stats = split_model(model)
+    checkpoint = read_newest(run.checkpoints / which)
+    expected = _prefixed("params", params) | _prefixed("batch_stats", batch_stats)
+    found = {name: checkpoint.arrays[name] for name in checkpoint.arrays if name.split(".")[0] in _PARTS}
+    phrases = differences(expected, found)
+    if phrases:
+        raise UserError(
+            f"the checkpoint in {run.checkpoints / which} is not of {description.architecture}: "
+            f"{'; '.join(phrases[:5])}; use the folder of the run that wrote it"
+        )
+    point = read_json(run.operating_point) if run.operating_point.is_file() else {}
+    return TrainedModel(
+        description=description,
+        graphdef=graphdef,
+        params={name: found[f"params.{name}"] for name in params},
+        batch_stats={name: found[f"batch_stats.{name}"] for name in batch_stats},
+        step=checkpoint.step,
+        threshold=point.get("threshold"),
+        threshold_rule=point.get("rule"),
+    )
+
+
+_PARTS = ("params", "batch_stats")
+
+
+def _prefixed(prefix: str, arrays: ArrayDict) -> ArrayDict:
+    return {f"{prefix}.{name}": value for name, value in arrays.items()}

@@ -1,0 +1,256 @@
+"""The training loop: phases, epochs, steps, validations and checkpoints, top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import optax
+
+from cxr_jax.checkpoints import CheckpointWriter, read_newest
+from cxr_jax.config.schema import Config, PhaseConfig
+from cxr_jax.data.batches import iterations_per_epoch, training_batches
+from cxr_jax.data.image_set import ImageSet
+from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
+from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.metrics_log import MetricsLog
+from cxr_jax.training.interruption import Interruption
+from cxr_jax.training.network import Network
+from cxr_jax.training.optimizer import make_optimizer, make_schedule, partition
+from cxr_jax.training.parallel import (
+    TrainFunction,
+    choose_devices,
+    compile_evaluation_step,
+    compile_train_step,
+    replicate,
+)
+from cxr_jax.training.progress import EndReason, Observer, Plan, Progress, after_validation
+from cxr_jax.training.state import TrainState, all_params, network_arrays, new_state, restore_state, state_arrays
+from cxr_jax.training.steps import StepMetrics, StepRules
+from cxr_jax.training.validation import Validator
+from cxr_jax.vocabulary import CLASS_NAMES
+
+LAST, BEST = "last", "best"
+"""Folders of checkpoints: the whole state to resume from, and the network that validated best."""
+
+
+@dataclass(frozen=True)
+class PreparedPhase:
+    """A phase ready to run."""
+
+    config: PhaseConfig
+    iterations: int
+    state: TrainState
+    step: TrainFunction
+    learning_rate: optax.Schedule  # over the iterations of the phase
+
+
+class Trainer:
+    """One run: what stays the same from step to step, and the writers of its folder."""
+
+    def __init__(
+        self,
+        config: Config,
+        network: Network,
+        train_set: ImageSet,
+        validation_set: ImageSet,
+        run: RunFolder,
+        observer: Observer,
+    ) -> None:
+        """Check that the run can work at all: devices, batch sizes, at least one batch; UserError if not."""
+        self.config, self.network, self.observer, self.run = config, network, observer, run
+        self.train_set, self.validation_set = train_set, validation_set
+        self.devices = choose_devices(config.parallel.devices)
+        self.phases = config.resolved_phases()
+        self.batches = iterations_per_epoch(len(train_set.labels), config.training.batch_size)
+        if self.batches == 0:
+            raise UserError(
+                f"training.batch_size is {config.training.batch_size}, but there are only {len(train_set.labels)} "
+                "training images; take a smaller batch."
+            )
+        self.class_weights = _class_weights(config.loss.class_weights, train_set.labels)
+        for phase in self.phases:
+            make_schedule(phase.optimizer, phase.schedule, phase.epochs * self.batches)
+        self._validator: Validator | None = None
+
+    def train(self, *, resume: bool = False) -> EndReason:
+        """Train to the end, or until patience runs out; returns why it ended.
+
+        With `resume` the run goes on from its newest intact checkpoint, in the very state in which it was saved.
+        Ctrl-C and SIGTERM save and raise UserError with the exit code that belongs to them; a loss that is not finite
+        raises UserError naming the step.
+        """
+        checkpoint = read_newest(self.run.checkpoints / LAST, self.observer.on_note) if resume else None
+        progress = Progress(**checkpoint.details) if checkpoint else Progress()
+        self.observer.on_start(self._plan(), progress)
+        params, batch_stats = self.network.params, self.network.batch_stats
+        reason: EndReason = "finished"
+        with contextlib.ExitStack() as stack:
+            self.log = stack.enter_context(MetricsLog(self.run.metrics, rewind_to=progress.step))
+            self.last = stack.enter_context(CheckpointWriter(self.run.checkpoints / LAST, keep=2))
+            self.best = stack.enter_context(CheckpointWriter(self.run.checkpoints / BEST))
+            self.interruption = stack.enter_context(Interruption())
+            while progress.phase < len(self.phases):
+                phase = self._prepare(progress, params, batch_stats)
+                if checkpoint is not None:
+                    where = str(self.run.checkpoints / LAST)
+                    restored = restore_state(checkpoint.arrays, phase.state, where)
+                    phase = dataclasses.replace(phase, state=restored)
+                    checkpoint = None
+                state, progress, reason = self._run_phase(phase, progress)
+                params, batch_stats = all_params(state), state.batch_stats
+            self.log.write("end", reason=reason, step=progress.step, seconds=progress.seconds)
+        return reason
+
+    def _prepare(self, progress: Progress, params: dict, batch_stats: dict) -> PreparedPhase:
+        """The phase that `progress` is in, its step compiled and its optimizer fresh."""
+        phase = self.phases[progress.phase]
+        iterations = phase.epochs * self.batches
+        schedule = make_schedule(phase.optimizer, phase.schedule, iterations)
+        trainable, frozen = partition(params, phase)
+        optimizer = make_optimizer(phase.optimizer, schedule, trainable)
+        state = new_state(trainable, frozen, batch_stats, optimizer, progress.step)
+        rules = StepRules(
+            graphdef=self.network.graphdef,
+            optimizer=optimizer,
+            mean=self.network.mean,
+            std=self.network.std,
+            augmentation=phase.augmentation,
+            class_weights=self.class_weights,
+            label_smoothing=self.config.loss.label_smoothing,
+            batch_statistics=phase.batch_norm == "train",
+            seed=self.config.training.seed,
+        )
+        size, training = self.config.data.image_size, self.config.training
+        step = compile_train_step(rules, state, size, training.batch_size, self.devices, self.config.parallel.backend)
+        if self._validator is None:
+            evaluate = compile_evaluation_step(
+                rules, all_params(state), batch_stats, size, training.evaluation_batch_size, self.devices
+            )
+            self._validator = Validator(evaluate, self.validation_set, training.evaluation_batch_size)
+        return PreparedPhase(phase, iterations, state, step, schedule)
+
+    def _run_phase(self, phase: PreparedPhase, progress: Progress) -> tuple[TrainState, Progress, EndReason]:
+        """Train from `progress` to the end of the phase; the progress returned stands before the next phase."""
+        state = replicate(phase.state, self.devices)
+        reason: EndReason = "finished"
+        every = self.config.validation.every_iterations or self.batches
+        while progress.iteration < phase.iterations and reason == "finished":
+            epoch, start = divmod(progress.iteration, self.batches)
+            # counted over the whole run, so that a phase does not repeat the order and draws of the one before
+            epoch += sum(entry.epochs for entry in self.phases[: progress.phase])
+            for batch in training_batches(
+                self.train_set,
+                batch_size=self.config.training.batch_size,
+                seed=self.config.training.seed,
+                epoch=epoch,
+                start=start,
+            ):
+                began = time.perf_counter()
+                state, metrics = phase.step(state, batch, epoch)
+                progress = self._after_step(phase, progress, metrics, began)
+                validated = progress.iteration % every == 0 or progress.iteration == phase.iterations
+                if validated:
+                    progress = self._validate(phase, state, progress)
+                    self.last.save(progress.step, state_arrays(state), progress.as_json())
+                if self.interruption.reason is not None:
+                    self._stop(state, progress, saved=validated)
+                if validated and 0 < self.config.validation.patience <= progress.stale_validations:
+                    reason = "patience"
+                    break
+        progress = dataclasses.replace(
+            progress, phase=progress.phase + 1, iteration=0, phase_best=None, stale_validations=0
+        )
+        self.last.save(progress.step, state_arrays(state), progress.as_json())
+        return state, progress, reason
+
+    def _after_step(self, phase: PreparedPhase, progress: Progress, metrics: StepMetrics, began: float) -> Progress:
+        """Wait for the step, log it, and stop on a loss that is not finite."""
+        loss, accuracy = (float(value) for value in metrics)
+        elapsed = time.perf_counter() - began
+        learning_rate = float(phase.learning_rate(progress.iteration))
+        progress = dataclasses.replace(
+            progress,
+            iteration=progress.iteration + 1,
+            step=progress.step + 1,
+            seconds=progress.seconds + elapsed,
+        )
+        line = {
+            "step": progress.step,
+            "epoch": self._epochs_passed(progress),
+            "phase": phase.config.name,
+            "loss": loss,
+            "accuracy": accuracy,
+            "learning_rate": learning_rate,
+            "images_per_second": self.config.training.batch_size / elapsed,
+            "seconds": progress.seconds,
+        }
+        self.log.write("train", **line)
+        self.observer.on_train(line)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"The loss is {loss} at step {progress.step} (learning rate {learning_rate:g}); lower "
+                "optimizer.learning_rate or lengthen schedule.warmup_iterations."
+            )
+        return progress
+
+    def _validate(self, phase: PreparedPhase, state: TrainState, progress: Progress) -> Progress:
+        """Validate, log, and save the network if it is the best of the run so far."""
+        began = time.perf_counter()
+        figures = self._validator.figures(all_params(state), state.batch_stats)
+        monitor = self.config.validation.monitor
+        progress = dataclasses.replace(progress, seconds=progress.seconds + time.perf_counter() - began)
+        progress, best = after_validation(progress, monitor, figures[monitor])
+        line = {
+            "step": progress.step,
+            "epoch": self._epochs_passed(progress),
+            "phase": phase.config.name,
+            **figures,
+            "best": best,
+            "seconds": progress.seconds,
+        }
+        self.log.write("validation", **line)
+        self.observer.on_validation(line)
+        if best:
+            self.best.save(progress.step, network_arrays(state), {"monitor": monitor, "value": figures[monitor]})
+        return progress
+
+    def _stop(self, state: TrainState, progress: Progress, *, saved: bool) -> None:
+        """Save, if the last step is not saved yet, and leave with the exit code of the signal."""
+        reason = self.interruption.reason
+        if not saved:
+            self.last.save(progress.step, state_arrays(state), progress.as_json())
+        self.last.wait()
+        self.log.write("end", reason=reason, step=progress.step, seconds=progress.seconds)
+        raise UserError(
+            f"Training was {reason} after step {progress.step}; go on with --resume.",
+            EXIT_INTERRUPTED if reason == "interrupted" else EXIT_TERMINATED,
+        )
+
+    def _epochs_passed(self, progress: Progress) -> float:
+        before = sum(phase.epochs for phase in self.phases[: progress.phase])
+        return round(before + progress.iteration / self.batches, 6)
+
+    def _plan(self) -> Plan:
+        sizes = [
+            [sum(map(np.size, part.values())) for part in partition(self.network.params, phase)]
+            for phase in self.phases
+        ]
+        return Plan(
+            phase_names=tuple(phase.name for phase in self.phases),
+            phase_iterations=tuple(phase.epochs * self.batches for phase in self.phases),
+            trainable=tuple(trained for trained, _ in sizes),
+            frozen=tuple(frozen for _, frozen in sizes),
+        )
+
+
+def _class_weights(rule: str, labels: np.ndarray) -> tuple[float, ...]:
+    """Weight of each class: 1, or inverse to its share so that the mean weight of an image is 1."""
+    counts = np.bincount(labels, minlength=len(CLASS_NAMES))
+    if rule == "none":
+        return (1.0,) * len(counts)
+    return tuple(float(len(labels) / (len(counts) * max(count, 1))) for count in counts)

@@ -1,0 +1,40 @@
+"""The network that a run begins with: random or pretrained, and the normalisation that it expects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flax import nnx
+
+from cxr_jax.config.schema import ModelConfig
+from cxr_jax.models.pretrained import find_weights, load_weights
+from cxr_jax.models.registry import build_model, find_architecture
+from cxr_jax.models.state import ArrayDict, split_model
+from cxr_jax.vocabulary import CLASS_NAMES
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network taken apart, with the statistics of the images that it expects."""
+
+    graphdef: nnx.GraphDef
+    params: ArrayDict
+    batch_stats: ArrayDict
+    mean: tuple[float, ...]  # of the three channels in [0, 1]
+    std: tuple[float, ...]
+    fresh: tuple[str, ...]  # parameters that the weights file does not give; empty without one too
+
+
+def build_network(config: ModelConfig, seed: int) -> Network:
+    """The network of `config`, initialised from `seed` and then, if it names a file, from its weights.
+
+    Raises UserError for an unknown model, or weights that are missing or do not fit.
+    """
+    architecture = find_architecture(config.name)
+    model = build_model(config.name, classes=len(CLASS_NAMES), seed=seed, dropout_rate=config.dropout)
+    graphdef, params, batch_stats = split_model(model)
+    if not config.weights:
+        return Network(graphdef, params, batch_stats, architecture.mean, architecture.std, ())
+    loaded = load_weights(find_weights(config.weights), config.name, params, batch_stats)
+    mean, std = loaded.image_statistics() or (architecture.mean, architecture.std)
+    return Network(graphdef, loaded.params, loaded.batch_stats, mean, std, loaded.fresh)

@@ -1,0 +1,79 @@
+"""SGD as the studies used it, its schedules, and which parameters a phase trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import optax
+
+from cxr_jax.config.schema import OptimizerConfig, PhaseConfig, ScheduleConfig
+from cxr_jax.errors import UserError
+from cxr_jax.models.state import ArrayDict
+
+
+def make_schedule(optimizer: OptimizerConfig, schedule: ScheduleConfig, iterations: int) -> optax.Schedule:
+    """The learning rate as a function of the step within a phase of `iterations` steps.
+
+    Raises UserError if the warm-up is as long as the phase.
+    """
+    peak, warmup = optimizer.learning_rate, schedule.warmup_iterations
+    if warmup >= iterations:
+        raise UserError(
+            f"schedule.warmup_iterations is {warmup}, but the phase has only {iterations} iterations; shorten the "
+            "warm-up."
+        )
+    remaining = iterations - warmup
+    if schedule.kind == "cosine":
+        main = optax.cosine_decay_schedule(peak, remaining, schedule.final_fraction)
+    elif schedule.kind == "linear":
+        main = optax.linear_schedule(peak, peak * schedule.final_fraction, remaining)
+    else:
+        main = optax.constant_schedule(peak)
+    if warmup == 0:
+        return main
+    # the first step of a warm-up from 0 would change nothing
+    rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
+    return optax.join_schedules([rise, main], [warmup])
+
+
+def make_optimizer(
+    optimizer: OptimizerConfig, learning_rate: optax.Schedule, params: ArrayDict
+) -> optax.GradientTransformation:
+    """SGD with momentum and L2 added to the gradient before momentum, as torch and MATLAB do it.
+
+    The decay applies to kernels, or to all of `params` if the config says so.
+    """
+    mask = {name: optimizer.decayed == "all" or name.endswith(".kernel") for name in params}
+    return optax.chain(
+        optax.add_decayed_weights(optimizer.weight_decay, mask),
+        optax.sgd(learning_rate, optimizer.momentum or None, optimizer.nesterov),
+    )
+
+
+def partition(params: ArrayDict, phase: PhaseConfig) -> tuple[ArrayDict, ArrayDict]:
+    """`params` as those that the phase trains and those that it leaves alone.
+
+    Raises UserError for a prefix in `phase.trainable` that no parameter has.
+    """
+    if not phase.trainable:
+        return dict(params), {}
+    unmatched = [prefix for prefix in phase.trainable if not any(has_prefix(name, (prefix,)) for name in params)]
+    if unmatched:
+        parts = sorted({_part(name) for name in params})
+        raise UserError(
+            f"Phase {phase.name!r}: no parameter is called {', '.join(unmatched)}; trainable takes names such as "
+            f"{', '.join(parts)}."
+        )
+    trainable = {name: value for name, value in params.items() if has_prefix(name, phase.trainable)}
+    return trainable, {name: value for name, value in params.items() if name not in trainable}
+
+
+def has_prefix(name: str, prefixes: Sequence[str]) -> bool:
+    """True if one of the dotted `prefixes` begins `name`: `blocks.1` begins `blocks.1.0` and not `blocks.10`."""
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _part(name: str) -> str:
+    """The stage or layer that a parameter belongs to."""
+    parts = name.split(".")
+    return ".".join(parts[:2]) if parts[0] == "blocks" else parts[0]

@@ -1,0 +1,85 @@
+"""Everything that a step changes, as one pytree, and its form in a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from cxr_jax.errors import UserError
+from cxr_jax.models.state import ArrayDict, differences
+
+
+class TrainState(NamedTuple):
+    """What a training step takes and returns."""
+
+    params: ArrayDict  # those that the phase trains
+    frozen: ArrayDict  # the others; no gradient, no momentum
+    batch_stats: ArrayDict
+    optimizer_state: optax.OptState
+    step: Array  # [] int32, steps since training began
+
+
+def all_params(state: TrainState) -> ArrayDict:
+    """Trained and frozen parameters together."""
+    return state.frozen | state.params
+
+
+def network_arrays(state: TrainState) -> ArrayDict:
+    """The arrays that the network alone needs, under `params.` and `batch_stats.`."""
+    return _prefixed("params", all_params(state)) | _prefixed("batch_stats", state.batch_stats)
+
+
+def state_arrays(state: TrainState) -> ArrayDict:
+    """Every array of the state under one flat name, as stored in a checkpoint."""
+    return network_arrays(state) | _prefixed("optimizer_state", _leaves(state.optimizer_state)) | {"step": state.step}
+
+
+def unpack_network(arrays: ArrayDict) -> tuple[ArrayDict, ArrayDict]:
+    """The parameters and BatchNorm statistics in the arrays of a checkpoint."""
+    return _unprefixed("params", arrays), _unprefixed("batch_stats", arrays)
+
+
+def restore_state(arrays: ArrayDict, template: TrainState, where: str) -> TrainState:
+    """The state that `arrays` of the checkpoint at `where` hold, shaped like `template`.
+
+    Raises UserError naming what differs if they belong to another model or optimizer.
+    """
+    expected = state_arrays(template)
+    phrases = differences(expected, arrays)
+    if phrases:
+        raise UserError(f"{where} holds another model or optimizer: {'; '.join(phrases[:5])}; start a new run.")
+    params, batch_stats = unpack_network(arrays)
+    leaves = _unprefixed("optimizer_state", arrays)
+    structure = jax.tree.structure(template.optimizer_state)
+    optimizer_state = jax.tree.unflatten(structure, [leaves[name] for name in _leaves(template.optimizer_state)])
+    return TrainState(
+        params={name: params[name] for name in template.params},
+        frozen={name: params[name] for name in template.frozen},
+        batch_stats={name: batch_stats[name] for name in template.batch_stats},
+        optimizer_state=optimizer_state,
+        step=arrays["step"],
+    )
+
+
+def new_state(
+    params: ArrayDict, frozen: ArrayDict, batch_stats: ArrayDict, optimizer: optax.GradientTransformation, step: int
+) -> TrainState:
+    """A state at the beginning of a phase, with an optimizer that has seen nothing yet."""
+    return TrainState(params, frozen, batch_stats, optimizer.init(params), jnp.asarray(step, jnp.int32))
+
+
+def _leaves(tree: Any) -> ArrayDict:
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
+
+
+def _prefixed(prefix: str, arrays: ArrayDict) -> ArrayDict:
+    return {f"{prefix}.{name}": value for name, value in arrays.items()}
+
+
+def _unprefixed(prefix: str, arrays: ArrayDict) -> ArrayDict:
+    return {name.removeprefix(f"{prefix}."): value for name, value in arrays.items() if name.startswith(f"{prefix}.")}

@@ -1,0 +1,50 @@
+"""Judging a network on the validation split while it is trained."""
+
+from __future__ import annotations
+
+import numpy as np
+from jax import Array
+
+from cxr_jax.data.batches import padded_batches
+from cxr_jax.data.image_set import ImageSet
+from cxr_jax.evaluation.cases import Cases
+from cxr_jax.evaluation.metrics import metric_value
+from cxr_jax.models.state import ArrayDict
+from cxr_jax.training.parallel import EvaluationFunction
+from cxr_jax.vocabulary import PNEUMONIA
+
+
+def batched_logits(
+    evaluate: EvaluationFunction, params: ArrayDict, batch_stats: ArrayDict, images: np.ndarray, batch_size: int
+) -> np.ndarray:
+    """Logits [N, K] float32 of `images` [N, S, S] uint8, by batches of `batch_size` of which the last is padded."""
+    parts: list[tuple[Array, int]] = [
+        (evaluate(params, batch_stats, batch), count) for batch, count in padded_batches(images, batch_size)
+    ]
+    return np.concatenate([np.asarray(logits)[:count] for logits, count in parts])
+
+
+class Validator:
+    """The validation split with the compiled step that judges it."""
+
+    def __init__(self, evaluate: EvaluationFunction, image_set: ImageSet, batch_size: int) -> None:
+        self._evaluate, self._image_set, self._batch_size = evaluate, image_set, batch_size
+
+    def figures(self, params: ArrayDict, batch_stats: ArrayDict) -> dict[str, float]:
+        """Loss (unweighted mean cross-entropy), accuracy at probability 0.5, and ROC-AUC (NaN with one class)."""
+        logits = batched_logits(self._evaluate, params, batch_stats, self._image_set.images, self._batch_size)
+        return validation_figures(logits, self._image_set.labels)
+
+
+def validation_figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Loss, accuracy and ROC-AUC of `logits` [N, 2] against `labels` [N]."""
+    logits = logits.astype(np.float64)
+    log_probabilities = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    probability = np.exp(log_probabilities[:, PNEUMONIA])
+    cases = Cases.unweighted(labels, probability, 0.5)
+    auc = metric_value("roc_auc", cases)
+    return {
+        "loss": float(-np.mean(log_probabilities[np.arange(len(labels)), labels])),
+        "accuracy": float(metric_value("accuracy", cases)),
+        "roc_auc": float("nan") if auc is None else auc,
+    }
