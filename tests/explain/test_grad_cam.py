@@ -41,28 +41,28 @@ def test_last_stage_is_the_class_activation_map_of_zhou(model, images, class_ind
     result = grad_cam(model, images, class_index, "conv_head")
     assert result.heat.dtype == jnp.float32
     assert not result.blank.any()
-    np.testing.assert_allclose(result.heat, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(result.heat, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("stage", ["conv_stem", "blocks.1", "blocks.3"])
 def test_weights_are_the_mean_gradients_by_finite_differences(model, images, stage):
-    result = grad_cam(model, images, 1, stage)
     with jax.enable_x64(True):  # steps so small that no ReLU is passed need float64
         graphdef, params, batch_stats = jax.tree.map(lambda value: value.astype(np.float64), split_model(model))
         precise = merge_model(graphdef, params, batch_stats)
         activations = np.asarray(precise.activations(images.astype(np.float64), stage))
+        result = grad_cam(precise, images.astype(np.float64), 1, stage)
         height, width, channels = activations.shape[1:]
         logits = jax.jit(lambda values: precise.forward_from(stage, values)[:, 1])
         weights = np.zeros((len(images), channels))
         for channel in range(channels):
             # Raising a whole channel adds up its gradients over space.
             step = np.zeros(channels)
-            step[channel] = 1e-7
+            step[channel] = 1e-9
             difference = logits(jnp.asarray(activations + step)) - logits(jnp.asarray(activations - step))
-            weights[:, channel] = np.asarray(difference) / (2e-7 * height * width)
+            weights[:, channel] = np.asarray(difference) / (2e-9 * height * width)
     expected = normalised(np.einsum("bhwc,bc->bhw", activations, weights))
     assert result.heat.shape == (4, height, width)
-    np.testing.assert_allclose(result.heat, expected, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(result.heat, expected, rtol=0, atol=1e-4)
     assert expected.std() > 0.05
 
 
