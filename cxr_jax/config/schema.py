@@ -147,13 +147,14 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """When the network is validated, what counts as better, and when to stop."""
+    """When the network is validated, what counts as better, when to stop, and which state the run stands for."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     every_iterations: int = 0  # 0: at the end of every epoch
     patience: int = 0  # validations without improvement before training stops; 0: never stops early
     monitor: Literal["loss", "accuracy", "roc_auc"] = "loss"  # decides the best checkpoint and patience
+    checkpoint: Literal["best", "last"] = "best"  # which of them is evaluated, explained and used to predict
 
     def __post_init__(self) -> None:
         for name in ("every_iterations", "patience"):
