@@ -177,13 +177,14 @@ def bootstrap_values(
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def percentile_interval(values: np.ndarray, level: float = LEVEL) -> Interval | None:
+def percentile_interval(values: np.ndarray, level: float = LEVEL, method: str = "group bootstrap") -> Interval | None:
     """Return the percentile interval of bootstrap values (Efron & Tibshirani 1993, chapter 13).
 
-    Undefined resamples are left out; None if fewer than nine in ten are defined, for the rest is no fair sample.
+    Undefined resamples are left out. None if fewer than nine in ten are defined, for the rest is no fair sample, or
+    if all are equal, as with a sensitivity of 100 %, where resampling says nothing about the spread.
     """
     defined = values[~np.isnan(values)]
-    if len(defined) < 0.9 * len(values) or len(defined) == 0:
+    if len(defined) < 0.9 * len(values) or len(defined) == 0 or np.ptp(defined) < 1e-12:
         return None
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), "group bootstrap")
+    return Interval(float(low), float(high), method)

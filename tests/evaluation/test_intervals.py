@@ -203,3 +203,7 @@ def test_percentile_interval_leaves_out_undefined_resamples_unless_they_are_many
     assert (interval.low, interval.high) == (pytest.approx(0.05), pytest.approx(0.95))
     assert intervals.percentile_interval(np.r_[values, [np.nan] * 100]) is None
     assert intervals.percentile_interval(np.array([np.nan])) is None
+
+
+def test_resamples_that_never_vary_give_no_interval():
+    assert intervals.percentile_interval(np.ones(100)) is None

@@ -1,0 +1,299 @@
+"""The judgement of a predictions table: every number that a report prints, in one object ready for JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from cxr_jax.evaluation.calibration import (
+    BINNINGS,
+    apply_temperature,
+    expected_calibration_error,
+    fit_temperature,
+    margins_of,
+    reliability_curve,
+)
+from cxr_jax.evaluation.cases import Cases, calls_of
+from cxr_jax.evaluation.measures import Confidence, Measure, measure
+from cxr_jax.evaluation.metrics import (
+    METRICS,
+    Metric,
+    confusion_matrix,
+    metric_value,
+    specificity_at_sensitivity,
+    threshold_at_sensitivity,
+)
+from cxr_jax.evaluation.operating_point import OperatingPoint
+from cxr_jax.runs.predictions import Predictions
+from cxr_jax.vocabulary import CLASS_NAMES, NORMAL, PNEUMONIA, SUBTYPE_NAMES
+
+SCHEMA_VERSION = 1
+"""Version of the judgement's layout."""
+
+TARGET_SENSITIVITIES = (0.95, 0.975)
+
+WORST_ERRORS = 24
+"""How many of the most confident errors a judgement lists."""
+
+# Below this many images of a class an estimate moves by more than its interval can tell.
+_FEW = 20
+
+
+def judge(
+    validation: Predictions | None,
+    test: Predictions,
+    threshold: float,
+    *,
+    operating_point: OperatingPoint | None = None,
+    confidence: Confidence | None = None,
+) -> dict[str, Any]:
+    """Judge predictions on test, at a threshold that was fixed before, beside those on validation if there are any.
+
+    Args:
+        validation: predictions on the validation images, which calibration and transferred thresholds come from.
+        test: the predictions to judge.
+        threshold: an image is called PNEUMONIA if its probability is at least this.
+        operating_point: how the threshold was chosen; without it, it counts as fixed beforehand, and the temperature
+            is fitted on `validation`.
+        confidence: level, resamples and seed of the intervals.
+
+    Returns:
+        An object for JSON: `schema_version`, `confidence`, `operating_point`, `test` and `validation` (see
+        `_judge_split`; None without validation) and `warnings`, sentences that belong beside the numbers.
+
+    Raises:
+        ValueError: `threshold` is not that of `operating_point`.
+    """
+    if operating_point is None:
+        operating_point = _fixed(threshold, validation)
+    if operating_point.threshold != threshold:
+        raise ValueError(f"threshold {threshold} is not the operating point's {operating_point.threshold}")
+    confidence = confidence or Confidence()
+    transferred = _transferred_thresholds(validation)
+    of_split = partial(
+        _judge_split,
+        threshold=threshold,
+        temperature=operating_point.temperature,
+        transferred=transferred,
+        confidence=confidence,
+    )
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "confidence": dataclasses.asdict(confidence),
+        "operating_point": operating_point.as_json(),
+        "test": of_split(test),
+        "validation": None if validation is None else of_split(validation),
+        "warnings": _warnings(validation, test),
+    }
+
+
+def _fixed(threshold: float, validation: Predictions | None) -> OperatingPoint:
+    """Return the operating point of a threshold that no rule chose."""
+    if validation is None:
+        return OperatingPoint(threshold=threshold, parameters={"threshold": threshold})
+    cases = Cases.unweighted(validation.label, validation.probability, threshold)
+    return OperatingPoint(
+        threshold=threshold,
+        parameters={"threshold": threshold},
+        sensitivity=metric_value("sensitivity", cases),
+        specificity=metric_value("specificity", cases),
+        images=len(validation),
+        temperature=fit_temperature(margins_of(validation), validation.label),
+    )
+
+
+def _transferred_thresholds(validation: Predictions | None) -> dict[float, float]:
+    """Return, for every target sensitivity, the threshold that reaches it on validation; empty where none can."""
+    if validation is None or not (validation.label == PNEUMONIA).any():
+        return {}
+    cases = Cases.unweighted(validation.label, validation.probability)
+    return {target: threshold_at_sensitivity(cases, target) for target in TARGET_SENSITIVITIES}
+
+
+def _judge_split(
+    predictions: Predictions,
+    *,
+    threshold: float,
+    temperature: float | None,
+    transferred: dict[float, float],
+    confidence: Confidence,
+) -> dict[str, Any]:
+    """Return the judgement of one split.
+
+    `images`, `groups` (None if unknown), `classes`, `subtypes` (images each), `all_pneumonia_accuracy` (what calling
+    everything PNEUMONIA would score), `confusion` (rows true, columns called), `metrics` and `by_subtype` (measures,
+    see `measures.measure`; a subtype is judged against all NORMAL images), `specificity_at_sensitivity`,
+    `calibration`, `worst_errors`.
+    """
+    measures = {
+        **{("metrics", name): Measure(metric) for name, metric in METRICS.items()},
+        **_subtype_measures(predictions),
+        **_sensitivity_measures(transferred),
+        **_calibration_measures(predictions, temperature),
+    }
+    results: dict[tuple[str, ...], dict[str, Any]] = measure(predictions, threshold, measures, confidence)
+    labels = Counter(predictions.label.tolist())
+    subtypes = Counter(predictions.subtype)
+    present = [name for name in SUBTYPE_NAMES if subtypes[name]]
+    return {
+        "images": len(predictions),
+        "groups": len(set(predictions.group)) if predictions.has_groups else None,
+        "classes": {name: labels[index] for index, name in enumerate(CLASS_NAMES)},
+        "subtypes": {name: subtypes[name] for name in present},
+        "all_pneumonia_accuracy": labels[PNEUMONIA] / len(predictions),
+        "confusion": confusion_matrix(predictions.label, predictions.probability, threshold).tolist(),
+        "metrics": {name: results["metrics", name] for name in METRICS},
+        "by_subtype": {
+            subtype: {name: results["by_subtype", subtype, name] for name in ("sensitivity", "roc_auc")}
+            for subtype in present
+            if subtype != "normal"
+        },
+        "specificity_at_sensitivity": _sensitivity_section(predictions, transferred, results),
+        "calibration": _calibration_section(predictions, temperature, results),
+        "worst_errors": _worst_errors(predictions, threshold),
+    }
+
+
+def _subtype_measures(predictions: Predictions) -> dict[tuple[str, ...], Measure]:
+    """Return sensitivity and ROC-AUC of every kind of pneumonia against all NORMAL images."""
+    subtype = np.array(predictions.subtype)
+    normal = predictions.label == NORMAL
+    return {
+        ("by_subtype", name, metric): Measure(METRICS[metric], rows=normal | (subtype == name))
+        for name in SUBTYPE_NAMES
+        if name != "normal" and (subtype == name).any()
+        for metric in ("sensitivity", "roc_auc")
+    }
+
+
+def _sensitivity_measures(transferred: dict[float, float]) -> dict[tuple[str, ...], Measure]:
+    """Return, for every target, the specificity read off the ROC and both rates at validation's threshold."""
+    measures = {}
+    for target in TARGET_SENSITIVITIES:
+        read_off = Metric(
+            f"Specificity at {100 * target:g} % sensitivity",
+            partial(specificity_at_sensitivity, target=target),
+            METRICS["roc_auc"].undefined,
+        )
+        measures["target", str(target), "read_off"] = Measure(read_off)
+        if target in transferred:
+            for name in ("sensitivity", "specificity"):
+                measures["target", str(target), name] = Measure(METRICS[name], threshold=transferred[target])
+    return measures
+
+
+def _sensitivity_section(
+    predictions: Predictions, transferred: dict[float, float], results: dict[tuple[str, ...], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return, for every target, `read_off` with its `threshold`, and `transferred` (None without validation)."""
+    section = []
+    for target in TARGET_SENSITIVITIES:
+        has_positives = (predictions.label == PNEUMONIA).any()
+        cases = Cases.unweighted(predictions.label, predictions.probability)
+        kept = None
+        if target in transferred:
+            rates = {name: results["target", str(target), name] for name in ("sensitivity", "specificity")}
+            kept = {"threshold": transferred[target], **rates}
+        section.append(
+            {
+                "target": target,
+                "threshold": threshold_at_sensitivity(cases, target) if has_positives else None,
+                "read_off": results["target", str(target), "read_off"],
+                "transferred": kept,
+            }
+        )
+    return section
+
+
+_CALIBRATION_METRICS = ("log_loss", "brier")
+
+
+def _calibration_measures(predictions: Predictions, temperature: float | None) -> dict[tuple[str, ...], Measure]:
+    """Return log-loss, Brier score and every calibration error, before and after the temperature."""
+    measures = {}
+    for moment, probability in _moments(predictions, temperature).items():
+        for name in _CALIBRATION_METRICS:
+            measures["calibration", moment, name] = Measure(METRICS[name], probability=probability)
+        for binning, bins in BINNINGS:
+            error = Metric(
+                f"Calibration error, {bins} bins of equal {binning}",
+                partial(expected_calibration_error, binning=binning, bins=bins),
+                "there is no image",
+            )
+            measures["calibration", moment, f"{binning}-{bins}"] = Measure(error, probability=probability)
+    return measures
+
+
+def _calibration_section(
+    predictions: Predictions, temperature: float | None, results: dict[tuple[str, ...], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return `temperature` and, `before` and `after` it, log_loss, brier, `errors` by binning and the `curve`.
+
+    `after` is None without a temperature.
+    """
+    section: dict[str, Any] = {"temperature": temperature, "after": None}
+    for moment, probability in _moments(predictions, temperature).items():
+        curve = reliability_curve(predictions.label, probability)
+        section[moment] = {
+            **{name: results["calibration", moment, name] for name in _CALIBRATION_METRICS},
+            "errors": [
+                {"binning": binning, "bins": bins, **results["calibration", moment, f"{binning}-{bins}"]}
+                for binning, bins in BINNINGS
+            ],
+            "curve": [dataclasses.asdict(entry) for entry in curve],
+        }
+    return section
+
+
+def _moments(predictions: Predictions, temperature: float | None) -> dict[str, np.ndarray]:
+    """Return the probabilities before and, if there is a temperature, after scaling, float64 [N] each."""
+    moments = {"before": predictions.probability}
+    if temperature is not None:
+        moments["after"] = apply_temperature(margins_of(predictions), temperature)
+    return moments
+
+
+def _worst_errors(predictions: Predictions, threshold: float) -> list[dict[str, Any]]:
+    """Return the errors furthest from the threshold, the worst first, by file where two are equally far."""
+    called = calls_of(predictions.probability, threshold)
+    wrong = np.flatnonzero(called != (predictions.label == PNEUMONIA))
+    distance = np.abs(predictions.probability - threshold)
+    order = sorted(wrong, key=lambda row: (-distance[row], predictions.file[row]))[:WORST_ERRORS]
+    return [
+        {
+            "file": predictions.file[row],
+            "subtype": predictions.subtype[row],
+            "label": CLASS_NAMES[predictions.label[row]],
+            "called": CLASS_NAMES[int(called[row])],
+            "probability": float(predictions.probability[row]),
+        }
+        for row in order
+    ]
+
+
+def _warnings(validation: Predictions | None, test: Predictions) -> list[str]:
+    """Return what a reader must know before believing the numbers, one sentence each."""
+    warnings = []
+    if not test.has_groups:
+        warnings.append("Not every image has a group: intervals take images for independent and may be too narrow.")
+    for split, predictions in (("test", test), ("validation", validation)):
+        if predictions is None:
+            continue
+        for index, name in enumerate(CLASS_NAMES):
+            count = int(np.sum(predictions.label == index))
+            if count < _FEW:
+                warnings.append(f"Only {count} {split} images are {name}: what rests on them is hardly known.")
+    if validation is None:
+        warnings.append("There are no validation predictions: calibration and the threshold's promise are unknown.")
+        return warnings
+    shared = len(set(validation.file) & set(test.file))
+    if shared:
+        warnings.append(f"{shared} images are in validation and in test: the test figures are not to be believed.")
+    groups = len((set(validation.group) & set(test.group)) - {""})
+    if groups:
+        warnings.append(f"{groups} groups have images in validation and in test: the test figures flatter.")
+    return warnings

@@ -1,0 +1,113 @@
+"""Values with their intervals, ready for JSON: what a report prints of one number."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cxr_jax.evaluation.cases import Cases
+from cxr_jax.evaluation.intervals import (
+    LEVEL,
+    RESAMPLES,
+    Interval,
+    auc_interval,
+    bootstrap_values,
+    percentile_interval,
+    wilson_interval,
+)
+from cxr_jax.evaluation.metrics import METRICS, Metric
+from cxr_jax.runs.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """How intervals are computed: their level, the number of bootstrap resamples and the seed of the draw."""
+
+    level: float = LEVEL
+    resamples: int = RESAMPLES
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric, on all images at the threshold of the predictions unless something else is said.
+
+    Attributes:
+        metric: what is computed.
+        rows: mask [N] of the images that it is computed on; None for all.
+        threshold: the threshold that it is computed at; None for that of the predictions.
+        probability: float64 [N], probabilities in place of those of the predictions, or None.
+    """
+
+    metric: Metric
+    rows: np.ndarray | None = None
+    threshold: float | None = None
+    probability: np.ndarray | None = None
+
+    def cases(self, cases: Cases) -> Cases:
+        """Return the cases that the metric is computed on."""
+        if self.threshold is not None:
+            cases = dataclasses.replace(cases, threshold=self.threshold)
+        if self.probability is not None:
+            cases = dataclasses.replace(cases, probability=self.probability)
+        return cases if self.rows is None else cases.where(self.rows)
+
+    def values(self, cases: Cases) -> np.ndarray:
+        """Return float64 [R], NaN where it is undefined."""
+        return self.metric.function(self.cases(cases))
+
+
+def measure(
+    predictions: Predictions, threshold: float, measures: Mapping[str, Measure], confidence: Confidence
+) -> dict[str, dict[str, Any]]:
+    """Return every measure by its name, each as
+
+    `{"title", "value", "undefined", "intervals": [{"low", "high", "method"}, ...]}`
+
+    where `value` is None and `undefined` a reason where there is no value, and the first interval is the one to show:
+    it respects groups where the predictions have them. All bootstrap intervals stand on the same resamples.
+    """
+    cases = Cases.unweighted(predictions.label, predictions.probability, threshold)
+    clusters = predictions.clusters()
+    resampled = bootstrap_values(
+        cases,
+        clusters,
+        {name: entry.values for name, entry in measures.items()},
+        resamples=confidence.resamples,
+        seed=confidence.seed,
+    )
+    grouped = predictions.has_groups
+    results = {}
+    for name, entry in measures.items():
+        value = float(entry.values(cases)[0])
+        undefined = bool(np.isnan(value))
+        intervals = [] if undefined else _intervals(entry, cases, resampled[name], clusters, grouped, confidence.level)
+        results[name] = {
+            "title": entry.metric.title,
+            "value": None if undefined else value,
+            "undefined": entry.metric.undefined if undefined else None,
+            "intervals": [dataclasses.asdict(interval) for interval in intervals if interval is not None],
+        }
+    return results
+
+
+def _intervals(
+    entry: Measure, cases: Cases, resampled: np.ndarray, clusters: np.ndarray, grouped: bool, level: float
+) -> list[Interval | None]:
+    """Return the intervals of one measure, the one to show first."""
+    bootstrap = percentile_interval(resampled, level, "group bootstrap" if grouped else "bootstrap")
+    own = entry.cases(cases)
+    if entry.metric is METRICS["roc_auc"]:
+        delong = auc_interval(own.label, own.probability, level=level)
+        if not grouped:
+            return [delong, bootstrap]
+        kept = clusters if entry.rows is None else clusters[entry.rows]
+        return [auc_interval(own.label, own.probability, kept, level), bootstrap, delong]
+    if entry.metric.proportion is not None:
+        successes, trials = (float(count[0]) for count in entry.metric.proportion(own))
+        return [bootstrap, wilson_interval(successes, trials, level)]
+    return [bootstrap]

@@ -1,0 +1,299 @@
+import json
+import time
+
+import numpy as np
+import pytest
+
+from cxr_jax.evaluation import measures
+from cxr_jax.evaluation.cases import Cases
+from cxr_jax.evaluation.intervals import auc_interval, wilson_interval
+from cxr_jax.evaluation.judge import WORST_ERRORS, judge
+from cxr_jax.evaluation.measures import Confidence
+from cxr_jax.evaluation.metrics import METRICS, metric_values, specificity_at_sensitivity
+from cxr_jax.evaluation.operating_point import choose_operating_point
+from cxr_jax.runs.predictions import Predictions
+
+QUICK = Confidence(resamples=100)
+
+
+def made_up(normals, pneumonia, *, split, groups, seed, difference=2.5):
+    random = np.random.default_rng(seed)
+    label = np.r_[np.zeros(normals, int), np.ones(pneumonia, int)]
+    margin = 2 * random.normal(size=len(label)) + difference * (2 * label - 1)
+    subtype = ["normal"] * normals + ["bacteria" if i % 3 else "virus" for i in range(pneumonia)]
+    # Groups are of one subtype, as in the real data.
+    number = random.integers(0, groups, len(label))
+    return Predictions.from_logits(
+        np.stack([-margin / 2, margin / 2], axis=1),
+        file=[f"{split}/{i}.jpeg" for i in range(len(label))],
+        split=[split] * len(label),
+        group=[f"{split}-{kind}-{k}" for kind, k in zip(subtype, number, strict=True)],
+        subtype=subtype,
+        label=label,
+    )
+
+
+@pytest.fixture(scope="module")
+def validation():
+    return made_up(60, 140, split="val", groups=60, seed=1, difference=3.0)
+
+
+@pytest.fixture(scope="module")
+def test_split():
+    return made_up(90, 150, split="test", groups=70, seed=2)
+
+
+@pytest.fixture(scope="module")
+def point(validation):
+    return choose_operating_point(validation, rule="sensitivity", target_sensitivity=0.95)
+
+
+@pytest.fixture(scope="module")
+def judgement(validation, test_split, point):
+    return judge(validation, test_split, point.threshold, operating_point=point, confidence=QUICK)
+
+
+def test_a_judgement_is_json_with_a_version(judgement):
+    assert json.loads(json.dumps(judgement, allow_nan=False)) == judgement
+    assert judgement["schema_version"] == 1
+    assert judgement["confidence"] == {"level": 0.95, "resamples": 100, "seed": 0}
+
+
+def test_every_number_is_that_of_the_table(judgement, test_split, point):
+    expected = metric_values(test_split.label, test_split.probability, point.threshold)
+    metrics = judgement["test"]["metrics"]
+    assert {name: entry["value"] for name, entry in metrics.items()} == expected
+    called = test_split.probability >= point.threshold
+    confusion = judgement["test"]["confusion"]
+    assert confusion[0][1] == np.sum(called & (test_split.label == 0))
+    assert confusion[1][1] == np.sum(called & (test_split.label == 1))
+    assert np.sum(confusion) == 240
+    assert judgement["test"]["classes"] == {"NORMAL": 90, "PNEUMONIA": 150}
+    assert judgement["test"]["subtypes"] == {"normal": 90, "bacteria": 100, "virus": 50}
+    assert judgement["test"]["groups"] == len(set(test_split.group))
+    assert judgement["test"]["all_pneumonia_accuracy"] == 150 / 240
+
+
+def test_every_interval_holds_its_value(judgement):
+    def walk(value):
+        if isinstance(value, dict):
+            if "intervals" in value and value["value"] is not None:
+                yield value
+            for entry in value.values():
+                yield from walk(entry)
+        elif isinstance(value, list):
+            for entry in value:
+                yield from walk(entry)
+
+    found = list(walk(judgement))
+    assert len(found) > 60
+    for entry in found:
+        for interval in entry["intervals"]:
+            # Calibration errors are biased upwards by resampling; all other intervals surround their value.
+            if not entry["title"].startswith("Calibration"):
+                assert interval["low"] <= entry["value"] <= interval["high"], entry["title"]
+            assert interval["low"] < interval["high"]
+
+
+def test_the_shown_interval_respects_groups(judgement, test_split):
+    metrics = judgement["test"]["metrics"]
+    auc = metrics["roc_auc"]["intervals"]
+    assert [interval["method"] for interval in auc] == ["Obuchowski", "group bootstrap", "DeLong"]
+    by_group = auc_interval(test_split.label, test_split.probability, test_split.clusters())
+    assert (auc[0]["low"], auc[0]["high"]) == (by_group.low, by_group.high)
+    assert [i["method"] for i in metrics["accuracy"]["intervals"]] == ["group bootstrap", "Wilson"]
+    right = sum(judgement["test"]["confusion"][i][i] for i in (0, 1))
+    assert metrics["accuracy"]["intervals"][1]["low"] == wilson_interval(right, 240).low
+
+
+def test_a_subtype_is_judged_against_all_normals(judgement, test_split, point):
+    rows = [i for i, kind in enumerate(test_split.subtype) if kind in ("normal", "virus")]
+    virus = test_split.select(np.array(rows))
+    expected = metric_values(virus.label, virus.probability, point.threshold)
+    judged = judgement["test"]["by_subtype"]["virus"]
+    assert judged["sensitivity"]["value"] == expected["sensitivity"]
+    assert judged["roc_auc"]["value"] == expected["roc_auc"]
+    interval = auc_interval(virus.label, virus.probability, virus.clusters())
+    assert judged["roc_auc"]["intervals"][0]["low"] == pytest.approx(interval.low)
+
+
+def test_the_transferred_threshold_is_that_of_validation(judgement, validation, test_split):
+    for entry in judgement["test"]["specificity_at_sensitivity"]:
+        target = entry["target"]
+        cases = Cases.unweighted(test_split.label, test_split.probability)
+        assert entry["read_off"]["value"] == specificity_at_sensitivity(cases, target)[0]
+        transferred = entry["transferred"]
+        on_validation = np.mean(validation.probability[validation.label == 1] >= transferred["threshold"])
+        assert target <= on_validation < target + 0.02
+        expected = metric_values(test_split.label, test_split.probability, transferred["threshold"])
+        assert transferred["specificity"]["value"] == expected["specificity"]
+        assert transferred["sensitivity"]["value"] == expected["sensitivity"]
+        assert transferred["threshold"] != entry["threshold"]
+
+
+def test_calibration_is_told_before_and_after_the_temperature_of_validation(judgement, point):
+    calibration = judgement["test"]["calibration"]
+    assert calibration["temperature"] == point.temperature
+    assert calibration["before"]["brier"]["value"] == judgement["test"]["metrics"]["brier"]["value"]
+    assert calibration["after"]["log_loss"]["value"] != calibration["before"]["log_loss"]["value"]
+    assert [(e["binning"], e["bins"]) for e in calibration["before"]["errors"]] == [
+        ("width", 10),
+        ("width", 15),
+        ("mass", 10),
+        ("mass", 15),
+    ]
+    assert sum(b["images"] for b in calibration["after"]["curve"]) == 240
+    own = judgement["validation"]["calibration"]
+    assert own["after"]["log_loss"]["value"] <= own["before"]["log_loss"]["value"]
+
+
+def test_the_worst_errors_come_first_and_are_errors(judgement, test_split, point):
+    errors = judgement["test"]["worst_errors"]
+    wrong = (test_split.probability >= point.threshold) != (test_split.label == 1)
+    assert len(errors) == min(WORST_ERRORS, wrong.sum())
+    distances = [abs(error["probability"] - point.threshold) for error in errors]
+    assert distances == sorted(distances, reverse=True)
+    assert all(error["label"] != error["called"] for error in errors)
+    row = test_split.file.index(errors[0]["file"])
+    assert wrong[row]
+    assert errors[0]["probability"] == test_split.probability[row]
+
+
+def test_the_promise_and_what_was_kept_are_both_there(judgement, point):
+    assert judgement["operating_point"] == point.as_json()
+    assert judgement["validation"]["metrics"]["sensitivity"]["value"] == point.sensitivity
+    assert judgement["test"]["metrics"]["sensitivity"]["value"] < point.sensitivity
+
+
+def test_the_order_of_rows_does_not_matter(validation, test_split, judgement, point):
+    order = np.random.default_rng(0).permutation(len(test_split))
+    again = judge(validation, test_split.select(order), point.threshold, operating_point=point, confidence=QUICK)
+
+    def same(one, other, where=""):
+        assert type(one) is type(other), where
+        if isinstance(one, dict):
+            assert one.keys() == other.keys(), where
+            for key in one:
+                same(one[key], other[key], f"{where}/{key}")
+        elif isinstance(one, list):
+            assert len(one) == len(other), where
+            for i, pair in enumerate(zip(one, other, strict=True)):
+                same(*pair, f"{where}/{i}")
+        elif isinstance(one, float):
+            assert one == pytest.approx(other, rel=1e-9, abs=1e-12), where
+        else:
+            assert one == other, where
+
+    same(judgement, again)
+
+
+def test_without_validation_nothing_is_promised(test_split):
+    judgement = judge(None, test_split, 0.5, confidence=QUICK)
+    assert judgement["validation"] is None
+    assert judgement["operating_point"]["validation"] == {"images": 0, "sensitivity": None, "specificity": None}
+    assert judgement["test"]["calibration"]["after"] is None
+    assert all(entry["transferred"] is None for entry in judgement["test"]["specificity_at_sensitivity"])
+    assert any("no validation predictions" in warning for warning in judgement["warnings"])
+
+
+def test_a_fixed_threshold_gets_its_promise_and_temperature_from_validation(validation, test_split, point):
+    judgement = judge(validation, test_split, 0.5, confidence=QUICK)
+    stated = judgement["operating_point"]
+    assert stated["rule"] == "fixed"
+    assert stated["temperature"] == point.temperature
+    expected = metric_values(validation.label, validation.probability, 0.5)
+    assert stated["validation"]["specificity"] == expected["specificity"]
+
+
+def test_a_threshold_beside_another_operating_point_is_a_bug(validation, test_split, point):
+    with pytest.raises(ValueError, match="is not the operating point's"):
+        judge(validation, test_split, 0.123, operating_point=point)
+
+
+def columns(predictions):
+    return {name: getattr(predictions, name) for name in Predictions.__dataclass_fields__}
+
+
+def test_a_foreign_table_without_groups_and_subtypes_is_judged_and_warned_about(test_split):
+    count = len(test_split)
+    subtype = tuple("unknown" if positive else "normal" for positive in test_split.label)
+    foreign = Predictions(**{**columns(test_split), "group": ("",) * count, "subtype": subtype, "logits": None})
+    judgement = judge(None, foreign, 0.5, confidence=QUICK)
+    assert judgement["test"]["groups"] is None
+    assert list(judgement["test"]["by_subtype"]) == ["unknown"]
+    methods = [interval["method"] for interval in judgement["test"]["metrics"]["roc_auc"]["intervals"]]
+    assert methods == ["DeLong", "bootstrap"]
+    assert any("has a group" in warning for warning in judgement["warnings"])
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_gives_reasons_in_place_of_numbers(test_split, label):
+    one_class = test_split.select(test_split.label == label)
+    judgement = judge(None, one_class, 0.5, confidence=QUICK)
+    json.dumps(judgement, allow_nan=False)
+    metrics = judgement["test"]["metrics"]
+    assert metrics["roc_auc"] == {
+        "title": "ROC-AUC",
+        "value": None,
+        "undefined": "the images are of one class only",
+        "intervals": [],
+    }
+    missing = {0: "sensitivity", 1: "specificity"}[label]
+    assert metrics[missing]["value"] is None
+    assert metrics["accuracy"]["value"] is not None
+    assert any("Only 0 test images" in warning for warning in judgement["warnings"])
+
+
+def test_a_validation_split_without_pneumonia_transfers_no_threshold(validation, test_split):
+    normals = validation.select(validation.label == 0)
+    judgement = judge(normals, test_split, 0.5, confidence=QUICK)
+    assert all(entry["transferred"] is None for entry in judgement["test"]["specificity_at_sensitivity"])
+
+
+def test_images_and_groups_in_both_splits_are_told(validation, test_split):
+    leaked = Predictions(**{**columns(test_split), "group": (validation.group[0], *test_split.group[1:])})
+    warnings = judge(validation, leaked, 0.5, confidence=QUICK)["warnings"]
+    assert any(warning.startswith("1 groups") for warning in warnings)
+    warnings = judge(test_split, test_split, 0.5, confidence=QUICK)["warnings"]
+    assert any(warning.startswith("240 images are in validation and in test") for warning in warnings)
+
+
+def test_the_official_validation_of_sixteen_images_is_warned_about(test_split):
+    tiny = made_up(8, 8, split="val", groups=8, seed=3)
+    warnings = judge(tiny, test_split, 0.5, confidence=QUICK)["warnings"]
+    assert [warning for warning in warnings if "Only 8 validation images are NORMAL" in warning]
+
+
+def test_a_sensitivity_of_one_has_wilsons_interval_and_no_empty_bootstrap(test_split):
+    judgement = judge(None, test_split, 0.0, confidence=QUICK)
+    sensitivity = judgement["test"]["metrics"]["sensitivity"]
+    assert sensitivity["value"] == 1
+    assert [interval["method"] for interval in sensitivity["intervals"]] == ["Wilson"]
+
+
+def test_624_images_with_all_intervals_take_seconds():
+    validation = made_up(135, 388, split="val", groups=200, seed=4)
+    official = made_up(234, 390, split="test", groups=250, seed=5)
+    start = time.process_time()
+    judge(validation, official, 0.5)
+    assert time.process_time() - start < 20
+
+
+def test_a_measure_can_change_threshold_probability_and_rows(test_split):
+    rows = test_split.label == 1
+    entries = {
+        "plain": measures.Measure(METRICS["sensitivity"]),
+        "low": measures.Measure(METRICS["sensitivity"], threshold=0.0),
+        "other": measures.Measure(METRICS["sensitivity"], probability=np.zeros(len(test_split))),
+        "rows": measures.Measure(METRICS["specificity"], rows=rows),
+    }
+    results = measures.measure(test_split, 0.5, entries, QUICK)
+    assert results["low"]["value"] == 1
+    assert results["other"]["value"] == 0
+    assert 0.5 < results["plain"]["value"] < 1
+    assert results["rows"] == {
+        "title": "Specificity",
+        "value": None,
+        "undefined": "no image is NORMAL",
+        "intervals": [],
+    }
