@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cxr_jax.data.sources.archive import ZipSource
 from cxr_jax.data.sources.folder import FolderSource
+from cxr_jax.data.sources.medmnist import NpzSource
 from cxr_jax.data.sources.source import Entry, LeftOut, Listing, Reader, Source
 from cxr_jax.errors import UserError
 
@@ -17,8 +19,12 @@ def find_source(path: Path) -> Source:
     Raises:
         UserError: nothing is there, it cannot be read, or it holds no data set.
     """
-    if path.is_dir():
-        return FolderSource(path)
     if not path.exists():
         raise UserError(f"{path} does not exist: give a folder, a zip or a MedMNIST .npz of radiographs")
-    raise UserError(f"{path} is neither a folder nor a zip nor a .npz file")
+    if path.is_dir():
+        return FolderSource(path)
+    if path.suffix.lower() == ".npz":
+        return NpzSource(path)
+    if path.suffix.lower() == ".zip":
+        return ZipSource(path)
+    raise UserError(f"{path} is neither a folder nor a .zip nor a .npz: give one of these")

@@ -28,9 +28,9 @@ class FolderSource:
         layout = find_layout({place: size for place, (size, _) in found.items()}, source=str(path))
         digest = hashlib.sha256()
         for entry in layout.entries:
-            digest.update(f"{entry.file}\0{found[entry.place]}\n".encode(errors="surrogateescape"))
+            digest.update(f"{entry.file}\0{found[entry.place]}\n".encode())
         for file in layout.left_out:
-            digest.update(f"{file.file}\n".encode(errors="surrogateescape"))
+            digest.update(f"{file.file}\n".encode())
         self.listing = Listing(layout.entries, layout.left_out, layout.notes, layout.phantom, digest.hexdigest())
 
     @contextlib.contextmanager

@@ -110,8 +110,8 @@ def _spot(path: str) -> _Spot | None:
 
 
 def _file(spot: _Spot) -> str:
-    """Return the name of the file in tables."""
-    below = f"{CLASS_NAMES[spot.label]}/{spot.inner}"
+    """Return the name of the file in tables, which are UTF-8, whatever bytes the file system has."""
+    below = f"{CLASS_NAMES[spot.label]}/{spot.inner}".encode(errors="backslashreplace").decode()
     return f"{spot.split}/{below}" if spot.split else below
 
 

@@ -1,0 +1,53 @@
+"""What pneumonia adds to the lungs of a phantom: a focal consolidation, or diffuse markings on both sides."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cxr_jax.data.phantoms.anatomy import Chest
+from cxr_jax.data.phantoms.canvas import Canvas
+
+
+def focal_opacity(canvas: Canvas, chest: Chest, severity: float, generator: np.random.Generator) -> np.ndarray:
+    """Return one or two dense patches inside the lungs, as bacteria cause them, float32 [H, W].
+
+    Args:
+        canvas: of the image.
+        chest: in which the patches lie.
+        severity: 0 (nothing) to 1 (a lobe is white).
+        generator: draws place, size and texture.
+    """
+    x, y = canvas.positions
+    total = canvas.layer()
+    for _ in range(1 + (generator.random() < 0.3)):
+        lung = chest.lung_sides[int(generator.random() < 0.45)]
+        inside = np.argwhere(lung > 0.9)
+        row, column = inside[generator.integers(len(inside))]
+        across = generator.uniform(0.13, 0.26) * (0.7 + 0.6 * severity)
+        along = across * generator.uniform(0.8, 1.5)
+        distance = np.hypot((x - x[row, column]) / across, (y - y[row, column]) / along)
+        # Noise on the radius makes the edge irregular; the cut keeps the patch inside its lung.
+        edge = 1.0 + 0.28 * canvas.noise(generator, grain=0.14) - distance
+        patch = 1.0 / (1.0 + np.exp(-6.0 * edge))
+        texture = 1.0 + 0.14 * canvas.noise(generator, grain=0.04)
+        total = np.maximum(total, patch * texture * lung)
+    return (0.12 + 0.42 * severity) * total
+
+
+def diffuse_opacity(canvas: Canvas, chest: Chest, severity: float, generator: np.random.Generator) -> np.ndarray:
+    """Return fine and streaky markings around both hila, as viruses cause them, float32 [H, W].
+
+    Arguments as in `focal_opacity`.
+    """
+    x, y = canvas.positions
+    near = canvas.layer()
+    for hilum_x, hilum_y in chest.hila:
+        distance = np.hypot((x - hilum_x) / 0.42, (y - hilum_y) / 0.52)
+        near = np.maximum(near, np.exp(-(distance**2)))
+    # Ridges of smooth noise look like the net of thickened tissue between the alveoli.
+    net = sum(
+        weight * np.exp(-((canvas.noise(generator, grain=grain) / 0.35) ** 2))
+        for weight, grain in ((0.5, 0.11), (0.35, 0.055), (0.25, 0.03))
+    )
+    haze = 0.30 + 0.10 * canvas.noise(generator, grain=0.3)
+    return (0.10 + 0.36 * severity) * chest.lungs * (0.30 + 0.70 * near) * (net + haze)

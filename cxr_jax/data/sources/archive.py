@@ -1,0 +1,103 @@
+"""Radiographs in a zip, read in place: nothing is unpacked to disk."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from cxr_jax.data.decode import MAX_BYTES
+from cxr_jax.data.sources.layout import MAX_DEPTH, find_layout
+from cxr_jax.data.sources.source import Entry, Listing
+from cxr_jax.errors import UserError
+
+MAX_RATIO = 100
+"""How many times larger than in the archive a file may be; JPEG and PNG hardly shrink at all."""
+
+ALLOWANCE = 2**20
+"""Bytes up to which the ratio does not matter: a small text file may shrink as it likes."""
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
+"""What Python's zip reader raises on damage, encryption or a compression that it does not know."""
+
+
+class ZipSource:
+    """The data set anywhere in a zip, such as that of the Kaggle or the Mendeley release."""
+
+    kind = "zip"
+
+    def __init__(self, path: Path) -> None:
+        """List the members of the zip at `path`; UserError if it is no zip, unsafe or holds no data set."""
+        self._path = path
+        with open_archive(path) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+        sizes = {}
+        for member in members:
+            _check_member(member, path)
+            if len(PurePosixPath(member.filename).parts) <= MAX_DEPTH + 1:
+                sizes[member.filename] = member.file_size
+        check_ratio(sum(m.file_size for m in members), path.stat().st_size, str(path))
+        layout = find_layout(sizes, source=str(path))
+        self.listing = Listing(layout.entries, layout.left_out, layout.notes, layout.phantom, stamp_of_file(path))
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[ZipReader]:
+        """Open the zip for reading."""
+        with open_archive(self._path) as archive:
+            yield ZipReader(archive)
+
+
+class ZipReader:
+    """Reads members of one open zip."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        self._lock = threading.Lock()
+
+    def read(self, entry: Entry) -> bytes:
+        """Return one member, at most one byte more than is allowed; UserError if it is damaged or encrypted."""
+        try:
+            with self._lock, self._archive.open(entry.place) as member:
+                # Bounded whatever the archive's index says of the size.
+                return member.read(MAX_BYTES + 1)
+        except (*DAMAGED, KeyError) as error:
+            raise UserError(f"{entry.file} cannot be read from the zip ({error})") from error
+
+
+@contextlib.contextmanager
+def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open the zip at `path`; UserError if it is none or cannot be read."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except DAMAGED as error:
+        raise UserError(f"{path} is not a readable zip ({error}): it may be truncated, fetch it again") from error
+    with archive:
+        yield archive
+
+
+def check_ratio(unpacked: int, packed: int, name: str) -> None:
+    """Raise UserError if data would grow so much in unpacking that it must be meant to do harm."""
+    if unpacked > max(MAX_RATIO * packed, ALLOWANCE):
+        raise UserError(
+            f"{name} would grow from {packed:,} to {unpacked:,} bytes in unpacking, more than {MAX_RATIO}-fold: "
+            "this is no archive of radiographs and was not opened"
+        )
+
+
+def stamp_of_file(path: Path) -> str:
+    """Return a hash of name, size and modification time of one file, hexadecimal."""
+    status = path.stat()
+    return hashlib.sha256(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()
+
+
+def _check_member(member: zipfile.ZipInfo, path: Path) -> None:
+    """Raise UserError if the name of a member leaves the archive or its size is absurd."""
+    name = member.filename
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    if posix.is_absolute() or windows.is_absolute() or windows.drive or ".." in (*posix.parts, *windows.parts):
+        raise UserError(f"{path} holds a file whose path leaves the archive ({name!r}): it was not opened")
+    check_ratio(member.file_size, member.compress_size, f"{name} in {path}")

@@ -1,0 +1,156 @@
+"""Radiographs in a MedMNIST array file: `pneumoniamnist.npz`, `pneumoniamnist_64.npz`, ..., `pneumoniamnist_224.npz`.
+
+An .npz is a zip of .npy arrays: `train_images`, `train_labels` and the same for val and test. The images are read one
+by one from the compressed stream, so that memory stays flat. The file has no names, so that groups are unknown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import cv2
+import numpy as np
+
+from cxr_jax.data.decode import MAX_PIXELS
+from cxr_jax.data.sources.archive import DAMAGED, check_ratio, open_archive, stamp_of_file
+from cxr_jax.data.sources.layout import require_two_classes
+from cxr_jax.data.sources.source import Entry, Listing, by_order
+from cxr_jax.errors import UserError
+from cxr_jax.vocabulary import CLASS_NAMES, SPLIT_NAMES
+
+MAX_LABEL_BYTES = 64 * 2**20
+
+NO_NAMES = "MedMNIST files have no names; file names here are row numbers, and every image is a group of its own."
+
+
+class NpzSource:
+    """The arrays of one MedMNIST file with the two classes of pneumoniamnist."""
+
+    kind = "npz"
+
+    def __init__(self, path: Path) -> None:
+        """List the rows of the file at `path`; UserError if it does not hold grey images with labels 0 and 1."""
+        self._path = path
+        entries = []
+        with open_archive(path) as archive:
+            for split in SPLIT_NAMES:
+                if f"{split}_images.npy" not in archive.namelist():
+                    continue
+                count = _image_shape(archive, split, path)[0]
+                labels = _labels(archive, split, path)
+                if len(labels) != count:
+                    raise UserError(f"{path} has {count:,} images but {len(labels):,} labels in {split}")
+                entries.extend(
+                    Entry(f"{split}/{CLASS_NAMES[label]}/{row:05d}.png", split, int(label), f"{split} {row}")
+                    for row, label in enumerate(labels)
+                )
+        if not entries:
+            raise UserError(f"{path} is not a MedMNIST file: it has no array train_images")
+        require_two_classes(entries, source=str(path))
+        self.listing = Listing(by_order(entries), (), (NO_NAMES,), phantom=False, stamp=stamp_of_file(path))
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[NpzReader]:
+        """Open the file for reading."""
+        with open_archive(self._path) as archive, contextlib.closing(NpzReader(archive, self._path)) as reader:
+            yield reader
+
+
+class NpzReader:
+    """Reads rows of the image arrays; fast as long as rows of a split are asked for in ascending order."""
+
+    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
+        self._archive, self._path = archive, path
+        self._lock = threading.Lock()
+        self._split, self._next = "", 0
+        self._stream: IO[bytes] | None = None
+        self._side = (0, 0)
+        self._broken: dict[str, int] = {}  # first row of a split that could not be read
+
+    def read(self, entry: Entry) -> bytes:
+        """Return one image, encoded as PNG; UserError if the array is damaged."""
+        split, row = entry.place.split()
+        with self._lock:
+            pixels = self._pixels(split, int(row), entry.file)
+        return cv2.imencode(".png", pixels)[1].tobytes()
+
+    def close(self) -> None:
+        """Close the stream that is open."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def _pixels(self, split: str, row: int, name: str) -> np.ndarray:
+        """Return uint8 [H, W] of one row, moving forward in the stream where that is possible."""
+        try:
+            if row >= self._broken.get(split, row + 1):
+                raise EOFError("it comes after damage in the file")
+            if split != self._split or row < self._next:
+                self.close()
+                shape, self._stream = _image_stream(self._archive, split, self._path)
+                self._split, self._next, self._side = split, 0, shape[1:3]
+            size = self._side[0] * self._side[1]
+            while self._next <= row:
+                data = self._stream.read(size)
+                if len(data) != size:
+                    raise EOFError("the array ends early")
+                self._next += 1
+        except DAMAGED as error:
+            # What follows damage cannot be read either, and looking for it would read the whole array every time.
+            self._broken[split] = min(self._next, self._broken.get(split, self._next))
+            raise UserError(f"{name} cannot be read from the array ({error})") from error
+        return np.frombuffer(data, np.uint8).reshape(self._side)
+
+
+def _image_stream(archive: zipfile.ZipFile, split: str, path: Path) -> tuple[tuple[int, ...], IO[bytes]]:
+    """Return the shape of the image array of `split` and its stream, standing at the first pixel."""
+    stream = archive.open(f"{split}_images.npy")
+    shape, fortran, dtype = _header(stream)
+    grey = dtype == np.uint8 and not fortran and (len(shape) == 3 or (len(shape) == 4 and shape[3] == 1))
+    if not grey or shape[1] * shape[2] > MAX_PIXELS or 0 in shape[1:3]:
+        stream.close()
+        raise UserError(f"{path} does not hold grey 8-bit images in {split}: found {dtype} of shape {shape}")
+    return shape, stream
+
+
+def _image_shape(archive: zipfile.ZipFile, split: str, path: Path) -> tuple[int, ...]:
+    """Return the shape of the image array of `split`, having checked it and its size."""
+    member = archive.getinfo(f"{split}_images.npy")
+    check_ratio(member.file_size, member.compress_size, f"{member.filename} in {path}")
+    try:
+        shape, stream = _image_stream(archive, split, path)
+    except DAMAGED as error:
+        raise UserError(f"{path} is damaged: {member.filename} cannot be read ({error})") from error
+    stream.close()
+    return shape
+
+
+def _labels(archive: zipfile.ZipFile, split: str, path: Path) -> np.ndarray:
+    """Return the labels of `split`, int [N]."""
+    name = f"{split}_labels.npy"
+    try:
+        if archive.getinfo(name).file_size > MAX_LABEL_BYTES:
+            raise UserError(f"{name} in {path} is larger than {MAX_LABEL_BYTES // 2**20} MiB")
+        with archive.open(name) as stream:
+            labels = np.lib.format.read_array(stream, allow_pickle=False).reshape(-1)
+    except KeyError as error:
+        raise UserError(f"{path} has images but no labels for {split}") from error
+    except DAMAGED as error:
+        raise UserError(f"{path} is damaged: {name} cannot be read ({error})") from error
+    if labels.dtype.kind not in "iu" or not np.isin(labels, range(len(CLASS_NAMES))).all():
+        raise UserError(f"{path} has other labels than 0 (NORMAL) and 1 (PNEUMONIA) in {split}: is it pneumoniamnist?")
+    return labels
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return (shape, Fortran order, dtype) of an .npy stream; ValueError if it is none."""
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(stream)
+    raise ValueError(f"array format {version}")
