@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cxr_jax.config.schema import DataConfig
 from cxr_jax.data.balancing import balance_as_barnett
 from cxr_jax.data.decode import decode_grey, to_square
+from cxr_jax.data.examples import Example
 from cxr_jax.data.image_set import ImageSet
 from cxr_jax.data.pool import map_in_order
 from cxr_jax.data.prepared import PreparedData
@@ -92,20 +94,44 @@ def encoded_images(prepared: PreparedData) -> Iterator[bytes]:
     Raises:
         UserError: the records are missing, damaged or belong to another table.
     """
-    import tensorflow_datasets as tfds
-
     expected = iter(prepared.examples)
     try:
-        builder = tfds.builder_from_directory(next(prepared.records.glob("*/*/dataset_info.json")).parent)
-        decoders = {"image": tfds.decode.SkipDecoding()}
-        for split in SPLIT_NAMES:
-            for record in builder.as_data_source(split, decoders=decoders) if split in builder.info.splits else ():
-                example = next(expected)
-                if record["file_name"] != example.file.encode():
-                    raise UserError(f"{prepared.path} is damaged: its records and its table differ; prepare it again")
-                yield record["image"]
+        for records in _records(prepared):
+            for record in records:
+                yield _image_of(record, next(expected), prepared)
     except (OSError, StopIteration, RuntimeError, ValueError) as error:
         raise UserError(f"the records in {prepared.records} cannot be read: prepare the data again") from error
+
+
+def encoded_images_at(prepared: PreparedData, rows: Sequence[int]) -> list[bytes]:
+    """Return the encoded images of these rows of the table, in the order of `rows`, without reading the others.
+
+    Raises:
+        UserError: the records are missing, damaged or belong to another table.
+    """
+    try:
+        places = [(records, index) for records in _records(prepared) for index in range(len(records))]
+        found = [(records[index], prepared.examples[row]) for row in rows for records, index in [places[row]]]
+    except (OSError, StopIteration, RuntimeError, ValueError, IndexError) as error:
+        raise UserError(f"the records in {prepared.records} cannot be read: prepare the data again") from error
+    return [_image_of(record, example, prepared) for record, example in found]
+
+
+def _records(prepared: PreparedData) -> list[Sequence[dict[str, Any]]]:
+    """Return the stored records of every split that there is, in the order of the table."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(next(prepared.records.glob("*/*/dataset_info.json")).parent)
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    splits = (split for split in SPLIT_NAMES if split in builder.info.splits)
+    return [builder.as_data_source(split, decoders=decoders) for split in splits]
+
+
+def _image_of(record: dict[str, Any], example: Example, prepared: PreparedData) -> bytes:
+    """Return the encoded image of a record that must be that of `example`."""
+    if record["file_name"] != example.file.encode():
+        raise UserError(f"{prepared.path} is damaged: its records and its table differ; prepare it again")
+    return record["image"]
 
 
 def _decoded(prepared: PreparedData, config: DataConfig) -> Iterator[np.ndarray]:
