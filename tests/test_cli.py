@@ -205,7 +205,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     program = "import sys; from cxr_jax.cli import main; sys.exit(main(['--help']))"
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, timeout=120)
     os.close(writer)
     assert done.stderr == b""
     assert done.returncode == 141
@@ -215,7 +215,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
 def test_a_full_disk_under_standard_output_is_told():
     program = "import sys; from cxr_jax.cli import main; sys.exit(main(['--help']))"
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, timeout=60)
+        done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, timeout=120)
     assert done.stderr.decode() == "cxr-jax: the disk is full; free some space and try again\n"
     assert done.returncode == EXIT_MISTAKE
 
@@ -223,7 +223,7 @@ def test_a_full_disk_under_standard_output_is_told():
 def test_module_and_script_are_the_same_program(tmp_path):
     script = Path(sys.executable).with_name("cxr-jax")
     outputs = [
-        subprocess.run([*start, "--help"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        subprocess.run([*start, "--help"], capture_output=True, text=True, cwd=tmp_path, timeout=120)
         for start in ([sys.executable, "-m", "cxr_jax"], [str(script)])
     ]
     assert [done.returncode for done in outputs] == [0, 0]

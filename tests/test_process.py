@@ -30,7 +30,7 @@ def run_program(tmp_path, command, arguments, **environment):
         cwd=tmp_path,
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.stderr == b""
     return eval(done.stdout)

@@ -3,5 +3,10 @@
 Names and summaries stand here too, as data, so that the help imports no command.
 """
 
-GROUPS: dict[str, dict[str, str]] = {}
+GROUPS: dict[str, dict[str, str]] = {
+    "Train and judge": {
+        "train": "train a network as a config says",
+        "predict": "predict on files, as a table or JSON",
+    },
+}
 """Commands in the order of use, by what they are for; a name's module has `_` for `-`."""

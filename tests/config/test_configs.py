@@ -43,7 +43,8 @@ def test_barnett_s_values(name):
     assert config.model == ModelConfig(name="mobilenetv2_100", weights=weights)
     assert config.optimizer == OptimizerConfig(learning_rate=0.01, momentum=0.9, weight_decay=1e-4, decayed="all")
     assert config.training == TrainingConfig(epochs=2, batch_size=128)
-    assert config.validation == ValidationConfig(every_iterations=10, patience=3)
+    checkpoint = "last" if validation == "official" else "best"
+    assert config.validation == ValidationConfig(every_iterations=10, patience=3, checkpoint=checkpoint)
     assert not config.augmentation.is_random
     assert config.phases == ()
     assert config.schedule.kind == "constant"

@@ -2,7 +2,7 @@ import dataclasses
 import tomllib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_jax.config.loading import format_config, load_config, write_config
@@ -188,6 +188,7 @@ def test_written_config_is_grouped_by_section_and_readable_again(config_file, tm
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     name=TEXT,
     trainable=st.lists(TEXT, max_size=3).map(tuple),

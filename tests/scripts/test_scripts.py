@@ -1,0 +1,277 @@
+"""The shell scripts, run on a copy of the checkout with a stand-in for Python that keeps a record of its calls."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOOLS = [
+    "sh",
+    "bash",
+    "cat",
+    "cksum",
+    "grep",
+    "tail",
+    "sed",
+    "mktemp",
+    "rm",
+    "mkdir",
+    "dirname",
+    "basename",
+    "cp",
+    "tee",
+]
+INSTALLATIONS = ["requirements-build.lock", "requirements.lock", "--editable"]
+
+# Knows what the scripts ask of Python; fails where $FAIL matches, with $MESSAGE on standard error.
+STAND_IN = """#!/bin/sh
+echo "$*" >>"$RECORD"
+case "$*" in
+*"${FAIL:-nothing to fail}"*) echo "$MESSAGE" >&2; exit 3 ;;
+"--version") echo "Python ${STAND_IN_VERSION:-3.12.1}" ;;
+"-c "*) [ "${STAND_IN_VERSION:-3.12.1}" != 3.9.2 ] ;;
+"-m venv --clear "*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
+esac
+"""
+
+
+class Checkout:
+    """A copy of what the scripts need, in a folder with a space in its name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "a checkout"
+        self.tools = folder / "tools"
+        self.record = folder / "record"
+        self.elsewhere = folder / "elsewhere"
+        for path in (self.root, self.tools, self.elsewhere, folder / "tmp"):
+            path.mkdir()
+        shutil.copytree(ROOT / "scripts", self.root / "scripts")
+        for name in ("requirements.lock", "requirements-test.lock", "requirements-build.lock", "pyproject.toml"):
+            shutil.copy(ROOT / name, self.root)
+        for tool in TOOLS:
+            (self.tools / tool).symlink_to(shutil.which(tool))
+        self.environment = {"PATH": str(self.tools), "RECORD": str(self.record), "TMPDIR": str(folder / "tmp")}
+
+    def install_python(self, name: str = "python3.12") -> None:
+        self.write_tool(self.tools / name, STAND_IN)
+
+    def write_tool(self, path: Path, text: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def run(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [str(self.root / script), *arguments],
+            env={**self.environment, **environment},
+            cwd=self.elsewhere,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def calls(self, containing: str = "") -> list[str]:
+        """The calls of Python since the last question, and forget them."""
+        lines = self.record.read_text().splitlines() if self.record.exists() else []
+        self.record.unlink(missing_ok=True)
+        return [line for line in lines if containing in line]
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return Checkout(tmp_path)
+
+
+def sentence_of(done) -> str:
+    assert done.returncode == 1, done
+    return done.stderr.splitlines()[-1]
+
+
+def test_no_python_is_told(checkout):
+    sentence = sentence_of(checkout.run("scripts/quickstart"))
+    assert sentence.startswith("scripts/quickstart: Python 3.11 or later is needed, but found: none. Install one")
+    assert not (checkout.root / ".venv").exists()
+
+
+def test_an_old_python_is_told(checkout):
+    checkout.install_python("python3")
+    sentence = sentence_of(checkout.run("scripts/test", STAND_IN_VERSION="3.9.2"))
+    assert sentence.startswith("scripts/test: Python 3.11 or later is needed, but found: Python 3.9.2.")
+
+
+def test_a_chosen_python_goes_first(checkout, tmp_path):
+    checkout.install_python()
+    chosen = tmp_path / "my python"
+    checkout.write_tool(chosen, STAND_IN.replace("Python ", "Chosen "))
+    assert "with Chosen 3.12.1" in checkout.run("scripts/test", PYTHON=str(chosen)).stdout
+
+
+@pytest.mark.parametrize(
+    ("fail", "message", "expected"),
+    [
+        ("pip install", "[Errno 28] No space left on device", "the disk is full: "),
+        ("pip install", "Max retries exceeded with url", "packages could not be downloaded: check the network"),
+        ("pip install", "No matching distribution found for x==1", "packages could not be downloaded: "),
+        ("requirements.lock", "THESE PACKAGES DO NOT MATCH THE HASHES", "a downloaded package is not the one"),
+        ("--editable", "metadata-generation-failed", "the installation failed for the reason above."),
+        ("-m venv", "ensurepip is not available", "Python's venv module is incomplete: install it"),
+        ("-m venv", "Permission denied: '.venv'", "ROOT/.venv cannot be written"),
+    ],
+)
+def test_a_failed_installation_is_explained_and_tried_again(checkout, tmp_path, fail, message, expected):
+    checkout.install_python()
+    done = checkout.run("scripts/quickstart", FAIL=fail, MESSAGE=message)
+    assert sentence_of(done).startswith("scripts/quickstart: " + expected.replace("ROOT", str(checkout.root)))
+    assert checkout.calls("cxr_jax") == []
+    assert list((tmp_path / "tmp").iterdir()) == [] or "venv module" in expected
+    assert checkout.run("scripts/quickstart").returncode == 0
+    assert len(checkout.calls("pip install")) == len(INSTALLATIONS)
+
+
+def test_installs_everything_by_hash_without_asking_for_dependencies(checkout, tmp_path):
+    checkout.install_python()
+    assert checkout.run("scripts/quickstart").returncode == 0
+    installed = checkout.calls("pip install")
+    assert [name in call for name, call in zip(INSTALLATIONS, installed, strict=True)] == [True] * 3
+    assert all("--require-hashes" in call for call in installed[:2])
+    assert all("--no-deps" in call for call in installed)
+    assert f"--no-index --editable {checkout.root}" in installed[2]
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_installs_only_when_something_changed(checkout):
+    checkout.install_python()
+
+    def installations(script):
+        assert checkout.run(script).returncode == 0
+        return len(checkout.calls("pip install"))
+
+    assert installations("scripts/quickstart") == 3
+    assert installations("scripts/quickstart") == 0
+    assert installations("scripts/test") == 3
+    assert installations("scripts/test") == 0
+    # the tests' environment serves the commands too
+    assert installations("scripts/quickstart") == 0
+    with (checkout.root / "requirements-test.lock").open("a") as lock:
+        lock.write("# changed\n")
+    assert installations("scripts/quickstart") == 3
+    checkout.root = checkout.root.rename(checkout.root.with_name("moved checkout"))
+    assert installations("scripts/test") == 3
+
+
+def test_quickstart_takes_every_step_in_order(checkout):
+    checkout.install_python()
+    done = checkout.run("scripts/quickstart")
+    runs = checkout.root / "runs"
+    assert done.returncode == 0
+    steps = [call.removeprefix("-m cxr_jax ") for call in checkout.calls("-m cxr_jax")]
+    assert [step.split()[0] for step in steps] == ["phantoms", "prepare", "train", "evaluate", "explain"]
+    assert steps[1] == f"prepare {runs}/phantoms --name phantoms"
+    assert steps[2].startswith(f"train {checkout.root}/configs/quickstart.toml --out {runs}/quickstart-1 ")
+    assert steps[3:] == [f"evaluate {runs}/quickstart-1", f"explain {runs}/quickstart-1"]
+    assert f"{runs}/quickstart-1/report.html" in done.stdout
+    assert f"{runs}/quickstart-1/figures" in done.stdout
+
+
+def test_quickstart_never_takes_the_folder_of_an_earlier_run(checkout):
+    checkout.install_python()
+    (checkout.root / "runs" / "quickstart-1").mkdir(parents=True)
+    (checkout.root / "runs" / "quickstart-2").mkdir(parents=True)
+    assert checkout.run("scripts/quickstart").returncode == 0
+    assert "/runs/quickstart-3" in checkout.calls("cxr_jax train")[0]
+
+
+def test_quickstart_on_real_data_named_from_where_the_user_is(checkout):
+    checkout.install_python()
+    (checkout.elsewhere / "chest xray.zip").touch()
+    assert checkout.run("scripts/quickstart", "chest xray.zip").returncode == 0
+    steps = checkout.calls("-m cxr_jax")
+    assert steps[0].startswith("-m cxr_jax prepare chest xray.zip --name ")
+    assert "--data.dataset chest_xray" in steps[1]
+
+
+def test_quickstart_stops_at_the_first_failure_with_its_code(checkout):
+    checkout.install_python()
+    done = checkout.run("scripts/quickstart", FAIL="cxr_jax train", MESSAGE="cxr-jax: no.")
+    assert done.returncode == 3
+    assert done.stderr == "cxr-jax: no.\n"
+    assert checkout.calls("cxr_jax evaluate") == []
+
+
+@pytest.mark.parametrize("arguments", [("missing",), ("a", "b")])
+def test_quickstart_refuses_wrong_arguments_before_it_installs(checkout, arguments):
+    checkout.install_python()
+    assert sentence_of(checkout.run("scripts/quickstart", *arguments)).startswith("scripts/quickstart: ")
+    assert checkout.calls() == []
+
+
+def test_quickstart_help(checkout):
+    done = checkout.run("scripts/quickstart", "--help")
+    assert done.returncode == 0
+    assert "./scripts/quickstart [PATH]" in done.stdout
+    assert checkout.calls() == []
+
+
+def test_test_script_bounds_coverage_of_the_whole_suite_only(checkout):
+    checkout.install_python()
+    checkout.run("scripts/test")
+    (call,) = checkout.calls("-m pytest")
+    assert "--cov" in call.split()
+    assert "--cov-fail-under" not in call
+    checkout.run("scripts/test", "tests/test_cli.py", "-k", "help or version")
+    (call,) = checkout.calls("-m pytest")
+    assert call.endswith("--cov-fail-under=0 tests/test_cli.py -k help or version")
+
+
+def test_test_script_fails_when_the_tests_do(checkout):
+    checkout.install_python()
+    assert checkout.run("scripts/test", FAIL="-m pytest", MESSAGE="1 failed").returncode == 3
+
+
+STEPS = ["scripts/test", ".venv/bin/ruff check", ".venv/bin/ruff format --check", ".venv/bin/lint-imports"]
+
+
+@pytest.fixture
+def ci(checkout):
+    """Run .ci/run with stand-ins for its steps; those named in `failing` fail."""
+    shutil.copytree(ROOT / ".ci", checkout.root / ".ci")
+    start = "#!/bin/sh\n"
+    step = 'echo "$0 $*" | sed "s/^.*\\/\\(scripts\\|.venv\\)/\\1/" >"$TMPDIR/step"\n'
+    step += 'read -r name <"$TMPDIR/step"\necho "$name" >>"$RECORD"\n'
+    step += 'case "|$FAIL|" in *"|${name% }|"*) exit 1 ;; esac\n'
+    checkout.write_tool(
+        checkout.root / "scripts" / "test", start + 'echo "TOTAL 10 0 100%"; echo "7 passed in 1.0s"\n' + step
+    )
+    for tool in ("ruff", "lint-imports"):
+        checkout.write_tool(checkout.root / ".venv" / "bin" / tool, start + step)
+    return lambda *failing: checkout.run(".ci/run", FAIL="|".join(failing), CI="true")
+
+
+def test_ci_runs_every_step_and_sums_up(ci, checkout, tmp_path):
+    done = ci()
+    assert done.returncode == 0, done
+    assert [call.strip().removeprefix("./") for call in checkout.calls()] == STEPS
+    assert done.stdout.splitlines()[-6:] == [
+        *(f"passed  {step}" for step in STEPS),
+        "TOTAL 10 0 100%",
+        "7 passed in 1.0s",
+    ]
+    assert list((checkout.root / "build").iterdir()) == []
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_ci_fails_when_any_step_does_but_runs_the_others(ci, checkout, step):
+    done = ci(step)
+    assert done.returncode == 1
+    assert f"FAILED  {step}" in done.stdout
+    assert len(checkout.calls()) == len(STEPS)
+    assert done.stdout.splitlines()[-1] == "7 passed in 1.0s"
+
+
+@pytest.mark.parametrize("script", ["scripts/quickstart", "scripts/test", "scripts/lock", ".ci/run"])
+def test_scripts_can_be_executed(script):
+    assert os.access(ROOT / script, os.X_OK)
