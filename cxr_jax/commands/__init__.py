@@ -4,6 +4,10 @@ Names and summaries stand here too, as data, so that the help imports no command
 """
 
 GROUPS: dict[str, dict[str, str]] = {
+    "Data": {
+        "prepare": "store radiographs as records, with a data card",
+        "phantoms": "draw phantoms in the layout of the official data set",
+    },
     "Train and judge": {
         "train": "train a network as a config says",
         "predict": "predict on files, as a table or JSON",

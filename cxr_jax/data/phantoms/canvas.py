@@ -93,8 +93,10 @@ class Canvas:
 
 
 def _smoothed(points: Sequence[tuple[float, float]], *, closed: bool, steps: int = 8) -> np.ndarray:
-    """Return a Catmull-Rom curve through `points`, float64 [M, 2]."""
+    """Return a Catmull-Rom curve through `points`, float64 [M, 2]; two points stay a straight line."""
     given = np.asarray(points, float)
+    if len(given) == 2:
+        return given
     if closed:
         padded = np.concatenate([given[-1:], given, given[:2]])
     else:

@@ -138,7 +138,7 @@ def draw_phantom(
     chest = draw_chest(canvas, body, generator)
     density = chest.density
     # Mild cases overlap with the plain vessels of some normals.
-    severity = generator.uniform(0.15, 1.0)
+    severity = generator.uniform(0.2, 1.0)
     if kind == "bacteria":
         density = density + focal_opacity(canvas, chest, severity, generator)
     elif kind == "virus":

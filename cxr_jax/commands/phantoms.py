@@ -1,0 +1,60 @@
+"""`cxr-jax phantoms FOLDER`: draw a data set that no person was X-rayed for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from cxr_jax.config.command_line import parse
+from cxr_jax.errors import UserError
+
+SUMMARY = "draw phantoms in the layout of the official data set"
+
+SMALLEST_COUNT = 30
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the command."""
+
+    folder: Annotated[Positional[str], arg(metavar="FOLDER")]  # a new or empty folder for train, val and test
+    count: int = 900  # images in all: a quarter for test, up to 16 for val as in the official release, the rest train
+    seed: int = 0  # the same seed and count give the same images
+    smallest: int = 200  # lowest height of an image, in pixels
+    largest: int = 400  # greatest height; images are up to half as wide again
+
+
+def main(arguments: list[str]) -> None:
+    """Draw the phantoms that `arguments` ask for; UserError if the folder is not empty or a number is impossible."""
+    options = parse(Options, arguments, prog="cxr-jax phantoms", description=SUMMARY)
+    if options.count < SMALLEST_COUNT:
+        raise UserError(f"--count is {options.count}, but must be at least {SMALLEST_COUNT}")
+
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from cxr_jax.data.phantoms import write_phantoms
+    from cxr_jax.reporting.live import track_in_terminal
+
+    console = Console()
+    test = options.count // 4
+    val = min(16, options.count // 10)
+    write_phantoms(
+        Path(options.folder),
+        train=options.count - test - val,
+        val=val,
+        test=test,
+        seed=options.seed,
+        image_size_range=(options.smallest, options.largest),
+        track=track_in_terminal(console),
+    )
+    console.print(
+        f"{options.count:,} phantoms in {options.folder}: drawn by a program, not radiographs of people. "
+        f"Next: cxr-jax prepare {options.folder}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
