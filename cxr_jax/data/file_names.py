@@ -45,8 +45,8 @@ def parse_file_name(name: str) -> FileName | None:
     return None
 
 
-def natural_key(path: str) -> tuple[str | int, ...]:
+def natural_key(path: str) -> tuple[tuple[str | int, ...], str]:
     """Return a sort key that orders the numbers in `path` by value: person2 before person10."""
     parts = re.split(r"(\d+)", path)
     # Text and numbers alternate, so that two keys never compare one with the other.
-    return (*(int(part) if index % 2 else part for index, part in enumerate(parts)), path)
+    return tuple(int(part) if index % 2 else part for index, part in enumerate(parts)), path

@@ -24,7 +24,7 @@ def focal_opacity(canvas: Canvas, chest: Chest, severity: float, generator: np.r
         # Behind spine and heart nothing would be seen of it.
         inside = np.argwhere((lung > 0.9) & (np.abs(x) > 0.18))
         row, column = inside[generator.integers(len(inside))]
-        across = generator.uniform(0.13, 0.26) * (0.7 + 0.6 * severity)
+        across = generator.uniform(0.17, 0.32) * (0.7 + 0.6 * severity)
         along = across * generator.uniform(0.8, 1.5)
         distance = np.hypot((x - x[row, column]) / across, (y - y[row, column]) / along)
         # Noise on the radius makes the edge irregular; the cut keeps the patch inside its lung.
@@ -32,7 +32,7 @@ def focal_opacity(canvas: Canvas, chest: Chest, severity: float, generator: np.r
         patch = 0.5 + 0.5 * np.tanh(3.0 * edge)
         texture = 1.0 + 0.14 * canvas.noise(generator, grain=0.04)
         total = np.maximum(total, patch * texture * lung)
-    return (0.16 + 0.42 * severity) * total
+    return (0.22 + 0.48 * severity) * total
 
 
 def diffuse_opacity(canvas: Canvas, chest: Chest, severity: float, generator: np.random.Generator) -> np.ndarray:
