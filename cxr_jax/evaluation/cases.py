@@ -19,6 +19,16 @@ def calls_of(probability: np.ndarray, threshold: float) -> np.ndarray:
     return probability >= threshold
 
 
+def confidence_of(probability: np.ndarray, threshold: float) -> np.ndarray:
+    """Return float64 [N] in 0..1: how far each probability lies from the threshold, as a share of what it could.
+
+    A call of PNEUMONIA can lie between the threshold and 1, a call of NORMAL between 0 and the threshold; so errors of
+    either kind can be compared at any threshold.
+    """
+    room = np.where(calls_of(probability, threshold), 1 - threshold, threshold)
+    return np.divide(np.abs(probability - threshold), room, out=np.zeros(len(probability)), where=room > 0)
+
+
 @dataclass(frozen=True)
 class Confusion:
     """Weighted counts, float64 [R] each, of the four ways in which call and label can meet."""

@@ -17,7 +17,7 @@ from cxr_jax.evaluation.calibration import (
     margins_of,
     reliability_curve,
 )
-from cxr_jax.evaluation.cases import Cases, calls_of
+from cxr_jax.evaluation.cases import Cases, calls_of, confidence_of
 from cxr_jax.evaluation.measures import Confidence, Measure, measure
 from cxr_jax.evaluation.metrics import (
     METRICS,
@@ -258,11 +258,11 @@ def _moments(predictions: Predictions, temperature: float | None) -> dict[str, n
 
 
 def _worst_errors(predictions: Predictions, threshold: float) -> list[dict[str, Any]]:
-    """Return the errors furthest from the threshold, the worst first, by file where two are equally far."""
+    """Return the errors made with most confidence, the worst first, by file where two are equally bad."""
     called = calls_of(predictions.probability, threshold)
+    confidence = confidence_of(predictions.probability, threshold)
     wrong = np.flatnonzero(called != (predictions.label == PNEUMONIA))
-    distance = np.abs(predictions.probability - threshold)
-    order = sorted(wrong, key=lambda row: (-distance[row], predictions.file[row]))[:WORST_ERRORS]
+    order = sorted(wrong, key=lambda row: (-confidence[row], predictions.file[row]))[:WORST_ERRORS]
     return [
         {
             "file": predictions.file[row],

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cxr_jax.evaluation.cases import calls_of
+from cxr_jax.evaluation.cases import calls_of, confidence_of
 from cxr_jax.reporting.style import BLUE, GREY, ORANGE, new_figure, save, styled
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA
@@ -54,12 +54,12 @@ def failures_figure(
 ) -> Figure | None:
     """Return the errors furthest from the threshold, up to `count` of either kind; None if there is no error."""
     called = calls_of(predictions.probability, threshold)
-    distance = np.abs(predictions.probability - threshold)
+    confidence = confidence_of(predictions.probability, threshold)
     rows: list[np.ndarray] = []
     titles: list[str] = []
     for wrongly, kind in ((True, "NORMAL called PNEUMONIA"), (False, "PNEUMONIA called NORMAL")):
         found = np.flatnonzero((called == wrongly) & ((predictions.label == PNEUMONIA) != wrongly))
-        worst = sorted(found, key=lambda row: (-distance[row], predictions.file[row]))[:count]
+        worst = sorted(found, key=lambda row: (-confidence[row], predictions.file[row]))[:count]
         for start in range(0, len(worst), _COLUMNS):
             rows.append(np.array(worst[start : start + _COLUMNS]))
             titles.append("" if start else f"{kind}: {len(found)}, the furthest from the threshold first")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cxr_jax.evaluation import measures
-from cxr_jax.evaluation.cases import Cases
+from cxr_jax.evaluation.cases import Cases, confidence_of
 from cxr_jax.evaluation.intervals import auc_interval, wilson_interval
 from cxr_jax.evaluation.judge import WORST_ERRORS, judge
 from cxr_jax.evaluation.measures import Confidence
@@ -151,8 +151,9 @@ def test_the_worst_errors_come_first_and_are_errors(judgement, test_split, point
     errors = judgement["test"]["worst_errors"]
     wrong = (test_split.probability >= point.threshold) != (test_split.label == 1)
     assert len(errors) == min(WORST_ERRORS, wrong.sum())
-    distances = [abs(error["probability"] - point.threshold) for error in errors]
-    assert distances == sorted(distances, reverse=True)
+    probability = np.array([error["probability"] for error in errors])
+    confidence = confidence_of(probability, point.threshold).tolist()
+    assert confidence == sorted(confidence, reverse=True)
     assert all(error["label"] != error["called"] for error in errors)
     row = test_split.file.index(errors[0]["file"])
     assert wrong[row]
