@@ -14,7 +14,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 Environment = MutableMapping[str, str]
@@ -110,6 +110,16 @@ def restart_with_huge_pages(environment: Environment) -> None:
     except OSError:
         # The settings only save time; without them the command runs all the same.
         return
+
+
+def before_restart(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` as it was before `restart_with_huge_pages`, for a child that is to choose for itself."""
+    before = dict(environment)
+    if before.pop(_RESTARTED, None) is not None:
+        tunables = before.pop("GLIBC_TUNABLES", "").removesuffix(_HUGE_PAGES).removesuffix(":")
+        if tunables:
+            before["GLIBC_TUNABLES"] = tunables
+    return before
 
 
 def keep_freed_memory() -> None:

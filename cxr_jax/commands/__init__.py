@@ -12,5 +12,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "train": "train a network as a config says",
         "predict": "predict on files, as a table or JSON",
     },
+    "Speed": {
+        "bench": "measure speed and memory, beside stock convolutions or PyTorch",
+    },
 }
 """Commands in the order of use, by what they are for; a name's module has `_` for `-`."""

@@ -1,6 +1,7 @@
 """The steps compiled for a set of devices: jit over a mesh, or pmap.
 
 Both are compiled ahead of time, so that a step cannot be compiled again unseen: a batch of another shape is an error.
+Every function that is returned here has its program, a `jax.stages.Compiled`, as its attribute `compiled`.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ def compile_train_step(
     def run(state: TrainState, batch: Batch, epoch: int) -> tuple[TrainState, StepMetrics]:
         return compiled(state, jax.device_put(DeviceBatch(*batch), sharded), np.int32(epoch))
 
+    run.compiled = compiled
     return run
 
 
@@ -100,6 +102,7 @@ def _pmap_train_step(
         stacked = DeviceBatch(*(value.reshape(*shape, *value.shape[1:]) for value in batch))
         return compiled(state, stacked, np.int32(epoch))
 
+    run.compiled = compiled
     return run
 
 
@@ -129,6 +132,7 @@ def compile_evaluation_step(
     def run(params: ArrayDict, batch_stats: ArrayDict, images: np.ndarray) -> Array:
         return compiled(params, batch_stats, jax.device_put(images, sharded))
 
+    run.compiled = compiled
     return run
 
 

@@ -1,0 +1,101 @@
+"""What is measured against what."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Work = Literal["train", "inference"]
+Implementation = Literal["cxr_jax", "plain", "timm"]
+"""`plain` is our network with XLA's stock convolutions, as `nnx.Conv` has them; `timm` the same network in PyTorch."""
+
+Backend = Literal["jit", "pmap", "eager", "compile"]
+"""The first two are ours, the last two PyTorch's."""
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One program on one number of cores."""
+
+    model: str
+    image_size: int  # side in pixels
+    batch_size: int
+    work: Work
+    threads: int  # cores that the process is held to
+    implementation: Implementation = "cxr_jax"
+    backend: Backend = "jit"
+    precision: Precision = "float32"
+    devices: int = 0  # devices that share the batch; 0: all that jax finds
+    preload: str = ""  # path of a library to load before all others, such as tcmalloc
+
+    @property
+    def task(self) -> str:
+        """What is computed, whoever does it."""
+        return f"{self.model}, {self.image_size} px, batch {self.batch_size}, {self.work}"
+
+    @property
+    def way(self) -> str:
+        """Who computes it, and how."""
+        name = {"cxr_jax": "cxr_jax", "plain": "cxr_jax, plain convolutions", "timm": "timm, channels_last"}
+        preload = f", {Path(self.preload).name.split('.')[0]}" if self.preload else ""
+        return f"{name[self.implementation]}, {self.backend}, {self.precision}{preload}"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Our case, and those that run alternately with it."""
+
+    case: Case
+    opponents: tuple[Case, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that one call measures: all combinations of the first six fields."""
+
+    models: tuple[str, ...]
+    image_sizes: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
+    works: tuple[Work, ...]
+    backends: tuple[Backend, ...]
+    threads: tuple[int, ...]
+    devices: int = 0
+    plain: bool = False
+    against_timm: bool = False
+    torch_compile: bool = False
+    preload: str = ""
+
+    def contests(self) -> Iterator[Contest]:
+        """The contests in order; further backends, plain convolutions and PyTorch's modes are opponents."""
+        grid = itertools.product(self.models, self.image_sizes, self.batch_sizes, self.works, self.threads)
+        for model, image_size, batch_size, work, threads in grid:
+            shared = {
+                "model": model,
+                "image_size": image_size,
+                "batch_size": batch_size,
+                "work": work,
+                "threads": threads,
+            }
+            # evaluation runs under jit whatever the training step is compiled by
+            backends = self.backends if work == "train" else ("jit",)
+            ours = [Case(**shared, backend=backend, devices=self.devices) for backend in backends]
+            opponents = ours[1:]
+            if self.plain:
+                opponents.append(Case(**shared, implementation="plain", backend=ours[0].backend, devices=self.devices))
+            opponents += self._modes_of_timm(shared)
+            yield Contest(ours[0], tuple(opponents))
+
+    def _modes_of_timm(self, shared: dict) -> list[Case]:
+        if not self.against_timm:
+            return []
+        backends = ("eager", "compile") if self.torch_compile else ("eager",)
+        preloads = ("", self.preload) if self.preload else ("",)
+        return [
+            Case(**shared, implementation="timm", backend=backend, precision=precision, preload=preload)
+            for preload, backend, precision in itertools.product(preloads, backends, ("float32", "bfloat16"))
+        ]

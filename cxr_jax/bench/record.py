@@ -1,0 +1,74 @@
+"""Everything that one call measured, as plain values for JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cxr_jax.bench.cases import Plan
+from cxr_jax.bench.measure import Effort, Measurement, Outcome, Ratio
+from cxr_jax.runs.environment import describe_environment
+
+SCHEMA_VERSION = 1
+"""Of the file that `--json` names."""
+
+CeilingsByThreads = Mapping[int, Mapping[str, float]]
+"""The fields of `ceilings.Ceilings` for each number of cores."""
+
+
+def describe(plan: Plan, effort: Effort, ceilings: CeilingsByThreads, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What was asked, where it ran and what came out; rates are per second, memory in bytes, times in seconds."""
+    measurements = [measurement for outcome in outcomes for measurement in outcome.measurements]
+    facts = [measurement.facts for measurement in measurements if measurement.facts]
+    devices = sorted({f"{fact['platform']} {fact['device']}" for fact in facts})
+    versions = {name: version for fact in facts for name, version in fact["versions"].items()}
+    environment = describe_environment(devices=devices, data_fingerprint="")
+    environment["versions"] |= versions
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "environment": environment,
+        "plan": dataclasses.asdict(plan),
+        "effort": dataclasses.asdict(effort),
+        "ceilings": [{"threads": threads, **values} for threads, values in ceilings.items()],
+        "measurements": [_measurement(entry, ceilings) for entry in measurements],
+        "ratios": [_ratio(ratio) for outcome in outcomes for ratio in outcome.ratios],
+    }
+
+
+def shares(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[str, float | None]:
+    """Operations and bytes a second, and how much of the measured ceilings they are; None where XLA counts nothing."""
+    ceiling = ceilings[measurement.case.threads]
+    flops, copied = measurement.rate_of("flops"), measurement.rate_of("bytes_accessed")
+    return {
+        "flops_per_second": flops,
+        "share_of_matmul": None if flops is None else flops / ceiling["matmul_float32_flops"],
+        "bytes_per_second": copied,
+        "share_of_copy": None if copied is None else copied / ceiling["copy_bytes"],
+    }
+
+
+def _measurement(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[str, Any]:
+    described = {"case": dataclasses.asdict(measurement.case), "facts": measurement.facts}
+    if measurement.error:
+        return described | {"error": measurement.error}
+    return described | {
+        "images_per_second": measurement.images_per_second,
+        "middle_half": measurement.middle_half,
+        "peak_memory_bytes": measurement.peak_memory_bytes,
+        "device_peak_bytes": measurement.device_peak_bytes,
+        **shares(measurement, ceilings),
+        "seconds": measurement.seconds,
+    }
+
+
+def _ratio(ratio: Ratio) -> dict[str, Any]:
+    return {
+        "task": ratio.case.task,
+        "threads": ratio.case.threads,
+        "ours": ratio.case.way,
+        "opponent": ratio.opponent.way,
+        "times_as_fast": ratio.value,
+        "of_rounds": ratio.of_rounds,
+        "memory": ratio.memory,
+    }

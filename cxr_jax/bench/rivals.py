@@ -1,0 +1,134 @@
+"""The same work in PyTorch with timm's networks: the only room that imports torch to measure it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import sys
+import time
+from types import ModuleType
+from typing import Any
+
+from cxr_jax.bench.cases import Case
+from cxr_jax.bench.workload import Workload, cycling_batches
+from cxr_jax.config.schema import OptimizerConfig
+from cxr_jax.errors import UserError
+from cxr_jax.vocabulary import CLASS_NAMES
+
+_kept: list[Any] = []
+"""torch forgets operators together with the library object that defined them."""
+
+
+def require_timm() -> None:
+    """Raise UserError unless torch and timm are installed; imports neither."""
+    missing = [name for name in ("torch", "timm") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"--against timm needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            "installed; pip install 'cxr-jax[port]' brings both."
+        )
+
+
+def prepare(case: Case) -> Workload:
+    """The step of `case` in PyTorch, on the GPU if there is one, channels last, by timm's network of that name.
+
+    Like ours, a step begins with uint8 grey images on the host, which are normalised on the device, and training is
+    SGD with momentum and weight decay on the cross-entropy. bfloat16 means autocast. Raises UserError if torch or timm
+    is missing or timm has no such network.
+    """
+    torch, timm = _import_timm()
+    if not timm.is_model(case.model):
+        raise UserError(f"timm has no model called {case.model!r}; leave --against out for it.")
+    torch.manual_seed(0)
+    torch.set_num_threads(case.threads)
+    torch.backends.cudnn.benchmark = True
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = timm.create_model(case.model, num_classes=len(CLASS_NAMES))
+    mean, std = (torch.tensor(model.default_cfg[name], device=device).view(1, 3, 1, 1) for name in ("mean", "std"))
+    model = model.to(device, memory_format=torch.channels_last).train(case.work == "train")
+    network = torch.compile(model) if case.backend == "compile" else model
+    batches = cycling_batches(case.batch_size, case.image_size)
+
+    def inputs(images: Any) -> Any:
+        grey = torch.from_numpy(images).to(device)[:, None].float().div_(255)
+        return ((grey - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    autocast = _autocast(torch, device, case)
+    step = (
+        _train_step(torch, model, network, autocast) if case.work == "train" else _inference(torch, network, autocast)
+    )
+
+    def run() -> None:
+        batch = next(batches)
+        step(inputs(batch.images), torch.from_numpy(batch.labels).to(device, torch.long))
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    compile_seconds = None
+    if case.backend == "compile":
+        began = time.perf_counter()
+        run()
+        compile_seconds = time.perf_counter() - began
+    facts = {
+        "platform": "gpu" if device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "devices": 1,
+        "products": f"autocast {case.precision}"
+        if case.precision != "float32"
+        else torch.get_float32_matmul_precision(),
+        "versions": {"torch": torch.__version__, "timm": timm.__version__},
+        "compile_seconds": compile_seconds,
+    }
+    return Workload(run, facts, lambda: torch.cuda.max_memory_allocated() if device.type == "cuda" else None)
+
+
+def _autocast(torch: ModuleType, device: Any, case: Case) -> Any:
+    if case.precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _train_step(torch: ModuleType, model: Any, network: Any, autocast: Any) -> Any:
+    config = OptimizerConfig()
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+
+    def step(images: Any, labels: Any) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast:
+            loss = torch.nn.functional.cross_entropy(network(images).float(), labels)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def _inference(torch: ModuleType, network: Any, autocast: Any) -> Any:
+    def step(images: Any, labels: Any) -> None:
+        del labels
+        with torch.inference_mode(), autocast:
+            network(images)
+
+    return step
+
+
+def _import_timm() -> tuple[ModuleType, ModuleType]:
+    require_timm()
+    import torch
+
+    try:
+        import timm
+    except RuntimeError as error:
+        # torchvision's binary does not load beside every build of torch; timm needs nothing of it but its import,
+        # which two undefined operators break.
+        if "torchvision::" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.split(".")[0] in ("timm", "torchvision")]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _kept.append(library)
+        import timm
+    return torch, timm

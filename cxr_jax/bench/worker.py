@@ -1,0 +1,157 @@
+"""The child process of one case: prepares it, runs rounds when told to, and says what they cost.
+
+Talks in lines of JSON. The first line that it reads is a task, `{"case": {...}, "warm_up": n}` or `{"ceilings":
+{"threads": n}}`; the answer to a case is `{"ready": facts}`. Then come `{"steps": n, "seconds": s}`, answered by
+`{"seconds": [...]}`, and `{"trace": folder}`, answered by `{"traced": folder}`; at the end of its input it tells
+`{"peak_memory_bytes": n, "device_peak_bytes": n or null}`. A mistake is answered by `{"mistake": sentence}`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cxr_jax.bench.cases import Case
+from cxr_jax.errors import UserError
+from cxr_jax.process import allocator_applies, configure_process
+
+AS_INSTALLED = "as-installed"
+"""Argument that asks for the settings which the console entry point makes; PyTorch runs without them."""
+
+TRACED_STEPS = 3
+
+Message = dict[str, Any]
+
+
+def main() -> None:
+    """Serve the parent on the standard streams; what libraries print goes to standard error."""
+    if AS_INSTALLED in sys.argv[1:]:
+        configure_process()
+    # whatever else is written to descriptor 1 must not be taken for an answer
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
+        os.dup2(2, 1)
+
+        def reply(message: Message) -> None:
+            channel.write(json.dumps(message) + "\n")
+            channel.flush()
+
+        try:
+            serve(map(json.loads, sys.stdin), reply)
+        except UserError as error:
+            reply({"mistake": str(error)})
+
+
+def serve(requests: Iterable[Message], reply: Callable[[Message], None]) -> None:
+    """Carry out the task that `requests` begin with, as the module says. Raises UserError for a mistake in it."""
+    requests = iter(requests)
+    task = next(requests)
+    if "ceilings" in task:
+        hold_to_cores(task["ceilings"]["threads"])
+        from cxr_jax.bench.ceilings import measure_ceilings
+
+        reply(dataclasses.asdict(measure_ceilings()))
+        return
+    _serve_case(Case(**task["case"]), task["warm_up"], requests, reply)
+
+
+def hold_to_cores(count: int) -> None:
+    """Let this process and the threads that it will start run on the first `count` of its cores only.
+
+    jax and torch count those cores when they start their threads, so this comes before they are imported.
+    """
+    if count < available_cores():
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe_allocator(environment: dict[str, str]) -> str:
+    """Which memory allocator a process with this environment uses."""
+    if environment.get("LD_PRELOAD"):
+        return "preloaded " + ", ".join(Path(part).name for part in re.split("[: ]+", environment["LD_PRELOAD"]))
+    tunables = environment.get("GLIBC_TUNABLES", "")
+    if "glibc.malloc.hugetlb=1" in tunables:
+        return "glibc with huge pages"
+    return f"default with {tunables}" if tunables else "default"
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident set that this process has had, in bytes: program, compiler, parameters and activations.
+
+    Linux keeps the mark of the program itself; its `ru_maxrss`, used elsewhere, also counts the program that ran in
+    the process before it was replaced.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        match = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        if match:
+            return int(match[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _serve_case(case: Case, warm_up: int, requests: Iterator[Message], reply: Callable[[Message], None]) -> None:
+    hold_to_cores(case.threads)
+    _require_preloaded(case.preload)
+    if case.implementation == "timm":
+        from cxr_jax.bench.rivals import prepare
+    else:
+        from cxr_jax.bench.steps import prepare
+    workload = prepare(case)
+    for _ in range(warm_up):
+        workload.step()
+    allocator = describe_allocator(dict(os.environ))
+    if case.implementation != "timm" and allocator_applies(os.environ) and allocator.startswith("glibc"):
+        allocator += " and freed memory kept"
+    reply({"ready": {**workload.facts, "cores": available_cores(), "allocator": allocator}})
+    for request in requests:
+        if "trace" in request:
+            _trace(workload.step, request["trace"])
+            reply({"traced": request["trace"]})
+        else:
+            reply({"seconds": run_round(workload.step, request["steps"], request["seconds"])})
+    reply({"peak_memory_bytes": peak_memory_bytes(), "device_peak_bytes": workload.device_peak_bytes()})
+
+
+def run_round(step: Callable[[], None], steps: int, seconds: float) -> list[float]:
+    """Seconds of each of at least `steps` steps that together take at least `seconds`.
+
+    One step before them is not counted: the caches hold what the other process left there.
+    """
+    step()
+    taken: list[float] = []
+    while len(taken) < steps or sum(taken) < seconds:
+        began = time.perf_counter()
+        step()
+        taken.append(time.perf_counter() - began)
+    return taken
+
+
+def _require_preloaded(library: str) -> None:
+    """Raise UserError unless `library` is loaded: the loader passes over one that does not fit with a warning only."""
+    maps = Path("/proc/self/maps")
+    if library and maps.is_file() and str(Path(library).resolve()) not in maps.read_text():
+        raise UserError(f"{library} could not be preloaded; give the path of a shared library for this machine.")
+
+
+def _trace(step: Callable[[], None], folder: str) -> None:
+    import jax
+
+    with jax.profiler.trace(folder):
+        for _ in range(TRACED_STEPS):
+            step()
+
+
+if __name__ == "__main__":
+    main()
