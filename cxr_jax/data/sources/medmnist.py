@@ -56,8 +56,15 @@ class NpzSource:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[NpzReader]:
-        """Open the file for reading."""
+        """Open the file for reading; UserError if a checksum in it does not match."""
         with open_archive(self._path) as archive, contextlib.closing(NpzReader(archive, self._path)) as reader:
+            # The checksum of an array shows only at its end, after damaged rows would have been taken for good.
+            try:
+                damaged = archive.testzip()
+            except DAMAGED as error:
+                raise UserError(f"{self._path} is damaged ({error}): fetch it again") from error
+            if damaged:
+                raise UserError(f"{self._path} is damaged ({damaged} has another checksum): fetch it again")
             yield reader
 
 
@@ -70,7 +77,6 @@ class NpzReader:
         self._split, self._next = "", 0
         self._stream: IO[bytes] | None = None
         self._side = (0, 0)
-        self._broken: dict[str, int] = {}  # first row of a split that could not be read
 
     def read(self, entry: Entry) -> bytes:
         """Return one image, encoded as PNG; UserError if the array is damaged."""
@@ -87,8 +93,6 @@ class NpzReader:
     def _pixels(self, split: str, row: int, name: str) -> np.ndarray:
         """Return uint8 [H, W] of one row, moving forward in the stream where that is possible."""
         try:
-            if row >= self._broken.get(split, row + 1):
-                raise EOFError("it comes after damage in the file")
             if split != self._split or row < self._next:
                 self.close()
                 shape, self._stream = _image_stream(self._archive, split, self._path)
@@ -96,13 +100,11 @@ class NpzReader:
             size = self._side[0] * self._side[1]
             while self._next <= row:
                 data = self._stream.read(size)
-                if len(data) != size:
-                    raise EOFError("the array ends early")
                 self._next += 1
         except DAMAGED as error:
-            # What follows damage cannot be read either, and looking for it would read the whole array every time.
-            self._broken[split] = min(self._next, self._broken.get(split, self._next))
             raise UserError(f"{name} cannot be read from the array ({error})") from error
+        if len(data) != size:
+            raise UserError(f"{name} cannot be read from the array (it ends early)")
         return np.frombuffer(data, np.uint8).reshape(self._side)
 
 
