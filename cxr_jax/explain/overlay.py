@@ -10,8 +10,8 @@ from cxr_jax.data.decode import Resize
 OPACITY = 0.55
 """Share of the colour where the heat is highest; half the heat has about half of it, no heat has none."""
 
-_HOTTEST_COLOUR = 220
-"""Where on the colour map's 0..255 the heat ends: its last colours are as pale as bone."""
+HOTTEST_COLOUR = 220
+"""Where on the colour map's 0..255 the heat ends: Inferno's last colours are as pale as bone."""
 
 
 def place_on_original(heat: np.ndarray, height: int, width: int, resize: Resize) -> np.ndarray:
@@ -40,7 +40,7 @@ def overlay(grey: np.ndarray, heat: np.ndarray, opacity: float = OPACITY) -> np.
     The colours are those of the map Inferno, whose lightness grows with the heat for every kind of colour vision. Where
     there is no heat the radiograph is left as it is, bit by bit.
     """
-    levels = np.rint(_HOTTEST_COLOUR * heat).astype(np.uint8)
+    levels = np.rint(HOTTEST_COLOUR * heat).astype(np.uint8)
     colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     share = (opacity * heat)[..., None].astype(np.float32)
     blended = grey[..., None] * (1 - share) + colours * share

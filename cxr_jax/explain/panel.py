@@ -1,0 +1,145 @@
+"""A page of explained cases: every radiograph beside its overlay."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+
+from cxr_jax.explain.case import Case
+from cxr_jax.explain.overlay import HOTTEST_COLOUR
+
+MOST_TILES = 24
+"""How many cases fit on one page."""
+
+_THUMBNAIL = 520
+"""Longer side of a picture on the page, in pixels."""
+
+# Lengths on the page are in inches.
+_MARGIN, _GAP, _PAIR_GAP = 0.3, 0.3, 0.05
+_PICTURE_WIDTH, _LONE_PICTURE_WIDTH = 2.0, 3.6
+_TITLE_HEIGHT, _HEADLINE_HEIGHT, _FOOT_HEIGHT = 0.45, 0.42, 0.7
+_SCALE_WIDTH = 1.9
+
+_INK, _PALE, _WRONG = "#222222", "#666666", "#B03A00"
+
+
+class Tile(NamedTuple):
+    """One case as it stands on the page."""
+
+    case: Case
+    grey: np.ndarray  # uint8 [h, w]
+    overlay: np.ndarray  # RGB uint8 [h, w, 3]
+
+
+def make_tile(case: Case, grey: np.ndarray, overlay: np.ndarray) -> Tile:
+    """Return a case with its pictures, uint8 `[H, W]` and `[H, W, 3]`, made small enough for the page."""
+    height, width = grey.shape
+    scale = min(_THUMBNAIL / max(height, width), 1.0)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    return Tile(case, *(cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in (grey, overlay)))
+
+
+def draw_panel(tiles: Sequence[Tile], title: str, notes: Sequence[str]) -> Figure:
+    """Return a page with 1 to MOST_TILES cases, the title above, a colour scale and notes below.
+
+    Raises:
+        ValueError: there are no cases, or too many for a page.
+    """
+    if not 1 <= len(tiles) <= MOST_TILES:
+        raise ValueError(f"{len(tiles)} cases do not fit on a page of 1 to {MOST_TILES}")
+    columns = len(tiles) if len(tiles) <= 2 else 2 if len(tiles) == 4 else 3
+    picture_width = _PICTURE_WIDTH if len(tiles) > 1 else _LONE_PICTURE_WIDTH
+    lines = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    heights = [_picture_height(line, picture_width) for line in lines]
+    tile_width = 2 * picture_width + _PAIR_GAP
+    page = _Page(
+        2 * _MARGIN + columns * tile_width + (columns - 1) * _GAP,
+        2 * _MARGIN + _TITLE_HEIGHT + sum(heights) + len(lines) * (_HEADLINE_HEIGHT + _GAP) + _FOOT_HEIGHT,
+    )
+    page.write(_MARGIN, _MARGIN, title, size=11, weight="bold", width=page.width - 2 * _MARGIN)
+    top = _MARGIN + _TITLE_HEIGHT
+    for line, height in zip(lines, heights, strict=True):
+        for column, tile in enumerate(line):
+            _draw_tile(page, tile, _MARGIN + column * (tile_width + _GAP), top, picture_width, height)
+        top += height + _HEADLINE_HEIGHT + _GAP
+    _draw_foot(page, notes)
+    return page.figure
+
+
+class _Page:
+    """A figure on which things are placed by inches from its upper left corner."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.width, self.height = width, height
+        self.figure = Figure(figsize=(width, height), facecolor="white")
+        FigureCanvasAgg(self.figure)
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        """Return axes without ticks and frame in this box."""
+        bottom = self.height - top - height
+        axes = self.figure.add_axes((left / self.width, bottom / self.height, width / self.width, height / self.height))
+        axes.axis("off")
+        return axes
+
+    def write(self, left: float, top: float, text: str, *, size: float, width: float, **style: str) -> None:
+        """Write text below and to the right of a point, broken into lines of at most `width`."""
+        # A letter of DejaVu Sans is on average a little wider than half its size; points are 1/72 inch.
+        letters = max(int(width * 72 / (0.58 * size)), 10)
+        text = "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, letters))
+        place = (left / self.width, 1 - top / self.height)
+        self.figure.text(*place, text, fontsize=size, parse_math=False, verticalalignment="top", **style)
+
+
+def _picture_height(tiles: Sequence[Tile], width: float) -> float:
+    """Return the height of the highest picture of a row, each `width` wide; a narrow strip may not stretch the page."""
+    return width * min(max(tile.grey.shape[0] / tile.grey.shape[1] for tile in tiles), 1.25)
+
+
+def _draw_tile(page: _Page, tile: Tile, left: float, top: float, width: float, height: float) -> None:
+    """Draw one case: labels, file name, radiograph and overlay."""
+    case = tile.case
+    colour = _WRONG if case.is_wrong else _INK
+    headline = f"{case.headline()} ({case.probability:.3f})"
+    page.write(left, top, headline, size=8.5, width=9, color=colour, weight="bold")
+    heat = f"{case.explained}{' (blank)' if case.blank else ''}"
+    page.write(left, top + 0.17, _shortened(PurePosixPath(case.file).name), size=7.5, width=9, color=_PALE)
+    page.write(left + width + _PAIR_GAP, top + 0.17, f"evidence for {heat}", size=7.5, width=9, color=_PALE)
+    for column, picture in enumerate((tile.grey, tile.overlay)):
+        axes = page.axes(left + column * (width + _PAIR_GAP), top + _HEADLINE_HEIGHT - 0.06, width, height)
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        axes.set_anchor("NW")
+
+
+def _draw_foot(page: _Page, notes: Sequence[str]) -> None:
+    """Draw the colour scale and the notes beside it."""
+    top = page.height - _MARGIN - _FOOT_HEIGHT + 0.1
+    colours = matplotlib.colormaps["inferno"](np.linspace(0, HOTTEST_COLOUR / 255, 256))
+    bar = page.figure.colorbar(
+        ScalarMappable(Normalize(0, 1), ListedColormap(colours)),
+        cax=page.axes(_MARGIN, top, _SCALE_WIDTH, 0.13),
+        orientation="horizontal",
+    )
+    bar.set_ticks([])
+    bar.outline.set_visible(False)
+    page.write(_MARGIN, top + 0.17, "no evidence", size=7, width=2, color=_PALE)
+    end = _MARGIN + _SCALE_WIDTH - 0.72
+    page.write(end, top + 0.17, "most in image", size=7, width=2, color=_PALE)
+    left = _MARGIN + _SCALE_WIDTH + _GAP
+    page.write(left, top - 0.03, "\n".join(notes), size=7.5, width=page.width - left - _MARGIN, color=_PALE)
+
+
+def _shortened(name: str, longest: int = 30) -> str:
+    """Return a file name of at most `longest` letters, its middle left out if need be."""
+    half = (longest - 1) // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"

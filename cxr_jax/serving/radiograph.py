@@ -1,0 +1,77 @@
+"""One file as the network will see it, with what a reader should know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cxr_jax.data.decode import MAX_BYTES, decode_grey, to_square
+from cxr_jax.errors import UserError
+from cxr_jax.inference.description import NetworkDescription
+
+LARGEST_ASPECT = 2.5
+"""Longer to shorter side; narrow crops of a chest reach 2."""
+
+SMALLEST_CONTRAST = 10.0
+"""Standard deviation in grey levels; the faintest radiographs of the official data set have 23."""
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """A decoded image at its own size and as the square that the network is given."""
+
+    grey: np.ndarray  # uint8 [H, W], 0..255
+    square: np.ndarray  # uint8 [S, S], 0..255
+    warnings: tuple[str, ...]  # reasons to distrust a prediction on it; empty for a usual image
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        UserError: there is no such file, it is a folder, may not be read, or is larger than images may be.
+    """
+    try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: name the files in it, such as {path}/*.jpeg")
+        if not path.exists():
+            raise UserError(f"{path} does not exist")
+        if not path.is_file():
+            raise UserError(f"{path} is no regular file")
+        if path.stat().st_size > MAX_BYTES:
+            size = path.stat().st_size / 2**20
+            raise UserError(f"{path} has {size:.0f} MiB; images may have up to {MAX_BYTES // 2**20} MiB")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{path} cannot be read: {reason}") from error
+
+
+def read_radiograph(data: bytes, name: str, description: NetworkDescription) -> Radiograph:
+    """Decode an image and resize it as the run's training images were.
+
+    Args:
+        data: the encoded image.
+        name: what to call it in an error.
+        description: of the network that will see it.
+
+    Raises:
+        UserError: it is no JPEG or PNG, is damaged, or is too large.
+    """
+    grey = decode_grey(data, name=name)
+    square = to_square(grey, description.image_size, description.resize, description.interpolation)
+    return Radiograph(grey, square, tuple(_warnings(grey, description.image_size)))
+
+
+def _warnings(grey: np.ndarray, size: int) -> list[str]:
+    height, width = grey.shape
+    warnings = []
+    if min(height, width) < size:
+        warnings.append(f"{width} x {height} pixels, enlarged to the {size} that the network sees: detail is missing")
+    if max(height, width) > LARGEST_ASPECT * min(height, width):
+        warnings.append(f"{width} x {height} pixels is an unusual shape for a chest radiograph")
+    if float(grey.std()) < SMALLEST_CONTRAST:
+        warnings.append("hardly any contrast: this may not be a radiograph")
+    return warnings
