@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -77,11 +78,12 @@ class TrainedModel:
         return jax.jit(forward)
 
 
-def restore_run(run: RunFolder, which: Which = "best") -> TrainedModel:
-    """The network of `run` as it validated best, or as it was last.
+def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
+    """The network of `run` as it validated best or as it was last; by default the one that its config names.
 
     Raises UserError if the run has no intact checkpoint, or one that belongs to another network.
     """
+    which = which or chosen_checkpoint(run)
     description = read_description(run)
     model = build_model(description.architecture, classes=len(description.classes))
     graphdef, params, batch_stats = split_model(model)
@@ -104,6 +106,14 @@ def restore_run(run: RunFolder, which: Which = "best") -> TrainedModel:
         threshold=point.get("threshold"),
         threshold_rule=point.get("rule"),
     )
+
+
+def chosen_checkpoint(run: RunFolder) -> Which:
+    """Which checkpoint a run stands for, as its config says; UserError if the config cannot be read."""
+    try:
+        return tomllib.loads(run.config.read_text(encoding="utf-8"))["validation"]["checkpoint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run.config} is not the config of a run ({error}): restore it or train again") from error
 
 
 _PARTS = ("params", "batch_stats")

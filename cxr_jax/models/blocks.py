@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -65,11 +66,11 @@ class Block(nnx.Module):
 class DepthwiseSeparable(Block):
     """A depthwise convolution and a linear pointwise one (Howard et al. 2017): the first block of MobileNetV2."""
 
-    def __init__(self, shape: BlockShape, rules: LayerRules, rngs: nnx.Rngs) -> None:
+    def __init__(self, shape: BlockShape, rules: LayerRules, generator: np.random.Generator) -> None:
         super().__init__(shape, rules)
-        self.conv_dw = DepthwiseConvolution(shape.inputs, shape.window, shape.stride, rules, rngs)
+        self.conv_dw = DepthwiseConvolution(shape.inputs, shape.window, shape.stride, rules, generator)
         self.bn1 = BatchNorm(shape.inputs, rules)
-        self.conv_pw = PointwiseConvolution(shape.inputs, shape.outputs, rules, rngs)
+        self.conv_pw = PointwiseConvolution(shape.inputs, shape.outputs, rules, generator)
         self.bn2 = BatchNorm(shape.outputs, rules)
 
     def branch(self, x: Array, mode: Mode) -> Array:
@@ -81,9 +82,9 @@ class DepthwiseSeparable(Block):
 class SqueezeExcitation(nnx.Module):
     """Weighs the channels by what the whole image holds (Hu et al. 2018)."""
 
-    def __init__(self, channels: int, squeezed: int, rules: LayerRules, rngs: nnx.Rngs) -> None:
-        self.conv_reduce = PointwiseConvolution(channels, squeezed, rules, rngs, bias=True)
-        self.conv_expand = PointwiseConvolution(squeezed, channels, rules, rngs, bias=True)
+    def __init__(self, channels: int, squeezed: int, rules: LayerRules, generator: np.random.Generator) -> None:
+        self.conv_reduce = PointwiseConvolution(channels, squeezed, rules, generator, bias=True)
+        self.conv_expand = PointwiseConvolution(squeezed, channels, rules, generator, bias=True)
         self.activation: Activation = rules.activation
 
     def __call__(self, x: Array) -> Array:
@@ -95,15 +96,15 @@ class SqueezeExcitation(nnx.Module):
 class InvertedResidual(Block):
     """Widen by a pointwise convolution, filter depthwise, project linearly (Sandler et al. 2018)."""
 
-    def __init__(self, shape: BlockShape, rules: LayerRules, rngs: nnx.Rngs) -> None:
+    def __init__(self, shape: BlockShape, rules: LayerRules, generator: np.random.Generator) -> None:
         super().__init__(shape, rules)
-        self.conv_pw = PointwiseConvolution(shape.inputs, shape.channels, rules, rngs)
+        self.conv_pw = PointwiseConvolution(shape.inputs, shape.channels, rules, generator)
         self.bn1 = BatchNorm(shape.channels, rules)
-        self.conv_dw = DepthwiseConvolution(shape.channels, shape.window, shape.stride, rules, rngs)
+        self.conv_dw = DepthwiseConvolution(shape.channels, shape.window, shape.stride, rules, generator)
         self.bn2 = BatchNorm(shape.channels, rules)
         squeezed = round(shape.inputs * shape.squeeze)
-        self.se = SqueezeExcitation(shape.channels, squeezed, rules, rngs) if squeezed else None
-        self.conv_pwl = PointwiseConvolution(shape.channels, shape.outputs, rules, rngs)
+        self.se = SqueezeExcitation(shape.channels, squeezed, rules, generator) if squeezed else None
+        self.conv_pwl = PointwiseConvolution(shape.channels, shape.outputs, rules, generator)
         self.bn3 = BatchNorm(shape.outputs, rules)
 
     def branch(self, x: Array, mode: Mode) -> Array:
@@ -117,11 +118,11 @@ class InvertedResidual(Block):
 class FusedInvertedResidual(Block):
     """Widen by a dense convolution and project linearly (Gupta and Akin 2020); timm's EdgeResidual."""
 
-    def __init__(self, shape: BlockShape, rules: LayerRules, rngs: nnx.Rngs) -> None:
+    def __init__(self, shape: BlockShape, rules: LayerRules, generator: np.random.Generator) -> None:
         super().__init__(shape, rules)
-        self.conv_exp = Convolution(shape.inputs, shape.channels, shape.window, shape.stride, rules, rngs)
+        self.conv_exp = Convolution(shape.inputs, shape.channels, shape.window, shape.stride, rules, generator)
         self.bn1 = BatchNorm(shape.channels, rules)
-        self.conv_pwl = PointwiseConvolution(shape.channels, shape.outputs, rules, rngs)
+        self.conv_pwl = PointwiseConvolution(shape.channels, shape.outputs, rules, generator)
         self.bn2 = BatchNorm(shape.outputs, rules)
 
     def branch(self, x: Array, mode: Mode) -> Array:
@@ -133,9 +134,9 @@ class FusedInvertedResidual(Block):
 class ConvolutionBlock(Block):
     """One dense convolution: a fused block that does not widen (Tan and Le 2021); timm's ConvBnAct."""
 
-    def __init__(self, shape: BlockShape, rules: LayerRules, rngs: nnx.Rngs) -> None:
+    def __init__(self, shape: BlockShape, rules: LayerRules, generator: np.random.Generator) -> None:
         super().__init__(shape, rules)
-        self.conv = Convolution(shape.inputs, shape.outputs, shape.window, shape.stride, rules, rngs)
+        self.conv = Convolution(shape.inputs, shape.outputs, shape.window, shape.stride, rules, generator)
         self.bn1 = BatchNorm(shape.outputs, rules)
 
     def branch(self, x: Array, mode: Mode) -> Array:

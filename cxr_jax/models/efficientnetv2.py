@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flax import nnx
+import numpy as np
 
 from cxr_jax.models.blocks import ConvolutionBlock, FusedInvertedResidual, InvertedResidual
 from cxr_jax.models.layers import LayerRules, Lowering, silu
@@ -83,7 +83,7 @@ class EfficientNetV2(StagedNetwork):
         self,
         *,
         classes: int,
-        rngs: nnx.Rngs,
+        generator: np.random.Generator,
         stages: Sequence[Stage] = SMALL_STAGES,
         stem_channels: int = 24,
         head_channels: int = 1280,
@@ -94,7 +94,7 @@ class EfficientNetV2(StagedNetwork):
     ) -> None:
         rules = LayerRules(padding="same", activation=silu, epsilon=1e-3, lowering=lowering)
         stem_channels = scaling.channels(stem_channels)
-        blocks, stage_channels = build_stages(stages, stem_channels, scaling, stochastic_depth, rules, rngs)
+        blocks, stage_channels = build_stages(stages, stem_channels, scaling, stochastic_depth, rules, generator)
         super().__init__(
             blocks,
             stem_channels=stem_channels,
@@ -103,5 +103,5 @@ class EfficientNetV2(StagedNetwork):
             classes=classes,
             dropout_rate=dropout_rate,
             rules=rules,
-            rngs=rngs,
+            generator=generator,
         )

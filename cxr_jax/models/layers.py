@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array, lax
 
@@ -66,16 +67,19 @@ def silu(x: Array) -> Array:
     return x * jax.nn.sigmoid(x)
 
 
-def he_normal(rngs: nnx.Rngs, shape: tuple[int, ...], fan_out: int) -> Array:
+def he_normal(generator: np.random.Generator, shape: tuple[int, ...], fan_out: int) -> Array:
     """Normal values [shape] float32 with variance 2 / fan_out, as timm initialises convolutions."""
-    return jax.random.normal(rngs.params(), shape, jnp.float32) * jnp.float32((2.0 / fan_out) ** 0.5)
+    # drawn by numpy: jax would compile a program for every shape, which takes seconds before the first step
+    return jnp.asarray(generator.standard_normal(shape, np.float32) * np.float32((2.0 / fan_out) ** 0.5))
 
 
 class Convolution(nnx.Module):
     """A dense convolution without bias; `kernel` is [k, k, I, O]."""
 
-    def __init__(self, inputs: int, outputs: int, window: int, stride: int, rules: LayerRules, rngs: nnx.Rngs) -> None:
-        self.kernel = nnx.Param(he_normal(rngs, (window, window, inputs, outputs), window * window * outputs))
+    def __init__(
+        self, inputs: int, outputs: int, window: int, stride: int, rules: LayerRules, generator: np.random.Generator
+    ) -> None:
+        self.kernel = nnx.Param(he_normal(generator, (window, window, inputs, outputs), window * window * outputs))
         self.stride, self.padding = stride, rules.padding
 
     def __call__(self, x: Array) -> Array:
@@ -90,8 +94,10 @@ class Convolution(nnx.Module):
 class PointwiseConvolution(nnx.Module):
     """A 1x1 convolution as one matrix product; `kernel` is [1, 1, I, O], `bias` [O] where asked for."""
 
-    def __init__(self, inputs: int, outputs: int, rules: LayerRules, rngs: nnx.Rngs, *, bias: bool = False) -> None:
-        self.kernel = nnx.Param(he_normal(rngs, (1, 1, inputs, outputs), outputs))
+    def __init__(
+        self, inputs: int, outputs: int, rules: LayerRules, generator: np.random.Generator, *, bias: bool = False
+    ) -> None:
+        self.kernel = nnx.Param(he_normal(generator, (1, 1, inputs, outputs), outputs))
         self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32)) if bias else None
         self.lowering = rules.lowering
 
@@ -108,9 +114,11 @@ class PointwiseConvolution(nnx.Module):
 class DepthwiseConvolution(nnx.Module):
     """One kernel per channel, without bias; `kernel` is [k, k, 1, C]."""
 
-    def __init__(self, channels: int, window: int, stride: int, rules: LayerRules, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, channels: int, window: int, stride: int, rules: LayerRules, generator: np.random.Generator
+    ) -> None:
         # timm divides the fan-out by the number of groups
-        self.kernel = nnx.Param(he_normal(rngs, (window, window, 1, channels), window * window))
+        self.kernel = nnx.Param(he_normal(generator, (window, window, 1, channels), window * window))
         self.stride, self.padding, self.lowering = stride, rules.padding, rules.lowering
 
     def __call__(self, x: Array) -> Array:
@@ -153,8 +161,7 @@ class BatchNorm(nnx.Module):
         loses when the mean is large beside the spread.
         """
         shift = lax.stop_gradient(self.mean[...])
-        statistics_dtype = jnp.promote_types(x.dtype, jnp.float32)
-        centred = x.astype(statistics_dtype) - shift.reshape(1, 1, 1, -1)
+        centred = x.astype(shift.dtype) - shift.reshape(1, 1, 1, -1)
         first, second = jnp.mean(centred, (0, 1, 2)), jnp.mean(jnp.square(centred), (0, 1, 2))
         count = x.shape[0] * x.shape[1] * x.shape[2]
         if axis_name is not None:
@@ -174,9 +181,9 @@ class BatchNorm(nnx.Module):
 class Classifier(nnx.Module):
     """The fully connected layer after pooling; `kernel` is [C, K], `bias` [K]."""
 
-    def __init__(self, channels: int, classes: int, rngs: nnx.Rngs) -> None:
+    def __init__(self, channels: int, classes: int, generator: np.random.Generator) -> None:
         bound = (1.0 / channels) ** 0.5
-        self.kernel = nnx.Param(jax.random.uniform(rngs.params(), (channels, classes), jnp.float32, -bound, bound))
+        self.kernel = nnx.Param(jnp.asarray(generator.uniform(-bound, bound, (channels, classes)), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((classes,), jnp.float32))
 
     def __call__(self, x: Array) -> Array:

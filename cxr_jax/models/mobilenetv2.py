@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flax import nnx
+import numpy as np
 
 from cxr_jax.models.blocks import DepthwiseSeparable, InvertedResidual
 from cxr_jax.models.layers import LayerRules, Lowering, relu6
@@ -38,7 +38,7 @@ class MobileNetV2(StagedNetwork):
         self,
         *,
         classes: int,
-        rngs: nnx.Rngs,
+        generator: np.random.Generator,
         stages: Sequence[Stage] = STAGES,
         stem_channels: int = 32,
         head_channels: int = 1280,
@@ -49,7 +49,7 @@ class MobileNetV2(StagedNetwork):
     ) -> None:
         rules = LayerRules(padding="symmetric", activation=relu6, epsilon=1e-5, lowering=lowering)
         stem_channels = scaling.channels(stem_channels)
-        blocks, stage_channels = build_stages(stages, stem_channels, scaling, stochastic_depth, rules, rngs)
+        blocks, stage_channels = build_stages(stages, stem_channels, scaling, stochastic_depth, rules, generator)
         super().__init__(
             blocks,
             stem_channels=stem_channels,
@@ -59,5 +59,5 @@ class MobileNetV2(StagedNetwork):
             classes=classes,
             dropout_rate=dropout_rate,
             rules=rules,
-            rngs=rngs,
+            generator=generator,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -38,14 +39,14 @@ class StagedNetwork(nnx.Module):
         classes: int,
         dropout_rate: float,
         rules: LayerRules,
-        rngs: nnx.Rngs,
+        generator: np.random.Generator,
     ) -> None:
-        self.conv_stem = Convolution(3, stem_channels, 3, 2, rules, rngs)
+        self.conv_stem = Convolution(3, stem_channels, 3, 2, rules, generator)
         self.bn1 = BatchNorm(stem_channels, rules)
         self.blocks = nnx.List([nnx.List(list(stage)) for stage in stages])
-        self.conv_head = PointwiseConvolution(stage_channels, head_channels, rules, rngs)
+        self.conv_head = PointwiseConvolution(stage_channels, head_channels, rules, generator)
         self.bn2 = BatchNorm(head_channels, rules)
-        self.classifier = Classifier(head_channels, classes, rngs)
+        self.classifier = Classifier(head_channels, classes, generator)
         self.dropout_rate = dropout_rate
         self.activation = rules.activation
 

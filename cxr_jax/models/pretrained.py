@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from safetensors import SafetensorError, safe_open
 
 from cxr_jax.errors import UserError
@@ -18,6 +20,10 @@ TORCH_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "
 """What timm calls the leaf that we call by the key."""
 
 CLASSIFIER = "classifier."
+
+IGNORED = ".num_batches_tracked"
+"""Ends the names of torch's counters, which nothing here needs."""
+
 MAXIMUM_LISTED = 20
 
 
@@ -52,39 +58,64 @@ def find_weights(name: str) -> Path:
 
 
 def load_weights(path: Path, architecture: str, params: ArrayDict, batch_stats: ArrayDict) -> LoadedWeights:
-    """The arrays of `params` and `batch_stats` replaced by those of the file.
+    """The arrays of `params` and `batch_stats` replaced by those of the file at `path`, as `fit_weights` does.
 
-    Every array must be found under timm's name with the right shape, and every array of the file used. Only the
-    classifier may be missing or of another shape: then it stays as it is and is named in `fresh`. Raises UserError
-    listing every offender, or for a file that is no safetensors file or belongs to another architecture.
+    Raises UserError listing every offender, or for a file that is no safetensors file or belongs to another
+    architecture.
     """
-    tensors, metadata = _read(path)
+    tensors, metadata = read_weights(path)
     stored = metadata.get("architecture")
     if stored is not None and stored != architecture:
         raise UserError(f"{path} holds weights of {stored}, but the model is {architecture}; choose one or the other.")
-    targets = {timm_name(name): name for name in params | batch_stats}
-    offenders, fresh, loaded = [], [], {}
-    for source, name in targets.items():
-        target = (params | batch_stats)[name]
-        value = as_ours(source, tensors.pop(source), target.ndim) if source in tensors else None
-        if value is not None and value.shape == target.shape:
-            loaded[name] = jnp.asarray(value, target.dtype)
-        elif name.startswith(CLASSIFIER):
-            fresh.append(name)
-        elif value is None:
-            offenders.append(f"{source} is missing")
+    return fit_weights(tensors, metadata, str(path), architecture, params, batch_stats)
+
+
+def fit_weights(
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str],
+    where: str,
+    architecture: str,
+    params: ArrayDict,
+    batch_stats: ArrayDict,
+) -> LoadedWeights:
+    """The arrays of `params` and `batch_stats` replaced by `tensors` under timm's names, in torch's layout.
+
+    Every array must be found with the right shape and finite values, and every tensor used. Only the classifier may
+    be missing or of another shape: then it stays as it is and is named in `fresh`. `where` and `architecture` are
+    for the message. Raises UserError listing every offender.
+    """
+    expected = params | batch_stats
+    loaded, fresh, offenders = {}, [], []
+    for name, target in expected.items():
+        source = timm_name(name)
+        value = as_ours(source, tensors[source], target.ndim) if source in tensors else None
+        if value is None or value.shape != target.shape:
+            if name.startswith(CLASSIFIER):
+                fresh.append(name)
+            elif value is None:
+                offenders.append(f"{source} is missing")
+            else:
+                offenders.append(f"{source} has shape {tensors[source].shape} instead of {torch_shape(name, target)}")
+        elif not np.isfinite(value).all():
+            offenders.append(f"{source} is not finite")
         else:
-            offenders.append(f"{source} has shape {value.shape} instead of {target.shape}")
-    offenders += [f"{name} is unknown" for name in tensors if not name.endswith("num_batches_tracked")]
+            loaded[name] = jnp.asarray(value, target.dtype)
+    known = {timm_name(name) for name in expected}
+    offenders += [f"{name} is unknown" for name in tensors if name not in known and not name.endswith(IGNORED)]
     if offenders:
         listed = "; ".join(sorted(offenders)[:MAXIMUM_LISTED])
         more = f"; and {len(offenders) - MAXIMUM_LISTED} more" if len(offenders) > MAXIMUM_LISTED else ""
-        raise UserError(f"{path} does not fit {architecture}: {listed}{more}.")
+        raise UserError(f"{where} does not fit {architecture}: {listed}{more}.")
     if fresh:
         # a classifier is kept or replaced whole
         fresh = [name for name in params if name.startswith(CLASSIFIER)]
-    keep = {name: loaded[name] for name in loaded if name not in fresh}
-    return LoadedWeights(params | _only(keep, params), batch_stats | _only(keep, batch_stats), tuple(fresh), metadata)
+    kept = {name: value for name, value in loaded.items() if name not in fresh}
+    return LoadedWeights(
+        params={name: kept.get(name, value) for name, value in params.items()},
+        batch_stats={name: kept.get(name, value) for name, value in batch_stats.items()},
+        fresh=tuple(fresh),
+        metadata=dict(metadata),
+    )
 
 
 def timm_name(name: str) -> str:
@@ -100,13 +131,18 @@ def as_ours(name: str, value: np.ndarray, ndim: int) -> np.ndarray:
     return value
 
 
-def _only(arrays: ArrayDict, names: ArrayDict) -> ArrayDict:
-    return {name: value for name, value in arrays.items() if name in names}
+def torch_shape(name: str, array: Array) -> tuple[int, ...]:
+    """The shape that torch gives our array called `name`; the inverse of `as_ours`."""
+    shape = tuple(array.shape)
+    if name.endswith(".kernel"):
+        return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
+    return shape
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_weights(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and the metadata of a safetensors file. Raises UserError if it is none."""
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read as a safetensors file ({error}); fetch or port it again.") from error

@@ -8,8 +8,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
-from flax import nnx
+import numpy as np
 
 from cxr_jax.errors import UserError
 from cxr_jax.models import efficientnetv2, mobilenetv2
@@ -29,7 +28,7 @@ FROM_IMAGENET_21K = ("in21k_ft_in1k", "in1k", "in21k")
 class Architecture:
     """A network that can be asked for by name."""
 
-    build: Callable[..., StagedNetwork]  # takes classes, dropout_rate, stochastic_depth, lowering and rngs
+    build: Callable[..., StagedNetwork]  # takes classes, dropout_rate, stochastic_depth, lowering and generator
     image_size: int  # side in pixels of the images that its published weights were trained on
     evaluation_size: int  # side in pixels at which those weights were judged
     mean: tuple[float, float, float]  # of the channels in [0, 1]
@@ -112,5 +111,5 @@ def build_model(
         dropout_rate=dropout_rate,
         stochastic_depth=stochastic_depth,
         lowering=lowering,
-        rngs=nnx.Rngs(params=jax.random.key(seed)),
+        generator=np.random.default_rng(seed),
     )

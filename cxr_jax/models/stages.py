@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flax import nnx
+import numpy as np
 
 from cxr_jax.models.blocks import Block, BlockShape, round_channels
-from cxr_jax.models.layers import LayerRules, StochasticDepth
+from cxr_jax.models.layers import NEVER_SKIPPED, LayerRules, StochasticDepth
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def build_stages(
     scaling: Scaling,
     stochastic_depth: float,
     rules: LayerRules,
-    rngs: nnx.Rngs,
+    generator: np.random.Generator,
 ) -> tuple[list[list[Block]], int]:
     """The blocks of every stage, and the channels that the last one gives.
 
@@ -68,8 +68,10 @@ def build_stages(
                 stride=stage.stride if index == 0 else 1,
                 expansion=stage.expansion,
                 squeeze=stage.squeeze,
-                depth=StochasticDepth(stochastic_depth * position / total, position + 1),
+                depth=StochasticDepth(stochastic_depth * position / total, position + 1)
+                if stochastic_depth
+                else NEVER_SKIPPED,
             )
-            built[-1].append(stage.block(shape, rules, rngs))
+            built[-1].append(stage.block(shape, rules, generator))
             inputs, position = shape.outputs, position + 1
     return built, inputs

@@ -58,7 +58,9 @@ def train_step(
     """
     augmentation_keys, dropout_keys = _example_keys(rules.seed, epoch, batch.ids)
     images = augment(batch.images, augmentation_keys, rules.augmentation)
-    inputs = normalise(images, rules.mean, rules.std)
+    # the arithmetic is that of the parameters: float32, or float64 where rounding must not hide a mistake
+    dtype = next(iter(state.params.values())).dtype
+    inputs = normalise(images, rules.mean, rules.std, dtype)
 
     def loss_of(params: ArrayDict) -> tuple[Array, tuple[Array, ArrayDict]]:
         model = merge_model(rules.graphdef, state.frozen | params, state.batch_stats)
@@ -67,7 +69,7 @@ def train_step(
         return loss, (logits, batch_stats_of(model))
 
     (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    accuracy = jnp.mean((jnp.argmax(logits, -1) == batch.labels).astype(jnp.float32))
+    accuracy = jnp.mean((jnp.argmax(logits, -1).astype(batch.labels.dtype) == batch.labels).astype(jnp.float32))
     if axis_name is not None:
         gradients, accuracy = lax.pmean((gradients, accuracy), axis_name)
     updates, optimizer_state = rules.optimizer.update(gradients, state.optimizer_state, state.params)

@@ -1,0 +1,19 @@
+"""The predictions of a trained network on a split, as the table that everything else is judged from."""
+
+from __future__ import annotations
+
+from cxr_jax.data.image_set import ImageSet
+from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.runs.predictions import Predictions
+
+
+def predict_split(trained: TrainedModel, images: ImageSet, split: str, *, batch_size: int = 64) -> Predictions:
+    """Predictions on `images`, row for row, which make up `split`."""
+    return Predictions.from_logits(
+        trained.logits(images.images, batch_size=batch_size),
+        file=images.files,
+        split=[split] * len(images),
+        group=images.groups,
+        subtype=images.subtypes,
+        label=images.labels,
+    )

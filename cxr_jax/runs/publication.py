@@ -1,0 +1,58 @@
+"""The part of a run that shows no radiograph, for a folder of results that anybody may read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from cxr_jax.errors import UserError
+from cxr_jax.runs.files import write_bytes, write_json
+from cxr_jax.runs.folder import RunFolder, read_json
+
+PICTURES = ("predictions", "failures")
+"""Figures that show radiographs."""
+
+
+def published_names(runs: Sequence[RunFolder]) -> list[Path]:
+    """Where each run goes inside the results folder: its path below the folder that all of them share.
+
+    A single run goes under its own name. Raises UserError if a run is given twice.
+    """
+    paths = [run.path.resolve() for run in runs]
+    if len(set(paths)) != len(paths):
+        raise UserError("a run is named twice; name every run once")
+    shared = Path(os.path.commonpath([path.parent for path in paths]))
+    return [path.relative_to(shared) for path in paths]
+
+
+def publish(run: RunFolder, folder: Path) -> list[Path]:
+    """Copy what can be shown of `run` into `folder`, replacing an older copy of the same run; returns the files.
+
+    Left out are checkpoints, TensorBoard's events, the report and every figure with a radiograph, and the path of the
+    source in the data card. Raises UserError if the run was not evaluated, or `folder` holds another run.
+    """
+    if not run.evaluation.is_file():
+        raise UserError(f"{run.path} has not been evaluated; run cxr-jax evaluate {run.path} first")
+    _require_same_run(run, folder)
+    files = [run.config, run.environment, run.network, run.metrics, run.operating_point, run.evaluation, run.ledger]
+    files += sorted(run.predictions.glob("*.csv"))
+    files += sorted(path for path in run.figures.iterdir() if path.stem not in PICTURES)
+    written = []
+    for path in files:
+        target = folder / path.relative_to(run.path)
+        write_bytes(target, path.read_bytes())
+        written.append(target)
+    card = read_json(run.data_card)
+    card["source"] = {name: value for name, value in card["source"].items() if name != "path"}
+    write_json(RunFolder(folder).data_card, card)
+    return [*written, RunFolder(folder).data_card]
+
+
+def _require_same_run(run: RunFolder, folder: Path) -> None:
+    """Raise UserError if `folder` holds something that is not an older copy of `run`."""
+    there = RunFolder(folder)
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not there.environment.is_file() or read_json(there.environment) != read_json(run.environment):
+        raise UserError(f"{folder} holds something else than an older copy of {run.path}; choose another --out")

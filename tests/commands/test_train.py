@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cxr_jax.cli import main as command_line
+from cxr_jax.commands import train
+from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_USAGE, UserError
+from cxr_jax.inference.description import read_description
+from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.metrics_log import read_metrics
+
+
+def test_a_run_explains_itself(trained, prepared_folder):
+    run = RunFolder.open(trained)
+    description = read_description(run)
+    assert (description.architecture, description.image_size) == ("mobilenetv2_tiny", 48)
+    card = read_json(run.data_card)
+    assert card["phantom"] is True
+    assert read_json(run.environment)["data_fingerprint"] == card["fingerprint"]
+    assert [line["kind"] for line in read_metrics(run.metrics)][-1] == "end"
+    assert list(run.tensorboard.glob("events*"))
+    assert {path.name for path in run.checkpoints.iterdir()} == {"best", "last"}
+
+
+def test_a_run_that_exists_is_not_touched(run_path, config_file):
+    before = {path: path.stat().st_mtime_ns for path in run_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="exists and is not empty"):
+        train.main([str(config_file), "--out", str(run_path)])
+    assert {path: path.stat().st_mtime_ns for path in run_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--training.batch-size", "13", "--parallel.devices", "8"], "batch_size is 13, which cannot be shared evenly"),
+        (["--training.batch-size", "4096"], "batch_size is 4096, but there are only"),
+        (["--optimizer.learning-rate", "-1"], "learning_rate is -1.0, but must be above 0"),
+        (["--data.dataset", "nowhere"], "nowhere"),
+        (["--model.name", "mobilenetv2_tinny"], "did you mean mobilenetv2_tiny"),
+        (["--model.weights", "missing.safetensors"], r"missing\.safetensors"),
+        (["--parallel.devices", "99"], "there are only 8"),
+        (["--optimizer.rate", "1"], "rate"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_no_run(
+    prepared_phantoms, config_file, tmp_path, capsys, arguments, sentence
+):
+    out = tmp_path / "run"
+    assert command_line(["train", str(config_file), "--out", str(out), *arguments]) != 0
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "Traceback" not in printed
+    with pytest.raises(UserError, match=sentence):
+        train.main([str(config_file), "--out", str(out), *arguments])
+    assert not out.exists()
+
+
+def test_a_place_without_permission_is_told(prepared_phantoms, config_file, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="could not be written|is a file|choose another place"):
+        train.main([str(config_file), "--out", str(tmp_path / "file" / "run")])
+
+
+def test_without_a_config_the_usage_is_told(capsys):
+    with pytest.raises(UserError, match="name a config first") as caught:
+        train.main([])
+    assert caught.value.code == EXIT_USAGE
+
+
+def test_help_shows_the_options_of_the_config(config_file, capsys):
+    with pytest.raises(SystemExit):
+        train.main([str(config_file), "--help"])
+    printed = capsys.readouterr().out
+    assert "--optimizer.learning-rate" in printed
+    assert "--resume" in printed
+
+
+def test_a_run_is_resumed_only_with_its_own_config_and_data(run_path, config_file, phantom_source):
+    with pytest.raises(UserError, match="was started with another config"):
+        train.main([str(config_file), "--out", str(run_path), "--resume", "--training.seed", "9"])
+    environment = RunFolder(run_path).environment
+    environment.write_text(json.dumps(read_json(environment) | {"data_fingerprint": "another"}))
+    with pytest.raises(UserError, match="the prepared data is not what"):
+        train.main([str(config_file), "--out", str(run_path), "--resume"])
+
+
+def test_a_resumed_run_that_is_finished_says_so(run_path, config_file, capsys):
+    before = read_metrics(run_path / "metrics.jsonl")
+    train.main([str(config_file), "--out", str(run_path), "--resume"])
+    assert read_metrics(run_path / "metrics.jsonl") == before
+    assert "Next: cxr-jax evaluate" in capsys.readouterr().out
+
+
+def test_ctrl_c_in_training_saves_and_the_run_can_be_resumed(prepared_phantoms, config_file, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "cxr_jax", "train", str(config_file), "--out", str(out)]
+    command += ["--training.epochs", "2000"]
+    environment = os.environ | {"CXR_JAX_ALLOCATOR": "off", "JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not _has_steps(out) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == EXIT_INTERRUPTED, errors
+    assert "go on with --resume" in errors
+    assert "Traceback" not in errors
+    lines = read_metrics(out / "metrics.jsonl")
+    assert lines[-1]["reason"] == "interrupted"
+    assert RunFolder.open(out)
+
+
+def _has_steps(out: Path) -> bool:
+    path = out / "metrics.jsonl"
+    return path.is_file() and path.read_text().count("\n") > 3

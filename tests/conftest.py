@@ -1,0 +1,48 @@
+"""Settings of the whole suite: eight CPU devices, strict promotion of types and ranks, nothing kept in the home."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["MPLBACKEND"] = "Agg"
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 8)
+# many tests compile the very same program; kept between runs of the suite as well
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".pytest_cache" / "compiled"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def _prepared_data_elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the prepared data of whoever runs it."""
+    monkeypatch.setenv("CXR_PREPARED_DIR", str(tmp_path_factory.getbasetemp() / "prepared"))
+
+
+def _folder(variable: str, inside: str = "") -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set")
+    path = Path(value) / inside
+    if not path.exists():
+        pytest.skip(f"{path} does not exist")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_radiographs() -> Path:
+    """The official folder of the real data; the test is skipped where it is absent."""
+    return _folder("CXR_DATA_DIR", "chest_xray")
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """The ImageNet weights of MobileNetV2; the test is skipped where they are absent."""
+    return _folder("CXR_WEIGHTS_DIR", "mobilenetv2_100.imagenet.safetensors")

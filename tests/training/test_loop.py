@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from cxr_jax.checkpoints import read_newest, saved_steps
+from cxr_jax.config.schema import AugmentationConfig, LossConfig, OptimizerConfig, PhaseConfig, ValidationConfig
+from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
+from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.metrics_log import read_metrics
+from cxr_jax.training.loop import BEST, LAST, Trainer
+from cxr_jax.training.network import build_network
+from cxr_jax.training.progress import Plan, Progress, after_validation, is_better
+from cxr_jax.training.validation import validation_figures
+
+TIMINGS = {"seconds", "images_per_second"}
+
+
+class Watcher:
+    """Remembers what it is told, and can send this process a signal after a step."""
+
+    def __init__(self, *, signal_at: int = 0, number: int = signal.SIGINT) -> None:
+        self.plan: Plan | None = None
+        self.lines, self.notes = [], []
+        self.signal_at, self.number = signal_at, number
+
+    def on_start(self, plan: Plan, progress: Progress) -> None:
+        self.plan, self.started_at = plan, progress.step
+
+    def on_train(self, line: dict) -> None:
+        self.lines.append(line)
+        if line["step"] == self.signal_at:
+            os.kill(os.getpid(), self.number)
+
+    def on_validation(self, line: dict) -> None:
+        self.lines.append(line)
+
+    def on_note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+
+
+@pytest.fixture
+def trainer(config, network, train_images, validation_images, tmp_path):
+    def make(name: str, watcher: Watcher | None = None, **changes) -> Trainer:
+        changed = dataclasses.replace(config, **changes)
+        run = RunFolder(tmp_path / name)
+        run.path.mkdir(exist_ok=True)
+        return Trainer(changed, network, train_images, validation_images, run, watcher or Watcher())
+
+    return make
+
+
+def arrays_of(trainer: Trainer) -> dict[str, np.ndarray]:
+    checkpoint = read_newest(trainer.run.checkpoints / LAST)
+    return {name: np.asarray(value) for name, value in checkpoint.arrays.items()}
+
+
+def lines_of(trainer: Trainer, *kinds: str) -> list[dict]:
+    lines = [line for line in read_metrics(trainer.run.metrics) if line["kind"] in kinds]
+    return [{name: value for name, value in line.items() if name not in TIMINGS} for line in lines]
+
+
+def assert_equal_runs(first: Trainer, second: Trainer) -> None:
+    left, right = arrays_of(first), arrays_of(second)
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        np.testing.assert_array_equal(value, right[name], err_msg=name)
+    assert lines_of(first, "train", "validation") == lines_of(second, "train", "validation")
+
+
+def test_a_run_counts_its_steps_validates_and_keeps_best_and_last(trainer):
+    watcher = Watcher()
+    run = trainer("run", watcher)
+    assert run.train() == "finished"
+    # 44 images in batches of 8: 5 steps an epoch, the last 4 images are left out
+    assert [line["step"] for line in lines_of(run, "train")] == list(range(1, 11))
+    assert [line["step"] for line in lines_of(run, "validation")] == [2, 4, 6, 8, 10]
+    assert watcher.plan.phase_iterations == (10,)
+    assert lines_of(run, "train")[4]["epoch"] == 1.0
+    assert lines_of(run, "end") == [{"kind": "end", "reason": "finished", "step": 10}]
+    losses = {line["step"]: line["loss"] for line in lines_of(run, "validation")}
+    assert saved_steps(run.run.checkpoints / BEST) == [min(losses, key=losses.get)]
+    assert saved_steps(run.run.checkpoints / LAST)[-1] == 10
+
+
+def test_the_network_learns(trainer):
+    run = trainer("run", augmentation=AugmentationConfig(horizontal_flip=0.5), optimizer=OptimizerConfig(0.1))
+    run.train()
+    losses = [line["loss"] for line in lines_of(run, "train")]
+    assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
+
+
+def test_the_same_config_gives_the_same_bits_twice(trainer):
+    first, second = trainer("first"), trainer("second")
+    first.train()
+    second.train()
+    assert_equal_runs(first, second)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_signal_saves_and_the_resumed_run_is_the_undisturbed_one(trainer, number, step):
+    undisturbed = trainer("undisturbed")
+    undisturbed.train()
+    stopped = trainer("stopped", Watcher(signal_at=step, number=number))
+    with pytest.raises(UserError, match=f"after step {step}; go on with --resume") as caught:
+        stopped.train()
+    assert caught.value.code == (EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED)
+    assert lines_of(stopped, "end")[0]["step"] == step
+    watcher = Watcher()
+    resumed = trainer("stopped", watcher)
+    assert resumed.train(resume=True) == "finished"
+    assert watcher.started_at == step
+    assert_equal_runs(undisturbed, resumed)
+
+
+def test_a_run_resumes_across_the_border_of_two_phases(trainer):
+    phases = (
+        PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen", optimizer=OptimizerConfig(0.1)),
+        PhaseConfig("all", 1, optimizer=OptimizerConfig(0.01)),
+    )
+    undisturbed = trainer("undisturbed", phases=phases)
+    undisturbed.train()
+    for step in (5, 6):
+        stopped = trainer(f"stopped{step}", Watcher(signal_at=step), phases=phases)
+        with pytest.raises(UserError):
+            stopped.train()
+        resumed = trainer(f"stopped{step}", phases=phases)
+        resumed.train(resume=True)
+        assert_equal_runs(undisturbed, resumed)
+    assert {line["phase"] for line in lines_of(undisturbed, "train")[:5]} == {"head"}
+    assert {line["phase"] for line in lines_of(undisturbed, "train")[5:]} == {"all"}
+
+
+def test_a_finished_run_resumed_has_nothing_to_do(trainer):
+    run = trainer("run")
+    run.train()
+    before = lines_of(run, "train", "validation", "end")
+    watcher = Watcher()
+    assert trainer("run", watcher).train(resume=True) == "finished"
+    assert watcher.lines == []
+    assert lines_of(run, "train", "validation", "end") == before
+
+
+def test_patience_counts_validations_without_improvement(trainer, network):
+    # a rate this small moves nothing, and a tie is no improvement
+    still = OptimizerConfig(learning_rate=1e-30, weight_decay=0.0)
+    run = trainer("run", optimizer=still, validation=ValidationConfig(1, patience=3, monitor="accuracy"))
+    assert run.train() == "patience"
+    assert [line["best"] for line in lines_of(run, "validation")][0] is True
+    assert lines_of(run, "end")[0]["reason"] == "patience"
+    assert len(lines_of(run, "validation")) < 10
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step(trainer):
+    run = trainer("run", optimizer=OptimizerConfig(learning_rate=1e30))
+    with pytest.raises(UserError, match=r"loss is (nan|inf) at step \d+.*learning_rate"):
+        run.train()
+    assert saved_steps(run.run.checkpoints / LAST) in ([], [2])
+
+
+def test_frozen_stages_keep_their_bits_through_a_phase(trainer, network):
+    phase = PhaseConfig("head", 1, trainable=("classifier", "conv_head"), batch_norm="frozen")
+    watcher = Watcher()
+    run = trainer("run", watcher, phases=(phase,))
+    run.train()
+    assert watcher.plan.trainable[0] + watcher.plan.frozen[0] == sum(value.size for value in network.params.values())
+    arrays = arrays_of(run)
+    for name, value in (network.params | network.batch_stats).items():
+        stored = arrays.get(f"params.{name}", arrays.get(f"batch_stats.{name}"))
+        assert np.array_equal(stored, value) == (not name.startswith(("classifier", "conv_head"))), name
+
+
+def test_class_weights_are_inverse_to_the_share_of_a_class(trainer):
+    run = trainer("run", loss=LossConfig(class_weights="balanced"))
+    assert run.class_weights == (1.0, 1.0)
+
+
+def test_a_batch_larger_than_the_data_is_refused(trainer, config):
+    with pytest.raises(UserError, match="batch_size is 64, but there are only 44"):
+        trainer("run", training=dataclasses.replace(config.training, batch_size=64))
+
+
+def test_a_checkpoint_of_another_model_is_refused(trainer, config, train_images, validation_images):
+    run = trainer("run")
+    run.train()
+    other = dataclasses.replace(config, model=dataclasses.replace(config.model, name="mobilenetv2_050"))
+    network = build_network(other.model, seed=0)
+    progress = Progress(iteration=2, step=2)
+    run.last.__init__(run.run.checkpoints / LAST)
+    run.last.save(2, {f"params.{name}": value for name, value in network.params.items()}, progress.as_json())
+    run.last.close()
+    # only the foreign checkpoint is left
+    for step in saved_steps(run.run.checkpoints / LAST):
+        if step != 2:
+            (run.run.checkpoints / LAST / str(step)).rename(run.run.path / f"moved{step}")
+    with pytest.raises(UserError, match="holds another model or optimizer"):
+        trainer("run").train(resume=True)
+
+
+def test_better_means_lower_for_a_loss_and_higher_for_the_rest():
+    assert is_better("loss", 0.1, 0.2)
+    assert not is_better("loss", 0.2, 0.2)
+    assert is_better("roc_auc", 0.9, 0.8)
+    assert is_better("accuracy", 0.1, None)
+    assert not is_better("roc_auc", math.nan, None)
+
+
+def test_the_best_of_a_phase_and_of_the_run_are_counted_apart():
+    progress = Progress(step=7, best_value=0.1, best_step=3, phase_best=0.4, stale_validations=1)
+    after, best = after_validation(progress, "loss", 0.3)
+    assert (after.phase_best, after.stale_validations, after.best_value, after.best_step, best) == (
+        0.3,
+        0,
+        0.1,
+        3,
+        False,
+    )
+    after, best = after_validation(after, "loss", 0.05)
+    assert (after.best_value, after.best_step, best) == (0.05, 7, True)
+    assert after_validation(after, "loss", 0.2)[0].stale_validations == 1
+
+
+def test_validation_figures_are_those_of_the_definitions():
+    logits = np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 3.0]])
+    figures = validation_figures(logits, np.array([0, 0, 1, 1]))
+    expected = np.mean([np.log1p(np.exp(x)) for x in (-2.0, 1.0, 1.0, -3.0)])
+    assert figures["loss"] == pytest.approx(expected)
+    assert figures["accuracy"] == 0.5
+    assert figures["roc_auc"] == 0.75
+    assert math.isnan(validation_figures(logits, np.zeros(4, int))["roc_auc"])

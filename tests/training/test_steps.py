@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cxr_jax.config.schema import AugmentationConfig, OptimizerConfig
+from cxr_jax.data.batches import Batch
+from cxr_jax.errors import UserError
+from cxr_jax.models.state import merge_model
+from cxr_jax.training.optimizer import make_optimizer
+from cxr_jax.training.parallel import (
+    choose_devices,
+    compile_evaluation_step,
+    compile_train_step,
+    replicate,
+    require_divisible,
+)
+from cxr_jax.training.state import all_params, new_state, state_arrays
+from cxr_jax.training.steps import DeviceBatch, StepRules, train_step, weighted_cross_entropy
+
+
+@pytest.fixture
+def rules(network):
+    return StepRules(
+        graphdef=network.graphdef,
+        optimizer=make_optimizer(OptimizerConfig(), lambda step: 0.05, network.params),
+        mean=network.mean,
+        std=network.std,
+        augmentation=AugmentationConfig(horizontal_flip=0.5, rotation=10),
+        class_weights=(0.7, 1.6),
+        label_smoothing=0.1,
+        batch_statistics=True,
+        seed=3,
+    )
+
+
+@pytest.fixture
+def batch(train_images):
+    return Batch(train_images.images[:16], train_images.labels[:16], train_images.ids[:16])
+
+
+def in_float64(network):
+    params, batch_stats = (
+        {name: jnp.asarray(value, jnp.float64) for name, value in arrays.items()}
+        for arrays in (network.params, network.batch_stats)
+    )
+    return dataclasses.replace(network, params=params, batch_stats=batch_stats)
+
+
+def start(network, rules):
+    return new_state(network.params, {}, network.batch_stats, rules.optimizer, 0)
+
+
+def run_steps(network, rules, batch, devices, backend, steps):
+    state = replicate(start(network, rules), devices)
+    step = compile_train_step(rules, state, 32, 16, devices, backend)
+    losses = []
+    for index in range(steps):
+        state, metrics = step(state, batch, index)
+        losses.append(float(metrics.loss))
+    return losses, {name: np.asarray(value) for name, value in state_arrays(state).items()}
+
+
+@pytest.mark.parametrize(("devices", "backend"), [(2, "jit"), (8, "jit"), (2, "pmap"), (8, "pmap")])
+def test_every_backend_and_device_count_gives_the_same_numbers(network, rules, batch, devices, backend):
+    # in float64, where sums in another order cannot push an activation over a kink of ReLU6
+    with jax.enable_x64(True):
+        doubled = in_float64(network)
+        losses, arrays = run_steps(doubled, rules, batch, choose_devices(devices), backend, 5)
+        expected_losses, expected = run_steps(doubled, rules, batch, choose_devices(1), "jit", 5)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-9)
+    for name, value in arrays.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-7, atol=1e-9, err_msg=name)
+
+
+def test_a_step_is_the_same_bits_twice(network, rules, batch):
+    first, second = (run_steps(network, rules, batch, choose_devices(2), "jit", 3) for _ in range(2))
+    assert first[0] == second[0]
+    for name, value in first[1].items():
+        np.testing.assert_array_equal(value, second[1][name], err_msg=name)
+
+
+def test_an_example_is_changed_by_its_id_and_not_by_its_place(network, rules, batch):
+    order = np.random.default_rng(0).permutation(16)
+    shuffled = Batch(*(value[order] for value in batch))
+    first = run_steps(network, rules, batch, choose_devices(1), "jit", 1)
+    second = run_steps(network, rules, shuffled, choose_devices(1), "jit", 1)
+    np.testing.assert_allclose(first[0], second[0], rtol=1e-5)
+    moved = Batch(batch.images, batch.labels, batch.ids + 100)
+    assert run_steps(network, rules, moved, choose_devices(1), "jit", 1)[0] != pytest.approx(first[0], rel=1e-5)
+
+
+def test_the_epoch_changes_the_augmentation(network, rules, batch):
+    state = start(network, rules)
+    step = jax.jit(lambda epoch: train_step(state, DeviceBatch(*batch), epoch, rules=rules)[1].loss)
+    assert float(step(jnp.int32(0))) != pytest.approx(float(step(jnp.int32(1))), rel=1e-5)
+
+
+def test_frozen_parameters_and_statistics_keep_their_bits_and_have_no_momentum(network, rules, batch):
+    trainable = {name: value for name, value in network.params.items() if name.startswith("classifier")}
+    frozen = {name: value for name, value in network.params.items() if name not in trainable}
+    optimizer = make_optimizer(OptimizerConfig(), lambda step: 0.05, trainable)
+    rules = dataclasses.replace(rules, optimizer=optimizer, batch_statistics=False)
+    before = {name: np.array(value) for name, value in (frozen | network.batch_stats).items()}
+    state = replicate(new_state(trainable, frozen, network.batch_stats, optimizer, 0), choose_devices(2))
+    step = compile_train_step(rules, state, 32, 16, choose_devices(2), "jit")
+    for _ in range(3):
+        state, _metrics = step(state, batch, 0)
+    for name, value in (state.frozen | state.batch_stats).items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+    for name, value in state.params.items():
+        assert not np.array_equal(value, network.params[name]), name
+    # one momentum for each trained array, and the step count
+    shapes = [leaf.shape for leaf in jax.tree.leaves(state.optimizer_state) if leaf.ndim]
+    assert sorted(shapes) == sorted(value.shape for value in trainable.values())
+
+
+def test_a_batch_of_another_shape_is_refused_and_not_compiled_again(network, rules, batch):
+    devices = choose_devices(2)
+    state = replicate(start(network, rules), devices)
+    step = compile_train_step(rules, state, 32, 16, devices, "jit")
+    with pytest.raises(TypeError):
+        step(state, Batch(*(value[:8] for value in batch)), 0)
+
+
+def test_class_weights_average_as_torch_does():
+    logits = jnp.asarray([[2.0, -1.0], [0.5, 0.0], [0.0, 3.0]])
+    labels = jnp.asarray([0, 1, 1])
+    log_probabilities = np.asarray(jax.nn.log_softmax(logits))
+    losses = -log_probabilities[np.arange(3), [0, 1, 1]]
+    expected = (0.5 * losses[0] + 2.0 * losses[1] + 2.0 * losses[2]) / 4.5
+    assert float(weighted_cross_entropy(logits, labels, (0.5, 2.0))) == pytest.approx(expected, rel=1e-6)
+    # a smoothed target is 0.95 on the label and 0.05 on the other class
+    others = -log_probabilities[np.arange(3), [1, 0, 0]]
+    smoothed = np.mean(0.95 * losses + 0.05 * others)
+    assert float(weighted_cross_entropy(logits, labels, (1.0, 1.0), 0.1)) == pytest.approx(smoothed, rel=1e-6)
+
+
+def test_evaluation_uses_running_statistics_whatever_else_is_in_the_batch(network, rules, batch):
+    devices = choose_devices(2)
+    evaluate = compile_evaluation_step(rules, network.params, network.batch_stats, 32, 8, devices)
+    logits = np.asarray(evaluate(network.params, network.batch_stats, batch.images[:8]))
+    black = np.concatenate([batch.images[:4], np.zeros_like(batch.images[:4])])
+    np.testing.assert_array_equal(np.asarray(evaluate(network.params, network.batch_stats, black))[:4], logits[:4])
+    model = merge_model(network.graphdef, network.params, network.batch_stats)
+    grey = (batch.images[:8].astype(np.float32) / 255)[..., None]
+    inputs = (grey - np.asarray(network.mean, np.float32)) / np.asarray(network.std, np.float32)
+    np.testing.assert_allclose(logits, model(jnp.asarray(inputs)), rtol=1e-4, atol=1e-5)
+
+
+def test_batches_that_cannot_be_shared_and_devices_that_are_not_there_are_refused():
+    devices = choose_devices(0)
+    assert len(devices) == 8
+    with pytest.raises(UserError, match="batch_size is 12, which cannot be shared evenly among 8 devices; take 8"):
+        require_divisible("training.batch_size", 12, devices)
+    with pytest.raises(UserError, match=r"parallel\.devices is 9, but there are only 8"):
+        choose_devices(9)
+
+
+def test_the_state_given_to_a_step_is_consumed_but_not_its_source(network, rules, batch):
+    source = start(network, rules)
+    devices = choose_devices(1)
+    state = replicate(source, devices)
+    after, _metrics = compile_train_step(rules, state, 32, 16, devices, "jit")(state, batch, 0)
+    assert np.isfinite(np.asarray(source.params["conv_stem.kernel"])).all()
+    assert int(after.step) == 1
+    assert set(all_params(after)) == set(network.params)
