@@ -5,12 +5,17 @@ Names and summaries stand here too, as data, so that the help imports no command
 
 GROUPS: dict[str, dict[str, str]] = {
     "Data": {
-        "prepare": "store radiographs as records, with a data card",
         "phantoms": "draw phantoms in the layout of the official data set",
+        "prepare": "store radiographs as records, with a data card",
     },
-    "Train and judge": {
+    "Training": {
         "train": "train a network as a config says",
+        "evaluate": "predict a run's validation and test images, judge them, draw the figures and the report",
+        "explain": "show by Grad-CAM what speaks for a class",
+    },
+    "Use": {
         "predict": "predict on files, as a table or JSON",
+        "judge": "judge a predictions table made by any program",
     },
     "Speed": {
         "bench": "measure speed and memory, beside stock convolutions or PyTorch",
