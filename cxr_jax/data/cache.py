@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def _records(prepared: PreparedData) -> list[Sequence[dict[str, Any]]]:
 
 def _image_of(record: dict[str, Any], example: Example, prepared: PreparedData) -> bytes:
     """Return the encoded image of a record that must be that of `example`."""
-    if record["file_name"] != example.file.encode():
+    if hashlib.sha256(record["image"]).hexdigest() != example.sha256:
         raise UserError(f"{prepared.path} is damaged: its records and its table differ; prepare it again")
     return record["image"]
 

@@ -124,7 +124,8 @@ def _continue(release: Release, file: BinaryIO, advance: Callable[[int], None], 
             _empty(file)
             if start:
                 raise UserError(_by_hand(release, "the server sent another part of the file than was asked for"))
-        while data := answer.read(min(CHUNK, release.size - file.tell() + 1)):
+        # read1 gives what has arrived; read would lose it when the connection stalls.
+        while data := answer.read1(min(CHUNK, release.size - file.tell() + 1)):
             with files.writing(file.name):
                 file.write(data)
             advance(len(data))
@@ -187,7 +188,7 @@ def _reason(error: Exception) -> str:
         return f"no connection ({error.reason})"
     if isinstance(error, TimeoutError):
         return "the server stopped sending"
-    return f"the connection broke ({error or type(error).__name__})"
+    return f"the connection broke ({' '.join(str(error).split()) or type(error).__name__})"
 
 
 def _by_hand(release: Release, reason: str) -> str:

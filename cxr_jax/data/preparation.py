@@ -14,7 +14,7 @@ from cxr_jax.data.card import SPLITS_CUT, build_card
 from cxr_jax.data.examples import Example, write_examples
 from cxr_jax.data.file_names import parse_file_name
 from cxr_jax.data.inspection import UNCUT, Inspection, inspect
-from cxr_jax.data.prepared import RECORDS, PreparedData, folder_of
+from cxr_jax.data.prepared import CARD, RECORDS, TABLE, PreparedData, folder_of
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.data.sources import Entry, Reader, Source, find_source
 from cxr_jax.data.sources.layout import OFFICIAL_FOLDER, require_two_classes
@@ -26,6 +26,9 @@ TEST_FRACTION = 0.2
 """Share of the groups that becomes the test split of a source without splits."""
 
 TEST_SEED = 0
+
+DOWNLOADS = "downloads"
+"""A folder that TFDS insists on making, though nothing is downloaded."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def prepare(path: Path, *, name: str | None = None, replace_old: bool = False, t
     name = name or default_name(source, path)
     folder = folder_of(name)
     told = {"kind": source.kind, "path": str(path.resolve()), "stamp": source.listing.stamp}
-    if (folder / "data_card.json").is_file() and not replace_old:
+    if (folder / CARD).is_file() and not replace_old:
         prepared = PreparedData.open(folder)
         if prepared.card["source"]["stamp"] == told["stamp"] and prepared.card["source"]["kind"] == told["kind"]:
             return Outcome(prepared, fresh=False)
@@ -61,7 +64,7 @@ def prepare(path: Path, *, name: str | None = None, replace_old: bool = False, t
             f"{name!r} was prepared from {prepared.card['source']['path']} in another state or from another place: "
             "choose another --name, or put this source in its place with --replace"
         )
-    if folder.exists() and not replace_old:
+    if folder.exists() and not (folder / CARD).is_file():
         raise UserError(f"{folder} is in the way and is not prepared data: choose another --name or remove it")
     aside = None
     with files.atomic_path(folder) as unfinished:
@@ -96,7 +99,7 @@ def _store(source: Source, name: str, told: dict[str, Any], folder: Path, track:
         require_two_classes(inspection.entries, source=told["path"])
         entries, examples, cut = _with_splits(inspection)
         _write_records(reader, entries, examples, folder, track)
-    write_examples(folder / "examples.csv", examples)
+    write_examples(folder / TABLE, examples)
     notes = (*source.listing.notes, *cut)
     card = build_card(name, told, inspection, examples, notes=notes, phantom=source.listing.phantom)
     files.write_json(folder / "data_card.json", card)
@@ -125,10 +128,11 @@ def _write_records(
         watched = _Watched(reader, examples, advance)
         builder = ChestXray(reader=watched, entries=entries, examples=examples, data_dir=folder / RECORDS)
         try:
-            builder.download_and_prepare()
+            builder.download_and_prepare(download_dir=folder / DOWNLOADS)
         except Exception as error:
             # TFDS wraps what its generator raises into other words and types.
             raise watched.failure or _cause(error) from error
+    shutil.rmtree(folder / DOWNLOADS, ignore_errors=True)
 
 
 class _Watched:

@@ -17,6 +17,9 @@ from cxr_jax.errors import UserError
 ROOT_VARIABLE = "CXR_PREPARED_DIR"
 """Environment variable that names the folder of all prepared data sets."""
 
+CARD, TABLE = "data_card.json", "examples.csv"
+"""Files of the prepared data."""
+
 RECORDS = "records"
 """Folder of the TFDS data set, inside that of the prepared data."""
 
@@ -55,12 +58,12 @@ class PreparedData:
         text = str(name_or_path)
         candidates = [folder_of(text)] if _NAME.fullmatch(text) else []
         for path in (*candidates, Path(text).expanduser()):
-            if (path / "data_card.json").is_file():
+            if (path / CARD).is_file():
                 prepared = cls(path)
                 if prepared.card.get("schema_version") != SCHEMA_VERSION:
                     raise UserError(f"{path} was prepared by another version: run `cxr-jax prepare` with --replace")
                 return prepared
-        known = ", ".join(sorted(card.parent.name for card in prepared_root().glob("*/data_card.json"))) or "none yet"
+        known = ", ".join(sorted(card.parent.name for card in prepared_root().glob(f"*/{CARD}"))) or "none yet"
         raise UserError(
             f"no prepared data called {text!r} in {prepared_root()} (there: {known}): "
             "run `cxr-jax prepare SOURCE` first"
@@ -70,7 +73,7 @@ class PreparedData:
     def card(self) -> dict[str, Any]:
         """The data card; UserError if it cannot be read."""
         try:
-            card = json.loads((self.path / "data_card.json").read_text(encoding="utf-8"))
+            card = json.loads((self.path / CARD).read_text(encoding="utf-8"))
             if not isinstance(card, dict):
                 raise ValueError("not an object")
         except (OSError, ValueError) as error:
@@ -80,7 +83,7 @@ class PreparedData:
     @cached_property
     def examples(self) -> tuple[Example, ...]:
         """The table, one example a row, in the order of the records; UserError if it cannot be read."""
-        return read_examples(self.path / "examples.csv")
+        return read_examples(self.path / TABLE)
 
     @property
     def fingerprint(self) -> str:
