@@ -1,0 +1,57 @@
+import math
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from cxr_jax.errors import UserError
+from cxr_jax.models.registry import ARCHITECTURES, build_model, find_architecture
+from cxr_jax.models.state import split_model
+
+PARAMETERS = {
+    "mobilenetv2_050": 1_968_680,
+    "mobilenetv2_100": 3_504_872,
+    "mobilenetv2_140": 6_108_776,
+    "tf_efficientnetv2_b0": 7_139_704,
+    "tf_efficientnetv2_b1": 8_141_052,
+    "tf_efficientnetv2_b2": 10_096_086,
+    "tf_efficientnetv2_b3": 14_358_406,
+    "tf_efficientnetv2_s": 21_458_488,
+    "tf_efficientnetv2_m": 54_139_356,
+    "tf_efficientnetv2_l": 118_515_272,
+}
+"""With 1000 classes, as counted in timm 1.0."""
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_are_as_many_as_in_timm(name):
+    _, params, _ = split_model(nnx.eval_shape(lambda: build_model(name, classes=1000)))
+    assert sum(math.prod(value.shape) for value in params.values()) == PARAMETERS[name]
+
+
+def test_every_published_network_is_counted():
+    assert set(PARAMETERS) == {name for name in ARCHITECTURES if not name.endswith("_tiny")}
+
+
+def test_an_unknown_name_meets_the_nearest():
+    with pytest.raises(UserError, match="no model called 'efficientnetv2_s'; did you mean tf_efficientnetv2_s"):
+        find_architecture("efficientnetv2_s")
+    with pytest.raises(UserError, match="choose one of mobilenetv2_tiny, "):
+        build_model("zebra", classes=2)
+
+
+def test_equal_seeds_give_equal_parameters():
+    def params(seed):
+        return split_model(build_model("efficientnetv2_tiny", classes=2, seed=seed))[1]
+
+    first, again, other = params(7), params(7), params(8)
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert all((first[name] != other[name]).any() for name in first if name.endswith("kernel"))
+
+
+def test_the_published_statistics_of_the_images():
+    assert find_architecture("mobilenetv2_100").mean == (0.485, 0.456, 0.406)
+    small = find_architecture("tf_efficientnetv2_s")
+    assert small.mean == small.std == (0.5, 0.5, 0.5)
+    assert (small.image_size, small.evaluation_size) == (300, 384)
+    assert find_architecture("tf_efficientnetv2_b0").std == (0.229, 0.224, 0.225)
