@@ -11,6 +11,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Training": {
         "train": "train a network as a config says",
         "evaluate": "predict a run's validation and test images, judge them, draw the figures and the report",
+        "judge": "judge a predictions table made by any program",
         "explain": "show by Grad-CAM what speaks for a class",
     },
     "Use": {

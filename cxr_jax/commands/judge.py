@@ -1,0 +1,129 @@
+"""`cxr-jax judge TABLE.csv`: judge a predictions table that any program made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from cxr_jax.config.command_line import parse
+from cxr_jax.errors import EXIT_USAGE, UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cxr_jax.evaluation.operating_point import OperatingPoint
+    from cxr_jax.runs.folder import RunFolder
+    from cxr_jax.runs.predictions import Predictions
+
+SUMMARY = "judge a predictions table made by any program"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the command."""
+
+    # CSV with file, label (NORMAL, PNEUMONIA or 0, 1), and probability (of PNEUMONIA) or logit_NORMAL, logit_PNEUMONIA;
+    # group, subtype and split if known
+    table: Annotated[Positional[str], arg(metavar="TABLE")]
+    validation: str = ""  # the same program's predictions on validation images: calibration and rules need them
+    threshold: float = 0.5  # rule fixed: called PNEUMONIA at or above
+    rule: Literal["fixed", "youden", "sensitivity", "cost_ratio"] = "fixed"  # how to choose the threshold on validation
+    target_sensitivity: float = 0.975  # rule sensitivity: the highest threshold that reaches it
+    cost_ratio: float = 5.0  # rule cost_ratio: how many false alarms a missed pneumonia is worth
+    resamples: int = 2000  # of the group bootstrap
+    out: str = ""  # new or empty folder for evaluation.json, figures and report.html; by default nothing is written
+
+
+def main(arguments: list[str]) -> None:
+    """Judge the table that `arguments` name; UserError for every mistake in it or in the options."""
+    options = parse(Options, arguments, prog="cxr-jax judge", description=SUMMARY)
+    _check(options)
+    from rich.console import Console
+
+    from cxr_jax.evaluation.judge import judge
+    from cxr_jax.evaluation.measures import Confidence
+    from cxr_jax.reporting.tables import judgement_table
+    from cxr_jax.runs.folder import RunFolder
+    from cxr_jax.vocabulary import DISCLAIMER
+
+    test = _read(options.table)
+    validation = _read(options.validation) if options.validation else None
+    # Refused before the work, so that nobody waits for an answer that cannot be kept.
+    folder = RunFolder.create(options.out) if options.out else None
+    point = _operating_point(options, validation)
+    judgement = judge(
+        validation, test, point.threshold, operating_point=point, confidence=Confidence(resamples=options.resamples)
+    )
+    console = Console()
+    console.print(judgement_table(judgement))
+    if folder is not None:
+        report = _write(folder, judgement, test, validation)
+        console.print(f"Report: {report}", soft_wrap=True, markup=False, highlight=False)
+    console.print(DISCLAIMER)
+
+
+def _check(options: Options) -> None:
+    """Raise UserError for options that contradict each other or lie out of range."""
+    if not 0 <= options.threshold <= 1:
+        raise UserError(f"--threshold is {options.threshold}, but must be from 0 to 1", EXIT_USAGE)
+    if not 0 < options.target_sensitivity <= 1:
+        raise UserError(
+            f"--target-sensitivity is {options.target_sensitivity}, but must be above 0 and at most 1", EXIT_USAGE
+        )
+    if not options.cost_ratio > 0:
+        raise UserError(f"--cost-ratio is {options.cost_ratio}, but must be above 0", EXIT_USAGE)
+    if not 100 <= options.resamples <= 100_000:
+        raise UserError(f"--resamples is {options.resamples}, but must be from 100 to 100000", EXIT_USAGE)
+    if options.rule != "fixed" and options.threshold != Options.threshold:
+        raise UserError(f"--threshold and --rule {options.rule} exclude each other: give one", EXIT_USAGE)
+    if options.rule != "fixed" and not options.validation:
+        raise UserError(
+            f"the rule {options.rule} chooses the threshold on validation: name its table with --validation", EXIT_USAGE
+        )
+
+
+def _read(path: str) -> Predictions:
+    """Return the table at `path`; UserError if it is wrong, or of one class, on which nothing can be judged."""
+    import numpy as np
+
+    from cxr_jax.runs.predictions import read_predictions
+    from cxr_jax.vocabulary import CLASS_NAMES
+
+    predictions = read_predictions(path)
+    present = np.unique(predictions.label)
+    if len(present) < len(CLASS_NAMES):
+        raise UserError(
+            f"{path} has images of {CLASS_NAMES[present[0]]} only: judging needs both {' and '.join(CLASS_NAMES)}"
+        )
+    return predictions
+
+
+def _operating_point(options: Options, validation: Predictions | None) -> OperatingPoint:
+    from cxr_jax.evaluation.operating_point import OperatingPoint, choose_operating_point
+
+    if validation is None:
+        return OperatingPoint(threshold=options.threshold, parameters={"threshold": options.threshold})
+    return choose_operating_point(
+        validation,
+        rule=options.rule,
+        threshold=options.threshold,
+        target_sensitivity=options.target_sensitivity,
+        cost_ratio=options.cost_ratio,
+    )
+
+
+def _write(folder: RunFolder, judgement: dict, test: Predictions, validation: Predictions | None) -> Path:
+    """Write judgement, tables, figures and report into the folder, and return the report's path."""
+    from cxr_jax.reporting.figures import draw_evaluation
+    from cxr_jax.reporting.report import write_report
+    from cxr_jax.runs.files import write_json
+    from cxr_jax.runs.predictions import write_predictions
+
+    write_predictions(folder.predictions_of("test"), test)
+    if validation is not None:
+        write_predictions(folder.predictions_of("val"), validation)
+    write_json(folder.evaluation, judgement)
+    draw_evaluation(folder.figures, judgement, test, validation)
+    return write_report(folder)

@@ -1,0 +1,73 @@
+"""Several runs of one recipe that differ in their seed only: mean, spread, and the interval of the mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.intervals import LEVEL, Interval, obuchowski_covariance
+from cxr_jax.runs.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over seeds, and their standard deviation (n - 1 in the denominator; None for a single seed)."""
+
+    mean: float
+    deviation: float | None
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return mean and standard deviation of at least one value."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Spread(float(np.mean(values)), deviation)
+
+
+def same_images(tables: Sequence[Predictions], names: Sequence[str]) -> list[Predictions]:
+    """Return the tables with their rows in the order of the first.
+
+    Raises:
+        UserError: a table is over other images than the first, or labels one differently; table and image are named.
+    """
+    first = tables[0]
+    aligned = [first]
+    for table, name in zip(tables[1:], names[1:], strict=True):
+        row_of = {file: row for row, file in enumerate(table.file)}
+        missing = [file for file in first.file if file not in row_of]
+        further = sorted(set(row_of) - set(first.file))
+        if missing or further:
+            lacks = f"{name} lacks {missing[0]}" if missing else f"{names[0]} lacks {further[0]}"
+            raise UserError(
+                f"{names[0]} and {name} are not over the same images: {lacks}; compare tables over the same"
+            )
+        table = table.select(np.array([row_of[file] for file in first.file]))
+        wrong = np.flatnonzero(table.label != first.label)
+        if len(wrong):
+            raise UserError(f"{names[0]} and {name} give {first.file[wrong[0]]} different labels: one must be wrong")
+        aligned.append(table)
+    return aligned
+
+
+def mean_auc_interval(tables: Sequence[Predictions], level: float = LEVEL) -> Interval | None:
+    """Return the interval of the mean ROC-AUC of several seeds on the same images, rows in the same order.
+
+    The variance of the mean follows from the covariance of the areas (Obuchowski 1997; DeLong 1988 without groups): it
+    tells how the mean would move with other patients, not with other seeds. None where there is no such interval.
+    """
+    first = tables[0]
+    scores = np.stack([table.probability for table in tables])
+    clusters = first.clusters() if first.has_groups else np.arange(len(first))
+    try:
+        auc, covariance = obuchowski_covariance(first.label, scores, clusters)
+    except ValueError:
+        return None
+    variance = float(covariance.mean())
+    if variance <= 1e-18:
+        return None
+    half = norm.ppf((1 + level) / 2) * np.sqrt(variance)
+    method = "Obuchowski" if first.has_groups else "DeLong"
+    return Interval(float(max(auc.mean() - half, 0)), float(min(auc.mean() + half, 1)), method)

@@ -1,0 +1,188 @@
+"""The report of a run: one self-contained HTML file, made of what lies in the run folder and of nothing else.
+
+It needs `evaluation.json`; every other file adds its section where it is there. Figures are inlined, so that the file
+can be moved, opened offline and printed. Everything that comes from outside is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import cxr_jax
+from cxr_jax.reporting.pictures import NAMES as PICTURES
+from cxr_jax.runs.files import write_text
+from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.ledger import read_looks
+from cxr_jax.runs.metrics_log import read_metrics
+from cxr_jax.vocabulary import DISCLAIMER
+
+MOST_EXPLANATIONS = 12
+"""How many explanations a report shows; the run folder holds all."""
+
+Captions = tuple[tuple[str, str], ...]
+
+_TRAINING: Captions = (
+    ("training_iterations", "Loss and accuracy of every training batch, with validation laid over them."),
+    ("training_epochs", "The same by epoch: the mean over the batches of an epoch, and validation."),
+)
+_RESULTS: Captions = (
+    ("confusion_matrix", "Calls on test at the threshold fixed on validation; shares are of the true class."),
+    ("roc", "ROC of test and validation; the dots are the operating point."),
+    ("precision_recall", "Precision over recall; dotted, what calling every image PNEUMONIA gives."),
+)
+_OPERATING_POINT: Captions = (
+    ("score_distributions", "Probabilities by class: validation, where the threshold was fixed, over test."),
+)
+_CALIBRATION: Captions = (
+    ("reliability", "Share of PNEUMONIA over predicted probability, ten bins of equal size, 95 % Wilson intervals."),
+)
+_FAILURES: Captions = (
+    ("failure_cases", "The errors made with most confidence."),
+    ("predictions_grid", "Test images drawn by lot, right and wrong as they come."),
+)
+
+_NARROW = ("confusion_matrix", "roc", "precision_recall")
+
+_RULES = {
+    "fixed": "fixed beforehand",
+    "youden": "the largest sum of sensitivity and specificity on validation",
+    "sensitivity": "the highest threshold that reaches the target sensitivity on validation",
+    "cost_ratio": "the smallest cost on validation",
+}
+
+
+def write_report(run: RunFolder) -> Path:
+    """Write the run's report.html and return its path.
+
+    Raises:
+        UserError: evaluation.json is missing, or a file of the run is damaged or cannot be written.
+    """
+    write_text(run.report, render_report(run))
+    return run.report
+
+
+def render_report(run: RunFolder) -> str:
+    """Return the report of a run folder as HTML; UserError as in `write_report`."""
+    # jinja2 costs time to import, which only this function should pay.
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("cxr_jax.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        count=lambda number: f"{number:,}",
+        percent=lambda share: "undefined" if share is None else f"{share:.1%}",
+        number=lambda value: "unknown" if value is None else f"{value:.4g}",
+    )
+    return environment.get_template("report.html.jinja").render(_contents(run))
+
+
+def _contents(run: RunFolder) -> dict[str, Any]:
+    """Return everything that the template names; what the run does not have is None or empty."""
+    judgement = read_json(run.evaluation)
+    card = _optional(run.data_card)
+    config_text = run.config.read_text(encoding="utf-8") if run.config.is_file() else None
+    return {
+        "name": run.name,
+        "written": datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z"),
+        "version": cxr_jax.__version__,
+        "disclaimer": DISCLAIMER,
+        "judgement": judgement,
+        "test": judgement["test"],
+        "validation": judgement["validation"],
+        "rule": _rule(judgement["operating_point"]),
+        "card": card,
+        "phantoms": bool(card and card.get("phantom")),
+        "config": tomllib.loads(config_text) if config_text else None,
+        "config_text": config_text,
+        "network": _optional(run.network),
+        "environment": _optional(run.environment),
+        "training": _training(run),
+        "looks": read_looks(run),
+        "figures": {
+            "training": _figures(run, _TRAINING),
+            "results": _figures(run, _RESULTS),
+            "operating_point": _figures(run, _OPERATING_POINT),
+            "calibration": _figures(run, _CALIBRATION),
+            "failures": _figures(run, _FAILURES),
+        },
+        **_explanations(run),
+    }
+
+
+def _optional(path: Path) -> dict[str, Any] | None:
+    return read_json(path) if path.is_file() else None
+
+
+def _rule(point: dict[str, Any]) -> str:
+    """Return in words how the threshold was chosen."""
+    parameters = point["parameters"]
+    told = _RULES.get(point["rule"], point["rule"])
+    if "target_sensitivity" in parameters:
+        return f"{told} ({parameters['target_sensitivity']:.1%})"
+    if "cost_ratio" in parameters:
+        return f"{told}, a missed pneumonia counting as {parameters['cost_ratio']:g} false alarms"
+    return told
+
+
+def _training(run: RunFolder) -> dict[str, Any] | None:
+    """Return in figures how training went, or None if the run has no metrics."""
+    if not run.metrics.is_file():
+        return None
+    lines = read_metrics(run.metrics)
+    train = [line for line in lines if line["kind"] == "train"]
+    if not train:
+        return None
+    speeds = sorted(line["images_per_second"] for line in train if line.get("images_per_second") is not None)
+    best = [line for line in lines if line["kind"] == "validation" and line.get("best")]
+    ends = [line for line in lines if line["kind"] == "end"]
+    return {
+        "iterations": train[-1]["step"],
+        "epochs": train[-1].get("epoch"),
+        "minutes": wall_seconds(lines) / 60,
+        "images_per_second": speeds[len(speeds) // 2] if speeds else None,
+        "best_step": best[-1]["step"] if best else None,
+        "reason": ends[-1].get("reason") if ends else None,
+    }
+
+
+def wall_seconds(lines: list[dict[str, Any]]) -> float:
+    """Return how long training took, from the lines of metrics.jsonl, validation included; 0 without a line."""
+    return max((line["seconds"] for line in lines if line.get("seconds") is not None), default=0.0)
+
+
+def _figures(run: RunFolder, captions: Captions) -> list[dict[str, Any]]:
+    """Return the figures that the run has, each with its caption and its content as a data address."""
+    figures = []
+    for name, caption in captions:
+        # Radiographs are pixels anyway; as SVG they would be the same pixels with more around them.
+        path = run.figures / f"{name}.{'png' if name in PICTURES else 'svg'}"
+        if path.is_file():
+            wide = name not in _NARROW
+            figures.append({"name": name, "caption": caption, "source": _inlined(path), "wide": wide})
+    return figures
+
+
+def _explanations(run: RunFolder) -> dict[str, Any]:
+    """Return the explanations to show and how many more the run folder holds; its page of cases if it has one."""
+    paths = sorted(run.explanations.glob("*.png")) if run.explanations.is_dir() else []
+    pages = [path for path in paths if path.stem == "panel"]
+    shown = pages or paths[:MOST_EXPLANATIONS]
+    return {
+        "explanations": [{"name": path.stem, "source": _inlined(path)} for path in shown],
+        "further_explanations": len(paths) - len(shown),
+    }
+
+
+def _inlined(path: Path) -> str:
+    """Return a PNG or SVG file as a data address, which no script can run in as an image."""
+    kind = {".png": "image/png", ".svg": "image/svg+xml"}[path.suffix]
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

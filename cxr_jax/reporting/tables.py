@@ -1,0 +1,152 @@
+"""Tables of results: a judgement in the terminal and in Markdown, and many runs side by side."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from cxr_jax.evaluation.intervals import Interval
+from cxr_jax.evaluation.seeds import Spread, mean_auc_interval, same_images, spread
+from cxr_jax.reporting.figures import interval_text
+from cxr_jax.reporting.report import wall_seconds
+from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.ledger import read_looks
+from cxr_jax.runs.metrics_log import read_metrics
+from cxr_jax.runs.predictions import read_predictions
+
+_SEED_SUFFIX = re.compile(r"[-_.]?seed[-_]?\d+$")
+
+_RATES = ("accuracy", "sensitivity", "specificity")
+
+
+def judgement_table(judgement: dict[str, Any]) -> Table:
+    """Return a judgement as a table for the terminal: every metric with its interval, test beside validation."""
+    threshold = judgement["operating_point"]["threshold"]
+    level = f"{100 * judgement['confidence']['level']:g} %"
+    table = Table(
+        title=f"{judgement['test']['images']:,} test images, threshold {threshold:.4g}, {level} intervals",
+        title_justify="left",
+    )
+    header, *rows = _judgement_rows(judgement)
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index else "left", no_wrap=bool(index))
+    for row in rows:
+        table.add_row(*row)
+    if judgement["warnings"]:
+        table.caption = "\n".join(judgement["warnings"])
+        table.caption_justify = "left"
+    return table
+
+
+def judgement_markdown(judgement: dict[str, Any]) -> str:
+    """Return a judgement as a Markdown table, ended by a line break."""
+    return _markdown(_judgement_rows(judgement))
+
+
+def _judgement_rows(judgement: dict[str, Any]) -> list[list[str]]:
+    splits = [name for name in ("test", "validation") if judgement[name] is not None]
+    rows = [["Metric", *(name.capitalize() for name in splits)]]
+    for name, measured in judgement["test"]["metrics"].items():
+        rows.append([measured["title"], *(interval_text(judgement[split]["metrics"][name]) for split in splits)])
+    return rows
+
+
+@dataclass(frozen=True)
+class Published:
+    """A result from the literature, to stand beside one's own; what was not published is None."""
+
+    name: str
+    accuracy: float | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
+    roc_auc: float | None = None
+
+
+def results_table(runs: Sequence[str | Path], published: Sequence[Published] = ()) -> str:
+    """Return the Markdown table of evaluated runs: one row a recipe, mean and standard deviation over its seeds.
+
+    Runs whose configs differ in the seed alone are one recipe, named after their folders without `seed` and number.
+    The interval of ROC-AUC is that of the mean over seeds, for other patients; looks are those at test, by run.
+
+    Args:
+        runs: run folders with config.toml, evaluation.json, predictions/test.csv, and where they have them
+            metrics.jsonl and ledger.jsonl.
+        published: rows that come first.
+
+    Raises:
+        UserError: a folder is no run or not evaluated, or the runs of a recipe were judged on different images.
+    """
+    header = ["Recipe", "Runs", "Accuracy", "Sensitivity", "Specificity", "ROC-AUC (95 %)", "Looks", "Minutes"]
+    rows = [header]
+    for result in published:
+        rates = [_share(getattr(result, name)) for name in _RATES]
+        auc = "–" if result.roc_auc is None else f"{result.roc_auc:.3f}"
+        rows.append([f"{result.name} (published)", "–", *rates, auc, "–", "–"])
+    for recipe in _recipes([RunFolder.open(path) for path in runs]):
+        rows.append(_recipe_row(recipe))
+    return _markdown(rows)
+
+
+def _recipes(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
+    """Return the runs by recipe, recipes in the order of their first run."""
+    by_config: dict[str, list[RunFolder]] = {}
+    for run in runs:
+        config = tomllib.loads(run.config.read_text(encoding="utf-8"))
+        config.get("training", {}).pop("seed", None)
+        by_config.setdefault(json.dumps(config, sort_keys=True), []).append(run)
+    return list(by_config.values())
+
+
+def _recipe_row(runs: Sequence[RunFolder]) -> list[str]:
+    judged = [read_json(run.evaluation)["test"]["metrics"] for run in runs]
+    rates = [_spread_text(spread([metrics[name]["value"] for metrics in judged]), percent=True) for name in _RATES]
+    tables = same_images(
+        [read_predictions(run.predictions_of("test")) for run in runs], [str(run.path) for run in runs]
+    )
+    auc = _spread_text(spread([metrics["roc_auc"]["value"] for metrics in judged]), percent=False)
+    looks = sorted({len(read_looks(run)) for run in runs})
+    minutes = [wall_seconds(read_metrics(run.metrics)) / 60 for run in runs if run.metrics.is_file()]
+    return [
+        recipe_name(runs),
+        str(len(runs)),
+        *rates,
+        f"{auc} {_interval_text(mean_auc_interval(tables))}".rstrip(),
+        "–".join(str(count) for count in sorted({looks[0], looks[-1]})),
+        f"{spread(minutes).mean:.1f}" if minutes else "–",
+    ]
+
+
+def recipe_name(runs: Sequence[RunFolder]) -> str:
+    """Return the name of a recipe: that of its first run's folder without the seed, or of the folder above it."""
+    path = runs[0].path.resolve()
+    return _SEED_SUFFIX.sub("", path.name) or path.parent.name
+
+
+def _spread_text(values: Spread, *, percent: bool) -> str:
+    if percent:
+        text = f"{100 * values.mean:.1f} %"
+        return text if values.deviation is None else f"{100 * values.mean:.1f} ± {100 * values.deviation:.1f} %"
+    text = f"{values.mean:.3f}"
+    return text if values.deviation is None else f"{text} ± {values.deviation:.3f}"
+
+
+def _interval_text(interval: Interval | None) -> str:
+    return "" if interval is None else f"({interval.low:.3f}–{interval.high:.3f})"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a Markdown table, the first being its header; a bar in a cell does not end it."""
+    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
+    rule = ["---"] + ["---:"] * (len(rows[0]) - 1)
+    return "\n".join([lines[0], "| " + " | ".join(rule) + " |", *lines[1:]]) + "\n"

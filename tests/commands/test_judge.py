@@ -1,0 +1,142 @@
+import json
+
+import numpy as np
+import pytest
+
+from cxr_jax.commands import judge as command
+from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.evaluation.metrics import metric_values
+from cxr_jax.runs.predictions import Predictions, read_predictions, write_predictions
+
+
+def table(path, *, seed, split):
+    random = np.random.default_rng(seed)
+    label = np.arange(120) % 2
+    margin = 2 * random.normal(size=120) + 2 * (2 * label - 1)
+    predictions = Predictions.from_logits(
+        np.stack([-margin / 2, margin / 2], axis=1),
+        file=[f"{split}/{i}.jpeg" for i in range(120)],
+        split=[split] * 120,
+        group=[f"{split}-{i // 2}-{i % 2}" for i in range(120)],
+        subtype=["virus" if positive else "normal" for positive in label],
+        label=label,
+    )
+    write_predictions(path, predictions)
+    return predictions
+
+
+@pytest.fixture
+def tables(tmp_path):
+    return table(tmp_path / "val.csv", seed=1, split="val"), table(tmp_path / "test.csv", seed=2, split="test")
+
+
+QUICK = ["--resamples", "100"]
+
+
+def test_a_table_is_judged_at_one_half(tables, tmp_path, capsys):
+    command.main([str(tmp_path / "test.csv"), *QUICK])
+    printed = capsys.readouterr().out
+    values = metric_values(tables[1].label, tables[1].probability, 0.5)
+    assert f"{values['accuracy']:.3f} (" in printed
+    assert f"{values['roc_auc']:.3f} (" in printed
+    assert "Not a medical device" in printed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["test.csv", "val.csv"]
+
+
+def test_a_foreign_table_with_three_columns_is_enough(tmp_path, capsys):
+    path = tmp_path / "keras.csv"
+    path.write_text("file,label,probability\n" + "".join(f"{i}.png,{i % 2},{(i * 7 % 20) / 20}\n" for i in range(40)))
+    command.main([str(path), *QUICK])
+    assert "40 test images" in capsys.readouterr().out
+
+
+def test_a_rule_chooses_on_validation_and_everything_is_written(tables, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ["--validation", str(tmp_path / "val.csv"), "--rule", "sensitivity", "--target-sensitivity", "0.9"]
+    command.main([str(tmp_path / "test.csv"), *options, "--out", str(out), *QUICK])
+    judgement = json.loads((out / "evaluation.json").read_text())
+    point = judgement["operating_point"]
+    validation, test = tables
+    on_validation = np.mean(validation.probability[validation.label == 1] >= point["threshold"])
+    assert 0.9 <= on_validation < 0.92
+    assert point["rule"] == "sensitivity"
+    expected = metric_values(test.label, test.probability, point["threshold"])
+    assert judgement["test"]["metrics"]["specificity"]["value"] == expected["specificity"]
+    assert judgement["confidence"]["resamples"] == 100
+    np.testing.assert_array_equal(read_predictions(out / "predictions" / "test.csv").logits, test.logits)
+    assert read_predictions(out / "predictions" / "val.csv").file == validation.file
+    assert (out / "figures" / "roc.png").is_file()
+    assert "Operating point" in (out / "report.html").read_text()
+    assert str(out / "report.html") in capsys.readouterr().out
+
+
+def test_the_threshold_can_be_given(tables, tmp_path):
+    out = tmp_path / "out"
+    command.main([str(tmp_path / "test.csv"), "--threshold", "0.3", "--out", str(out), *QUICK])
+    judgement = json.loads((out / "evaluation.json").read_text())
+    assert judgement["operating_point"]["threshold"] == 0.3
+    assert judgement["validation"] is None
+    assert not (out / "predictions" / "val.csv").exists()
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tables, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty"):
+        command.main([str(tmp_path / "test.csv"), "--out", str(out), *QUICK])
+    assert [path.name for path in out.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "is empty"),
+        ("file,label,probability\n", "no row"),
+        ("file,probability\na,0.5\n", "no column label"),
+        ("file,label,probability\na,0,0.5\na,1,0.5\n", "row 3, column file: a stands in row 2 already"),
+        ("file,label,probability\na,0,nan\nb,1,0.5\n", "row 2, column probability: nan is not a finite"),
+        ("file,label,probability\na,0,0.5\nb,1,1.5\n", "row 3, column probability: 1.5 is not a probability"),
+        ("file,label,probability\na,0,0.5\nb,sick,0.5\n", "row 3, column label: unknown label 'sick'"),
+        ("file,label,probability\na,0,0.5\nb,0,0.5\n", "has images of NORMAL only"),
+        ("file,label,probability\na,1,0.5\nb,1,0.5\n", "has images of PNEUMONIA only"),
+    ],
+)
+@pytest.mark.parametrize("which", ["test", "validation"])
+def test_a_wrong_table_is_one_sentence_and_nothing_is_written(tables, tmp_path, text, sentence, which):
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text(text)
+    options = {"test": [str(wrong)], "validation": [str(tmp_path / "test.csv"), "--validation", str(wrong)]}[which]
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=sentence) as caught:
+        command.main([*options, "--out", str(out), *QUICK])
+    assert str(wrong) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not out.exists()
+
+
+def test_a_missing_table_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        command.main([str(tmp_path / "none.csv")])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--threshold", "1.5"], "--threshold is 1.5, but must be from 0 to 1"),
+        (["--threshold", "nan"], "--threshold is nan"),
+        (["--target-sensitivity", "0"], "--target-sensitivity is 0.0"),
+        (["--cost-ratio", "-1"], "--cost-ratio is -1.0"),
+        (["--resamples", "3"], "--resamples is 3"),
+        (["--rule", "youden"], "name its table with --validation"),
+        (["--rule", "youden", "--validation", "val.csv", "--threshold", "0.3"], "exclude each other"),
+        (["--rule", "luck"], "luck"),
+        (["--no-such-option"], "no-such-option"),
+        ([], None),
+    ],
+)
+def test_wrong_options_are_one_sentence(options, sentence):
+    arguments = [] if sentence is None else ["test.csv", *options]
+    with pytest.raises(UserError, match=sentence or "TABLE") as caught:
+        command.main(arguments)
+    assert caught.value.code == EXIT_USAGE

@@ -1,0 +1,252 @@
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.judge import judge
+from cxr_jax.evaluation.measures import Confidence
+from cxr_jax.reporting.figures import draw_evaluation
+from cxr_jax.reporting.report import MOST_EXPLANATIONS, render_report, wall_seconds, write_report
+from cxr_jax.runs.environment import write_environment
+from cxr_jax.runs.files import write_json, write_text
+from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.ledger import append_look
+from cxr_jax.runs.metrics_log import MetricsLog
+from cxr_jax.vocabulary import DISCLAIMER
+
+VOID = {"meta", "img", "br", "link", "hr", "input"}
+PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects what a test asks for."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.attributes, self.ids, self.words = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.attributes += [(tag, *pair) for pair in attributes]
+        self.ids += [value for name, value in attributes if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def card(phantom):
+    counts = {split: {"NORMAL": 1_341, "PNEUMONIA": 3_875} for split in ("train", "test")}
+    subtypes = {split: {"normal": 9, "bacteria": 2_530, "virus": 1_345, "unknown": 0} for split in counts}
+    return {
+        "phantom": phantom,
+        "fingerprint": "f1e2d3",
+        "images": 5_856,
+        "counts": counts,
+        "subtypes": subtypes,
+        "groups": {"total": 4_097, "train": 3_654, "test": 428, "largest": 30},
+        "identical_files": {"sets": 30, "surplus": 32},
+        "left_out": [],
+        "proof": {"holds": True, "groups_in_two_splits": [], "identical_files_in_two_splits": []},
+        "notes": ["Groups come from <file> names."],
+    }
+
+
+CONFIG = """
+[data]
+image_size = 224
+[model]
+name = "mobilenetv2_100"
+weights = "<script>alert(1)</script>"
+"""
+
+
+@pytest.fixture
+def bare(example, tmp_path):
+    """A folder with a judgement and nothing else."""
+    run = RunFolder(tmp_path / "bare")
+    write_json(run.evaluation, example.judgement)
+    return run
+
+
+@pytest.fixture
+def whole(example, tmp_path):
+    """A run with everything that a report can show."""
+    run = RunFolder(tmp_path / "a<b>_seed0")
+    write_text(run.config, CONFIG)
+    write_json(run.evaluation, example.judgement)
+    write_json(run.data_card, card(phantom=False))
+    write_environment(run, devices=["cpu <0>"], data_fingerprint="f1e2d3")
+    with MetricsLog(run.metrics) as log:
+        for line in example.lines:
+            log.write(**line)
+    append_look(run, {"checkpoint": "best", "step": 30, "threshold": 0.25, "result": {"accuracy": 0.78125}})
+    append_look(run, {"checkpoint": "last"})
+    draw_evaluation(run.figures, example.judgement, example.test, example.validation, example.lines)
+    (run.figures / "failure_cases.png").write_bytes(PIXEL)
+    run.explanations.mkdir()
+    (run.explanations / "case.png").write_bytes(PIXEL)
+    return run
+
+
+def test_a_whole_run_has_every_section_and_figure(whole):
+    page = Page(render_report(whole))
+    sections = {"data", "training", "results", "operating-point", "calibration", "subgroups", "failures"}
+    sections |= {"explanations", "looks", "model-card", "reproduce"}
+    figures = {"training_iterations", "training_epochs", "confusion_matrix", "roc", "precision_recall"}
+    figures |= {"score_distributions", "reliability", "failure_cases"}
+    assert set(page.ids) == sections | {f"figure-{name}" for name in figures}
+    links = {value[1:] for tag, name, value in page.attributes if tag == "a" and name == "href"}
+    assert links == sections
+
+
+def test_the_file_needs_nothing_from_outside(whole):
+    html = write_report(whole).read_text(encoding="utf-8")
+    page = Page(html)
+    sources = [value for _, name, value in page.attributes if name in ("src", "href", "srcset", "poster", "data")]
+    assert len(sources) > 15
+    assert all(value.startswith(("data:image/", "#")) for value in sources)
+    assert "<script" not in html
+    assert "@import" not in html
+    assert "url(" not in html
+    assert not re.search(r"\son\w+=", html)
+
+
+def test_everything_from_outside_is_escaped(whole, example):
+    judgement = json.loads(json.dumps(example.judgement))
+    judgement["warnings"] = ["<b>loud</b>"]
+    judgement["test"]["worst_errors"][0]["file"] = '"><img src=x onerror=alert(1)>.jpeg'
+    write_json(whole.evaluation, judgement)
+    html = render_report(whole)
+    page = Page(html)
+    assert "<b>" not in html
+    assert "onerror=alert(1)>.jpeg" not in html
+    for raw in ("<b>loud</b>", "a<b>_seed0", "<script>alert(1)</script>", "<file> names", "cpu <0>"):
+        assert raw in page.text
+
+
+def test_the_numbers_are_those_of_the_judgement(whole, example):
+    text = Page(render_report(whole)).text
+    test = example.judgement["test"]
+    assert f"Accuracy {test['metrics']['accuracy']['value']:.1%}" in text
+    auc = test["metrics"]["roc_auc"]
+    assert f"ROC-AUC {auc['value']:.3f} {auc['intervals'][0]['low']:.3f} to {auc['intervals'][0]['high']:.3f}" in text
+    for measured in test["metrics"].values():
+        ends = measured["intervals"][0]
+        assert f"{measured['title']} {measured['value']:.3f} ({ends['low']:.3f}–{ends['high']:.3f})" in text
+    assert f"Sensitivity {example.point.sensitivity:.3f} {test['metrics']['sensitivity']['value']:.3f}" in text
+    assert f"The threshold is {example.point.threshold:.4g}" in text
+    assert "(95.0%)" in text
+    assert f"temperature of {example.point.temperature:.3f}" in text
+    assert "Obuchowski for ROC-AUC" in text
+
+
+def test_the_run_tells_its_data_training_looks_and_environment(whole):
+    text = Page(render_report(whole)).text
+    assert "5,856 images in 4,097 groups" in text
+    assert "No group and no identical file is in two of these splits." in text
+    assert "40 iterations (2 epochs) in 0.7 minutes; the checkpoint of iteration 30" in text
+    assert "patience ran out" in text
+    assert "looked at 2 times" in text
+    assert "best, iteration 30 0.25 78.1%" in text
+    assert "f1e2d3" in text
+    assert "cxr-jax train config.toml" in text
+    assert text.count(DISCLAIMER) == 2
+
+
+def test_leakage_is_told_loudly(whole):
+    leaking = card(phantom=False)
+    leaking["proof"] = {"holds": False, "groups_in_two_splits": ["g1", "g2"], "identical_files_in_two_splits": []}
+    write_json(whole.data_card, leaking)
+    assert "Leakage: 2 groups and 0 sets" in Page(render_report(whole)).text
+
+
+def test_phantoms_have_a_banner_and_real_radiographs_have_none(whole):
+    page = Page(render_report(whole))
+    assert "Phantoms, not patients" not in page.text
+    write_json(whole.data_card, card(phantom=True))
+    page = Page(render_report(whole))
+    assert page.text.strip().removeprefix(page.words[0]).count("Phantoms, not patients.") == 1
+    assert ("p", "role", "alert") in page.attributes
+    assert "nothing can be concluded about people" in page.text
+
+
+def test_a_judgement_alone_gives_a_report(bare):
+    page = Page(render_report(bare))
+    sections = {"results", "operating-point", "calibration", "subgroups", "failures", "looks", "model-card"}
+    assert set(page.ids) == sections
+    assert "the predictions come from a table" in page.text
+    assert "how often these images were looked at before is unknown" in page.text
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_undefined_values_are_explained(bare, example, label):
+    one_class = example.test.select(example.test.label == label)
+    write_json(bare.evaluation, judge(None, one_class, 0.5, confidence=Confidence(resamples=20)))
+    text = Page(render_report(bare)).text
+    assert "ROC-AUC undefined the images are of one class only" in text
+    assert "No temperature could be fitted" in text
+    assert ("There is no PNEUMONIA image." in text) == (label == 0)
+
+
+def test_without_errors_it_says_so(bare, example):
+    right = example.test.select(example.test.label == 1)
+    write_json(bare.evaluation, judge(None, right, 0.0, confidence=Confidence(resamples=20)))
+    assert "Every test image was called what it is." in Page(render_report(bare)).text
+
+
+def test_many_explanations_are_cut_short_and_a_page_of_them_goes_first(bare):
+    bare.explanations.mkdir()
+    for number in range(MOST_EXPLANATIONS + 3):
+        (bare.explanations / f"case{number:02}.png").write_bytes(PIXEL)
+    html = render_report(bare)
+    assert html.count("Grad-CAM of case") == MOST_EXPLANATIONS
+    assert "3 more lie in the run folder" in Page(html).text
+    (bare.explanations / "panel.png").write_bytes(PIXEL)
+    html = render_report(bare)
+    assert html.count("Grad-CAM of ") == 1
+    assert f"{MOST_EXPLANATIONS + 3} more lie in the run folder" in Page(html).text
+
+
+@pytest.mark.parametrize(
+    ("rule", "parameters", "told"),
+    [
+        ("fixed", {"threshold": 0.5}, "fixed beforehand"),
+        ("youden", {}, "largest sum of sensitivity and specificity"),
+        ("cost_ratio", {"cost_ratio": 5.0}, "a missed pneumonia counting as 5 false alarms"),
+    ],
+)
+def test_every_rule_is_told_in_words(bare, example, rule, parameters, told):
+    point = {**example.judgement["operating_point"], "rule": rule, "parameters": parameters}
+    write_json(bare.evaluation, {**example.judgement, "operating_point": point})
+    assert told in Page(render_report(bare)).text
+
+
+def test_a_run_without_a_judgement_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"evaluation\.json does not exist"):
+        write_report(RunFolder(tmp_path))
+
+
+def test_metrics_without_training_give_no_training_section(bare):
+    with MetricsLog(bare.metrics) as log:
+        log.write("end", reason="interrupted", step=0, seconds=3.0)
+    assert "training" not in Page(render_report(bare)).ids
+
+
+def test_wall_time_is_the_last_second_that_was_logged(example):
+    assert wall_seconds(example.lines) == 41
+    assert wall_seconds([]) == 0

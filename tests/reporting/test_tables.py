@@ -1,0 +1,125 @@
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.judge import judge
+from cxr_jax.evaluation.measures import Confidence
+from cxr_jax.evaluation.seeds import mean_auc_interval
+from cxr_jax.reporting import tables
+from cxr_jax.runs.files import write_json, write_text
+from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.ledger import append_look
+from cxr_jax.runs.metrics_log import MetricsLog
+from cxr_jax.runs.predictions import Predictions, write_predictions
+
+
+def printed(table, width=120):
+    text = io.StringIO()
+    Console(file=text, width=width).print(table)
+    return text.getvalue()
+
+
+def cells(markdown):
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in markdown.splitlines()]
+
+
+def test_the_terminal_table_has_every_metric_beside_validation(example):
+    text = printed(tables.judgement_table(example.judgement))
+    for name, measured in example.judgement["test"]["metrics"].items():
+        line = next(line for line in text.splitlines() if measured["title"] in line)
+        for split in ("test", "validation"):
+            judged = example.judgement[split]["metrics"][name]
+            ends = judged["intervals"][0]
+            assert f"{judged['value']:.3f} ({ends['low']:.3f}–{ends['high']:.3f})" in line
+    assert "140 test images" in text
+    assert f"threshold {example.point.threshold:.4g}, 95 % intervals" in text
+
+
+def test_warnings_stand_below_the_terminal_table(example):
+    alone = judge(None, example.test, 0.5, confidence=Confidence(resamples=20))
+    text = printed(tables.judgement_table(alone), width=200)
+    assert "There are no validation predictions" in text
+    assert "Validation" not in text.splitlines()[2]
+
+
+def test_the_markdown_table_is_well_formed(example):
+    header, rule, *rows = cells(tables.judgement_markdown(example.judgement))
+    assert header == ["Metric", "Test", "Validation"]
+    assert rule == ["---", "---:", "---:"]
+    assert [row[0] for row in rows] == [entry["title"] for entry in example.judgement["test"]["metrics"].values()]
+    assert {len(row) for row in rows} == {3}
+
+
+def make_run(path, example, *, seed, rate=0.01, looks=1, minutes=8.0):
+    """An evaluated run whose scores are those of the example with noise of its own."""
+    run = RunFolder(path)
+    write_text(run.config, f"[training]\nseed = {seed}\n[optimizer]\nlearning_rate = {rate}\n")
+    noise = np.random.default_rng(seed).normal(size=example.test.logits.shape)
+    logits = example.test.logits + noise
+    names = ("file", "split", "group", "subtype", "label")
+    test = Predictions.from_logits(logits, **{name: getattr(example.test, name) for name in names})
+    write_predictions(run.predictions_of("test"), test)
+    write_json(run.evaluation, judge(None, test, 0.5, confidence=Confidence(resamples=20)))
+    for _ in range(looks):
+        append_look(run, {"threshold": 0.5})
+    with MetricsLog(run.metrics) as log:
+        log.write("end", reason="finished", step=9, seconds=60 * minutes)
+    return run, test
+
+
+def test_seeds_of_a_recipe_share_a_row_with_mean_and_spread(example, tmp_path):
+    made = [make_run(tmp_path / f"scratch_seed{s}", example, seed=s, looks=1 + s, minutes=8 + s) for s in range(3)]
+    other, _ = make_run(tmp_path / "transfer", example, seed=0, rate=0.02)
+    published = tables.Published("Barnett 2023, scratch", accuracy=0.7837)
+    text = tables.results_table([*(run.path for run, _ in made), other.path], [published])
+    header, _, literature, scratch, transfer = cells(text)
+    assert header[0] == "Recipe"
+    assert literature[:3] == ["Barnett 2023, scratch (published)", "–", "78.4 %"]
+    assert literature[3:] == ["–"] * 5
+    judged = [json.loads(run.evaluation.read_text())["test"]["metrics"] for run, _ in made]
+    accuracy = [100 * metrics["accuracy"]["value"] for metrics in judged]
+    auc = [metrics["roc_auc"]["value"] for metrics in judged]
+    interval = mean_auc_interval([test for _, test in made])
+    assert scratch[:3] == ["scratch", "3", f"{np.mean(accuracy):.1f} ± {np.std(accuracy, ddof=1):.1f} %"]
+    assert scratch[5] == (f"{np.mean(auc):.3f} ± {np.std(auc, ddof=1):.3f} ({interval.low:.3f}–{interval.high:.3f})")
+    assert scratch[6:] == ["1–3", "9.0"]
+    assert transfer[0] == "transfer"
+    assert transfer[1] == "1"
+    assert "±" not in " ".join(transfer)
+    assert transfer[6] == "1"
+
+
+def test_a_recipe_in_folders_named_after_seeds_is_named_after_the_folder_above(example, tmp_path):
+    make_run(tmp_path / "honest" / "seed0", example, seed=0)
+    assert cells(tables.results_table([tmp_path / "honest" / "seed0"]))[2][0] == "honest"
+
+
+def test_a_run_without_metrics_has_no_minutes(example, tmp_path):
+    run, _ = make_run(tmp_path / "run", example, seed=0)
+    run.metrics.unlink()
+    assert cells(tables.results_table([run.path]))[2][-1] == "–"
+
+
+def test_a_run_that_was_not_evaluated_is_one_sentence(example, tmp_path):
+    run, _ = make_run(tmp_path / "run", example, seed=0)
+    run.evaluation.unlink()
+    with pytest.raises(UserError, match=r"evaluation\.json does not exist"):
+        tables.results_table([run.path])
+
+
+def test_runs_on_other_images_do_not_share_a_row(example, tmp_path):
+    first, _ = make_run(tmp_path / "a_seed0", example, seed=0)
+    second, test = make_run(tmp_path / "a_seed1", example, seed=1)
+    write_predictions(second.predictions_of("test"), test.select(np.arange(1, len(test))))
+    with pytest.raises(UserError, match="not over the same images"):
+        tables.results_table([first.path, second.path])
+
+
+def test_a_bar_in_a_name_does_not_end_its_cell():
+    text = tables.results_table([], [tables.Published("a|b", roc_auc=0.9)])
+    assert r"a\|b (published)" in text
+    assert "0.900" in text
