@@ -44,7 +44,7 @@ def grad_cam(
         UserError: the network has no such stage.
     """
     if stage not in model.stage_names:
-        raise UserError(f"The network has no stage {stage!r}: choose one of {', '.join(model.stage_names)}")
+        raise UserError(f"the network has no stage {stage!r}: choose one of {', '.join(model.stage_names)}")
     graphdef, params, batch_stats = split_model(model)
     classes = jnp.broadcast_to(jnp.asarray(class_index, jnp.int32), (images.shape[0],))
     return _grad_cam(graphdef, params, batch_stats, images, classes, stage)
