@@ -101,8 +101,8 @@ def _saving(folder: Path) -> Iterator[None]:
     except Exception as error:
         if "RESOURCE_EXHAUSTED" in str(error) or "No space left" in str(error):
             raise UserError(
-                f"The disk is full: no checkpoint could be saved in {folder}; free some space and resume the run, "
-                "what was saved before is intact."
+                f"the disk is full: no checkpoint could be saved in {folder}; free some space and resume the run, "
+                "what was saved before is intact"
             ) from error
         raise
 
@@ -132,14 +132,14 @@ def read_newest(folder: Path, warn: Callable[[str], None] | None = None) -> Chec
     """
     steps = saved_steps(folder)
     if not steps:
-        raise UserError(f"There is no checkpoint in {folder}; train the run first.")
+        raise UserError(f"there is no checkpoint in {folder}; train the run first")
     for step in reversed(steps):
         checkpoint = _read(folder, step)
         if checkpoint is not None:
             return checkpoint
         if warn is not None:
-            warn(f"The checkpoint of step {step} in {folder} is damaged and was passed over.")
-    raise UserError(f"Every checkpoint in {folder} is damaged (steps {', '.join(map(str, steps))}); train again.")
+            warn(f"the checkpoint of step {step} in {folder} is damaged and was passed over")
+    raise UserError(f"every checkpoint in {folder} is damaged (steps {', '.join(map(str, steps))}); train again")
 
 
 def _read(folder: Path, step: int) -> Checkpoint | None:

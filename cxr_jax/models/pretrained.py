@@ -54,7 +54,7 @@ def find_weights(name: str) -> Path:
     if folder and (Path(folder) / name).is_file():
         return Path(folder) / name
     where = f"{path} nor in CXR_WEIGHTS_DIR ({folder})" if folder else f"{path}, and CXR_WEIGHTS_DIR is not set"
-    raise UserError(f"The weights file is neither at {where}; give its path as model.weights.")
+    raise UserError(f"the weights file is neither at {where}; give its path as model.weights")
 
 
 def load_weights(path: Path, architecture: str, params: ArrayDict, batch_stats: ArrayDict) -> LoadedWeights:
@@ -66,7 +66,7 @@ def load_weights(path: Path, architecture: str, params: ArrayDict, batch_stats: 
     tensors, metadata = read_weights(path)
     stored = metadata.get("architecture")
     if stored is not None and stored != architecture:
-        raise UserError(f"{path} holds weights of {stored}, but the model is {architecture}; choose one or the other.")
+        raise UserError(f"{path} holds weights of {stored}, but the model is {architecture}; choose one or the other")
     return fit_weights(tensors, metadata, str(path), architecture, params, batch_stats)
 
 
@@ -100,12 +100,12 @@ def fit_weights(
             offenders.append(f"{source} is not finite")
         else:
             loaded[name] = jnp.asarray(value, target.dtype)
-    known = {timm_name(name) for name in expected}
+    known = expected_tensors(expected)
     offenders += [f"{name} is unknown" for name in tensors if name not in known and not name.endswith(IGNORED)]
     if offenders:
         listed = "; ".join(sorted(offenders)[:MAXIMUM_LISTED])
         more = f"; and {len(offenders) - MAXIMUM_LISTED} more" if len(offenders) > MAXIMUM_LISTED else ""
-        raise UserError(f"{where} does not fit {architecture}: {listed}{more}.")
+        raise UserError(f"{where} does not fit {architecture}: {listed}{more}")
     if fresh:
         # a classifier is kept or replaced whole
         fresh = [name for name in params if name.startswith(CLASSIFIER)]
@@ -122,6 +122,11 @@ def timm_name(name: str) -> str:
     """timm's name of the array that we call `name`."""
     module, leaf = name.rsplit(".", 1)
     return f"{module}.{TORCH_LEAVES[leaf]}"
+
+
+def expected_tensors(arrays: ArrayDict) -> dict[str, tuple[int, ...]]:
+    """timm's name and torch's shape of every array in `arrays`."""
+    return {timm_name(name): torch_shape(name, array) for name, array in arrays.items()}
 
 
 def as_ours(name: str, value: np.ndarray, ndim: int) -> np.ndarray:
@@ -145,4 +150,4 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read as a safetensors file ({error}); fetch or port it again.") from error
+        raise UserError(f"{path} cannot be read as a safetensors file ({error}); fetch or port it again") from error

@@ -8,7 +8,9 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax
 import numpy as np
+from flax import nnx
 
 from cxr_jax.errors import UserError
 from cxr_jax.models import efficientnetv2, mobilenetv2
@@ -17,6 +19,7 @@ from cxr_jax.models.layers import Lowering
 from cxr_jax.models.mobilenetv2 import MobileNetV2
 from cxr_jax.models.network import StagedNetwork
 from cxr_jax.models.stages import Scaling, Stage
+from cxr_jax.models.state import ArrayDict, split_model
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -87,8 +90,8 @@ def find_architecture(name: str) -> Architecture:
     """The architecture called `name`; raises UserError naming the nearest one if there is none."""
     if name not in ARCHITECTURES:
         near = difflib.get_close_matches(name, ARCHITECTURES, 1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(ARCHITECTURES)}."
-        raise UserError(f"There is no model called {name!r}; {hint}")
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(ARCHITECTURES)}"
+        raise UserError(f"there is no model called {name!r}; {hint}")
     return ARCHITECTURES[name]
 
 
@@ -113,3 +116,35 @@ def build_model(
         lowering=lowering,
         generator=np.random.default_rng(seed),
     )
+
+
+def model_shapes(
+    name: str, *, classes: int, lowering: Lowering = "fast"
+) -> tuple[nnx.GraphDef, dict[str, jax.ShapeDtypeStruct], dict[str, jax.ShapeDtypeStruct]]:
+    """The structure of a network and the shapes of its parameters and statistics, as `split_model` names them.
+
+    No values are drawn, so that it is quick for the largest networks. Raises UserError for an unknown name.
+    """
+    structure = []
+
+    def arrays() -> tuple[ArrayDict, ArrayDict]:
+        model = find_architecture(name).build(
+            classes=classes, dropout_rate=0.0, stochastic_depth=0.0, lowering=lowering, generator=_ZeroGenerator()
+        )
+        graphdef, *arrays = split_model(model)
+        structure.append(graphdef)
+        return tuple(arrays)
+
+    params, batch_stats = jax.eval_shape(arrays)
+    return structure[0], params, batch_stats
+
+
+class _ZeroGenerator:
+    """A generator for shapes alone: its zeros take no time and, as views of one zero, no memory."""
+
+    def standard_normal(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        return np.broadcast_to(dtype(0), shape)
+
+    def uniform(self, low: float, high: float, shape: tuple[int, ...]) -> np.ndarray:
+        del low, high
+        return np.broadcast_to(np.float64(0), shape)

@@ -10,8 +10,17 @@ from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_bytes, write_json
 from cxr_jax.runs.folder import RunFolder, read_json
 
-PICTURES = ("predictions", "failures")
-"""Figures that show radiographs."""
+FIGURES = (
+    "confusion_matrix",
+    "confusion_matrix_validation",
+    "precision_recall",
+    "reliability",
+    "roc",
+    "score_distributions",
+    "training_epochs",
+    "training_iterations",
+)
+"""Figures without a radiograph. Whatever is not named here stays in the run: a new figure is safe by default."""
 
 
 def published_names(runs: Sequence[RunFolder]) -> list[Path]:
@@ -37,7 +46,7 @@ def publish(run: RunFolder, folder: Path) -> list[Path]:
     _require_same_run(run, folder)
     files = [run.config, run.environment, run.network, run.metrics, run.operating_point, run.evaluation, run.ledger]
     files += sorted(run.predictions.glob("*.csv"))
-    files += sorted(path for path in run.figures.iterdir() if path.stem not in PICTURES)
+    files += sorted(path for path in run.figures.iterdir() if path.stem in FIGURES)
     written = []
     for path in files:
         target = folder / path.relative_to(run.path)

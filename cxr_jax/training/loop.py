@@ -27,6 +27,7 @@ from cxr_jax.training.parallel import (
     compile_evaluation_step,
     compile_train_step,
     replicate,
+    require_divisible,
 )
 from cxr_jax.training.progress import EndReason, Observer, Plan, Progress, after_validation
 from cxr_jax.training.state import TrainState, all_params, network_arrays, new_state, restore_state, state_arrays
@@ -70,8 +71,10 @@ class Trainer:
         if self.batches == 0:
             raise UserError(
                 f"training.batch_size is {config.training.batch_size}, but there are only {len(train_set.labels)} "
-                "training images; take a smaller batch."
+                "training images; take a smaller batch"
             )
+        for name in ("batch_size", "evaluation_batch_size"):
+            require_divisible(f"training.{name}", getattr(config.training, name), self.devices)
         self.class_weights = _class_weights(config.loss.class_weights, train_set.labels)
         for phase in self.phases:
             make_schedule(phase.optimizer, phase.schedule, phase.epochs * self.batches)
@@ -193,8 +196,8 @@ class Trainer:
         self.observer.on_train(line)
         if not math.isfinite(loss):
             raise UserError(
-                f"The loss is {loss} at step {progress.step} (learning rate {learning_rate:g}); lower "
-                "optimizer.learning_rate or lengthen schedule.warmup_iterations."
+                f"the loss is {loss} at step {progress.step} (learning rate {learning_rate:g}); lower "
+                "optimizer.learning_rate or lengthen schedule.warmup_iterations"
             )
         return progress
 
@@ -227,7 +230,7 @@ class Trainer:
         self.last.wait()
         self.log.write("end", reason=reason, step=progress.step, seconds=progress.seconds)
         raise UserError(
-            f"Training was {reason} after step {progress.step}; go on with --resume.",
+            f"training was {reason} after step {progress.step}; go on with --resume",
             EXIT_INTERRUPTED if reason == "interrupted" else EXIT_TERMINATED,
         )
 

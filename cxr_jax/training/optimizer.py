@@ -20,7 +20,7 @@ def make_schedule(optimizer: OptimizerConfig, schedule: ScheduleConfig, iteratio
     if warmup >= iterations:
         raise UserError(
             f"schedule.warmup_iterations is {warmup}, but the phase has only {iterations} iterations; shorten the "
-            "warm-up."
+            "warm-up"
         )
     remaining = iterations - warmup
     if schedule.kind == "cosine":
@@ -61,8 +61,8 @@ def partition(params: ArrayDict, phase: PhaseConfig) -> tuple[ArrayDict, ArrayDi
     if unmatched:
         parts = sorted({_part(name) for name in params})
         raise UserError(
-            f"Phase {phase.name!r}: no parameter is called {', '.join(unmatched)}; trainable takes names such as "
-            f"{', '.join(parts)}."
+            f"phase {phase.name!r}: no parameter is called {', '.join(unmatched)}; trainable takes names such as "
+            f"{', '.join(parts)}"
         )
     trainable = {name: value for name, value in params.items() if has_prefix(name, phase.trainable)}
     return trainable, {name: value for name, value in params.items() if name not in trainable}

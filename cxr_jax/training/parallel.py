@@ -35,7 +35,7 @@ def choose_devices(count: int) -> list[jax.Device]:
     if count > len(devices):
         raise UserError(
             f"parallel.devices is {count}, but there {'is' if len(devices) == 1 else 'are'} only {len(devices)} "
-            f"({devices[0].platform}); ask for at most {len(devices)}."
+            f"({devices[0].platform}); ask for at most {len(devices)}"
         )
     return devices[: count or len(devices)]
 
@@ -46,7 +46,7 @@ def require_divisible(name: str, batch_size: int, devices: list[jax.Device]) -> 
         nearest = max(len(devices), batch_size // len(devices) * len(devices))
         raise UserError(
             f"{name} is {batch_size}, which cannot be shared evenly among {len(devices)} devices; take {nearest}, or "
-            "set parallel.devices."
+            "set parallel.devices"
         )
 
 

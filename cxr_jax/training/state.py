@@ -51,7 +51,7 @@ def restore_state(arrays: ArrayDict, template: TrainState, where: str) -> TrainS
     expected = state_arrays(template)
     phrases = differences(expected, arrays)
     if phrases:
-        raise UserError(f"{where} holds another model or optimizer: {'; '.join(phrases[:5])}; start a new run.")
+        raise UserError(f"{where} holds another model or optimizer: {'; '.join(phrases[:5])}; start a new run")
     params, batch_stats = unpack_network(arrays)
     leaves = _unprefixed("optimizer_state", arrays)
     structure = jax.tree.structure(template.optimizer_state)

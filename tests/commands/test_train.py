@@ -65,7 +65,7 @@ def test_a_mistake_is_one_sentence_and_leaves_no_run(
 
 def test_a_place_without_permission_is_told(prepared_phantoms, config_file, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="could not be written|is a file|choose another place"):
+    with pytest.raises(UserError, match="choose another place"):
         train.main([str(config_file), "--out", str(tmp_path / "file" / "run")])
 
 

@@ -1,0 +1,75 @@
+"""`cxr-jax publish RUN... --out FOLDER`: a results folder with a table, and without radiographs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from cxr_jax.config.command_line import parse
+from cxr_jax.errors import EXIT_USAGE, UserError
+
+if TYPE_CHECKING:
+    from cxr_jax.reporting.tables import Published
+
+SUMMARY = "copy what shows no radiograph into a results folder, with a table of all runs"
+
+BEGIN, END = "<!-- table of runs: begin -->", "<!-- table of runs: end -->"
+"""What stands around the table in the README of a results folder; the text outside is left as it is."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the command."""
+
+    runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN...")] = ()  # folders of evaluated runs
+    out: Annotated[str, arg(metavar="FOLDER")] = ""  # the results folder; older copies of the same runs are replaced
+    # published figures as first rows of the table, such as "Barnett, scratch=0.7837", name=accuracy
+    published: Annotated[tuple[str, ...], arg(metavar="NAME=ACCURACY...")] = ()
+
+
+def main(arguments: list[str]) -> None:
+    """Publish the runs that `arguments` name; UserError if one is not evaluated or the folder holds something else."""
+    options = parse(Options, arguments, prog="cxr-jax publish", description=SUMMARY)
+    if not options.runs or not options.out:
+        raise UserError("name at least one run and --out FOLDER: cxr-jax publish RUN... --out FOLDER", EXIT_USAGE)
+
+    from cxr_jax.reporting.tables import results_table
+    from cxr_jax.runs.files import write_text
+    from cxr_jax.runs.folder import RunFolder
+    from cxr_jax.runs.publication import publish, published_names
+
+    published = [_published(text) for text in options.published]
+    runs = [RunFolder.open(path) for path in options.runs]
+    folder = Path(options.out)
+    targets = [folder / name for name in published_names(runs)]
+    for run, target in zip(runs, targets, strict=True):
+        publish(run, target)
+    table = results_table(targets, published)
+    readme = folder / "README.md"
+    write_text(readme, with_table(readme.read_text(encoding="utf-8") if readme.is_file() else "", table))
+    print(f"{table}\nPublished {len(runs)} runs in {folder}; the table stands in {readme}")
+
+
+def with_table(text: str, table: str) -> str:
+    """`text` with `table` between its marks, or after it where it has none."""
+    block = f"{BEGIN}\n\n{table.rstrip()}\n\n{END}"
+    if BEGIN in text and END in text:
+        before, rest = text.split(BEGIN, 1)
+        return before + block + rest.split(END, 1)[1]
+    return f"{text.rstrip()}\n\n{block}\n".lstrip()
+
+
+def _published(text: str) -> Published:
+    from cxr_jax.reporting.tables import Published
+
+    name, _, value = text.rpartition("=")
+    try:
+        accuracy = float(value)
+    except ValueError:
+        accuracy = -1.0
+    if not name or not 0 <= accuracy <= 1:
+        raise UserError(f"--published takes NAME=ACCURACY with an accuracy from 0 to 1, not {text!r}", EXIT_USAGE)
+    return Published(name, accuracy=accuracy)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from cxr_jax.cli import main as command_line
+from cxr_jax.commands import evaluate
+from cxr_jax.errors import UserError
+from cxr_jax.inference.restore import restore_run
+from cxr_jax.reporting.pictures import draw_pictures
+from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.ledger import read_looks
+from cxr_jax.runs.predictions import read_predictions
+from cxr_jax.runs.publication import FIGURES
+from cxr_jax.vocabulary import DISCLAIMER
+
+
+@pytest.fixture
+def evaluated(run_path, capsys):
+    evaluate.main([str(run_path)])
+    return RunFolder.open(run_path), capsys.readouterr().out
+
+
+def test_everything_that_a_reader_needs_is_there(evaluated):
+    run, printed = evaluated
+    assert "Accuracy" in printed
+    assert str(run.report.name) in printed
+    assert DISCLAIMER in printed
+    test, validation = read_predictions(run.predictions_of("test")), read_predictions(run.predictions_of("val"))
+    assert len(test) == 24
+    assert set(test.split) == {"test"}
+    assert set(validation.split) == {"val"}
+    assert not set(test.group) & set(validation.group)
+    point = read_json(run.operating_point)
+    assert point["rule"] == "fixed"
+    looks = read_looks(run)
+    assert [look["threshold"] for look in looks] == [point["threshold"]]
+    judged = read_json(run.evaluation)["test"]["metrics"]
+    assert judged["accuracy"]["value"] == np.mean((test.probability >= 0.5) == test.label)
+    assert looks[0]["result"]["accuracy"] == judged["accuracy"]["value"]
+    assert {path.stem for path in run.figures.glob("*.png")} >= set(FIGURES) - {"confusion_matrix_validation"}
+    report = run.report.read_text()
+    assert DISCLAIMER in report
+    assert "phantom" in report.lower()
+
+
+def test_a_second_evaluation_adds_a_look_and_moves_no_threshold(evaluated):
+    run, _ = evaluated
+    # were it chosen again, it would be 0.5: a stored point of the same network is kept
+    stored = read_json(run.operating_point) | {"threshold": 0.625}
+    run.operating_point.write_text(json.dumps(stored))
+    evaluate.main([str(run.path)])
+    assert [look["threshold"] for look in read_looks(run)] == [0.5, 0.625]
+    assert read_json(run.evaluation)["operating_point"]["threshold"] == 0.625
+
+
+def test_the_threshold_is_stored_before_test_is_predicted(run_path, monkeypatch):
+    from cxr_jax.inference import predictions
+
+    predict, stored = predictions.predict_split, {}
+
+    def watch(trained, images, split, **options):
+        stored[split] = RunFolder(run_path).operating_point.is_file()
+        return predict(trained, images, split, **options)
+
+    monkeypatch.setattr(predictions, "predict_split", watch)
+    evaluate.main([str(run_path)])
+    assert stored == {"val": False, "test": True}
+
+
+def test_the_config_says_which_checkpoint_is_meant(run_path):
+    run = RunFolder(run_path)
+    best, last = restore_run(run, "best"), restore_run(run, "last")
+    assert restore_run(run).step == best.step
+    run.config.write_text(run.config.read_text().replace('checkpoint = "best"', 'checkpoint = "last"'))
+    assert restore_run(run).step == last.step
+
+
+def test_logits_do_not_depend_on_the_batch(run_path):
+    trained = restore_run(RunFolder(run_path))
+    images = np.random.default_rng(0).integers(0, 256, (9, 48, 48)).astype(np.uint8)
+    one = trained.logits(images, batch_size=4)
+    for batch_size in (1, 9, 64):
+        np.testing.assert_allclose(trained.logits(images, batch_size=batch_size), one, atol=1e-5)
+    assert trained.logits(images[:0]).shape == (0, 2)
+    for wrong in (images[:, :40], images.astype(np.float32)):
+        with pytest.raises(ValueError, match="must be uint8"):
+            trained.logits(wrong)
+
+
+def test_a_checkpoint_of_another_model_is_told(run_path):
+    run = RunFolder(run_path)
+    description = read_json(run.network) | {"architecture": "mobilenetv2_050"}
+    run.network.write_text(json.dumps(description))
+    with pytest.raises(UserError, match="is not of mobilenetv2_050"):
+        evaluate.main([str(run_path)])
+
+
+def test_other_data_than_that_of_training_is_refused(run_path):
+    environment = RunFolder(run_path).environment
+    environment.write_text(json.dumps(read_json(environment) | {"data_fingerprint": "another"}))
+    with pytest.raises(UserError, match=r"is not what .* was trained on"):
+        evaluate.main([str(run_path)])
+
+
+@pytest.mark.parametrize("place", ["nowhere", "."])
+def test_no_run_is_one_sentence(tmp_path, capsys, place):
+    assert command_line(["evaluate", str(tmp_path / place)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_pictures_of_radiographs_are_not_among_the_figures_to_publish(tmp_path, evaluated):
+    run, _ = evaluated
+    test = read_predictions(run.predictions_of("test"))
+    images = np.zeros((len(test), 48, 48), np.uint8)
+    drawn = draw_pictures(tmp_path / "pictures", images, test, 0.5, phantoms=True)
+    assert drawn
+    assert not {path.stem for path in drawn} & set(FIGURES)

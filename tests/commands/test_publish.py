@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from cxr_jax.commands import evaluate, publish
+from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.publication import FIGURES
+
+
+@pytest.fixture
+def runs(run_path, tmp_path):
+    """Two evaluated runs that lie beside each other."""
+    evaluate.main([str(run_path)])
+    first, second = tmp_path / "runs" / "tiny" / "seed0", tmp_path / "runs" / "tiny" / "seed1"
+    shutil.copytree(run_path, first)
+    shutil.copytree(run_path, second)
+    return first, second
+
+
+def test_runs_are_published_without_radiographs_and_paths(runs, tmp_path, capsys):
+    out = tmp_path / "results"
+    published = ["--published", "Barnett, scratch=0.7837"]
+    publish.main([*map(str, runs), "--out", str(out), *published])
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert {"seed0/evaluation.json", "seed0/predictions/test.csv", "seed1/ledger.jsonl", "README.md"} <= files
+    assert not [name for name in files if name.endswith((".html", ".npy")) or "checkpoints" in name]
+    assert {name.rsplit("/", 1)[1].split(".")[0] for name in files if "/figures/" in name} <= set(FIGURES)
+    assert "path" not in read_json(RunFolder(out / "seed0").data_card)["source"]
+    readme = (out / "README.md").read_text()
+    assert "| Barnett, scratch (published) |" in readme
+    assert "78.4 %" in readme
+    # published again, with words around the table: they stay, and nothing is doubled
+    (out / "README.md").write_text(f"Before.\n\n{readme}\nAfter.\n")
+    publish.main([*map(str, runs), "--out", str(out), *published])
+    again = (out / "README.md").read_text()
+    assert again.startswith("Before.")
+    assert again.rstrip().endswith("After.")
+    assert again.count("Barnett, scratch") == 1
+    capsys.readouterr()
+
+
+def test_a_folder_with_something_else_is_left_alone(runs, tmp_path):
+    out = tmp_path / "results"
+    (out / "seed0").mkdir(parents=True)
+    (out / "seed0" / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds something else"):
+        publish.main([*map(str, runs), "--out", str(out)])
+    assert [path.name for path in (out / "seed0").iterdir()] == ["mine.txt"]
+
+
+def test_a_run_that_was_not_evaluated_is_refused(run_path, tmp_path):
+    with pytest.raises(UserError, match="has not been evaluated"):
+        publish.main([str(run_path), "--out", str(tmp_path / "results")])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--out", "x"], ["run"], ["run", "--out", "x", "--published", "no number"], ["run", "--published", "a=2"]],
+)
+def test_a_call_that_says_too_little_is_a_usage_error(arguments):
+    with pytest.raises(UserError) as caught:
+        publish.main(arguments)
+    assert caught.value.code == EXIT_USAGE
+
+
+def test_a_run_named_twice_is_refused(runs, tmp_path):
+    with pytest.raises(UserError, match="named twice"):
+        publish.main([str(runs[0]), str(runs[0]), "--out", str(tmp_path / "results")])
