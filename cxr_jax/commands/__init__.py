@@ -16,7 +16,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Use": {
         "predict": "predict on files, as a table or JSON",
-        "judge": "judge a predictions table made by any program",
+        "publish": "copy what shows no radiograph into a results folder, with a table of all runs",
     },
     "Speed": {
         "bench": "measure speed and memory, beside stock convolutions or PyTorch",
