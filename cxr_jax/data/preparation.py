@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -157,10 +159,14 @@ class _Watched:
 
 
 def _cause(error: Exception) -> Exception:
-    """Return the OSError with a number that led to `error`, or `error` itself."""
+    """Return the OSError that led to `error`, or `error` itself."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno is not None:
             return seen
+        # The writer of ArrayRecord files is not Python: it tells what the system said in the middle of its own words.
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+            if isinstance(seen, RuntimeError) and os.strerror(number) in str(seen):
+                return OSError(number, os.strerror(number))
         seen = seen.__cause__ or seen.__context__
     return error

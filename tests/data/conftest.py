@@ -9,6 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from cxr_jax.data.preparation import prepare
+from cxr_jax.data.prepared import PreparedData
+
 
 def smooth_picture(seed: int, height: int = 40, width: int = 56) -> np.ndarray:
     """A grey picture without sharp edges, uint8 [H, W], different for every seed."""
@@ -62,3 +65,14 @@ def prepared_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "prepared root"
     monkeypatch.setenv("CXR_PREPARED_DIR", str(root))
     return root
+
+
+@pytest.fixture(scope="session")
+def real_prepared(real_radiographs: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """The real radiographs, prepared once for all tests; skipped where they are absent."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXR_PREPARED_DIR", str(tmp_path_factory.mktemp("real")))
+        prepared = prepare(real_radiographs).prepared
+        # The parent holds other folders too; the official one is found in it, and known again.
+        assert not prepare(real_radiographs.parent).fresh
+    return prepared

@@ -214,8 +214,8 @@ def test_damaged_records_are_one_sentence(prepared, damage):
     assert "\n" not in str(caught.value)
 
 
-def test_the_real_data(real_radiographs):
-    prepared = prepare(real_radiographs).prepared
+def test_the_real_data(real_prepared):
+    prepared = real_prepared
     config = DataConfig(image_size=32)
     train, val, test = (load_split(prepared, config, split) for split in ("train", "val", "test"))
     assert (len(train) + len(val), len(test)) == (5216, 624)

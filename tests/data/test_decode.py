@@ -116,6 +116,14 @@ def test_garbage_is_refused(tail, head):
         decode_grey(head + tail, name="rubbish")
 
 
+def test_damaged_tables_are_refused(jpeg):
+    data = bytearray(jpeg(1))
+    tables = data.index(b"\xff\xc4")
+    data[tables + 5 : tables + 21] = b"\xff" * 16  # impossible lengths of Huffman codes
+    with pytest.raises(UserError, match="odd is damaged and cannot be decoded"):
+        decode_grey(bytes(data), name="odd")
+
+
 def test_a_text_file_is_told_as_such():
     with pytest.raises(UserError, match=r"notes\.jpeg is neither a JPEG nor a PNG by its content"):
         decode_grey(b"dear diary", name="notes.jpeg")
@@ -196,3 +204,15 @@ def test_any_shape_becomes_a_square_and_keeps_its_level(shape, size, resize, int
     assert square.shape == (size, size)
     assert square.dtype == np.uint8
     assert set(np.unique(square)) <= ({level, 0} if resize == "pad" else {level})
+
+
+def test_original_radiographs_shrink_to_the_small_ones(real_radiographs):
+    originals = sorted((real_radiographs.parent / "original_sample").rglob("*.jpeg"))
+    if not originals:
+        pytest.skip("CXR_DATA_DIR holds no original_sample")
+    for path in originals:
+        small = real_radiographs / "train" / path.parent.name / path.name
+        image = to_square(decode_grey(path.read_bytes(), name=path.name), 224)
+        expected = decode_grey(small.read_bytes(), name=small.name)
+        # the small ones were encoded once more
+        assert np.abs(image.astype(int) - expected).mean() < 3

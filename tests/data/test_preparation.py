@@ -362,6 +362,33 @@ def test_disk_and_permission_errors_are_one_sentence(official_tree, prepared_roo
     assert names_in(prepared_root) == []
 
 
+def test_a_full_disk_under_the_record_writer_is_one_sentence(official_tree, prepared_root):
+    # A limit on the size of files makes the real writer fail in its own way, as a full disk does.
+    import resource
+    import signal
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        with pytest.raises(UserError, match=r"the disk is full: .*chest_xray could not be written"):
+            prepare(official_tree)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert names_in(prepared_root) == []
+
+
+def test_other_errors_of_the_record_writer_pass_unchanged(official_tree, prepared_root, monkeypatch):
+    def refuse(*arguments, **options):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr("tensorflow_datasets.core.features.Image.encode_example", refuse)
+    with pytest.raises(RuntimeError, match="something else"):
+        prepare(official_tree)
+    assert names_in(prepared_root) == []
+
+
 def test_no_place_for_prepared_data_is_one_sentence(official_tree, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("CXR_PREPARED_DIR", str(tmp_path / "file"))
@@ -414,9 +441,8 @@ def test_the_card_is_plain_json(official_tree):
     assert "unfinished" not in text
 
 
-def test_the_real_data(real_radiographs, prepared_root):
-    prepared = prepare(real_radiographs).prepared
-    card = prepared.card
+def test_the_real_data(real_prepared, real_radiographs):
+    card = real_prepared.card
     assert card["subtypes"] == {
         "train": {"normal": 1341, "bacteria": 2530, "virus": 1345, "unknown": 0},
         "val": {"normal": 8, "bacteria": 8, "virus": 0, "unknown": 0},
@@ -435,5 +461,4 @@ def test_the_real_data(real_radiographs, prepared_root):
     assert card["proof"]["holds"]
     assert card["validation_cut"]["proof"]["holds"]
     assert card["left_out"] == card["contradicting_names"] == []
-    assert not prepare(real_radiographs.parent).fresh
     assert FolderSource(real_radiographs).listing.entries[0].file == "train/NORMAL/IM-0115-0001.jpeg"
