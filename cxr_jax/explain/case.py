@@ -58,7 +58,7 @@ def with_caption(picture: np.ndarray, lines: list[str]) -> np.ndarray:
     """
     width = picture.shape[1]
     text_size = min(max(width / 55, _SMALLEST_TEXT), _LARGEST_TEXT)
-    letters = max(int((width - 2 * text_size) / (_LETTER_WIDTH * text_size)), 10)
+    letters = max(int((width - 2 * text_size) / (_LETTER_WIDTH * text_size)), 1)
     broken = [part for line in lines for part in textwrap.wrap(line, letters)]
     line_height = 1.45 * text_size
     height = round(line_height * (len(broken) + 0.9))

@@ -6,7 +6,7 @@ import pytest
 from cxr_jax.errors import UserError
 from cxr_jax.explain.grad_cam import grad_cam
 from cxr_jax.models.registry import build_model
-from cxr_jax.models.state import merge_model, split_model
+from cxr_jax.models.state import batch_stats_of, merge_model, split_model
 
 SIZE = 64
 
@@ -19,11 +19,16 @@ def images():
 @pytest.fixture(scope="module")
 def model(images):
     """A tiny network that has seen a batch, so that its BatchNorm statistics fit and its activations vary."""
-    network = build_model("mobilenetv2_tiny", classes=2, seed=1)
-    _, params, _ = split_model(network)
-    for _ in range(10):
+    graphdef, params, batch_stats = split_model(build_model("mobilenetv2_tiny", classes=2, seed=1))
+
+    @jax.jit
+    def after_a_batch(batch_stats):
+        network = merge_model(graphdef, params, batch_stats)
         network(images, train=True)
-    graphdef, _, batch_stats = split_model(network)
+        return batch_stats_of(network)
+
+    for _ in range(10):
+        batch_stats = after_a_batch(batch_stats)
     return merge_model(graphdef, params, batch_stats)
 
 
@@ -35,7 +40,7 @@ def normalised(evidence: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("class_index", [0, 1])
 def test_last_stage_is_the_class_activation_map_of_zhou(model, images, class_index):
     """Before global average pooling and a linear layer, Grad-CAM is the CAM of Zhou et al. 2016."""
-    features = np.asarray(model.features(images), np.float64)
+    features = np.asarray(jax.jit(model.features)(images), np.float64)
     kernel = np.asarray(model.classifier.kernel[...], np.float64)
     expected = normalised(features @ kernel[:, class_index])
     result = grad_cam(model, images, class_index, "conv_head")
@@ -49,8 +54,9 @@ def test_weights_are_the_mean_gradients_by_finite_differences(model, images, sta
     with jax.enable_x64(True):  # steps so small that no ReLU is passed need float64
         graphdef, params, batch_stats = jax.tree.map(lambda value: value.astype(np.float64), split_model(model))
         precise = merge_model(graphdef, params, batch_stats)
-        activations = np.asarray(precise.activations(images.astype(np.float64), stage))
-        result = grad_cam(precise, images.astype(np.float64), 1, stage)
+        pixels = images.astype(np.float64)
+        activations = np.asarray(jax.jit(lambda values: precise.activations(values, stage))(pixels))
+        result = grad_cam(precise, pixels, 1, stage)
         height, width, channels = activations.shape[1:]
         logits = jax.jit(lambda values: precise.forward_from(stage, values)[:, 1])
         weights = np.zeros((len(images), channels))

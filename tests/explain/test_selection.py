@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxr_jax.explain.selection import confidence_of, select_worst
+from cxr_jax.runs.predictions import Predictions
+
+
+def table(probability, label, files=None):
+    count = len(probability)
+    return Predictions(
+        file=tuple(files or (f"{number}.jpeg" for number in range(count))),
+        split=("test",) * count,
+        group=("",) * count,
+        subtype=tuple("unknown" if positive else "normal" for positive in label),
+        label=np.array(label),
+        logits=None,
+        probability=np.array(probability),
+    )
+
+
+def test_the_most_confident_errors_come_first():
+    predictions = table([0.99, 0.9, 0.6, 0.2, 0.05, 0.7], [1, 0, 0, 1, 1, 1])
+    selection = select_worst(predictions, 0.5, 10)
+    assert selection.errors == 4
+    assert selection.rows.tolist() == [4, 1, 3, 2]  # how far from 0.5: 0.45, 0.4, 0.3, 0.1
+    assert select_worst(predictions, 0.5, 2).rows.tolist() == [4, 1]
+
+
+def test_confidence_is_a_share_of_what_the_threshold_leaves():
+    predictions = table([0.95, 0.1], [0, 1])
+    # Half way from 0.9 to 1 against eight ninths of the way from 0.9 to 0.
+    assert select_worst(predictions, 0.9, 2).rows.tolist() == [1, 0]
+    np.testing.assert_allclose(confidence_of(predictions.probability, 0.9), [0.5, 8 / 9])
+
+
+def test_without_errors_the_least_certain_calls_are_chosen():
+    predictions = table([0.9, 0.55, 0.1, 0.48], [1, 1, 0, 0])
+    selection = select_worst(predictions, 0.5, 3)
+    assert selection.errors == 0
+    assert selection.rows.tolist() == [3, 1, 0]
+
+
+def test_equal_confidence_is_ordered_by_name_whatever_the_order_of_the_table():
+    names = ["c", "a", "d", "b"]
+    predictions = table([0.8] * 4, [0] * 4, names)
+    assert [names[row] for row in select_worst(predictions, 0.5, 3).rows] == ["a", "b", "c"]
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_confidence_lies_in_0_to_1_at_any_threshold(probability, threshold):
+    confidence = confidence_of(np.array([probability]), threshold)
+    assert 0 <= confidence[0] <= 1 + 1e-12
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_extreme_thresholds_are_no_division_by_zero(threshold):
+    predictions = table([0.0, 0.5, 1.0], [0, 1, 0])
+    with np.errstate(all="raise", under="ignore"):
+        selection = select_worst(predictions, threshold, 3)
+    assert selection.errors == 2
