@@ -44,22 +44,22 @@ class Child:
         self._send(task)
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The child's answer to `request`. Raises UserError if it met a mistake or died."""
+        """The child's answer to `request`. Raises UserError if the case failed or the process died."""
         self._send(request)
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
-        """The next line that the child says. Raises UserError if it met a mistake or died."""
+        """The next line that the child says. Raises UserError if the case failed or the process died."""
         line = self._process.stdout.readline()
         if not line:
             raise UserError(self._last_words())
         message = json.loads(line)
-        if "mistake" in message:
-            raise UserError(message["mistake"])
+        if "failure" in message:
+            raise UserError(message["failure"])
         return message
 
     def finish(self) -> dict[str, Any]:
-        """What the child says at the end of its input. Raises UserError if it met a mistake or died."""
+        """What the child says at the end of its input. Raises UserError if the case failed or the process died."""
         self._process.stdin.close()
         return self.answer()
 
@@ -92,8 +92,6 @@ class Child:
         self._stderr.seek(0)
         written = self._stderr.read().decode(errors="replace").strip().splitlines()
         last = written[-1][:_TOLD_OF_STDERR] if written else "it wrote nothing"
-        if "RESOURCE_EXHAUSTED" in last or "MemoryError" in last or "out of memory" in last.lower():
-            return f"out of memory; a smaller batch or image size needs less ({last})"
         if code == -signal.SIGKILL:
             return "the process was killed, most likely because memory ran out; a smaller batch needs less"
         return f"the process ended with code {code}: {last}"
@@ -102,7 +100,7 @@ class Child:
 def start_case(case: Case, warm_up: int, environment: Mapping[str, str] = os.environ) -> Child:
     """A child that has compiled `case`, run `warm_up` steps and told its facts.
 
-    Raises UserError if it met a mistake or died.
+    Raises UserError if the case failed or the process died.
     """
     task = {"case": dataclasses.asdict(case), "warm_up": warm_up}
     child = Child(task, environment_of(case, environment), as_installed=case.implementation != "timm")

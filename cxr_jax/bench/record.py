@@ -37,7 +37,10 @@ def describe(plan: Plan, effort: Effort, ceilings: CeilingsByThreads, outcomes: 
 
 
 def shares(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[str, float | None]:
-    """Operations and bytes a second, and how much of the measured ceilings they are; None where XLA counts nothing."""
+    """Operations and bytes a second, and how much of the measured ceilings they are; None where XLA counts nothing.
+
+    The roofline bounds a program by whichever ceiling it is nearer to, so the larger share is that of the roofline.
+    """
     ceiling = ceilings[measurement.case.threads]
     flops, copied = measurement.rate_of("flops"), measurement.rate_of("bytes_accessed")
     return {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from cxr_jax.bench.measure import Measurement, Outcome, Ratio
@@ -16,13 +17,19 @@ LEGEND = (
     "host and ends when all its results are there; warm-up and compilation are left out.\n"
     "compile: seconds to a program, with nothing kept from earlier. peak memory: largest resident set of the case's "
     "own process (on a GPU: largest use of the device), program and compiler included.\n"
-    "GFLOP/s, GB/s: what XLA counts in the compiled program, by the median step, and its share of the ceilings."
+    "GFLOP/s, GB/s: operations, and bytes of operands and results, that XLA counts in the compiled program, by the "
+    "median step; beside them the share of the ceilings, the larger of which is the share of the roofline. Operations "
+    "that only one lowering does are counted for it alone, and bytes that stay in a cache can exceed the ceiling."
 )
 
 
-def render(outcomes: Sequence[Outcome], ceilings: CeilingsByThreads) -> Group:
-    """All tables, with the machine's ceilings before them and what the columns mean below."""
-    parts = [*_surroundings(outcomes, ceilings), _measurements(outcomes, ceilings)]
+def render(outcomes: Sequence[Outcome], ceilings: CeilingsByThreads, machine: Mapping[str, Any]) -> Group:
+    """All tables, with the machine and its ceilings before them and what the columns mean below.
+
+    `machine` is that of `runs.environment.describe_environment`.
+    """
+    title = Text(f"{machine['processor']}, {_cores(machine['cores'])}", "bold")
+    parts = [title, *_surroundings(outcomes, ceilings), _measurements(outcomes, ceilings)]
     ratios = [ratio for outcome in outcomes for ratio in outcome.ratios]
     if ratios:
         parts += [_ratios(ratios), *_best_modes(outcomes)]
@@ -50,9 +57,8 @@ def _surroundings(outcomes: Sequence[Outcome], ceilings: CeilingsByThreads) -> I
 
 
 def _measurements(outcomes: Sequence[Outcome], ceilings: CeilingsByThreads) -> Table:
-    table = Table("task", "by", *_right("cores", "images/s", "middle half", "compile", "peak memory"))
-    for name in ("GFLOP/s (of product)", "GB/s (of copy)"):
-        table.add_column(name, justify="right")
+    figures = ("cores", "images/s", "middle half", "compile", "peak memory", "GFLOP/s (of product)", "GB/s (of copy)")
+    table = Table("task", "by", *_right(*figures))
     for outcome in outcomes:
         for measurement in outcome.measurements:
             table.add_row(
@@ -138,9 +144,7 @@ def _scaling(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def _right(*names: str) -> list:
-    from rich.table import Column
-
+def _right(*names: str) -> list[Column]:
     return [Column(name, justify="right") for name in names]
 
 

@@ -1,9 +1,10 @@
 """The child process of one case: prepares it, runs rounds when told to, and says what they cost.
 
 Talks in lines of JSON. The first line that it reads is a task, `{"case": {...}, "warm_up": n}` or `{"ceilings":
-{"threads": n}}`; the answer to a case is `{"ready": facts}`. Then come `{"steps": n, "seconds": s}`, answered by
-`{"seconds": [...]}`, and `{"trace": folder}`, answered by `{"traced": folder}`; at the end of its input it tells
-`{"peak_memory_bytes": n, "device_peak_bytes": n or null}`. A mistake is answered by `{"mistake": sentence}`.
+{"threads": n}}`; the answer to a case is `{"ready": facts}`. Then come `{"steps": n, "seconds": s}`, the arguments of
+`run_round`, answered by `{"seconds": [...]}`, and `{"trace": folder}`, answered by `{"traced": folder}`; at the end of
+its input it tells `{"peak_memory_bytes": n, "device_peak_bytes": n or null}`. Whatever goes wrong is told as
+`{"failure": sentence}`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxr_jax.bench.cases import Case
 from cxr_jax.errors import UserError
 from cxr_jax.process import allocator_applies, configure_process
+
+if TYPE_CHECKING:
+    from cxr_jax.bench.workload import Workload
 
 AS_INSTALLED = "as-installed"
 """Argument that asks for the settings which the console entry point makes; PyTorch runs without them."""
@@ -33,7 +37,8 @@ Message = dict[str, Any]
 
 def main() -> None:
     """Serve the parent on the standard streams; what libraries print goes to standard error."""
-    if AS_INSTALLED in sys.argv[1:]:
+    as_installed = AS_INSTALLED in sys.argv[1:]
+    if as_installed:
         configure_process()
     # whatever else is written to descriptor 1 must not be taken for an answer
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
@@ -44,13 +49,16 @@ def main() -> None:
             channel.flush()
 
         try:
-            serve(map(json.loads, sys.stdin), reply)
-        except UserError as error:
-            reply({"mistake": str(error)})
+            serve(map(json.loads, sys.stdin), reply, as_installed=as_installed)
+        except Exception as error:
+            reply({"failure": tell(error)})
 
 
-def serve(requests: Iterable[Message], reply: Callable[[Message], None]) -> None:
-    """Carry out the task that `requests` begin with, as the module says. Raises UserError for a mistake in it."""
+def serve(requests: Iterable[Message], reply: Callable[[Message], None], *, as_installed: bool) -> None:
+    """Carry out the task that `requests` begin with, as the module says. Raises UserError for a mistake in it.
+
+    `as_installed` says that the process has been configured as the console entry point does it.
+    """
     requests = iter(requests)
     task = next(requests)
     if "ceilings" in task:
@@ -59,7 +67,30 @@ def serve(requests: Iterable[Message], reply: Callable[[Message], None]) -> None
 
         reply(dataclasses.asdict(measure_ceilings()))
         return
-    _serve_case(Case(**task["case"]), task["warm_up"], requests, reply)
+    case = Case(**task["case"])
+    hold_to_cores(case.threads)
+    _require_preloaded(case.preload)
+    workload = _prepare(case)
+    for _ in range(task["warm_up"]):
+        workload.step()
+    allocator = describe_allocator(os.environ, as_installed=as_installed)
+    reply({"ready": {**workload.facts, "cores": available_cores(), "allocator": allocator}})
+    for request in requests:
+        if "trace" in request:
+            _trace(workload.step, request["trace"])
+            reply({"traced": request["trace"]})
+        else:
+            reply({"seconds": run_round(workload.step, **request)})
+    reply({"peak_memory_bytes": peak_memory_bytes(), "device_peak_bytes": workload.device_peak_bytes()})
+
+
+def tell(error: Exception) -> str:
+    """`error` as a sentence."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return "out of memory; a smaller batch or image size needs less"
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 def hold_to_cores(count: int) -> None:
@@ -76,14 +107,15 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def describe_allocator(environment: dict[str, str]) -> str:
-    """Which memory allocator a process with this environment uses."""
-    if environment.get("LD_PRELOAD"):
-        return "preloaded " + ", ".join(Path(part).name for part in re.split("[: ]+", environment["LD_PRELOAD"]))
-    tunables = environment.get("GLIBC_TUNABLES", "")
-    if "glibc.malloc.hugetlb=1" in tunables:
-        return "glibc with huge pages"
-    return f"default with {tunables}" if tunables else "default"
+def describe_allocator(environment: Mapping[str, str], *, as_installed: bool) -> str:
+    """Which memory allocator this process uses, `environment` being what it began with."""
+    preloaded = re.split("[: ]+", environment.get("LD_PRELOAD", "").strip())
+    if preloaded != [""]:
+        return "preloaded " + ", ".join(Path(library).name for library in preloaded)
+    settings = [part for part in [environment.get("GLIBC_TUNABLES", "")] if part]
+    if as_installed and allocator_applies(dict(environment)):
+        settings.append("freed memory kept")
+    return ", ".join(settings) or "default"
 
 
 def peak_memory_bytes() -> int:
@@ -101,35 +133,21 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _serve_case(case: Case, warm_up: int, requests: Iterator[Message], reply: Callable[[Message], None]) -> None:
-    hold_to_cores(case.threads)
-    _require_preloaded(case.preload)
+def _prepare(case: Case) -> Workload:
     if case.implementation == "timm":
         from cxr_jax.bench.rivals import prepare
     else:
         from cxr_jax.bench.steps import prepare
-    workload = prepare(case)
-    for _ in range(warm_up):
-        workload.step()
-    allocator = describe_allocator(dict(os.environ))
-    if case.implementation != "timm" and allocator_applies(os.environ) and allocator.startswith("glibc"):
-        allocator += " and freed memory kept"
-    reply({"ready": {**workload.facts, "cores": available_cores(), "allocator": allocator}})
-    for request in requests:
-        if "trace" in request:
-            _trace(workload.step, request["trace"])
-            reply({"traced": request["trace"]})
-        else:
-            reply({"seconds": run_round(workload.step, request["steps"], request["seconds"])})
-    reply({"peak_memory_bytes": peak_memory_bytes(), "device_peak_bytes": workload.device_peak_bytes()})
+    return prepare(case)
 
 
-def run_round(step: Callable[[], None], steps: int, seconds: float) -> list[float]:
+def run_round(step: Callable[[], None], *, steps: int, seconds: float, uncounted: int = 1) -> list[float]:
     """Seconds of each of at least `steps` steps that together take at least `seconds`.
 
-    One step before them is not counted: the caches hold what the other process left there.
+    The `uncounted` steps before them are not: the caches hold what the other process left there.
     """
-    step()
+    for _ in range(uncounted):
+        step()
     taken: list[float] = []
     while len(taken) < steps or sum(taken) < seconds:
         began = time.perf_counter()

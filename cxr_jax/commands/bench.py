@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -40,7 +41,7 @@ class Options:
     # with --against: PyTorch with this library preloaded, such as libtcmalloc, too
     preload: Annotated[str, arg(metavar="PATH")] = ""
     rounds: int = 5  # turns of each process
-    steps: int = 4  # fewest steps of a turn
+    steps: int = 3  # fewest steps of a turn
     seconds: float = 1.0  # shortest time of a turn
     trace: Annotated[str, arg(metavar="FOLDER")] = ""  # leave a profiler trace of each of our programs there
     json: Annotated[str, arg(metavar="FILE")] = ""  # write everything there, each step's time included
@@ -53,8 +54,8 @@ def main(arguments: list[str]) -> None:
     """
     options = parse(Options, arguments, prog="cxr-jax bench", description=SUMMARY)
     plan, effort = _plan(options), _effort(options)
-    if options.json and Path(options.json).exists():
-        raise UserError(f"{options.json} exists already; name a new file for --json.")
+    if options.json:
+        _require_new(Path(options.json))
 
     import sys
 
@@ -70,10 +71,13 @@ def main(arguments: list[str]) -> None:
     with Console(stderr=True).status("measuring the machine") as status:
         ceilings = {threads: ask_ceilings(threads) for threads in plan.threads}
         outcomes = [run_contest(contest, effort, status.update, trace=trace) for contest in plan.contests()]
+    record = describe(plan, effort, ceilings, outcomes)
     # A pipe has no width: lines are then as long as their content, so that figures can be found in them.
-    Console(width=None if sys.stdout.isatty() else 10_000).print(render(outcomes, ceilings))
+    Console(width=None if sys.stdout.isatty() else 10_000).print(
+        render(outcomes, ceilings, record["environment"]["machine"])
+    )
     if options.json:
-        write_json(options.json, describe(plan, effort, ceilings, outcomes))
+        write_json(options.json, record)
     failures = [entry for outcome in outcomes for entry in outcome.measurements if entry.error]
     if failures:
         first = failures[0]
@@ -116,6 +120,17 @@ def _plan(options: Options) -> Plan:
     )
 
 
+def _require_new(path: Path) -> None:
+    """Raise UserError now, rather than after all is measured, if `path` cannot be written."""
+    import os
+
+    if path.exists():
+        raise UserError(f"{path} exists already; name a new file for --json.")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"{folder} cannot be written; choose another place for --json.")
+
+
 def _effort(options: Options) -> Effort:
     from cxr_jax.bench.measure import Effort
 
@@ -154,6 +169,6 @@ def _numbers(option: str, listed: str, least: int, most: int) -> tuple[int, ...]
 
 
 def _at_least(option: str, value: float, least: int) -> float:
-    if not value >= least:
-        raise UserError(f"--{option} is {value}, but must be at least {least}.", EXIT_USAGE)
+    if not least <= value < math.inf:
+        raise UserError(f"--{option} is {value}, but must be a number from {least} up.", EXIT_USAGE)
     return value

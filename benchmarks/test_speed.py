@@ -1,0 +1,90 @@
+"""Is a step still as fast as it was? Run by hand on a quiet machine; no part of the tests or of CI.
+
+    pip install pytest-benchmark
+    python -m pytest benchmarks                                  about six minutes on 2 cores
+    python -m pytest benchmarks --benchmark-autosave             keep the figures in .benchmarks/
+    python -m pytest benchmarks --benchmark-compare              beside those kept last
+    python -m pytest benchmarks --benchmark-compare-fail=median:10%
+    python -m pytest benchmarks --model mobilenetv2_tiny --image-size 64 --no-bounds
+
+Times of two machines cannot be compared, so two figures that hardly depend on the machine are kept with every time and
+have a lower bound: how many times as fast as the same network with stock convolutions (`plain`, what `nnx.Conv` calls)
+our step is, and which share of the machine's ceilings it reaches: that of a large float32 product for operations, and
+that of a copy for bytes, whichever is higher. Ceilings and stock convolutions are measured in the same run, every
+program in a process of its own with the settings of the console entry point.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("pytest_benchmark", reason="needs pytest-benchmark")
+
+from cxr_jax.bench.cases import Case, Contest, Work
+from cxr_jax.bench.children import ask_ceilings, start_case
+from cxr_jax.bench.measure import Effort, Measurement, run_contest
+from cxr_jax.bench.record import shares
+from cxr_jax.bench.worker import available_cores
+
+if TYPE_CHECKING:
+    from pytest_benchmark.fixture import BenchmarkFixture
+
+EFFORT = Effort(warm_up=2, rounds=3, steps=2, seconds=1.0)
+"""Of the contest with stock convolutions."""
+
+ROUNDS = 15
+"""Steps that pytest-benchmark times one by one."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a step must reach; well below what was seen, so that only a real loss falls under it."""
+
+    times_as_fast_as_plain: float
+    share_of_ceiling: float
+
+
+BOUNDS: dict[Work, Bounds] = {"train": Bounds(5.0, 0.2), "inference": Bounds(3.0, 0.2)}
+
+
+@pytest.fixture(scope="session")
+def ceilings() -> dict[int, dict[str, float]]:
+    """The machine's ceilings, by the number of cores: all of them."""
+    return {available_cores(): ask_ceilings(available_cores())}
+
+
+@pytest.fixture(params=["train", "inference"])
+def case(request: pytest.FixtureRequest) -> Case:
+    """The case that the options choose."""
+    option = request.config.getoption
+    return Case(option("--model"), option("--image-size"), option("--batch-size"), request.param, available_cores())
+
+
+def test_step(
+    benchmark: BenchmarkFixture, case: Case, ceilings: dict[int, dict[str, float]], request: pytest.FixtureRequest
+) -> None:
+    """Time single steps; the ratio to stock convolutions comes from a contest in which both take turns."""
+    outcome = run_contest(
+        Contest(case, (dataclasses.replace(case, implementation="plain"),)), EFFORT, lambda text: None
+    )
+    assert [measurement.error for measurement in outcome.measurements] == ["", ""]
+    (ratio,) = outcome.ratios
+
+    with start_case(case, EFFORT.warm_up) as child:
+        benchmark.pedantic(child.ask, ({"steps": 1, "seconds": 0.0, "uncounted": 0},), rounds=ROUNDS, warmup_rounds=2)
+        measurement = Measurement(case, child.facts, list(benchmark.stats.stats.data))
+    reached = shares(measurement, ceilings)
+    share = max(reached["share_of_matmul"], reached["share_of_copy"])
+    benchmark.extra_info |= {
+        "images_per_second": measurement.images_per_second,
+        "times_as_fast_as_plain": ratio.value,
+        "compile_seconds": child.facts["compile_seconds"],
+        **reached,
+    }
+    if not request.config.getoption("--no-bounds"):
+        assert ratio.value >= BOUNDS[case.work].times_as_fast_as_plain
+        assert share >= BOUNDS[case.work].share_of_ceiling

@@ -1,0 +1,142 @@
+import importlib.util
+import sys
+
+import pytest
+
+from cxr_jax.bench import rivals
+from cxr_jax.bench.cases import Case
+from cxr_jax.errors import UserError
+
+needs_timm = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("torch", "timm")), reason="needs torch and timm"
+)
+
+
+def case(**options):
+    settings = {"work": "train", "backend": "eager", "precision": "float32", "threads": 1} | options
+    return Case("mobilenetv2_035", 32, 2, implementation="timm", **settings)
+
+
+@pytest.mark.parametrize(
+    ("installed", "sentence"),
+    [
+        (set(), "needs torch and timm, which are not installed; pip install 'cxr-jax\\[port\\]' brings both"),
+        ({"torch"}, "needs timm, which is not installed"),
+        ({"timm"}, "needs torch, which is not installed"),
+    ],
+)
+def test_missing_packages_are_named(monkeypatch, installed, sentence):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name in installed else None)
+    for ask in (rivals.require_timm, lambda: rivals.prepare(case())):
+        with pytest.raises(UserError, match=sentence):
+            ask()
+
+
+def test_asking_for_timm_imports_nothing(monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] in ("torch", "timm")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    rivals.require_timm()
+    assert not {"torch", "timm"} & set(sys.modules)
+
+
+@pytest.fixture
+def torch():
+    torch, _ = rivals._import_timm()
+    threads = torch.get_num_threads()
+    yield torch
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def seen(torch, monkeypatch):
+    """What networks were given and what the loss was given, step by step."""
+    log = {"inputs": [], "logits": [], "labels": []}
+    forward, cross_entropy = torch.nn.Module.__call__, torch.nn.functional.cross_entropy
+
+    def call(module, *arguments):
+        output = forward(module, *arguments)
+        if type(module).__name__ == "EfficientNet":
+            log["inputs"].append(arguments[0])
+            log["logits"].append(output)
+        return output
+
+    def loss(logits, labels):
+        log["labels"].append(labels)
+        return cross_entropy(logits, labels)
+
+    monkeypatch.setattr(torch.nn.Module, "__call__", call)
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", loss)
+    return log
+
+
+@needs_timm
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_step_in_pytorch(torch, seen, precision):
+    workload = rivals.prepare(case(precision=precision))
+    for _ in range(2):
+        workload.step()
+    first, second = seen["inputs"]
+    assert first.shape == (2, 3, 32, 32)
+    assert first.is_contiguous(memory_format=torch.channels_last)
+    assert not torch.equal(first, second)
+    # grey noise normalised by ImageNet's statistics
+    assert -2.2 < first.min() < -1.7
+    assert 2.2 < first.max() < 2.7
+    assert [logits.dtype for logits in seen["logits"]] == [getattr(torch, precision)] * 2
+    assert [logits.shape for logits in seen["logits"]] == [(2, 2)] * 2
+    assert len(seen["labels"]) == 2
+    assert workload.facts["versions"]["torch"] == torch.__version__
+    assert workload.facts["compile_seconds"] is None
+    assert workload.facts["platform"] == "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@needs_timm
+def test_every_parameter_moves_by_sgd(torch, monkeypatch):
+    made = []
+    sgd = torch.optim.SGD
+
+    def keep(parameters, **options):
+        made.append(sgd(parameters, **options))
+        return made[-1]
+
+    monkeypatch.setattr(torch.optim, "SGD", keep)
+    workload = rivals.prepare(case())
+    (optimizer,) = made
+    (group,) = optimizer.param_groups
+    assert {name: group[name] for name in ("lr", "momentum", "weight_decay", "nesterov")} == {
+        "lr": 0.01,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "nesterov": False,
+    }
+    before = [value.detach().clone() for value in group["params"]]
+    workload.step()
+    workload.step()
+    moved = [not torch.equal(old, new) for old, new in zip(before, group["params"], strict=True)]
+    assert all("momentum_buffer" in optimizer.state[value] for value in group["params"])
+    # in so small an image some channels are dead
+    assert sum(moved) > 0.9 * len(moved) > 50
+
+
+@needs_timm
+def test_inference_in_pytorch(torch, seen):
+    rivals.prepare(case(work="inference", precision="bfloat16")).step()
+    (logits,) = seen["logits"]
+    assert logits.is_inference()
+    assert logits.dtype == torch.bfloat16
+    assert seen["labels"] == []
+
+
+@needs_timm
+def test_a_model_that_timm_does_not_have(torch):
+    with pytest.raises(UserError, match="timm has no model called 'mobilenetv2_tiny'"):
+        rivals.prepare(Case("mobilenetv2_tiny", 32, 2, "train", threads=1, implementation="timm", backend="eager"))
+
+
+@needs_timm
+def test_compilation_is_timed(torch, seen, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    workload = rivals.prepare(case(backend="compile", work="inference"))
+    assert workload.facts["compile_seconds"] > 0
+    assert len(seen["inputs"]) == 1
