@@ -81,6 +81,9 @@ def decoded_images(prepared: PreparedData, config: DataConfig, *, track: Track =
     shape = (len(prepared.examples), config.image_size, config.image_size)
     if (images := _mapped(path, shape)) is not None:
         return images
+    # TFDS loads itself by replacing Python's import for a moment, which a thread that draws a bar would run into.
+    import tensorflow_datasets  # noqa: F401
+
     with files.atomic_path(path) as unfinished, track("Decoding", shape[0]) as advance:
         _write_decoded(unfinished, shape, _decoded(prepared, config), advance)
     images = _mapped(path, shape)
