@@ -21,7 +21,6 @@ BATCH_SIZE = 64
 """Files that are decoded and run through the network together."""
 
 
-
 @dataclass(frozen=True)
 class Threshold:
     """The probability from which PNEUMONIA is called, and how it came about."""

@@ -1,0 +1,86 @@
+import os
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from cxr_jax.data.decode import MAX_BYTES, to_square
+from cxr_jax.errors import UserError
+from cxr_jax.serving.radiograph import read_bytes, read_radiograph
+
+
+@pytest.fixture
+def description(trained):
+    return trained.description
+
+
+def png_of(image):
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+def noise(height, width):
+    return np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("resize", ["squash", "pad", "crop"])
+def test_the_square_is_made_as_for_training(description, resize):
+    grey = noise(60, 90)
+    asked = replace(description, resize=resize, interpolation="cubic", image_size=40)
+    radiograph = read_radiograph(png_of(grey), "a.png", asked)
+    np.testing.assert_array_equal(radiograph.grey, grey)
+    np.testing.assert_array_equal(radiograph.square, to_square(grey, 40, resize, "cubic"))
+    assert radiograph.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("image", "word"),
+    [
+        (noise(20, 40), "enlarged"),
+        (noise(40, 120), "unusual shape"),
+        (np.full((50, 50), 130, np.uint8), "contrast"),
+    ],
+)
+def test_images_that_are_hardly_radiographs_carry_one_warning(description, image, word):
+    warnings = read_radiograph(png_of(image), "a.png", description).warnings
+    assert len(warnings) == 1
+    assert word in warnings[0]
+
+
+def test_damage_is_told_with_the_name(description):
+    with pytest.raises(UserError, match=r"scan\.png"):
+        read_radiograph(png_of(noise(40, 40))[:-20], "scan.png", description)
+
+
+def test_files_are_read_whole(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"content")
+    assert read_bytes(path) == b"content"
+
+
+def test_what_is_no_readable_file_is_told_in_one_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"is a folder: name the files in it"):
+        read_bytes(tmp_path)
+    with pytest.raises(UserError, match="does not exist"):
+        read_bytes(tmp_path / "missing.png")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="no regular file"):
+        read_bytes(tmp_path / "pipe")
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(UserError, match="64 MiB"):
+        read_bytes(tmp_path / "huge.png")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_bytes(tmp_path / ("n" * 300))
+
+
+def test_a_file_without_permission_is_told(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"x")
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(path), "read_bytes", refuse)
+    with pytest.raises(UserError, match="cannot be read: Permission denied"):
+        read_bytes(path)
