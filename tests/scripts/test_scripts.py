@@ -33,6 +33,7 @@ case "$*" in
 *"${FAIL:-nothing to fail}"*) echo "$MESSAGE" >&2; exit 3 ;;
 "--version") echo "Python ${STAND_IN_VERSION:-3.12.1}" ;;
 "-c "*) [ "${STAND_IN_VERSION:-3.12.1}" != 3.9.2 ] ;;
+"-m cxr_jax evaluate "*) echo "the results" ;;
 "-m venv --clear "*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python" ;;
 esac
 """
@@ -169,11 +170,10 @@ def test_quickstart_takes_every_step_in_order(checkout):
     assert done.returncode == 0
     steps = [call.removeprefix("-m cxr_jax ") for call in checkout.calls("-m cxr_jax")]
     assert [step.split()[0] for step in steps] == ["phantoms", "prepare", "train", "evaluate", "explain"]
-    assert steps[1] == f"prepare {runs}/phantoms --name phantoms"
+    assert steps[1] == f"prepare {runs}/phantoms --name quickstart --replace"
     assert steps[2].startswith(f"train {checkout.root}/configs/quickstart.toml --out {runs}/quickstart-1 ")
     assert steps[3:] == [f"evaluate {runs}/quickstart-1", f"explain {runs}/quickstart-1"]
-    assert f"{runs}/quickstart-1/report.html" in done.stdout
-    assert f"{runs}/quickstart-1/figures" in done.stdout
+    assert done.stdout.endswith(f"\n\nthe results\nHeat maps: {runs}/quickstart-1/explanations\n")
 
 
 def test_quickstart_never_takes_the_folder_of_an_earlier_run(checkout):
@@ -190,15 +190,17 @@ def test_quickstart_on_real_data_named_from_where_the_user_is(checkout):
     assert checkout.run("scripts/quickstart", "chest xray.zip").returncode == 0
     steps = checkout.calls("-m cxr_jax")
     assert steps[0].startswith("-m cxr_jax prepare chest xray.zip --name ")
+    assert "--replace" not in steps[0]
     assert "--data.dataset chest_xray" in steps[1]
 
 
-def test_quickstart_stops_at_the_first_failure_with_its_code(checkout):
+@pytest.mark.parametrize(("failing", "never_reached"), [("train", "evaluate"), ("evaluate", "explain")])
+def test_quickstart_stops_at_the_first_failure_with_its_code(checkout, failing, never_reached):
     checkout.install_python()
-    done = checkout.run("scripts/quickstart", FAIL="cxr_jax train", MESSAGE="cxr-jax: no.")
+    done = checkout.run("scripts/quickstart", FAIL=f"cxr_jax {failing}", MESSAGE="cxr-jax: no.")
     assert done.returncode == 3
     assert done.stderr == "cxr-jax: no.\n"
-    assert checkout.calls("cxr_jax evaluate") == []
+    assert f"cxr_jax {never_reached}" not in "".join(checkout.calls())
 
 
 @pytest.mark.parametrize("arguments", [("missing",), ("a", "b")])
