@@ -13,7 +13,7 @@ from cxr_jax.data.image_set import ImageSet
 class Batch(NamedTuple):
     """One training batch."""
 
-    images: np.ndarray  # [B, S, S] uint8 in 0..255
+    images: np.ndarray  # [B, S, S] uint8 in 0..255, or pooled features [B, C] float32
     labels: np.ndarray  # [B] int32
     ids: np.ndarray  # [B] int32, stable over epochs, splits of work and resumption
 
@@ -38,11 +38,11 @@ def training_batches(image_set: ImageSet, *, batch_size: int, seed: int, epoch: 
 
 
 def padded_batches(images: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Consecutive `images` [N, S, S] as batches [batch_size, S, S] with how many of the rows are real.
+    """Consecutive `images` [N, ...] as batches [batch_size, ...] with how many of the rows are real.
 
-    The last batch is filled up with black images, whose results the caller drops.
+    The last batch is filled up with zeros, whose results the caller drops.
     """
     for start in range(0, len(images), batch_size):
         part = np.asarray(images[start : start + batch_size])
         missing = batch_size - len(part)
-        yield np.pad(part, ((0, missing), (0, 0), (0, 0))), len(part)
+        yield np.pad(part, ((0, missing), *((0, 0),) * (part.ndim - 1))), len(part)

@@ -14,7 +14,7 @@ class ImageSet:
     `images` may be memory-mapped from a cache and must not be written to.
     """
 
-    images: np.ndarray  # uint8 [N, S, S], grey, 0..255
+    images: np.ndarray  # uint8 [N, S, S], grey, 0..255; or float32 [N, C], their pooled features
     labels: np.ndarray  # int32 [N], index into CLASS_NAMES
     ids: np.ndarray  # int32 [N], row in the table of the prepared data; copies of balancing have ids beyond its end
     files: tuple[str, ...]  # path in the source, such as train/NORMAL/IM-0115-0001.jpeg

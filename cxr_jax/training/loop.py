@@ -20,19 +20,28 @@ from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import MetricsLog
 from cxr_jax.training.interruption import Interruption
 from cxr_jax.training.network import Network
-from cxr_jax.training.optimizer import make_optimizer, make_schedule, partition
+from cxr_jax.training.optimizer import make_optimizer, make_schedule, partition, trains_head_alone
 from cxr_jax.training.parallel import (
     TrainFunction,
     choose_devices,
     compile_evaluation_step,
+    compile_pooling_step,
     compile_train_step,
     replicate,
     require_divisible,
 )
 from cxr_jax.training.progress import EndReason, Observer, Plan, Progress, after_validation
-from cxr_jax.training.state import TrainState, all_params, network_arrays, new_state, restore_state, state_arrays
+from cxr_jax.training.state import (
+    TrainState,
+    all_params,
+    network_arrays,
+    new_state,
+    restore_network,
+    restore_state,
+    state_arrays,
+)
 from cxr_jax.training.steps import StepMetrics, StepRules
-from cxr_jax.training.validation import Validator
+from cxr_jax.training.validation import Validator, in_batches
 from cxr_jax.vocabulary import CLASS_NAMES
 
 LAST, BEST = "last", "best"
@@ -48,6 +57,8 @@ class PreparedPhase:
     state: TrainState
     step: TrainFunction
     learning_rate: optax.Schedule  # over the iterations of the phase
+    train_set: ImageSet
+    validator: Validator
 
 
 class Trainer:
@@ -78,7 +89,6 @@ class Trainer:
         self.class_weights = _class_weights(config.loss.class_weights, train_set.labels)
         for phase in self.phases:
             make_schedule(phase.optimizer, phase.schedule, phase.epochs * self.batches)
-        self._validator: Validator | None = None
 
     def train(self, *, resume: bool = False) -> EndReason:
         """Train to the end, or until patience runs out; returns why it ended.
@@ -91,6 +101,8 @@ class Trainer:
         progress = Progress(**checkpoint.details) if checkpoint else Progress()
         self.observer.on_start(self._plan(), progress)
         params, batch_stats = self.network.params, self.network.batch_stats
+        if checkpoint is not None:
+            params, batch_stats = restore_network(checkpoint.arrays, params, batch_stats, str(self.run.checkpoints))
         reason: EndReason = "finished"
         with contextlib.ExitStack() as stack:
             self.log = stack.enter_context(MetricsLog(self.run.metrics, rewind_to=progress.step))
@@ -99,11 +111,11 @@ class Trainer:
             self.interruption = stack.enter_context(Interruption())
             while progress.phase < len(self.phases):
                 phase = self._prepare(progress, params, batch_stats)
-                if checkpoint is not None:
-                    where = str(self.run.checkpoints / LAST)
-                    restored = restore_state(checkpoint.arrays, phase.state, where)
+                if checkpoint is not None and progress.iteration > 0:
+                    # between two phases the optimizer stored is that of the phase before, and starts anew
+                    restored = restore_state(checkpoint.arrays, phase.state, str(self.run.checkpoints))
                     phase = dataclasses.replace(phase, state=restored)
-                    checkpoint = None
+                checkpoint = None
                 state, progress, reason = self._run_phase(phase, progress)
                 params, batch_stats = all_params(state), state.batch_stats
             self.log.write("end", reason=reason, step=progress.step, seconds=progress.seconds)
@@ -127,15 +139,29 @@ class Trainer:
             label_smoothing=self.config.loss.label_smoothing,
             batch_statistics=phase.batch_norm == "train",
             seed=self.config.training.seed,
+            frozen_backbone=trains_head_alone(params, phase),
         )
+        train_set, validation_set = self.train_set, self.validation_set
+        if rules.frozen_backbone and not phase.augmentation.is_random:
+            # the same every epoch, so computed once
+            train_set, validation_set = (self._pooled(rules, state, part) for part in (train_set, validation_set))
+            rules = dataclasses.replace(rules, feature_channels=train_set.images.shape[1])
         size, training = self.config.data.image_size, self.config.training
         step = compile_train_step(rules, state, size, training.batch_size, self.devices, self.config.parallel.backend)
-        if self._validator is None:
-            evaluate = compile_evaluation_step(
-                rules, all_params(state), batch_stats, size, training.evaluation_batch_size, self.devices
-            )
-            self._validator = Validator(evaluate, self.validation_set, training.evaluation_batch_size)
-        return PreparedPhase(phase, iterations, state, step, schedule)
+        evaluate = compile_evaluation_step(
+            rules, all_params(state), batch_stats, size, training.evaluation_batch_size, self.devices
+        )
+        validator = Validator(evaluate, validation_set, training.evaluation_batch_size)
+        return PreparedPhase(phase, iterations, state, step, schedule, train_set, validator)
+
+    def _pooled(self, rules: StepRules, state: TrainState, images: ImageSet) -> ImageSet:
+        """`images` with their pooled features [N, C] in place of the images."""
+        size, batch_size = self.config.data.image_size, self.config.training.evaluation_batch_size
+        state = replicate(state, self.devices)
+        params = all_params(state)
+        pool = compile_pooling_step(rules, params, state.batch_stats, size, batch_size, self.devices)
+        pooled = in_batches(pool, params, state.batch_stats, images.images, batch_size)
+        return dataclasses.replace(images, images=pooled)
 
     def _run_phase(self, phase: PreparedPhase, progress: Progress) -> tuple[TrainState, Progress, EndReason]:
         """Train from `progress` to the end of the phase; the progress returned stands before the next phase."""
@@ -147,7 +173,7 @@ class Trainer:
             # counted over the whole run, so that a phase does not repeat the order and draws of the one before
             epoch += sum(entry.epochs for entry in self.phases[: progress.phase])
             for batch in training_batches(
-                self.train_set,
+                phase.train_set,
                 batch_size=self.config.training.batch_size,
                 seed=self.config.training.seed,
                 epoch=epoch,
@@ -204,7 +230,7 @@ class Trainer:
     def _validate(self, phase: PreparedPhase, state: TrainState, progress: Progress) -> Progress:
         """Validate, log, and save the network if it is the best of the run so far."""
         began = time.perf_counter()
-        figures = self._validator.figures(all_params(state), state.batch_stats)
+        figures = phase.validator.figures(all_params(state), state.batch_stats)
         monitor = self.config.validation.monitor
         progress = dataclasses.replace(progress, seconds=progress.seconds + time.perf_counter() - began)
         progress, best = after_validation(progress, monitor, figures[monitor])

@@ -68,6 +68,12 @@ def partition(params: ArrayDict, phase: PhaseConfig) -> tuple[ArrayDict, ArrayDi
     return trainable, {name: value for name, value in params.items() if name not in trainable}
 
 
+def trains_head_alone(params: ArrayDict, phase: PhaseConfig) -> bool:
+    """True if the backbone is frozen whole: nothing but the classifier is trained, and BatchNorm is frozen too."""
+    trainable, _ = partition(params, phase)
+    return phase.batch_norm == "frozen" and all(has_prefix(name, ("classifier",)) for name in trainable)
+
+
 def has_prefix(name: str, prefixes: Sequence[str]) -> bool:
     """True if one of the dotted `prefixes` begins `name`: `blocks.1` begins `blocks.1.0` and not `blocks.10`."""
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)

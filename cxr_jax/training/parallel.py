@@ -20,7 +20,15 @@ from cxr_jax.data.batches import Batch
 from cxr_jax.errors import UserError
 from cxr_jax.models.state import ArrayDict
 from cxr_jax.training.state import TrainState
-from cxr_jax.training.steps import DeviceBatch, StepMetrics, StepRules, evaluation_step, train_step
+from cxr_jax.training.steps import (
+    DeviceBatch,
+    StepMetrics,
+    StepRules,
+    classification_step,
+    evaluation_step,
+    pooling_step,
+    train_step,
+)
 
 Backend = Literal["jit", "pmap"]
 BATCH_AXIS = "batch"
@@ -75,7 +83,7 @@ def compile_train_step(
         out_shardings=replicated,
         donate_argnums=0,
     )
-    compiled = step.lower(_shapes(state), _batch_shapes((batch_size,), image_size), _EPOCH).compile()
+    compiled = step.lower(_shapes(state), _batch_shapes(rules, (batch_size,), image_size), _EPOCH).compile()
 
     def run(state: TrainState, batch: Batch, epoch: int) -> tuple[TrainState, StepMetrics]:
         return compiled(state, jax.device_put(DeviceBatch(*batch), sharded), np.int32(epoch))
@@ -96,7 +104,7 @@ def _pmap_train_step(
         donate_argnums=0,
     )
     shape = (len(devices), batch_size // len(devices))
-    compiled = step.lower(_shapes(state), _batch_shapes(shape, image_size), _EPOCH).compile()
+    compiled = step.lower(_shapes(state), _batch_shapes(rules, shape, image_size), _EPOCH).compile()
 
     def run(state: TrainState, batch: Batch, epoch: int) -> tuple[TrainState, StepMetrics]:
         stacked = DeviceBatch(*(value.reshape(*shape, *value.shape[1:]) for value in batch))
@@ -116,23 +124,50 @@ def compile_evaluation_step(
 ) -> EvaluationFunction:
     """The evaluation step for batches [batch_size, image_size, image_size] uint8: logits [batch_size, K].
 
+    Under rules with `feature_channels` it takes pooled features [batch_size, C] instead. Raises UserError if the batch
+    cannot be shared evenly.
+    """
+    if rules.feature_channels:
+        step = functools.partial(classification_step, graphdef=rules.graphdef)
+    else:
+        step = functools.partial(evaluation_step, graphdef=rules.graphdef, mean=rules.mean, std=rules.std)
+    examples = _batch_shapes(rules, (batch_size,), image_size).images
+    return _compile_inference(step, params, batch_stats, examples, devices)
+
+
+def compile_pooling_step(
+    rules: StepRules,
+    params: ArrayDict,
+    batch_stats: ArrayDict,
+    image_size: int,
+    batch_size: int,
+    devices: list[jax.Device],
+) -> EvaluationFunction:
+    """The step that gives pooled features [batch_size, C] of batches [batch_size, image_size, image_size] uint8.
+
     Raises UserError if the batch cannot be shared evenly.
     """
-    require_divisible("training.evaluation_batch_size", batch_size, devices)
+    step = functools.partial(pooling_step, graphdef=rules.graphdef, mean=rules.mean, std=rules.std)
+    images = jax.ShapeDtypeStruct((batch_size, image_size, image_size), jnp.uint8)
+    return _compile_inference(step, params, batch_stats, images, devices)
+
+
+def _compile_inference(
+    step: Callable[..., Array],
+    params: ArrayDict,
+    batch_stats: ArrayDict,
+    examples: jax.ShapeDtypeStruct,
+    devices: list[jax.Device],
+) -> EvaluationFunction:
+    require_divisible("training.evaluation_batch_size", examples.shape[0], devices)
     mesh = _mesh(devices)
     replicated, sharded = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
-    step = jax.jit(
-        functools.partial(evaluation_step, graphdef=rules.graphdef, mean=rules.mean, std=rules.std),
-        in_shardings=(replicated, replicated, sharded),
-        out_shardings=replicated,
-    )
-    images = jax.ShapeDtypeStruct((batch_size, image_size, image_size), jnp.uint8)
-    compiled = step.lower(_shapes(params), _shapes(batch_stats), images).compile()
+    jitted = jax.jit(step, in_shardings=(replicated, replicated, sharded), out_shardings=replicated)
+    compiled = jitted.lower(_shapes(params), _shapes(batch_stats), examples).compile()
 
-    def run(params: ArrayDict, batch_stats: ArrayDict, images: np.ndarray) -> Array:
-        return compiled(params, batch_stats, jax.device_put(images, sharded))
+    def run(params: ArrayDict, batch_stats: ArrayDict, examples: np.ndarray) -> Array:
+        return compiled(params, batch_stats, jax.device_put(examples, sharded))
 
-    run.compiled = compiled
     return run
 
 
@@ -147,9 +182,14 @@ def _shapes(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
-def _batch_shapes(leading: tuple[int, ...], image_size: int) -> DeviceBatch:
+def _batch_shapes(rules: StepRules, leading: tuple[int, ...], image_size: int) -> DeviceBatch:
+    """Shapes of a batch of images or, where the rules say so, of pooled features."""
+    if rules.feature_channels:
+        images = jax.ShapeDtypeStruct((*leading, rules.feature_channels), jnp.float32)
+    else:
+        images = jax.ShapeDtypeStruct((*leading, image_size, image_size), jnp.uint8)
     return DeviceBatch(
-        images=jax.ShapeDtypeStruct((*leading, image_size, image_size), jnp.uint8),
+        images=images,
         labels=jax.ShapeDtypeStruct(leading, jnp.int32),
         ids=jax.ShapeDtypeStruct(leading, jnp.int32),
     )

@@ -43,6 +43,20 @@ def unpack_network(arrays: ArrayDict) -> tuple[ArrayDict, ArrayDict]:
     return _unprefixed("params", arrays), _unprefixed("batch_stats", arrays)
 
 
+def restore_network(
+    arrays: ArrayDict, params: ArrayDict, batch_stats: ArrayDict, where: str
+) -> tuple[ArrayDict, ArrayDict]:
+    """The parameters and statistics that `arrays` of the checkpoints at `where` hold.
+
+    Raises UserError naming what differs if they are not of a network like `params` and `batch_stats`.
+    """
+    found = unpack_network(arrays)
+    phrases = differences(params, found[0]) + differences(batch_stats, found[1])
+    if phrases:
+        raise UserError(f"{where} holds another model: {'; '.join(phrases[:5])}; start a new run")
+    return found
+
+
 def restore_state(arrays: ArrayDict, template: TrainState, where: str) -> TrainState:
     """The state that `arrays` of the checkpoint at `where` hold, shaped like `template`.
 
@@ -51,7 +65,7 @@ def restore_state(arrays: ArrayDict, template: TrainState, where: str) -> TrainS
     expected = state_arrays(template)
     phrases = differences(expected, arrays)
     if phrases:
-        raise UserError(f"{where} holds another model or optimizer: {'; '.join(phrases[:5])}; start a new run")
+        raise UserError(f"{where} holds another optimizer: {'; '.join(phrases[:5])}; start a new run")
     params, batch_stats = unpack_network(arrays)
     leaves = _unprefixed("optimizer_state", arrays)
     structure = jax.tree.structure(template.optimizer_state)

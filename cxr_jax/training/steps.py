@@ -12,6 +12,7 @@ from flax import nnx
 from jax import Array, lax
 
 from cxr_jax.config.schema import AugmentationConfig
+from cxr_jax.models.layers import Mode
 from cxr_jax.models.state import ArrayDict, batch_stats_of, merge_model
 from cxr_jax.preprocessing.augment import augment
 from cxr_jax.preprocessing.normalise import normalise
@@ -31,12 +32,14 @@ class StepRules:
     label_smoothing: float
     batch_statistics: bool  # BatchNorm by the batch's statistics, or frozen
     seed: int
+    frozen_backbone: bool = False  # only the classifier is trained, on features in evaluation mode
+    feature_channels: int = 0  # above 0, batches hold pooled features of so many channels in place of images
 
 
 class DeviceBatch(NamedTuple):
     """A training batch on the devices."""
 
-    images: Array  # [B, S, S] uint8 in 0..255
+    images: Array  # [B, S, S] uint8 in 0..255, or pooled features [B, C]
     labels: Array  # [B] int32
     ids: Array  # [B] int32
 
@@ -57,14 +60,21 @@ def train_step(
     Under a mapped axis `axis_name` loss, gradients and BatchNorm statistics are those of the whole batch.
     """
     augmentation_keys, dropout_keys = _example_keys(rules.seed, epoch, batch.ids)
-    images = augment(batch.images, augmentation_keys, rules.augmentation)
     # the arithmetic is that of the parameters: float32, or float64 where rounding must not hide a mistake
     dtype = next(iter(state.params.values())).dtype
-    inputs = normalise(images, rules.mean, rules.std, dtype)
+    if rules.feature_channels:
+        inputs = batch.images.astype(dtype)
+    else:
+        images = augment(batch.images, augmentation_keys, rules.augmentation)
+        inputs = normalise(images, rules.mean, rules.std, dtype)
 
     def loss_of(params: ArrayDict) -> tuple[Array, tuple[Array, ArrayDict]]:
         model = merge_model(rules.graphdef, state.frozen | params, state.batch_stats)
-        logits = model(inputs, train=rules.batch_statistics, keys=dropout_keys, axis_name=axis_name)
+        if rules.frozen_backbone:
+            pooled = inputs if rules.feature_channels else model.pooled(inputs)
+            logits = model.classify_pooled(pooled, Mode(keys=dropout_keys))
+        else:
+            logits = model(inputs, train=rules.batch_statistics, keys=dropout_keys, axis_name=axis_name)
         loss = weighted_cross_entropy(logits, batch.labels, rules.class_weights, rules.label_smoothing, axis_name)
         return loss, (logits, batch_stats_of(model))
 
@@ -85,6 +95,18 @@ def evaluation_step(
 ) -> Array:
     """Logits [B, K] of `images` [B, S, S] uint8 in 0..255, by running statistics and without dropout."""
     return merge_model(graphdef, params, batch_stats)(normalise(images, mean, std))
+
+
+def pooling_step(
+    params: ArrayDict, batch_stats: ArrayDict, images: Array, *, graphdef: nnx.GraphDef, mean: tuple, std: tuple
+) -> Array:
+    """Pooled features [B, C] of `images` [B, S, S] uint8 in 0..255, in evaluation mode."""
+    return merge_model(graphdef, params, batch_stats).pooled(normalise(images, mean, std))
+
+
+def classification_step(params: ArrayDict, batch_stats: ArrayDict, pooled: Array, *, graphdef: nnx.GraphDef) -> Array:
+    """Logits [B, K] of pooled features [B, C], without dropout."""
+    return merge_model(graphdef, params, batch_stats).classify_pooled(pooled)
 
 
 def weighted_cross_entropy(

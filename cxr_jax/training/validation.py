@@ -14,10 +14,10 @@ from cxr_jax.training.parallel import EvaluationFunction
 from cxr_jax.vocabulary import PNEUMONIA
 
 
-def batched_logits(
+def in_batches(
     evaluate: EvaluationFunction, params: ArrayDict, batch_stats: ArrayDict, images: np.ndarray, batch_size: int
 ) -> np.ndarray:
-    """Logits [N, K] float32 of `images` [N, S, S] uint8, by batches of `batch_size` of which the last is padded."""
+    """What `evaluate` gives for all `images` [N, ...], by batches of `batch_size` of which the last is padded."""
     parts: list[tuple[Array, int]] = [
         (evaluate(params, batch_stats, batch), count) for batch, count in padded_batches(images, batch_size)
     ]
@@ -32,7 +32,7 @@ class Validator:
 
     def figures(self, params: ArrayDict, batch_stats: ArrayDict) -> dict[str, float]:
         """Loss (unweighted mean cross-entropy), accuracy at probability 0.5, and ROC-AUC (NaN with one class)."""
-        logits = batched_logits(self._evaluate, params, batch_stats, self._image_set.images, self._batch_size)
+        logits = in_batches(self._evaluate, params, batch_stats, self._image_set.images, self._batch_size)
         return validation_figures(logits, self._image_set.labels)
 
 

@@ -28,7 +28,7 @@ def test_three_steps_are_those_worked_out_by_hand(decayed, nesterov):
     optimizer = make_optimizer(config, lambda step: 0.1, PARAMS)
     params, state = PARAMS, optimizer.init(PARAMS)
     expected = {name: np.asarray(value, np.float64) for name, value in PARAMS.items()}
-    velocity = {name: 0.0 for name in PARAMS}
+    velocity = dict.fromkeys(PARAMS, 0.0)
     for step in range(3):
         gradients = {name: jnp.full_like(value, step + 1.0) for name, value in PARAMS.items()}
         updates, state = optimizer.update(gradients, state, params)
