@@ -29,11 +29,11 @@ def render(outcomes: Sequence[Outcome], ceilings: CeilingsByThreads, machine: Ma
     `machine` is that of `runs.environment.describe_environment`.
     """
     title = Text(f"{machine['processor']}, {_cores(machine['cores'])}", "bold")
-    parts = [title, *_surroundings(outcomes, ceilings), _measurements(outcomes, ceilings)]
+    parts = [title, *_surroundings(outcomes, ceilings), _measurements(outcomes, ceilings), *_failures(outcomes)]
     ratios = [ratio for outcome in outcomes for ratio in outcome.ratios]
     if ratios:
         parts += [_ratios(ratios), *_best_modes(outcomes)]
-    if len(ceilings) > 1:
+    if len(ceilings) > 1 and any(not entry.error for outcome in outcomes for entry in outcome.measurements):
         parts.append(_scaling(outcomes))
     return Group(*parts, Text(LEGEND, "dim"))
 
@@ -71,9 +71,14 @@ def _measurements(outcomes: Sequence[Outcome], ceilings: CeilingsByThreads) -> T
     return table
 
 
+def _failures(outcomes: Sequence[Outcome]) -> Iterator[Text]:
+    for measurement in (entry for outcome in outcomes for entry in outcome.measurements if entry.error):
+        yield Text(f"{measurement.case.task}, {measurement.case.way}: {measurement.error}", "red")
+
+
 def _cells(measurement: Measurement, ceilings: CeilingsByThreads) -> list[Text | str]:
     if measurement.error:
-        return [Text("failed", "red"), Text(measurement.error, "red")]
+        return [Text("failed", "red")]
     slow, fast = measurement.middle_half
     compile_seconds = measurement.facts["compile_seconds"]
     memory = measurement.device_peak_bytes or measurement.peak_memory_bytes

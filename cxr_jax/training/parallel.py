@@ -168,6 +168,7 @@ def _compile_inference(
     def run(params: ArrayDict, batch_stats: ArrayDict, examples: np.ndarray) -> Array:
         return compiled(params, batch_stats, jax.device_put(examples, sharded))
 
+    run.compiled = compiled
     return run
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from cxr_jax.bench.cases import Case, Contest, Plan
-from cxr_jax.bench.measure import Effort, Measurement, run_contest
+from cxr_jax.bench.measure import Effort, Measurement, Outcome, run_contest
 from cxr_jax.bench.record import describe, shares
 from cxr_jax.bench.tables import render
 from cxr_jax.errors import UserError
@@ -193,7 +193,7 @@ def test_tables_show_speed_ratio_failure_and_best_mode(outcomes):
     text = printed(render(outcomes, CEILINGS, MACHINE))
     assert text.startswith("Some CPU, 2 cores")
     assert "cxr_jax, jit, float32: 1 x cpu cpu, jax 1, products default, allocator default" in text
-    assert "out of memory" in text
+    assert "net, 32 px, batch 8, train, cxr_jax, plain convolutions, jit, float32: out of memory" in text
     assert "0.50 x" in text
     assert "1 core:" not in text
     best = "net, 32 px, batch 8, train, 2 cores: {} times as fast as the best mode of timm, channels_last, eager, {}"
@@ -202,11 +202,18 @@ def test_tables_show_speed_ratio_failure_and_best_mode(outcomes):
     assert "scaling" not in text
 
 
+def test_tables_of_failures_alone():
+    outcome = Outcome([Measurement(OURS, error="out of memory")], [])
+    text = printed(render([outcome], {1: CEILINGS[2], 2: CEILINGS[2]}, MACHINE))
+    assert "failed" in text
+    assert "scaling" not in text
+
+
 def test_tables_show_the_scaling_over_cores():
     one = Case("net", 32, 8, "train", threads=1)
     facts = FakeChild(OURS, [], 1.0).facts
     measured = [Measurement(OURS, facts, [1.0], 5), Measurement(one, facts, [1.7], 5)]
-    outcomes = [type("Outcome", (), {"measurements": [entry], "ratios": []}) for entry in measured]
+    outcomes = [Outcome([entry], []) for entry in measured]
     text = printed(render(outcomes, {2: CEILINGS[2], 1: CEILINGS[2]}, MACHINE))
     rows = [line for line in text.splitlines() if line.rstrip().endswith(" x │")]
     assert [row.split("│")[-2].strip() for row in rows] == ["1.00 x", "1.70 x"]
