@@ -49,9 +49,11 @@ class ModelConfig:
     name: str = "mobilenetv2_100"  # `cxr-jax models` lists them
     weights: str = ""  # safetensors file under timm's names, looked for in CXR_WEIGHTS_DIR too; empty: random
     dropout: float = 0.0  # rate before the classifier
+    stochastic_depth: float = 0.0  # share of examples that skip the last block; rises linearly from 0 at the first
 
     def __post_init__(self) -> None:
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
+        for name in ("dropout", "stochastic_depth"):
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,13 @@ def build_network(config: ModelConfig, seed: int) -> Network:
     Raises UserError for an unknown model, or weights that are missing or do not fit.
     """
     architecture = find_architecture(config.name)
-    model = build_model(config.name, classes=len(CLASS_NAMES), seed=seed, dropout_rate=config.dropout)
+    model = build_model(
+        config.name,
+        classes=len(CLASS_NAMES),
+        seed=seed,
+        dropout_rate=config.dropout,
+        stochastic_depth=config.stochastic_depth,
+    )
     graphdef, params, batch_stats = split_model(model)
     if not config.weights:
         return Network(graphdef, params, batch_stats, architecture.mean, architecture.std, ())
