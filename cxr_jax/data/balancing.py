@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+from jaxtyping import UInt8
 
 from cxr_jax.data.image_set import ImageSet
 from cxr_jax.vocabulary import NORMAL
@@ -59,22 +60,22 @@ def balance_as_barnett(images: ImageSet, *, first_id: int) -> ImageSet:
     )
 
 
-def enlarge(image: np.ndarray) -> np.ndarray:
+def enlarge(image: UInt8[np.ndarray, "S S"]) -> UInt8[np.ndarray, "S S"]:
     """Return the central 1/1.3 of `image` at full size, uint8 [S, S]."""
     return _turned(image, degrees=0.0, scale=ENLARGEMENT)
 
 
-def rotate(image: np.ndarray) -> np.ndarray:
+def rotate(image: UInt8[np.ndarray, "S S"]) -> UInt8[np.ndarray, "S S"]:
     """Return `image` rotated counterclockwise by 20 degrees about its centre, uint8 [S, S], black where it was not."""
     return _turned(image, degrees=ROTATION, scale=1.0)
 
 
-def flip_top_to_bottom(image: np.ndarray) -> np.ndarray:
+def flip_top_to_bottom(image: UInt8[np.ndarray, "S S"]) -> UInt8[np.ndarray, "S S"]:
     """Return `image` upside down, uint8 [S, S]."""
     return image[::-1]
 
 
-def flip_left_to_right(image: np.ndarray) -> np.ndarray:
+def flip_left_to_right(image: UInt8[np.ndarray, "S S"]) -> UInt8[np.ndarray, "S S"]:
     """Return `image` mirrored, uint8 [S, S]."""
     return image[:, ::-1]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int32, UInt8
 
 from cxr_jax.config.schema import DataConfig
 from cxr_jax.data.balancing import balance_as_barnett
@@ -15,7 +16,7 @@ from cxr_jax.data.decode import decode_grey, to_square
 from cxr_jax.data.examples import Example
 from cxr_jax.data.image_set import ImageSet
 from cxr_jax.data.pool import map_in_order
-from cxr_jax.data.prepared import PreparedData
+from cxr_jax.data.prepared import AGAIN, PreparedData
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.data.splits import cut_by_group
 from cxr_jax.errors import UserError
@@ -52,7 +53,7 @@ def load_split(prepared: PreparedData, config: DataConfig, split: str, *, track:
     return loaded
 
 
-def rows_of_split(prepared: PreparedData, config: DataConfig, split: str) -> np.ndarray:
+def rows_of_split(prepared: PreparedData, config: DataConfig, split: str) -> Int32[np.ndarray, " N"]:
     """Return the rows of the table that make up a split, ascending, int32 [N]; UserError if there are none."""
     stored = "train" if split == "val" and config.validation == "grouped" else split
     rows = [row for row, example in enumerate(prepared.examples) if example.split == stored]
@@ -70,7 +71,9 @@ def rows_of_split(prepared: PreparedData, config: DataConfig, split: str) -> np.
     return np.array(rows, np.int32)
 
 
-def decoded_images(prepared: PreparedData, config: DataConfig, *, track: Track = silently) -> np.ndarray:
+def decoded_images(
+    prepared: PreparedData, config: DataConfig, *, track: Track = silently
+) -> UInt8[np.ndarray, "N S S"]:
     """Return all images of the table, uint8 [N, S, S], memory-mapped read-only.
 
     They are decoded at the first call for a size, resize and interpolation, and kept beside the records. Two processes
@@ -104,7 +107,7 @@ def encoded_images(prepared: PreparedData) -> Iterator[bytes]:
             for record in records:
                 yield _image_of(record, next(expected), prepared)
     except (OSError, StopIteration, RuntimeError, ValueError) as error:
-        raise UserError(f"the records in {prepared.records} cannot be read: prepare the data again") from error
+        raise UserError(f"the records in {prepared.records} cannot be read: {AGAIN}") from error
 
 
 def encoded_images_at(prepared: PreparedData, rows: Sequence[int]) -> list[bytes]:
@@ -117,12 +120,12 @@ def encoded_images_at(prepared: PreparedData, rows: Sequence[int]) -> list[bytes
         places = [(records, index) for records in _records(prepared) for index in range(len(records))]
         found = [(records[index], prepared.examples[row]) for row in rows for records, index in [places[row]]]
     except (OSError, StopIteration, RuntimeError, ValueError, IndexError) as error:
-        raise UserError(f"the records in {prepared.records} cannot be read: prepare the data again") from error
+        raise UserError(f"the records in {prepared.records} cannot be read: {AGAIN}") from error
     return [_image_of(record, example, prepared) for record, example in found]
 
 
-def _records(prepared: PreparedData) -> list[Sequence[dict[str, Any]]]:
-    """Return the stored records of every split that there is, in the order of the table."""
+def _records(prepared: PreparedData) -> list[Any]:
+    """Return the stored records of every split that there is, in the order of the table; each a TFDS data source."""
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(next(prepared.records.glob("*/*/dataset_info.json")).parent)
@@ -134,7 +137,7 @@ def _records(prepared: PreparedData) -> list[Sequence[dict[str, Any]]]:
 def _image_of(record: dict[str, Any], example: Example, prepared: PreparedData) -> bytes:
     """Return the encoded image of a record that must be that of `example`."""
     if hashlib.sha256(record["image"]).hexdigest() != example.sha256:
-        raise UserError(f"{prepared.path} is damaged: its records and its table differ; prepare it again")
+        raise UserError(f"{prepared.path} is damaged, its records and its table differ: {AGAIN}")
     return record["image"]
 
 

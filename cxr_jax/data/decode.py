@@ -8,6 +8,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
+from jaxtyping import UInt8
 
 from cxr_jax.errors import UserError
 
@@ -31,7 +32,7 @@ _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
 
 
-def decode_grey(data: bytes, *, name: str) -> np.ndarray:
+def decode_grey(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W"]:
     """Decode a JPEG or PNG to grey, uint8 [H, W], 0 (black) to 255.
 
     Colour becomes luma by the weights of ITU-R BT.601. 16-bit images are divided by 257, so that the full range maps
@@ -69,8 +70,11 @@ def decode_grey(data: bytes, *, name: str) -> np.ndarray:
 
 
 def to_square(
-    image: np.ndarray, size: int, resize: Resize = "squash", interpolation: Interpolation = "area"
-) -> np.ndarray:
+    image: UInt8[np.ndarray, "H W"],
+    size: int,
+    resize: Resize = "squash",
+    interpolation: Interpolation = "area",
+) -> UInt8[np.ndarray, "{size} {size}"]:
     """Return grey `image`, uint8 [H, W], as a square, uint8 [size, size].
 
     Args:

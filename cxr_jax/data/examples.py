@@ -45,8 +45,8 @@ def write_examples(path: Path, examples: Iterable[Example]) -> None:
     files.write_text(path, text.getvalue())
 
 
-def read_examples(path: Path) -> tuple[Example, ...]:
-    """Read the table that `write_examples` wrote.
+def read_examples(path: Path, *, advice: str = "prepare the data again") -> tuple[Example, ...]:
+    """Read the table that `write_examples` wrote; `advice` ends the sentence if that is impossible.
 
     Raises:
         UserError: the file is missing or is not such a table.
@@ -58,7 +58,7 @@ def read_examples(path: Path) -> tuple[Example, ...]:
             raise ValueError("not the columns of an example")
         return tuple(Example(*row[:5], width=int(row[5]), height=int(row[6]), sha256=row[7]) for row in rows[1:])
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a table of prepared examples: run `cxr-jax prepare` again") from error
+        raise UserError(f"{path} is not a table of prepared examples: {advice}") from error
 
 
 def fingerprint(examples: Sequence[Example]) -> str:

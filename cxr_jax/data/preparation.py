@@ -71,7 +71,7 @@ def prepare(path: Path, *, name: str | None = None, replace_old: bool = False, t
     aside = None
     with files.atomic_path(folder) as unfinished:
         _store(source, name, told, unfinished, track)
-        if folder.exists():
+        if replace_old and folder.exists():
             aside = folder.with_name(f"{unfinished.name}-old")
             folder.rename(aside)
     if aside is not None:
@@ -104,7 +104,7 @@ def _store(source: Source, name: str, told: dict[str, Any], folder: Path, track:
     write_examples(folder / TABLE, examples)
     notes = (*source.listing.notes, *cut)
     card = build_card(name, told, inspection, examples, notes=notes, phantom=source.listing.phantom)
-    files.write_json(folder / "data_card.json", card)
+    files.write_json(folder / CARD, card)
 
 
 def _with_splits(inspection: Inspection) -> tuple[list[Entry], list[Example], list[str]]:

@@ -20,6 +20,9 @@ ROOT_VARIABLE = "CXR_PREPARED_DIR"
 CARD, TABLE = "data_card.json", "examples.csv"
 """Files of the prepared data."""
 
+AGAIN = "run `cxr-jax prepare SOURCE --replace`"
+"""What to do about damaged data: without --replace a known source would not be read again."""
+
 RECORDS = "records"
 """Folder of the TFDS data set, inside that of the prepared data."""
 
@@ -61,7 +64,7 @@ class PreparedData:
             if (path / CARD).is_file():
                 prepared = cls(path)
                 if prepared.card.get("schema_version") != SCHEMA_VERSION:
-                    raise UserError(f"{path} was prepared by another version: run `cxr-jax prepare` with --replace")
+                    raise UserError(f"{path} was prepared by another version: {AGAIN}")
                 return prepared
         known = ", ".join(sorted(card.parent.name for card in prepared_root().glob(f"*/{CARD}"))) or "none yet"
         raise UserError(
@@ -77,13 +80,13 @@ class PreparedData:
             if not isinstance(card, dict):
                 raise ValueError("not an object")
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.path / 'data_card.json'} cannot be read: prepare the data again") from error
+            raise UserError(f"{self.path / CARD} cannot be read: {AGAIN}") from error
         return card
 
     @cached_property
     def examples(self) -> tuple[Example, ...]:
         """The table, one example a row, in the order of the records; UserError if it cannot be read."""
-        return read_examples(self.path / TABLE)
+        return read_examples(self.path / TABLE, advice=AGAIN)
 
     @property
     def fingerprint(self) -> str:

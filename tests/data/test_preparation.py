@@ -297,6 +297,29 @@ def test_default_names(official_tree, tmp_path, jpeg):
         prepare(official_tree, name="../evil")
 
 
+def test_the_slower_of_two_preparations_does_not_overwrite_the_faster(official_tree, prepared_root, monkeypatch):
+    real = preparation.build_card
+
+    def build_card(*arguments, **options):
+        (prepared_root / "chest_xray").mkdir()
+        (prepared_root / "chest_xray" / "data_card.json").write_text("theirs")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(preparation, "build_card", build_card)
+    with pytest.raises(UserError, match="could not be written"):
+        prepare(official_tree)
+    assert (prepared_root / "chest_xray" / "data_card.json").read_text() == "theirs"
+    assert names_in(prepared_root) == ["chest_xray"]
+
+
+def test_damaged_data_can_be_replaced(official_tree):
+    prepared = prepare(official_tree).prepared
+    (prepared.path / "data_card.json").write_text("{")
+    with pytest.raises(UserError, match="--replace"):
+        prepare(official_tree)
+    assert len(prepare(official_tree, replace_old=True).prepared.examples) == 36
+
+
 @pytest.mark.parametrize("moment", ["inspect", "_write_records", "build_card"])
 @pytest.mark.parametrize("replace_old", [False, True])
 def test_an_interruption_leaves_nothing_half_written(

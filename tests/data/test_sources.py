@@ -158,6 +158,7 @@ def test_names_that_are_no_utf8_are_shown_escaped(tmp_path, grow):
         (("NORMAL/a.txt", "PNEUMONIA/b.txt"), "holds no radiographs"),
         (("x/NORMAL/a.png", "x/PNEUMONIA/a.png", "y/NORMAL/b.png", "y/PNEUMONIA/b.png"), "several data sets .x and y"),
         (("train/NORMAL/a.png", "train/PNEUMONIA/a.png", "NORMAL/b.png"), "mixes class folders"),
+        (("Normal/a.png", "NORMAL/a.png", "PNEUMONIA/b.png"), "NORMAL/a.png twice .NORMAL/a.png and Normal/a.png"),
     ],
 )
 def test_folders_without_a_data_set(tmp_path, grow, names, words):

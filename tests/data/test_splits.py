@@ -1,4 +1,3 @@
-import random
 from collections import Counter, defaultdict
 
 import pytest
@@ -130,11 +129,3 @@ def test_the_proof_holds_exactly_when_nothing_is_shared(examples):
         for other in examples
     )
     assert prove_disjoint(examples).holds is not shared
-
-
-def test_random_is_not_touched():
-    random.seed(0)
-    before = random.random()
-    random.seed(0)
-    cut_by_group(many(20), 0.1, 0)
-    assert random.random() == before

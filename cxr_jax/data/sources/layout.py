@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 from cxr_jax.data.decode import IMAGE_SUFFIXES
@@ -74,6 +75,9 @@ def find_layout(sizes: Mapping[str, int], *, source: str) -> Layout:
         for spot in chosen
         if spot.path.lower().endswith(IMAGE_SUFFIXES)
     )
+    for before, entry in pairwise(entries):
+        if before.file == entry.file:
+            raise UserError(f"{source} holds {entry.file} twice ({before.place} and {entry.place}): keep one of them")
     left_out = tuple(
         LeftOut(_file(spot), "neither a JPEG nor a PNG by its name")
         for spot in sorted(chosen, key=lambda spot: spot.path)

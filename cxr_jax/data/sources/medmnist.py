@@ -11,7 +11,6 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import cv2
 import numpy as np
@@ -75,7 +74,7 @@ class NpzReader:
         self._archive, self._path = archive, path
         self._lock = threading.Lock()
         self._split, self._next = "", 0
-        self._stream: IO[bytes] | None = None
+        self._stream: zipfile.ZipExtFile | None = None
         self._side = (0, 0)
 
     def read(self, entry: Entry) -> bytes:
@@ -108,7 +107,7 @@ class NpzReader:
         return np.frombuffer(data, np.uint8).reshape(self._side)
 
 
-def _image_stream(archive: zipfile.ZipFile, split: str, path: Path) -> tuple[tuple[int, ...], IO[bytes]]:
+def _image_stream(archive: zipfile.ZipFile, split: str, path: Path) -> tuple[tuple[int, ...], zipfile.ZipExtFile]:
     """Return the shape of the image array of `split` and its stream, standing at the first pixel."""
     stream = archive.open(f"{split}_images.npy")
     shape, fortran, dtype = _header(stream)
@@ -148,7 +147,7 @@ def _labels(archive: zipfile.ZipFile, split: str, path: Path) -> np.ndarray:
     return labels
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(stream: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Return (shape, Fortran order, dtype) of an .npy stream; ValueError if it is none."""
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):

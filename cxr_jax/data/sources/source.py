@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cxr_jax.data.file_names import natural_key
 from cxr_jax.vocabulary import SPLIT_NAMES
@@ -45,6 +45,7 @@ class Listing:
     stamp: str  # changes when names, sizes or modification times change
 
 
+@runtime_checkable
 class Source(Protocol):
     """A folder, an archive or an array of radiographs."""
 
@@ -57,6 +58,7 @@ class Source(Protocol):
         """Open the source for reading."""
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Reads the images of an open source."""
 
@@ -68,6 +70,6 @@ class Reader(Protocol):
         """
 
 
-def by_order(entries: Iterator[Entry]) -> tuple[Entry, ...]:
+def by_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     """Return `entries` in the order in which they are stored and numbered."""
     return tuple(sorted(entries, key=lambda entry: entry.sort_key))

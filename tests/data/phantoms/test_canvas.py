@@ -10,7 +10,7 @@ def centre_of(layer, canvas):
     return np.average(x, weights=layer), np.average(y, weights=layer)
 
 
-@pytest.mark.parametrize("canvas", [Canvas(200, 260), Canvas(200, 260, angle=10, scale=0.8, shift=(0.1, -0.05))])
+@pytest.mark.parametrize("canvas", [Canvas(200, 260), Canvas(200, 260, angle=10.0, scale=0.8, shift=(0.1, -0.05))])
 @pytest.mark.parametrize("place", [(0.0, 0.0), (0.4, -0.3), (-0.5, 0.5)])
 def test_shapes_lie_where_the_positions_say(canvas, place):
     x, y = place
@@ -21,7 +21,7 @@ def test_shapes_lie_where_the_positions_say(canvas, place):
 
 
 def test_angle_is_counterclockwise_and_scale_enlarges():
-    plain, turned, large = Canvas(200, 200), Canvas(200, 200, angle=90), Canvas(200, 200, scale=2)
+    plain, turned, large = Canvas(200, 200), Canvas(200, 200, angle=90.0), Canvas(200, 200, scale=2.0)
     right = [(0.3, -0.05), (0.4, -0.05), (0.4, 0.05), (0.3, 0.05)]
     rows, columns = np.nonzero(turned.area(right, soft=0.0))
     assert rows.mean() < 80

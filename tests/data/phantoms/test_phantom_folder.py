@@ -101,13 +101,14 @@ def test_preparation_knows_them(phantoms, tmp_path, monkeypatch):
     assert card["identical_files"]["sets"] == 0
 
 
-def test_seed_and_counts_decide_every_byte(phantoms, tmp_path):
-    write_phantoms(tmp_path / "again", train=60, val=8, test=24, seed=3, image_size_range=SIZES)
-    write_phantoms(tmp_path / "other", train=60, val=8, test=24, seed=4, image_size_range=SIZES)
+def test_seed_and_counts_decide_every_byte(tmp_path):
+    for name, seed in (("first", 3), ("again", 3), ("other", 4)):
+        write_phantoms(tmp_path / name, train=12, val=3, test=3, seed=seed, image_size_range=SIZES)
     first, again, other = (
-        {str(path.relative_to(folder)): path.read_bytes() for path in images_of(folder)}
-        for folder in (phantoms, tmp_path / "again", tmp_path / "other")
+        {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in images_of(tmp_path / name)}
+        for name in ("first", "again", "other")
     )
+    assert len(set(first.values())) == 18
     assert first == again
     assert not set(first.values()) & set(other.values())
 
