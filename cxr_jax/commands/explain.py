@@ -302,7 +302,7 @@ def _draw_page(
         notes.insert(0, "Trained on phantoms: images drawn by a program, no patients.")
     figure = draw_panel(tiles, f"Grad-CAM at {question.stage}: {title}", notes)
     with atomic_path(run.explanations / page) as temporary:
-        figure.savefig(temporary, format="png", dpi=200)
+        figure.savefig(temporary, format="png", dpi=150)
     print(f"Page: {run.explanations / page}")
     if run.report.is_file() and run.evaluation.is_file():
         print(f"Report: {write_report(run)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_jax.commands import train
+from cxr_jax.commands import evaluate, train
 from cxr_jax.data.phantoms.folder import write_phantoms
 from cxr_jax.data.preparation import prepare
 
@@ -78,3 +78,13 @@ def trained(prepared_folder: Path, config_file: Path, tmp_path_factory: pytest.T
 def run_path(trained: Path, prepared_phantoms: Path, tmp_path: Path) -> Path:
     """A copy of the trained run, to be changed at will, with its data in reach."""
     return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def evaluated_run(trained: Path, prepared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a trained and evaluated run; tests work on copies of it."""
+    path = Path(shutil.copytree(trained, tmp_path_factory.mktemp("evaluated") / "run"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXR_PREPARED_DIR", str(prepared_folder))
+        evaluate.main([str(path)])
+    return path
