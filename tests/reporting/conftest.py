@@ -6,6 +6,7 @@ import pytest
 from cxr_jax.evaluation.judge import judge
 from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.operating_point import choose_operating_point
+from cxr_jax.reporting.figures import draw_evaluation
 from cxr_jax.runs.predictions import Predictions
 
 
@@ -46,3 +47,11 @@ def example():
     point = choose_operating_point(validation, rule="sensitivity", target_sensitivity=0.95)
     judgement = judge(validation, test, point.threshold, operating_point=point, confidence=Confidence(resamples=50))
     return SimpleNamespace(validation=validation, test=test, point=point, judgement=judgement, lines=training_lines())
+
+
+@pytest.fixture(scope="session")
+def drawn(example, tmp_path_factory):
+    """The folder of every figure of the example, drawn once because drawing is slow."""
+    folder = tmp_path_factory.mktemp("drawn") / "figures"
+    draw_evaluation(folder, example.judgement, example.test, example.validation, example.lines)
+    return folder

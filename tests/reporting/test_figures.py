@@ -33,12 +33,9 @@ def line_labelled(axes, start):
     return next(line for line in axes.get_lines() if str(line.get_label()).startswith(start))
 
 
-def test_every_figure_is_written_as_png_and_svg(example, tmp_path):
-    paths = figures.draw_evaluation(
-        tmp_path / "figures", example.judgement, example.test, example.validation, example.lines
-    )
+def test_every_figure_is_written_as_png_and_svg(drawn):
+    paths = list(drawn.iterdir())
     assert {path.name for path in paths} == {f"{name}.{suffix}" for name in ALL for suffix in ("png", "svg")}
-    assert set(paths) == set((tmp_path / "figures").iterdir())
     for path in paths:
         if path.suffix == ".png":
             image = matplotlib.image.imread(path)
@@ -48,16 +45,14 @@ def test_every_figure_is_written_as_png_and_svg(example, tmp_path):
             assert ElementTree.parse(path).getroot().tag.endswith("svg")
 
 
-def test_the_same_numbers_give_the_same_files(example, tmp_path):
-    first = figures.draw_evaluation(tmp_path / "a", example.judgement, example.test)
-    second = figures.draw_evaluation(tmp_path / "b", example.judgement, example.test)
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-
-
-def test_nothing_of_matplotlib_is_left_changed(example, tmp_path):
+def test_the_paths_of_what_was_drawn_are_returned_and_equal_numbers_give_equal_files(example, drawn, tmp_path):
     before = dict(matplotlib.rcParams)
-    figures.draw_evaluation(tmp_path, example.judgement, example.test, example.validation, example.lines)
+    paths = figures.draw_evaluation(tmp_path, example.judgement, example.test, example.validation)
     assert dict(matplotlib.rcParams) == before
+    assert set(paths) == set(tmp_path.iterdir())
+    assert {path.stem for path in paths} == ALL - {"training_iterations", "training_epochs"}
+    for path in paths:
+        assert path.read_bytes() == (drawn / path.name).read_bytes()
 
 
 def test_figures_do_not_import_pyplot():
