@@ -1,0 +1,52 @@
+"""`cxr-jax models`: the architectures, their size, the images that they expect, and where to get weights."""
+
+from dataclasses import dataclass
+
+from cxr_jax.config.command_line import parse
+
+SUMMARY = "list the networks, their size and known weights"
+
+NOTE = """\
+Parameters are counted with {classes} classes. Multiply-adds are half the floating-point operations that XLA's cost
+analysis counts in the forward pass of one image of the size under train, in evaluation mode and with plain
+convolutions; elementwise work is in it. A name and a tag such as tf_efficientnetv2_s.in21k_ft_in1k make what
+cxr-jax port takes.
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the command."""
+
+    classes: int = 1000  # with which parameters and multiply-adds are counted
+
+
+def main(arguments: list[str]) -> None:
+    """Print a table of the architectures; UserError for an unknown option."""
+    options = parse(Options, arguments, prog="cxr-jax models", description=SUMMARY)
+
+    import sys
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from cxr_jax.models.registry import ARCHITECTURES
+    from cxr_jax.models.size import measure
+
+    # A pipe has no width: lines are then as long as their content, so that names can be found in them.
+    console = Console(width=None if sys.stdout.isatty() else 10_000)
+    table = Table("name", "parameters", "multiply-adds", "train px", "judged px", "known weights")
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    for name, architecture in ARCHITECTURES.items():
+        size = measure(name, classes=options.classes)
+        table.add_row(
+            name,
+            f"{size.parameters:,}",
+            f"{size.multiply_adds / 1e9:.2f} G",
+            str(architecture.image_size),
+            str(architecture.evaluation_size),
+            ", ".join(architecture.weights) or "-",
+        )
+    console.print(table)
+    console.print(NOTE.format(classes=options.classes), end="", highlight=False)

@@ -1,0 +1,60 @@
+"""`cxr-jax port NAME_OR_FILE OUT`: weights from timm, or from a file under timm's names, as one file for us."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from cxr_jax.config.command_line import parse
+
+SUMMARY = "turn timm's weights, or a file of them, into one safetensors file"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the command."""
+
+    # timm's name such as tf_efficientnetv2_s.in21k_ft_in1k (without the tag: the best), or a file under timm's names:
+    # .safetensors, or .pth as torch writes it
+    source: Annotated[Positional[str], arg(metavar="NAME_OR_FILE")]
+    out: Annotated[Positional[str], arg(metavar="OUT")]  # the .safetensors file to write
+    architecture: str = ""  # of a file that does not say it; by default found by the names and shapes in it
+    classes: int = 1000  # a classifier of another number of classes is left out
+    license: str = ""  # of a file that does not say it
+    replace: FlagCreatePairsOff[bool] = False  # replace OUT if it exists
+
+
+def main(arguments: list[str]) -> None:
+    """Port the weights that `arguments` name and say what was written; UserError for every mistake."""
+    options = parse(Options, arguments, prog="cxr-jax port", description=SUMMARY)
+
+    from pathlib import Path
+
+    from cxr_jax.porting.port import check_destination, open_source, port
+
+    out = Path(options.out).expanduser()
+    # before a download of minutes
+    check_destination(out, replace=options.replace)
+    weights = open_source(options.source, options.architecture, options.license)
+    ported = port(weights, out, classes=options.classes, replace=options.replace)
+    print(f"{weights.architecture} from {weights.source} (license: {weights.license})")
+    print(
+        f"images: {weights.image_size} px, {weights.interpolation}, mean {_row(weights.mean)}, std {_row(weights.std)}"
+    )
+    print(f"{ported.parameters:,} parameters; {_classifier(ported.weights.classes, ported.dropped_classes)}")
+    if ported.difference is None:
+        print("not compared with timm, which is not installed")
+    else:
+        print(f"same output as timm's own network, to {ported.difference:.1e} in relative norm")
+    print(f"written to {out} ({ported.size / 1e6:.1f} MB, sha256 {ported.sha256})")
+    print(f"to train with it: --model.name {weights.architecture} --model.weights {out}")
+
+
+def _row(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def _classifier(kept: int | None, dropped: int | None) -> str:
+    if dropped is not None:
+        return f"classifier.weight and classifier.bias left out, because they have {dropped:,} classes"
+    return "no classifier in the source" if kept is None else f"classifier of {kept:,} classes kept"

@@ -1,0 +1,126 @@
+"""Porting: a source's weights checked, compared with timm's own network, and written as one file."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from safetensors.numpy import save
+
+from cxr_jax.errors import UserError
+from cxr_jax.models.pretrained import IGNORED, LoadedWeights, fit_weights
+from cxr_jax.models.registry import model_shapes
+from cxr_jax.models.state import ArrayDict, merge_model
+from cxr_jax.porting.requirements import import_timm
+from cxr_jax.porting.sources import SourceWeights, fetch_from_timm, read_from_file
+from cxr_jax.runs.files import write_bytes
+
+IMAGENET_CLASSES = 1000
+
+CHECK_SIZE = 97
+"""Side in pixels of the images that both networks are given: odd, so that a wrong padding shows."""
+
+LARGEST_DIFFERENCE = 1e-4
+"""In relative L2 norm; float32 leaves about 1e-6, a wrong padding, epsilon or order 1e-2 and more."""
+
+
+@dataclass(frozen=True)
+class Ported:
+    """What a port did."""
+
+    path: Path
+    weights: SourceWeights  # as written
+    parameters: int
+    dropped_classes: int | None  # classes of the classifier that was left out; None if none was
+    difference: float | None  # from timm's output, in relative L2 norm; None if timm is not installed
+    sha256: str
+    size: int  # of the file in bytes
+
+
+def open_source(name_or_file: str, architecture: str = "", license: str = "") -> SourceWeights:
+    """The weights called `name_or_file`: a file if there is one of that name or it looks like one, else timm's.
+
+    `architecture` and `license` are for files that do not say them. Raises UserError as `fetch_from_timm` and
+    `read_from_file` do.
+    """
+    path = Path(name_or_file).expanduser()
+    if path.is_file():
+        return read_from_file(path, architecture, license)
+    if path.parent != Path() or path.suffix in (".safetensors", ".pth", ".pt"):
+        raise UserError(f"there is no file {path}; give a file of weights, or a name such as mobilenetv2_100")
+    return fetch_from_timm(name_or_file)
+
+
+def port(weights: SourceWeights, out: Path, *, classes: int = IMAGENET_CLASSES, replace: bool = False) -> Ported:
+    """Write `weights` to `out` as a safetensors file that `load_weights` takes, and tell what was done.
+
+    A classifier of another number of classes than `classes` is left out. Before anything is written, the weights must
+    fit our network as a whole, and its logits be those of timm's where timm is installed; `out` is written atomically
+    and must not exist unless `replace`. Raises UserError otherwise.
+    """
+    check_destination(out, replace=replace)
+    dropped = weights.classes if weights.classes not in (None, classes) else None
+    if dropped is not None:
+        weights = weights.without_classifier()
+    graphdef, params, batch_stats = model_shapes(weights.architecture, classes=classes)
+    metadata = weights.metadata()
+    loaded = fit_weights(weights.tensors, metadata, weights.source, weights.architecture, params, batch_stats)
+    difference = _difference_from_timm(weights, graphdef, loaded)
+    if difference is not None and not difference <= LARGEST_DIFFERENCE:
+        raise UserError(
+            f"{weights.architecture} with these weights differs from timm's by {difference:.1e} in relative norm, more "
+            f"than {LARGEST_DIFFERENCE:.0e}; nothing was written: please report it with the versions of timm and torch"
+        )
+    data = save({name: np.ascontiguousarray(value) for name, value in weights.tensors.items()}, metadata)
+    write_bytes(out, data)
+    return Ported(
+        path=out,
+        weights=weights,
+        parameters=sum(math.prod(value.shape) for name, value in params.items() if name not in loaded.fresh),
+        dropped_classes=dropped,
+        difference=difference,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size=len(data),
+    )
+
+
+def check_destination(out: Path, *, replace: bool) -> None:
+    """Raise UserError if `out` is not named as a safetensors file, or exists and may not be replaced."""
+    if out.suffix != ".safetensors":
+        raise UserError(f"{out} must be called something.safetensors, because that is what is written")
+    if out.exists() and not replace:
+        raise UserError(f"{out} exists already; choose another name, or replace it by --replace")
+
+
+def _difference_from_timm(weights: SourceWeights, graphdef: nnx.GraphDef, loaded: LoadedWeights) -> float | None:
+    """How far our output is from timm's on random images, in relative L2 norm; None if timm is not installed.
+
+    The output are the logits, or the pooled features of weights without a classifier.
+    """
+    try:
+        timm = import_timm("comparing with timm")
+    except UserError:
+        return None
+    import torch
+
+    images = np.random.default_rng(0).normal(size=(2, CHECK_SIZE, CHECK_SIZE, 3)).astype(np.float32)
+    theirs = timm.create_model(weights.architecture, num_classes=weights.classes or 0).eval()
+    counters = {name: value for name, value in theirs.state_dict().items() if name.endswith(IGNORED)}
+    theirs.load_state_dict(counters | {name: torch.from_numpy(value) for name, value in weights.tensors.items()})
+    with torch.inference_mode():
+        expected = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+
+    @jax.jit
+    def output(params: ArrayDict, batch_stats: ArrayDict, images: jax.Array) -> jax.Array:
+        model = merge_model(graphdef, params, batch_stats)
+        return model(images) if weights.classes else model.pooled(images)
+
+    # a fresh classifier has a shape and no values, and pooled features need none
+    zeros = {name: np.zeros(loaded.params[name].shape, np.float32) for name in loaded.fresh}
+    found = output(loaded.params | zeros, loaded.batch_stats, images)
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))

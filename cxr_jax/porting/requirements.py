@@ -1,0 +1,51 @@
+"""torch and timm, imported with a sentence where they are missing."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+from cxr_jax.errors import UserError
+
+INSTALL = "pip install 'cxr-jax[port]'"
+
+_kept: list[Any] = []
+"""torch forgets operators together with the library object that defined them."""
+
+
+def import_torch(purpose: str) -> ModuleType:
+    """The module torch. Raises UserError saying that `purpose` needs it if it is not installed."""
+    return _import("torch", purpose)
+
+
+def import_timm(purpose: str) -> ModuleType:
+    """The module timm. Raises UserError saying that `purpose` needs it if it or torch is not installed.
+
+    timm imports torchvision, whose binaries load only beside the build of torch that they were made for: a CPU build
+    of torch beside the registry's torchvision ends with two operators that nothing defined. timm uses neither of them
+    in its networks, so their signatures are defined here and the import is tried again.
+    """
+    torch = import_torch(purpose)
+    try:
+        return _import("timm", purpose)
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    for name in [name for name in sys.modules if name.split(".")[0] in ("timm", "torchvision")]:
+        del sys.modules[name]
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _kept.append(library)
+    return _import("timm", purpose)
+
+
+def _import(name: str, purpose: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "timm", "torchvision"):
+            raise
+        raise UserError(f"{purpose} needs {error.name}, which is not installed: {INSTALL} brings it") from error
