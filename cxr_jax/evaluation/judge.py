@@ -18,6 +18,7 @@ from cxr_jax.evaluation.calibration import (
     reliability_curve,
 )
 from cxr_jax.evaluation.cases import Cases, calls_of, confidence_of
+from cxr_jax.evaluation.decision_curve import THRESHOLDS, decision_curve, treat_all_curve
 from cxr_jax.evaluation.measures import Confidence, Measure, measure
 from cxr_jax.evaluation.metrics import (
     METRICS,
@@ -28,6 +29,7 @@ from cxr_jax.evaluation.metrics import (
     threshold_at_sensitivity,
 )
 from cxr_jax.evaluation.operating_point import OperatingPoint
+from cxr_jax.evaluation.shift import diagnose_shift
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.vocabulary import CLASS_NAMES, NORMAL, PNEUMONIA, SUBTYPE_NAMES
 
@@ -63,7 +65,8 @@ def judge(
 
     Returns:
         An object for JSON: `schema_version`, `confidence`, `operating_point`, `test` and `validation` (see
-        `_judge_split`; None without validation) and `warnings`, sentences that belong beside the numbers.
+        `_judge_split`; None without validation), `shift` between them (see `shift.diagnose_shift`; None without
+        validation) and `warnings`, sentences that belong beside the numbers.
 
     Raises:
         ValueError: `threshold` is not that of `operating_point`.
@@ -87,6 +90,7 @@ def judge(
         "operating_point": operating_point.as_json(),
         "test": of_split(test),
         "validation": None if validation is None else of_split(validation),
+        "shift": None if validation is None else diagnose_shift(validation, test, threshold, confidence.level),
         "warnings": _warnings(validation, test),
     }
 
@@ -127,7 +131,7 @@ def _judge_split(
     `images`, `groups` (None if unknown), `classes`, `subtypes` (images each), `all_pneumonia_accuracy` (what calling
     everything PNEUMONIA would score), `confusion` (rows true, columns called), `metrics` and `by_subtype` (measures,
     see `measures.measure`; a subtype is judged against all NORMAL images), `specificity_at_sensitivity`,
-    `calibration`, `worst_errors`.
+    `calibration`, `decision_curve`, `worst_errors`.
     """
     measures = {
         **{("metrics", name): Measure(metric) for name, metric in METRICS.items()},
@@ -154,6 +158,7 @@ def _judge_split(
         },
         "specificity_at_sensitivity": _sensitivity_section(predictions, transferred, results),
         "calibration": _calibration_section(predictions, temperature, results),
+        "decision_curve": _decision_section(predictions, temperature),
         "worst_errors": _worst_errors(predictions, threshold),
     }
 
@@ -255,6 +260,15 @@ def _moments(predictions: Predictions, temperature: float | None) -> dict[str, n
     if temperature is not None:
         moments["after"] = apply_temperature(margins_of(predictions), temperature)
     return moments
+
+
+def _decision_section(predictions: Predictions, temperature: float | None) -> dict[str, Any]:
+    """Return net benefit at `thresholds`, `before` and `after` the temperature (None without), and of `all` called."""
+    curves = {
+        moment: decision_curve(predictions.label, probability)
+        for moment, probability in _moments(predictions, temperature).items()
+    }
+    return {"thresholds": THRESHOLDS.tolist(), "after": None, **curves, "all": treat_all_curve(predictions.label)}
 
 
 def _worst_errors(predictions: Predictions, threshold: float) -> list[dict[str, Any]]:

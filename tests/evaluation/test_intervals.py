@@ -8,25 +8,9 @@ from cxr_jax.evaluation import intervals
 from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.metrics import METRICS, roc_auc
 
-# 43 patients of DeLong, DeLong & Clarke-Pearson 1988 (albumin, total protein, K-G score, outcome), as printed in the
-# SAS/STAT user's guide, "Comparing Receiver Operating Characteristic Curves".
-OVARIAN = """
-3.0 5.8 10 0   3.2 6.3  5 1   3.9 6.8  3 1   2.8 4.8  6 0   3.2 5.8  3 1   0.9 4.0  5 0   2.5 5.7  8 0   1.6 5.6  5 1
-3.8 5.7  5 1   3.7 6.7  6 1   3.2 5.4  4 1   3.8 6.6  6 1   4.1 6.6  5 1   3.6 5.7  5 1   4.3 7.0  4 1   3.6 6.7  4 0
-2.3 4.4  6 1   4.2 7.6  4 0   4.0 6.6  6 0   3.5 5.8  6 1   3.8 6.8  7 1   3.0 4.7  8 0   4.5 7.4  5 1   3.7 7.4  5 1
-3.1 6.6  6 1   4.1 8.2  6 1   4.3 7.0  5 1   4.3 6.5  4 1   3.2 5.1  5 1   2.6 4.7  6 1   3.3 6.8  6 0   1.7 4.0  7 0
-3.7 6.1  5 1   3.3 6.3  7 1   4.2 7.7  6 1   3.5 6.2  5 1   2.9 5.7  9 0   2.1 4.8  7 1   2.8 6.2  8 0   4.0 7.0  7 1
-3.3 5.7  6 1   3.7 6.9  5 1   3.6 6.6  5 1
-"""
 
-
-def ovarian():
-    table = np.array(OVARIAN.split(), dtype=float).reshape(-1, 4)
-    return table[:, 3].astype(int), np.stack([table[:, 0], 10 - table[:, 2], table[:, 1]])
-
-
-def test_delong_gives_the_published_areas_errors_and_contrast():
-    label, scores = ovarian()
+def test_delong_gives_the_published_areas_errors_and_contrast(ovarian):
+    label, scores = ovarian
     auc, covariance = intervals.delong_covariance(label, scores)
     np.testing.assert_allclose(auc, [0.7366, 0.7258, 0.6478], atol=5e-5)
     np.testing.assert_allclose(np.sqrt(np.diag(covariance)), [0.0927, 0.1028, 0.1000], atol=5e-5)
@@ -37,8 +21,8 @@ def test_delong_gives_the_published_areas_errors_and_contrast():
     assert difference @ np.linalg.solve(spread, difference) == pytest.approx(2.5340, abs=5e-5)
 
 
-def test_delong_interval_is_the_published_one():
-    label, scores = ovarian()
+def test_delong_interval_is_the_published_one(ovarian):
+    label, scores = ovarian
     interval = intervals.auc_interval(label, scores[0])
     assert (interval.low, interval.high) == (pytest.approx(0.5549, abs=5e-5), pytest.approx(0.9182, abs=5e-5))
     assert interval.method == "DeLong"
@@ -91,8 +75,8 @@ def test_singleton_clusters_give_delong(images):
     assert covariance[0, 0] == pytest.approx(expected, abs=1e-12)
 
 
-def test_repeating_every_image_in_its_group_changes_nothing_for_obuchowski_but_misleads_delong():
-    label, scores = ovarian()
+def test_repeating_every_image_in_its_group_changes_nothing_for_obuchowski_but_misleads_delong(ovarian):
+    label, scores = ovarian
     once = intervals.delong_covariance(label, scores[0])[1][0, 0]
     again = np.tile(label, 3), np.tile(scores[0], 3)
     clusters = np.tile(np.arange(len(label)), 3)
