@@ -1,6 +1,6 @@
 """Is a step still as fast as it was? Run by hand on a quiet machine; no part of the tests or of CI.
 
-    pip install pytest-benchmark
+    pip install --editable '.[bench]'
     python -m pytest benchmarks                                  about six minutes on 2 cores
     python -m pytest benchmarks --benchmark-autosave             keep the figures in .benchmarks/
     python -m pytest benchmarks --benchmark-compare              beside those kept last

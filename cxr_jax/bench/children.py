@@ -123,6 +123,8 @@ def environment_of(case: Case, environment: Mapping[str, str]) -> dict[str, str]
     chosen = bare_environment(environment)
     if case.preload:
         chosen["LD_PRELOAD"] = case.preload
+    if case.backend == "compile":
+        chosen.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
     if case.devices > 1 and case.implementation != "timm":
         chosen["JAX_NUM_CPU_DEVICES"] = str(case.devices)
     return chosen

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import sys
 
@@ -71,6 +72,8 @@ def test_environment_of_a_case():
     shared = Case("net", 32, 2, "train", threads=1, devices=2)
     assert environment_of(shared, {})["JAX_NUM_CPU_DEVICES"] == "2"
     assert "JAX_NUM_CPU_DEVICES" not in environment_of(TINY, {})
+    compiling = dataclasses.replace(preloaded, backend="compile")
+    assert environment_of(compiling, {})["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] == "1"
 
 
 def test_ceilings_are_asked_of_a_child_as_installed(monkeypatch, tmp_path):
