@@ -8,6 +8,10 @@ GROUPS: dict[str, dict[str, str]] = {
         "phantoms": "draw phantoms in the layout of the official data set",
         "prepare": "store radiographs as records, with a data card",
     },
+    "Networks": {
+        "models": "list the networks, their size and known weights",
+        "port": "turn timm's weights, or a file of them, into one safetensors file",
+    },
     "Training": {
         "train": "train a network as a config says",
         "evaluate": "predict a run's validation and test images, judge them, draw the figures and the report",
