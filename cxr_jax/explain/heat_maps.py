@@ -34,7 +34,7 @@ def heat_maps(
     batch_size = min(batch_size, len(images))
     heat, blank = [], []
     for start, (batch, count) in enumerate(padded_batches(images, batch_size)):
-        wanted = np.resize(classes[start * batch_size :][:count], batch_size)
+        wanted = jnp.asarray(np.resize(classes[start * batch_size :][:count], batch_size), jnp.int32)
         found = grad_cam(model, normalise(jnp.asarray(batch), trained.mean, trained.std), wanted, stage)
         heat.append(np.asarray(found.heat)[:count])
         blank.append(np.asarray(found.blank)[:count])
