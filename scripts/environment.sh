@@ -35,7 +35,7 @@ says() {
 explain_failure() {
     messages=$(cat "$1")
     rm -f "$1"
-    printf '%s\n' "$messages" | tail -n 12 >&2
+    printf '%s\n' "$messages" | grep -v '^WARNING' | tail -n 12 >&2
     if says 'no space left|disk quota'; then
         fail "the disk is full: the installation needs about 3 GB in $root; free some space and run it again."
     elif says 'permission denied|read-only file system'; then
