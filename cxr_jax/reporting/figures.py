@@ -17,6 +17,7 @@ from cxr_jax.reporting.style import (
     CLASS_COLOURS,
     GREY,
     INK,
+    SKY,
     TEST_COLOUR,
     VALIDATION_COLOUR,
     new_figure,
@@ -60,6 +61,7 @@ def draw_evaluation(
         figures["precision_recall"] = precision_recall_figure(judgement, test, shown)
     figures["reliability"] = reliability_figure(judgement)
     figures["score_distributions"] = distribution_figure(judgement, test, validation)
+    figures["decision_curve"] = decision_figure(judgement)
     if lines and any(line["kind"] == "train" for line in lines):
         figures["training_iterations"] = iteration_figure(lines)
         figures["training_epochs"] = epoch_figure(lines)
@@ -197,6 +199,25 @@ def _draw_reliability(axes: Axes, name: str, moment: dict[str, Any]) -> None:
         markersize=4.5,
         label=f"{name}, ECE {error['value']:.3f}",
     )
+
+
+def decision_figure(judgement: Judgement) -> Figure:
+    """Return net benefit on test over the threshold probability, beside calling all images PNEUMONIA and none."""
+    curves = judgement["test"]["decision_curve"]
+    thresholds = curves["thresholds"]
+    with styled():
+        figure = new_figure(5.4, 3.6)
+        axes = figure.subplots()
+        axes.plot(thresholds, curves["before"], color=TEST_COLOUR, label="network, as predicted")
+        if curves["after"] is not None:
+            axes.plot(thresholds, curves["after"], color=SKY, linestyle=(0, (5, 2)), label="network, after temperature")
+        axes.plot(thresholds, curves["all"], color=GREY, linewidth=1.2, label="all called PNEUMONIA")
+        axes.axhline(0, color=GREY, linewidth=1.2, linestyle=(0, (2, 2)), label="none called PNEUMONIA")
+        highest = judgement["test"]["all_pneumonia_accuracy"]
+        axes.set(xlim=(0, 1), ylim=(-0.15 * max(highest, 0.2), 1.08 * max(highest, 0.2)), title="Decision curve")
+        axes.set(xlabel="Threshold probability", ylabel="Net benefit")
+        axes.legend(loc="upper right")
+    return figure
 
 
 def distribution_figure(judgement: Judgement, test: Predictions, validation: Predictions | None = None) -> Figure:

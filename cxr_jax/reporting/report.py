@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import cxr_jax
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.judge import SCHEMA_VERSION
 from cxr_jax.reporting.pictures import NAMES as PICTURES
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder, read_json
@@ -34,11 +36,14 @@ _RESULTS: Captions = (
     ("roc", "ROC of test and validation; the dots are the operating point."),
     ("precision_recall", "Precision over recall; dotted, what calling every image PNEUMONIA gives."),
 )
-_OPERATING_POINT: Captions = (
+_SHIFT: Captions = (
     ("score_distributions", "Probabilities by class: validation, where the threshold was fixed, over test."),
 )
 _CALIBRATION: Captions = (
     ("reliability", "Share of PNEUMONIA over predicted probability, ten bins of equal size, 95 % Wilson intervals."),
+)
+_DECISION: Captions = (
+    ("decision_curve", "Net benefit on test for somebody who would act at that probability of PNEUMONIA."),
 )
 _FAILURES: Captions = (
     ("failure_cases", "The errors made with most confidence."),
@@ -88,6 +93,8 @@ def render_report(run: RunFolder) -> str:
 def _contents(run: RunFolder) -> dict[str, Any]:
     """Return everything that the template names; what the run does not have is None or empty."""
     judgement = read_json(run.evaluation)
+    if judgement.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(f"{run.evaluation} was written by another version of cxr_jax: evaluate the run again")
     card = _optional(run.data_card)
     config_text = run.config.read_text(encoding="utf-8") if run.config.is_file() else None
     return {
@@ -110,8 +117,9 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "figures": {
             "training": _figures(run, _TRAINING),
             "results": _figures(run, _RESULTS),
-            "operating_point": _figures(run, _OPERATING_POINT),
+            "operating_point": _figures(run, _DECISION),
             "calibration": _figures(run, _CALIBRATION),
+            "shift": _figures(run, _SHIFT),
             "failures": _figures(run, _FAILURES),
         },
         **_explanations(run),
@@ -172,9 +180,9 @@ def _figures(run: RunFolder, captions: Captions) -> list[dict[str, Any]]:
 
 
 def _explanations(run: RunFolder) -> dict[str, Any]:
-    """Return the explanations to show and how many more the run folder holds; its page of cases if it has one."""
+    """Return the explanations to show and how many more the run folder holds; its pages of cases if it has some."""
     paths = sorted(run.explanations.glob("*.png")) if run.explanations.is_dir() else []
-    pages = [path for path in paths if path.stem == "panel"]
+    pages = [path for path in paths if path.stem == "panel" or path.stem.startswith("panel-")]
     shown = pages or paths[:MOST_EXPLANATIONS]
     return {
         "explanations": [{"name": path.stem, "source": _inlined(path)} for path in shown],

@@ -13,6 +13,7 @@ from cxr_jax.runs.folder import RunFolder, read_json
 FIGURES = (
     "confusion_matrix",
     "confusion_matrix_validation",
+    "decision_curve",
     "precision_recall",
     "reliability",
     "roc",

@@ -20,6 +20,7 @@ ALL = {
     "precision_recall",
     "reliability",
     "score_distributions",
+    "decision_curve",
     "training_iterations",
     "training_epochs",
 }
@@ -124,7 +125,7 @@ def test_one_class_draws_what_it_can(example, tmp_path, label):
     only = example.test.select(example.test.label == label)
     judgement = judge(None, only, 0.5, confidence=Confidence(resamples=20))
     paths = figures.draw_evaluation(tmp_path, judgement, only)
-    assert {path.stem for path in paths} == {"confusion_matrix", "reliability", "score_distributions"}
+    assert {path.stem for path in paths} == {"confusion_matrix", "reliability", "score_distributions", "decision_curve"}
 
 
 def test_a_perfect_ranking_is_drawn_without_interval(example, tmp_path):
@@ -134,6 +135,16 @@ def test_a_perfect_ranking_is_drawn_without_interval(example, tmp_path):
     judgement = judge(perfect, perfect, 0.5, confidence=Confidence(resamples=20))
     assert "test, AUC 1.000" in texts_of(figures.roc_figure(judgement, perfect))
     assert figures.draw_evaluation(tmp_path, judgement, perfect, perfect)
+
+
+def test_the_decision_curve_has_the_network_beside_all_and_none(example):
+    axes = figures.decision_figure(example.judgement).axes[0]
+    curves = example.judgement["test"]["decision_curve"]
+    drawn = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
+    np.testing.assert_array_equal(drawn["network, as predicted"], curves["before"])
+    np.testing.assert_array_equal(drawn["network, after temperature"], curves["after"])
+    np.testing.assert_array_equal(drawn["all called PNEUMONIA"], curves["all"])
+    assert set(drawn["none called PNEUMONIA"]) == {0}
 
 
 def test_interval_text():

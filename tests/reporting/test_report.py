@@ -105,10 +105,10 @@ def whole(example, drawn, tmp_path):
 
 def test_a_whole_run_has_every_section_and_figure(whole):
     page = Page(render_report(whole))
-    sections = {"data", "training", "results", "operating-point", "calibration", "subgroups", "failures"}
+    sections = {"data", "training", "results", "operating-point", "calibration", "subgroups", "shift", "failures"}
     sections |= {"explanations", "looks", "model-card", "reproduce"}
     figures = {"training_iterations", "training_epochs", "confusion_matrix", "roc", "precision_recall"}
-    figures |= {"score_distributions", "reliability", "failure_cases"}
+    figures |= {"score_distributions", "reliability", "decision_curve", "failure_cases"}
     assert set(page.ids) == sections | {f"figure-{name}" for name in figures}
     links = {value[1:] for tag, name, value in page.attributes if tag == "a" and name == "href"}
     assert links == sections
@@ -187,10 +187,27 @@ def test_phantoms_have_a_banner_and_real_radiographs_have_none(whole):
 
 def test_a_judgement_alone_gives_a_report(bare):
     page = Page(render_report(bare))
-    sections = {"results", "operating-point", "calibration", "subgroups", "failures", "looks", "model-card"}
+    sections = {"results", "operating-point", "calibration", "subgroups", "shift", "failures", "looks", "model-card"}
     assert set(page.ids) == sections
     assert "the predictions come from a table" in page.text
     assert "how often these images were looked at before is unknown" in page.text
+
+
+def test_the_fall_from_validation_to_test_is_told_in_its_parts(bare, example):
+    text = Page(render_report(bare)).text
+    drop, prior = example.judgement["shift"]["drop"], example.judgement["shift"]["prior"]
+    assert f"Balanced accuracy is {drop['validation']:.3f} on validation and {drop['test']:.3f} on test" in text
+    assert f"{-drop['ranking']:+.3f} because the classes are ranked otherwise" in text
+    assert f"{-drop['operating_point']:+.3f} because the threshold sits otherwise" in text
+    assert f"from {prior['before']['accuracy']:.3f} to {prior['after']['accuracy']:.3f}" in text
+    moved = example.judgement["shift"]["scores"]["NORMAL"]
+    assert f"NORMAL {moved['higher_on_test']:.3f} ({moved['interval']['low']:.3f}" in text
+
+
+def test_a_judgement_of_another_version_is_one_sentence(bare, example):
+    write_json(bare.evaluation, {**example.judgement, "schema_version": 99})
+    with pytest.raises(UserError, match="evaluate the run again"):
+        render_report(bare)
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -217,8 +234,9 @@ def test_many_explanations_are_cut_short_and_a_page_of_them_goes_first(bare):
     assert html.count("Grad-CAM of case") == MOST_EXPLANATIONS
     assert "3 more lie in the run folder" in Page(html).text
     (bare.explanations / "panel.png").write_bytes(PIXEL)
+    (bare.explanations / "panel-files.png").write_bytes(PIXEL)
     html = render_report(bare)
-    assert html.count("Grad-CAM of ") == 1
+    assert html.count("Grad-CAM of panel") == html.count("Grad-CAM of ") == 2
     assert f"{MOST_EXPLANATIONS + 3} more lie in the run folder" in Page(html).text
 
 
