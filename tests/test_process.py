@@ -204,3 +204,51 @@ def test_log_settings_of_the_user_are_kept():
     environment = {"TF_CPP_MIN_LOG_LEVEL": "0"}
     process.quieten_libraries(environment)
     assert environment == {"TF_CPP_MIN_LOG_LEVEL": "0", "GRPC_VERBOSITY": "ERROR"}
+
+
+@pytest.mark.parametrize("tunables", ["", "glibc.malloc.check=0"])
+def test_the_environment_before_a_restart_can_be_had_back(restart, tunables):
+    environment = {"A": "b", **({"GLIBC_TUNABLES": tunables} if tunables else {})}
+    before = dict(environment)
+    _, _, during = restart(environment)
+    assert during != before
+    assert process.before_restart(during) == before
+    assert process.before_restart(before) == before
+
+
+def test_the_allocator_is_set_only_where_it_applies(monkeypatch):
+    steps = []
+    for name in ("quieten_libraries", "use_compilation_cache", "restart_with_huge_pages"):
+        monkeypatch.setattr(process, name, lambda environment, name=name: steps.append(name))
+    monkeypatch.setattr(process, "keep_freed_memory", lambda: steps.append("keep_freed_memory"))
+    monkeypatch.setattr(process, "allocator_applies", lambda environment: True)
+    process.configure_process()
+    assert steps == ["quieten_libraries", "use_compilation_cache", "restart_with_huge_pages", "keep_freed_memory"]
+    steps.clear()
+    monkeypatch.setattr(process, "allocator_applies", lambda environment: False)
+    process.configure_process()
+    assert steps == ["quieten_libraries", "use_compilation_cache"]
+
+
+def test_the_cache_is_kept_apart_for_each_processor(tmp_path, monkeypatch):
+    def cache_of(flags):
+        text = f"processor\t: 0\nflags\t\t: {flags}\n"
+        monkeypatch.setattr(Path, "read_text", lambda self, encoding: text)
+        environment = {process.CACHE_SWITCH: str(tmp_path)}
+        process.use_compilation_cache(environment)
+        return environment["JAX_COMPILATION_CACHE_DIR"]
+
+    assert cache_of("sse2 avx2") == cache_of("sse2 avx2") != cache_of("sse2 avx2 avx512f")
+
+
+def test_a_processor_without_proc_has_a_name_too(tmp_path, monkeypatch):
+    def absent(self, encoding):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", absent)
+    environment = {process.CACHE_SWITCH: str(tmp_path)}
+    process.use_compilation_cache(environment)
+    assert Path(environment["JAX_COMPILATION_CACHE_DIR"]).parent == tmp_path
+    switched_off = {process.CACHE_SWITCH: "off"}
+    process.use_compilation_cache(switched_off)
+    assert "JAX_COMPILATION_CACHE_DIR" not in switched_off
