@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cxr_jax.evaluation.cases import calls_of
+from cxr_jax.evaluation.cases import calls_of, confidence_of
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.vocabulary import PNEUMONIA
 
@@ -16,17 +16,6 @@ class Selection(NamedTuple):
 
     rows: np.ndarray  # int [n], at most as many as asked for
     errors: int  # calls of the whole table that are wrong; with 0 of them the rows are the least certain cases
-
-
-def confidence_of(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Return float64 [N] in 0..1: how far each probability lies from the threshold, as a share of what it could.
-
-    A call of PNEUMONIA can reach from the threshold up to 1, a call of NORMAL down to 0; so the two kinds of error can
-    be compared at any threshold.
-    """
-    above = (probability - threshold) / max(1 - threshold, np.finfo(np.float64).tiny)
-    below = (threshold - probability) / max(threshold, np.finfo(np.float64).tiny)
-    return np.where(calls_of(probability, threshold), above, below)
 
 
 def select_worst(predictions: Predictions, threshold: float, count: int) -> Selection:

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_jax.explain.selection import confidence_of, select_worst
+from cxr_jax.evaluation.cases import confidence_of
+from cxr_jax.explain.selection import select_worst
 from cxr_jax.runs.predictions import Predictions
 
 
