@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from cxr_jax.config.command_line import parse
-from cxr_jax.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +40,7 @@ def main(arguments: list[str]) -> None:
 
     from cxr_jax.config.loading import load_config
     from cxr_jax.data.cache import load_split
+    from cxr_jax.data.prepared import open_data_of_run
     from cxr_jax.evaluation.judge import judge
     from cxr_jax.inference.predictions import predict_split
     from cxr_jax.inference.restore import restore_run
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
     console = Console()
     run = RunFolder.open(options.run)
     config = load_config(run.config)
-    prepared = _open_data(run, config)
+    prepared = open_data_of_run(run)
     trained = restore_run(run)
     track = track_in_terminal(console)
     batch_size = config.training.evaluation_batch_size
@@ -71,20 +71,6 @@ def main(arguments: list[str]) -> None:
     _append_to_ledger(run, config, trained, point, judgement)
     _draw(run, prepared, judgement, test, validation, test_set.images)
     _print(console, run, judgement)
-
-
-def _open_data(run: RunFolder, config: Config) -> PreparedData:
-    """The prepared data that the run was trained on; UserError if what lies there now is something else."""
-    from cxr_jax.data.prepared import PreparedData
-    from cxr_jax.runs.folder import read_json
-
-    prepared = PreparedData.open(config.data.dataset)
-    if read_json(run.environment).get("data_fingerprint") != prepared.fingerprint:
-        raise UserError(
-            f"the prepared data {config.data.dataset} is not what {run.path} was trained on; prepare the same source "
-            "again"
-        )
-    return prepared
 
 
 def _operating_point(run: RunFolder, config: Config, trained: TrainedModel, validation: Predictions) -> OperatingPoint:

@@ -109,12 +109,13 @@ def main(arguments: list[str]) -> None:
 def _worst(run: RunFolder, split: str, count: int, threshold: float) -> tuple[list[Subject], str]:
     """Return the most confident errors on a split, and what they are in words."""
     from cxr_jax.data.cache import encoded_images_at
+    from cxr_jax.data.prepared import open_data_of_run
     from cxr_jax.explain.selection import select_worst
     from cxr_jax.runs.predictions import read_predictions
 
     if not run.predictions_of(split).is_file():
         raise UserError(f"{run.path} has no predictions on {split}: run cxr-jax evaluate {run.path} first")
-    prepared = _open_data(run)
+    prepared = open_data_of_run(run)
     predictions = read_predictions(run.predictions_of(split))
     selection = select_worst(predictions, threshold, count)
     if selection.errors:
@@ -138,8 +139,10 @@ def _worst(run: RunFolder, split: str, count: int, threshold: float) -> tuple[li
 
 def _chosen(run: RunFolder, files: tuple[str, ...]) -> tuple[list[Subject], int]:
     """Return the files that can be read, and how many cannot; the sentence of each goes to standard error."""
+    from cxr_jax.data.prepared import open_data_of_run
+
     try:
-        prepared = _open_data(run)
+        prepared = open_data_of_run(run)
     except UserError:
         # Files explain themselves; only their true class stays unknown.
         prepared = None
@@ -170,21 +173,6 @@ def _find(file: str, prepared: PreparedData | None) -> Subject:
         names = ", ".join(examples[row].file for row in rows[:3])
         raise UserError(f"{file} is the name of {len(rows)} images in {prepared.path}: name one of {names}")
     return Subject(examples[rows[0]].file, encoded_images_at(prepared, rows)[0], examples[rows[0]].label)
-
-
-def _open_data(run: RunFolder) -> PreparedData:
-    """Return the prepared data that the run was trained on; UserError if what lies there now is something else."""
-    from cxr_jax.config.loading import load_config
-    from cxr_jax.data.prepared import PreparedData
-    from cxr_jax.runs.folder import read_json
-
-    name = load_config(run.config).data.dataset
-    prepared = PreparedData.open(name)
-    if read_json(run.environment).get("data_fingerprint") != prepared.fingerprint:
-        raise UserError(
-            f"the prepared data {name} is not what {run.path} was trained on; prepare the same source again"
-        )
-    return prepared
 
 
 def _explain(

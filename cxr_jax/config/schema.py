@@ -74,8 +74,9 @@ class AugmentationConfig:
     def __post_init__(self) -> None:
         for name in ("horizontal_flip", "vertical_flip"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a probability from 0 to 1")
-        for name in ("rotation", "scale", "translation", "brightness", "contrast", "gamma"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 (off) or more")
+        largest = {"rotation": 180, "scale": 4, "translation": 1, "brightness": 1, "contrast": 4, "gamma": 4}
+        for name, limit in largest.items():
+            _require(0 <= getattr(self, name) <= limit, name, getattr(self, name), f"from 0 (off) to {limit}")
 
     @property
     def is_random(self) -> bool:

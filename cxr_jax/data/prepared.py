@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from cxr_jax.data.card import SCHEMA_VERSION
 from cxr_jax.data.examples import Example, read_examples
 from cxr_jax.errors import UserError
+from cxr_jax.runs.folder import RunFolder, read_json
 
 ROOT_VARIABLE = "CXR_PREPARED_DIR"
 """Environment variable that names the folder of all prepared data sets."""
@@ -102,3 +104,21 @@ class PreparedData:
     def decoded(self) -> Path:
         """Folder of the decoded caches."""
         return self.path / "decoded"
+
+
+def open_data_of_run(run: RunFolder) -> PreparedData:
+    """Return the prepared data that a run was trained on.
+
+    Raises:
+        UserError: it is not there, or what lies there now is something else.
+    """
+    try:
+        name = tomllib.loads(run.config.read_text(encoding="utf-8"))["data"]["dataset"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run.config} is not the config of a run ({error}): restore it or train again") from error
+    prepared = PreparedData.open(name)
+    if read_json(run.environment).get("data_fingerprint") != prepared.fingerprint:
+        raise UserError(
+            f"the prepared data {name} is not what {run.path} was trained on; prepare the same source again"
+        )
+    return prepared
