@@ -95,7 +95,7 @@ def _draw_validation(axes: Axes, validation: Sequence[Line], name: str, position
             markerfacecolor="none",
             markeredgecolor=INK,
             markeredgewidth=1.2,
-            label="kept checkpoint",
+            label="best on validation",
         )
 
 
@@ -150,13 +150,18 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def epoch_means(epoch: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of the epochs passed and the mean of the values logged within each, float64 [E] each.
+    """Return where each epoch ended and the mean of the values logged within it, float64 [E] each.
+
+    An epoch that was cut short ends where its last value was logged.
 
     Args:
         epoch: float64 [N], epochs passed at each value: 1.0 is the end of the first.
         values: float64 [N]; NaN is left out.
     """
-    number = np.ceil(np.round(epoch, 9)).astype(int)
-    ends = np.unique(number[~np.isnan(values)])
-    means = [float(np.nanmean(values[number == end])) for end in ends]
-    return ends.astype(np.float64), np.array(means)
+    # Sums of fractions may pass a whole number by the last digit.
+    passed = np.round(epoch, 6)
+    number = np.ceil(passed)
+    epochs = np.unique(number[~np.isnan(values)])
+    ends = [float(passed[number == each].max()) for each in epochs]
+    means = [float(np.nanmean(values[number == each])) for each in epochs]
+    return np.array(ends), np.array(means)

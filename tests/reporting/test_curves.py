@@ -25,7 +25,7 @@ def test_every_batch_and_validation_is_drawn_over_iterations(example):
         np.testing.assert_allclose(drawn["training, each batch"], expected)
         expected = [[line["step"] for line in validation], [line[name] for line in validation]]
         np.testing.assert_allclose(drawn["validation"], expected)
-        kept = drawn["kept checkpoint"]
+        kept = drawn["best on validation"]
         assert kept[0] == 30
         assert kept[1] == next(line[name] for line in validation if line["step"] == 30)
 
@@ -80,3 +80,9 @@ def test_an_epoch_ends_with_its_last_batch():
     ends, means = curves.epoch_means(epoch, np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))
     assert ends.tolist() == [1, 2]
     assert means.tolist() == [2, 5]
+
+
+def test_an_epoch_that_was_cut_short_ends_where_it_was_cut():
+    ends, means = curves.epoch_means(np.array([0.5, 1.0, 1.25]), np.array([1.0, 3.0, 4.0]))
+    assert ends.tolist() == [1, 1.25]
+    assert means.tolist() == [2, 4]
