@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
     )
     print(f"{ported.parameters:,} parameters; {_classifier(ported.weights.classes, ported.dropped_classes)}")
     if ported.difference is None:
-        print("not compared with timm, which is not installed")
+        print("not compared with timm, which is not installed or has no such network")
     else:
         print(f"same output as timm's own network, to {ported.difference:.1e} in relative norm")
     print(f"written to {out} ({ported.size / 1e6:.1f} MB, sha256 {ported.sha256})")

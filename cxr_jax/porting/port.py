@@ -37,7 +37,7 @@ class Ported:
     weights: SourceWeights  # as written
     parameters: int
     dropped_classes: int | None  # classes of the classifier that was left out; None if none was
-    difference: float | None  # from timm's output, in relative L2 norm; None if timm is not installed
+    difference: float | None  # from timm's output, in relative L2 norm; None without timm's network
     sha256: str
     size: int  # of the file in bytes
 
@@ -98,13 +98,16 @@ def check_destination(out: Path, *, replace: bool) -> None:
 
 
 def _difference_from_timm(weights: SourceWeights, graphdef: nnx.GraphDef, loaded: LoadedWeights) -> float | None:
-    """How far our output is from timm's on random images, in relative L2 norm; None if timm is not installed.
+    """How far our output is from timm's on random images, in relative L2 norm.
 
-    The output are the logits, or the pooled features of weights without a classifier.
+    The output are the logits, or the pooled features of weights without a classifier. None if timm is not installed or
+    has no such network.
     """
     try:
         timm = import_timm("comparing with timm")
     except UserError:
+        return None
+    if not timm.is_model(weights.architecture):
         return None
     import torch
 
