@@ -58,13 +58,18 @@ def main(arguments: list[str]) -> None:
         write_description(run, _describe(config, network))
         # last, because it is what makes the folder a run
         write_config(config, run.config)
-    console.print(f"{config.model.name} on {len(train_set)} images, validated on {len(validation_set)}; run {run.path}")
+    console.print(
+        f"{config.model.name} on {len(train_set)} images, validated on {len(validation_set)}; run {run.path}",
+        soft_wrap=True,
+    )
     if network.fresh:
-        console.print(f"The weights have no classifier for these classes: {', '.join(network.fresh)} start afresh")
+        console.print(
+            f"The weights have no classifier for these classes: {', '.join(network.fresh)} start afresh", soft_wrap=True
+        )
     with observers:
         reason = trainer.train(resume=options.resume)
     ended = "patience ran out" if reason == "patience" else "all epochs done"
-    console.print(f"Training ended, {ended}. Next: cxr-jax evaluate {run.path}")
+    console.print(f"Training ended, {ended}. Next: cxr-jax evaluate {run.path}", soft_wrap=True)
 
 
 def _parse(arguments: list[str]) -> tuple[str, Options, list[str]]:

@@ -59,7 +59,9 @@ class TerminalObserver:
         for name, steps, trainable, frozen in zip(
             plan.phase_names, plan.phase_iterations, plan.trainable, plan.frozen, strict=True
         ):
-            self._console.print(f"Phase {name}: {steps} steps, {trainable:,} parameters trained, {frozen:,} frozen")
+            self._console.print(
+                f"Phase {name}: {steps} steps, {trainable:,} parameters trained, {frozen:,} frozen", soft_wrap=True
+            )
         if progress.step:
             self._console.print(f"Going on after step {progress.step}")
         self._bar = Progress(
@@ -87,12 +89,13 @@ class TerminalObserver:
         best = "  (best so far)" if line["best"] else ""
         self._console.print(
             f"step {line['step']:>5}  epoch {line['epoch']:.2f}  validation: loss {line['loss']:.4f}, "
-            f"accuracy {line['accuracy']:.1%}, AUC {line['roc_auc']:.4f}{best}"
+            f"accuracy {line['accuracy']:.1%}, AUC {line['roc_auc']:.4f}{best}",
+            soft_wrap=True,
         )
 
     def on_note(self, sentence: str) -> None:
         """Print a sentence."""
-        self._console.print(sentence, style="yellow")
+        self._console.print(sentence, style="yellow", soft_wrap=True)
 
     def close(self) -> None:
         """Close the bar."""
