@@ -20,8 +20,10 @@ from cxr_jax.errors import UserError
 from cxr_jax.runs.files import writing
 
 _ARRAYS = "arrays"
-# orbax announces every step of a save; what a person must know is raised as an error instead
-logging.getLogger("absl").setLevel(logging.ERROR)
+# orbax announces every step of a save, and it and asyncio print tracebacks of a failed one from other threads; what a
+# person must know is raised as an error instead
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ class CheckpointWriter:
         try:
             self.wait()
         finally:
-            self._checkpointer.close()
+            # a save that failed is raised again by orbax while it closes
+            with _saving(self.folder):
+                self._checkpointer.close()
 
     def __enter__(self) -> CheckpointWriter:
         return self

@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Sequence
 
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     show_traceback = _TRACEBACK_OPTION in given or os.environ.get(_TRACEBACK_SWITCH, "0") not in ("", "0")
     given = [argument for argument in given if argument != _TRACEBACK_OPTION]
+    if arguments is None and not show_traceback:
+        _silence_other_threads()
     try:
         code = _dispatch(given, configure=arguments is None)
         # Standard output may be a full disk or a closed pipe, which shows only here.
@@ -126,6 +129,15 @@ def _save_traceback(error: BaseException) -> str:
             file.writelines(traceback.format_exception(error))
         return f"; its traceback is in {path}"
     return ""
+
+
+def _silence_other_threads() -> None:
+    """Print no traceback of a background thread or of a clean-up at exit.
+
+    When a disk fills up, the threads that save checkpoints and write logs print hundreds of lines each; what a person
+    must know is raised in the main thread and told by `main`.
+    """
+    sys.excepthook = sys.unraisablehook = threading.excepthook = lambda *_details: None
 
 
 def _discard_output() -> None:

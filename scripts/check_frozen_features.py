@@ -36,7 +36,6 @@ from cxr_jax.models.state import merge_model, split_model
 from cxr_jax.preprocessing.normalise import normalise
 from cxr_jax.vocabulary import CLASS_NAMES
 
-
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 

@@ -98,11 +98,11 @@ def _plan(options: Options) -> Plan:
     backends = _names("backends", options.backends)
     unknown = set(backends) - {"jit", "pmap"}
     if unknown:
-        raise UserError(f"--backends holds {', '.join(sorted(unknown))}; choose among jit and pmap.", EXIT_USAGE)
+        raise UserError(f"--backends holds {', '.join(sorted(unknown))}; choose among jit and pmap", EXIT_USAGE)
     if options.against is None and (options.compile or options.preload):
-        raise UserError("--compile and --preload change how PyTorch runs; add --against timm.", EXIT_USAGE)
+        raise UserError("--compile and --preload change how PyTorch runs; add --against timm", EXIT_USAGE)
     if options.preload and not Path(options.preload).is_file():
-        raise UserError(f"There is no file {options.preload} to preload.")
+        raise UserError(f"there is no file {options.preload} to preload")
     if options.against is not None:
         require_timm()
     return Plan(

@@ -65,10 +65,11 @@ def main(arguments: list[str]) -> None:
 
     test_set = load_split(prepared, config.data, "test", track=track)
     test = predict_split(trained, test_set, "test", batch_size=batch_size)
-    write_predictions(run.predictions_of("test"), test)
     judgement = judge(validation, test, point.threshold, operating_point=point)
-    write_json(run.evaluation, judgement)
+    # before anything of test can be seen, so that no look goes uncounted
     _append_to_ledger(run, config, trained, point, judgement)
+    write_predictions(run.predictions_of("test"), test)
+    write_json(run.evaluation, judgement)
     _draw(run, prepared, judgement, test, validation, test_set.images)
     _print(console, run, judgement)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cxr_jax.config.command_line import parse
+from cxr_jax.errors import EXIT_USAGE, UserError
 
 SUMMARY = "list the networks, their size and known weights"
 
@@ -24,6 +25,8 @@ class Options:
 def main(arguments: list[str]) -> None:
     """Print a table of the architectures; UserError for an unknown option."""
     options = parse(Options, arguments, prog="cxr-jax models", description=SUMMARY)
+    if options.classes < 1:
+        raise UserError(f"--classes is {options.classes}, but must be 1 or more", EXIT_USAGE)
 
     import sys
 

@@ -40,17 +40,17 @@ def main(arguments: list[str]) -> None:
     from cxr_jax.training.network import build_network
 
     console = Console()
+    run = RunFolder.open(run_path) if options.resume else RunFolder.unused(run_path)
     prepared = PreparedData.open(config.data.dataset)
+    if options.resume:
+        _require_same(run, config, prepared.fingerprint)
     network = build_network(config.model, config.training.seed)
     track = track_in_terminal(console)
     train_set = load_split(prepared, config.data, "train", track=track)
     validation_set = load_split(prepared, config.data, "val", track=track)
-    run = RunFolder.open(run_path) if options.resume else RunFolder(run_path)
     observers = Observers(TerminalObserver(console), TensorBoardObserver(run))
     trainer = Trainer(config, network, train_set, validation_set, run, observers)
-    if options.resume:
-        _require_same(run, config, prepared.fingerprint)
-    else:
+    if not options.resume:
         RunFolder.create(run_path)
         devices = [f"{device.platform} {device.device_kind}" for device in trainer.devices]
         write_environment(run, devices=devices, data_fingerprint=prepared.fingerprint)
@@ -115,7 +115,8 @@ def _require_same(run: object, config: object, fingerprint: str) -> None:
 
     if load_config(run.config) != config:
         raise UserError(
-            f"{run.path} was started with another config than this; resume it with {run.config}, or start a new run"
+            f"{run.path} was started with another config than this; go on with cxr-jax train {run.config} "
+            f"--out {run.path} --resume, or start a new run"
         )
     if read_json(run.environment)["data_fingerprint"] != fingerprint:
         raise UserError(f"the prepared data is not what {run.path} was started with; prepare the same source again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -87,9 +88,10 @@ class TerminalObserver:
     def on_validation(self, line: dict[str, Any]) -> None:
         """Print the figures of a validation."""
         best = "  (best so far)" if line["best"] else ""
+        auc = "–" if math.isnan(line["roc_auc"]) else f"{line['roc_auc']:.4f}"
         self._console.print(
             f"step {line['step']:>5}  epoch {line['epoch']:.2f}  validation: loss {line['loss']:.4f}, "
-            f"accuracy {line['accuracy']:.1%}, AUC {line['roc_auc']:.4f}{best}",
+            f"accuracy {line['accuracy']:.1%}, AUC {auc}{best}",
             soft_wrap=True,
         )
 
@@ -126,6 +128,8 @@ class TensorBoardObserver:
     def on_validation(self, line: dict[str, Any]) -> None:
         """Write the figures of a validation."""
         for name in ("loss", "accuracy", "roc_auc"):
+            if math.isnan(line[name]):
+                continue
             self._writer.add_scalar(f"validation/{name}", line[name], line["step"])
 
     def on_note(self, sentence: str) -> None:

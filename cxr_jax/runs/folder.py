@@ -42,20 +42,31 @@ class RunFolder:
         object.__setattr__(self, "path", Path(self.path))
 
     @classmethod
+    def unused(cls, path: str | Path) -> RunFolder:
+        """Return the folder that a new run may be made in, without making it.
+
+        Raises:
+            UserError: something is there already, or the place cannot be read.
+        """
+        path = Path(path)
+        with writing(path):
+            if path.exists() and not path.is_dir():
+                raise UserError(f"{path} is a file: choose another place for the run")
+            if path.is_dir() and any(path.iterdir()):
+                raise UserError(f"{path} exists and is not empty: choose another place for the run, or --resume it")
+        return cls(path)
+
+    @classmethod
     def create(cls, path: str | Path) -> RunFolder:
         """Make the folder of a new run, parents included, and return it.
 
         Raises:
             UserError: something is there already (nothing is overwritten), or it cannot be written.
         """
-        path = Path(path)
-        if path.exists() and not path.is_dir():
-            raise UserError(f"{path} is a file: choose another place for the run")
-        with writing(path):
-            if path.is_dir() and any(path.iterdir()):
-                raise UserError(f"{path} exists and is not empty: choose another place for the run, or --resume it")
-            path.mkdir(parents=True, exist_ok=True)
-        return cls(path)
+        run = cls.unused(path)
+        with writing(run.path):
+            run.path.mkdir(parents=True, exist_ok=True)
+        return run
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:

@@ -45,6 +45,12 @@ def publish(run: RunFolder, folder: Path) -> list[Path]:
     if not run.evaluation.is_file():
         raise UserError(f"{run.path} has not been evaluated; run cxr-jax evaluate {run.path} first")
     _require_same_run(run, folder)
+    needed = [run.config, run.environment, run.network, run.metrics, run.operating_point, run.ledger, run.data_card]
+    missing = [path.name for path in needed if not path.is_file()]
+    if missing or not run.figures.is_dir():
+        raise UserError(
+            f"{run.path} lacks {', '.join(missing) or 'its figures'}; run cxr-jax evaluate {run.path} again"
+        )
     files = [run.config, run.environment, run.network, run.metrics, run.operating_point, run.evaluation, run.ledger]
     files += sorted(run.predictions.glob("*.csv"))
     files += sorted(path for path in run.figures.iterdir() if path.stem in FIGURES)

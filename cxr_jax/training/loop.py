@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import optax
 
-from cxr_jax.checkpoints import CheckpointWriter, read_newest
+from cxr_jax.checkpoints import CheckpointWriter, read_newest, saved_steps
 from cxr_jax.config.schema import Config, PhaseConfig
 from cxr_jax.data.batches import iterations_per_epoch, training_batches
 from cxr_jax.data.image_set import ImageSet
@@ -86,6 +86,11 @@ class Trainer:
             )
         for name in ("batch_size", "evaluation_batch_size"):
             require_divisible(f"training.{name}", getattr(config.training, name), self.devices)
+        if config.validation.monitor == "roc_auc" and len(np.unique(validation_set.labels)) < 2:
+            raise UserError(
+                "validation.monitor is roc_auc, but the validation images are all of one class; monitor the loss, or "
+                "take another validation split"
+            )
         self.class_weights = _class_weights(config.loss.class_weights, train_set.labels)
         for phase in self.phases:
             make_schedule(phase.optimizer, phase.schedule, phase.epochs * self.batches)
@@ -97,8 +102,11 @@ class Trainer:
         Ctrl-C and SIGTERM save and raise UserError with the exit code that belongs to them; a loss that is not finite
         raises UserError naming the step.
         """
-        checkpoint = read_newest(self.run.checkpoints / LAST, self.observer.on_note) if resume else None
+        last = self.run.checkpoints / LAST
+        # a run that was killed before its first checkpoint begins again
+        checkpoint = read_newest(last, self.observer.on_note) if resume and saved_steps(last) else None
         progress = Progress(**checkpoint.details) if checkpoint else Progress()
+        self._began = time.perf_counter() - progress.seconds
         self.observer.on_start(self._plan(), progress)
         params, batch_stats = self.network.params, self.network.batch_stats
         if checkpoint is not None:
@@ -166,7 +174,8 @@ class Trainer:
     def _run_phase(self, phase: PreparedPhase, progress: Progress) -> tuple[TrainState, Progress, EndReason]:
         """Train from `progress` to the end of the phase; the progress returned stands before the next phase."""
         state = replicate(phase.state, self.devices)
-        reason: EndReason = "finished"
+        # a run that was stopped just then is resumed with its patience exhausted
+        reason: EndReason = "patience" if self._is_exhausted(progress) else "finished"
         every = self.config.validation.every_iterations or self.batches
         while progress.iteration < phase.iterations and reason == "finished":
             epoch, start = divmod(progress.iteration, self.batches)
@@ -188,7 +197,7 @@ class Trainer:
                     self.last.save(progress.step, state_arrays(state), progress.as_json())
                 if self.interruption.reason is not None:
                     self._stop(state, progress, saved=validated)
-                if validated and 0 < self.config.validation.patience <= progress.stale_validations:
+                if self._is_exhausted(progress):
                     reason = "patience"
                     break
         progress = dataclasses.replace(
@@ -206,7 +215,7 @@ class Trainer:
             progress,
             iteration=progress.iteration + 1,
             step=progress.step + 1,
-            seconds=progress.seconds + elapsed,
+            seconds=time.perf_counter() - self._began,
         )
         line = {
             "step": progress.step,
@@ -229,10 +238,9 @@ class Trainer:
 
     def _validate(self, phase: PreparedPhase, state: TrainState, progress: Progress) -> Progress:
         """Validate, log, and save the network if it is the best of the run so far."""
-        began = time.perf_counter()
         figures = phase.validator.figures(all_params(state), state.batch_stats)
         monitor = self.config.validation.monitor
-        progress = dataclasses.replace(progress, seconds=progress.seconds + time.perf_counter() - began)
+        progress = dataclasses.replace(progress, seconds=time.perf_counter() - self._began)
         progress, best = after_validation(progress, monitor, figures[monitor])
         line = {
             "step": progress.step,
@@ -256,9 +264,13 @@ class Trainer:
         self.last.wait()
         self.log.write("end", reason=reason, step=progress.step, seconds=progress.seconds)
         raise UserError(
-            f"training was {reason} after step {progress.step}; go on with --resume",
+            f"training was {reason} after step {progress.step}; go on with cxr-jax train {self.run.config} "
+            f"--out {self.run.path} --resume",
             EXIT_INTERRUPTED if reason == "interrupted" else EXIT_TERMINATED,
         )
+
+    def _is_exhausted(self, progress: Progress) -> bool:
+        return 0 < self.config.validation.patience <= progress.stale_validations
 
     def _epochs_passed(self, progress: Progress) -> float:
         before = sum(phase.epochs for phase in self.phases[: progress.phase])

@@ -16,7 +16,7 @@ class Progress:
     phase: int = 0  # index of the phase under way; the number of phases once all are done
     iteration: int = 0  # steps done in that phase
     step: int = 0  # steps done in all
-    seconds: float = 0.0  # spent training so far, over all resumptions
+    seconds: float = 0.0  # by the clock since training began, compilation included, over all resumptions
     best_value: float | None = None  # of the monitored figure, over the whole run
     best_step: int | None = None
     phase_best: float | None = None  # of the monitored figure, in this phase: what patience compares with

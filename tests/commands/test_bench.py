@@ -40,7 +40,7 @@ def test_lists_are_taken_apart(monkeypatch):
         ({"devices": -1}, "--devices is -1, but must be a number from 0 up"),
         ({"compile": True}, "add --against timm"),
         ({"preload": "x.so"}, "add --against timm"),
-        ({"preload": "missing.so", "against": "timm"}, r"There is no file missing\.so to preload"),
+        ({"preload": "missing.so", "against": "timm"}, r"there is no file missing\.so to preload"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_measured(changes, sentence):

@@ -45,3 +45,9 @@ def test_multiply_adds_grow_with_the_image_and_nothing_is_compiled(monkeypatch):
     assert 3.5 < large.multiply_adds / small.multiply_adds < 4.1
     # the paper counts 300 million
     assert 0.29e9 < large.multiply_adds < 0.33e9
+
+
+@pytest.mark.parametrize("classes", ["0", "-1"])
+def test_a_network_without_classes_is_refused(classes):
+    with pytest.raises(UserError, match="must be 1 or more"):
+        models.main(["--classes", classes])

@@ -114,11 +114,34 @@ def test_ctrl_c_in_training_saves_and_the_run_can_be_resumed(prepared_phantoms, 
     finally:
         process.kill()
     assert process.returncode == EXIT_INTERRUPTED, errors
-    assert "go on with --resume" in errors
+    assert "go on with cxr-jax train" in errors
     assert "Traceback" not in errors
     lines = read_metrics(out / "metrics.jsonl")
     assert lines[-1]["reason"] == "interrupted"
     assert RunFolder.open(out)
+
+
+def test_a_disk_that_fills_up_in_training_is_one_sentence_and_the_run_can_be_resumed(
+    prepared_phantoms, config_file, tmp_path
+):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("no small file system can be mounted here")
+    try:
+        command = [sys.executable, "-m", "cxr_jax", "train", str(config_file), "--out", str(disk / "run")]
+        command += ["--training.epochs", "30"]
+        environment = os.environ | {"CXR_JAX_ALLOCATOR": "off", "JAX_PLATFORMS": "cpu"}
+        full = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+        assert full.returncode == 1
+        assert full.stderr.count("\n") == 1, full.stderr
+        assert "the disk is full" in full.stderr
+        subprocess.run(["mount", "-o", "remount,size=40m", disk], check=True)
+        resumed = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True, timeout=240)
+        assert resumed.returncode == 0, resumed.stderr
+        assert read_metrics(disk / "run" / "metrics.jsonl")[-1]["reason"] == "finished"
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def _has_steps(out: Path) -> bool:

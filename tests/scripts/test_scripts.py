@@ -191,7 +191,7 @@ def test_quickstart_on_real_data_named_from_where_the_user_is(checkout):
     steps = checkout.calls("-m cxr_jax")
     assert steps[0].startswith("-m cxr_jax prepare chest xray.zip --name ")
     assert "--replace" not in steps[0]
-    assert "--data.dataset chest_xray" in steps[1]
+    assert "--data.dataset quickstart-" in steps[1]
 
 
 @pytest.mark.parametrize(("failing", "never_reached"), [("train", "evaluate"), ("evaluate", "explain")])

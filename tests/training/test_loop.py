@@ -5,6 +5,7 @@ import math
 import os
 import signal
 
+import jax
 import numpy as np
 import pytest
 
@@ -108,7 +109,7 @@ def test_a_signal_saves_and_the_resumed_run_is_the_undisturbed_one(trainer, numb
     undisturbed = trainer("undisturbed")
     undisturbed.train()
     stopped = trainer("stopped", Watcher(signal_at=step, number=number))
-    with pytest.raises(UserError, match=f"after step {step}; go on with --resume") as caught:
+    with pytest.raises(UserError, match=f"after step {step}; go on with cxr-jax train .* --resume") as caught:
         stopped.train()
     assert caught.value.code == (EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED)
     assert lines_of(stopped, "end")[0]["step"] == step
@@ -172,6 +173,59 @@ def test_features_computed_once_train_the_same_head(trainer, network, monkeypatc
     assert not np.allclose(left["params.classifier.kernel"], network.params["classifier.kernel"])
     losses = [[line["loss"] for line in lines_of(run, "train", "validation")] for run in (cached, plain)]
     np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_a_run_without_a_checkpoint_yet_begins_again(trainer):
+    undisturbed = trainer("undisturbed")
+    undisturbed.train()
+    killed = trainer("killed")
+    killed.run.metrics.write_text('{"kind": "train", "step": 1, "loss": 9.0}\n')
+    killed.train(resume=True)
+    assert_equal_runs(undisturbed, killed)
+
+
+def test_a_signal_in_the_step_that_exhausts_patience_changes_nothing(trainer):
+    changes = {
+        "optimizer": OptimizerConfig(learning_rate=1e-30, weight_decay=0.0),
+        "validation": ValidationConfig(2, patience=1, monitor="accuracy"),
+    }
+    undisturbed = trainer("undisturbed", **changes)
+    assert undisturbed.train() == "patience"
+    last = lines_of(undisturbed, "train")[-1]["step"]
+    stopped = trainer("stopped", Watcher(signal_at=last), **changes)
+    with pytest.raises(UserError, match=f"after step {last}"):
+        stopped.train()
+    resumed = trainer("stopped", **changes)
+    assert resumed.train(resume=True) == "patience"
+    assert_equal_runs(undisturbed, resumed)
+
+
+def test_nothing_is_compiled_after_the_first_step_of_each_kind(trainer):
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, _seconds, **_details: compiled.append(name) if "backend_compile" in name else None
+    )
+    counts = {}
+
+    class Counter(Watcher):
+        def on_train(self, line: dict) -> None:
+            super().on_train(line)
+            counts[line["step"]] = len(compiled)
+
+    phases = (PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen"), PhaseConfig("all", 1))
+    trainer("run", Counter(), phases=phases).train()
+    assert counts[1] > 0
+    # steps 1 to 5 are of the first phase; 2 is followed by its first validation, 6 is the first of the second phase
+    assert counts[3] == counts[5]
+    assert counts[7] == counts[10]
+
+
+def test_the_area_under_the_curve_needs_both_classes(trainer, validation_images):
+    one_class = dataclasses.replace(validation_images, labels=np.ones(10, np.int32))
+    good = trainer("run")
+    config = dataclasses.replace(good.config, validation=ValidationConfig(monitor="roc_auc"))
+    with pytest.raises(UserError, match="validation images are all of one class"):
+        Trainer(config, good.network, good.train_set, one_class, good.run, Watcher())
 
 
 def test_a_finished_run_resumed_has_nothing_to_do(trainer):
