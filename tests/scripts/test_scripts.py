@@ -190,8 +190,8 @@ def test_quickstart_on_real_data_named_from_where_the_user_is(checkout):
     assert checkout.run("scripts/quickstart", "chest xray.zip").returncode == 0
     steps = checkout.calls("-m cxr_jax")
     assert steps[0].startswith("-m cxr_jax prepare chest xray.zip --name ")
-    assert "--replace" not in steps[0]
-    assert "--data.dataset quickstart-" in steps[1]
+    assert steps[0].endswith("--name quickstart --replace")
+    assert "--data.dataset quickstart" in steps[1]
 
 
 @pytest.mark.parametrize(("failing", "never_reached"), [("train", "evaluate"), ("evaluate", "explain")])
