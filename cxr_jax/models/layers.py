@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
+from cxr_jax.models.dense import dense_convolution, plain_convolution
 from cxr_jax.models.depthwise import Padding, depthwise_convolution, grouped_depthwise
 
 PaddingRule = Literal["symmetric", "same"]
@@ -80,15 +81,14 @@ class Convolution(nnx.Module):
         self, inputs: int, outputs: int, window: int, stride: int, rules: LayerRules, generator: np.random.Generator
     ) -> None:
         self.kernel = nnx.Param(he_normal(generator, (window, window, inputs, outputs), window * window * outputs))
-        self.stride, self.padding = stride, rules.padding
+        self.stride, self.padding, self.lowering = stride, rules.padding, rules.lowering
 
     def __call__(self, x: Array) -> Array:
         """Convolve `x` [B, H, W, I] into [B, H', W', O]."""
         kernel = self.kernel[...]
         padding = padding_of(self.padding, x.shape[1:3], kernel.shape[0], self.stride)
-        return lax.conv_general_dilated(
-            x, kernel, (self.stride, self.stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        convolution = dense_convolution if self.lowering == "fast" else plain_convolution
+        return convolution(x, kernel, stride=self.stride, padding=padding)
 
 
 class PointwiseConvolution(nnx.Module):
