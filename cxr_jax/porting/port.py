@@ -25,8 +25,8 @@ IMAGENET_CLASSES = 1000
 CHECK_SIZE = 97
 """Side in pixels of the images that both networks are given: odd, so that a wrong padding shows."""
 
-LARGEST_DIFFERENCE = 1e-4
-"""In relative L2 norm; float32 leaves about 1e-6, a wrong padding, epsilon or order 1e-2 and more."""
+LARGEST_DIFFERENCE = 1e-6
+"""In relative L2 norm; float64 leaves 1e-9 in the worst of untrained networks, a mistake 1e-3 and more."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,9 @@ def check_destination(out: Path, *, replace: bool) -> None:
 def _difference_from_timm(weights: SourceWeights, graphdef: nnx.GraphDef, loaded: LoadedWeights) -> float | None:
     """How far our output is from timm's on random images, in relative L2 norm.
 
-    The output are the logits, or the pooled features of weights without a classifier. None if timm is not installed or
-    has no such network.
+    The output are the logits, or the pooled features of weights without a classifier, in float64: in float32 a deep
+    network can multiply rounding errors until they look like mistakes. None if timm is not installed or has no such
+    network.
     """
     try:
         timm = import_timm("comparing with timm")
@@ -111,12 +112,12 @@ def _difference_from_timm(weights: SourceWeights, graphdef: nnx.GraphDef, loaded
         return None
     import torch
 
-    images = np.random.default_rng(0).normal(size=(2, CHECK_SIZE, CHECK_SIZE, 3)).astype(np.float32)
+    images = np.random.default_rng(0).normal(size=(2, CHECK_SIZE, CHECK_SIZE, 3))
     theirs = timm.create_model(weights.architecture, num_classes=weights.classes or 0).eval()
     counters = {name: value for name, value in theirs.state_dict().items() if name.endswith(IGNORED)}
     theirs.load_state_dict(counters | {name: torch.from_numpy(value) for name, value in weights.tensors.items()})
     with torch.inference_mode():
-        expected = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+        expected = theirs.double()(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
 
     @jax.jit
     def output(params: ArrayDict, batch_stats: ArrayDict, images: jax.Array) -> jax.Array:
@@ -124,6 +125,11 @@ def _difference_from_timm(weights: SourceWeights, graphdef: nnx.GraphDef, loaded
         return model(images) if weights.classes else model.pooled(images)
 
     # a fresh classifier has a shape and no values, and pooled features need none
-    zeros = {name: np.zeros(loaded.params[name].shape, np.float32) for name in loaded.fresh}
-    found = output(loaded.params | zeros, loaded.batch_stats, images)
+    zeros = {name: np.zeros(loaded.params[name].shape) for name in loaded.fresh}
+    with jax.enable_x64(True):
+        wide = [
+            {name: np.asarray(value, np.float64) for name, value in part.items()}
+            for part in (loaded.params | zeros, loaded.batch_stats)
+        ]
+        found = np.asarray(output(*wide, images))
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))

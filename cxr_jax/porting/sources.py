@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,6 +79,8 @@ def fetch_from_timm(name: str) -> SourceWeights:
     full = f"{architecture}.{tag or known[0]}"
     if full not in timm.list_pretrained(f"{architecture}.*"):
         raise UserError(f"timm has no weights called {full}; choose one of {_listed(architecture, known)}")
+    # its warning for every retry would bury the one sentence that counts
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         model = timm.create_model(full, pretrained=True)
     except Exception as error:  # hub, cache, network and disk each have errors of their own
