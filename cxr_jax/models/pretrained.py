@@ -54,7 +54,9 @@ def find_weights(name: str) -> Path:
     if folder and (Path(folder) / name).is_file():
         return Path(folder) / name
     where = f"{path} nor in CXR_WEIGHTS_DIR ({folder})" if folder else f"{path}, and CXR_WEIGHTS_DIR is not set"
-    raise UserError(f"the weights file is neither at {where}; give its path as model.weights")
+    raise UserError(
+        f"the weights file is neither at {where}; give its path as model.weights, or make it with cxr-jax port"
+    )
 
 
 def load_weights(path: Path, architecture: str, params: ArrayDict, batch_stats: ArrayDict) -> LoadedWeights:
