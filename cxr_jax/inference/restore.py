@@ -17,7 +17,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.inference.description import NetworkDescription, read_description
 from cxr_jax.models.network import StagedNetwork
 from cxr_jax.models.registry import build_model
-from cxr_jax.models.state import ArrayDict, differences, merge_model, split_model
+from cxr_jax.models.state import ArrayDict, differences, merge_model, pack_network, split_model, unpack_network
 from cxr_jax.preprocessing.normalise import normalise
 from cxr_jax.runs.folder import RunFolder, read_json
 
@@ -88,9 +88,8 @@ def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
     model = build_model(description.architecture, classes=len(description.classes))
     graphdef, params, batch_stats = split_model(model)
     checkpoint = read_newest(run.checkpoints / which)
-    expected = _prefixed("params", params) | _prefixed("batch_stats", batch_stats)
-    found = {name: checkpoint.arrays[name] for name in checkpoint.arrays if name.split(".")[0] in _PARTS}
-    phrases = differences(expected, found)
+    found_params, found_batch_stats = unpack_network(checkpoint.arrays)
+    phrases = differences(pack_network(params, batch_stats), pack_network(found_params, found_batch_stats))
     if phrases:
         raise UserError(
             f"the checkpoint in {run.checkpoints / which} is not of {description.architecture}: "
@@ -100,8 +99,8 @@ def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
     return TrainedModel(
         description=description,
         graphdef=graphdef,
-        params={name: found[f"params.{name}"] for name in params},
-        batch_stats={name: found[f"batch_stats.{name}"] for name in batch_stats},
+        params={name: found_params[name] for name in params},
+        batch_stats={name: found_batch_stats[name] for name in batch_stats},
         step=checkpoint.step,
         threshold=point.get("threshold"),
         threshold_rule=point.get("rule"),
@@ -114,10 +113,3 @@ def chosen_checkpoint(run: RunFolder) -> Which:
         return tomllib.loads(run.config.read_text(encoding="utf-8"))["validation"]["checkpoint"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{run.config} is not the config of a run ({error}): restore it or train again") from error
-
-
-_PARTS = ("params", "batch_stats")
-
-
-def _prefixed(prefix: str, arrays: ArrayDict) -> ArrayDict:
-    return {f"{prefix}.{name}": value for name, value in arrays.items()}

@@ -31,6 +31,26 @@ def batch_stats_of(model: nnx.Module) -> ArrayDict:
     return _flatten(nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
 
+def pack_network(params: ArrayDict, batch_stats: ArrayDict) -> ArrayDict:
+    """Parameters and statistics in one dictionary, under `params.` and `batch_stats.`: as a checkpoint stores them."""
+    return prefixed("params", params) | prefixed("batch_stats", batch_stats)
+
+
+def unpack_network(arrays: ArrayDict) -> tuple[ArrayDict, ArrayDict]:
+    """The parameters and BatchNorm statistics in the arrays of a checkpoint; what else it holds is left out."""
+    return unprefixed("params", arrays), unprefixed("batch_stats", arrays)
+
+
+def prefixed(prefix: str, arrays: ArrayDict) -> ArrayDict:
+    """`arrays` with `prefix` and a dot before every name."""
+    return {f"{prefix}.{name}": value for name, value in arrays.items()}
+
+
+def unprefixed(prefix: str, arrays: ArrayDict) -> ArrayDict:
+    """Those of `arrays` whose name begins with `prefix` and a dot, under the rest of it."""
+    return {name.removeprefix(f"{prefix}."): value for name, value in arrays.items() if name.startswith(f"{prefix}.")}
+
+
 def differences(expected: ArrayDict, found: ArrayDict) -> list[str]:
     """One phrase for every name that is missing or unknown and every shape or dtype that differs."""
     phrases = [f"{name} is missing" for name in expected if name not in found]

@@ -10,7 +10,7 @@ import optax
 from jax import Array
 
 from cxr_jax.errors import UserError
-from cxr_jax.models.state import ArrayDict, differences
+from cxr_jax.models.state import ArrayDict, differences, pack_network, prefixed, unpack_network, unprefixed
 
 
 class TrainState(NamedTuple):
@@ -30,17 +30,12 @@ def all_params(state: TrainState) -> ArrayDict:
 
 def network_arrays(state: TrainState) -> ArrayDict:
     """The arrays that the network alone needs, under `params.` and `batch_stats.`."""
-    return _prefixed("params", all_params(state)) | _prefixed("batch_stats", state.batch_stats)
+    return pack_network(all_params(state), state.batch_stats)
 
 
 def state_arrays(state: TrainState) -> ArrayDict:
     """Every array of the state under one flat name, as stored in a checkpoint."""
-    return network_arrays(state) | _prefixed("optimizer_state", _leaves(state.optimizer_state)) | {"step": state.step}
-
-
-def unpack_network(arrays: ArrayDict) -> tuple[ArrayDict, ArrayDict]:
-    """The parameters and BatchNorm statistics in the arrays of a checkpoint."""
-    return _unprefixed("params", arrays), _unprefixed("batch_stats", arrays)
+    return network_arrays(state) | prefixed("optimizer_state", _leaves(state.optimizer_state)) | {"step": state.step}
 
 
 def restore_network(
@@ -67,7 +62,7 @@ def restore_state(arrays: ArrayDict, template: TrainState, where: str) -> TrainS
     if phrases:
         raise UserError(f"{where} holds another optimizer: {'; '.join(phrases[:5])}; start a new run")
     params, batch_stats = unpack_network(arrays)
-    leaves = _unprefixed("optimizer_state", arrays)
+    leaves = unprefixed("optimizer_state", arrays)
     structure = jax.tree.structure(template.optimizer_state)
     optimizer_state = jax.tree.unflatten(structure, [leaves[name] for name in _leaves(template.optimizer_state)])
     return TrainState(
@@ -89,11 +84,3 @@ def new_state(
 def _leaves(tree: Any) -> ArrayDict:
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
-
-
-def _prefixed(prefix: str, arrays: ArrayDict) -> ArrayDict:
-    return {f"{prefix}.{name}": value for name, value in arrays.items()}
-
-
-def _unprefixed(prefix: str, arrays: ArrayDict) -> ArrayDict:
-    return {name.removeprefix(f"{prefix}."): value for name, value in arrays.items() if name.startswith(f"{prefix}.")}
