@@ -140,7 +140,8 @@ class TrainingConfig:
     batch_size: int = 128  # images per step, over all devices
     evaluation_batch_size: int = 64  # images per step of validation and test, over all devices
     seed: int = 0  # of weights, order and augmentation
-    batch_norm: Literal["train", "frozen"] = "train"  # frozen: running statistics are used and not updated
+    # train: the batch's statistics in every stage that is trained; frozen: running statistics, used and not updated
+    batch_norm: Literal["train", "frozen"] = "train"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "evaluation_batch_size"):

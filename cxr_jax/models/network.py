@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -56,15 +56,22 @@ class StagedNetwork(nnx.Module):
         return ("conv_stem", *(f"blocks.{index}" for index in range(len(self.blocks))), "conv_head")
 
     def __call__(
-        self, x: Array, *, train: bool = False, keys: Array | None = None, axis_name: str | None = None
+        self,
+        x: Array,
+        *,
+        train: bool = False,
+        keys: Array | None = None,
+        axis_name: str | None = None,
+        frozen_stages: Collection[str] = (),
     ) -> Array:
         """Logits [B, K] of normalised images `x` [B, H, W, 3].
 
         With `train` BatchNorm uses the batch's statistics (over `axis_name` too, where given) and moves its running
-        ones; `keys` [B] switch dropout and stochastic depth on.
+        ones; `keys` [B] switch dropout and stochastic depth on. Stages named in `frozen_stages` run as in evaluation
+        all the same.
         """
         mode = Mode(train, keys, axis_name)
-        return self.classify(self._run(x, 0, len(self.stage_names), mode), mode)
+        return self.classify(self._run(x, 0, len(self.stage_names), mode, frozen_stages), mode)
 
     def features(self, x: Array, mode: Mode = EVALUATION) -> Array:
         """Features [B, h, w, C] before pooling of normalised images `x` [B, H, W, 3]."""
@@ -103,15 +110,27 @@ class StagedNetwork(nnx.Module):
             raise ValueError(f"there is no stage {stage!r}; the stages are {', '.join(self.stage_names)}")
         return self.stage_names.index(stage)
 
-    def _run(self, x: Array, first: int, end: int, mode: Mode) -> Array:
+    def _run(self, x: Array, first: int, end: int, mode: Mode, frozen_stages: Collection[str] = ()) -> Array:
         """Output of stage `end` - 1, given the input of stage `first`."""
-        last = len(self.stage_names) - 1
+        names = self.stage_names
         for position in range(first, end):
+            stage_mode = EVALUATION if names[position] in frozen_stages else mode
             if position == 0:
-                x = self.activation(self.bn1(self.conv_stem(x), mode))
-            elif position == last:
-                x = self.activation(self.bn2(self.conv_head(x), mode))
+                x = self.activation(self.bn1(self.conv_stem(x), stage_mode))
+            elif position == len(names) - 1:
+                x = self.activation(self.bn2(self.conv_head(x), stage_mode))
             else:
                 for block in self.blocks[position - 1]:
-                    x = block(x, mode)
+                    x = block(x, stage_mode)
         return x
+
+
+def stage_of(parameter: str) -> str:
+    """Name of the stage that a parameter belongs to, given its dotted name: `bn1.scale` is part of `conv_stem`.
+
+    What comes after the pooling is no stage and keeps the name of its layer, `classifier`.
+    """
+    parts = parameter.split(".")
+    if parts[0] == "blocks":
+        return ".".join(parts[:2])
+    return {"bn1": "conv_stem", "bn2": "conv_head"}.get(parts[0], parts[0])

@@ -20,7 +20,7 @@ from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import MetricsLog
 from cxr_jax.training.interruption import Interruption
 from cxr_jax.training.network import Network
-from cxr_jax.training.optimizer import make_optimizer, make_schedule, partition, trains_head_alone
+from cxr_jax.training.optimizer import frozen_stages, make_optimizer, make_schedule, partition, trains_head_alone
 from cxr_jax.training.parallel import (
     TrainFunction,
     choose_devices,
@@ -147,6 +147,7 @@ class Trainer:
             label_smoothing=self.config.loss.label_smoothing,
             batch_statistics=phase.batch_norm == "train",
             seed=self.config.training.seed,
+            frozen_stages=frozen_stages(params, phase),
             frozen_backbone=trains_head_alone(params, phase),
         )
         train_set, validation_set = self.train_set, self.validation_set

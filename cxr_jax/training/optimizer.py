@@ -8,6 +8,7 @@ import optax
 
 from cxr_jax.config.schema import OptimizerConfig, PhaseConfig, ScheduleConfig
 from cxr_jax.errors import UserError
+from cxr_jax.models.network import stage_of
 from cxr_jax.models.state import ArrayDict
 
 
@@ -69,9 +70,20 @@ def partition(params: ArrayDict, phase: PhaseConfig) -> tuple[ArrayDict, ArrayDi
 
 
 def trains_head_alone(params: ArrayDict, phase: PhaseConfig) -> bool:
-    """True if the backbone is frozen whole: nothing but the classifier is trained, and BatchNorm is frozen too."""
+    """True if the backbone is frozen whole: nothing but the classifier is trained."""
     trainable, _ = partition(params, phase)
-    return phase.batch_norm == "frozen" and all(has_prefix(name, ("classifier",)) for name in trainable)
+    return all(has_prefix(name, ("classifier",)) for name in trainable)
+
+
+def frozen_stages(params: ArrayDict, phase: PhaseConfig) -> tuple[str, ...]:
+    """Stages, in order, of which the phase trains no parameter: they run as in evaluation, BatchNorm included.
+
+    This is what Keras does with layers that are not trainable: their outputs stay those that they were trained to
+    give, whatever the batch.
+    """
+    trainable, frozen = partition(params, phase)
+    trained = {stage_of(name) for name in trainable}
+    return tuple(sorted({stage_of(name) for name in frozen} - trained))
 
 
 def has_prefix(name: str, prefixes: Sequence[str]) -> bool:

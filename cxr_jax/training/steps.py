@@ -32,6 +32,7 @@ class StepRules:
     label_smoothing: float
     batch_statistics: bool  # BatchNorm by the batch's statistics, or frozen
     seed: int
+    frozen_stages: tuple[str, ...] = ()  # stages that run as in evaluation, whatever `batch_statistics` says
     frozen_backbone: bool = False  # only the classifier is trained, on features in evaluation mode
     feature_channels: int = 0  # above 0, batches hold pooled features of so many channels in place of images
 
@@ -74,7 +75,13 @@ def train_step(
             pooled = inputs if rules.feature_channels else model.pooled(inputs)
             logits = model.classify_pooled(pooled, Mode(keys=dropout_keys))
         else:
-            logits = model(inputs, train=rules.batch_statistics, keys=dropout_keys, axis_name=axis_name)
+            logits = model(
+                inputs,
+                train=rules.batch_statistics,
+                keys=dropout_keys,
+                axis_name=axis_name,
+                frozen_stages=rules.frozen_stages,
+            )
         loss = weighted_cross_entropy(logits, batch.labels, rules.class_weights, rules.label_smoothing, axis_name)
         return loss, (logits, batch_stats_of(model))
 

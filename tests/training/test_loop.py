@@ -267,6 +267,15 @@ def test_frozen_stages_keep_their_bits_through_a_phase(trainer, network):
         assert np.array_equal(stored, value) == (not name.startswith(("classifier", "conv_head"))), name
 
 
+def test_batch_statistics_move_in_the_stages_that_are_trained_alone(trainer, network):
+    trained = ("conv_head", "bn2", "classifier")
+    run = trainer("run", phases=(PhaseConfig("deeper", 1, trainable=trained, batch_norm="train"),))
+    run.train()
+    arrays = arrays_of(run)
+    for name, value in network.batch_stats.items():
+        assert np.array_equal(arrays[f"batch_stats.{name}"], value) == (not name.startswith("bn2")), name
+
+
 def test_class_weights_are_inverse_to_the_share_of_a_class(trainer):
     run = trainer("run", loss=LossConfig(class_weights="balanced"))
     assert run.class_weights == (1.0, 1.0)

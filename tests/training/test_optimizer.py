@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cxr_jax.config.schema import OptimizerConfig, PhaseConfig, ScheduleConfig
 from cxr_jax.errors import UserError
-from cxr_jax.training.optimizer import has_prefix, make_optimizer, make_schedule, partition
+from cxr_jax.training.optimizer import frozen_stages, has_prefix, make_optimizer, make_schedule, partition
 
 PARAMS = {
     "conv_stem.kernel": jnp.full((2, 2), 0.5),
@@ -68,6 +68,13 @@ def test_a_prefix_ends_at_a_dot():
     assert set(trainable) == {"blocks.1.0.conv_pw.kernel", "classifier.kernel", "classifier.bias"}
     assert trainable | frozen == PARAMS
     assert not has_prefix("conv_head.kernel", ("conv",))
+
+
+def test_a_stage_is_frozen_when_none_of_its_parameters_is_trained():
+    params = dict.fromkeys(("conv_stem.kernel", "bn1.scale", "blocks.1.0.kernel", "blocks.10.0.kernel", "bn2.scale"))
+    deeper = PhaseConfig(trainable=("bn1", "blocks.10"), batch_norm="train")
+    assert frozen_stages(params, deeper) == ("blocks.1", "conv_head")
+    assert frozen_stages(params, PhaseConfig()) == ()
 
 
 @given(st.lists(st.sampled_from(["conv_stem", "bn1", "blocks", "blocks.1", "blocks.10.0", "classifier"]), unique=True))
