@@ -1,26 +1,42 @@
-"""Is one recipe better than another? Paired answers on the same images, corrected for asking several times."""
+"""Is one recipe better than another? Every metric of several recipes on the same images, and every pair of them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import binomtest, norm
 
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import Cases, calls_of
-from cxr_jax.evaluation.intervals import bootstrap_weights, obuchowski_covariance, percentile_interval
+from cxr_jax.evaluation.intervals import Interval, bootstrap_weights, percentile_interval
 from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.metrics import METRICS
-from cxr_jax.evaluation.seeds import same_images, spread
+from cxr_jax.evaluation.paired import (
+    McNemar,
+    auc_covariance,
+    bootstrap_p_value,
+    compare_auc,
+    difference_over_seeds,
+    holm,
+    mcnemar,
+)
+from cxr_jax.evaluation.seeds import mean_auc_interval, same_images, spread
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.vocabulary import PNEUMONIA
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+THRESHOLD_FREE = ("roc_auc", "average_precision", "brier", "log_loss")
+"""Metrics of the probabilities themselves; all others need a threshold."""
+
+HALF = 0.5
+"""The threshold at which every recipe is compared, whatever it says of its own."""
+
+At = Literal["half", "operating_point"]
 
 # Resamples computed at once, so that many images do not fill the memory.
 _CHUNK = 250
@@ -28,54 +44,117 @@ _CHUNK = 250
 
 @dataclass(frozen=True)
 class Recipe:
-    """Runs of one recipe that differ in their seed: their predictions on the same images, and their thresholds."""
+    """Runs of one recipe that differ in their seed: their predictions on the same images, and their thresholds.
+
+    Attributes:
+        name: what tables and figures call it.
+        tables: predictions, one table a seed.
+        thresholds: the operating point of every seed, fixed before the images were seen; None where there is none.
+    """
 
     name: str
     tables: tuple[Predictions, ...]
-    thresholds: tuple[float, ...]
+    thresholds: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not self.tables or len(self.tables) != len(self.thresholds):
+        if not self.tables:
+            raise ValueError(f"{self.name}: no table")
+        if self.thresholds is not None and len(self.tables) != len(self.thresholds):
             raise ValueError(f"{self.name}: {len(self.tables)} tables with {len(self.thresholds)} thresholds")
 
 
-def compare(recipes: Sequence[Recipe], confidence: Confidence | None = None) -> dict[str, Any]:
-    """Compare two or more recipes on the same images, every pair of them.
+@dataclass(frozen=True)
+class Endpoint:
+    """What recipes are compared by: a metric, and the threshold that it is computed at.
+
+    `at` is `half` for 0.5, `operating_point` for the threshold of each run, None for a metric that needs none.
+    """
+
+    metric: str
+    at: At | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name in a comparison, such as `roc_auc` or `accuracy@half`."""
+        return self.metric if self.at is None else f"{self.metric}@{self.at}"
+
+    @property
+    def title(self) -> str:
+        """Its name for a reader."""
+        where = {None: "", "half": f" at {HALF:g}", "operating_point": " at the operating point"}[self.at]
+        return METRICS[self.metric].title + where
+
+
+FREE = tuple(Endpoint(name) for name in THRESHOLD_FREE)
+
+
+def endpoints_at(at: At) -> tuple[Endpoint, ...]:
+    """Return every metric that needs a threshold, at that one."""
+    return tuple(Endpoint(name, at) for name in METRICS if name not in THRESHOLD_FREE)
+
+
+def compare(
+    recipes: Sequence[Recipe], confidence: Confidence | None = None, *, reference: str | None = None
+) -> dict[str, Any]:
+    """Compare recipes on the same images: every pair, or each with the one called `reference`.
+
+    Metrics are means over the seeds of a recipe, never metrics of an ensemble of them. Intervals and tests of these
+    means stand for other patients and for these very networks; `over_seeds` stands for other patients and for networks
+    trained again with other seeds. Thresholds are taken as given.
 
     Returns:
-        An object for JSON: `schema_version`, `images`, `confidence`, `recipes` (mean and deviation over seeds of every
-        metric, by name of the recipe) and `pairs`, each with `first`, `second` and the differences first minus second:
+        An object for JSON:
 
-        - `roc_auc`: `difference` of the means over seeds, `interval`, `p_value`, `adjusted_p_value` (DeLong 1988, by
-          groups Obuchowski 1997).
-        - `mcnemar`: see `mcnemar`, with `adjusted_p_value`; None unless both recipes have one seed.
-        - `differences`: for every metric `difference` and `interval` by bootstrap of groups, which stands for other
-          patients, not for other seeds.
+        - `schema_version`, `images`, `pneumonia` (how many of them), `groups` (how many; None if unknown), `confidence`
+        - `correction`: `method` (Holm 1979) and `comparisons`, the number of pairs; p-values of one endpoint are
+          adjusted together over all pairs, those over seeds by themselves, and different endpoints not for each other
+        - `endpoints`: by `Endpoint.key`, each with `metric`, `at` and `title`; the operating point is left out if it is
+          0.5 in every run, or nowhere known
+        - `recipes`: by name `seeds`, `thresholds` and `endpoints`, each with `values` (by seed), `mean`, `deviation`
+          and `interval`; None where a seed has no value, or the recipe no operating point
+        - `pairs`: `first`, `second` and `endpoints`, each with `difference` (first minus second), `interval`, `test`,
+          `p_value`, `adjusted_p_value`, and `over_seeds` (`interval`, `p_value`, `degrees_of_freedom`,
+          `adjusted_p_value`; None unless both recipes have two seeds); accuracies also `only_first_right` and
+          `only_second_right`, images averaged over pairs of seeds
 
-    P-values of one kind are adjusted together over all pairs (Holm, Scandinavian Journal of Statistics 1979).
+        ROC-AUC is tested by `compare_auc`, accuracy by `mcnemar`, any other metric by a bootstrap of groups with equal
+        draws for all recipes.
 
     Raises:
-        UserError: two recipes have one name, or tables are over different images; the image is named.
+        UserError: two recipes have one name, `reference` is none of them, or tables are over different images.
     """
     confidence = confidence or Confidence()
     recipes = _aligned(recipes)
-    resampled = {recipe.name: _resample(recipe, confidence) for recipe in recipes}
-    pairs = [_pair(one, other, resampled, confidence) for one, other in combinations(recipes, 2)]
-    for test in ("roc_auc", "mcnemar"):
-        asked = [pair[test] for pair in pairs if pair[test] is not None and pair[test]["p_value"] is not None]
-        for answer, adjusted in zip(asked, holm([entry["p_value"] for entry in asked]), strict=True):
-            answer["adjusted_p_value"] = adjusted
+    names = [recipe.name for recipe in recipes]
+    if reference is not None and reference not in names:
+        raise UserError(f"the reference {reference} is none of the recipes: {', '.join(names)}")
+    endpoints = _endpoints(recipes)
+    estimates = {recipe.name: _estimate(recipe, endpoints, confidence) for recipe in recipes}
+    if reference is None:
+        pairs = list(combinations(names, 2))
+    else:
+        pairs = [(name, reference) for name in names if name != reference]
+    compared = [_pair(estimates[first], estimates[second], endpoints, confidence.level) for first, second in pairs]
+    for endpoint in endpoints:
+        answers = [pair["endpoints"][endpoint.key] for pair in compared]
+        _adjust(answers)
+        _adjust([answer["over_seeds"] for answer in answers if answer is not None])
+    first = recipes[0].tables[0]
     return {
         "schema_version": SCHEMA_VERSION,
-        "images": len(recipes[0].tables[0]),
+        "images": len(first),
+        "pneumonia": int(np.sum(first.label == PNEUMONIA)),
+        "groups": len(np.unique(first.clusters())) if first.has_groups else None,
         "confidence": dataclasses.asdict(confidence),
-        "recipes": {recipe.name: _summary(recipe) for recipe in recipes},
-        "pairs": pairs,
+        "correction": {"method": "Holm 1979", "comparisons": len(pairs)},
+        "endpoints": {e.key: {"metric": e.metric, "at": e.at, "title": e.title} for e in endpoints},
+        "recipes": {name: _summary(estimate, endpoints, confidence.level) for name, estimate in estimates.items()},
+        "pairs": compared,
     }
 
 
 def _aligned(recipes: Sequence[Recipe]) -> list[Recipe]:
-    """Return the recipes with all rows in one order."""
+    """Return the recipes with all rows in one order and all groups equal."""
     names = [recipe.name for recipe in recipes]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -85,116 +164,146 @@ def _aligned(recipes: Sequence[Recipe]) -> list[Recipe]:
     return [dataclasses.replace(recipe, tables=tuple(next(tables) for _ in recipe.tables)) for recipe in recipes]
 
 
-def _values(recipe: Recipe, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Return every metric of every seed under weights [R, N], float64 [seeds, R]."""
-    cases = [
-        Cases(table.label, table.probability, threshold, weights)
-        for table, threshold in zip(recipe.tables, recipe.thresholds, strict=True)
-    ]
-    return {name: np.stack([metric.function(case) for case in cases]) for name, metric in METRICS.items()}
+def _endpoints(recipes: Sequence[Recipe]) -> tuple[Endpoint, ...]:
+    thresholds = [threshold for recipe in recipes for threshold in recipe.thresholds or ()]
+    differing = any(threshold != HALF for threshold in thresholds)
+    return FREE + endpoints_at("half") + (endpoints_at("operating_point") if differing else ())
 
 
-def _resample(recipe: Recipe, confidence: Confidence) -> dict[str, np.ndarray]:
-    """Return the mean over seeds of every metric in every resample, float64 [resamples]; equal draws for all."""
-    clusters = recipe.tables[0].clusters()
-    random = np.random.default_rng(confidence.seed)
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in METRICS}
+@dataclass(frozen=True)
+class _Estimate:
+    """A recipe with the value of every endpoint: float64 [seeds], and [seeds, resamples] under equal draws for all."""
+
+    recipe: Recipe
+    values: dict[str, np.ndarray]
+    resampled: dict[str, np.ndarray]
+
+
+def _estimate(recipe: Recipe, endpoints: Sequence[Endpoint], confidence: Confidence) -> _Estimate:
+    table = recipe.tables[0]
+    values = {key: entry[:, 0] for key, entry in _values(recipe, endpoints, np.ones((1, len(table)))).items()}
+    parts: dict[str, list[np.ndarray]] = {key: [] for key in values}
+    random, clusters = np.random.default_rng(confidence.seed), table.clusters()
     for start in range(0, confidence.resamples, _CHUNK):
         weights = bootstrap_weights(clusters, min(_CHUNK, confidence.resamples - start), random)
-        for name, values in _values(recipe, weights).items():
-            parts[name].append(values.mean(axis=0))
-    return {name: np.concatenate(values) for name, values in parts.items()}
+        for key, entry in _values(recipe, endpoints, weights).items():
+            parts[key].append(entry)
+    return _Estimate(recipe, values, {key: np.concatenate(entry, axis=1) for key, entry in parts.items()})
 
 
-def _summary(recipe: Recipe) -> dict[str, Any]:
-    """Return `seeds` and, for every metric, mean and deviation over them; None where a seed has no value."""
-    values = _values(recipe, np.ones((1, len(recipe.tables[0]))))
-    metrics = {
-        name: None if np.isnan(entry).any() else dataclasses.asdict(spread(entry[:, 0].tolist()))
-        for name, entry in values.items()
-    }
-    return {"seeds": len(recipe.tables), "metrics": metrics}
+def _values(recipe: Recipe, endpoints: Sequence[Endpoint], weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Return every endpoint that the recipe has, of every seed under weights [R, N]: float64 [seeds, R] by key."""
+    seeds = []
+    for seed, table in enumerate(recipe.tables):
+        half = Cases(table.label, table.probability, HALF, weights)
+        cases = {None: half, "half": half}
+        if recipe.thresholds is not None:
+            cases["operating_point"] = dataclasses.replace(half, threshold=recipe.thresholds[seed])
+        seeds.append({e.key: METRICS[e.metric].function(cases[e.at]) for e in endpoints if e.at in cases})
+    return {key: np.stack([values[key] for values in seeds]) for key in seeds[0]}
 
 
-def _pair(
-    first: Recipe, second: Recipe, resampled: Mapping[str, dict[str, np.ndarray]], confidence: Confidence
-) -> dict[str, Any]:
-    everything = np.ones((1, len(first.tables[0])))
-    values = [_values(recipe, everything) for recipe in (first, second)]
-    method = "group bootstrap" if first.tables[0].has_groups else "bootstrap"
-    differences = {}
-    for name in METRICS:
-        difference = float(values[0][name].mean() - values[1][name].mean())
-        drawn = resampled[first.name][name] - resampled[second.name][name]
-        interval = percentile_interval(drawn, confidence.level, method)
-        differences[name] = {
-            "difference": None if np.isnan(difference) else difference,
-            "interval": None if interval is None else dataclasses.asdict(interval),
+def _summary(estimate: _Estimate, endpoints: Sequence[Endpoint], level: float) -> dict[str, Any]:
+    recipe = estimate.recipe
+    summaries: dict[str, Any] = {}
+    for endpoint in endpoints:
+        values = estimate.values.get(endpoint.key)
+        if values is None or np.isnan(values).any():
+            summaries[endpoint.key] = None
+            continue
+        if endpoint.metric == "roc_auc":
+            interval = mean_auc_interval(recipe.tables, level)
+        else:
+            drawn = estimate.resampled[endpoint.key].mean(axis=0)
+            interval = percentile_interval(drawn, level, _bootstrap_name(recipe))
+        summaries[endpoint.key] = {
+            "values": values.tolist(),
+            **dataclasses.asdict(spread(values.tolist())),
+            "interval": _as_json(interval),
         }
-    single = len(first.tables) == len(second.tables) == 1
-    return {
-        "first": first.name,
-        "second": second.name,
-        "roc_auc": compare_auc(first.tables, second.tables, confidence.level),
-        "mcnemar": mcnemar(first.tables[0], second.tables[0], first.thresholds[0], second.thresholds[0])
-        if single
-        else None,
-        "differences": differences,
-    }
+    thresholds = None if recipe.thresholds is None else list(recipe.thresholds)
+    return {"seeds": len(recipe.tables), "thresholds": thresholds, "endpoints": summaries}
 
 
-def compare_auc(
-    first: Sequence[Predictions], second: Sequence[Predictions], level: float = 0.95
-) -> dict[str, Any] | None:
-    """Return the difference of the mean ROC-AUCs of two recipes, its interval and its two-sided p-value.
+def _pair(first: _Estimate, second: _Estimate, endpoints: Sequence[Endpoint], level: float) -> dict[str, Any]:
+    answers = {}
+    for endpoint in endpoints:
+        known = endpoint.key in first.values and endpoint.key in second.values
+        answers[endpoint.key] = _answer(first, second, endpoint, level) if known else None
+    return {"first": first.recipe.name, "second": second.recipe.name, "endpoints": answers}
 
-    All tables are over the same images in the same order. DeLong 1988 for one table each and no groups; with groups
-    the covariance is Obuchowski's (1997), and over seeds that of the mean. None if a class has fewer than two groups;
-    interval and p-value are None where the difference has no variance.
-    """
-    tables = [*first, *second]
-    scores = np.stack([table.probability for table in tables])
-    clusters = tables[0].clusters() if tables[0].has_groups else np.arange(len(tables[0]))
-    contrast = np.r_[np.full(len(first), 1 / len(first)), np.full(len(second), -1 / len(second))]
-    try:
-        auc, covariance = obuchowski_covariance(tables[0].label, scores, clusters)
-    except ValueError:
+
+def _answer(first: _Estimate, second: _Estimate, endpoint: Endpoint, level: float) -> dict[str, Any] | None:
+    """Return what is to be said of one endpoint of a pair; None where a seed has no value."""
+    key = endpoint.key
+    values = first.values[key], second.values[key]
+    if np.isnan(np.concatenate(values)).any():
         return None
-    difference = float(contrast @ auc)
-    variance = float(contrast @ covariance @ contrast)
-    answer: dict[str, Any] = {"difference": difference, "interval": None, "p_value": None}
-    if variance > 1e-18:
-        error = np.sqrt(variance)
-        half = norm.ppf((1 + level) / 2) * error
-        method = "Obuchowski" if tables[0].has_groups else "DeLong"
-        answer["interval"] = {"low": difference - half, "high": difference + half, "method": method}
-        answer["p_value"] = float(2 * norm.sf(abs(difference) / error))
-    return answer
-
-
-def mcnemar(first: Predictions, second: Predictions, first_threshold: float, second_threshold: float) -> dict[str, Any]:
-    """Return McNemar's exact test of two accuracies on the same images in the same order (Psychometrika 1947).
-
-    `only_first_right`, `only_second_right` (images) and the two-sided `p_value`, for independent images: with several
-    images a patient it is too sure of itself.
-    """
-    right = [
-        calls_of(table.probability, threshold) == (table.label == PNEUMONIA)
-        for table, threshold in ((first, first_threshold), (second, second_threshold))
-    ]
-    only_first, only_second = int(np.sum(right[0] & ~right[1])), int(np.sum(~right[0] & right[1]))
-    differing = only_first + only_second
-    return {
-        "only_first_right": only_first,
-        "only_second_right": only_second,
-        "p_value": float(binomtest(only_first, differing).pvalue) if differing else 1.0,
+    drawn = first.resampled[key].mean(axis=0) - second.resampled[key].mean(axis=0)
+    name = _bootstrap_name(first.recipe)
+    answer: dict[str, Any] = {
+        "difference": float(values[0].mean() - values[1].mean()),
+        "interval": _as_json(percentile_interval(drawn, level, name)),
+        "test": name,
+        "p_value": bootstrap_p_value(drawn),
     }
+    if endpoint.metric == "accuracy":
+        test = _mcnemar(first.recipe, second.recipe, endpoint)
+        answer |= {"test": test.method, "p_value": test.p_value}
+        answer |= {"only_first_right": test.only_first_right, "only_second_right": test.only_second_right}
+    if endpoint.metric == "roc_auc":
+        label, scores, clusters = _scores(first.recipe, second.recipe)
+        compared = compare_auc(label, *scores, clusters, level)
+        answer |= {"test": "DeLong" if clusters is None else "Obuchowski", "interval": None, "p_value": None}
+        if compared is not None:
+            answer |= {"interval": _as_json(compared.interval), "p_value": compared.p_value}
+    covariance = _covariance(first, second, endpoint)
+    over_seeds = None if covariance is None else difference_over_seeds(*values, covariance, level)
+    return answer | {"over_seeds": None if over_seeds is None else dataclasses.asdict(over_seeds)}
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for being several, in their order (Holm 1979)."""
-    order = np.argsort(p_values, kind="stable")
-    steps = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(p_values), 0, -1)
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return adjusted.tolist()
+def _covariance(first: _Estimate, second: _Estimate, endpoint: Endpoint) -> np.ndarray | None:
+    """Return the covariance over patients of all seeds of two recipes, [S1 + S2] squared; None if it is unknown."""
+    if endpoint.metric == "roc_auc":
+        label, scores, clusters = _scores(first.recipe, second.recipe)
+        estimated = auc_covariance(label, np.concatenate(scores), clusters)
+        return None if estimated is None else estimated[1]
+    drawn = np.concatenate([first.resampled[endpoint.key], second.resampled[endpoint.key]])
+    defined = ~np.isnan(drawn).any(axis=0)
+    # The share below which `percentile_interval` gives up too.
+    return np.atleast_2d(np.cov(drawn[:, defined])) if defined.mean() >= 0.9 else None
+
+
+def _scores(first: Recipe, second: Recipe) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray | None]:
+    """Return labels [N], the probabilities [seeds, N] of both, and clusters [N] or None without groups."""
+    table = first.tables[0]
+    scores = tuple(np.stack([table.probability for table in recipe.tables]) for recipe in (first, second))
+    return table.label, scores, table.clusters() if table.has_groups else None
+
+
+def _mcnemar(first: Recipe, second: Recipe, endpoint: Endpoint) -> McNemar:
+    right = []
+    for recipe in (first, second):
+        thresholds = recipe.thresholds if endpoint.at == "operating_point" else [HALF] * len(recipe.tables)
+        calls = [calls_of(table.probability, at) for table, at in zip(recipe.tables, thresholds or (), strict=True)]
+        right.append(np.stack(calls) == (recipe.tables[0].label == PNEUMONIA))
+    table = first.tables[0]
+    return mcnemar(*right, table.clusters() if table.has_groups else None)
+
+
+def _bootstrap_name(recipe: Recipe) -> str:
+    return "group bootstrap" if recipe.tables[0].has_groups else "bootstrap"
+
+
+def _as_json(interval: Interval | None) -> dict[str, Any] | None:
+    return None if interval is None else dataclasses.asdict(interval)
+
+
+def _adjust(answers: Sequence[dict[str, Any] | None]) -> None:
+    """Add `adjusted_p_value` to answers of one kind; None to those that have no p-value."""
+    asked = [answer for answer in answers if answer is not None and answer["p_value"] is not None]
+    for answer in answers:
+        if answer is not None:
+            answer["adjusted_p_value"] = None
+    for answer, adjusted in zip(asked, holm([answer["p_value"] for answer in asked]), strict=True):
+        answer["adjusted_p_value"] = adjusted

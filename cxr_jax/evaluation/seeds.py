@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from scipy.stats import norm
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.intervals import LEVEL, Interval, obuchowski_covariance
 from cxr_jax.runs.predictions import Predictions
+
+# Images that an error names before it counts the others.
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,13 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def same_images(tables: Sequence[Predictions], names: Sequence[str]) -> list[Predictions]:
-    """Return the tables with their rows in the order of the first.
+    """Return the tables with their rows in the order of the first, all with its groups.
+
+    Where the first table states no groups, those of the first table that does are taken for all.
 
     Raises:
-        UserError: a table is over other images than the first, or labels one differently; table and image are named.
+        UserError: a table is over other images than the first, or labels or groups one differently; tables and images
+            are named.
     """
     first = tables[0]
     aligned = [first]
@@ -40,16 +47,42 @@ def same_images(tables: Sequence[Predictions], names: Sequence[str]) -> list[Pre
         missing = [file for file in first.file if file not in row_of]
         further = sorted(set(row_of) - set(first.file))
         if missing or further:
-            lacks = f"{name} lacks {missing[0]}" if missing else f"{names[0]} lacks {further[0]}"
+            lacks = [f"{who} lacks {_some(files)}" for who, files in ((name, missing), (names[0], further)) if files]
             raise UserError(
-                f"{names[0]} and {name} are not over the same images: {lacks}; compare tables over the same"
+                f"{names[0]} and {name} are not over the same images: {', and '.join(lacks)}; "
+                "compare tables over the same"
             )
         table = table.select(np.array([row_of[file] for file in first.file]))
-        wrong = np.flatnonzero(table.label != first.label)
-        if len(wrong):
-            raise UserError(f"{names[0]} and {name} give {first.file[wrong[0]]} different labels: one must be wrong")
+        wrong = [first.file[row] for row in np.flatnonzero(table.label != first.label)]
+        if wrong:
+            raise UserError(f"{names[0]} and {name} give different labels to {_some(wrong)}: one must be wrong")
         aligned.append(table)
-    return aligned
+    return _with_common_groups(aligned, names)
+
+
+def _some(files: Sequence[str]) -> str:
+    """Return the first names of a list, and how many there are if they are more."""
+    if len(files) <= _NAMED:
+        return ", ".join(files)
+    return f"{', '.join(files[:_NAMED])} and {len(files) - _NAMED:,} more"
+
+
+def _with_common_groups(tables: Sequence[Predictions], names: Sequence[str]) -> list[Predictions]:
+    """Return tables over the same rows with the groups of the first that states them; UserError if two disagree."""
+    grouped = [(table, name) for table, name in zip(tables, names, strict=True) if table.has_groups]
+    if not grouped:
+        return list(tables)
+    first, first_name = grouped[0]
+    for table, name in grouped[1:]:
+        # Names may differ between programs; what counts is which images share one.
+        other_of: dict[tuple[str, str], str] = {}
+        for file, one, other in zip(first.file, first.group, table.group, strict=True):
+            if (
+                other_of.setdefault(("first", one), other) != other
+                or other_of.setdefault(("second", other), one) != one
+            ):
+                raise UserError(f"{first_name} and {name} put {file} into different groups: one must be wrong")
+    return [dataclasses.replace(table, group=first.group) for table in tables]
 
 
 def mean_auc_interval(tables: Sequence[Predictions], level: float = LEVEL) -> Interval | None:

@@ -1,15 +1,17 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation import comparison
-from cxr_jax.evaluation.comparison import Recipe, compare, compare_auc, holm, mcnemar
+from cxr_jax.evaluation.comparison import Endpoint, Recipe, compare
+from cxr_jax.evaluation.intervals import bootstrap_weights
 from cxr_jax.evaluation.measures import Confidence
-from cxr_jax.evaluation.metrics import metric_values
+from cxr_jax.evaluation.metrics import METRICS, metric_values
+from cxr_jax.evaluation.paired import compare_auc, difference_over_seeds, holm, mcnemar
+from cxr_jax.evaluation.seeds import mean_auc_interval
 from cxr_jax.runs.predictions import Predictions
 
 QUICK = Confidence(resamples=200)
@@ -30,134 +32,176 @@ def table(seed, *, skill=1.5, files=120, grouped=True):
     )
 
 
-def recipe(name, *tables):
-    return Recipe(name, tables, (0.5,) * len(tables))
+def recipe(name, *tables, thresholds=None):
+    return Recipe(name, tables, thresholds)
 
 
-def test_delongs_paired_test_gives_the_published_answer(ovarian):
-    """Albumin and total protein against the K-G score: 0.0108 (p 0.9102) and -0.0780 (p 0.4561), SAS/STAT guide."""
-    label, scores = ovarian
-    ranks = [np.unique(score, return_inverse=True)[1] / 100 for score in scores]
-    names = [str(i) for i in range(len(label))]
-    albumin, score, protein = (
-        Predictions(names, [""] * 43, [""] * 43, ["unknown" if y else "normal" for y in label], label, None, rank)
-        for rank in ranks
-    )
-    first = compare_auc([albumin], [score])
-    assert first["difference"] == pytest.approx(0.0108, abs=5e-5)
-    assert first["p_value"] == pytest.approx(0.9102, abs=5e-5)
-    assert first["interval"]["method"] == "DeLong"
-    second = compare_auc([protein], [score])
-    assert second["difference"] == pytest.approx(-0.0780, abs=5e-5)
-    assert second["p_value"] == pytest.approx(0.4561, abs=5e-5)
+def endpoints(result, first, second):
+    return next(p["endpoints"] for p in result["pairs"] if (p["first"], p["second"]) == (first, second))
 
 
-def test_mcnemar_is_the_binomial_test_of_the_images_on_which_two_differ():
-    label = np.ones(20, int)
-    names = [str(i) for i in range(20)]
-    right = np.array([1.0] * 20)
-    mostly_wrong = np.array([0.0] * 6 + [1.0] * 14)
-    one, other = (
-        Predictions(names, [""] * 20, [""] * 20, ["virus"] * 20, label, None, p) for p in (right, mostly_wrong)
-    )
-    answer = mcnemar(one, other, 0.5, 0.5)
-    assert (answer["only_first_right"], answer["only_second_right"]) == (6, 0)
-    assert answer["p_value"] == pytest.approx(2 / 2**6)
-    assert mcnemar(one, one, 0.5, 0.5)["p_value"] == 1
-    assert mcnemar(one, other, 0.5, 0.0)["p_value"] == 1
-
-
-def test_holm_adjusts_as_in_the_book():
-    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.7]) == [1, 1]
-    assert holm([]) == []
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_never_lowers_a_p_value_nor_changes_their_order(values):
-    adjusted = holm(values)
-    assert all(a >= v for a, v in zip(adjusted, values, strict=True))
-    assert max(adjusted) <= 1
-    assert [adjusted[i] for i in np.argsort(values, kind="stable")] == sorted(adjusted)
-
-
-def test_a_comparison_is_json_and_its_numbers_are_those_of_the_tables():
-    recipes = [
-        recipe("good", *(table(s, skill=2.5) for s in (1, 2, 3))),
-        recipe("plain", table(4), table(5)),
-        recipe("same", table(4), table(5)),
-    ]
-    result = compare(recipes, QUICK)
+def test_every_value_of_a_recipe_is_that_of_its_tables():
+    thresholds = (0.4, 0.6, 0.7)
+    good = recipe("good", *(table(s) for s in (1, 2, 3)), thresholds=thresholds)
+    result = compare([good, recipe("plain", table(4))], QUICK)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert result["images"] == 120
-    good = result["recipes"]["good"]
-    accuracy = [metric_values(t.label, t.probability, 0.5)["accuracy"] for t in recipes[0].tables]
-    assert good["seeds"] == 3
-    assert good["metrics"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracy))
-    assert good["metrics"]["accuracy"]["deviation"] == pytest.approx(np.std(accuracy, ddof=1))
-    assert [(pair["first"], pair["second"]) for pair in result["pairs"]] == [
-        ("good", "plain"),
-        ("good", "same"),
-        ("plain", "same"),
-    ]
-    better, _, equal = result["pairs"]
-    difference = good["metrics"]["roc_auc"]["mean"] - result["recipes"]["plain"]["metrics"]["roc_auc"]["mean"]
-    assert better["roc_auc"]["difference"] == pytest.approx(difference)
-    assert better["differences"]["roc_auc"]["difference"] == pytest.approx(difference)
-    assert better["roc_auc"]["interval"]["low"] > 0
-    assert better["differences"]["accuracy"]["interval"]["low"] > 0
-    assert better["differences"]["accuracy"]["interval"]["method"] == "group bootstrap"
-    assert better["roc_auc"]["p_value"] < 0.05
-    # Of the three pairs one has no p-value, so two questions were asked.
-    assert better["roc_auc"]["adjusted_p_value"] == pytest.approx(2 * better["roc_auc"]["p_value"])
-    assert better["mcnemar"] is None
-    assert equal["roc_auc"]["difference"] == 0
-    assert equal["roc_auc"]["p_value"] is None
-    assert equal["differences"]["accuracy"] == {"difference": 0, "interval": None}
+    assert (result["images"], result["pneumonia"], result["groups"]) == (120, 60, 60)
+    summary = result["recipes"]["good"]
+    assert (summary["seeds"], summary["thresholds"]) == (3, list(thresholds))
+    used = {Endpoint(e["metric"], e["at"]).key: e for e in result["endpoints"].values()}
+    assert set(used) == set(result["endpoints"]) == set(summary["endpoints"])
+    assert {e["metric"] for e in used.values()} == set(METRICS)
+    for key, endpoint in used.items():
+        at = thresholds if endpoint["at"] == "operating_point" else (0.5,) * 3
+        values = [
+            metric_values(t.label, t.probability, threshold)[endpoint["metric"]]
+            for t, threshold in zip(good.tables, at, strict=True)
+        ]
+        assert summary["endpoints"][key]["values"] == pytest.approx(values)
+        assert summary["endpoints"][key]["mean"] == pytest.approx(np.mean(values))
+        assert summary["endpoints"][key]["deviation"] == pytest.approx(np.std(values, ddof=1))
+    assert summary["endpoints"]["roc_auc"]["interval"] == dataclasses.asdict(mean_auc_interval(good.tables))
+    interval = summary["endpoints"]["accuracy@operating_point"]["interval"]
+    assert interval["method"] == "group bootstrap"
+    assert interval["low"] < summary["endpoints"]["accuracy@operating_point"]["mean"] < interval["high"]
+    # a recipe without an operating point has nothing there, and neither has its pair
+    assert result["recipes"]["plain"]["thresholds"] is None
+    assert result["recipes"]["plain"]["endpoints"]["accuracy@operating_point"] is None
+    assert endpoints(result, "good", "plain")["accuracy@operating_point"] is None
+    assert endpoints(result, "good", "plain")["accuracy@half"]["over_seeds"] is None
 
 
-def test_intervals_of_the_two_methods_agree():
-    result = compare([recipe("a", table(1, skill=2.0)), recipe("b", table(2))], Confidence(resamples=1000))
-    pair = result["pairs"][0]
-    by_formula, by_bootstrap = pair["roc_auc"]["interval"], pair["differences"]["roc_auc"]["interval"]
-    width = by_formula["high"] - by_formula["low"]
-    assert by_formula["low"] == pytest.approx(by_bootstrap["low"], abs=0.2 * width)
-    assert by_formula["high"] == pytest.approx(by_bootstrap["high"], abs=0.2 * width)
+def test_every_test_of_a_pair_is_the_one_that_is_named():
+    one = recipe("one", *(table(s, skill=2.0) for s in (1, 2, 3)), thresholds=(0.4, 0.6, 0.7))
+    two = recipe("two", *(table(s) for s in (4, 5)), thresholds=(0.5, 0.3))
+    confidence = Confidence(resamples=300, seed=5, level=0.9)
+    found = endpoints(compare([one, two], confidence), "one", "two")
+    label, clusters = one.tables[0].label, one.tables[0].clusters()
+    scores = [np.stack([t.probability for t in r.tables]) for r in (one, two)]
+    auc = compare_auc(label, *scores, clusters, 0.9)
+    assert found["roc_auc"]["difference"] == pytest.approx(auc.value)
+    assert (found["roc_auc"]["p_value"], found["roc_auc"]["test"]) == (pytest.approx(auc.p_value), "Obuchowski")
+    assert found["roc_auc"]["interval"] == dataclasses.asdict(auc.interval)
+    for key, at in (("half", (0.5,) * 5), ("operating_point", (0.4, 0.6, 0.7, 0.5, 0.3))):
+        right = [(t.probability >= a) == label for t, a in zip(one.tables + two.tables, at, strict=True)]
+        test = mcnemar(np.array(right[:3]), np.array(right[3:]), clusters)
+        assert found[f"accuracy@{key}"]["p_value"] == pytest.approx(test.p_value)
+        assert found[f"accuracy@{key}"]["only_first_right"] == pytest.approx(test.only_first_right)
+        assert found[f"accuracy@{key}"]["test"] == "McNemar, clustered"
+    # specificity by a bootstrap written out: groups drawn with replacement, both recipes on the same draw
+    weights = bootstrap_weights(clusters, 300, np.random.default_rng(5)) * (label == 0)
+    negative = np.stack([(s < 0.5) for s in np.concatenate(scores)])
+    drawn = weights @ negative.T / weights.sum(axis=1, keepdims=True)
+    difference = drawn[:, :3].mean(axis=1) - drawn[:, 3:].mean(axis=1)
+    answer = found["specificity@half"]
+    assert answer["test"] == "group bootstrap"
+    assert answer["interval"]["low"] == pytest.approx(np.quantile(difference, 0.05))
+    assert answer["interval"]["high"] == pytest.approx(np.quantile(difference, 0.95))
+    assert answer["p_value"] == pytest.approx(
+        min(1, 2 * (1 + min(np.sum(difference <= 0), np.sum(difference >= 0))) / 301)
+    )
+    values = negative[:, label == 0].mean(axis=1)
+    over_seeds = difference_over_seeds(values[:3], values[3:], np.cov(drawn.T), 0.9)
+    assert answer["over_seeds"]["p_value"] == pytest.approx(over_seeds.p_value)
+    assert answer["over_seeds"]["interval"]["low"] == pytest.approx(over_seeds.interval.low)
 
 
-def test_single_runs_also_get_mcnemar_and_adjusted_values():
-    result = compare([recipe("a", table(1, skill=2.5)), recipe("b", table(2)), recipe("c", table(3))], QUICK)
-    values = [pair["mcnemar"]["p_value"] for pair in result["pairs"]]
-    assert [pair["mcnemar"]["adjusted_p_value"] for pair in result["pairs"]] == holm(values)
+def test_p_values_of_one_endpoint_are_adjusted_together():
+    recipes = [recipe(n, table(2 * i, skill=s), table(2 * i + 1, skill=s)) for i, (n, s) in enumerate(SKILLS.items())]
+    result = compare(recipes, QUICK)
+    assert result["correction"] == {"method": "Holm 1979", "comparisons": 3}
+    for key in result["endpoints"]:
+        for answers in (
+            [pair["endpoints"][key] for pair in result["pairs"]],
+            [pair["endpoints"][key]["over_seeds"] for pair in result["pairs"]],
+        ):
+            assert [a["adjusted_p_value"] for a in answers] == pytest.approx(holm([a["p_value"] for a in answers]))
 
 
-def test_without_groups_images_are_resampled_and_delong_is_named():
+SKILLS = {"good": 2.5, "plain": 1.5, "poor": 1.0}
+
+
+def test_with_a_reference_every_other_recipe_is_compared_with_it_alone():
+    recipes = [recipe(name, table(i, skill=skill)) for i, (name, skill) in enumerate(SKILLS.items())]
+    result = compare(recipes, QUICK, reference="plain")
+    assert [(pair["first"], pair["second"]) for pair in result["pairs"]] == [("good", "plain"), ("poor", "plain")]
+    assert result["correction"]["comparisons"] == 2
+    assert endpoints(result, "good", "plain")["roc_auc"]["difference"] > 0
+    with pytest.raises(UserError, match="the reference best is none of the recipes: good, plain, poor"):
+        compare(recipes, QUICK, reference="best")
+
+
+def test_equal_recipes_differ_by_nothing():
+    result = compare([recipe("a", table(4), table(5)), recipe("b", table(4), table(5))], QUICK)
+    for answer in endpoints(result, "a", "b").values():
+        assert answer["difference"] == 0
+        assert answer["p_value"] in (None, 1)
+        assert answer["interval"] is None
+    # one recipe alone is described, and compared with nothing
+    alone = compare([recipe("a", table(4))], QUICK)
+    assert alone["pairs"] == []
+    assert alone["correction"]["comparisons"] == 0
+
+
+def test_intervals_of_the_two_methods_agree(monkeypatch):
+    recipes = [recipe("a", table(1, skill=2.0)), recipe("b", table(2))]
+    formula = endpoints(compare(recipes, QUICK), "a", "b")["roc_auc"]
+    monkeypatch.setattr(comparison, "compare_auc", lambda *_: None)
+    assert endpoints(compare(recipes, QUICK), "a", "b")["roc_auc"]["interval"] is None
+    weights = bootstrap_weights(recipes[0].tables[0].clusters(), 1000, np.random.default_rng(0))
+    values = [comparison._values(r, comparison.FREE, weights)["roc_auc"][0] for r in recipes]
+    low, high = np.quantile(values[0] - values[1], [0.025, 0.975])
+    width = formula["interval"]["high"] - formula["interval"]["low"]
+    assert formula["interval"]["low"] == pytest.approx(low, abs=0.2 * width)
+    assert formula["interval"]["high"] == pytest.approx(high, abs=0.2 * width)
+
+
+def test_the_operating_point_is_left_out_where_it_is_a_half_everywhere():
+    halves = [recipe("a", table(1), thresholds=(0.5,)), recipe("b", table(2), thresholds=(0.5,))]
+    assert not [key for key in compare(halves, QUICK)["endpoints"] if "operating_point" in key]
+    assert "f1@operating_point" in compare([halves[0], recipe("c", table(3), thresholds=(0.4,))], QUICK)["endpoints"]
+
+
+def test_without_groups_images_are_resampled_and_the_plain_tests_are_named():
     result = compare([recipe("a", table(1, grouped=False)), recipe("b", table(2, grouped=False))], QUICK)
-    pair = result["pairs"][0]
-    assert pair["roc_auc"]["interval"]["method"] == "DeLong"
-    assert pair["differences"]["f1"]["interval"]["method"] == "bootstrap"
+    found = endpoints(result, "a", "b")
+    assert result["groups"] is None
+    assert (found["roc_auc"]["test"], found["f1@half"]["test"]) == ("DeLong", "bootstrap")
+    assert found["accuracy@half"]["test"] == "McNemar, exact"
+    assert found["f1@half"]["interval"]["method"] == "bootstrap"
 
 
 def test_the_order_of_rows_and_the_size_of_chunks_do_not_matter(monkeypatch):
     one, other = table(1), table(2)
-    shuffled = other.select(np.random.default_rng(0).permutation(120))
-    plain = compare([recipe("a", one), recipe("b", other)], QUICK)
+    plain = endpoints(compare([recipe("a", one), recipe("b", other)], QUICK), "a", "b")
     monkeypatch.setattr(comparison, "_CHUNK", 33)
-    again = compare([recipe("a", one), recipe("b", shuffled)], QUICK)
-    for name, answer in plain["pairs"][0]["differences"].items():
-        assert again["pairs"][0]["differences"][name]["difference"] == pytest.approx(answer["difference"])
+    shuffled = other.select(np.random.default_rng(0).permutation(120))
+    again = endpoints(compare([recipe("a", one), recipe("b", shuffled)], QUICK), "a", "b")
+    for key, answer in plain.items():
+        assert again[key]["difference"] == pytest.approx(answer["difference"])
+        assert again[key]["p_value"] == pytest.approx(answer["p_value"])
         for end in ("low", "high"):
-            assert again["pairs"][0]["differences"][name]["interval"][end] == pytest.approx(answer["interval"][end])
+            assert again[key]["interval"][end] == pytest.approx(answer["interval"][end])
 
 
 def test_one_class_leaves_what_can_be_said():
     tables = [t.select(t.label == 1) for t in (table(1), table(2))]
     result = compare([recipe("a", tables[0]), recipe("b", tables[1])], QUICK)
     json.dumps(result, allow_nan=False)
-    assert result["pairs"][0]["roc_auc"] is None
-    assert result["recipes"]["a"]["metrics"]["specificity"] is None
-    assert result["pairs"][0]["differences"]["specificity"] == {"difference": None, "interval": None}
-    assert result["recipes"]["a"]["metrics"]["sensitivity"]["mean"] > 0.5
+    assert endpoints(result, "a", "b")["roc_auc"] is None
+    assert endpoints(result, "a", "b")["specificity@half"] is None
+    assert result["recipes"]["a"]["endpoints"]["specificity@half"] is None
+    assert result["recipes"]["a"]["endpoints"]["sensitivity@half"]["mean"] > 0.5
+
+
+def test_a_class_in_a_single_group_leaves_auc_without_a_test():
+    def rare(seed):
+        one = table(seed)
+        return one.select(np.r_[np.flatnonzero(one.label == 0), [1, 3]])
+
+    result = compare([recipe("a", rare(1), rare(2)), recipe("b", rare(3), rare(4))], QUICK)
+    answer = endpoints(result, "a", "b")["roc_auc"]
+    assert (answer["interval"], answer["p_value"], answer["over_seeds"]) == (None, None, None)
 
 
 def test_other_images_and_equal_names_are_refused():
@@ -167,3 +211,5 @@ def test_other_images_and_equal_names_are_refused():
         compare([recipe("a", table(1)), recipe("a", table(2))], QUICK)
     with pytest.raises(ValueError, match="1 tables with 2 thresholds"):
         Recipe("a", (table(1),), (0.5, 0.5))
+    with pytest.raises(ValueError, match="a: no table"):
+        Recipe("a", ())

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -55,7 +57,7 @@ def test_tables_are_brought_into_one_order():
     one, other = table(1), table(2)
     shuffled = other.select(np.random.default_rng(0).permutation(len(other)))
     aligned = seeds.same_images([one, shuffled], ["a", "b"])
-    assert aligned[0] is one
+    assert aligned[0].file == one.file
     assert aligned[1].file == one.file
     np.testing.assert_array_equal(aligned[1].probability, other.probability)
 
@@ -72,5 +74,32 @@ def test_tables_over_other_images_are_refused_and_one_is_named():
 def test_tables_that_disagree_on_a_label_are_refused():
     one = table(1)
     flipped = Predictions(**{**vars(one), "label": 1 - one.label, "subtype": ["unknown"] * 60})
-    with pytest.raises(UserError, match=r"give 0\.jpeg different labels"):
+    with pytest.raises(UserError, match=r"a and b give different labels to 0\.jpeg, 1\.jpeg, 2\.jpeg and 57 more"):
         seeds.same_images([one, flipped], ["a", "b"])
+
+
+def test_an_error_names_three_images_and_counts_the_others():
+    one = table(1)
+    with pytest.raises(UserError, match=r"b lacks 0\.jpeg, 1\.jpeg, 2\.jpeg and 2 more; compare"):
+        seeds.same_images([one, one.select(np.arange(5, 60))], ["a", "b"])
+    with pytest.raises(UserError, match=r"b lacks 0\.jpeg, and a lacks 59\.jpeg; compare"):
+        seeds.same_images([one.select(np.arange(59)), one.select(np.arange(1, 60))], ["a", "b"])
+
+
+def test_groups_come_from_the_first_table_that_has_them():
+    plain, grouped = table(1, grouped=False), table(2)
+    aligned = seeds.same_images([plain, grouped], ["a", "b"])
+    assert [t.group for t in aligned] == [grouped.group] * 2
+    renamed = dataclasses.replace(grouped, group=[f"other {name}" for name in grouped.group])
+    assert seeds.same_images([grouped, renamed], ["a", "b"])[1].group == grouped.group
+    assert not seeds.same_images([plain, plain], ["a", "b"])[0].has_groups
+
+
+def test_tables_that_disagree_on_groups_are_refused():
+    one = table(1)
+    joined = dataclasses.replace(one, group=[*one.group[:3], *["g0"] * 3, *one.group[6:]])
+    split = dataclasses.replace(one, group=["alone", *one.group[1:]])
+    with pytest.raises(UserError, match=r"a and b put 3\.jpeg into different groups"):
+        seeds.same_images([one, joined], ["a", "b"])
+    with pytest.raises(UserError, match=r"a and b put 1\.jpeg into different groups"):
+        seeds.same_images([one, split], ["a", "b"])
