@@ -38,7 +38,7 @@ def test_every_output_in_float32(name, size):
     assert_below(compared("outputs", name, size, "float32"), 1e-5)
 
 
-@pytest.mark.parametrize("name", TINY + SMALL)
+@pytest.mark.parametrize("name", TINY + SMALL + STUDIED)
 def test_logits_statistics_and_gradients_of_a_training_pass_in_float64(name):
     assert_below(compared("training_pass", name, "float64"), 1e-10)
 
@@ -51,7 +51,22 @@ def test_logits_statistics_and_gradients_of_a_training_pass_in_float32(name):
     assert_below({key: error for key, error in found.items() if key not in gradients}, 1e-5)
 
 
-@pytest.mark.parametrize("name", TINY)
+def test_float32_gradients_of_a_training_pass_of_the_deeper_network():
+    assert_below(compared("training_pass", "tf_efficientnetv2_s", "float32"), 1e-4)
+
+
+def test_float32_gradients_where_rounding_decides_are_no_further_from_float64_than_those_of_torch():
+    # relu6 has a kink at 0 and at 6: rounding puts some activations on the other side, in torch as here, and with
+    # these drawn statistics that changes single gradients of the float32 network by half a percent
+    name = "mobilenetv2_100"
+    exact = our_networks.training_pass(name, "float64")
+    ours = errors(our_networks.training_pass(name, "float32"), exact)
+    theirs = errors(their_networks.training_pass(name, "float32"), exact)
+    assert max(ours.values()) <= max(theirs.values())
+    assert max(ours.values()) < 1e-2
+
+
+@pytest.mark.parametrize("name", TINY + STUDIED)
 def test_five_steps_of_sgd_in_float64(name):
     assert_below(compared("sgd", name), 1e-8)
 
