@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import sys
 import time
 from types import ModuleType
 from typing import Any
@@ -13,10 +12,8 @@ from cxr_jax.bench.cases import Case
 from cxr_jax.bench.workload import Workload, cycling_batches
 from cxr_jax.config.schema import OptimizerConfig
 from cxr_jax.errors import UserError
+from cxr_jax.porting.requirements import import_timm, import_torch
 from cxr_jax.vocabulary import CLASS_NAMES
-
-_kept: list[Any] = []
-"""torch forgets operators together with the library object that defined them."""
 
 
 def require_timm() -> None:
@@ -36,7 +33,8 @@ def prepare(case: Case) -> Workload:
     SGD with momentum and weight decay on the cross-entropy. bfloat16 means autocast. Raises UserError if torch or timm
     is missing or timm has no such network.
     """
-    torch, timm = _import_timm()
+    require_timm()
+    torch, timm = import_torch("--against timm"), import_timm("--against timm")
     if not timm.is_model(case.model):
         raise UserError(f"timm has no model called {case.model!r}; leave --against out for it.")
     torch.manual_seed(0)
@@ -111,24 +109,3 @@ def _inference(torch: ModuleType, network: Any, autocast: Any) -> Any:
             network(images)
 
     return step
-
-
-def _import_timm() -> tuple[ModuleType, ModuleType]:
-    require_timm()
-    import torch
-
-    try:
-        import timm
-    except RuntimeError as error:
-        # torchvision's binary does not load beside every build of torch; timm needs nothing of it but its import,
-        # which two undefined operators break.
-        if "torchvision::" not in str(error):
-            raise
-        for name in [name for name in sys.modules if name.split(".")[0] in ("timm", "torchvision")]:
-            del sys.modules[name]
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _kept.append(library)
-        import timm
-    return torch, timm

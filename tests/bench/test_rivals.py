@@ -6,6 +6,7 @@ import pytest
 from cxr_jax.bench import rivals
 from cxr_jax.bench.cases import Case
 from cxr_jax.errors import UserError
+from cxr_jax.porting.requirements import import_timm, import_torch
 
 needs_timm = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("torch", "timm")), reason="needs torch and timm"
@@ -42,7 +43,8 @@ def test_asking_for_timm_imports_nothing(monkeypatch):
 
 @pytest.fixture
 def torch():
-    torch, _ = rivals._import_timm()
+    import_timm("the test")
+    torch = import_torch("the test")
     threads = torch.get_num_threads()
     yield torch
     torch.set_num_threads(threads)
