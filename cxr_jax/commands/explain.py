@@ -158,12 +158,13 @@ def _chosen(run: RunFolder, files: tuple[str, ...]) -> tuple[list[Subject], int]
 def _find(file: str, prepared: PreparedData | None) -> Subject:
     """Return a file on disk or an image of the prepared data, with its true class where the prepared data knows it."""
     from cxr_jax.data.cache import encoded_images_at
+    from cxr_jax.data.decode import without_header
     from cxr_jax.serving.radiograph import read_bytes
 
     examples = prepared.examples if prepared else ()
     if Path(file).exists():
         data = read_bytes(Path(file))
-        content = hashlib.sha256(data).hexdigest()
+        content = hashlib.sha256(without_header(data, name=file)).hexdigest()
         return Subject(file, data, next((example.label for example in examples if example.sha256 == content), None))
     rows = [row for row, example in enumerate(examples) if file in (example.file, PurePosixPath(example.file).name)]
     if not rows:

@@ -16,7 +16,7 @@ class Options:
     """Options of the command."""
 
     run: Annotated[Positional[str], arg(metavar="RUN")]  # folder of a trained run
-    # radiographs: JPEG or PNG, 8 or 16 bit, grey or colour, of any size
+    # radiographs: JPEG, PNG or DICOM (CR or DX), 8 to 16 bit, of any size
     files: Annotated[Positional[tuple[str, ...]], arg(metavar="FILES...")] = ()
     json: FlagCreatePairsOff[bool] = False  # print a JSON list with one object for each file in place of the table
     # probability from which PNEUMONIA is called; by default the run's own

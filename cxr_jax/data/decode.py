@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from typing import Literal
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from cxr_jax.data.dicom import decode_dicom, is_dicom
+from cxr_jax.data.encoded import JPEG_START, PNG_SIGNATURE, check_bytes, check_pixels, jpeg_size, png_size
 from cxr_jax.errors import UserError
 
-MAX_BYTES = 64 * 2**20
-"""Largest encoded image that is accepted."""
-
-MAX_PIXELS = 100_000_000
-"""Largest width times height that is accepted; read from the header, before anything is decoded."""
-
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".dcm", ".dicom")
 
 Resize = Literal["squash", "pad", "crop"]
 Interpolation = Literal["area", "linear", "cubic"]
 
 _INTERPOLATIONS = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# SOF0..SOF15 hold the size; 0xC4, 0xC8 and 0xCC share the range but are other segments.
-_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_START_OF_SCAN = 0xDA
-
 
 def decode_grey(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W"]:
-    """Decode a JPEG or PNG to grey, uint8 [H, W], 0 (black) to 255.
+    """Decode a JPEG, PNG or DICOM file to grey, uint8 [H, W], 0 (black) to 255.
 
     Colour becomes luma by the weights of ITU-R BT.601. 16-bit images are divided by 257, so that the full range maps
     to the full range. Transparent images are laid over black, the background of a radiograph. The orientation tag of a
-    JPEG is obeyed.
+    JPEG is obeyed. DICOM files are shown as they ask to be (see `data.dicom`).
 
     Args:
         data: the encoded image.
@@ -47,19 +35,18 @@ def decode_grey(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W"]:
         UserError: too many bytes or pixels, another format, or damaged or truncated data. Truncation is found by the
             missing end of the file's structure, because the decoder would fill the missing part with grey.
     """
-    if len(data) > MAX_BYTES:
-        raise UserError(f"{name} has {len(data) / 2**20:.0f} MiB; images may have up to {MAX_BYTES // 2**20} MiB")
-    if data.startswith(_JPEG_START):
-        width, height = _jpeg_size(data, name)
+    check_bytes(len(data), name)
+    if data.startswith(JPEG_START):
+        width, height = jpeg_size(data, name)
         flags = cv2.IMREAD_GRAYSCALE
-    elif data.startswith(_PNG_SIGNATURE):
-        width, height = _png_size(data, name)
+    elif data.startswith(PNG_SIGNATURE):
+        width, height = png_size(data, name)
         flags = cv2.IMREAD_UNCHANGED
+    elif is_dicom(data):
+        return decode_dicom(data, name)
     else:
-        raise UserError(f"{name} is neither a JPEG nor a PNG by its content")
-    if width * height > MAX_PIXELS:
-        limit = MAX_PIXELS // 10**6
-        raise UserError(f"{name} is {width:,} x {height:,} pixels; images may have up to {limit} megapixels")
+        raise UserError(f"{name} is no JPEG, PNG or DICOM file by its content")
+    check_pixels(width, height, name)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
@@ -67,6 +54,19 @@ def decode_grey(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W"]:
     if image is None:
         raise UserError(f"{name} is damaged and cannot be decoded")
     return _to_grey_bytes(image)
+
+
+def without_header(data: bytes, *, name: str) -> bytes:
+    """Return `data` as records keep it: unchanged, or for a DICOM file the PNG of what `decode_grey` makes of it.
+
+    What the header of a DICOM file tells of a patient is gone then, and the decoded image is the same.
+
+    Raises:
+        UserError: as `decode_grey` for a DICOM file.
+    """
+    if not is_dicom(data):
+        return data
+    return cv2.imencode(".png", decode_grey(data, name=name))[1].tobytes()
 
 
 def to_square(
@@ -119,43 +119,3 @@ def _to_grey_bytes(image: np.ndarray) -> np.ndarray:
         # The largest 16-bit value is exactly 257 times the largest 8-bit one; adding 128 rounds.
         image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return image
-
-
-def _jpeg_size(data: bytes, name: str) -> tuple[int, int]:
-    """Return (width, height) from the frame header of a JPEG, having checked that the image has an end."""
-    size, position = None, 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # padding
-            position += 1
-            continue
-        length = struct.unpack_from(">H", data, position + 2)[0]
-        if marker in _FRAME_HEADERS and position + 9 <= len(data):
-            height, width = struct.unpack_from(">HH", data, position + 5)
-            size = (width, height)
-        if marker == _START_OF_SCAN:
-            if size is None or 0 in size:
-                break
-            if data.find(_JPEG_END, position) < 0:
-                raise UserError(f"{name} is truncated: the end of its image data is missing")
-            return size
-        position += 2 + length
-    raise UserError(f"{name} is a damaged or truncated JPEG: no image data found")
-
-
-def _png_size(data: bytes, name: str) -> tuple[int, int]:
-    """Return (width, height) from the header of a PNG, having checked every chunk and the end."""
-    size, position = None, len(_PNG_SIGNATURE)
-    while position + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        end = position + 8 + length
-        if end + 4 > len(data):
-            break
-        if zlib.crc32(data[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
-            raise UserError(f"{name} is a damaged PNG: a checksum does not match")
-        if kind == b"IHDR" and length == 13:
-            size = struct.unpack_from(">II", data, position + 8)
-        if kind == b"IEND" and size is not None and 0 not in size:
-            return size
-        position = end + 4
-    raise UserError(f"{name} is truncated: the end of the PNG is missing")

@@ -25,7 +25,7 @@ class Example:
     group: str  # the best stand-in for a patient; the file itself where the source tells none
     width: int  # of the original image, in pixels
     height: int
-    sha256: str  # of the encoded file, hexadecimal
+    sha256: str  # of the image as it is stored: the encoded file, or the PNG of a DICOM file; hexadecimal
 
     @property
     def label_index(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from cxr_jax.data.decode import decode_grey
+from cxr_jax.data.decode import decode_grey, without_header
 from cxr_jax.data.examples import Example
 from cxr_jax.data.file_names import parse_file_name
 from cxr_jax.data.pool import map_in_order
@@ -81,6 +81,7 @@ def _examined(item: tuple[Entry, bytes | UserError]) -> tuple[str, int, int] | L
     try:
         if isinstance(data, UserError):
             raise data
+        data = without_header(data, name=entry.file)
         return hashlib.sha256(data).hexdigest(), *decode_grey(data, name=entry.file).shape
     except UserError as error:
         return LeftOut(entry.file, str(error))

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cxr_jax.data.card import SPLITS_CUT, build_card
+from cxr_jax.data.decode import without_header
 from cxr_jax.data.examples import Example, write_examples
 from cxr_jax.data.file_names import parse_file_name
 from cxr_jax.data.inspection import UNCUT, Inspection, inspect
@@ -146,9 +147,9 @@ class _Watched:
         self.failure: UserError | None = None
 
     def read(self, entry: Entry) -> bytes:
-        """Return the encoded image; UserError if it can no longer be read."""
+        """Return the encoded image as it is stored; UserError if it can no longer be read."""
         try:
-            data = self._reader.read(entry)
+            data = without_header(self._reader.read(entry), name=entry.file)
             if hashlib.sha256(data).hexdigest() != self._sha256[entry.file]:
                 raise UserError(f"{entry.file} changed while it was being prepared: prepare again")
         except UserError as error:

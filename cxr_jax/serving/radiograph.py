@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr_jax.data.decode import MAX_BYTES, decode_grey, to_square
+from cxr_jax.data.decode import decode_grey, to_square
+from cxr_jax.data.encoded import MAX_BYTES
 from cxr_jax.errors import UserError
 from cxr_jax.inference.description import NetworkDescription
 
@@ -58,7 +59,7 @@ def read_radiograph(data: bytes, name: str, description: NetworkDescription) -> 
         description: of the network that will see it.
 
     Raises:
-        UserError: it is no JPEG or PNG, is damaged, or is too large.
+        UserError: it is no JPEG, PNG or DICOM file, is damaged, or is too large.
     """
     grey = decode_grey(data, name=name)
     square = to_square(grey, description.image_size, description.resize, description.interpolation)

@@ -95,7 +95,7 @@ def test_files_that_cannot_be_explained_do_not_stop_the_others(run, phantom_sour
     assert code == 1
     assert len(pictures(run)) == 1
     assert "is a folder" in captured.err
-    assert "neither a JPEG nor a PNG" in captured.err
+    assert "no JPEG, PNG or DICOM file" in captured.err
     assert "nowhere.png does not exist, nor is there an image of this name" in captured.err
     assert captured.err.splitlines()[-1] == "cxr-jax: 3 of 4 files could not be explained"
     assert cli(["explain", str(run.path), str(tmp_path / "text.png")]) == 1

@@ -67,7 +67,7 @@ def test_what_is_wrong_with_the_data_is_listed(source, capsys):
     prepare.main([str(source)])
     out = capsys.readouterr().out
     assert "13 left out:" in out
-    assert "  train/NORMAL/[red]bad00.jpeg: train/NORMAL/[red]bad00.jpeg is neither a JPEG nor a PNG" in out
+    assert "  train/NORMAL/[red]bad00.jpeg: train/NORMAL/[red]bad00.jpeg is no JPEG, PNG or DICOM file" in out
     assert "and 3 more, see data_card.json" in out
     assert "Proof: FAILED, 1 groups and 1 sets of identical files are in two splits" in out
     assert "train/NORMAL/person7_virus_1.jpeg, test/NORMAL/IM-0100-0001.jpeg" in out

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_jax.data.decode import MAX_BYTES, decode_grey, to_square
+from cxr_jax.data.decode import decode_grey, to_square
+from cxr_jax.data.encoded import MAX_BYTES
 from cxr_jax.errors import UserError
 
 
@@ -125,7 +126,7 @@ def test_damaged_tables_are_refused(jpeg):
 
 
 def test_a_text_file_is_told_as_such():
-    with pytest.raises(UserError, match=r"notes\.jpeg is neither a JPEG nor a PNG by its content"):
+    with pytest.raises(UserError, match=r"notes\.jpeg is no JPEG, PNG or DICOM file by its content"):
         decode_grey(b"dear diary", name="notes.jpeg")
 
 

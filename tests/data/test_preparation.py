@@ -168,12 +168,12 @@ def test_unreadable_files_are_left_out_with_their_reasons(official_tree, jpeg):
     prepared = prepare(official_tree).prepared
     assert len(prepared.examples) == 36
     assert {entry["file"]: entry["reason"] for entry in prepared.card["left_out"]} == {
-        "train/NORMAL/notes.txt": "neither a JPEG nor a PNG by its name",
+        "train/NORMAL/notes.txt": "no JPEG, PNG or DICOM file by its name",
         "train/NORMAL/IM-0400-0001.jpeg": (
             "train/NORMAL/IM-0400-0001.jpeg is truncated: the end of its image data is missing"
         ),
-        "train/NORMAL/IM-0401-0001.jpeg": "train/NORMAL/IM-0401-0001.jpeg is neither a JPEG nor a PNG by its content",
-        "train/NORMAL/IM-0402-0001.jpeg": "train/NORMAL/IM-0402-0001.jpeg is neither a JPEG nor a PNG by its content",
+        "train/NORMAL/IM-0401-0001.jpeg": "train/NORMAL/IM-0401-0001.jpeg is no JPEG, PNG or DICOM file by its content",
+        "train/NORMAL/IM-0402-0001.jpeg": "train/NORMAL/IM-0402-0001.jpeg is no JPEG, PNG or DICOM file by its content",
         "train/NORMAL/IM-0403-0001.jpeg": "train/NORMAL/IM-0403-0001.jpeg cannot be read (No such file or directory)",
     }
 
@@ -182,7 +182,7 @@ def test_a_source_with_nothing_readable_is_refused(tmp_path, prepared_root):
     for name in ("NORMAL", "PNEUMONIA"):
         (tmp_path / "bad" / name).mkdir(parents=True)
         (tmp_path / "bad" / name / "a.jpeg").write_text("text")
-    with pytest.raises(UserError, match=r"holds no readable image; the first one: NORMAL/a\.jpeg is neither"):
+    with pytest.raises(UserError, match=r"holds no readable image; the first one: NORMAL/a\.jpeg is no JPEG"):
         prepare(tmp_path / "bad")
     assert names_in(prepared_root) == []
 

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr_jax.data.decode import MAX_BYTES, decode_grey
+from cxr_jax.data.decode import decode_grey
+from cxr_jax.data.encoded import MAX_BYTES
 from cxr_jax.data.sources import find_source
 from cxr_jax.errors import UserError
 
@@ -101,7 +102,7 @@ def test_other_files_in_class_folders_are_left_out_and_told(grow):
     root = grow(*official_names(), "train/NORMAL/notes.txt", "readme.txt")
     left_out = find_source(root).listing.left_out
     assert [(file.file, file.reason) for file in left_out] == [
-        ("train/NORMAL/notes.txt", "neither a JPEG nor a PNG by its name")
+        ("train/NORMAL/notes.txt", "no JPEG, PNG or DICOM file by its name")
     ]
 
 
@@ -150,7 +151,7 @@ def test_names_that_are_no_utf8_are_shown_escaped(tmp_path, grow):
         ((), "is empty"),
         (
             ("a.jpeg", "b/c.png"),
-            "holds no radiographs: expected JPEG or PNG files in folders named NORMAL and PNEUMONIA",
+            "holds no radiographs: expected JPEG, PNG or DICOM files in folders named NORMAL and PNEUMONIA",
         ),
         (("NORMAL/a.png",), "no training images of class PNEUMONIA"),
         (("train/PNEUMONIA/a.png", "test/NORMAL/a.png"), "no training images of class NORMAL"),

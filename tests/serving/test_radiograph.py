@@ -5,7 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr_jax.data.decode import MAX_BYTES, to_square
+from cxr_jax.data.decode import to_square
+from cxr_jax.data.encoded import MAX_BYTES
 from cxr_jax.errors import UserError
 from cxr_jax.serving.radiograph import read_bytes, read_radiograph
 

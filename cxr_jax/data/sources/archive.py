@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from cxr_jax.data.decode import MAX_BYTES
+from cxr_jax.data.encoded import MAX_BYTES
 from cxr_jax.data.sources.layout import MAX_DEPTH, find_layout
 from cxr_jax.data.sources.source import Entry, Listing
 from cxr_jax.errors import UserError

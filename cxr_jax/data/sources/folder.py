@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from cxr_jax.data.decode import MAX_BYTES
+from cxr_jax.data.encoded import MAX_BYTES
 from cxr_jax.data.sources.layout import MAX_DEPTH, find_layout, is_hidden
 from cxr_jax.data.sources.source import Entry, Listing
 from cxr_jax.errors import UserError

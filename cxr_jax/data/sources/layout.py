@@ -65,7 +65,7 @@ def find_layout(sizes: Mapping[str, int], *, source: str) -> Layout:
     images = [spot for spot in spots if spot.path.lower().endswith(IMAGE_SUFFIXES)]
     if not images:
         raise UserError(
-            f"{source} holds no radiographs: expected JPEG or PNG files in folders named "
+            f"{source} holds no radiographs: expected JPEG, PNG or DICOM files in folders named "
             f"{' and '.join(CLASS_NAMES)}, with or without {', '.join(SPLIT_NAMES)} above them"
         )
     root, with_splits, notes = _choose(images, sizes, source)
@@ -79,7 +79,7 @@ def find_layout(sizes: Mapping[str, int], *, source: str) -> Layout:
         if before.file == entry.file:
             raise UserError(f"{source} holds {entry.file} twice ({before.place} and {entry.place}): keep one of them")
     left_out = tuple(
-        LeftOut(_file(spot), "neither a JPEG nor a PNG by its name")
+        LeftOut(_file(spot), "no JPEG, PNG or DICOM file by its name")
         for spot in sorted(chosen, key=lambda spot: spot.path)
         if not spot.path.lower().endswith(IMAGE_SUFFIXES)
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxr_jax.data.decode import MAX_PIXELS
+from cxr_jax.data.encoded import MAX_PIXELS
 from cxr_jax.data.sources.archive import DAMAGED, check_ratio, open_archive, stamp_of_file
 from cxr_jax.data.sources.layout import require_two_classes
 from cxr_jax.data.sources.source import Entry, Listing, by_order

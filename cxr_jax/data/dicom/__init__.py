@@ -1,0 +1,32 @@
+"""Radiographs in DICOM files: one frame of CR or DX as grey pixels, and nothing else of the file.
+
+Only the elements that describe the pixels are kept while a file is parsed (`header.READ`), and no value of another
+one is quoted, so that no name, date or number of a patient can reach an error, a log, a table or prepared records.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import UInt8
+
+from cxr_jax.data.dicom.display import as_grey
+from cxr_jax.data.dicom.header import DAMAGED, is_dicom, read_elements, read_header
+from cxr_jax.data.dicom.pixels import stored_pixels
+from cxr_jax.errors import UserError
+
+__all__ = ["decode_dicom", "is_dicom"]
+
+
+def decode_dicom(data: bytes, name: str) -> UInt8[np.ndarray, "H W"]:
+    """Return the radiograph in a DICOM file as it is to be shown, uint8 [H, W], 0 (black) to 255.
+
+    Raises:
+        UserError: pydicom is not installed; the file is damaged, in colour, of several frames, of another modality
+            than CR or DX, or has too many pixels; or there is no decoder for its pixels.
+    """
+    syntax, elements = read_elements(data, name)
+    header = read_header(elements, name)
+    pixels = elements.get_item("PixelData")
+    if pixels is None or not pixels.value:
+        raise UserError(f"{name} {DAMAGED}: it holds no image")
+    return as_grey(stored_pixels(pixels.value, syntax, header, name), header)
