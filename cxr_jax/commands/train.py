@@ -93,7 +93,7 @@ def _describe(config: object, network: object) -> object:
     from cxr_jax.models.pretrained import find_weights
     from cxr_jax.vocabulary import CLASS_NAMES
 
-    weights = find_weights(config.model.weights) if config.model.weights else None
+    weights = find_weights(config.model.weights, config.model.name) if config.model.weights else None
     return NetworkDescription(
         architecture=config.model.name,
         classes=CLASS_NAMES,

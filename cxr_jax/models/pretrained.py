@@ -45,17 +45,21 @@ class LoadedWeights:
         return (mean, std) if len(mean) == len(std) == 3 else None
 
 
-def find_weights(name: str) -> Path:
-    """The file called `name`: a path, or a file in the folder CXR_WEIGHTS_DIR. Raises UserError if there is none."""
+def find_weights(name: str, architecture: str) -> Path:
+    """The file called `name`: a path, or a file in the folder CXR_WEIGHTS_DIR.
+
+    Raises UserError if there is none, with the command that makes one for `architecture`.
+    """
     path = Path(name).expanduser()
     if path.is_file():
         return path
     folder = os.environ.get("CXR_WEIGHTS_DIR")
     if folder and (Path(folder) / name).is_file():
         return Path(folder) / name
-    where = f"{path} nor in CXR_WEIGHTS_DIR ({folder})" if folder else f"{path}, and CXR_WEIGHTS_DIR is not set"
+    elsewhere = f"and none in CXR_WEIGHTS_DIR ({folder})" if folder else "and CXR_WEIGHTS_DIR is not set"
     raise UserError(
-        f"the weights file is neither at {where}; give its path as model.weights, or make it with cxr-jax port"
+        f"there is no weights file {path}, {elsewhere}; make it with cxr-jax port {architecture} {path}, or give its "
+        "path as model.weights"
     )
 
 

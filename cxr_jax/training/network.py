@@ -41,6 +41,6 @@ def build_network(config: ModelConfig, seed: int) -> Network:
     graphdef, params, batch_stats = split_model(model)
     if not config.weights:
         return Network(graphdef, params, batch_stats, architecture.mean, architecture.std, ())
-    loaded = load_weights(find_weights(config.weights), config.name, params, batch_stats)
+    loaded = load_weights(find_weights(config.weights, config.name), config.name, params, batch_stats)
     mean, std = loaded.image_statistics() or (architecture.mean, architecture.std)
     return Network(graphdef, loaded.params, loaded.batch_stats, mean, std, loaded.fresh)

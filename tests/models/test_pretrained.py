@@ -166,13 +166,14 @@ def test_the_file_says_how_images_are_normalised(network, tensors, tmp_path):
 def test_weights_are_found_by_path_and_in_the_folder_of_weights(tmp_path, monkeypatch):
     (tmp_path / "net.safetensors").touch()
     monkeypatch.delenv("CXR_WEIGHTS_DIR", raising=False)
-    assert find_weights(str(tmp_path / "net.safetensors")) == tmp_path / "net.safetensors"
+    assert find_weights(str(tmp_path / "net.safetensors"), "mobilenetv2_100") == tmp_path / "net.safetensors"
     with pytest.raises(UserError, match="CXR_WEIGHTS_DIR is not set"):
-        find_weights("net.safetensors")
+        find_weights("net.safetensors", "mobilenetv2_100")
     monkeypatch.setenv("CXR_WEIGHTS_DIR", str(tmp_path))
-    assert find_weights("net.safetensors") == tmp_path / "net.safetensors"
-    with pytest.raises(UserError, match=r"neither at other\.safetensors nor in CXR_WEIGHTS_DIR"):
-        find_weights("other.safetensors")
+    assert find_weights("net.safetensors", "mobilenetv2_100") == tmp_path / "net.safetensors"
+    sentence = r"no weights file other\.safetensors, and none in CXR_WEIGHTS_DIR .* port mobilenetv2_100 other"
+    with pytest.raises(UserError, match=sentence):
+        find_weights("other.safetensors", "mobilenetv2_100")
 
 
 def test_the_real_imagenet_weights_fit_and_give_features(real_weights):
