@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -43,11 +44,16 @@ def grad_cam(
     Raises:
         UserError: the network has no such stage.
     """
-    if stage not in model.stage_names:
-        raise UserError(f"the network has no stage {stage!r}: choose one of {', '.join(model.stage_names)}")
+    require_stage(model.stage_names, stage)
     graphdef, params, batch_stats = split_model(model)
     classes = jnp.broadcast_to(jnp.asarray(class_index, jnp.int32), (images.shape[0],))
     return _grad_cam(graphdef, params, batch_stats, images, classes, stage)
+
+
+def require_stage(stage_names: Sequence[str], stage: str) -> None:
+    """Raise UserError, naming the stages that there are, if `stage` is none of them."""
+    if stage not in stage_names:
+        raise UserError(f"the network has no stage {stage!r}: choose one of {', '.join(stage_names)}")
 
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "stage"))

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
+import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from jax import Array
 
 from cxr_jax.data.batches import padded_batches
-from cxr_jax.explain.grad_cam import grad_cam
+from cxr_jax.explain.grad_cam import GradCam, grad_cam, require_stage
 from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.models.state import ArrayDict, merge_model
 from cxr_jax.preprocessing.normalise import normalise
+
+BATCH_SIZE = 16
+"""Images that are explained by one call of the compiled program."""
 
 
 class HeatMaps(NamedTuple):
@@ -21,21 +30,48 @@ class HeatMaps(NamedTuple):
 
 
 def heat_maps(
-    trained: TrainedModel, images: np.ndarray, classes: np.ndarray, stage: str, *, batch_size: int = 16
+    trained: TrainedModel, images: np.ndarray, classes: np.ndarray, stage: str, *, batch_size: int = BATCH_SIZE
 ) -> HeatMaps:
     """Return Grad-CAM of `images`, uint8 `[N, S, S]`, at `stage`, each for its class of `classes`, int `[N]`.
 
-    Computed by padded batches of `batch_size`, so that one program serves any number of images.
+    One call of one compiled program for every `batch_size` images, the last batch padded. The parameters are arguments
+    of the program, so that the same network with other ones is explained without compiling again.
 
     Raises:
         UserError: the network has no such stage.
     """
-    model = trained.model()
+    require_stage(trained.model().stage_names, stage)
     batch_size = min(batch_size, len(images))
     heat, blank = [], []
     for start, (batch, count) in enumerate(padded_batches(images, batch_size)):
-        wanted = jnp.asarray(np.resize(classes[start * batch_size :][:count], batch_size), jnp.int32)
-        found = grad_cam(model, normalise(jnp.asarray(batch), trained.mean, trained.std), wanted, stage)
+        wanted = np.resize(classes[start * batch_size :][:count], batch_size).astype(np.int32)
+        found = _explain_batch(
+            trained.graphdef, trained.params, trained.batch_stats, batch, wanted, stage, trained.mean, trained.std
+        )
         heat.append(np.asarray(found.heat)[:count])
         blank.append(np.asarray(found.blank)[:count])
     return HeatMaps(np.concatenate(heat), np.concatenate(blank))
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "stage", "mean", "std"))
+def _explain_batch(
+    graphdef: nnx.GraphDef,
+    params: ArrayDict,
+    batch_stats: ArrayDict,
+    images: Array,
+    classes: Array,
+    stage: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> GradCam:
+    """Return Grad-CAM of uint8 images [B, S, S] for a model taken apart."""
+    model = merge_model(graphdef, params, batch_stats)
+    return grad_cam(model, normalise(jnp.asarray(images), mean, std), classes, stage)
+
+
+def enlarged(heat: np.ndarray, side: int) -> np.ndarray:
+    """Return maps [N, h, w] stretched to float32 [N, side, side], bilinear between the centres of the cells.
+
+    This is how they are laid over an image, see `overlay.place_on_original`.
+    """
+    return np.stack([cv2.resize(one, (side, side), interpolation=cv2.INTER_LINEAR) for one in heat.astype(np.float32)])

@@ -1,0 +1,203 @@
+"""All checks of a run's heat maps: on a sample of validation, with a verdict each, stored beside the maps.
+
+The checks never look at test. Each rule stands in the module of its check and was fixed before any map was measured;
+what fails is told, not mended.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cxr_jax.data.image_set import ImageSet
+from cxr_jax.data.progress import Track, silently
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.cases import calls_of
+from cxr_jax.explain import agreement, attention, insertion_deletion, randomisation
+from cxr_jax.explain.agreement import judge_agreement
+from cxr_jax.explain.attention import judge_attention
+from cxr_jax.explain.heat_maps import heat_maps
+from cxr_jax.explain.insertion_deletion import KINDS, Curves, draw_curves, judge_curves
+from cxr_jax.explain.randomisation import (
+    DRAWS,
+    Cascade,
+    MapFunction,
+    cascade,
+    cascade_levels,
+    judge_randomisation,
+)
+from cxr_jax.explain.record import SCHEMA_VERSION
+from cxr_jax.explain.verdict import FEWEST_IMAGES, Verdict, column_means
+from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.runs.predictions import probability_of
+from cxr_jax.vocabulary import CLASS_NAMES, NORMAL, PNEUMONIA
+
+CHECKS = (
+    randomisation.CHECK,
+    *insertion_deletion.CHECKS.values(),
+    agreement.CHECK,
+    attention.LUNGS,
+    attention.BORDER,
+)
+"""Every check, in the order of the report."""
+
+_NO_OTHER_RUN = "Not made: name other runs of the recipe with --seeds."
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The images that maps are checked on."""
+
+    images: np.ndarray  # uint8 [N, S, S]
+    files: tuple[str, ...]
+    clusters: np.ndarray  # int [N], equal for images of one group
+    classes: np.ndarray  # int [N], whose evidence the maps show
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the checks of one run found."""
+
+    trained: TrainedModel
+    stage: str
+    sample: Sample  # without the images whose map is blank
+    blank: int  # images of the sample whose map is blank
+    original: np.ndarray  # float32 [N, h, w], the maps that were checked
+    verdicts: tuple[Verdict, ...]
+    cascade: Cascade | None  # None where too few maps were left
+    curves: Curves | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the findings for a JSON file: verdicts, and what the figures show."""
+        clusters = self.sample.clusters
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "architecture": self.trained.description.architecture,
+            "step": self.trained.step,
+            "stage": self.stage,
+            "explained": {name: int(np.sum(self.sample.classes == i)) for i, name in enumerate(CLASS_NAMES)},
+            "images": len(self.sample.files),
+            "groups": len(np.unique(clusters)),
+            "blank": self.blank,
+            "checks": [verdict.as_dict() for verdict in self.verdicts],
+            "cascade": self.cascade
+            and {
+                "levels": list(self.cascade.levels),
+                "rank_correlation": column_means(self.cascade.rank_correlation, clusters),
+                "similarity": column_means(self.cascade.similarity, clusters),
+                "blank": self.cascade.blank.tolist(),
+                "other_images": self.cascade.other_images,
+            },
+            "curves": self.curves
+            and {
+                "shares": self.curves.shares.tolist(),
+                **{
+                    kind: {name: column_means(scores, clusters) for name, scores in self.curves.scores[kind].items()}
+                    for kind in KINDS
+                },
+            },
+            "files": list(self.sample.files),
+        }
+
+
+def draw_sample(images: ImageSet, count: int, *, seed: int = 0) -> np.ndarray:
+    """Return the rows of `count` images by lot, ascending: half of each class as far as there are enough."""
+    random = np.random.default_rng(seed)
+    by_class = [random.permutation(np.flatnonzero(images.labels == label)) for label in (NORMAL, PNEUMONIA)]
+    half = [min(len(rows), count // 2) for rows in by_class]
+    taken = [min(len(by_class[0]), count - half[1]), min(len(by_class[1]), count - half[0])]
+    return np.sort(np.concatenate([rows[:number] for rows, number in zip(by_class, taken, strict=True)]))
+
+
+def make_sample(
+    trained: TrainedModel, images: ImageSet, count: int, *, threshold: float, explained: int | None, seed: int = 0
+) -> Sample:
+    """Return `count` images of a split, each to be explained for class `explained`, or for the one it is called."""
+    rows = draw_sample(images, count, seed=seed)
+    pixels = np.asarray(images.images[rows])
+    called = np.where(calls_of(probability_of(trained.logits(pixels)), threshold), PNEUMONIA, NORMAL)
+    groups = [images.groups[row] for row in rows]
+    return Sample(
+        images=pixels,
+        files=tuple(images.files[row] for row in rows),
+        clusters=np.unique(groups, return_inverse=True)[1],
+        classes=called if explained is None else np.full(len(rows), explained),
+    )
+
+
+def check_maps(
+    trained: TrainedModel,
+    sample: Sample,
+    stage: str,
+    *,
+    others: Sequence[TrainedModel] = (),
+    map_function: MapFunction = heat_maps,
+    seed: int = 0,
+    track: Track = silently,
+) -> Findings:
+    """Check the maps of `sample` at `stage`; `others` are runs of the same recipe with other seeds.
+
+    Blank maps are counted and left out: they mark nothing that could be checked. With too few images left there are
+    no verdicts. `seed` is that of everything drawn by lot.
+
+    Raises:
+        UserError: a network has no such stage, or another run looks at images otherwise.
+    """
+    for other in others:
+        _require_same_images(trained, other)
+    found = map_function(trained, sample.images, sample.classes, stage)
+    kept = ~np.asarray(found.blank)
+    original, sample = found.heat[kept], _kept(sample, kept)
+    blank = int(np.sum(~kept))
+    if len(original) < FEWEST_IMAGES:
+        told = f"No verdict: {len(original)} of {len(kept)} maps show anything, and {FEWEST_IMAGES} are needed."
+        verdicts = tuple(check.no_verdict(told) for check in CHECKS)
+        return Findings(trained, stage, sample, blank, original, verdicts, None, None)
+    levels = len(cascade_levels(trained.model().stage_names))
+    with track("Weights drawn anew", DRAWS * levels) as advance:
+        changes = cascade(
+            trained,
+            sample.images,
+            sample.classes,
+            stage,
+            original=original,
+            map_function=map_function,
+            seed=seed,
+            advance=advance,
+        )
+    with track("Insertion and deletion", len(original)) as advance:
+        curves = draw_curves(trained, sample.images, sample.classes, original, seed=seed, advance=advance)
+    clusters = sample.clusters
+    compared = [original, *(map_function(other, sample.images, sample.classes, stage).heat for other in others)]
+    if any(maps.shape != original.shape for maps in compared):
+        raise UserError(f"maps of the other runs at {stage} have another size: compare runs of one architecture")
+    verdicts = (
+        judge_randomisation(changes, clusters),
+        *judge_curves(curves, clusters),
+        judge_agreement(compared, clusters) if others else agreement.CHECK.no_verdict(_NO_OTHER_RUN),
+        *judge_attention(sample.images, original, clusters),
+    )
+    return Findings(trained, stage, sample, blank, original, verdicts, changes, curves)
+
+
+def _require_same_images(trained: TrainedModel, other: TrainedModel) -> None:
+    """Raise UserError if another run is given images of another size or shape."""
+    mine, its = (
+        (one.description.image_size, one.description.resize, one.description.interpolation) for one in (trained, other)
+    )
+    if mine != its:
+        raise UserError(
+            f"runs that see images of {mine[0]} pixels ({mine[1]}, {mine[2]}) and of {its[0]} ({its[1]}, {its[2]}) "
+            "cannot be compared: name runs of one recipe"
+        )
+
+
+def _kept(sample: Sample, rows: np.ndarray) -> Sample:
+    """Return the rows of a mask [N]."""
+    files = tuple(file for file, kept in zip(sample.files, rows, strict=True) if kept)
+    return Sample(sample.images[rows], files, sample.clusters[rows], sample.classes[rows])
