@@ -16,6 +16,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "train": "train a network as a config says",
         "evaluate": "predict a run's validation and test images, judge them, draw the figures and the report",
         "judge": "judge a predictions table made by any program",
+        "compare": "compare recipes over their seeds, on the same images, with paired tests and costs",
         "explain": "show by Grad-CAM what speaks for a class",
     },
     "Use": {

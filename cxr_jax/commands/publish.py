@@ -12,12 +12,12 @@ from cxr_jax.config.command_line import parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
-    from cxr_jax.reporting.tables import Published
+    from cxr_jax.reporting.published import Published
 
 SUMMARY = "copy what shows no radiograph into a results folder, with a table of all runs"
 
-BEGIN, END = "<!-- table of runs: begin -->", "<!-- table of runs: end -->"
-"""What stands around the table in the README of a results folder; the text outside is left as it is."""
+TABLE = "table of runs"
+"""Name of the marks around the table in the README of a results folder; the text outside is left as it is."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     if not options.runs or not options.out:
         raise UserError("name at least one run and --out FOLDER: cxr-jax publish RUN... --out FOLDER", EXIT_USAGE)
 
-    from cxr_jax.reporting.tables import results_table
+    from cxr_jax.reporting.tables import results_table, with_block
     from cxr_jax.runs.files import write_text
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.publication import publish, published_names
@@ -49,21 +49,13 @@ def main(arguments: list[str]) -> None:
         publish(run, target)
     table = results_table(targets, published)
     readme = folder / "README.md"
-    write_text(readme, with_table(readme.read_text(encoding="utf-8") if readme.is_file() else "", table))
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    write_text(readme, with_block(text, TABLE, table))
     print(f"{table}\nPublished {len(runs)} runs in {folder}; the table stands in {readme}")
 
 
-def with_table(text: str, table: str) -> str:
-    """`text` with `table` between its marks, or after it where it has none."""
-    block = f"{BEGIN}\n\n{table.rstrip()}\n\n{END}"
-    if BEGIN in text and END in text:
-        before, rest = text.split(BEGIN, 1)
-        return before + block + rest.split(END, 1)[1]
-    return f"{text.rstrip()}\n\n{block}\n".lstrip()
-
-
 def _published(text: str) -> Published:
-    from cxr_jax.reporting.tables import Published
+    from cxr_jax.reporting.published import Published
 
     name, _, value = text.rpartition("=")
     try:

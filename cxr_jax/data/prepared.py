@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,10 +111,7 @@ def open_data_of_run(run: RunFolder) -> PreparedData:
     Raises:
         UserError: it is not there, or what lies there now is something else.
     """
-    try:
-        name = tomllib.loads(run.config.read_text(encoding="utf-8"))["data"]["dataset"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run.config} is not the config of a run ({error}): restore it or train again") from error
+    name = run.configured("data", "dataset")
     prepared = PreparedData.open(name)
     if read_json(run.environment).get("data_fingerprint") != prepared.fingerprint:
         raise UserError(

@@ -259,7 +259,15 @@ def _answer(first: _Estimate, second: _Estimate, endpoint: Endpoint, level: floa
             answer |= {"interval": _as_json(compared.interval), "p_value": compared.p_value}
     covariance = _covariance(first, second, endpoint)
     over_seeds = None if covariance is None else difference_over_seeds(*values, covariance, level)
-    return answer | {"over_seeds": None if over_seeds is None else dataclasses.asdict(over_seeds)}
+    return answer | {"over_seeds": None if over_seeds is None else _bounded(dataclasses.asdict(over_seeds), endpoint)}
+
+
+def _bounded(answer: dict[str, Any], endpoint: Endpoint) -> dict[str, Any]:
+    """Return an answer over seeds whose interval ends where the difference can: Student's knows no bounds."""
+    most = {"log_loss": np.inf, "matthews_correlation": 2.0}.get(endpoint.metric, 1.0)
+    interval = answer["interval"]
+    interval |= {"low": max(interval["low"], -most), "high": min(interval["high"], most)}
+    return answer
 
 
 def _covariance(first: _Estimate, second: _Estimate, endpoint: Endpoint) -> np.ndarray | None:

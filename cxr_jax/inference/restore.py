@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -109,7 +108,4 @@ def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
 
 def chosen_checkpoint(run: RunFolder) -> Which:
     """Which checkpoint a run stands for, as its config says; UserError if the config cannot be read."""
-    try:
-        return tomllib.loads(run.config.read_text(encoding="utf-8"))["validation"]["checkpoint"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run.config} is not the config of a run ({error}): restore it or train again") from error
+    return run.configured("validation", "checkpoint")

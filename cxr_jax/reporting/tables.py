@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +12,13 @@ from rich.table import Table
 from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.evaluation.seeds import Spread, mean_auc_interval, same_images, spread
 from cxr_jax.reporting.figures import interval_text
+from cxr_jax.reporting.published import Published
 from cxr_jax.reporting.report import wall_seconds
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.runs.predictions import read_predictions
-
-_SEED_SUFFIX = re.compile(r"[-_.]?seed[-_]?\d+$")
+from cxr_jax.runs.recipes import recipe_of
 
 _RATES = ("accuracy", "sensitivity", "specificity")
 
@@ -47,7 +44,7 @@ def judgement_table(judgement: dict[str, Any]) -> Table:
 
 def judgement_markdown(judgement: dict[str, Any]) -> str:
     """Return a judgement as a Markdown table, ended by a line break."""
-    return _markdown(_judgement_rows(judgement))
+    return markdown_table(_judgement_rows(judgement))
 
 
 def _judgement_rows(judgement: dict[str, Any]) -> list[list[str]]:
@@ -56,17 +53,6 @@ def _judgement_rows(judgement: dict[str, Any]) -> list[list[str]]:
     for name, measured in judgement["test"]["metrics"].items():
         rows.append([measured["title"], *(interval_text(judgement[split]["metrics"][name]) for split in splits)])
     return rows
-
-
-@dataclass(frozen=True)
-class Published:
-    """A result from the literature, to stand beside one's own; what was not published is None."""
-
-    name: str
-    accuracy: float | None = None
-    sensitivity: float | None = None
-    specificity: float | None = None
-    roc_auc: float | None = None
 
 
 def results_table(runs: Sequence[str | Path], published: Sequence[Published] = ()) -> str:
@@ -91,14 +77,14 @@ def results_table(runs: Sequence[str | Path], published: Sequence[Published] = (
         rows.append([f"{result.name} (published)", "–", *rates, auc, "–", "–"])
     for recipe in _recipes([RunFolder.open(path) for path in runs]):
         rows.append(_recipe_row(recipe))
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def _recipes(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
     """Return the runs by recipe, recipes in the order of their first run."""
     by_config: dict[str, list[RunFolder]] = {}
     for run in runs:
-        config = tomllib.loads(run.config.read_text(encoding="utf-8"))
+        config = run.read_config()
         config.get("training", {}).pop("seed", None)
         by_config.setdefault(json.dumps(config, sort_keys=True), []).append(run)
     return list(by_config.values())
@@ -114,19 +100,13 @@ def _recipe_row(runs: Sequence[RunFolder]) -> list[str]:
     looks = sorted({len(read_looks(run)) for run in runs})
     minutes = [wall_seconds(read_metrics(run.metrics)) / 60 for run in runs if run.metrics.is_file()]
     return [
-        recipe_name(runs),
+        recipe_of(runs[0].path).name,
         str(len(runs)),
         *rates,
         f"{auc} {_interval_text(mean_auc_interval(tables))}".rstrip(),
         "–".join(str(count) for count in sorted({looks[0], looks[-1]})),
         f"{spread(minutes).mean:.1f}" if minutes else "–",
     ]
-
-
-def recipe_name(runs: Sequence[RunFolder]) -> str:
-    """Return the name of a recipe: that of its first run's folder without the seed, or of the folder above it."""
-    path = runs[0].path.resolve()
-    return _SEED_SUFFIX.sub("", path.name) or path.parent.name
 
 
 def _spread_text(values: Spread, *, percent: bool) -> str:
@@ -145,8 +125,18 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as a Markdown table, the first being its header; a bar in a cell does not end it."""
     lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
     rule = ["---"] + ["---:"] * (len(rows[0]) - 1)
     return "\n".join([lines[0], "| " + " | ".join(rule) + " |", *lines[1:]]) + "\n"
+
+
+def with_block(text: str, name: str, block: str) -> str:
+    """Return `text` with `block` between the marks of that name, or after it where it has none; the rest stays."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    marked = f"{begin}\n\n{block.strip()}\n\n{end}"
+    before, found, rest = text.partition(begin)
+    if found and end in rest:
+        return before + marked + rest.split(end, 1)[1]
+    return f"{text.rstrip()}\n\n{marked}\n".lstrip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,31 @@ class RunFolder:
         if not self.environment.is_file():
             return SCHEMA_VERSION
         return int(read_json(self.environment).get("schema_version", SCHEMA_VERSION))
+
+    def read_config(self) -> dict[str, Any]:
+        """Return config.toml as tables of plain values, unchecked, by whichever version wrote it.
+
+        Raises:
+            UserError: it is missing or no TOML.
+        """
+        try:
+            return tomllib.loads(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise self._no_config(error) from error
+
+    def configured(self, section: str, name: str) -> Any:
+        """Return one value of config.toml.
+
+        Raises:
+            UserError: there is no config, or it has no such value.
+        """
+        try:
+            return self.read_config()[section][name]
+        except (KeyError, TypeError) as error:
+            raise self._no_config(f"no {name} in [{section}]") from error
+
+    def _no_config(self, reason: object) -> UserError:
+        return UserError(f"{self.config} is not the config of a run ({reason}): restore it or train again")
 
     @property
     def name(self) -> str:

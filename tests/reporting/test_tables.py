@@ -10,6 +10,7 @@ from cxr_jax.evaluation.judge import judge
 from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.seeds import mean_auc_interval
 from cxr_jax.reporting import tables
+from cxr_jax.reporting.published import Published
 from cxr_jax.runs.files import write_json, write_text
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import append_look
@@ -74,7 +75,7 @@ def make_run(path, example, *, seed, rate=0.01, looks=1, minutes=8.0):
 def test_seeds_of_a_recipe_share_a_row_with_mean_and_spread(example, tmp_path):
     made = [make_run(tmp_path / f"scratch_seed{s}", example, seed=s, looks=1 + s, minutes=8 + s) for s in range(3)]
     other, _ = make_run(tmp_path / "transfer", example, seed=0, rate=0.02)
-    published = tables.Published("Barnett 2023, scratch", accuracy=0.7837)
+    published = Published("Barnett 2023, scratch", accuracy=0.7837)
     text = tables.results_table([*(run.path for run, _ in made), other.path], [published])
     header, _, literature, scratch, transfer = cells(text)
     assert header[0] == "Recipe"
@@ -120,6 +121,6 @@ def test_runs_on_other_images_do_not_share_a_row(example, tmp_path):
 
 
 def test_a_bar_in_a_name_does_not_end_its_cell():
-    text = tables.results_table([], [tables.Published("a|b", roc_auc=0.9)])
+    text = tables.results_table([], [Published("a|b", roc_auc=0.9)])
     assert r"a\|b (published)" in text
     assert "0.900" in text

@@ -78,3 +78,29 @@ def test_create_without_permission_is_one_sentence(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match="no permission"):
         RunFolder.create(tmp_path / "run")
+
+
+def test_the_config_is_read_whole_or_by_value(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    run.config.write_text('[data]\ndataset = "chest"\n[training]\nseed = 3\n')
+    assert run.read_config() == {"data": {"dataset": "chest"}, "training": {"seed": 3}}
+    assert run.configured("training", "seed") == 3
+    for section, name in (("training", "epochs"), ("model", "name")):
+        with pytest.raises(UserError, match=rf"not the config of a run \(no {name} in \[{section}\]\)"):
+            run.configured(section, name)
+
+
+@pytest.mark.parametrize("content", [None, b"[data\n", b"\xff\xfe"])
+def test_a_missing_or_broken_config_is_one_sentence(tmp_path, content):
+    run = RunFolder.create(tmp_path / "run")
+    if content is not None:
+        run.config.write_bytes(content)
+    with pytest.raises(UserError, match=r"config\.toml is not the config of a run .*: restore it or train again"):
+        run.configured("data", "dataset")
+
+
+def test_a_value_where_a_section_should_be_is_one_sentence(tmp_path):
+    run = RunFolder.create(tmp_path / "run")
+    run.config.write_text("data = 1\n")
+    with pytest.raises(UserError, match=r"no dataset in \[data\]"):
+        run.configured("data", "dataset")

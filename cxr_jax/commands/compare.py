@@ -1,0 +1,174 @@
+"""`cxr-jax compare RUN_OR_TABLE...`: recipes side by side on the same images, with paired tests and costs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from cxr_jax.config.command_line import parse
+from cxr_jax.errors import EXIT_USAGE, UserError
+
+if TYPE_CHECKING:
+    from cxr_jax.reporting.recipe_records import RecipeRecord
+
+SUMMARY = "compare recipes over their seeds, on the same images, with paired tests and costs"
+
+MARKS = "comparison"
+"""Name of the marks around a comparison in a Markdown file; the text outside is left as it is."""
+
+FILES = ("comparison.json", "comparison.md", "recipes.csv", "pairs.csv", "costs.csv")
+"""Files of --out beside the figure."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the command."""
+
+    # run folders, tables (CSV), or folders of them; runs or tables whose paths differ in seed0, seed1, ... alone are
+    # one recipe; NAME=PATH gives it a name
+    recipes: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN_OR_TABLE...")] = ()
+    reference: str = ""  # name of the recipe that every other is compared with; by default every pair is tested
+    # the operating point: of each run, or chosen anew by one rule for all on the validation predictions of each run
+    rule: Literal["own", "youden", "sensitivity", "cost_ratio"] = "own"
+    target_sensitivity: float = 0.975  # rule sensitivity: the highest threshold that reaches it on validation
+    cost_ratio: float = 5.0  # rule cost_ratio: how many false alarms a missed pneumonia is worth
+    resamples: int = 2000  # of the group bootstrap
+    out: str = ""  # new or empty folder for tables (Markdown, CSV), comparison.json and the figure (PNG, SVG)
+    replace: FlagCreatePairsOff[bool] = False  # let --out replace an earlier comparison
+    markdown: str = ""  # file that gets the tables as a block between marks; text around the marks stays
+
+
+def main(arguments: list[str]) -> None:
+    """Compare what `arguments` name; UserError for every mistake in it or in the options."""
+    options = parse(Options, arguments, prog="cxr-jax compare", description=SUMMARY)
+    _check(options)
+    import sys
+
+    from rich.console import Console
+
+    from cxr_jax.evaluation.comparison import compare
+    from cxr_jax.evaluation.measures import Confidence
+    from cxr_jax.reporting.comparison_table import introduction, terminal_tables
+    from cxr_jax.reporting.recipe_records import read_recipe
+    from cxr_jax.runs.recipes import find_recipes
+    from cxr_jax.vocabulary import DISCLAIMER
+
+    files = find_recipes(options.recipes)
+    # Refused before the work, so that nobody waits for an answer that cannot be kept.
+    if options.out:
+        _check_free(Path(options.out), replace=options.replace)
+    records = [read_recipe(entry, _rule(options)) for entry in files]
+    _check_images(records)
+    comparison = compare(
+        [record.recipe for record in records],
+        Confidence(resamples=options.resamples),
+        reference=options.reference or None,
+    )
+    # A pipe has no width: lines are then as long as their content.
+    console = Console(width=None if sys.stdout.isatty() else 10_000)
+    console.print(introduction(comparison), highlight=False)
+    for table in terminal_tables(comparison, records):
+        console.print()
+        console.print(table)
+    console.print()
+    for path in _write(options, arguments, comparison, records):
+        console.print(f"Written: {path}", soft_wrap=True, markup=False, highlight=False)
+    console.print(DISCLAIMER)
+
+
+def _check(options: Options) -> None:
+    """Raise UserError for options that say too little or lie out of range."""
+    if not options.recipes:
+        raise UserError("name runs or tables: cxr-jax compare RUN_OR_TABLE...", EXIT_USAGE)
+    if not 0 < options.target_sensitivity <= 1:
+        raise UserError(
+            f"--target-sensitivity is {options.target_sensitivity}, but must be above 0 and at most 1", EXIT_USAGE
+        )
+    if not options.cost_ratio > 0:
+        raise UserError(f"--cost-ratio is {options.cost_ratio}, but must be above 0", EXIT_USAGE)
+    if not 100 <= options.resamples <= 100_000:
+        raise UserError(f"--resamples is {options.resamples}, but must be from 100 to 100000", EXIT_USAGE)
+    if options.replace and not options.out:
+        raise UserError("--replace says what --out may do: name a folder with --out", EXIT_USAGE)
+    if options.markdown and not options.markdown.endswith(".md"):
+        raise UserError(f"--markdown names a Markdown file, ending in .md, not {options.markdown}", EXIT_USAGE)
+
+
+def _check_free(folder: Path, *, replace: bool) -> None:
+    """Raise UserError if the folder holds something, unless that is an earlier comparison and may be replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: choose another place for --out")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / FILES[0]).is_file():
+        raise UserError(f"{folder} holds something else than a comparison: choose another --out")
+    if not replace:
+        raise UserError(f"{folder} holds a comparison already: choose another --out, or --replace it")
+
+
+def _rule(options: Options) -> dict[str, Any] | None:
+    if options.rule == "own":
+        return None
+    names = ("rule", "target_sensitivity", "cost_ratio")
+    return {name: getattr(options, name) for name in names}
+
+
+def _check_images(records: Sequence[RecipeRecord]) -> None:
+    """Raise UserError, with the paths of the tables, if two tables are over different images or labels."""
+    from cxr_jax.evaluation.seeds import same_images
+
+    pairs = [pair for record in records for pair in zip(record.recipe.tables, record.paths, strict=True)]
+    same_images([table for table, _ in pairs], [str(path) for _, path in pairs])
+
+
+def _write(
+    options: Options, arguments: Sequence[str], comparison: dict[str, Any], records: Sequence[RecipeRecord]
+) -> list[Path]:
+    """Write what --out and --markdown ask for, and return the paths."""
+    from cxr_jax.reporting.comparison_csv import costs_csv, pairs_csv, recipes_csv
+    from cxr_jax.reporting.comparison_figure import NAME, comparison_figure
+    from cxr_jax.reporting.comparison_table import comparison_markdown
+    from cxr_jax.reporting.style import save
+    from cxr_jax.reporting.tables import with_block
+    from cxr_jax.runs.files import write_json, write_text
+
+    written: list[Path] = []
+    folder = Path(options.out)
+    if options.out:
+        text = f"# Comparison\n\n{comparison_markdown(comparison, records, figure=f'{NAME}.png')}"
+        texts = (text, recipes_csv(comparison), pairs_csv(comparison), costs_csv(records))
+        write_json(folder / FILES[0], comparison)
+        for name, content in zip(FILES[1:], texts, strict=True):
+            write_text(folder / name, content)
+        written += [*(folder / name for name in FILES), *save(comparison_figure(comparison), folder, NAME)]
+    if options.markdown:
+        path = Path(options.markdown)
+        figure = _relative(folder / f"{NAME}.png", path) if options.out else ""
+        block = comparison_markdown(comparison, records, links=_links(records, path), figure=figure)
+        block += f"\nMade by `{shlex.join(['cxr-jax', 'compare', *arguments])}`.\n"
+        old = path.read_text(encoding="utf-8") if path.is_file() else "# Results\n"
+        write_text(path, with_block(old, MARKS, block))
+        written.append(path)
+    return written
+
+
+def _links(records: Sequence[RecipeRecord], markdown: Path) -> dict[str, str]:
+    """Return the address of every recipe's folder, relative to the Markdown file, for those that lie below it."""
+    from cxr_jax.runs.recipes import recipe_of
+
+    links = {}
+    for record in records:
+        folder = recipe_of(record.paths[0])
+        if folder.is_dir() and folder.is_relative_to(markdown.resolve().parent):
+            links[record.recipe.name] = _relative(folder, markdown)
+    return links
+
+
+def _relative(path: Path, markdown: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), markdown.resolve().parent)).as_posix()

@@ -1,0 +1,117 @@
+"""The figure of a comparison: every recipe with its seeds and the interval of their mean, metric by metric."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cxr_jax.reporting.comparison_table import published_beside
+from cxr_jax.reporting.published import Published
+from cxr_jax.reporting.style import BLUE, GREY, INK, ORANGE, new_figure, styled
+
+NAME = "comparison"
+"""Name of the figure's files."""
+
+_PANELS = (
+    ("roc_auc", "ROC-AUC"),
+    ("accuracy", "Accuracy"),
+    ("sensitivity", "Sensitivity"),
+    ("specificity", "Specificity"),
+)
+_COLOUR = {"half": BLUE, "operating_point": ORANGE}
+_MARKER = {"half": "o", "operating_point": "s"}
+_LABEL = {"half": "at threshold 0.5", "operating_point": "at the operating point"}
+
+# Share of a row that seeds stand below their mean, so that neither hides the other.
+_SEED_OFFSET = 0.2
+
+# Characters of a name on one line.
+_WIDTH = 26
+
+Comparison = dict[str, Any]
+
+
+def comparison_figure(comparison: Comparison) -> Figure:
+    """Return mean, interval and seeds of every recipe, published results on the same images above them.
+
+    Args:
+        comparison: what `evaluation.comparison.compare` gave.
+    """
+    published = published_beside(comparison)
+    names = [result.name for result in published] + list(comparison["recipes"])
+    thresholds = ["half"] + (["operating_point"] if "accuracy@operating_point" in comparison["endpoints"] else [])
+    with styled():
+        height = 1.15 + len(names) * (0.36 if len(thresholds) == 1 else 0.6)
+        figure = new_figure(9.0, height)
+        panels = figure.subplots(1, len(_PANELS), sharey=True)
+        for axes, (metric, title) in zip(panels, _PANELS, strict=True):
+            for row, result in enumerate(published):
+                _draw_published(axes, row, result, metric)
+            for row, recipe in enumerate(comparison["recipes"].values(), start=len(published)):
+                if metric == "roc_auc":
+                    _draw_recipe(axes, row, recipe["endpoints"]["roc_auc"], INK, "D")
+                    continue
+                for index, at in enumerate(thresholds):
+                    offset = (index - (len(thresholds) - 1) / 2) * 0.44
+                    summary = recipe["endpoints"][f"{metric}@{at}"]
+                    _draw_recipe(axes, row + offset, summary, _COLOUR[at], _MARKER[at])
+            axes.set_title(title)
+            axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+            axes.grid(visible=False, axis="y")
+            if published:
+                axes.axhline(len(published) - 0.5, color=GREY, linewidth=0.6)
+        wrapped = [textwrap.fill(name, _WIDTH, break_on_hyphens=False) for name in names]
+        panels[0].set_yticks(range(len(names)), wrapped)
+        panels[0].set_ylim(len(names) - 0.4, -0.6)
+        _name_signs(figure, comparison, thresholds, bool(published))
+    return figure
+
+
+def _draw_recipe(axes: Axes, row: float, summary: dict[str, Any] | None, colour: str, marker: str) -> None:
+    """Draw interval and mean on one line and the seeds just below it; nothing where there is no value."""
+    if summary is None:
+        return
+    interval = summary["interval"]
+    if interval is not None:
+        axes.plot((interval["low"], interval["high"]), (row, row), color=colour, linewidth=1.4, solid_capstyle="butt")
+    if len(summary["values"]) > 1:
+        axes.plot(
+            summary["values"],
+            [row + _SEED_OFFSET] * len(summary["values"]),
+            linestyle="none",
+            marker="o",
+            markersize=4,
+            markerfacecolor="none",
+            markeredgecolor=colour,
+            markeredgewidth=0.7,
+        )
+    axes.plot(summary["mean"], row, marker=marker, markersize=4.2, color=colour, zorder=4)
+
+
+def _draw_published(axes: Axes, row: int, result: Published, metric: str) -> None:
+    value = getattr(result, metric)
+    if value is not None:
+        axes.plot(value, row, marker="x", markersize=5.5, markeredgewidth=1.4, color=GREY, linestyle="none")
+
+
+def _name_signs(figure: Figure, comparison: Comparison, thresholds: Sequence[str], published: bool) -> None:
+    """Put the legend below all panels."""
+    axes = figure.axes[0]
+    level = f"{100 * comparison['confidence']['level']:g} %"
+    signs = [
+        axes.plot((), (), marker="D", color=INK, markersize=4.2, label=f"mean, {level} interval for other patients")
+    ]
+    for at in thresholds:
+        signs.append(axes.plot((), (), marker=_MARKER[at], color=_COLOUR[at], markersize=4.2, label=_LABEL[at]))
+    if any(recipe["seeds"] > 1 for recipe in comparison["recipes"].values()):
+        look = {"markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 0.7}
+        signs.append(axes.plot((), (), marker="o", linestyle="none", markersize=4, label="one seed", **look))
+    if published:
+        look = {"marker": "x", "linestyle": "none", "markersize": 5.5, "markeredgewidth": 1.4, "color": GREY}
+        signs.append(axes.plot((), (), label="published", **look))
+    figure.legend(handles=[sign[0] for sign in signs], loc="outside lower center", ncols=len(signs))

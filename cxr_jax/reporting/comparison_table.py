@@ -1,0 +1,322 @@
+"""A comparison of recipes as tables, in the terminal and in Markdown."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import HORIZONTALS
+from rich.table import Table
+
+from cxr_jax.reporting.published import OFFICIAL_TEST, PUBLISHED, Published
+from cxr_jax.reporting.recipe_records import Costs, RecipeRecord
+from cxr_jax.reporting.tables import markdown_table
+
+NOTHING = "–"
+"""What stands where nothing is known."""
+
+RATES = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "negative_predictive_value", "f1")
+"""Metrics that are printed in percent."""
+
+_SHORT = {
+    "roc_auc": "ROC-AUC",
+    "average_precision": "PR-AUC",
+    "brier": "Brier",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "matthews_correlation": "MCC",
+}
+_PROBABILITIES = ("roc_auc", "average_precision", "brier")
+_CALLS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "matthews_correlation")
+_TESTED = ("accuracy", "sensitivity", "specificity")
+
+# Characters of a line in a header, about those of a value.
+_WIDTH = 13
+
+Comparison = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table with its title and what must be said of it; rows begin with the header, a cell may have several lines."""
+
+    title: str
+    rows: list[list[str]]
+    notes: tuple[str, ...] = ()
+
+
+def published_beside(comparison: Comparison) -> tuple[Published, ...]:
+    """Return the published results that may stand beside a comparison: none unless it is on the official test split."""
+    official = comparison["images"] == sum(OFFICIAL_TEST.values())
+    return PUBLISHED if official and comparison["pneumonia"] == OFFICIAL_TEST["PNEUMONIA"] else ()
+
+
+def sections(comparison: Comparison, records: Sequence[RecipeRecord]) -> list[Section]:
+    """Return every table of a comparison: metrics, costs and pairs.
+
+    Args:
+        comparison: what `evaluation.comparison.compare` gave for the recipes of these records.
+        records: in the order of the comparison.
+    """
+    published = published_beside(comparison)
+    operating = any(entry["at"] == "operating_point" for entry in comparison["endpoints"].values())
+    tables = [_probabilities(comparison, records, published), _calls(comparison, records, published)]
+    if operating:
+        tables.append(_operating_point(comparison, records))
+    if any(record.costs != Costs() for record in records):
+        tables.append(_costs(comparison, records))
+    if comparison["pairs"]:
+        tables.append(_pairs(comparison, "half"))
+        if operating:
+            tables.append(_pairs(comparison, "operating_point"))
+    return tables
+
+
+def terminal_tables(comparison: Comparison, records: Sequence[RecipeRecord]) -> list[Table]:
+    """Return the sections of a comparison as tables for the terminal."""
+    tables = []
+    for section in sections(comparison, records):
+        table = Table(
+            title=section.title, title_justify="left", caption_justify="left", box=HORIZONTALS, show_lines=True
+        )
+        header, *rows = section.rows
+        table.add_column(header[0], overflow="fold")
+        for name in header[1:]:
+            # On a narrow terminal the names give way first, and no figure is ever cut off.
+            table.add_column(textwrap.fill(name, _WIDTH), justify="right", no_wrap=True, overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        table.caption = "\n".join(section.notes) or None
+        tables.append(table)
+    return tables
+
+
+def comparison_markdown(
+    comparison: Comparison, records: Sequence[RecipeRecord], *, links: Mapping[str, str] | None = None, figure: str = ""
+) -> str:
+    """Return a comparison as Markdown, from its first section's heading (level 2) to its last note.
+
+    Args:
+        comparison: what `evaluation.comparison.compare` gave.
+        records: in the order of the comparison.
+        links: where the name of a recipe leads to, by name; names that are missing lead nowhere.
+        figure: address of the figure, relative to the file that the text is for; empty for none.
+    """
+    links = links or {}
+    parts = [introduction(comparison)]
+    if figure:
+        parts.append(f"![ROC-AUC, accuracy, sensitivity and specificity of every recipe]({figure})")
+    for section in sections(comparison, records):
+        header, *rows = section.rows
+        linked = [[_linked(row[0], links), *row[1:]] for row in rows]
+        flat = [[cell.replace("\n(", " (").replace("\n", "<br>") for cell in row] for row in [header, *linked]]
+        parts += [f"## {section.title}", markdown_table(flat).rstrip(), *section.notes]
+    return "\n\n".join(parts) + "\n"
+
+
+def _linked(name: str, links: Mapping[str, str]) -> str:
+    return f"[{name}]({links[name]})" if name in links else name
+
+
+def introduction(comparison: Comparison) -> str:
+    """Return what a comparison is on, and how its values are to be read."""
+    groups = comparison["groups"]
+    return (
+        f"{comparison['images']:,} images, {comparison['pneumonia']:,} of them PNEUMONIA"
+        + (f", in {groups:,} groups (stand-ins for patients)." if groups else ", without groups.")
+        + " Values are means over seeds ± their standard deviation; in brackets the "
+        + f"{100 * comparison['confidence']['level']:g} % interval of the mean, for other patients and these networks."
+    )
+
+
+def _probabilities(comparison: Comparison, records: Sequence[RecipeRecord], published: Sequence[Published]) -> Section:
+    rows = [["Recipe", "Seeds", *(_SHORT[name] for name in _PROBABILITIES), "Looks at test"]]
+    for result in published:
+        if result.roc_auc is not None:
+            rows.append([_published_name(result), "1", f"{result.roc_auc:.3f}", NOTHING, NOTHING, NOTHING])
+    for record in records:
+        summary = comparison["recipes"][record.recipe.name]
+        cells = [_value_cell(summary["endpoints"][name], name) for name in _PROBABILITIES]
+        rows.append([record.recipe.name, str(summary["seeds"]), *cells, _looks(record)])
+    method = "Obuchowski 1997" if comparison["groups"] else "DeLong 1988"
+    bootstrap = "groups" if comparison["groups"] else "images"
+    note = (
+        f"Intervals: ROC-AUC by {method}, all others by a bootstrap of {bootstrap} "
+        f"({comparison['confidence']['resamples']:,} resamples). "
+        "Looks: evaluations on test in the ledger of each run, by seed."
+    )
+    return Section("Probabilities", rows, (note,))
+
+
+def _calls(comparison: Comparison, records: Sequence[RecipeRecord], published: Sequence[Published]) -> Section:
+    rows = [["Recipe", *(_titled(name) for name in _CALLS)]]
+    for result in published:
+        stated = {name: getattr(result, name, None) for name in _CALLS}
+        rows.append(
+            [_published_name(result), *(NOTHING if v is None else _number(v, name) for name, v in stated.items())]
+        )
+    rows += [[record.recipe.name, *_call_cells(comparison, record, "half")] for record in records]
+    return Section("Calls at threshold 0.5", rows)
+
+
+def _operating_point(comparison: Comparison, records: Sequence[RecipeRecord]) -> Section:
+    rows = [["Recipe", "Threshold", *(_titled(name) for name in _CALLS)]]
+    for record in records:
+        thresholds = record.recipe.thresholds
+        told = NOTHING if thresholds is None else "\n".join(_threshold(value) for value in thresholds)
+        rows.append([record.recipe.name, told, *_call_cells(comparison, record, "operating_point")])
+    rules = {record.recipe.name: record.rule for record in records if record.rule}
+    same = len(set(rules.values())) == 1
+    told = next(iter(rules.values())) if same else "; ".join(f"{name}: {rule}" for name, rule in rules.items())
+    if any(record.chosen_anew for record in records):
+        how = "chosen for this comparison on the validation predictions of each run"
+    else:
+        how = "that each run fixed before it was evaluated on test"
+    note = f"Thresholds by seed, {how} ({told}). They are taken as given: intervals do not hold their spread."
+    return Section("Calls at the operating point", rows, (note,))
+
+
+def _titled(metric: str) -> str:
+    return f"{_SHORT[metric]}, %" if metric in RATES else _SHORT[metric]
+
+
+def _call_cells(comparison: Comparison, record: RecipeRecord, at: str) -> list[str]:
+    endpoints = comparison["recipes"][record.recipe.name]["endpoints"]
+    return [_value_cell(endpoints[f"{name}@{at}"], name) for name in _CALLS]
+
+
+def _costs(comparison: Comparison, records: Sequence[RecipeRecord]) -> Section:
+    rows = [["Recipe", "Parameters", "Multiply-adds", "Images/s", "Minutes"]]
+    for record in records:
+        costs = record.costs
+        rows.append(
+            [
+                record.recipe.name,
+                NOTHING if costs.parameters is None else f"{costs.parameters / 1e6:.2f} M",
+                NOTHING if costs.multiply_adds is None else f"{costs.multiply_adds / 1e9:.2f} G",
+                NOTHING if costs.images_per_second is None else f"{costs.images_per_second:.1f}",
+                NOTHING if costs.minutes is None else f"{costs.minutes:.1f}",
+            ]
+        )
+    machines = list(dict.fromkeys(record.costs.machine for record in records if record.costs.machine))
+    note = (
+        "Multiply-adds of one forward pass; images/s of training, the median over iterations; minutes of training with "
+        "its validations; means over seeds."
+    )
+    if len(machines) == 1:
+        note += f" Machine: {machines[0]}."
+    elif machines:
+        told = [f"{record.recipe.name}: {record.costs.machine}" for record in records if record.costs.machine]
+        note += f" Machines differ, so speeds do not compare ({'; '.join(told)})."
+    return Section("Costs", rows, (note,))
+
+
+def _pairs(comparison: Comparison, at: str) -> Section:
+    keys = {**({"roc_auc": "roc_auc"} if at == "half" else {}), **{f"{name}@{at}": name for name in _TESTED}}
+    units = {name: f"{_SHORT[name]}, points" if name in RATES else _SHORT[name] for name in keys.values()}
+    rows = [["First − second", *units.values()]]
+    for pair in comparison["pairs"]:
+        cells = [_pair_cell(pair["endpoints"][key], name) for key, name in keys.items()]
+        rows.append([f"{pair['first']}\n− {pair['second']}", *cells])
+    where = "threshold 0.5" if at == "half" else "the operating point"
+    return Section(f"Differences at {where}", rows, _pair_notes(comparison) if at == "half" else ())
+
+
+def _pair_notes(comparison: Comparison) -> tuple[str, ...]:
+    answers = [a for pair in comparison["pairs"] for a in pair["endpoints"].values() if a is not None]
+    tests = {name: _tests(comparison, name) for name in ("roc_auc", "accuracy", "specificity")}
+    level = f"{100 * comparison['confidence']['level']:g} %"
+    count = comparison["correction"]["comparisons"]
+    smallest = 2 / (comparison["confidence"]["resamples"] + 1)
+    corrected = "p-values are two-sided"
+    if count > 1:
+        corrected += (
+            f" and corrected for {count} comparisons a column by Holm (1979); columns are not corrected for each other"
+        )
+    notes = [
+        f"Differences are of means over seeds, never of an ensemble, with their {level} intervals; {corrected}.",
+        f"As trained: these very networks, other patients (ROC-AUC: {tests['roc_auc']}; accuracy: {tests['accuracy']}; "
+        f"sensitivity and specificity: {tests['specificity']}, whose smallest p-value is {smallest:.1g} before "
+        "correction).",
+    ]
+    if any(answer["over_seeds"] for answer in answers):
+        notes.append(
+            "Retrained: other patients and other seeds (Obuchowski & Rockette 1995, the seeds as readers nested in "
+            "their recipe). The interval is this one where it is known, and it is what a claim about a recipe needs."
+        )
+    if not all(answer["over_seeds"] for answer in answers):
+        notes.append(
+            "Where a recipe has one seed, or nothing varies, only “as trained” can be said: another seed may turn the "
+            "difference round."
+        )
+    return tuple(notes)
+
+
+def _tests(comparison: Comparison, metric: str) -> str:
+    """Return the names of the tests that a metric was given."""
+    keys = [key for key, entry in comparison["endpoints"].items() if entry["metric"] == metric]
+    answers = [pair["endpoints"][key] for pair in comparison["pairs"] for key in keys]
+    return ", ".join(dict.fromkeys(answer["test"] for answer in answers if answer)) or "not testable"
+
+
+def _pair_cell(answer: dict[str, Any] | None, metric: str) -> str:
+    """Return difference, interval and corrected p-values, a line each."""
+    if answer is None:
+        return NOTHING
+    retrained = answer["over_seeds"]
+    text = _signed(answer["difference"], metric)
+    interval = retrained["interval"] if retrained else answer["interval"]
+    if interval is not None:
+        text += f"\n({_signed(interval['low'], metric)} to {_signed(interval['high'], metric)})"
+    if retrained:
+        text += f"\np {_p_value(retrained['adjusted_p_value'])} retrained"
+    if answer["adjusted_p_value"] is not None:
+        text += f"\np {_p_value(answer['adjusted_p_value'])} as trained"
+    return text
+
+
+def _value_cell(summary: dict[str, Any] | None, metric: str) -> str:
+    """Return mean, deviation and below them the interval."""
+    if summary is None:
+        return NOTHING
+    factor, digits = (100, 1) if metric in RATES else (1, 3)
+    text = f"{factor * summary['mean']:.{digits}f}"
+    if summary["deviation"] is not None:
+        text += f" ± {factor * summary['deviation']:.{digits}f}"
+    interval = summary["interval"]
+    if interval is None:
+        return text
+    return f"{text}\n({factor * interval['low']:.{digits}f}–{factor * interval['high']:.{digits}f})"
+
+
+def _number(value: float, metric: str) -> str:
+    return f"{100 * value:.1f}" if metric in RATES else f"{value:.3f}"
+
+
+def _signed(value: float, metric: str) -> str:
+    text = f"{100 * value:+.1f}" if metric in RATES else f"{value:+.3f}"
+    return text.replace("-", "−")
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _threshold(value: float) -> str:
+    """Return three digits, or as many as a threshold just below 1 needs not to look like 1."""
+    texts = (f"{value:.{digits}g}" for digits in range(3, 17))
+    return next((text for text in texts if float(text) < 1), "1")
+
+
+def _looks(record: RecipeRecord) -> str:
+    if record.looks is None:
+        return NOTHING
+    return str(record.looks[0]) if len(set(record.looks)) == 1 else ", ".join(str(count) for count in record.looks)
+
+
+def _published_name(result: Published) -> str:
+    return f"{result.name} (published)"

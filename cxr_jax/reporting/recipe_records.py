@@ -1,0 +1,207 @@
+"""What the runs of a recipe say of themselves: predictions, operating points, costs, and looks at the test set."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.comparison import Recipe
+from cxr_jax.evaluation.operating_point import OperatingPoint, choose_operating_point, read_operating_point
+from cxr_jax.reporting.report import wall_seconds
+from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.ledger import read_looks
+from cxr_jax.runs.metrics_log import read_metrics
+from cxr_jax.runs.predictions import Predictions, read_predictions
+from cxr_jax.runs.recipes import RecipeFiles
+
+_SEEDS = {("training", "seed"), ("data", "split_seed")}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a recipe costs; None where the runs do not say.
+
+    Attributes:
+        parameters: of the network.
+        multiply_adds: of its forward pass on one image of the size that it is trained on.
+        images_per_second: of training, the mean over runs of the median over iterations.
+        minutes: of training, validation included, the mean over runs.
+        machine: processor, cores and devices; of several machines all.
+    """
+
+    parameters: int | None = None
+    multiply_adds: float | None = None
+    images_per_second: float | None = None
+    minutes: float | None = None
+    machine: str | None = None
+
+
+@dataclass(frozen=True)
+class RecipeRecord:
+    """A recipe as it was run.
+
+    Attributes:
+        recipe: predictions and operating points, by seed.
+        paths: run folder or table of every seed.
+        rule: how the operating points were chosen; None without them.
+        chosen_anew: True if they were chosen when the record was read, False if the runs had fixed them.
+        looks: evaluations on test that the ledger of every run counts; None where a run keeps none.
+        costs: what training it cost.
+    """
+
+    recipe: Recipe
+    paths: tuple[Path, ...]
+    rule: str | None
+    chosen_anew: bool
+    looks: tuple[int, ...] | None
+    costs: Costs
+
+
+def read_recipe(files: RecipeFiles, rule: Mapping[str, Any] | None = None) -> RecipeRecord:
+    """Return what the runs and tables of a recipe hold.
+
+    Args:
+        files: where they are.
+        rule: arguments of `choose_operating_point`, by which the operating point of every run that has validation
+            predictions is chosen anew on them; None for the one that the run keeps.
+
+    Raises:
+        UserError: a run was not evaluated, a file is damaged, or the runs are not seeds of one recipe.
+    """
+    runs = [RunFolder(path) if path.is_dir() else None for path in files.paths]
+    tables = tuple(_read_table(path) for path in files.paths)
+    folders = [run for run in runs if run is not None]
+    _check_seeds(files, folders, tables)
+    points = [None if run is None else _operating_point(run, rule) for run in runs]
+    known = [point for point in points if point is not None]
+    complete = len(known) == len(points)
+    trained = [run for run in folders if run.config.is_file()]
+    return RecipeRecord(
+        recipe=Recipe(files.name, tables, tuple(point.threshold for point in known) if complete else None),
+        paths=files.paths,
+        rule=", ".join(dict.fromkeys(_told(point) for point in known)) if complete else None,
+        chosen_anew=rule is not None,
+        looks=_looks(runs),
+        costs=_costs(trained) if len(trained) == len(runs) else Costs(),
+    )
+
+
+def _read_table(path: Path) -> Predictions:
+    """Return the predictions on test of a run folder, or those of a table; UserError if there are none."""
+    if path.is_file():
+        return read_predictions(path)
+    run = RunFolder(path)
+    if run.config.is_file():
+        run = RunFolder.open(path)
+    if not run.predictions_of("test").is_file():
+        raise UserError(f"{path} has not been evaluated; run cxr-jax evaluate {path} first")
+    return read_predictions(run.predictions_of("test"))
+
+
+def _check_seeds(files: RecipeFiles, runs: Sequence[RunFolder], tables: Sequence[Predictions]) -> None:
+    """Raise UserError if the runs of a recipe differ in more than their seed, or two are the same."""
+    configs = [(run, _flat(run.read_config())) for run in runs if run.config.is_file()]
+    for run, config in configs[1:]:
+        first_run, first = configs[0]
+        # A field that only one version of cxr_jax knew of says nothing about the recipe.
+        differing = [key for key in first if key in config and key not in _SEEDS and config[key] != first[key]]
+        if differing:
+            names = ", ".join(".".join(key) for key in differing[:3])
+            raise UserError(
+                f"{first_run.path} and {run.path} are not seeds of one recipe, they differ in {names}: "
+                "put them into different folders, or name them apart as NAME=PATH"
+            )
+    for index, table in enumerate(tables):
+        for other in range(index):
+            same = table.file == tables[other].file and np.array_equal(table.probability, tables[other].probability)
+            if same:
+                raise UserError(
+                    f"{files.paths[other]} and {files.paths[index]} hold the same predictions: a copy is no second seed"
+                )
+
+
+def _flat(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    flat: dict[tuple[str, ...], Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, (*above, name)) if isinstance(value, Mapping) else {(*above, name): value}
+    return flat
+
+
+def _operating_point(run: RunFolder, rule: Mapping[str, Any] | None) -> OperatingPoint | None:
+    if rule is None:
+        return read_operating_point(run.operating_point) if run.operating_point.is_file() else None
+    if not run.predictions_of("val").is_file():
+        return None
+    return choose_operating_point(read_predictions(run.predictions_of("val")), **rule)
+
+
+def _told(point: OperatingPoint) -> str:
+    """Return in a few words how a threshold was chosen."""
+    parameters = point.parameters or {}
+    return {
+        "fixed": f"{point.threshold:g} fixed beforehand",
+        "youden": "Youden on validation",
+        "sensitivity": f"sensitivity {100 * parameters.get('target_sensitivity', float('nan')):g} % on validation",
+        "cost_ratio": f"cost ratio {parameters.get('cost_ratio', float('nan')):g} on validation",
+    }.get(point.rule, point.rule)
+
+
+def _looks(runs: Sequence[RunFolder | None]) -> tuple[int, ...] | None:
+    if any(run is None or not run.ledger.is_file() for run in runs):
+        return None
+    return tuple(len(read_looks(run)) for run in runs if run is not None)
+
+
+def _costs(runs: Sequence[RunFolder]) -> Costs:
+    networks = [read_json(run.network) for run in runs if run.network.is_file()]
+    lines = [read_metrics(run.metrics) for run in runs if run.metrics.is_file()]
+    speeds = [
+        [line["images_per_second"] for line in run if line["kind"] == "train" and line.get("images_per_second")]
+        for run in lines
+    ]
+    machines = [_machine(read_json(run.environment)) for run in runs if run.environment.is_file()]
+    network = networks[0] if networks else {}
+    return Costs(
+        parameters=network.get("parameters"),
+        multiply_adds=_multiply_adds(network),
+        images_per_second=_mean([statistics.median(run) for run in speeds if run]),
+        minutes=_mean([wall_seconds(run) / 60 for run in lines]),
+        machine="; ".join(dict.fromkeys(filter(None, machines))) or None,
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    """Return the machine of environment.json in a few words, empty if it says nothing."""
+    machine = environment.get("machine") or {}
+    cores = f"{machine['cores']} cores of {machine['processor']}" if {"cores", "processor"} <= set(machine) else ""
+    kinds = [str(device).partition(" ") for device in environment.get("devices") or []]
+    devices = [kind or platform for platform, _, kind in kinds if platform != "cpu"]
+    counted = [f"{devices.count(device)} x {device}" for device in dict.fromkeys(devices)]
+    return ", ".join(filter(None, [*counted, cores]))
+
+
+def _multiply_adds(network: Mapping[str, Any]) -> float | None:
+    """Return the multiply-adds of the network that network.json describes; None if it is not known here."""
+    try:
+        return _measured(network["architecture"], len(network["classes"]), network["image_size"])
+    except (KeyError, TypeError, UserError):
+        return None
+
+
+@functools.cache
+def _measured(architecture: str, classes: int, image_size: int) -> float:
+    # jax, whose import takes seconds, is needed for nothing else here.
+    from cxr_jax.models.size import measure
+
+    return measure(architecture, classes=classes, image_size=image_size).multiply_adds
