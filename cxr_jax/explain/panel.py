@@ -29,6 +29,7 @@ _THUMBNAIL = 520
 _MARGIN, _GAP, _PAIR_GAP = 0.3, 0.3, 0.05
 _PICTURE_WIDTH, _LONE_PICTURE_WIDTH = 2.0, 3.6
 _TITLE_HEIGHT, _HEADLINE_HEIGHT, _FOOT_HEIGHT = 0.45, 0.42, 0.7
+_GROUP_HEIGHT = 0.32
 _SCALE_WIDTH = 1.9
 
 _INK, _PALE, _WRONG = "#222222", "#666666", "#B03A00"
@@ -50,31 +51,75 @@ def make_tile(case: Case, grey: np.ndarray, overlay: np.ndarray) -> Tile:
     return Tile(case, *(cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in (grey, overlay)))
 
 
+class Group(NamedTuple):
+    """Cases that stand together under a heading."""
+
+    heading: str  # empty: none is drawn
+    tiles: Sequence[Tile]  # may be empty where there is a heading
+
+
 def draw_panel(tiles: Sequence[Tile], title: str, notes: Sequence[str]) -> Figure:
     """Return a page with 1 to MOST_TILES cases, the title above, a colour scale and notes below.
 
     Raises:
         ValueError: there are no cases, or too many for a page.
     """
-    if not 1 <= len(tiles) <= MOST_TILES:
-        raise ValueError(f"{len(tiles)} cases do not fit on a page of 1 to {MOST_TILES}")
-    columns = len(tiles) if len(tiles) <= 2 else 2 if len(tiles) == 4 else 3
-    picture_width = _PICTURE_WIDTH if len(tiles) > 1 else _LONE_PICTURE_WIDTH
-    lines = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
-    heights = [_picture_height(line, picture_width) for line in lines]
+    return draw_groups([Group("", tiles)], title, notes)
+
+
+def draw_groups(groups: Sequence[Group], title: str, notes: Sequence[str]) -> Figure:
+    """Return a page as `draw_panel` does, with the cases of every group under its heading.
+
+    Raises:
+        ValueError: there are no cases, or too many for a page.
+    """
+    count = sum(len(group.tiles) for group in groups)
+    if not 1 <= count <= MOST_TILES:
+        raise ValueError(f"{count} cases do not fit on a page of 1 to {MOST_TILES}")
+    most = max(len(group.tiles) for group in groups)
+    columns = most if most <= 2 else 2 if most == 4 else 3
+    picture_width = _PICTURE_WIDTH if columns > 1 else _LONE_PICTURE_WIDTH
+    lines = [line for group in groups for line in _lines_of(group, columns, picture_width)]
     tile_width = 2 * picture_width + _PAIR_GAP
     page = _Page(
         2 * _MARGIN + columns * tile_width + (columns - 1) * _GAP,
-        2 * _MARGIN + _TITLE_HEIGHT + sum(heights) + len(lines) * (_HEADLINE_HEIGHT + _GAP) + _FOOT_HEIGHT,
+        2 * _MARGIN + _TITLE_HEIGHT + sum(line.height for line in lines) + _FOOT_HEIGHT,
     )
     page.write(_MARGIN, _MARGIN, title, size=11, weight="bold", width=page.width - 2 * _MARGIN)
     top = _MARGIN + _TITLE_HEIGHT
-    for line, height in zip(lines, heights, strict=True):
-        for column, tile in enumerate(line):
-            _draw_tile(page, tile, _MARGIN + column * (tile_width + _GAP), top, picture_width, height)
-        top += height + _HEADLINE_HEIGHT + _GAP
+    for line in lines:
+        if line.heading:
+            page.write(_MARGIN, top, line.heading, size=9.5, weight="bold", width=page.width - 2 * _MARGIN)
+        below = top + (_GROUP_HEIGHT if line.heading else 0)
+        for column, tile in enumerate(line.tiles):
+            left = _MARGIN + column * (tile_width + _GAP)
+            _draw_tile(page, tile, left, below, picture_width, line.picture_height)
+        top += line.height
     _draw_foot(page, notes)
     return page.figure
+
+
+class _Line(NamedTuple):
+    """What stands side by side on the page, under the heading that begins a group."""
+
+    heading: str
+    tiles: Sequence[Tile]
+    picture_height: float
+
+    @property
+    def height(self) -> float:
+        """Height on the page, the gap below included."""
+        pictures = _HEADLINE_HEIGHT + self.picture_height + _GAP if self.tiles else 0
+        return (_GROUP_HEIGHT if self.heading else 0) + pictures
+
+
+def _lines_of(group: Group, columns: int, picture_width: float) -> list[_Line]:
+    """Return the lines of a group, the first with its heading."""
+    parts = [group.tiles[start : start + columns] for start in range(0, max(len(group.tiles), 1), columns)]
+    return [
+        _Line("" if number else group.heading, part, _picture_height(part, picture_width) if part else 0)
+        for number, part in enumerate(parts)
+    ]
 
 
 class _Page:

@@ -15,15 +15,14 @@ from typing import Any
 import cxr_jax
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.judge import SCHEMA_VERSION
+from cxr_jax.reporting.explanations import CAPTIONS as _EXPLANATIONS
+from cxr_jax.reporting.explanations import explanations_of
 from cxr_jax.reporting.pictures import NAMES as PICTURES
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.vocabulary import DISCLAIMER
-
-MOST_EXPLANATIONS = 12
-"""How many explanations a report shows; the run folder holds all."""
 
 Captions = tuple[tuple[str, str], ...]
 
@@ -121,8 +120,9 @@ def _contents(run: RunFolder) -> dict[str, Any]:
             "calibration": _figures(run, _CALIBRATION),
             "shift": _figures(run, _SHIFT),
             "failures": _figures(run, _FAILURES),
+            "explanations": _figures(run, _EXPLANATIONS),
         },
-        **_explanations(run),
+        "explanations": _explanations(run),
     }
 
 
@@ -180,14 +180,10 @@ def _figures(run: RunFolder, captions: Captions) -> list[dict[str, Any]]:
 
 
 def _explanations(run: RunFolder) -> dict[str, Any]:
-    """Return the explanations to show and how many more the run folder holds; its pages of cases if it has some."""
-    paths = sorted(run.explanations.glob("*.png")) if run.explanations.is_dir() else []
-    pages = [path for path in paths if path.stem == "panel" or path.stem.startswith("panel-")]
-    shown = pages or paths[:MOST_EXPLANATIONS]
-    return {
-        "explanations": [{"name": path.stem, "source": _inlined(path)} for path in shown],
-        "further_explanations": len(paths) - len(shown),
-    }
+    """Return what the run says of its explanations, the pictures as data addresses."""
+    told = explanations_of(run)
+    pictures = [{"name": path.stem, "source": _inlined(path)} for path in told["pictures"]]
+    return {**told, "pictures": pictures}
 
 
 def _inlined(path: Path) -> str:

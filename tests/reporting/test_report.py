@@ -9,7 +9,8 @@ import pytest
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.judge import judge
 from cxr_jax.evaluation.measures import Confidence
-from cxr_jax.reporting.report import MOST_EXPLANATIONS, render_report, wall_seconds, write_report
+from cxr_jax.reporting.explanations import MOST_PICTURES
+from cxr_jax.reporting.report import render_report, wall_seconds, write_report
 from cxr_jax.runs.environment import write_environment
 from cxr_jax.runs.files import write_json, write_text
 from cxr_jax.runs.folder import RunFolder
@@ -228,16 +229,16 @@ def test_without_errors_it_says_so(bare, example):
 
 def test_many_explanations_are_cut_short_and_a_page_of_them_goes_first(bare):
     bare.explanations.mkdir()
-    for number in range(MOST_EXPLANATIONS + 3):
+    for number in range(MOST_PICTURES + 3):
         (bare.explanations / f"case{number:02}.png").write_bytes(PIXEL)
     html = render_report(bare)
-    assert html.count("Grad-CAM of case") == MOST_EXPLANATIONS
+    assert html.count("Grad-CAM of case") == MOST_PICTURES
     assert "3 more lie in the run folder" in Page(html).text
     (bare.explanations / "panel.png").write_bytes(PIXEL)
     (bare.explanations / "panel-files.png").write_bytes(PIXEL)
     html = render_report(bare)
     assert html.count("Grad-CAM of panel") == html.count("Grad-CAM of ") == 2
-    assert f"{MOST_EXPLANATIONS + 3} more lie in the run folder" in Page(html).text
+    assert f"{MOST_PICTURES + 3} more lie in the run folder" in Page(html).text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,191 @@
+"""The checks of heat maps as figures, as a table in the terminal, and as the report tells them beside the pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cxr_jax.explain.record import read_checks
+from cxr_jax.reporting.style import BLUE, GREY, ORANGE, new_figure, save, styled
+from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.ledger import read_looks
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+CAPTIONS = (
+    (
+        "explanation_randomisation",
+        "Weights drawn anew from the classifier down: likeness to the trained network's maps (bands: 95 % intervals), "
+        "and the maps of some images. Dotted, maps of different images under the trained network.",
+    ),
+    (
+        "explanation_curves",
+        "Probability of the explained class while pixels are brought back or greyed out, the hottest first "
+        "(bands: 95 % intervals).",
+    ),
+)
+"""Name and caption of every figure; none shows a radiograph."""
+
+MOST_PICTURES = 12
+"""How many explanations a report shows; the run folder holds all."""
+
+Findings = dict[str, Any]
+"""What checks.json holds, see `explain.checks.Findings.as_dict`."""
+
+
+def draw_checks(folder: str | Path, findings: Findings, original: np.ndarray, examples: np.ndarray) -> list[Path]:
+    """Draw the figures of CAPTIONS into `folder`, as PNG and SVG, and return the paths.
+
+    Args:
+        folder: made if need be; figures of the same name are replaced.
+        findings: with cascade and curves.
+        original: maps [E, h, w] of the trained network in 0..1.
+        examples: maps [E, L, h, w] of the same images at every level of the cascade.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    figures = (randomisation_figure(findings, original, examples), curves_figure(findings))
+    return [path for (name, _), figure in zip(CAPTIONS, figures, strict=True) for path in save(figure, folder, name)]
+
+
+def randomisation_figure(findings: Findings, original: np.ndarray, examples: np.ndarray) -> Figure:
+    """Return the cascade of randomisation: likeness by level above, maps by level below; arguments as `draw_checks`."""
+    cascade = findings["cascade"]
+    columns = ["trained", *cascade["levels"]]
+    places = np.arange(1, len(columns))
+    with styled():
+        figure = new_figure(8.4, 2.9 + 0.78 * len(original))
+        upper, lower = figure.subfigures(2, 1, height_ratios=[2.9, 0.78 * len(original)])
+        axes = upper.subplots()
+        for name, colour, label in (
+            ("rank_correlation", BLUE, "rank correlation"),
+            ("similarity", ORANGE, "structural similarity"),
+        ):
+            _band(axes, places, cascade[name], colour, label)
+            axes.plot([0, 1], [1, cascade[name]["value"][0]], color=colour, linestyle=(0, (4, 2)))
+        axes.axhline(cascade["other_images"], color=GREY, linestyle=":", label="different images, rank correlation")
+        axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.3, 1.05), ylabel="Likeness to the trained map")
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_title("Weights drawn anew, from the classifier to the named stage")
+        axes.legend(loc="upper right")
+        grid = lower.subplots(len(original), len(columns), squeeze=False)
+        for row, first in enumerate(original):
+            for column, heat in enumerate((first, *examples[row])):
+                grid[row, column].imshow(heat, cmap="inferno", vmin=0, vmax=1, interpolation="nearest")
+                grid[row, column].set_axis_off()
+    return figure
+
+
+def curves_figure(findings: Findings) -> Figure:
+    """Return the insertion and the deletion curve beside those of random maps and of another image's map."""
+    curves = findings["curves"]
+    looks = ((BLUE, "-"), (GREY, "--"), (ORANGE, ":"))
+    with styled():
+        figure = new_figure(7.6, 3.3)
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, kind, told in zip(panels, ("insertion", "deletion"), ("brought back", "greyed out"), strict=True):
+            for (name, line), (colour, style) in zip(curves[kind].items(), looks, strict=True):
+                area = np.trapezoid(line["value"], curves["shares"])
+                _band(axes, np.array(curves["shares"]), line, colour, f"{name}, area {area:.3f}", style)
+            axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=f"Share of pixels {told}, hottest first")
+            axes.set_title(kind.capitalize())
+            axes.legend(loc="lower right" if kind == "insertion" else "upper right")
+        panels[0].set_ylabel("Probability of the explained class")
+    return figure
+
+
+def _band(axes: Axes, x: np.ndarray, line: dict[str, list[float]], colour: str, label: str, style: str = "-") -> None:
+    """Draw a mean with its interval."""
+    axes.fill_between(x, line["low"], line["high"], color=colour, alpha=0.15, linewidth=0)
+    axes.plot(x, line["value"], color=colour, linestyle=style, label=label)
+
+
+def checks_table(findings: Findings) -> Table:
+    """Return verdict, number and rule of every check, for the terminal."""
+    from rich.table import Table
+
+    table = Table(title=heading(findings), title_justify="left", caption_justify="left")
+    for name in ("check", "verdict", "value (95 %)", "rule"):
+        table.add_column(name, overflow="fold")
+    for check in findings["checks"]:
+        verdict = verdict_word(check)
+        style = {"passes": "green", "fails": "bold red"}.get(verdict, "yellow")
+        table.add_row(check["title"], f"[{style}]{verdict}[/]", number_text(check), check["rule"])
+    return table
+
+
+def heading(findings: Findings) -> str:
+    """Return in words what was checked, and on what."""
+    classes = ", ".join(f"{count} for {name}" for name, count in findings["explained"].items() if count)
+    blank = f"; {findings['blank']} more were blank and left out" if findings["blank"] else ""
+    return (
+        f"Grad-CAM at {findings['stage']}, iteration {findings['step']:,}, {findings['images']} validation images of "
+        f"{findings['groups']} groups ({classes or 'none'}){blank}"
+    )
+
+
+def verdict_word(check: dict[str, Any]) -> str:
+    """Return `passes`, `fails` or `no verdict`."""
+    return {True: "passes", False: "fails", None: "no verdict"}[check["passes"]]
+
+
+def number_text(check: dict[str, Any]) -> str:
+    """Return the number behind a verdict with its interval, a dash where there is none."""
+    if check["value"] is None:
+        return "–"
+    sign = "+" if "less that" in check["measure"] else ""
+    return f"{check['value']:{sign}.3f} ({check['low']:{sign}.3f} to {check['high']:{sign}.3f})"
+
+
+def explanations_of(run: RunFolder) -> dict[str, Any]:
+    """Return what the report says of a run's explanations.
+
+    `pictures` are paths to show, its pages of cases if it has some; `further_pictures` counts the others in the run
+    folder. `checks` is None if the maps were not checked, else the findings with `verdict` and `number` in words;
+    `warnings` is what must stand beside the pictures.
+
+    Raises:
+        UserError: checks.json is damaged or of another version.
+    """
+    paths = sorted(run.explanations.glob("*.png")) if run.explanations.is_dir() else []
+    pages = [path for path in paths if path.stem == "panel" or path.stem.startswith("panel-")]
+    shown = pages or paths[:MOST_PICTURES]
+    findings = read_checks(run)
+    if findings is not None:
+        for check in findings["checks"]:
+            check |= {"verdict": verdict_word(check), "number": number_text(check)}
+    return {
+        "pictures": shown,
+        "further_pictures": len(paths) - len(shown),
+        "checks": findings,
+        "checked": heading(findings) if findings else "",
+        "warnings": _warnings(run, findings),
+        "command": f"cxr-jax explain {run.name} --check",
+    }
+
+
+def _warnings(run: RunFolder, findings: Findings | None) -> list[str]:
+    """Return what must be said beside pictures whose checks failed, were not made or belong to another network."""
+    if findings is None:
+        return ["These maps were not checked. Until they are, nothing says that they show what the network learned."]
+    warnings = []
+    failed = [check for check in findings["checks"] if check["passes"] is False]
+    if failed:
+        titles = "; ".join(check["title"].lower() for check in failed)
+        warnings.append(
+            f"These maps fail {len(failed)} of {len(findings['checks'])} checks, so do not take them for what they "
+            f"should be: {titles}."
+        )
+    looks = read_looks(run)
+    if looks and looks[-1].get("step") not in (None, findings["step"]):
+        warnings.append(
+            f"The checks were made at iteration {findings['step']:,}, and the run now stands at iteration "
+            f"{looks[-1]['step']:,}: make them again."
+        )
+    return warnings
