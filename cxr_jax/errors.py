@@ -6,6 +6,9 @@ EXIT_MISTAKE = 1
 EXIT_USAGE = 2
 """The command line could not be understood."""
 
+EXIT_LOST = 69
+"""Another process of the same training ended, hung or failed; all of them can be resumed."""
+
 EXIT_TERMINATED = 75
 """Training was asked to stop by SIGTERM, saved its state and can be resumed."""
 
@@ -13,12 +16,30 @@ EXIT_INTERRUPTED = 130
 """Training was stopped by Ctrl-C, saved its state and can be resumed."""
 
 
+MAXIMUM_LENGTH = 1200
+"""Characters of a sentence; what stands in the middle of a longer one is left out."""
+
+_END = 200
+
+
 class UserError(Exception):
     """A mistake told in one sentence: what is wrong, where, and what to do.
+
+    Sentences quote names and values out of files that anybody may have made: what a terminal would not print as it
+    is, such as line breaks and control codes, is escaped, and the middle of a very long sentence is left out.
 
     Raised by any room; only the command line catches it, prints the sentence and exits with `code`.
     """
 
     def __init__(self, sentence: str, code: int = EXIT_MISTAKE) -> None:
-        super().__init__(sentence)
+        super().__init__(_one_line(sentence))
         self.code = code
+
+
+def _one_line(text: str) -> str:
+    """Return `text` with characters that cannot be printed escaped as in Python, at most MAXIMUM_LENGTH long."""
+    if len(text) > MAXIMUM_LENGTH:
+        text = f"{text[: MAXIMUM_LENGTH - _END - 5]} ... {text[-_END:]}"
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -88,6 +88,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a config: it holds no UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path} is no config: its values are nested too deeply") from None
     except OSError as error:
         raise UserError(f"the config {path} cannot be read: {error.strerror}") from None
 
@@ -98,7 +100,10 @@ def _validate(values: dict[str, Any], place: str) -> Config:
 
     # pydantic is strict about types, yet takes lists for tuples, only when it reads JSON: from Python objects `true`
     # would pass as an integer. TOML's dates, which JSON has no word for, must not turn into valid texts.
-    text = json.dumps(values, default=lambda date: {"date": str(date)})
+    try:
+        text = json.dumps(values, default=lambda date: {"date": str(date)})
+    except (RecursionError, ValueError):
+        raise UserError(f"{place} is no config: a value in it is nested too deeply or has too many digits") from None
     try:
         return pydantic.TypeAdapter(Config).validate_json(text, strict=True)
     except pydantic.ValidationError as mistakes:

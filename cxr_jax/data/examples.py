@@ -57,7 +57,7 @@ def read_examples(path: Path, *, advice: str = "prepare the data again") -> tupl
         if not rows or tuple(rows[0]) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
             raise ValueError("not the columns of an example")
         return tuple(Example(*row[:5], width=int(row[5]), height=int(row[6]), sha256=row[7]) for row in rows[1:])
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} is not a table of prepared examples: {advice}") from error
 
 

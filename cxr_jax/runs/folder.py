@@ -26,7 +26,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} does not exist")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged, it is not JSON ({error}): write it anew") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} is not what a run writes there: it holds no JSON object")
@@ -184,6 +184,16 @@ class RunFolder:
     def evaluation(self) -> Path:
         """The judgement of the predictions, JSON."""
         return self.path / "evaluation.json"
+
+    @property
+    def quality(self) -> Path:
+        """Image quality of the splits, its relation to errors, and the baselines without a network, JSON."""
+        return self.path / "quality.json"
+
+    @property
+    def quality_reference(self) -> Path:
+        """What the training images look like, their mean picture included: not to be published; JSON."""
+        return self.path / "quality_reference.json"
 
     @property
     def ledger(self) -> Path:

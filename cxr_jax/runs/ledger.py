@@ -48,10 +48,12 @@ def read_looks(run: RunFolder) -> list[dict[str, Any]]:
     if not run.ledger.is_file():
         return []
     looks = []
-    for number, text in enumerate(run.ledger.read_text(encoding="utf-8").splitlines(), start=1):
+    # By line breaks alone: str.splitlines would cut at characters that may stand inside of a text.
+    lines = run.ledger.read_bytes().split(b"\n")
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], start=1):
         try:
-            look = json.loads(text)
-        except json.JSONDecodeError:
+            look = json.loads(line)
+        except (ValueError, RecursionError):
             look = None
         if not isinstance(look, dict):
             raise UserError(f"{run.ledger}, line {number}: not an entry of the ledger; repair the line by hand")

@@ -367,7 +367,7 @@ class Evil:
         (lambda a: a.pop("train_labels"), "images but no labels for train"),
         (lambda a: a.update(train_labels=a["train_labels"][:5]), "12 images but 5 labels"),
         (lambda a: a.update(train_labels=a["train_labels"] + 1), "other labels than 0"),
-        (lambda a: a.update(train_labels=np.array([Evil()] * 12, object)), "damaged: train_labels"),
+        (lambda a: a.update(train_labels=np.array([Evil()] * 12, object)), "other labels than 0"),
         (lambda a: a.update(train_labels=np.zeros(12)), "other labels than 0"),
         (lambda a: a.update(train_labels=np.zeros((12, 1), int)), "no training images of class PNEUMONIA"),
         (lambda a: a.update(train_images=np.zeros((12, 28, 28, 3), np.uint8)), "does not hold grey 8-bit images"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import lzma
 import threading
 import zipfile
 import zlib
@@ -21,7 +22,16 @@ MAX_RATIO = 100
 ALLOWANCE = 2**20
 """Bytes up to which the ratio does not matter: a small text file may shrink as it likes."""
 
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    NotImplementedError,
+    ValueError,
+)
 """What Python's zip reader raises on damage, encryption or a compression that it does not know."""
 
 
@@ -34,7 +44,7 @@ class ZipSource:
         """List the members of the zip at `path`; UserError if it is no zip, unsafe or holds no data set."""
         self._path = path
         with open_archive(path) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
+            members = [member for member in archive.infolist() if member.filename and not member.is_dir()]
         sizes = {}
         for member in members:
             _check_member(member, path)

@@ -7,7 +7,9 @@ by one from the compressed stream, so that memory stays flat. The file has no na
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
+import tokenize
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,8 @@ from cxr_jax.errors import UserError
 from cxr_jax.vocabulary import CLASS_NAMES, SPLIT_NAMES
 
 MAX_LABEL_BYTES = 64 * 2**20
+
+_OTHER_LABELS = "{path} has other labels than 0 (NORMAL) and 1 (PNEUMONIA) in {split}: is it pneumoniamnist?"
 
 NO_NAMES = "MedMNIST files have no names; file names here are row numbers, and every image is a group of its own."
 
@@ -137,21 +141,31 @@ def _labels(archive: zipfile.ZipFile, split: str, path: Path) -> np.ndarray:
         if archive.getinfo(name).file_size > MAX_LABEL_BYTES:
             raise UserError(f"{name} in {path} is larger than {MAX_LABEL_BYTES // 2**20} MiB")
         with archive.open(name) as stream:
-            labels = np.lib.format.read_array(stream, allow_pickle=False).reshape(-1)
+            shape, _, dtype = _header(stream)
+            if dtype.kind not in "iu":
+                raise UserError(_OTHER_LABELS.format(path=path, split=split))
+            # What the header says of the size is believed no further than the data go.
+            data = stream.read(MAX_LABEL_BYTES + 1)
+        if len(data) != math.prod(shape) * dtype.itemsize:
+            raise ValueError("it has another size than its header says")
+        labels = np.frombuffer(data, dtype)
     except KeyError as error:
         raise UserError(f"{path} has images but no labels for {split}") from error
     except DAMAGED as error:
         raise UserError(f"{path} is damaged: {name} cannot be read ({error})") from error
-    if labels.dtype.kind not in "iu" or not np.isin(labels, range(len(CLASS_NAMES))).all():
-        raise UserError(f"{path} has other labels than 0 (NORMAL) and 1 (PNEUMONIA) in {split}: is it pneumoniamnist?")
+    if not np.isin(labels, range(len(CLASS_NAMES))).all():
+        raise UserError(_OTHER_LABELS.format(path=path, split=split))
     return labels
 
 
 def _header(stream: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Return (shape, Fortran order, dtype) of an .npy stream; ValueError if it is none."""
     version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(stream)
-    raise ValueError(f"array format {version}")
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"array format {version}")
+    try:
+        return readers[version](stream)
+    except (tokenize.TokenError, MemoryError, RecursionError) as error:
+        # A header is a Python literal, and its parser meets nonsense in its own ways.
+        raise ValueError("its header is no array's") from error
