@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from cxr_jax.models.depthwise import accumulator_of
 from cxr_jax.models.layers import (
     NEVER_SKIPPED,
     Activation,
@@ -89,7 +90,7 @@ class SqueezeExcitation(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """`x` [B, H, W, C] times a factor in (0, 1) for every example and channel."""
-        squeezed = jnp.mean(x, (1, 2), keepdims=True)  # [B, 1, 1, C]
+        squeezed = jnp.mean(x, (1, 2), keepdims=True, dtype=accumulator_of(x)).astype(x.dtype)  # [B, 1, 1, C]
         return x * jax.nn.sigmoid(self.conv_expand(self.activation(self.conv_reduce(squeezed))))
 
 

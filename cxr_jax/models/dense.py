@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from cxr_jax.models.depthwise import Padding
+from cxr_jax.models.depthwise import Padding, accumulator_of
 
 FEW_CHANNELS = 8
 """Up to so many input channels, as in a stem, XLA's weight gradient is as good as ours."""
@@ -83,10 +83,10 @@ def _weight_gradient(
         ]
         windows = jnp.concatenate(taps, -1)  # [B, 1, W', k*k*I]
         gradient = lax.dynamic_slice_in_dim(output_gradient, row, 1, 1)  # [B, 1, W', O]
-        return total + jnp.einsum("bhwi,bhwo->io", windows, gradient)
+        return total + jnp.einsum("bhwi,bhwo->io", windows, gradient, preferred_element_type=total.dtype)
 
-    zero = jnp.zeros((window * window * inputs, outputs), x.dtype)
-    return lax.fori_loop(0, height, add_row, zero).reshape(kernel_shape)
+    zero = jnp.zeros((window * window * inputs, outputs), accumulator_of(x))
+    return lax.fori_loop(0, height, add_row, zero).reshape(kernel_shape).astype(x.dtype)
 
 
 _by_rows.defvjp(_forward, _backward)

@@ -48,6 +48,11 @@ def shifted_depthwise(x: Array, kernel: Array, *, stride: int, padding: Padding)
     return _shifted(x, kernel, stride, padding)
 
 
+def accumulator_of(x: Array) -> jnp.dtype:
+    """The dtype in which values of `x` are added up: its own, and float32 for bfloat16."""
+    return jnp.dtype(jnp.float32) if x.dtype == jnp.bfloat16 else x.dtype
+
+
 def _window(x: Array, row: int, column: int, stride: int, height: int, width: int) -> Array:
     """The part of padded `x` [B, H, W, C] that kernel tap (row, column) meets: [B, height, width, C]."""
     batch, _, _, channels = x.shape
@@ -75,14 +80,14 @@ def _shifted(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     rows, columns = kernel.shape[:2]
     height = _output_size(x.shape[1], rows, stride, padding[0])
     width = _output_size(x.shape[2], columns, stride, padding[1])
-    padded = _pad(x, padding)
+    padded, dtype = _pad(x, padding), accumulator_of(x)
     total = None
     for row in range(rows):
         for column in range(columns):
-            weight = kernel[row, column].reshape(1, 1, 1, -1)
-            term = _window(padded, row, column, stride, height, width) * weight
+            weight = kernel[row, column].reshape(1, 1, 1, -1).astype(dtype)
+            term = _window(padded, row, column, stride, height, width).astype(dtype) * weight
             total = term if total is None else total + term
-    return total
+    return total.astype(x.dtype)
 
 
 def _shifted_forward(x: Array, kernel: Array, stride: int, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
@@ -124,13 +129,14 @@ def _weight_gradient(
     """
     rows, columns, _, channels = kernel_shape
     _, height, width, _ = output_gradient.shape
-    padded = _pad(x, padding)
+    padded, dtype = _pad(x, padding), accumulator_of(x)
+    output_gradient = output_gradient.astype(dtype)
     products = tuple(
-        _window(padded, row, column, stride, height, width) * output_gradient
+        _window(padded, row, column, stride, height, width).astype(dtype) * output_gradient
         for row in range(rows)
         for column in range(columns)
     )
-    zero = jnp.zeros((), x.dtype)
+    zero = jnp.zeros((), dtype)
     partial_sums = lax.reduce(
         products,
         (zero,) * len(products),
@@ -139,7 +145,7 @@ def _weight_gradient(
     )
     partial_sums = lax.optimization_barrier(partial_sums)
     taps = [jnp.sum(partial_sum, (0, 1)) for partial_sum in partial_sums]
-    return jnp.stack(taps).reshape(rows, columns, 1, channels)
+    return jnp.stack(taps).reshape(rows, columns, 1, channels).astype(x.dtype)
 
 
 _shifted.defvjp(_shifted_forward, _shifted_backward)

@@ -1,4 +1,9 @@
-"""The layers that both networks are built of; padding, epsilon and rates are always given, never defaults."""
+"""The layers that both networks are built of; padding, epsilon and rates are always given, never defaults.
+
+Activations keep the dtype that they come in with, float32 or bfloat16. Parameters and statistics keep their own,
+float32 (float64 in some tests): a kernel is cast to its input's dtype where the two meet, so that its gradient is
+float32 again, and sums over many values run in float32 at least.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ from flax import nnx
 from jax import Array, lax
 
 from cxr_jax.models.dense import dense_convolution, plain_convolution
-from cxr_jax.models.depthwise import Padding, depthwise_convolution, grouped_depthwise
+from cxr_jax.models.depthwise import Padding, accumulator_of, depthwise_convolution, grouped_depthwise
 
 PaddingRule = Literal["symmetric", "same"]
 """`symmetric` is torch's k // 2 on every side; `same` TensorFlow's, uneven where the stride leaves a remainder."""
@@ -85,7 +90,7 @@ class Convolution(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Convolve `x` [B, H, W, I] into [B, H', W', O]."""
-        kernel = self.kernel[...]
+        kernel = self.kernel[...].astype(x.dtype)
         padding = padding_of(self.padding, x.shape[1:3], kernel.shape[0], self.stride)
         convolution = dense_convolution if self.lowering == "fast" else plain_convolution
         return convolution(x, kernel, stride=self.stride, padding=padding)
@@ -103,12 +108,15 @@ class PointwiseConvolution(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Map `x` [B, H, W, I] to [B, H, W, O]."""
-        kernel = self.kernel[...]
+        kernel = self.kernel[...].astype(x.dtype)
         if self.lowering == "plain":
             y = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         else:
-            y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0], preferred_element_type=x.dtype)
-        return y if self.bias is None else y + self.bias[...].reshape(1, 1, 1, -1)
+            # the product of two bfloat16 matrices is slow on a CPU if its result has to be bfloat16 too
+            y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0], preferred_element_type=accumulator_of(x))
+        if self.bias is not None:
+            y = y.astype(accumulator_of(x)) + self.bias[...].reshape(1, 1, 1, -1).astype(accumulator_of(x))
+        return y.astype(x.dtype)
 
 
 class DepthwiseConvolution(nnx.Module):
@@ -123,7 +131,7 @@ class DepthwiseConvolution(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Convolve `x` [B, H, W, C] into [B, H', W', C]."""
-        kernel = self.kernel[...]
+        kernel = self.kernel[...].astype(x.dtype)
         padding = padding_of(self.padding, x.shape[1:3], kernel.shape[0], self.stride)
         convolution = depthwise_convolution if self.lowering == "fast" else grouped_depthwise
         return convolution(x, kernel, stride=self.stride, padding=padding)
@@ -152,7 +160,8 @@ class BatchNorm(nnx.Module):
         # one multiply and one add per activation; XLA fuses them with what follows
         factor = self.scale[...] * lax.rsqrt(var + self.epsilon)
         offset = self.bias[...] - mean * factor
-        return x * factor.reshape(1, 1, 1, -1).astype(x.dtype) + offset.reshape(1, 1, 1, -1).astype(x.dtype)
+        y = x.astype(factor.dtype) * factor.reshape(1, 1, 1, -1) + offset.reshape(1, 1, 1, -1)
+        return y.astype(x.dtype)
 
     def _batch_statistics(self, x: Array, axis_name: str | None) -> tuple[Array, Array]:
         """Mean and biased variance of the batch [C]; the running statistics are moved towards them.

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from cxr_jax.models.depthwise import accumulator_of
 from cxr_jax.models.layers import (
     BatchNorm,
     Classifier,
@@ -79,11 +80,11 @@ class StagedNetwork(nnx.Module):
 
     def pooled(self, x: Array, mode: Mode = EVALUATION) -> Array:
         """Features [B, C], averaged over the image, of normalised images `x` [B, H, W, 3]."""
-        return jnp.mean(self.features(x, mode), (1, 2))
+        return pool(self.features(x, mode))
 
     def classify(self, features: Array, mode: Mode = EVALUATION) -> Array:
         """Logits [B, K] of features [B, h, w, C]."""
-        return self.classify_pooled(jnp.mean(features, (1, 2)), mode)
+        return self.classify_pooled(pool(features), mode)
 
     def classify_pooled(self, pooled: Array, mode: Mode = EVALUATION) -> Array:
         """Logits [B, K] of pooled features [B, C]."""
@@ -123,6 +124,11 @@ class StagedNetwork(nnx.Module):
                 for block in self.blocks[position - 1]:
                     x = block(x, stage_mode)
         return x
+
+
+def pool(features: Array) -> Array:
+    """Features [B, C], averaged over the image, of features [B, h, w, C]; in float32 where those are bfloat16."""
+    return jnp.mean(features, (1, 2), dtype=accumulator_of(features))
 
 
 def stage_of(parameter: str) -> str:
