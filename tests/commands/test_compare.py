@@ -1,0 +1,178 @@
+import json
+
+import numpy as np
+import pytest
+
+from cxr_jax.commands import GROUPS, compare
+from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.runs.predictions import Predictions, write_predictions
+
+
+def predictions(seed, *, skill=1.0, rows=None, relabelled=()):
+    random = np.random.default_rng(seed)
+    label = np.r_[np.zeros(30, int), np.ones(50, int)]
+    probability = 1 / (1 + np.exp(-(random.normal(size=80) + skill * (2 * label - 1))))
+    label[list(relabelled)] = 1 - label[list(relabelled)]
+    table = Predictions(
+        file=[f"{i}.jpeg" for i in range(80)],
+        split=["test"] * 80,
+        group=[f"{i // 2}" for i in range(80)],
+        subtype=["unknown" if positive else "normal" for positive in label],
+        label=label,
+        logits=None,
+        probability=probability,
+    )
+    return table if rows is None else table.select(np.arange(80)[rows])
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Two recipes of three and two seeds as bare tables, in one folder."""
+    for seed in range(5):
+        recipe = "strong" if seed < 3 else "weak"
+        write_predictions(tmp_path / "tables" / recipe / f"seed{seed}.csv", predictions(seed, skill=2.0 - (seed >= 3)))
+    return tmp_path / "tables"
+
+
+def run(*arguments):
+    compare.main([*map(str, arguments), "--resamples", "100"])
+
+
+def test_a_comparison_is_printed_and_nothing_is_written(tables, capsys):
+    before = sorted(tables.rglob("*"))
+    run(tables)
+    printed = capsys.readouterr().out
+    for told in ("80 images", "strong", "weak", "Differences at threshold 0.5", "retrained", "Not a medical device"):
+        assert told in printed
+    assert "Written" not in printed
+    assert sorted(tables.rglob("*")) == before
+
+
+def test_out_gets_tables_numbers_and_figure(tables, tmp_path, capsys):
+    out = tmp_path / "out"
+    run(f"a={tables / 'strong'}", f"b={tables / 'weak'}", "--out", out)
+    names = {"comparison.json", "comparison.md", "comparison.png", "comparison.svg", "recipes.csv", "pairs.csv"}
+    assert {path.name for path in out.iterdir()} == names | {"costs.csv"}
+    result = json.loads((out / "comparison.json").read_text())
+    assert list(result["recipes"]) == ["a", "b"]
+    assert result["confidence"]["resamples"] == 100
+    assert "![" in (out / "comparison.md").read_text()
+    assert str(out / "pairs.csv") in capsys.readouterr().out
+
+
+def test_nothing_is_overwritten_unasked(tables, tmp_path):
+    out = tmp_path / "out"
+    run(tables, "--out", out)
+    (out / "comparison.md").write_text("read and annotated")
+    with pytest.raises(UserError, match="holds a comparison already: choose another --out, or --replace it"):
+        run(tables, "--out", out)
+    assert (out / "comparison.md").read_text() == "read and annotated"
+    (out / "mine.txt").write_text("mine")
+    run(tables, "--out", out, "--replace")
+    assert (out / "comparison.md").read_text().startswith("# Comparison")
+    assert (out / "mine.txt").read_text() == "mine"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds something else than a comparison"):
+        run(tables, "--out", tmp_path / "other", "--replace")
+    with pytest.raises(UserError, match="is a file: choose another place"):
+        run(tables, "--out", tmp_path / "other" / "thesis.txt")
+
+
+def test_a_markdown_file_is_made_and_made_again_around_the_words_of_others(tables, capsys):
+    page = tables / "README.md"
+    run(tables, "--markdown", page, "--out", tables / "comparison")
+    text = page.read_text()
+    assert text.startswith("# Results\n\n<!-- comparison: begin -->")
+    assert "| [strong](strong) | 3 |" in text
+    assert "](comparison/comparison.png)" in text
+    assert f"Made by `cxr-jax compare {tables} --markdown {page} --out" in text
+    page.write_text(f"# My words\n\n{text}\nAfterwards.\n")
+    # the folder of the comparison itself holds no recipe
+    run(tables, "--markdown", page)
+    again = page.read_text()
+    assert again.startswith("# My words")
+    assert again.rstrip().endswith("Afterwards.")
+    assert again.count("<!-- comparison: begin -->") == 1
+    assert "comparison.png" not in again
+    assert "Written" in capsys.readouterr().out
+
+
+def test_recipes_elsewhere_are_not_linked(tables, tmp_path):
+    (tmp_path / "page").mkdir()
+    run(tables, "--markdown", tmp_path / "page" / "README.md")
+    assert "| strong | 3 |" in (tmp_path / "page" / "README.md").read_text()
+
+
+def test_a_reference_leaves_only_its_own_pairs(tables, tmp_path):
+    write_predictions(tables / "third" / "seed0.csv", predictions(9))
+    run(tables, "--reference", "third", "--out", tmp_path / "out")
+    pairs = json.loads((tmp_path / "out" / "comparison.json").read_text())["pairs"]
+    assert [(pair["first"], pair["second"]) for pair in pairs] == [("strong", "third"), ("weak", "third")]
+    with pytest.raises(UserError, match="the reference best is none of the recipes: strong, third, weak"):
+        run(tables, "--reference", "best")
+
+
+def test_a_rule_gives_every_run_with_validation_predictions_an_operating_point(tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        folder = tmp_path / "runs" / name
+        write_predictions(folder / "predictions" / "test.csv", predictions(seed))
+        write_predictions(folder / "predictions" / "val.csv", predictions(seed + 10))
+        (folder / "config.toml").write_text(f"[training]\nseed = {seed}\n")
+    run(tmp_path / "runs", "--rule", "sensitivity", "--target-sensitivity", "0.9", "--out", tmp_path / "out")
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "chosen for this comparison on the validation predictions of each run (sensitivity 90 % on" in text
+    thresholds = json.loads((tmp_path / "out" / "comparison.json").read_text())["recipes"]["b"]["thresholds"]
+    validation = predictions(11)
+    called = validation.probability[validation.label == 1] >= thresholds[0]
+    assert called.sum() == 45
+
+
+def test_tables_over_other_images_or_labels_are_refused_by_their_paths(tables):
+    write_predictions(tables / "third" / "seed0.csv", predictions(9, rows=slice(2, 80)))
+    with pytest.raises(
+        UserError, match=r"strong.seed0\.csv and .*third.seed0\.csv are not over the same images: .*third"
+    ):
+        run(tables)
+    write_predictions(tables / "third" / "seed0.csv", predictions(9, relabelled=[3]))
+    with pytest.raises(UserError, match=r"strong.seed0\.csv and .*third.seed0\.csv give different labels to 3\.jpeg"):
+        run(tables)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "is empty"),
+        ("file,label\na.jpeg,0\n", "has no column probability"),
+        ("file,label,probability\na.jpeg,0,0.1\na.jpeg,1,0.2\n", "stands in row 2 already"),
+        ("file,label,probability\na.jpeg,0,nan\n", "not a finite number"),
+        ("file,label,probability\na.jpeg,0,1.5\n", "not a probability"),
+        ("file,label,probability\na.jpeg,healthy,0.5\n", "unknown label 'healthy'"),
+    ],
+)
+def test_a_wrong_table_is_one_sentence(tables, content, sentence):
+    (tables / "weak" / "seed3.csv").write_text(content)
+    with pytest.raises(UserError, match=sentence):
+        run(tables)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "name runs or tables"),
+        (["x", "--target-sensitivity", "0"], "--target-sensitivity is 0.0, but must be above 0"),
+        (["x", "--cost-ratio", "-1"], "--cost-ratio is -1.0, but must be above 0"),
+        (["x", "--resamples", "9"], "--resamples is 9, but must be from 100 to 100000"),
+        (["x", "--replace"], "name a folder with --out"),
+        (["x", "--markdown", "page.txt"], r"ending in \.md, not page\.txt"),
+        (["x", "--rule", "luck"], "rule"),
+    ],
+)
+def test_wrong_options_are_usage_errors(arguments, sentence):
+    with pytest.raises(UserError, match=sentence) as caught:
+        compare.main(arguments)
+    assert caught.value.code == EXIT_USAGE
+
+
+def test_the_summary_is_that_of_the_help():
+    assert GROUPS["Training"]["compare"] == compare.SUMMARY
