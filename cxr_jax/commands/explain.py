@@ -1,4 +1,4 @@
-"""`cxr-jax explain RUN [FILES...]`: Grad-CAM of chosen radiographs, or of a run's worst errors."""
+"""`cxr-jax explain RUN [FILES...]`: Grad-CAM of radiographs, of errors or of all outcomes, and checks of the maps."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from tyro.conf import Positional, arg
 
 from cxr_jax.config.command_line import parse
 from cxr_jax.errors import EXIT_USAGE, UserError
-from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, NORMAL, PNEUMONIA
+from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER
 
 if TYPE_CHECKING:
     import numpy as np
 
     from cxr_jax.data.prepared import PreparedData
     from cxr_jax.explain.case import Case
-    from cxr_jax.explain.panel import Tile
+    from cxr_jax.explain.panel import Group, Tile
+    from cxr_jax.explain.subjects import Subject, Subjects
     from cxr_jax.inference.restore import TrainedModel
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.serving.predict import Threshold
 
 SUMMARY = "show by Grad-CAM what speaks for a class"
 
-DESCRIPTION = """Show by Grad-CAM what speaks for a class, in chosen radiographs or in the worst errors of a run.
+DESCRIPTION = """Show by Grad-CAM what speaks for a class: in chosen radiographs, in the errors of a run or in all four
+outcomes; or check whether the maps can be trusted.
 
 Overlays at the size of the originals and a page with all of them go to the folder explanations of the run, where they
-replace those of the same name: they can be computed again at any time."""
+replace those of the same name: they can be computed again at any time. --check draws no map; it writes checks.json
+there, with a verdict for each check, and the figures."""
 
 _CHUNK = 16
 """Radiographs that are held at their original size together."""
@@ -47,18 +50,18 @@ class Options:
     stage: Annotated[str, arg(metavar="NAME")] = ""
     # class whose evidence is shown, NORMAL or PNEUMONIA; by default the one that was called
     explained: Annotated[str, arg(name="class", metavar="NAME")] = ""
-    count: int = 12  # how many errors, when no files are named
-    split: Literal["test", "val"] = "test"  # of the errors, when no files are named
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A radiograph to be explained, still encoded."""
-
-    file: str
-    data: bytes
-    label: str | None  # the true class, where it is known
-    probability: float | None = None  # where it stands in the run's predictions already
+    # when no files are named: the wrong calls, or true and false positives and negatives
+    cases: Literal["errors", "outcomes"] = "errors"
+    # how they are chosen: furthest from the threshold, of median confidence, nearest to the threshold, by lot
+    rule: Literal["confident", "typical", "uncertain", "random"] = "confident"
+    count: int = 12  # how many errors, or images of all outcomes together
+    split: Literal["test", "val"] = "test"  # of these cases
+    # check the maps on validation: weights drawn anew, insertion, deletion, agreement of runs, lungs, border
+    check: Annotated[bool, arg(name="check")] = False
+    images: int = 32  # how many validation images the maps are checked on
+    seeds: Annotated[
+        tuple[str, ...], arg(metavar="[RUN...]")
+    ] = ()  # runs of the same recipe that maps should agree with
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,7 @@ def main(arguments: list[str]) -> None:
     """
     options = parse(Options, arguments, prog="cxr-jax explain", description=DESCRIPTION)
     explained = options.explained.upper()
-    if explained not in ("", *CLASS_NAMES):
-        raise UserError(f"there is no class {options.explained}; the classes are {', '.join(CLASS_NAMES)}", EXIT_USAGE)
-    if options.count < 1:
-        raise UserError(f"--count is {options.count}, but must be 1 or more", EXIT_USAGE)
+    _require_possible(options, explained)
 
     from cxr_jax.inference.restore import restore_run
     from cxr_jax.runs.folder import RunFolder
@@ -90,51 +90,84 @@ def main(arguments: list[str]) -> None:
     run = RunFolder.open(options.run)
     trained = restore_run(run)
     question = Question(Threshold.of(trained), options.stage or trained.model().stage_names[-1], explained)
+    if options.check:
+        _check(run, trained, options, question)
+        return
+    failures = 0
     if options.files:
         subjects, failures = _chosen(run, options.files)
+        groups = [("", len(subjects))]
         title, page = "chosen radiographs", "panel-files.png"
     else:
-        subjects, title = _worst(run, options.split, options.count, question.threshold.value)
-        failures, page = 0, "panel.png" if options.split == "test" else f"panel-{options.split}.png"
+        found = _from_split(run, options, question.threshold.value)
+        subjects, groups, title = found.subjects, found.groups, found.title
+        split, cases = ("" if options.split == "test" else "-val"), ("" if options.cases == "errors" else "-outcomes")
+        page = f"panel{split}{cases}.png"
         print(f"{title[0].upper()}{title[1:]}")
     tiles, undecodable = _explain(run, trained, subjects, question)
     failures += undecodable
-    if tiles:
-        _draw_page(run, trained, tiles, question, title, page)
+    if any(tiles):
+        _draw_page(run, trained, _grouped(tiles, groups), question, title, page)
     print(DISCLAIMER)
     if failures:
         raise UserError(f"{failures} of {len(options.files)} files could not be explained")
 
 
-def _worst(run: RunFolder, split: str, count: int, threshold: float) -> tuple[list[Subject], str]:
-    """Return the most confident errors on a split, and what they are in words."""
-    from cxr_jax.data.cache import encoded_images_at
-    from cxr_jax.data.prepared import open_data_of_run
-    from cxr_jax.explain.selection import select_worst
-    from cxr_jax.runs.predictions import read_predictions
+def _require_possible(options: Options, explained: str) -> None:
+    """Raise UserError if the options contradict each other or cannot be."""
+    if explained not in ("", *CLASS_NAMES):
+        raise UserError(f"there is no class {options.explained}; the classes are {', '.join(CLASS_NAMES)}", EXIT_USAGE)
+    for name in ("count", "images"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} is {getattr(options, name)}, but must be 1 or more", EXIT_USAGE)
+    if options.check and options.files:
+        raise UserError("--check takes its images from validation: name no files with it", EXIT_USAGE)
+    if options.seeds and not options.check:
+        raise UserError("--seeds names runs to check the maps against: add --check", EXIT_USAGE)
 
-    if not run.predictions_of(split).is_file():
-        raise UserError(f"{run.path} has no predictions on {split}: run cxr-jax evaluate {run.path} first")
-    prepared = open_data_of_run(run)
-    predictions = read_predictions(run.predictions_of(split))
-    selection = select_worst(predictions, threshold, count)
-    if selection.errors:
-        title = f"the most confident of {selection.errors} wrong calls among {len(predictions)} on {split}"
-    else:
-        title = f"no call on {split} is wrong, so the least certain of {len(predictions)} are shown"
-    rows_by_file = {example.file: row for row, example in enumerate(prepared.examples)}
-    chosen = predictions.select(selection.rows)
-    missing = [file for file in chosen.file if file not in rows_by_file]
-    if missing:
-        raise UserError(
-            f"{missing[0]} of {run.predictions_of(split)} is not in {prepared.path}: evaluate the run again"
-        )
-    images = encoded_images_at(prepared, [rows_by_file[file] for file in chosen.file])
-    subjects = [
-        Subject(file, data, CLASS_NAMES[label], float(probability))
-        for file, data, label, probability in zip(chosen.file, images, chosen.label, chosen.probability, strict=True)
-    ]
-    return subjects, title
+
+def _check(run: RunFolder, trained: TrainedModel, options: Options, question: Question) -> None:
+    """Check the maps on validation; store, draw and print what was found, and write a report anew that exists."""
+    from rich.console import Console
+
+    from cxr_jax.config.loading import load_config
+    from cxr_jax.data.cache import load_split
+    from cxr_jax.data.prepared import open_data_of_run
+    from cxr_jax.explain.checks import check_maps, make_sample
+    from cxr_jax.explain.record import write_checks
+    from cxr_jax.inference.restore import restore_run
+    from cxr_jax.reporting.explanations import checks_table, draw_checks
+    from cxr_jax.reporting.live import track_in_terminal
+    from cxr_jax.runs.folder import RunFolder
+
+    console = Console()
+    track = track_in_terminal(console)
+    others = [restore_run(RunFolder.open(path)) for path in options.seeds]
+    validation = load_split(open_data_of_run(run), load_config(run.config).data, "val", track=track)
+    explained = CLASS_NAMES.index(question.explained) if question.explained else None
+    threshold = question.threshold.value
+    sample = make_sample(trained, validation, options.images, threshold=threshold, explained=explained)
+    found = check_maps(trained, sample, question.stage, others=others, track=track)
+    findings = found.as_dict()
+    path = write_checks(run, findings)
+    if found.cascade is not None:
+        examples = found.cascade.examples
+        draw_checks(run.figures, findings, found.original[: len(examples)], examples)
+    console.print(checks_table(findings))
+    for verdict in found.verdicts:
+        console.print(f"{verdict.check.title}: {verdict.told}", soft_wrap=True)
+    print(f"Checks: {path}")
+    _write_report_anew(run)
+    print(DISCLAIMER)
+
+
+def _from_split(run: RunFolder, options: Options, threshold: float) -> Subjects:
+    """Return the cases that the options ask for."""
+    from cxr_jax.explain.subjects import errors_of_split, outcomes_of_split
+
+    if options.cases == "outcomes":
+        return outcomes_of_split(run, options.split, threshold, max(options.count // 4, 1), options.rule)
+    return errors_of_split(run, options.split, threshold, options.count, options.rule)
 
 
 def _chosen(run: RunFolder, files: tuple[str, ...]) -> tuple[list[Subject], int]:
@@ -159,6 +192,7 @@ def _find(file: str, prepared: PreparedData | None) -> Subject:
     """Return a file on disk or an image of the prepared data, with its true class where the prepared data knows it."""
     from cxr_jax.data.cache import encoded_images_at
     from cxr_jax.data.decode import without_header
+    from cxr_jax.explain.subjects import Subject
     from cxr_jax.serving.radiograph import read_bytes
 
     examples = prepared.examples if prepared else ()
@@ -178,67 +212,46 @@ def _find(file: str, prepared: PreparedData | None) -> Subject:
 
 def _explain(
     run: RunFolder, trained: TrainedModel, subjects: list[Subject], question: Question
-) -> tuple[list[Tile], int]:
-    """Write an overlay for every subject; return the tiles of the page, and how many could not be decoded."""
+) -> tuple[list[Tile | None], int]:
+    """Write an overlay for every subject; return their tiles, None where a page has no room or decoding failed.
+
+    The second value is how many could not be decoded.
+    """
+    import numpy as np
+
+    from cxr_jax.explain.cases import explain_cases
     from cxr_jax.explain.panel import MOST_TILES, make_tile
     from cxr_jax.serving.radiograph import read_radiograph
 
     names = _picture_names([subject.file for subject in subjects])
-    tiles, failures = [], 0
+    tiles: list[Tile | None] = [None] * len(subjects)
+    drawn = failures = 0
     for start in range(0, len(subjects), _CHUNK):
         kept, radiographs = [], []
-        for subject, name in list(zip(subjects, names, strict=True))[start : start + _CHUNK]:
+        for row in range(start, min(start + _CHUNK, len(subjects))):
             try:
-                radiographs.append(read_radiograph(subject.data, subject.file, trained.description))
-                kept.append((subject, name))
+                radiographs.append(read_radiograph(subjects[row].data, subjects[row].file, trained.description))
+                kept.append(row)
             except UserError as error:
                 failures += 1
                 print(f"cxr-jax: {error}", file=sys.stderr)
         if not kept:
             continue
         squares = [radiograph.square for radiograph in radiographs]
-        found = _cases(trained, [subject for subject, _ in kept], squares, question)
-        for (_, name), radiograph, (case, heat) in zip(kept, radiographs, found, strict=True):
-            picture = _write_overlay(run, trained, name, radiograph.grey, case, heat)
-            if len(tiles) < MOST_TILES:
-                tiles.append(make_tile(case, radiograph.grey, picture))
-    return tiles, failures
-
-
-def _cases(
-    trained: TrainedModel, subjects: list[Subject], squares: list[np.ndarray], question: Question
-) -> list[tuple[Case, np.ndarray]]:
-    """Return what the network calls each subject, with its heat map [h, w]."""
-    import numpy as np
-
-    from cxr_jax.evaluation.cases import calls_of
-    from cxr_jax.explain.case import Case
-    from cxr_jax.explain.heat_maps import heat_maps
-    from cxr_jax.runs.predictions import probability_of
-
-    images = np.stack(squares)
-    computed = probability_of(trained.logits(images))
-    known = [subject.probability for subject in subjects]
-    probability = np.array([c if k is None else k for c, k in zip(computed, known, strict=True)])
-    called = np.where(calls_of(probability, question.threshold.value), PNEUMONIA, NORMAL)
-    explained = np.full_like(called, CLASS_NAMES.index(question.explained)) if question.explained else called
-    maps = heat_maps(trained, images, explained, question.stage)
-    return [
-        (
-            Case(
-                file=subject.file,
-                label=subject.label,
-                called=CLASS_NAMES[called[row]],
-                probability=float(probability[row]),
-                threshold=question.threshold.value,
-                explained=CLASS_NAMES[explained[row]],
-                stage=question.stage,
-                blank=bool(maps.blank[row]),
-            ),
-            maps.heat[row],
+        found = explain_cases(
+            trained,
+            [subjects[row] for row in kept],
+            np.stack(squares),
+            threshold=question.threshold.value,
+            stage=question.stage,
+            explained=question.explained,
         )
-        for row, subject in enumerate(subjects)
-    ]
+        for row, radiograph, (case, heat) in zip(kept, radiographs, found, strict=True):
+            picture = _write_overlay(run, trained, names[row], radiograph.grey, case, heat)
+            if drawn < MOST_TILES:
+                tiles[row] = make_tile(case, radiograph.grey, picture)
+                drawn += 1
+    return tiles, failures
 
 
 def _write_overlay(
@@ -271,12 +284,20 @@ def _picture_names(files: list[str]) -> list[str]:
     return names
 
 
+def _grouped(tiles: list[Tile | None], groups: list[tuple[str, int]]) -> list[Group]:
+    """Return the tiles that there are under their headings; `groups` are those of `Subjects`."""
+    from cxr_jax.explain.panel import Group
+
+    rest = iter(tiles)
+    taken = [(heading, [next(rest) for _ in range(count)]) for heading, count in groups]
+    return [Group(heading, [tile for tile in found if tile is not None]) for heading, found in taken]
+
+
 def _draw_page(
-    run: RunFolder, trained: TrainedModel, tiles: list[Tile], question: Question, title: str, page: str
+    run: RunFolder, trained: TrainedModel, groups: list[Group], question: Question, title: str, page: str
 ) -> None:
     """Write the page of all cases; a report that exists already is written again, to show it."""
-    from cxr_jax.explain.panel import draw_panel
-    from cxr_jax.reporting.report import write_report
+    from cxr_jax.explain.panel import draw_groups
     from cxr_jax.runs.files import atomic_path
     from cxr_jax.runs.folder import read_json
 
@@ -289,9 +310,16 @@ def _draw_page(
     ]
     if run.data_card.is_file() and read_json(run.data_card).get("phantom"):
         notes.insert(0, "Trained on phantoms: images drawn by a program, no patients.")
-    figure = draw_panel(tiles, f"Grad-CAM at {question.stage}: {title}", notes)
+    figure = draw_groups(groups, f"Grad-CAM at {question.stage}: {title}", notes)
     with atomic_path(run.explanations / page) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
     print(f"Page: {run.explanations / page}")
+    _write_report_anew(run)
+
+
+def _write_report_anew(run: RunFolder) -> None:
+    """Write the report again if there is one, so that it shows what is new."""
+    from cxr_jax.reporting.report import write_report
+
     if run.report.is_file() and run.evaluation.is_file():
         print(f"Report: {write_report(run)}")

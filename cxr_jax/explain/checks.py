@@ -178,7 +178,7 @@ def check_maps(
         raise UserError(f"maps of the other runs at {stage} have another size: compare runs of one architecture")
     verdicts = (
         judge_randomisation(changes, clusters),
-        *judge_curves(curves, clusters),
+        *judge_curves(curves, sample.classes, clusters),
         judge_agreement(compared, clusters) if others else agreement.CHECK.no_verdict(_NO_OTHER_RUN),
         *judge_attention(sample.images, original, clusters),
     )

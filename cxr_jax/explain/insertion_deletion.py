@@ -28,7 +28,7 @@ from cxr_jax.explain.heat_maps import enlarged
 from cxr_jax.explain.verdict import Check, Verdict, mean_over_images
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.runs.predictions import probability_of
-from cxr_jax.vocabulary import PNEUMONIA
+from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA
 
 STEPS = 12
 """In how many equal parts the pixels are changed."""
@@ -104,9 +104,12 @@ def draw_curves(
     return Curves(shares, {kind: {name: np.stack(scores) for name, scores in rows[kind].items()} for kind in KINDS})
 
 
-def judge_curves(curves: Curves, clusters: np.ndarray) -> list[Verdict]:
-    """Return the verdicts of insertion and deletion by the rules above; `clusters` [N] number the groups."""
-    return [_judge(curves, kind, clusters) for kind in KINDS]
+def judge_curves(curves: Curves, classes: np.ndarray, clusters: np.ndarray) -> list[Verdict]:
+    """Return the verdicts of insertion and deletion by the rules above.
+
+    `classes`, int [N], are those explained; `clusters`, int [N], number the groups.
+    """
+    return [_judge(curves, kind, classes, clusters) for kind in KINDS]
 
 
 def other_of_class(classes: np.ndarray) -> np.ndarray:
@@ -152,15 +155,20 @@ def _scores(
     }
 
 
-def _judge(curves: Curves, kind: str, clusters: np.ndarray) -> Verdict:
+def _judge(curves: Curves, kind: str, classes: np.ndarray, clusters: np.ndarray) -> Verdict:
     own, random, other = (curves.areas(kind, name) for name in (OWN, RANDOM, OTHER))
     mean = mean_over_images(own - random, clusters)
     beyond = mean_over_images(own - other, clusters)
-    ends = curves.scores[kind][OWN].mean(axis=0)[[0, -1]]
+    scores = curves.scores[kind][OWN]
+    ends = [
+        f"from {scores[classes == value, 0].mean():.2f} to {scores[classes == value, -1].mean():.2f} for {name}"
+        for value, name in enumerate(CLASS_NAMES)
+        if np.any(classes == value)
+    ]
     told = (
         f"The area is {own.mean():.3f}, with random maps {random.mean():.3f}; less that with the map of another image "
-        f"it is {beyond.value:+.3f} ({beyond.low:+.3f} to {beyond.high:+.3f}). On the way the probability goes from "
-        f"{ends[0]:.2f} to {ends[1]:.2f}."
+        f"it is {beyond.value:+.3f} ({beyond.low:+.3f} to {beyond.high:+.3f}). On the way the probability goes "
+        f"{' and '.join(ends)}."
     )
     passes = mean.low > 0 if kind == "insertion" else mean.high < 0
     return CHECKS[kind].verdict(mean, passes, told)

@@ -25,8 +25,8 @@ CAPTIONS = (
     ),
     (
         "explanation_curves",
-        "Probability of the explained class while pixels are brought back or greyed out, the hottest first "
-        "(bands: 95 % intervals).",
+        "Probability of the explained class while pixels are brought back or greyed out, the hottest first, "
+        "with the difference of the areas, which is taken image by image.",
     ),
 )
 """Name and caption of every figure; none shows a radiograph."""
@@ -85,6 +85,7 @@ def randomisation_figure(findings: Findings, original: np.ndarray, examples: np.
 def curves_figure(findings: Findings) -> Figure:
     """Return the insertion and the deletion curve beside those of random maps and of another image's map."""
     curves = findings["curves"]
+    numbers = {check["name"]: number_text(check) for check in findings["checks"]}
     looks = ((BLUE, "-"), (GREY, "--"), (ORANGE, ":"))
     with styled():
         figure = new_figure(7.6, 3.3)
@@ -92,18 +93,19 @@ def curves_figure(findings: Findings) -> Figure:
         for axes, kind, told in zip(panels, ("insertion", "deletion"), ("brought back", "greyed out"), strict=True):
             for (name, line), (colour, style) in zip(curves[kind].items(), looks, strict=True):
                 area = np.trapezoid(line["value"], curves["shares"])
-                _band(axes, np.array(curves["shares"]), line, colour, f"{name}, area {area:.3f}", style)
+                label = f"{name}, area {area:.3f}"
+                axes.plot(curves["shares"], line["value"], color=colour, linestyle=style, label=label)
             axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=f"Share of pixels {told}, hottest first")
-            axes.set_title(kind.capitalize())
+            axes.set_title(f"{kind.capitalize()}: {numbers[kind]} beside random")
             axes.legend(loc="lower right" if kind == "insertion" else "upper right")
         panels[0].set_ylabel("Probability of the explained class")
     return figure
 
 
-def _band(axes: Axes, x: np.ndarray, line: dict[str, list[float]], colour: str, label: str, style: str = "-") -> None:
+def _band(axes: Axes, x: np.ndarray, line: dict[str, list[float]], colour: str, label: str) -> None:
     """Draw a mean with its interval."""
     axes.fill_between(x, line["low"], line["high"], color=colour, alpha=0.15, linewidth=0)
-    axes.plot(x, line["value"], color=colour, linestyle=style, label=label)
+    axes.plot(x, line["value"], color=colour, label=label)
 
 
 def checks_table(findings: Findings) -> Table:

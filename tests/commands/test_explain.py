@@ -110,7 +110,7 @@ def test_files_need_no_prepared_data(run, phantom_source, tmp_path, monkeypatch,
 
 
 def test_a_blank_map_is_said(run, phantom_source, monkeypatch, capsys):
-    from cxr_jax.explain import heat_maps
+    from cxr_jax.explain import cases, heat_maps
 
     real = heat_maps.heat_maps
 
@@ -118,7 +118,7 @@ def test_a_blank_map_is_said(run, phantom_source, monkeypatch, capsys):
         found = real(*arguments, **options)
         return heat_maps.HeatMaps(np.zeros_like(found.heat), np.ones_like(found.blank))
 
-    monkeypatch.setattr(heat_maps, "heat_maps", blank)
+    monkeypatch.setattr(cases, "heat_maps", blank)
     explain.main([str(run.path), str(sorted((phantom_source / "test" / "NORMAL").glob("*.jpeg"))[0])])
     assert "blank: nothing at conv_head speaks for" in capsys.readouterr().out
 
