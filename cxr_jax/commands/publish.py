@@ -37,20 +37,25 @@ def main(arguments: list[str]) -> None:
         raise UserError("name at least one run and --out FOLDER: cxr-jax publish RUN... --out FOLDER", EXIT_USAGE)
 
     from cxr_jax.reporting.tables import results_table, with_block
-    from cxr_jax.runs.files import write_text
+    from cxr_jax.runs.files import write_text, writing
     from cxr_jax.runs.folder import RunFolder
+    from cxr_jax.runs.locks import evaluating, held
     from cxr_jax.runs.publication import publish, published_names
 
     published = [_published(text) for text in options.published]
     runs = [RunFolder.open(path) for path in options.runs]
     folder = Path(options.out)
     targets = [folder / name for name in published_names(runs)]
-    for run, target in zip(runs, targets, strict=True):
-        publish(run, target)
-    table = results_table(targets, published)
     readme = folder / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    write_text(readme, with_block(text, TABLE, table))
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with held(folder, f"another process is publishing in {folder}: wait until it has ended"):
+        for run, target in zip(runs, targets, strict=True):
+            with evaluating(run, reading=True):
+                publish(run, target)
+        table = results_table(targets, published)
+        text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+        write_text(readme, with_block(text, TABLE, table))
     print(f"{table}\nPublished {len(runs)} runs in {folder}; the table stands in {readme}")
 
 

@@ -14,22 +14,26 @@ from cxr_jax.config.schema import DataConfig
 from cxr_jax.data.balancing import balance_as_barnett
 from cxr_jax.data.decode import decode_grey, to_square
 from cxr_jax.data.examples import Example
-from cxr_jax.data.image_set import ImageSet
+from cxr_jax.data.image_set import ImageSet, SelectedRows
 from cxr_jax.data.pool import map_in_order
 from cxr_jax.data.prepared import AGAIN, PreparedData
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.data.splits import cut_by_group
 from cxr_jax.errors import UserError
 from cxr_jax.runs import files
+from cxr_jax.runs.locks import held, remove_stale
 from cxr_jax.vocabulary import SPLIT_NAMES
 
 
-def load_split(prepared: PreparedData, config: DataConfig, split: str, *, track: Track = silently) -> ImageSet:
+def load_split(
+    prepared: PreparedData, config: DataConfig, split: str, *, track: Track = silently, mapped: bool = False
+) -> ImageSet:
     """Return one split, decoded and resized as `config` says.
 
     `val` is cut from train by group, or the source's own, as `config.validation` says; what is cut is left out of
     `train`, and the source's own val is never part of it. `train` is balanced if `config.balancing` says so. The
-    images may be memory-mapped.
+    images may be memory-mapped; with `mapped` they are, and an image is read when it is asked for, unless balancing
+    adds changed ones.
 
     Raises:
         UserError: the source has no such split, or records and cache cannot be read or written.
@@ -39,7 +43,8 @@ def load_split(prepared: PreparedData, config: DataConfig, split: str, *, track:
         raise ValueError(f"split is {split!r}, but must be one of {SPLIT_NAMES}")
     rows = rows_of_split(prepared, config, split)
     examples = [prepared.examples[row] for row in rows]
-    images = _taken(decoded_images(prepared, config, track=track), rows)
+    decoded = decoded_images(prepared, config, track=track)
+    images = SelectedRows(decoded, rows) if mapped else _taken(decoded, rows)
     loaded = ImageSet(
         images=images,
         labels=np.array([example.label_index for example in examples], np.int32),
@@ -87,6 +92,7 @@ def decoded_images(
     # TFDS loads itself by replacing Python's import for a moment, which a thread that draws a bar would run into.
     import tensorflow_datasets  # noqa: F401
 
+    remove_stale(prepared.decoded)
     with files.atomic_path(path) as unfinished, track("Decoding", shape[0]) as advance:
         _write_decoded(unfinished, shape, _decoded(prepared, config), advance)
     images = _mapped(path, shape)
@@ -160,7 +166,7 @@ def _write_decoded(
 
     Written rather than mapped: a full disk is then an error that can be told, not a fatal signal.
     """
-    with path.open("wb") as file:
+    with path.open("wb") as file, held(path, f"{path} is being written"):
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for image in images:

@@ -24,11 +24,15 @@ from cxr_jax.data.sources.layout import OFFICIAL_FOLDER, require_two_classes
 from cxr_jax.data.splits import cut_by_group
 from cxr_jax.errors import UserError
 from cxr_jax.runs import files
+from cxr_jax.runs.locks import held, remove_stale
 
 TEST_FRACTION = 0.2
 """Share of the groups that becomes the test split of a source without splits."""
 
 TEST_SEED = 0
+
+REPLACED_PREFIX = ".replaced-"
+"""Begins the name of data that others are about to replace; the process may be killed before they do."""
 
 DOWNLOADS = "downloads"
 """A folder that TFDS insists on making, though nothing is downloaded."""
@@ -59,6 +63,7 @@ def prepare(path: Path, *, name: str | None = None, replace_old: bool = False, t
     name = name or default_name(source, path)
     folder = folder_of(name)
     told = {"kind": source.kind, "path": str(path.resolve()), "stamp": source.listing.stamp}
+    _tidy_up(folder)
     if (folder / CARD).is_file() and not replace_old:
         prepared = PreparedData.open(folder)
         if prepared.card["source"]["stamp"] == told["stamp"] and prepared.card["source"]["kind"] == told["kind"]:
@@ -71,13 +76,27 @@ def prepare(path: Path, *, name: str | None = None, replace_old: bool = False, t
         raise UserError(f"{folder} is in the way and is not prepared data: choose another --name or remove it")
     aside = None
     with files.atomic_path(folder) as unfinished:
-        _store(source, name, told, unfinished, track)
+        unfinished.mkdir()
+        with held(unfinished, "another process took it"):
+            _store(source, name, told, unfinished, track)
         if replace_old and folder.exists():
-            aside = folder.with_name(f"{unfinished.name}-old")
+            aside = folder.with_name(f"{REPLACED_PREFIX}{folder.name}")
             folder.rename(aside)
     if aside is not None:
         shutil.rmtree(aside, ignore_errors=True)
     return Outcome(PreparedData.open(folder), fresh=True)
+
+
+def _tidy_up(folder: Path) -> None:
+    """Delete what preparations that were killed left beside `folder`, and put back data that one had set aside."""
+    remove_stale(folder.parent)
+    aside = folder.with_name(f"{REPLACED_PREFIX}{folder.name}")
+    if aside.exists():
+        with files.writing(folder):
+            if folder.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.rename(folder)
 
 
 def default_name(source: Source, path: Path) -> str:

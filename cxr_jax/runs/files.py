@@ -62,7 +62,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             yield temporary
             temporary.replace(path)
         except BaseException:
-            _remove(temporary)
+            remove(temporary)
             raise
 
 
@@ -89,8 +89,8 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _remove(path: Path) -> None:
-    """Delete a file or folder that may not exist, without raising."""
+def remove(path: Path) -> None:
+    """Delete a file or folder, which may not exist; what cannot be deleted stays, without an error."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -1,6 +1,7 @@
 import datetime
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import json
+import subprocess
+import sys
 
 import pytest
 
@@ -21,16 +22,62 @@ def test_looks_are_kept_in_order_with_date_and_version(tmp_path):
     assert datetime.datetime.fromisoformat(looks[0]["date"]).tzinfo is not None
 
 
-def _look_many(path, who):
-    for _ in range(20):
-        append_look(RunFolder(path), {"who": who, "padding": "x" * 5000})
+LOOKS = 200
+
+APPENDER = """
+import sys
+from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.ledger import append_look
+sys.stdin.readline()
+for number in range(int(sys.argv[3])):
+    append_look(RunFolder(sys.argv[1]), {"who": sys.argv[2], "number": number, "padding": "x" * (number * 37 % 6000)})
+    print(number, flush=True)
+"""
+
+
+def appender(folder, who, looks=LOOKS):
+    """A process that appends looks as soon as it is sent a line."""
+    command = [sys.executable, "-c", APPENDER, str(folder), who, str(looks)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def test_two_processes_lose_no_look(tmp_path):
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        list(pool.map(_look_many, [tmp_path, tmp_path], ["a", "b"]))
+    processes = [appender(tmp_path, who) for who in "ab"]
+    for process in processes:
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate()
+        assert process.returncode == 0
+    lines = (tmp_path / "ledger.jsonl").read_bytes()
+    assert lines.count(b"\n") == 2 * LOOKS and lines.endswith(b"}\n")
     looks = read_looks(RunFolder(tmp_path))
-    assert sorted(look["who"] for look in looks) == ["a"] * 20 + ["b"] * 20
+    for who in "ab":
+        assert [look["number"] for look in looks if look["who"] == who] == list(range(LOOKS))
+        assert all(len(look["padding"]) == look["number"] * 37 % 6000 for look in looks if look["who"] == who)
+
+
+def test_a_writer_that_is_killed_loses_nothing_that_it_had_told(tmp_path):
+    told = 0
+    for _ in range(3):
+        process = appender(tmp_path, "killed", 100_000)
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+        for _ in range(5):
+            process.stdout.readline()
+            told += 1
+        process.kill()
+        process.communicate()
+    append_look(RunFolder(tmp_path), {"who": "last", "number": 0})
+    whole = []
+    for line in (tmp_path / "ledger.jsonl").read_text().splitlines():
+        # A line is whole, or stands alone as what it is: torn.
+        try:
+            whole.append(json.loads(line))
+        except ValueError:
+            continue
+    assert whole[-1]["who"] == "last"
+    assert len(whole) > told
 
 
 def test_a_torn_line_does_not_swallow_the_next_look_and_is_told(tmp_path):
@@ -50,3 +97,11 @@ def test_no_number_that_json_cannot_hold(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         append_look(RunFolder(tmp_path), {"roc_auc": float("nan")})
     assert read_looks(RunFolder(tmp_path)) == []
+
+
+def test_an_empty_ledger_and_strange_characters(tmp_path):
+    run = RunFolder(tmp_path)
+    run.ledger.touch()
+    assert read_looks(run) == []
+    append_look(run, {"name": "line\u2028separator\x85\x1c and\nbreak"})
+    assert [look["name"] for look in read_looks(run)] == ["line\u2028separator\x85\x1c and\nbreak"]

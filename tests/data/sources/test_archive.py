@@ -1,0 +1,127 @@
+"""Zips: read in place, and never further than is safe."""
+
+import os
+import struct
+import zipfile
+
+import pytest
+
+from cxr_jax.data.encoded import MAX_BYTES
+from cxr_jax.data.sources import find_source
+from cxr_jax.errors import UserError
+
+from .listed import official_names
+
+
+def test_the_kaggle_zip_with_its_second_copy(pack):
+    members = {}
+    for name in official_names():
+        members[f"chest_xray/{name}"] = members[f"chest_xray/chest_xray/{name}"] = name.encode()
+        members[f"chest_xray/__MACOSX/{name}"] = b"junk"
+    source = find_source(pack(members))
+    assert [entry.file for entry in source.listing.entries] == official_names()
+    assert source.listing.notes == ("A second copy in chest_xray/chest_xray (3 files) was not read.",)
+    with source.opened() as reader:
+        assert [reader.read(entry) for entry in source.listing.entries] == [name.encode() for name in official_names()]
+
+
+def test_the_mendeley_zip(pack):
+    names = [
+        "train/NORMAL/NORMAL-1-0001.jpeg",
+        "train/PNEUMONIA/VIRUS-2-0001.jpeg",
+        "test/PNEUMONIA/BACTERIA-3-0001.jpeg",
+    ]
+    source = find_source(pack({f"CellData/chest_xray/{name}": b"x" for name in names}))
+    assert [entry.file for entry in source.listing.entries] == names
+    assert {entry.split for entry in source.listing.entries} == {"train", "test"}
+
+
+def test_other_images_beside_chest_xray_are_told(pack):
+    members = {f"CellData/chest_xray/{name}": b"x" for name in official_names()}
+    members |= {"CellData/OCT/train/NORMAL/NORMAL-1.jpeg": b"x"}
+    assert find_source(pack(members)).listing.notes == (
+        "CellData/OCT (1 files) beside CellData/chest_xray was not read.",
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.jpeg", "a/../../evil.jpeg", "/etc/evil.jpeg", "..\\evil.jpeg", "C:\\evil.jpeg"]
+)
+def test_members_that_leave_the_zip_are_refused(pack, name, tmp_path):
+    path = pack({**{f"chest_xray/{name}": b"x" for name in official_names()}, name: b"evil"})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match="whose path leaves the archive"):
+        find_source(path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_bomb_is_refused(pack):
+    members = {f"chest_xray/{name}": b"x" for name in official_names()}
+    members["chest_xray/train/NORMAL/bomb.jpeg"] = bytes(5_000_000)
+    path = pack(members, method=zipfile.ZIP_DEFLATED)
+    with pytest.raises(UserError, match="more than 100-fold"):
+        find_source(path)
+
+
+def test_many_small_bombs_are_refused_by_their_sum(pack):
+    members = {f"chest_xray/{name}": b"x" for name in official_names()}
+    members |= {f"chest_xray/train/NORMAL/{number}.jpeg": bytes(900_000) for number in range(20)}
+    with pytest.raises(UserError, match="more than 100-fold"):
+        find_source(pack(members, method=zipfile.ZIP_DEFLATED))
+
+
+def test_a_lying_index_is_not_believed(pack):
+    # The index says 10 bytes; the data unpack to 2,000,000.
+    members = {f"chest_xray/{name}": b"x" for name in official_names()}
+    lying = "chest_xray/train/NORMAL/lying.jpeg"
+    members[lying] = bytes(2_000_000)
+    path = pack(members, method=zipfile.ZIP_DEFLATED)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02")
+    while bytes(data[at + 46 : at + 46 + len(lying)]) != lying.encode():
+        at = data.index(b"PK\x01\x02", at + 4)
+    struct.pack_into("<I", data, at + 24, 10)
+    path.write_bytes(bytes(data))
+    source = find_source(path)
+    entry = next(entry for entry in source.listing.entries if "lying" in entry.file)
+    with source.opened() as reader, pytest.raises(UserError, match=r"lying\.jpeg cannot be read from the zip"):
+        reader.read(entry)
+
+
+def test_a_member_is_read_up_to_the_limit_only(tmp_path, pack, monkeypatch):
+    path = pack({f"chest_xray/{name}": os.urandom(5000) for name in official_names()})
+    monkeypatch.setattr("cxr_jax.data.sources.archive.MAX_BYTES", 1000)
+    source = find_source(path)
+    with source.opened() as reader:
+        assert len(reader.read(source.listing.entries[0])) == 1001
+    assert MAX_BYTES == 64 * 2**20
+
+
+def test_damaged_zips(pack, tmp_path):
+    path = pack({f"chest_xray/{name}": os.urandom(300) for name in official_names()})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="is not a readable zip"):
+        find_source(path)
+    path.write_bytes(b"this is text")
+    with pytest.raises(UserError, match="is not a readable zip"):
+        find_source(path)
+    damaged = bytearray(whole)
+    damaged[len(f"chest_xray/{official_names()[0]}") + 30 + 10] ^= 255
+    path.write_bytes(bytes(damaged))
+    source = find_source(path)
+    with source.opened() as reader:
+        with pytest.raises(UserError, match=r"cannot be read from the zip .*CRC"):
+            reader.read(source.listing.entries[0])
+        assert len(reader.read(source.listing.entries[1])) == 300
+
+
+def test_an_encrypted_member_is_told(pack):
+    path = pack({f"chest_xray/{name}": b"secret" for name in official_names()})
+    data = bytearray(path.read_bytes())
+    for signature, flag in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + flag] |= 1
+    path.write_bytes(bytes(data))
+    source = find_source(path)
+    with source.opened() as reader, pytest.raises(UserError, match="encrypted"):
+        reader.read(source.listing.entries[0])
