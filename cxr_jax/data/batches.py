@@ -18,6 +18,21 @@ class Batch(NamedTuple):
     ids: np.ndarray  # [B] int32, stable over epochs, splits of work and resumption
 
 
+class Share(NamedTuple):
+    """Which part of every batch a process reads, of how many equal ones in a row."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """This process's part of `rows` [B, ...]: [B / count, ...]."""
+        size = len(rows) // self.count
+        return rows[self.index * size : (self.index + 1) * size]
+
+
+WHOLE = Share()
+
+
 def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:
     """The order [count] in which an epoch visits its examples: a function of its arguments and nothing else."""
     return np.random.default_rng([seed, epoch]).permutation(count)
@@ -28,21 +43,28 @@ def iterations_per_epoch(count: int, batch_size: int) -> int:
     return count // batch_size
 
 
-def training_batches(image_set: ImageSet, *, batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
-    """The batches of an epoch from the one numbered `start` on, all of `batch_size` examples."""
+def training_batches(
+    image_set: ImageSet, *, batch_size: int, seed: int, epoch: int, start: int = 0, share: Share = WHOLE
+) -> Iterator[Batch]:
+    """The batches of an epoch from the one numbered `start` on, `share` of `batch_size` examples each.
+
+    The shares of all processes, one after the other, are the batch of one process alone.
+    """
     order = epoch_order(len(image_set.labels), seed=seed, epoch=epoch)
     for index in range(start, iterations_per_epoch(len(order), batch_size)):
         # sorted within the batch: a memory-mapped file is then read forwards, and the step does not see the difference
-        rows = np.sort(order[index * batch_size : (index + 1) * batch_size])
+        rows = share.of(np.sort(order[index * batch_size : (index + 1) * batch_size]))
         yield Batch(np.asarray(image_set.images[rows]), image_set.labels[rows], image_set.ids[rows])
 
 
-def padded_batches(images: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Consecutive `images` [N, ...] as batches [batch_size, ...] with how many of the rows are real.
+def padded_batches(images: np.ndarray, batch_size: int, share: Share = WHOLE) -> Iterator[tuple[np.ndarray, int]]:
+    """Consecutive `images` [N, ...] as `share` of batches [batch_size, ...], with how many rows of the batch are real.
 
     The last batch is filled up with zeros, whose results the caller drops.
     """
     for start in range(0, len(images), batch_size):
-        part = np.asarray(images[start : start + batch_size])
-        missing = batch_size - len(part)
-        yield np.pad(part, ((0, missing), *((0, 0),) * (part.ndim - 1))), len(part)
+        rows = share.of(np.arange(start, start + batch_size))
+        first, last = rows[0], rows[-1]
+        part = np.asarray(images[first : last + 1])
+        missing = last + 1 - first - len(part)
+        yield np.pad(part, ((0, missing), *((0, 0),) * (part.ndim - 1))), min(batch_size, len(images) - start)

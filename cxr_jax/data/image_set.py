@@ -8,13 +8,41 @@ import numpy as np
 
 
 @dataclass(frozen=True)
+class SelectedRows:
+    """Some rows of a memory-mapped array, of which only those are read from the file that are asked for."""
+
+    source: np.ndarray  # [M, ...]
+    rows: np.ndarray  # [N], which of them
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape [N, ...] that the rows have together."""
+        return (len(self.rows), *self.source.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of a value."""
+        return self.source.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
+        return self.source[self.rows[index]]
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        """All the rows, read into memory."""
+        return np.asarray(self[:], dtype=dtype)
+
+
+@dataclass(frozen=True)
 class ImageSet:
     """Images of one split, ready to be batched; every field has length N and the same order.
 
     `images` may be memory-mapped from a cache and must not be written to.
     """
 
-    images: np.ndarray  # uint8 [N, S, S], grey, 0..255; or float32 [N, C], their pooled features
+    images: np.ndarray | SelectedRows  # uint8 [N, S, S], grey, 0..255; or float32 [N, C], their pooled features
     labels: np.ndarray  # int32 [N], index into CLASS_NAMES
     ids: np.ndarray  # int32 [N], row in the table of the prepared data; copies of balancing have ids beyond its end
     files: tuple[str, ...]  # path in the source, such as train/NORMAL/IM-0115-0001.jpeg
