@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -23,6 +24,9 @@ CLASSIFIER = "classifier."
 
 IGNORED = ".num_batches_tracked"
 """Ends the names of torch's counters, which nothing here needs."""
+
+CHECKSUM = "sha256"
+"""Key of the metadata under which a file keeps the `checksum` of its tensors."""
 
 MAXIMUM_LISTED = 20
 
@@ -151,9 +155,27 @@ def torch_shape(name: str, array: Array) -> tuple[int, ...]:
 
 
 def read_weights(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays and the metadata of a safetensors file. Raises UserError if it is none."""
+    """The arrays and the metadata of a safetensors file.
+
+    The format itself notices missing bytes and no changed ones; files that state a checksum are held to it. Raises
+    UserError if it is no such file or was changed.
+    """
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read as a safetensors file ({error}); fetch or port it again") from error
+    if CHECKSUM in metadata and metadata[CHECKSUM] != checksum(tensors):
+        raise UserError(f"{path} is damaged: its tensors are not those of the sha256 in it; fetch or port it again")
+    return tensors, metadata
+
+
+def checksum(tensors: Mapping[str, np.ndarray]) -> str:
+    """The sha256 of names, types, shapes and values, hexadecimal; the order does not enter."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name}\0{value.dtype.str}\0{value.shape}\0".encode("utf-8", "surrogatepass"))
+        digest.update(value.reshape(-1).view(np.uint8))
+    return digest.hexdigest()

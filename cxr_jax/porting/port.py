@@ -13,7 +13,7 @@ from flax import nnx
 from safetensors.numpy import save
 
 from cxr_jax.errors import UserError
-from cxr_jax.models.pretrained import IGNORED, LoadedWeights, fit_weights
+from cxr_jax.models.pretrained import CHECKSUM, IGNORED, LoadedWeights, checksum, fit_weights
 from cxr_jax.models.registry import model_shapes
 from cxr_jax.models.state import ArrayDict, merge_model
 from cxr_jax.porting.requirements import import_timm
@@ -76,7 +76,8 @@ def port(weights: SourceWeights, out: Path, *, classes: int = IMAGENET_CLASSES, 
             f"{weights.architecture} with these weights differs from timm's by {difference:.1e} in relative norm, more "
             f"than {LARGEST_DIFFERENCE:.0e}; nothing was written: please report it with the versions of timm and torch"
         )
-    data = save({name: np.ascontiguousarray(value) for name, value in weights.tensors.items()}, metadata)
+    tensors = {name: np.ascontiguousarray(value) for name, value in weights.tensors.items()}
+    data = save(tensors, metadata | {CHECKSUM: checksum(tensors)})
     write_bytes(out, data)
     return Ported(
         path=out,

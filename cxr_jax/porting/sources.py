@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,9 @@ NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every name."""
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+"""What timm's weights are called on the hub."""
 
 UNKNOWN = "unknown"
 
@@ -69,7 +73,8 @@ class SourceWeights:
 def fetch_from_timm(name: str) -> SourceWeights:
     """Published weights that timm calls `name`, such as `tf_efficientnetv2_s.in21k_ft_in1k`; without a tag the best.
 
-    Raises UserError if we have no such network, timm has no such weights, or they cannot be downloaded.
+    Raises UserError if we have no such network, timm has no such weights, they cannot be downloaded, or what came is
+    damaged.
     """
     architecture, _, tag = name.partition(".")
     known = find_architecture(architecture).weights
@@ -90,6 +95,7 @@ def fetch_from_timm(name: str) -> SourceWeights:
             "name"
         ) from error
     config = model.pretrained_cfg
+    require_intact(config.get("hf_hub_id") or "")
     return SourceWeights(
         tensors={name: value.numpy() for name, value in model.state_dict().items() if not name.endswith(IGNORED)},
         architecture=architecture,
@@ -100,6 +106,25 @@ def fetch_from_timm(name: str) -> SourceWeights:
         source=f"timm {timm.__version__}, {config.get('hf_hub_id') or full}",
         license=config.get("license") or UNKNOWN,
     )
+
+
+def require_intact(repository: str) -> None:
+    """Raise UserError if a file of `repository` in the hub's cache is not the one that the hub has.
+
+    The hub's client checks the size of a download and nothing else. It names a large file by the sha256 that the hub
+    told, so that the content can be held to that name; a cache without such names cannot be checked.
+    """
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ModuleNotFoundError:
+        return
+    for name in HUB_FILES if repository else ():
+        found = try_to_load_from_cache(repository, name)
+        path = Path(found).resolve() if isinstance(found, str) else None
+        if path is not None and re.fullmatch("[0-9a-f]{64}", path.name) and _digest(path) != path.name:
+            raise UserError(
+                f"the download of {repository} is damaged, its sha256 is wrong: remove {path} and port again"
+            )
 
 
 def read_from_file(path: Path, architecture: str = "", license: str = "") -> SourceWeights:

@@ -8,9 +8,11 @@ from safetensors.numpy import save_file
 
 from cxr_jax.errors import UserError
 from cxr_jax.models.pretrained import (
+    CHECKSUM,
     MAXIMUM_LISTED,
     TORCH_LEAVES,
     as_ours,
+    checksum,
     find_weights,
     load_weights,
     timm_name,
@@ -193,3 +195,30 @@ def test_the_real_imagenet_weights_fit_and_give_features(real_weights):
     assert 0.5 < float(jnp.mean(features < 0.05)) < 1
     assert float(jnp.max(features)) > 0.5
     assert abs(np.corrcoef(features[0], fresh[0])[0, 1]) < 0.2
+
+
+def test_changed_tensors_are_noticed_by_the_checksum(network, tensors, tmp_path):
+    path = written(tmp_path / "w.safetensors", tensors, **{CHECKSUM: checksum(tensors)})
+    load_weights(path, NAME, *network)
+    whole = path.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for at in np.random.default_rng(0).integers(start, len(whole), 30):
+        changed = bytearray(whole)
+        changed[at] ^= 1
+        path.write_bytes(bytes(changed))
+        with pytest.raises(UserError, match="is damaged: its tensors are not those of the sha256 in it"):
+            load_weights(path, NAME, *network)
+
+
+def test_the_checksum_knows_names_types_shapes_and_values_and_no_order():
+    one, two = np.arange(6, dtype=np.float32), np.ones((2, 3), np.float32)
+    known = checksum({"a": one, "b": two})
+    assert checksum({"b": two, "a": one}) == known
+    others = [
+        {"a": two, "b": one},
+        {"a": one.reshape(2, 3), "b": two},
+        {"a": one.view(np.int32), "b": two},
+        {"a": one + 1, "b": two},
+    ]
+    assert len({known, *map(checksum, others)}) == 5
+    assert checksum({"a": np.asfortranarray(two)}) == checksum({"a": two})

@@ -6,7 +6,7 @@ from drawn import drawn_tensors
 from safetensors.numpy import load_file
 
 from cxr_jax.errors import UserError
-from cxr_jax.models.pretrained import load_weights
+from cxr_jax.models.pretrained import CHECKSUM, checksum, load_weights
 from cxr_jax.models.registry import build_model, model_shapes
 from cxr_jax.models.state import split_model
 from cxr_jax.porting import port as porting
@@ -29,7 +29,7 @@ def test_what_is_ported_can_be_loaded(tmp_path):
     loaded = load_weights(out, NAME, params, batch_stats)
     assert loaded.fresh == ()
     assert loaded.image_statistics() == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    assert loaded.metadata == weights.metadata()
+    assert loaded.metadata == weights.metadata() | {CHECKSUM: checksum(weights.tensors)}
     np.testing.assert_array_equal(loaded.params["classifier.kernel"], weights.tensors["classifier.weight"].T)
     assert load_file(out).keys() == weights.tensors.keys()
     assert ported.dropped_classes is None

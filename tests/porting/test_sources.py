@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from safetensors.numpy import save_file
 from cxr_jax.errors import UserError
 from cxr_jax.models.registry import model_shapes
 from cxr_jax.porting.requirements import import_timm
-from cxr_jax.porting.sources import fetch_from_timm, read_from_file
+from cxr_jax.porting.sources import fetch_from_timm, read_from_file, require_intact
 
 NAME = "efficientnetv2_tiny"
 
@@ -223,3 +224,28 @@ def test_weights_fetched_through_timm(timm, torch, monkeypatch, tmp_path):
         "license": "apache-2.0",
         "naming": "timm",
     }
+
+
+def test_a_download_is_held_to_the_sha256_that_the_hub_calls_it_by(tmp_path, monkeypatch):
+    content = b"weights" * 1000
+    blob = tmp_path / "blobs" / hashlib.sha256(content).hexdigest()
+    snapshot = tmp_path / "snapshots" / "model.safetensors"
+    for path in (blob, snapshot):
+        path.parent.mkdir()
+    blob.write_bytes(content)
+    snapshot.symlink_to(blob)
+    hub = types.SimpleNamespace(
+        try_to_load_from_cache=lambda repository, name: str(snapshot) if name == snapshot.name else None
+    )
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    require_intact("timm/net")
+    blob.write_bytes(content[:-1] + b"S")
+    with pytest.raises(UserError, match=rf"the download of timm/net is damaged.*remove {blob}"):
+        require_intact("timm/net")
+    require_intact("")
+    # a small file is named by another hash, and a cache without links by no hash: nothing is known of them
+    snapshot.unlink()
+    snapshot.write_bytes(content)
+    require_intact("timm/net")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    require_intact("timm/net")
