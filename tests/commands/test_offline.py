@@ -1,0 +1,98 @@
+"""No command but `port` and `prepare --download` opens a connection: all others run where sockets raise."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from cxr_jax.cli import main as cli
+from cxr_jax.commands import GROUPS
+
+FETCHING = {"port"}
+"""Commands whose work is to fetch; `prepare` fetches only if it is told to."""
+
+
+METHODS = ("connect", "connect_ex", "sendto", "bind")
+FUNCTIONS = ("create_connection", "getaddrinfo", "gethostbyname")
+
+IN_CHILDREN = f"""
+import pathlib, socket
+def refuse(*arguments, **options):
+    with pathlib.Path({{attempts!r}}).open("a") as file:
+        file.write(f"{{{{arguments}}}}\\n")
+    raise OSError("a connection was tried")
+for name in {METHODS}:
+    setattr(socket.socket, name, refuse)
+for name in {FUNCTIONS}:
+    setattr(socket, name, refuse)
+"""
+"""Python runs a module sitecustomize at its start: so the processes that a command starts are held to it, too."""
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """Every way out of this process and of its children raises; returns a function that lists the attempts."""
+    attempts = tmp_path / "attempts"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(IN_CHILDREN.format(attempts=str(attempts)))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+
+    def refuse(*arguments, **options):
+        with attempts.open("a") as file:
+            file.write(f"{arguments}\n")
+        raise OSError("a connection was tried")
+
+    for name in METHODS:
+        monkeypatch.setattr(socket.socket, name, refuse)
+    for name in FUNCTIONS:
+        monkeypatch.setattr(socket, name, refuse)
+    return lambda: attempts.read_text().splitlines() if attempts.exists() else []
+
+
+@pytest.fixture
+def calls(evaluated_run, prepared_phantoms, phantom_source, config_file, tmp_path):
+    """A call of every command."""
+    run = Path(shutil.copytree(evaluated_run, tmp_path / "run"))
+    image = str(next((phantom_source / "test").glob("*/*.jpeg")))
+    return {
+        "phantoms": [str(tmp_path / "drawn"), "--count", "30"],
+        "prepare": [str(phantom_source), "--name", "again"],
+        "train": [str(config_file), "--out", str(tmp_path / "trained")],
+        "evaluate": [str(run)],
+        "explain": [str(run), image],
+        "predict": [str(run), image],
+        "judge": [str(run / "predictions" / "test.csv"), "--resamples", "100"],
+        "compare": [f"one={run}", f"other={shutil.copytree(run, tmp_path / 'other')}", "--resamples", "100"],
+        "models": [],
+        "bench": [
+            *("--models", "mobilenetv2_tiny", "--sizes", "32", "--batches", "2", "--work", "inference"),
+            *("--rounds", "1", "--steps", "1", "--seconds", "0"),
+        ],
+        "publish": [str(run), "--out", str(tmp_path / "results")],
+    }
+
+
+def test_every_command_is_called(calls):
+    assert {name for commands in GROUPS.values() for name in commands} == set(calls) | FETCHING
+
+
+def test_an_attempt_is_noticed_here_and_in_a_child(offline):
+    reach = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9/')"
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen("http://127.0.0.1:9/")
+    assert len(offline()) == 1
+    assert subprocess.run([sys.executable, "-c", reach], capture_output=True).returncode == 1
+    assert len(offline()) == 2
+
+
+def test_no_command_opens_a_connection(calls, offline, capsys):
+    for name, arguments in calls.items():
+        code = cli([name, *arguments])
+        assert code == 0, f"{name}: {capsys.readouterr().err}"
+        assert not offline(), f"{name} reached for the network"
+        capsys.readouterr()
