@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cxr_jax.explain.similarity import rank_correlation
-from cxr_jax.explain.verdict import Check, Verdict, mean_over_images
+from cxr_jax.explain.verdict import Check, Verdict, means_by_class
 
 LIMIT = 0.5
 """Rank correlation from which maps of two runs count as agreeing."""
@@ -40,9 +40,12 @@ def pairwise_agreement(maps: Sequence[np.ndarray]) -> np.ndarray:
     return np.mean([rank_correlation(first, second) for first, second in pairs], axis=0)
 
 
-def judge_agreement(maps: Sequence[np.ndarray], clusters: np.ndarray) -> Verdict:
-    """Return the verdict by the rule above for maps [N, h, w] of two or more runs; `clusters` [N] number the groups."""
-    mean = mean_over_images(pairwise_agreement(maps), clusters)
+def judge_agreement(maps: Sequence[np.ndarray], classes: np.ndarray, clusters: np.ndarray) -> Verdict:
+    """Return the verdict by the rule above for maps [N, h, w] of two or more runs.
+
+    `classes`, int [N], are those explained; `clusters`, int [N], number the groups.
+    """
+    means = means_by_class(pairwise_agreement(maps), classes, clusters)
     others = pairwise_agreement([np.roll(one, shift, axis=0) for shift, one in enumerate(maps)])
     told = f"{len(maps)} runs; maps of different images correlate between runs by {others.mean():.2f}."
-    return CHECK.verdict(mean, mean.low > LIMIT, told)
+    return CHECK.verdict(means, lambda mean: mean.low > LIMIT, told)

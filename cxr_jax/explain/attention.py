@@ -15,7 +15,7 @@ import numpy as np
 
 from cxr_jax.explain.heat_maps import enlarged
 from cxr_jax.explain.lung_field import border, lung_fields
-from cxr_jax.explain.verdict import Check, Mean, Verdict, mean_over_images
+from cxr_jax.explain.verdict import Check, Verdict, means_by_class
 
 LUNGS = Check(
     name="lungs",
@@ -43,20 +43,22 @@ def heat_share(heat: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return np.sum(large * masks, axis=(1, 2)) / np.sum(large, axis=(1, 2))
 
 
-def judge_attention(images: np.ndarray, heat: np.ndarray, clusters: np.ndarray) -> list[Verdict]:
-    """Return the verdicts on lung field and border for maps [N, h, w] of images, uint8 [N, S, S]."""
-    side = images.shape[-1]
-    rim = np.broadcast_to(border(side), images.shape)
-    in_lungs, told_lungs = _excess(heat, lung_fields(images), clusters, "lung field")
-    at_border, told_border = _excess(heat, rim, clusters, "outer tenth")
+def judge_attention(images: np.ndarray, heat: np.ndarray, classes: np.ndarray, clusters: np.ndarray) -> list[Verdict]:
+    """Return the verdicts on lung field and border for maps [N, h, w] of images, uint8 [N, S, S].
+
+    `classes`, int [N], are those explained; `clusters`, int [N], number the groups.
+    """
+    rim = np.broadcast_to(border(images.shape[-1]), images.shape)
+    in_lungs, told_lungs = _excess(heat, lung_fields(images), "lung field")
+    at_border, told_border = _excess(heat, rim, "outer tenth")
     return [
-        LUNGS.verdict(in_lungs, in_lungs.low > 0, told_lungs),
-        BORDER.verdict(at_border, at_border.high < 0, told_border),
+        LUNGS.verdict(means_by_class(in_lungs, classes, clusters), lambda mean: mean.low > 0, told_lungs),
+        BORDER.verdict(means_by_class(at_border, classes, clusters), lambda mean: mean.high < 0, told_border),
     ]
 
 
-def _excess(heat: np.ndarray, masks: np.ndarray, clusters: np.ndarray, place: str) -> tuple[Mean, str]:
-    """Return how much more of the heat lies inside the masks than a uniform map has there, and that in words."""
+def _excess(heat: np.ndarray, masks: np.ndarray, place: str) -> tuple[np.ndarray, str]:
+    """Return float64 [N], how much more of each map lies in its mask than of a uniform one, and the shares in words."""
     share, expected = heat_share(heat, masks), masks.mean(axis=(1, 2))
     told = f"{share.mean():.1%} of the heat lies in the {place}, which is {expected.mean():.1%} of the image."
-    return mean_over_images(share - expected, clusters), told
+    return share - expected, told

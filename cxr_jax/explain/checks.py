@@ -31,7 +31,7 @@ from cxr_jax.explain.randomisation import (
     judge_randomisation,
 )
 from cxr_jax.explain.record import SCHEMA_VERSION
-from cxr_jax.explain.verdict import FEWEST_IMAGES, Verdict, column_means
+from cxr_jax.explain.verdict import FEWEST_IMAGES, Verdict, column_means, judged_classes
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.runs.predictions import probability_of
 from cxr_jax.vocabulary import CLASS_NAMES, NORMAL, PNEUMONIA
@@ -96,12 +96,16 @@ class Findings:
             "curves": self.curves
             and {
                 "shares": self.curves.shares.tolist(),
-                **{
-                    kind: {name: column_means(scores, clusters) for name, scores in self.curves.scores[kind].items()}
-                    for kind in KINDS
-                },
+                "by_class": {name: self._curves_of(rows) for name, rows in judged_classes(self.sample.classes).items()},
             },
             "files": list(self.sample.files),
+        }
+
+    def _curves_of(self, rows: np.ndarray) -> dict[str, Any]:
+        """Return the mean curves of the images of a mask [N], by kind and by what put the pixels in order."""
+        return {
+            kind: {name: score[rows].mean(axis=0).tolist() for name, score in self.curves.scores[kind].items()}
+            for kind in KINDS
         }
 
 
@@ -172,15 +176,15 @@ def check_maps(
         )
     with track("Insertion and deletion", len(original)) as advance:
         curves = draw_curves(trained, sample.images, sample.classes, original, seed=seed, advance=advance)
-    clusters = sample.clusters
+    classes, clusters = sample.classes, sample.clusters
     compared = [original, *(map_function(other, sample.images, sample.classes, stage).heat for other in others)]
     if any(maps.shape != original.shape for maps in compared):
         raise UserError(f"maps of the other runs at {stage} have another size: compare runs of one architecture")
     verdicts = (
-        judge_randomisation(changes, clusters),
-        *judge_curves(curves, sample.classes, clusters),
-        judge_agreement(compared, clusters) if others else agreement.CHECK.no_verdict(_NO_OTHER_RUN),
-        *judge_attention(sample.images, original, clusters),
+        judge_randomisation(changes, classes, clusters),
+        *judge_curves(curves, classes, clusters),
+        judge_agreement(compared, classes, clusters) if others else agreement.CHECK.no_verdict(_NO_OTHER_RUN),
+        *judge_attention(sample.images, original, classes, clusters),
     )
     return Findings(trained, stage, sample, blank, original, verdicts, changes, curves)
 

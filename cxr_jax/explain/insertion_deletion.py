@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from cxr_jax.explain.heat_maps import enlarged
-from cxr_jax.explain.verdict import Check, Verdict, mean_over_images
+from cxr_jax.explain.verdict import Check, Verdict, mean_over_images, means_by_class
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.runs.predictions import probability_of
 from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA
@@ -157,7 +157,7 @@ def _scores(
 
 def _judge(curves: Curves, kind: str, classes: np.ndarray, clusters: np.ndarray) -> Verdict:
     own, random, other = (curves.areas(kind, name) for name in (OWN, RANDOM, OTHER))
-    mean = mean_over_images(own - random, clusters)
+    means = means_by_class(own - random, classes, clusters)
     beyond = mean_over_images(own - other, clusters)
     scores = curves.scores[kind][OWN]
     ends = [
@@ -170,5 +170,5 @@ def _judge(curves: Curves, kind: str, classes: np.ndarray, clusters: np.ndarray)
         f"it is {beyond.value:+.3f} ({beyond.low:+.3f} to {beyond.high:+.3f}). On the way the probability goes "
         f"{' and '.join(ends)}."
     )
-    passes = mean.low > 0 if kind == "insertion" else mean.high < 0
-    return CHECKS[kind].verdict(mean, passes, told)
+    inserted = kind == "insertion"
+    return CHECKS[kind].verdict(means, lambda mean: mean.low > 0 if inserted else mean.high < 0, told)

@@ -29,7 +29,7 @@ from jax import Array
 from cxr_jax.data.batches import padded_batches
 from cxr_jax.explain.heat_maps import HeatMaps, enlarged
 from cxr_jax.explain.similarity import rank_correlation, structural_similarity
-from cxr_jax.explain.verdict import Check, Verdict, mean_over_images
+from cxr_jax.explain.verdict import Check, Verdict, means_by_class
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import ArrayDict, batch_stats_of, merge_model, split_model
@@ -128,15 +128,15 @@ def cascade(
     )
 
 
-def judge_randomisation(cascade: Cascade, clusters: np.ndarray) -> Verdict:
-    """Return the verdict by the rule above; `clusters` [N] number the groups."""
-    mean = mean_over_images(cascade.rank_correlation.mean(axis=1), clusters)
+def judge_randomisation(cascade: Cascade, classes: np.ndarray, clusters: np.ndarray) -> Verdict:
+    """Return the verdict by the rule above; `classes` [N] are those explained, `clusters` [N] number the groups."""
+    means = means_by_class(cascade.rank_correlation.mean(axis=1), classes, clusters)
     told = (
         f"With only the classifier drawn anew the rank correlation is {cascade.rank_correlation[:, 0].mean():.2f}, "
         f"with every stage {cascade.rank_correlation[:, -1].mean():.2f} ({cascade.blank[-1]:.0%} of these maps are "
         f"blank); maps of different images correlate by {cascade.other_images:.2f}."
     )
-    return CHECK.verdict(mean, mean.high < LIMIT, told)
+    return CHECK.verdict(means, lambda mean: mean.high < LIMIT, told)
 
 
 def randomised(

@@ -1,17 +1,27 @@
-"""The verdict of a check of heat maps: a number with its interval, the rule fixed beforehand, and what came out."""
+"""The verdict of a check of heat maps: numbers with their intervals, the rule fixed beforehand, and what came out.
+
+A rule has to hold for the maps of each class by themselves. A mean over both can be carried by one: a network that
+calls even a blurred image PNEUMONIA leaves insertion nothing to show for that class, however well it does for the
+other.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from cxr_jax.evaluation.intervals import LEVEL, RESAMPLES, bootstrap_weights, percentile_interval
+from cxr_jax.vocabulary import CLASS_NAMES
 
 FEWEST_IMAGES = 5
-"""With fewer images than this no check gives a verdict."""
+"""With fewer images than this no check gives a verdict, and a class with fewer is not judged by itself."""
+
+ALL = "both classes"
+"""Name of a mean over all images, where neither class has enough of them to be judged by itself."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +41,18 @@ class Check:
     title: str  # what a map that passes does, in words
     source: str  # the paper that the check is from
     measure: str  # what the number is
-    rule: str  # when a map passes, about the ends of the number's interval
+    rule: str  # when a map passes, about the ends of the number's interval, for each class
 
-    def verdict(self, mean: Mean, passes: bool, told: str) -> Verdict:
-        """Return that a map passes or fails with this number; `told` is one sentence or two on what was found."""
-        return Verdict(self, passes, told, mean)
+    def verdict(self, means: dict[str, Mean], holds: Callable[[Mean], bool], told: str) -> Verdict:
+        """Return that maps pass if the rule holds for every mean, and else that they fail.
+
+        `means` are those of `means_by_class`; `told` is one sentence or two on what was found.
+        """
+        return Verdict(self, all(holds(mean) for mean in means.values()), told, means)
 
     def no_verdict(self, reason: str) -> Verdict:
         """Return that there is no verdict, and why."""
-        return Verdict(self, None, reason, None)
+        return Verdict(self, None, reason, {})
 
 
 @dataclass(frozen=True)
@@ -49,12 +62,26 @@ class Verdict:
     check: Check
     passes: bool | None  # None: no verdict, for the reason in `told`
     told: str
-    mean: Mean | None
+    means: dict[str, Mean]  # by class; empty where there is no verdict
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the verdict for a JSON file, flat; value, low and high are None where there is no verdict."""
-        mean = dict.fromkeys(("value", "low", "high")) if self.mean is None else asdict(self.mean)
-        return {**asdict(self.check), "passes": self.passes, "told": self.told, **mean}
+        """Return the verdict for a JSON file."""
+        numbers = {name: asdict(mean) for name, mean in self.means.items()}
+        return {**asdict(self.check), "passes": self.passes, "told": self.told, "numbers": numbers}
+
+
+def judged_classes(classes: Int[np.ndarray, " N"]) -> dict[str, Bool[np.ndarray, " N"]]:
+    """Return the masks [N] of the classes that have enough images to be judged, by name; all images if none has."""
+    masks = {name: classes == value for value, name in enumerate(CLASS_NAMES)}
+    judged = {name: mask for name, mask in masks.items() if mask.sum() >= FEWEST_IMAGES}
+    return judged or {ALL: np.ones(len(classes), bool)}
+
+
+def means_by_class(
+    values: Float[np.ndarray, " N"], classes: Int[np.ndarray, " N"], clusters: Int[np.ndarray, " N"]
+) -> dict[str, Mean]:
+    """Return the mean of `values` [N] for each of `judged_classes`, with its interval as in `mean_over_images`."""
+    return {name: mean_over_images(values[mask], clusters[mask]) for name, mask in judged_classes(classes).items()}
 
 
 def mean_over_images(values: Float[np.ndarray, " N"], clusters: Int[np.ndarray, " N"], *, seed: int = 0) -> Mean:

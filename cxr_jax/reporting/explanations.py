@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cxr_jax.explain.record import read_checks
+from cxr_jax.explain.verdict import ALL
 from cxr_jax.reporting.style import BLUE, GREY, ORANGE, new_figure, save, styled
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import read_looks
@@ -26,7 +27,7 @@ CAPTIONS = (
     (
         "explanation_curves",
         "Probability of the explained class while pixels are brought back or greyed out, the hottest first, "
-        "with the difference of the areas, which is taken image by image.",
+        "beside random maps and the maps of other images; the difference of the areas is taken image by image.",
     ),
 )
 """Name and caption of every figure; none shows a radiograph."""
@@ -83,22 +84,25 @@ def randomisation_figure(findings: Findings, original: np.ndarray, examples: np.
 
 
 def curves_figure(findings: Findings) -> Figure:
-    """Return the insertion and the deletion curve beside those of random maps and of another image's map."""
+    """Return insertion and deletion curves of each class beside those of random maps and of other images' maps."""
     curves = findings["curves"]
-    numbers = {check["name"]: number_text(check) for check in findings["checks"]}
+    numbers = {check["name"]: check["numbers"] for check in findings["checks"]}
     looks = ((BLUE, "-"), (GREY, "--"), (ORANGE, ":"))
     with styled():
-        figure = new_figure(7.6, 3.3)
-        panels = figure.subplots(1, 2, sharey=True)
-        for axes, kind, told in zip(panels, ("insertion", "deletion"), ("brought back", "greyed out"), strict=True):
-            for (name, line), (colour, style) in zip(curves[kind].items(), looks, strict=True):
-                area = np.trapezoid(line["value"], curves["shares"])
-                label = f"{name}, area {area:.3f}"
-                axes.plot(curves["shares"], line["value"], color=colour, linestyle=style, label=label)
-            axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=f"Share of pixels {told}, hottest first")
-            axes.set_title(f"{kind.capitalize()}: {numbers[kind]} beside random")
-            axes.legend(loc="lower right" if kind == "insertion" else "upper right")
-        panels[0].set_ylabel("Probability of the explained class")
+        figure = new_figure(7.6, 3.1 * len(curves["by_class"]))
+        panels = figure.subplots(len(curves["by_class"]), 2, sharex=True, sharey=True, squeeze=False)
+        for row, (explained, kinds) in zip(panels, curves["by_class"].items(), strict=True):
+            for axes, (kind, lines) in zip(row, kinds.items(), strict=True):
+                for (name, line), (colour, style) in zip(lines.items(), looks, strict=True):
+                    label = f"{name}, area {np.trapezoid(line, curves['shares']):.3f}"
+                    axes.plot(curves["shares"], line, color=colour, linestyle=style, label=label)
+                beyond = number_text(numbers[kind][explained], signed=True)
+                axes.set_title(f"{explained}, {kind}\n{beyond} beside random", fontsize=9)
+                axes.set(xlim=(0, 1), ylim=(-0.02, 1.04))
+                axes.legend(loc="best")
+            row[0].set_ylabel(f"Probability of {explained}" if explained != ALL else "Probability of the class")
+        for axes, told in zip(panels[-1], ("brought back", "greyed out"), strict=True):
+            axes.set_xlabel(f"Share of pixels {told}, hottest first")
     return figure
 
 
@@ -113,12 +117,12 @@ def checks_table(findings: Findings) -> Table:
     from rich.table import Table
 
     table = Table(title=heading(findings), title_justify="left", caption_justify="left")
-    for name in ("check", "verdict", "value (95 %)", "rule"):
+    for name in ("check", "verdict", "value (95 %)", "rule for each class"):
         table.add_column(name, overflow="fold")
     for check in findings["checks"]:
         verdict = verdict_word(check)
         style = {"passes": "green", "fails": "bold red"}.get(verdict, "yellow")
-        table.add_row(check["title"], f"[{style}]{verdict}[/]", number_text(check), check["rule"])
+        table.add_row(check["title"], f"[{style}]{verdict}[/]", "\n".join(number_texts(check)) or "–", check["rule"])
     return table
 
 
@@ -137,20 +141,24 @@ def verdict_word(check: dict[str, Any]) -> str:
     return {True: "passes", False: "fails", None: "no verdict"}[check["passes"]]
 
 
-def number_text(check: dict[str, Any]) -> str:
-    """Return the number behind a verdict with its interval, a dash where there is none."""
-    if check["value"] is None:
-        return "–"
-    sign = "+" if "less that" in check["measure"] else ""
-    return f"{check['value']:{sign}.3f} ({check['low']:{sign}.3f} to {check['high']:{sign}.3f})"
+def number_text(mean: dict[str, float], *, signed: bool) -> str:
+    """Return a mean with the ends of its interval; a difference is `signed`."""
+    sign = "+" if signed else ""
+    return f"{mean['value']:{sign}.3f} ({mean['low']:{sign}.3f} to {mean['high']:{sign}.3f})"
+
+
+def number_texts(check: dict[str, Any]) -> list[str]:
+    """Return the numbers behind a verdict, a line for each class; empty where there is no verdict."""
+    signed = "less that" in check["measure"]
+    return [f"{name} {number_text(mean, signed=signed)}" for name, mean in check["numbers"].items()]
 
 
 def explanations_of(run: RunFolder) -> dict[str, Any]:
     """Return what the report says of a run's explanations.
 
     `pictures` are paths to show, its pages of cases if it has some; `further_pictures` counts the others in the run
-    folder. `checks` is None if the maps were not checked, else the findings with `verdict` and `number` in words;
-    `warnings` is what must stand beside the pictures.
+    folder. `checks` is None if the maps were not checked, else the findings, each check with `verdict` and `lines`, its
+    numbers, in words; `warnings` is what must stand beside the pictures.
 
     Raises:
         UserError: checks.json is damaged or of another version.
@@ -161,7 +169,7 @@ def explanations_of(run: RunFolder) -> dict[str, Any]:
     findings = read_checks(run)
     if findings is not None:
         for check in findings["checks"]:
-            check |= {"verdict": verdict_word(check), "number": number_text(check)}
+            check |= {"verdict": verdict_word(check), "lines": number_texts(check)}
     return {
         "pictures": shown,
         "further_pictures": len(paths) - len(shown),
