@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> None:
     import json
     import sys
 
+    from cxr_jax.data.quality.reference import read_reference
     from cxr_jax.inference.restore import restore_run
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.serving.predict import Threshold, predict_files
@@ -42,8 +43,10 @@ def main(arguments: list[str]) -> None:
     run = RunFolder.open(options.run)
     model = restore_run(run)
     threshold = Threshold.of(model, options.threshold)
+    # A run that was not evaluated has none; the output says so.
+    reference = read_reference(run.quality_reference) if run.quality_reference.is_file() else None
     predictions = []
-    for prediction in predict_files(model, options.files, threshold):
+    for prediction in predict_files(model, options.files, threshold, reference=reference):
         predictions.append(prediction)
         if prediction.error is not None:
             print(f"cxr-jax: {prediction.error}", file=sys.stderr)
@@ -51,14 +54,14 @@ def main(arguments: list[str]) -> None:
     if options.json:
         print(json.dumps([entry.as_json(threshold, name) for entry in predictions], indent=2, ensure_ascii=False))
     else:
-        _print_table(predictions, threshold, name)
+        _print_table(predictions, threshold, name, reference)
     failures = sum(prediction.error is not None for prediction in predictions)
     if failures:
         raise UserError(f"{failures} of {len(predictions)} files could not be predicted")
 
 
-def _print_table(predictions: list, threshold: object, model: str) -> None:
-    """Print predictions as a table, with the threshold, the model and the disclaimer below."""
+def _print_table(predictions: list, threshold: object, model: str, reference: object) -> None:
+    """Print predictions as a table, with the threshold, the model, the check of inputs and the disclaimer below."""
     import sys
 
     from rich.console import Console
@@ -79,4 +82,10 @@ def _print_table(predictions: list, threshold: object, model: str) -> None:
         # Text, so that brackets in a file name are not read as markup.
         table.add_row(*(Text(cell, style) for cell in (prediction.file, probability, prediction.label or "-", remarks)))
     console.print(table)
-    console.print(Text(f"PNEUMONIA from {threshold.value:.4f} (rule: {threshold.rule}). Model: {model}.\n{DISCLAIMER}"))
+    check = (
+        "Inputs were not compared with the training images: evaluate the run once, and they are."
+        if reference is None
+        else f"Inputs were compared with the {reference.images:,} training images; remarks tell what is unlike them."
+    )
+    told = f"PNEUMONIA from {threshold.value:.4f} (rule: {threshold.rule}). Model: {model}."
+    console.print(Text(f"{told}\n{check}\n{DISCLAIMER}"))

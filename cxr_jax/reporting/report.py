@@ -18,6 +18,7 @@ from cxr_jax.evaluation.judge import SCHEMA_VERSION
 from cxr_jax.reporting.explanations import CAPTIONS as _EXPLANATIONS
 from cxr_jax.reporting.explanations import explanations_of
 from cxr_jax.reporting.pictures import NAMES as PICTURES
+from cxr_jax.reporting.quality import BASELINE_CAPTIONS, QUALITY_CAPTIONS, quality_of
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
@@ -121,8 +122,11 @@ def _contents(run: RunFolder) -> dict[str, Any]:
             "shift": _figures(run, _SHIFT),
             "failures": _figures(run, _FAILURES),
             "explanations": _figures(run, _EXPLANATIONS),
+            "quality": _figures(run, QUALITY_CAPTIONS),
+            "baselines": _figures(run, BASELINE_CAPTIONS),
         },
         "explanations": _explanations(run),
+        "quality": quality_of(run),
     }
 
 

@@ -11,10 +11,12 @@ from cxr_jax.runs.files import write_bytes, write_json
 from cxr_jax.runs.folder import RunFolder, read_json
 
 FIGURES = (
+    "baselines",
     "confusion_matrix",
     "confusion_matrix_validation",
     "decision_curve",
     "precision_recall",
+    "quality",
     "reliability",
     "roc",
     "score_distributions",
@@ -39,8 +41,9 @@ def published_names(runs: Sequence[RunFolder]) -> list[Path]:
 def publish(run: RunFolder, folder: Path) -> list[Path]:
     """Copy what can be shown of `run` into `folder`, replacing an older copy of the same run; returns the files.
 
-    Left out are checkpoints, TensorBoard's events, the report and every figure with a radiograph, and the path of the
-    source in the data card. Raises UserError if the run was not evaluated, or `folder` holds another run.
+    Left out are checkpoints, TensorBoard's events, the report, the mean picture of the training images, every figure
+    with a radiograph, and the path of the source in the data card. Raises UserError if the run was not evaluated, or
+    `folder` holds another run.
     """
     if not run.evaluation.is_file():
         raise UserError(f"{run.path} has not been evaluated; run cxr-jax evaluate {run.path} first")
@@ -51,7 +54,10 @@ def publish(run: RunFolder, folder: Path) -> list[Path]:
         raise UserError(
             f"{run.path} lacks {', '.join(missing) or 'its figures'}; run cxr-jax evaluate {run.path} again"
         )
-    files = [run.config, run.environment, run.network, run.metrics, run.operating_point, run.evaluation, run.ledger]
+    # The environment first: by it a copy that was broken off is known again.
+    files = [run.environment, run.config, run.network, run.metrics, run.operating_point, run.evaluation, run.ledger]
+    if run.quality.is_file():
+        files.append(run.quality)
     files += sorted(run.predictions.glob("*.csv"))
     files += sorted(path for path in run.figures.iterdir() if path.stem in FIGURES)
     written = []

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import calls_of
 from cxr_jax.inference.restore import TrainedModel
@@ -52,6 +53,7 @@ class FilePrediction:
     probability: float | None = None  # of PNEUMONIA
     label: str | None = None  # the call, one of CLASS_NAMES
     warnings: tuple[str, ...] = ()
+    compared: bool = False  # with the run's training images, so that no warning means that it is like them
     error: str | None = None
 
     def as_json(self, threshold: Threshold, model: str) -> dict[str, Any]:
@@ -63,6 +65,7 @@ class FilePrediction:
             "threshold": threshold.value,
             "threshold_rule": threshold.rule,
             "warnings": list(self.warnings),
+            "compared_with_training": self.compared,
             "model": model,
             "disclaimer": DISCLAIMER,
         }
@@ -70,37 +73,47 @@ class FilePrediction:
 
 
 def predict_files(
-    model: TrainedModel, files: Iterable[str], threshold: Threshold, *, batch_size: int = BATCH_SIZE
+    model: TrainedModel,
+    files: Iterable[str],
+    threshold: Threshold,
+    *,
+    reference: QualityReference | None = None,
+    batch_size: int = BATCH_SIZE,
 ) -> Iterator[FilePrediction]:
     """Yield the prediction of every file in the given order; `batch_size` files are in memory at a time.
 
-    A file that cannot be read or decoded yields its error, and the others are predicted.
+    A file that cannot be read or decoded yields its error, and the others are predicted. Images that are unlike the
+    training images in `reference` are predicted with a warning.
     """
     remaining = iter(files)
     while batch := list(islice(remaining, batch_size)):
-        yield from _predict_batch(model, batch, threshold)
+        yield from _predict_batch(model, batch, threshold, reference)
 
 
-def _predict_batch(model: TrainedModel, files: list[str], threshold: Threshold) -> list[FilePrediction]:
-    outcomes = [_read(file, model) for file in files]
+def _predict_batch(
+    model: TrainedModel, files: list[str], threshold: Threshold, reference: QualityReference | None
+) -> list[FilePrediction]:
+    outcomes = [_read(file, model, reference) for file in files]
     squares = [outcome.square for outcome in outcomes if isinstance(outcome, Radiograph)]
     probabilities = iter(probability_of(model.logits(np.stack(squares))) if squares else ())
     return [
-        _prediction(file, outcome, next(probabilities), threshold)
+        _prediction(file, outcome, next(probabilities), threshold, compared=reference is not None)
         if isinstance(outcome, Radiograph)
         else FilePrediction(file, error=outcome)
         for file, outcome in zip(files, outcomes, strict=True)
     ]
 
 
-def _read(file: str, model: TrainedModel) -> Radiograph | str:
+def _read(file: str, model: TrainedModel, reference: QualityReference | None) -> Radiograph | str:
     """Return the radiograph in a file, or the sentence that says why there is none."""
     try:
-        return read_radiograph(read_bytes(Path(file)), file, model.description)
+        return read_radiograph(read_bytes(Path(file)), file, model.description, reference)
     except UserError as error:
         return str(error)
 
 
-def _prediction(file: str, radiograph: Radiograph, probability: float, threshold: Threshold) -> FilePrediction:
+def _prediction(
+    file: str, radiograph: Radiograph, probability: float, threshold: Threshold, *, compared: bool
+) -> FilePrediction:
     called = CLASS_NAMES[PNEUMONIA if calls_of(np.asarray(probability), threshold.value) else NORMAL]
-    return FilePrediction(file, float(probability), called, radiograph.warnings)
+    return FilePrediction(file, float(probability), called, radiograph.warnings, compared)

@@ -9,6 +9,8 @@ import numpy as np
 
 from cxr_jax.data.decode import decode_grey, to_square
 from cxr_jax.data.encoded import MAX_BYTES
+from cxr_jax.data.quality.measures import colourfulness
+from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
 from cxr_jax.inference.description import NetworkDescription
 
@@ -17,6 +19,9 @@ LARGEST_ASPECT = 2.5
 
 SMALLEST_CONTRAST = 10.0
 """Standard deviation in grey levels; the faintest radiographs of the official data set have 23."""
+
+LARGEST_COLOUR = 6.0
+"""Mean difference of the colour channels in grey levels; radiographs stored in colour differ by what JPEG adds."""
 
 
 @dataclass(frozen=True)
@@ -50,20 +55,29 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path} cannot be read: {reason}") from error
 
 
-def read_radiograph(data: bytes, name: str, description: NetworkDescription) -> Radiograph:
+def read_radiograph(
+    data: bytes, name: str, description: NetworkDescription, reference: QualityReference | None = None
+) -> Radiograph:
     """Decode an image and resize it as the run's training images were.
 
     Args:
         data: the encoded image.
         name: what to call it in an error.
         description: of the network that will see it.
+        reference: what the run's training images look like; without it the warnings know only what holds for every
+            radiograph.
 
     Raises:
         UserError: it is no JPEG, PNG or DICOM file, is damaged, or is too large.
     """
     grey = decode_grey(data, name=name)
     square = to_square(grey, description.image_size, description.resize, description.interpolation)
-    return Radiograph(grey, square, tuple(_warnings(grey, description.image_size)))
+    warnings = _warnings(grey, description.image_size)
+    if colourfulness(data) > LARGEST_COLOUR:
+        warnings.append("a colour image: radiographs are grey, this may not be one")
+    if reference is not None:
+        warnings += reference.remarks(grey)
+    return Radiograph(grey, square, tuple(warnings))
 
 
 def _warnings(grey: np.ndarray, size: int) -> list[str]:

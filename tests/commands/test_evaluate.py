@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import cv2
 import numpy as np
 import pytest
 
 from cxr_jax.cli import main as command_line
 from cxr_jax.commands import evaluate
+from cxr_jax.data.decode import to_square
 from cxr_jax.errors import UserError
 from cxr_jax.inference.restore import restore_run
 from cxr_jax.reporting.pictures import draw_pictures
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.predictions import read_predictions
-from cxr_jax.runs.publication import FIGURES
+from cxr_jax.runs.publication import FIGURES, publish
 from cxr_jax.vocabulary import DISCLAIMER
 
 
@@ -118,3 +121,66 @@ def test_pictures_of_radiographs_are_not_among_the_figures_to_publish(tmp_path, 
     drawn = draw_pictures(tmp_path / "pictures", images, test, 0.5, phantoms=True)
     assert drawn
     assert not {path.stem for path in drawn} & set(FIGURES)
+
+
+def test_quality_and_baselines_stand_beside_the_judgement(evaluated):
+    run, printed = evaluated
+    quality = read_json(run.quality)
+    test = read_predictions(run.predictions_of("test"))
+    assert {name: split["images"] for name, split in quality["splits"].items()}.keys() == {"train", "val", "test"}
+    assert quality["splits"]["test"]["images"] == len(test)
+    assert quality["splits"]["train"]["outside"] == 0
+    wrong = (test.probability >= 0.5) != (test.label == 1)
+    for kind, label in (("false_positives", 0), ("false_negatives", 1)):
+        assert quality["audit"][kind]["errors"] == np.sum(wrong & (test.label == label))
+    everything = quality["baselines"]["all_pneumonia"]["test"]
+    assert everything["accuracy"]["value"] == np.mean(test.label == 1)
+    assert {"mean", "contrast", "sharpness", "pixels", "aspect"} <= set(quality["baselines"])
+    assert "Image quality alone, without a network: ROC-AUC" in printed
+    report = run.report.read_text()
+    assert 'id="quality"' in report and 'id="baselines"' in report
+
+
+def test_measures_are_those_of_the_images_of_each_split(evaluated, prepared_phantoms, phantom_source):
+    run, _ = evaluated
+    means = [
+        to_square(cv2.imread(str(phantom_source / file), cv2.IMREAD_GRAYSCALE), 224).mean()
+        for file in read_predictions(run.predictions_of("test")).file
+    ]
+    assert read_json(run.quality)["splits"]["test"]["measures"]["mean"]["median"] == pytest.approx(np.median(means))
+
+
+def test_the_mean_picture_of_radiographs_is_not_published(evaluated, tmp_path):
+    run, _ = evaluated
+    assert run.quality_reference.is_file()
+    names = {path.name for path in publish(run, tmp_path / "results")}
+    assert "quality.json" in names
+    assert run.quality_reference.name not in names
+    assert "picture" not in run.quality.read_text()
+
+
+def test_stored_predictions_are_judged_again_without_a_look(evaluated, monkeypatch):
+    run, _ = evaluated
+    before = {name: (run.path / name).read_bytes() for name in ("evaluation.json", "quality.json", "ledger.jsonl")}
+    tables = run.predictions_of("test").read_bytes()
+    for name in before:
+        if name != "ledger.jsonl" and name != "evaluation.json":
+            (run.path / name).unlink()
+    run.evaluation.write_text("{}")
+    shutil.rmtree(run.checkpoints)  # no network is needed
+    evaluate.main([str(run.path), "--stored"])
+    assert {name: (run.path / name).read_bytes() for name in before} == before
+    assert run.predictions_of("test").read_bytes() == tables
+
+
+def test_without_an_evaluation_nothing_is_stored(run_path):
+    with pytest.raises(UserError, match="no stored predictions"):
+        evaluate.main([str(run_path), "--stored"])
+
+
+def test_stored_predictions_of_other_images_are_refused(evaluated):
+    run, _ = evaluated
+    table = run.predictions_of("test")
+    table.write_text(table.read_text().replace("test/NORMAL/", "test/OTHER/", 1))
+    with pytest.raises(UserError, match="is not of the images of test"):
+        evaluate.main([str(run.path), "--stored"])

@@ -38,6 +38,7 @@ def test_predictions_equal_those_of_evaluate(evaluated_run, phantom_source, file
         assert entry["threshold"] == threshold
         assert entry["threshold_rule"] == "fixed"
         assert entry["disclaimer"] == DISCLAIMER
+        assert entry["compared_with_training"] is True
         assert "mobilenetv2_tiny" in entry["model"]
     assert np.ptp(table.probability) > 0.01
 
@@ -74,6 +75,30 @@ def test_bad_files_do_not_stop_the_others(run_path, files, tmp_path, capsys):
     assert "text [bold].jpeg" in table  # a bracket in a name is no markup
     assert table.count("not predicted") == 3
     assert DISCLAIMER in table
+
+
+def test_what_is_no_chest_is_predicted_with_a_warning_in_both_outputs(evaluated_run, tmp_path, capsys):
+    page = np.full((400, 300, 3), 255, np.uint8)
+    for line in range(12):
+        cv2.putText(page, "no radiograph", (20, 30 + 30 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (0, 0, 200), 2)
+    path = str(tmp_path / "page.png")
+    cv2.imwrite(path, page)
+    predict.main([str(evaluated_run), path, "--json"])
+    (entry,), _ = json_of(capsys)
+    assert entry["label"] in CLASS_NAMES
+    assert any("a colour image" in warning for warning in entry["warnings"])
+    assert any("does not look like a frontal chest radiograph" in warning for warning in entry["warnings"])
+    predict.main([str(evaluated_run), path])
+    table = capsys.readouterr().out
+    assert all(warning in table for warning in entry["warnings"])
+    assert "Inputs were compared with the" in table
+
+
+def test_a_run_that_was_not_evaluated_says_that_it_compares_nothing(run_path, files, capsys):
+    predict.main([str(run_path), files[0]])
+    assert "Inputs were not compared with the training images" in capsys.readouterr().out
+    predict.main([str(run_path), files[0], "--json"])
+    assert json_of(capsys)[0][0]["compared_with_training"] is False
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@ import numpy as np
 import pytest
 
 from cxr_jax.data.decode import to_square
+from cxr_jax.data.quality.measures import MEASURES, measure_quality
+from cxr_jax.data.quality.reference import QualityReference
+from cxr_jax.data.quality.table import QualityTable, thumbnail
 from cxr_jax.errors import UserError
 from cxr_jax.runs.predictions import probability_of
 from cxr_jax.serving.predict import FilePrediction, Threshold, predict_files
@@ -89,6 +92,24 @@ def test_a_threshold_outside_0_to_1_is_refused(trained, value):
         Threshold.of(trained, value)
 
 
+def test_images_unlike_those_of_training_are_predicted_with_a_warning(trained, files):
+    """Likeness to training changes what is said of an image, and never its probability."""
+    random = np.random.default_rng(2)
+    lit = [np.clip(random.normal(120, 40, (80, 90)), 0, 255).astype(np.uint8) for _ in range(8)]
+    rows = [measure_quality(image) for image in lit]
+    columns = {name: np.array([row[name] for row in rows]) for name in MEASURES}
+    reference = QualityReference.of(QualityTable(columns, np.stack([thumbnail(image) for image in lit])))
+    readable = [file for file in files if file.rsplit("/", 1)[1] in ("0.png", "6.png")]
+    plain = list(predict_files(trained, readable, Threshold.of(trained)))
+    compared = list(predict_files(trained, readable, Threshold.of(trained), reference=reference))
+    for one, other in zip(plain, compared, strict=True):
+        assert other.probability == one.probability
+        assert not one.compared and other.compared
+        assert other.as_json(Threshold.of(trained), "m")["compared_with_training"] is True
+        assert not any("training images" in warning for warning in one.warnings)
+        assert any(warning.startswith("mean brightness") for warning in other.warnings)
+
+
 def test_json_has_every_field_and_an_error_only_where_there_is_one():
     threshold = Threshold(0.4, "youden")
     good = FilePrediction("a.png", 0.7, "PNEUMONIA", ("enlarged",)).as_json(threshold, "tiny of run")
@@ -99,6 +120,7 @@ def test_json_has_every_field_and_an_error_only_where_there_is_one():
         "threshold": 0.4,
         "threshold_rule": "youden",
         "warnings": ["enlarged"],
+        "compared_with_training": False,
         "model": "tiny of run",
         "disclaimer": DISCLAIMER,
     }

@@ -85,3 +85,13 @@ def test_a_file_without_permission_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(type(path), "read_bytes", refuse)
     with pytest.raises(UserError, match="cannot be read: Permission denied"):
         read_bytes(path)
+
+
+def test_colour_is_told_and_grey_stored_in_colour_is_not(description):
+    grey = noise(64, 64)
+    photo = cv2.merge([grey, 255 - grey, grey // 2])
+    assert any("a colour image" in warning for warning in read_radiograph(png_of(photo), "a.png", description).warnings)
+    for image in (grey, cv2.merge([grey] * 3)):
+        for suffix in (".png", ".jpg"):
+            data = cv2.imencode(suffix, image)[1].tobytes()
+            assert not any("colour" in warning for warning in read_radiograph(data, "a", description).warnings)

@@ -1,0 +1,246 @@
+"""Image quality and the baselines without a network as figures, and as the report tells them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.baselines import ALL_MEASURES, ALL_PNEUMONIA
+from cxr_jax.reporting.style import BLUE, GREY, INK, ORANGE, VALIDATION_COLOUR, new_figure, save, styled
+from cxr_jax.runs.folder import RunFolder, read_json
+
+SCHEMA_VERSION = 1
+"""Version of quality.json."""
+
+QUALITY_CAPTIONS = (
+    (
+        "quality",
+        "Chance that a wrongly called image has a higher value than a rightly called one of its class, with its "
+        "interval; filled where a difference is shown after correction for several measures.",
+    ),
+)
+BASELINE_CAPTIONS = (
+    (
+        "baselines",
+        "ROC-AUC on test of scores that need no network, with intervals, beside the network's; diamonds: validation.",
+    ),
+)
+
+_KINDS = {
+    "false_positives": ("false positives", "NORMAL called PNEUMONIA", "NORMAL"),
+    "false_negatives": ("false negatives", "PNEUMONIA called NORMAL", "PNEUMONIA"),
+}
+_OVER_EXPOSURE = "bright_area"
+
+_OWN_TITLES = {ALL_MEASURES: "All measures together", ALL_PNEUMONIA: "All called PNEUMONIA"}
+
+Quality = dict[str, Any]
+"""What quality.json holds: `measures` (title, unit, definition), `splits`, `ranges`, `audit`, `baselines`."""
+
+
+def draw_quality(folder: str | Path, quality: Quality, judgement: dict[str, Any]) -> list[Path]:
+    """Draw the figures into `folder` as PNG and SVG, and return the paths; none shows a radiograph.
+
+    Args:
+        folder: made if need be; figures of the same name are replaced.
+        quality: what quality.json holds.
+        judgement: that of the network on the same images.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    figures = {"quality": quality_figure(quality), "baselines": baselines_figure(quality, judgement)}
+    return [path for name, figure in figures.items() for path in save(figure, folder, name)]
+
+
+def quality_figure(quality: Quality) -> Figure:
+    """Return, for both kinds of error side by side, the chance that an error has the higher value of every measure."""
+    names = [name for name, told in quality["measures"].items() if _varies(quality, name)]
+    with styled():
+        figure = new_figure(7.6, 0.3 * max(len(names), 3) + 1.2)
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, (kind, (plural, _, _)), colour in zip(panels, _KINDS.items(), (BLUE, ORANGE), strict=True):
+            compared = quality["audit"][kind]
+            entries = [compared["measures"].get(name) for name in names]
+            for place, entry in enumerate(entries):
+                # Without an interval a point would look like knowledge.
+                if entry is not None and entry["higher"]["interval"] is not None:
+                    shown = entry["verdict"] in ("higher", "lower")
+                    _draw_interval(axes, place, entry["higher"]["value"], entry["higher"]["interval"], colour, shown)
+            if not any(entry is not None and entry["higher"]["interval"] for entry in entries):
+                axes.text(
+                    0.5, 0.5, "too few to compare", transform=axes.transAxes, ha="center", backgroundcolor="white"
+                )
+            axes.axvline(0.5, color=GREY, linewidth=0.9, linestyle=(0, (2, 2)))
+            axes.set(xlim=(-0.02, 1.02), xlabel="Chance of a higher value")
+            axes.set_title(f"{counted(compared['errors'], plural)} beside {counted(compared['right'], 'right calls')}")
+            _name_rows(axes, [quality["measures"][name]["title"] for name in names])
+    return figure
+
+
+def baselines_figure(quality: Quality, judgement: dict[str, Any]) -> Figure:
+    """Return the ROC-AUC of every baseline on test and validation below that of the network."""
+    rows = [("This network", judgement["test"]["metrics"]["roc_auc"], _validation_auc(judgement), INK)]
+    for name, baseline in quality["baselines"].items():
+        if baseline is not None:
+            rows.append((_title(quality, name), baseline["test"]["roc_auc"], baseline["validation_roc_auc"], BLUE))
+    with styled():
+        figure = new_figure(6.4, 0.3 * len(rows) + 1.1)
+        axes = figure.subplots()
+        for place, (_, measured, validation, colour) in enumerate(rows):
+            if measured["value"] is not None:
+                interval = measured["intervals"][0] if measured["intervals"] else None
+                _draw_interval(axes, place, measured["value"], interval, colour, shown=True)
+            if validation is not None:
+                axes.plot(validation, place - 0.22, marker="D", markersize=3.5, color=VALIDATION_COLOUR)
+        axes.axvline(0.5, color=GREY, linewidth=0.9, linestyle=(0, (2, 2)))
+        drawn = [measured for _, measured, _, _ in rows if measured["value"] is not None]
+        ends = [measured["intervals"][0]["low"] if measured["intervals"] else measured["value"] for measured in drawn]
+        lowest = min([0.47, *ends]) - 0.02
+        axes.set(xlim=(max(lowest, 0), 1.01), xlabel="ROC-AUC", title="The network and scores that need none")
+        axes.plot((), (), marker="o", color=GREY, label="test")
+        axes.plot((), (), marker="D", markersize=3.5, linestyle="none", color=VALIDATION_COLOUR, label="validation")
+        axes.legend(loc="lower right")
+        _name_rows(axes, [title for title, _, _, _ in rows])
+    return figure
+
+
+def _draw_interval(
+    axes: Axes, place: float, value: float, interval: dict[str, Any] | None, colour: str, shown: bool
+) -> None:
+    """Draw a point with its interval on row `place`; hollow where nothing is shown."""
+    if interval is not None:
+        axes.plot((interval["low"], interval["high"]), (place, place), color=colour, linewidth=1.3)
+    face = colour if shown else "white"
+    axes.plot(value, place, marker="o", markersize=5.5, color=colour, markerfacecolor=face)
+
+
+def _name_rows(axes: Axes, titles: list[str]) -> None:
+    axes.set_yticks(np.arange(len(titles)), titles)
+    axes.set_ylim(len(titles) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+
+
+def _validation_auc(judgement: dict[str, Any]) -> float | None:
+    validation = judgement["validation"]
+    return None if validation is None else validation["metrics"]["roc_auc"]["value"]
+
+
+def _title(quality: Quality, name: str) -> str:
+    return _OWN_TITLES.get(name) or quality["measures"][name]["title"]
+
+
+def _varies(quality: Quality, name: str) -> bool:
+    """True if a measure differs between test images of one class."""
+    return any(compared["measures"].get(name) is not None for compared in quality["audit"].values())
+
+
+def quality_of(run: RunFolder) -> dict[str, Any] | None:
+    """Return what the report says of image quality and baselines, ready to be laid out; None if the run has neither.
+
+    Raises:
+        UserError: quality.json is damaged, or of another version.
+    """
+    if not run.quality.is_file():
+        return None
+    quality = read_json(run.quality)
+    if quality.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(f"{run.quality} was written by another version of cxr_jax: evaluate the run again")
+    try:
+        return {
+            "measures": quality["measures"],
+            "splits": [
+                {"name": name, "images": split["images"], "outside": split["outside"]}
+                for name, split in quality["splits"].items()
+            ],
+            "errors": [_told_errors(quality, kind) for kind in _KINDS],
+            "baselines": _told_baselines(quality),
+            "constant": [_title(quality, name) for name, entry in quality["baselines"].items() if entry is None],
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{run.quality} is damaged ({error}): evaluate the run again") from error
+
+
+def over_exposure_text(quality: Quality, kind: str) -> str | None:
+    """Return in one sentence whether errors of a kind are over-exposed; None where nothing can be compared."""
+    compared, (plural, _, label) = quality["audit"][kind], _KINDS[kind]
+    entry = compared["measures"].get(_OVER_EXPOSURE)
+    if entry is None:
+        return None
+    verdict = {
+        "higher": "are over-exposed",
+        "lower": "are less exposed, not more",
+        "not shown": "are not shown to be over-exposed",
+        "not tested": "are too few to tell whether they are over-exposed",
+    }[entry["verdict"]]
+    interval = entry["interval"]
+    ends = f" (95 % {100 * interval['low']:+.1f} to {100 * interval['high']:+.1f})" if interval else ""
+    return (
+        f"The {plural} {verdict}: bright areas take {entry['error_mean']:.1%} of them and {entry['right_mean']:.1%} of "
+        f"the {label} images that were called rightly, a difference of {100 * entry['difference']:+.1f} points{ends}."
+    )
+
+
+def counted(number: int, plural: str) -> str:
+    """Return a number with its noun, which loses its plural s where there is one."""
+    return f"{number:,} {plural.removesuffix('s') if number == 1 else plural}"
+
+
+def _told_errors(quality: Quality, kind: str) -> dict[str, Any]:
+    """Return one kind of error with a row of text for every measure."""
+    plural, explained, label = _KINDS[kind]
+    compared = quality["audit"][kind]
+    rows = []
+    for name, told in quality["measures"].items():
+        entry = compared["measures"].get(name)
+        if entry is None:
+            continue
+        interval, higher, p_value = entry["interval"], entry["higher"], entry["adjusted_p_value"]
+        unit = told["unit"]
+        rows.append(
+            {
+                "title": told["title"] + (f", {unit}" if unit not in ("", "share") else ""),
+                "of_errors": value_text(entry["error_mean"], unit),
+                "of_right": value_text(entry["right_mean"], unit),
+                "difference": value_text(entry["difference"], unit),
+                "ends": f"({value_text(interval['low'], unit)} to {value_text(interval['high'], unit)})"
+                if interval
+                else "",
+                "higher": f"{higher['value']:.3f}",
+                "higher_ends": f"({higher['interval']['low']:.3f}–{higher['interval']['high']:.3f})"
+                if higher["interval"]
+                else "",
+                "p_value": "–" if p_value is None else "< 0.001" if p_value < 0.001 else f"{p_value:.3f}",
+                "shown": entry["verdict"] in ("higher", "lower"),
+            }
+        )
+    return {
+        "errors": counted(compared["errors"], plural),
+        "explained": explained,
+        "right": counted(compared["right"], f"{label} images"),
+        "over_exposure": over_exposure_text(quality, kind),
+        "rows": rows,
+    }
+
+
+def _told_baselines(quality: Quality) -> list[dict[str, Any]]:
+    """Return the baselines that there are, each with its title, judged metrics and ROC-AUC on validation."""
+    return [
+        {"title": _title(quality, name), "test": entry["test"], "validation_roc_auc": entry["validation_roc_auc"]}
+        for name, entry in quality["baselines"].items()
+        if entry is not None
+    ]
+
+
+def value_text(value: float, unit: str) -> str:
+    """Return a value of a measure as text: shares as per cent, pixels whole, others with three digits."""
+    if unit == "share":
+        return f"{value:.2%}"
+    if unit == "pixels":
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"

@@ -1,0 +1,184 @@
+import json
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.baselines import judge_baselines
+from cxr_jax.evaluation.measures import Confidence
+from cxr_jax.evaluation.quality_audit import audit_errors, summarise
+from cxr_jax.reporting.quality import (
+    SCHEMA_VERSION,
+    baselines_figure,
+    draw_quality,
+    over_exposure_text,
+    quality_figure,
+    quality_of,
+    value_text,
+)
+from cxr_jax.reporting.report import render_report
+from cxr_jax.runs.files import write_json
+from cxr_jax.runs.folder import RunFolder
+
+FEW = Confidence(resamples=50)
+
+MEASURES = {
+    "mean": {"title": "Mean <b>brightness</b>", "unit": "grey levels", "definition": "mean of all pixels"},
+    "bright_area": {"title": "Bright area", "unit": "share", "definition": "pixels that look washed out"},
+    "pixels": {"title": "Image size", "unit": "pixels", "definition": "width times height"},
+}
+
+
+def columns_of(predictions, seed, exposed=0.0):
+    """Measures of made-up images; `exposed` is what wrongly called NORMAL images have more of."""
+    random = np.random.default_rng(seed)
+    wrong = (predictions.probability >= 0.5) & (predictions.label == 0)
+    return {
+        "mean": 120 + 8 * predictions.label + 10 * random.normal(size=len(predictions)),
+        "bright_area": np.clip(0.2 + 0.02 * random.normal(size=len(predictions)) + exposed * wrong, 0, 1),
+        "pixels": np.full(len(predictions), 50_176.0),
+    }
+
+
+def quality_with(example, exposed=0.0, threshold=0.5):
+    train = columns_of(example.validation, 1)
+    tables = {"train": train, "val": columns_of(example.validation, 2), "test": columns_of(example.test, 3, exposed)}
+    images = {"train": len(example.validation), "val": len(example.validation), "test": len(example.test)}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "measures": MEASURES,
+        "splits": {
+            name: {"images": images[name], "outside": 7, "measures": summarise(table)} for name, table in tables.items()
+        },
+        "ranges": {},
+        "audit": audit_errors(tables["test"], example.test, threshold, FEW),
+        "baselines": judge_baselines(
+            train, example.validation.label, (tables["val"], example.validation), (tables["test"], example.test), FEW
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def quality(example):
+    # A low threshold makes false positives enough to be tested.
+    return quality_with(example, threshold=0.1)
+
+
+@pytest.fixture
+def run(example, quality, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    write_json(folder.evaluation, example.judgement)
+    write_json(folder.quality, quality)
+    return folder
+
+
+def test_the_report_lays_out_audit_and_baselines(run, quality, example):
+    html = render_report(run)
+    assert html.count('id="quality"') == html.count('href="#quality"') == 1
+    assert html.count('id="baselines"') == html.count('href="#baselines"') == 1
+    assert over_exposure_text(quality, "false_positives") in html
+    entry = quality["audit"]["false_positives"]["measures"]["bright_area"]
+    assert f"{entry['error_mean']:.2%}" in html
+    assert f"{entry['higher']['value']:.3f}" in html
+    assert f"{quality['audit']['false_positives']['errors']} false positives" in html
+    assert "7 of 140 test images (5.0%)" in html
+    area = quality["baselines"]["all_measures"]["test"]["roc_auc"]["value"]
+    assert f"{area:.3f}" in html
+    assert "All called PNEUMONIA" in html
+    assert "The same for all training images, so that nothing can be told by it: Image size." in html
+    assert "pixels that look washed out" in html
+    assert f"{example.judgement['test']['metrics']['roc_auc']['value']:.3f}" in html
+
+
+def test_what_comes_from_the_file_is_escaped(run):
+    html = render_report(run)
+    assert "<b>" not in html
+    assert "Mean &lt;b&gt;brightness&lt;/b&gt;" in html
+
+
+def test_figures_stand_in_the_report_and_name_every_measure(run, quality, example):
+    paths = draw_quality(run.figures, quality, example.judgement)
+    assert {path.name for path in paths} == {
+        f"{name}.{end}" for name in ("quality", "baselines") for end in ("png", "svg")
+    }
+    html = render_report(run)
+    assert 'id="figure-quality"' in html and 'id="figure-baselines"' in html
+    for path in paths:
+        if path.suffix == ".svg":
+            ElementTree.parse(path)
+
+
+def test_figures_show_the_numbers(quality, example):
+    axes = quality_figure(quality).axes
+    entry = quality["audit"]["false_positives"]["measures"]["mean"]
+    points = [tuple(line.get_xydata()[0]) for line in axes[0].lines if len(line.get_xydata()) == 1]
+    assert (pytest.approx(entry["higher"]["value"]), 0) in points
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == [
+        MEASURES[name]["title"] for name in ("mean", "bright_area")
+    ]
+    axes = baselines_figure(quality, example.judgement).axes[0]
+    titles = [label.get_text() for label in axes.get_yticklabels()]
+    assert titles[0] == "This network"
+    assert titles[-1] == "All called PNEUMONIA"
+    assert "Image size" not in titles
+    low, high = axes.get_xlim()
+    drawn = [x for line in axes.lines for x in np.atleast_1d(line.get_xdata())]
+    assert low < min(drawn) and max(drawn) <= high
+
+
+def test_errors_too_few_for_an_interval_have_no_point(example):
+    quality = quality_with(example, threshold=0.5)
+    quality = json.loads(json.dumps(quality))
+    for entry in quality["audit"]["false_negatives"]["measures"].values():
+        if entry:
+            entry["higher"]["interval"] = None
+    axes = quality_figure(quality).axes[1]
+    assert [text.get_text() for text in axes.texts] == ["too few to compare"]
+    assert not [line for line in axes.lines if len(line.get_xdata()) == 1]
+
+
+@pytest.mark.parametrize(
+    ("exposed", "said"),
+    [(0.05, "are over-exposed"), (-0.05, "are less exposed, not more"), (0.0, "are not shown to be over-exposed")],
+)
+def test_over_exposure_is_told_by_what_was_counted(example, exposed, said):
+    quality = quality_with(example, exposed, threshold=0.1)
+    wrong = (example.test.probability >= 0.5) & (example.test.label == 0)
+    assert wrong.sum() > 0
+    entry = quality["audit"]["false_positives"]["measures"]["bright_area"]
+    entry["verdict"] = {"are over-exposed": "higher", "are less exposed, not more": "lower"}.get(said, "not shown")
+    text = over_exposure_text(quality, "false_positives")
+    assert said in text
+    assert f"{100 * entry['difference']:+.1f} points (95 % {100 * entry['interval']['low']:+.1f} to" in text
+
+
+def test_without_errors_nothing_is_said(example):
+    quality = quality_with(example, threshold=1.0)
+    assert quality["audit"]["false_positives"]["errors"] == 0
+    assert over_exposure_text(quality, "false_positives") is None
+    quality_figure(quality)
+
+
+def test_a_run_without_quality_has_no_section(example, tmp_path):
+    run = RunFolder(tmp_path / "bare")
+    write_json(run.evaluation, example.judgement)
+    assert quality_of(run) is None
+    assert "quality" not in render_report(run).split("<main>")[0].split("<body>")[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [({"schema_version": 99}, "another version"), ({"audit": {}}, "damaged"), ({"splits": []}, "damaged")],
+)
+def test_a_damaged_file_is_one_sentence(run, quality, change, sentence):
+    write_json(run.quality, {**quality, **change})
+    with pytest.raises(UserError, match=sentence):
+        render_report(run)
+
+
+def test_values_are_written_by_their_unit():
+    assert value_text(0.0791, "share") == "7.91%"
+    assert value_text(1_230_449.0, "pixels") == "1,230,449"
+    assert value_text(123.45, "grey levels") == "123.5"
+    assert value_text(0.01234, "") == "0.0123"
