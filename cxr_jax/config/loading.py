@@ -88,8 +88,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a config: it holds no UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
-    except RecursionError:
-        raise UserError(f"{path} is no config: its values are nested too deeply") from None
+    except (RecursionError, ValueError):
+        raise UserError(f"{path} is no config: a value in it is nested too deeply or has too many digits") from None
     except OSError as error:
         raise UserError(f"the config {path} cannot be read: {error.strerror}") from None
 

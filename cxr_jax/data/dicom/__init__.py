@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cxr_jax.data.dicom.display import as_grey
-from cxr_jax.data.dicom.header import DAMAGED, is_dicom, read_elements, read_header
+from cxr_jax.data.dicom.header import is_dicom, read_elements, read_header, read_pixel_data
 from cxr_jax.data.dicom.pixels import stored_pixels
-from cxr_jax.errors import UserError
 
 __all__ = ["decode_dicom", "is_dicom"]
 
@@ -26,7 +25,4 @@ def decode_dicom(data: bytes, name: str) -> UInt8[np.ndarray, "H W"]:
     """
     syntax, elements = read_elements(data, name)
     header = read_header(elements, name)
-    pixels = elements.get_item("PixelData")
-    if pixels is None or not pixels.value:
-        raise UserError(f"{name} {DAMAGED}: it holds no image")
-    return as_grey(stored_pixels(pixels.value, syntax, header, name), header)
+    return as_grey(stored_pixels(read_pixel_data(elements, name), syntax, header, name), header)

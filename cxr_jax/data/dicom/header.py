@@ -133,6 +133,7 @@ def read_header(elements: Dataset, name: str) -> Header:
     try:
         _check_kind(elements, name)
         header = _header(elements)
+        high_bit = _integer(elements, "HighBit", header.bits_stored - 1)
     except UserError:
         raise
     except Exception:
@@ -144,10 +145,21 @@ def read_header(elements: Dataset, name: str) -> Header:
         raise UserError(
             f"{name} has {header.bits_stored} bits a pixel in {header.bits_allocated}; 8 to 16 bits in 8 or 16 are read"
         )
-    if _integer(elements, "HighBit", header.bits_stored - 1) != header.bits_stored - 1:
+    if high_bit != header.bits_stored - 1:
         raise UserError(f"{name} keeps its pixels in the upper bits, which is not read: convert it to PNG")
     _check_display(header, name)
     return header
+
+
+def read_pixel_data(elements: Dataset, name: str) -> bytes:
+    """Return the value of the element PixelData; UserError if there is none."""
+    try:
+        raw = elements.get_item("PixelData")
+    except Exception:
+        raise UserError(f"{name} {DAMAGED}") from None
+    if raw is None or not isinstance(raw.value, bytes) or not raw.value:
+        raise UserError(f"{name} {DAMAGED}: it holds no image")
+    return raw.value
 
 
 class _Bounded(io.BytesIO):

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from cxr_jax.data.encoded import MAX_PIXELS
-from cxr_jax.data.sources.archive import DAMAGED, check_ratio, open_archive, stamp_of_file
+from cxr_jax.data.sources.archive import DAMAGED, check_packing, open_archive, stamp_of_file
 from cxr_jax.data.sources.layout import require_two_classes
 from cxr_jax.data.sources.source import Entry, Listing, by_order
 from cxr_jax.errors import UserError
@@ -41,6 +41,8 @@ class NpzSource:
         self._path = path
         entries = []
         with open_archive(path) as archive:
+            for member in archive.infolist():
+                check_packing(member, path)
             for split in SPLIT_NAMES:
                 if f"{split}_images.npy" not in archive.namelist():
                     continue
@@ -123,9 +125,8 @@ def _image_stream(archive: zipfile.ZipFile, split: str, path: Path) -> tuple[tup
 
 
 def _image_shape(archive: zipfile.ZipFile, split: str, path: Path) -> tuple[int, ...]:
-    """Return the shape of the image array of `split`, having checked it and its size."""
+    """Return the shape of the image array of `split`, having checked it."""
     member = archive.getinfo(f"{split}_images.npy")
-    check_ratio(member.file_size, member.compress_size, f"{member.filename} in {path}")
     try:
         shape, stream = _image_stream(archive, split, path)
     except DAMAGED as error:

@@ -63,6 +63,13 @@ def test_a_bomb_is_refused(pack):
         find_source(path)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_other_methods_than_deflate_are_not_unpacked(pack, method):
+    path = pack({f"chest_xray/{name}": b"x" for name in official_names()}, method=method)
+    with pytest.raises(UserError, match="is not packed by deflate"):
+        find_source(path)
+
+
 def test_many_small_bombs_are_refused_by_their_sum(pack):
     members = {f"chest_xray/{name}": b"x" for name in official_names()}
     members |= {f"chest_xray/train/NORMAL/{number}.jpeg": bytes(900_000) for number in range(20)}

@@ -122,6 +122,12 @@ def test_headers_that_are_no_arrays(tmp_path):
             find_source(tmp_path / "odd.npz")
 
 
+def test_an_array_that_nobody_asked_for_is_no_bomb_either(tmp_path):
+    path = npz(tmp_path / "odd.npz", **medmnist(), other=np.zeros(5_000_000, np.uint8))
+    with pytest.raises(UserError, match=r"other\.npy in .*more than 100-fold"):
+        find_source(path)
+
+
 def test_array_header_of_version_two(tmp_path):
     arrays = medmnist(splits=("train",))
     with zipfile.ZipFile(tmp_path / "two.npz", "w") as archive:
