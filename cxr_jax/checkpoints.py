@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,10 @@ from jax import Array
 from orbax.checkpoint import v1 as orbax
 
 from cxr_jax.errors import UserError
-from cxr_jax.runs.files import writing
+from cxr_jax.runs.files import TEMPORARY_PREFIX, writing
+
+FORMAT_VERSION = 1
+"""Version of what is stored; raised when an older reader would misread it. The seal stays as it is in every version."""
 
 _ARRAYS = "arrays"
 # orbax announces every step of a save, and it and asyncio print tracebacks of a failed one from other threads; what a
@@ -38,8 +43,14 @@ class Checkpoint:
 class CheckpointWriter:
     """Saves checkpoints into one folder, asynchronously, and keeps the newest few."""
 
-    def __init__(self, folder: Path, *, keep: int = 1) -> None:
+    def __init__(self, folder: Path, *, keep: int = 1, rewind_to: int | None = None) -> None:
         """Open or make `folder`; leftovers of a save that was killed are removed.
+
+        Args:
+            folder: the folder of these checkpoints.
+            keep: how many of the newest stay.
+            rewind_to: step of the state that training resumes from; checkpoints of later steps are removed, because
+                what follows may go another way and would count as older than they are.
 
         Raises UserError if it cannot be written.
         """
@@ -47,6 +58,7 @@ class CheckpointWriter:
         self._pending: Any = None
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(folder, rewind_to)
             self._checkpointer = self._open()
 
     def save(self, step: int, arrays: Mapping[str, Array], details: Mapping[str, Any]) -> None:
@@ -57,7 +69,8 @@ class CheckpointWriter:
         """
         self.wait()
         host = {name: np.asarray(value) for name, value in arrays.items()}
-        metadata = {"sha256": content_hash(host), "details": dict(details)}
+        metadata = {"format_version": FORMAT_VERSION, "sha256": content_hash(host), "details": dict(details)}
+        metadata |= {"seal": _seal(metadata)}
         with _saving(self.folder):
             self._pending = self._checkpointer.save_checkpointables_async(
                 step, {_ARRAYS: host}, custom_metadata=metadata, force=True, overwrite=True
@@ -95,6 +108,16 @@ class CheckpointWriter:
         )
 
 
+def _remove_leftovers(folder: Path, rewind_to: int | None) -> None:
+    """Remove checkpoints later than `rewind_to`, and what a killed removal left of others."""
+    for step in saved_steps(folder):
+        if rewind_to is not None and step > rewind_to:
+            # under a name that no reader takes for a checkpoint, should the removal be killed half-way
+            (folder / str(step)).rename(folder / f"{TEMPORARY_PREFIX}{step}")
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        shutil.rmtree(leftover)
+
+
 @contextlib.contextmanager
 def _saving(folder: Path) -> Iterator[None]:
     """Turn the errors of a failed save into one sentence."""
@@ -121,6 +144,12 @@ def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
+def _seal(metadata: Mapping[str, Any]) -> str:
+    """sha256 of all that is stored beside the arrays, in the one spelling that JSON has for it here."""
+    stored = {name: value for name, value in metadata.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
+
+
 def saved_steps(folder: Path) -> list[int]:
     """The steps that have a finished checkpoint in `folder`, oldest first; none if there is no such folder."""
     if not folder.is_dir():
@@ -131,8 +160,8 @@ def saved_steps(folder: Path) -> list[int]:
 def read_newest(folder: Path, warn: Callable[[str], None] | None = None) -> Checkpoint:
     """The newest checkpoint of `folder` whose content is what was saved.
 
-    A damaged one is skipped, and `warn` is called with a sentence about it. Raises UserError if there is none at all
-    or none that is intact.
+    A damaged one is skipped, and `warn` is called with a sentence about it. Raises UserError if there is none at all,
+    none that is intact, or one that a newer version of the project wrote.
     """
     steps = saved_steps(folder)
     if not steps:
@@ -147,20 +176,31 @@ def read_newest(folder: Path, warn: Callable[[str], None] | None = None) -> Chec
 
 
 def _read(folder: Path, step: int) -> Checkpoint | None:
-    """The checkpoint of `step`, or None if it is damaged in whatever way."""
+    """The checkpoint of `step`, or None if it is damaged in whatever way; UserError if it is of a newer format."""
     path = folder.absolute() / str(step)
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    # a damaged file can fail anywhere inside orbax, tensorstore or JSON; all of it means the same to the reader
     try:
         stored = orbax.checkpointables_metadata(path)
+        metadata = stored.custom_metadata
+        # a checkpoint without either is older than format versions
+        if {"format_version", "seal"} & metadata.keys() and metadata["seal"] != _seal(metadata):
+            return None
+    except Exception:
+        return None
+    version = metadata.get("format_version", 1)
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"the checkpoint of step {step} in {folder} was written by a newer cxr_jax (format {version}, this one "
+            f"reads up to {FORMAT_VERSION}): update cxr_jax"
+        )
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    try:
         shapes = {
             name: jax.ShapeDtypeStruct(entry.shape, entry.dtype, sharding=sharding)
             for name, entry in stored.metadata[_ARRAYS].items()
         }
         arrays = orbax.load_checkpointables(path, {_ARRAYS: shapes})[_ARRAYS]
-        details, promised = stored.custom_metadata["details"], stored.custom_metadata["sha256"]
-    # a damaged file can fail anywhere inside orbax, tensorstore or JSON; all of it means the same to the reader
+        intact = content_hash({name: np.asarray(value) for name, value in arrays.items()}) == metadata["sha256"]
+        return Checkpoint(step, arrays, metadata["details"]) if intact else None
     except Exception:
         return None
-    if content_hash({name: np.asarray(value) for name, value in arrays.items()}) != promised:
-        return None
-    return Checkpoint(step, arrays, details)

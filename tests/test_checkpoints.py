@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import hashlib
+import json
+import pickle
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -57,29 +61,139 @@ def test_arrays_may_be_donated_while_they_are_saved(tmp_path):
 
 def flip(path):
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    if data:
+        data[len(data) // 2] ^= 1
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        flip,
-        lambda path: path.write_bytes(path.read_bytes()[:-7]),
-        lambda path: path.write_bytes(b""),
-        lambda path: path.unlink(),
-    ],
-    ids=["bit flipped", "truncated", "emptied", "deleted"],
-)
-def test_a_damaged_checkpoint_is_passed_over_with_a_word(folder, damage):
-    largest = max((path for path in (folder / "3" / "arrays" / "d").iterdir()), key=lambda path: path.stat().st_size)
-    damage(largest)
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def files_of(folder):
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, empty, Path.unlink])
+def test_a_checkpoint_with_damaged_arrays_is_passed_over_with_a_word(folder, damage):
+    damage(max((folder / "3" / "arrays" / "d").iterdir(), key=lambda path: path.stat().st_size))
     told = []
     checkpoint = read_newest(folder, told.append)
     assert checkpoint.step == 2
     np.testing.assert_array_equal(checkpoint.arrays["params.conv.kernel"], arrays_at(2)["params.conv.kernel"])
     assert len(told) == 1
     assert "step 3" in told[0]
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, empty, Path.unlink])
+def test_whichever_file_is_damaged_nothing_is_restored_but_what_was_saved(folder, tmp_path, damage):
+    harmless = []
+    for name in files_of(folder / "3"):
+        copy = tmp_path / "copy"
+        shutil.copytree(folder, copy)
+        damage(copy / "3" / name)
+        checkpoint = read_newest(copy)
+        assert checkpoint.details["step"] == checkpoint.step
+        for array, value in arrays_at(checkpoint.step).items():
+            np.testing.assert_array_equal(checkpoint.arrays[array], value, err_msg=str(name))
+        harmless += [name] * (checkpoint.step == 3)
+        shutil.rmtree(copy)
+    # what orbax keeps for itself may be damaged without harm; arrays and what stands beside them may not
+    assert len(harmless) < len(files_of(folder / "3"))
+    assert not {"_CHECKPOINT_METADATA"} & {name.name for name in harmless}
+
+
+@pytest.mark.parametrize(("stored", "other"), [('"best": 0.3', '"best": 0.2'), ('"step": 3', '"step": 2')])
+def test_what_stands_beside_the_arrays_is_verified_too(folder, stored, other):
+    path = folder / "3" / "_CHECKPOINT_METADATA"
+    text = path.read_text()
+    assert stored in text
+    path.write_text(text.replace(stored, other))
+    told = []
+    assert read_newest(folder, told.append).step == 2
+    assert len(told) == 1
+
+
+def change_metadata(path, **changes):
+    """Store `changes` as a version that knows them would, sealed; None takes an entry out."""
+    stored = json.loads(path.read_text())
+    metadata = stored["custom_metadata"] | changes
+    metadata = {name: value for name, value in metadata.items() if value is not None and name != "seal"}
+    if "format_version" in metadata:
+        metadata["seal"] = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps(stored | {"custom_metadata": metadata}))
+
+
+def test_a_checkpoint_of_a_newer_format_is_one_sentence(folder):
+    change_metadata(folder / "3" / "_CHECKPOINT_METADATA", format_version=2)
+    with pytest.raises(UserError, match=r"step 3 .* newer cxr_jax \(format 2, this one reads up to 1\): update"):
+        read_newest(folder)
+
+
+def test_a_checkpoint_from_before_format_versions_is_read(folder):
+    change_metadata(folder / "3" / "_CHECKPOINT_METADATA", format_version=None)
+    assert read_newest(folder).step == 3
+
+
+def test_what_a_later_version_stores_besides_is_passed_over(folder):
+    change_metadata(folder / "3" / "_CHECKPOINT_METADATA", colour="grey")
+    assert read_newest(folder).step == 3
+
+
+@pytest.mark.parametrize(("saved_on", "restored_on"), [(1, 8), (8, 1)])
+def test_another_number_of_devices_restores_the_same_bits(tmp_path, saved_on, restored_on):
+    def sharding(count):
+        mesh = jax.make_mesh((count,), ("batch",), devices=jax.devices()[:count])
+        return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+    with CheckpointWriter(tmp_path / "last") as writer:
+        writer.save(1, jax.device_put(arrays_at(1), sharding(saved_on)), {})
+    restored = jax.device_put(read_newest(tmp_path / "last").arrays, sharding(restored_on))
+    for name, value in arrays_at(1).items():
+        assert len(restored[name].devices()) == restored_on
+        for shard in restored[name].addressable_shards:
+            np.testing.assert_array_equal(shard.data, value, err_msg=name)
+
+
+class Bomb:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_a_pickle_in_a_checkpoint_is_never_executed(folder, tmp_path):
+    mark = tmp_path / "executed"
+    data = pickle.dumps(Bomb(mark))
+    pickle.loads(data)
+    assert mark.exists()
+    mark.unlink()
+    for name in files_of(folder / "3"):
+        copy = tmp_path / "copy"
+        shutil.copytree(folder, copy)
+        (copy / "3" / name).write_bytes(data)
+        for planted in ("arrays.pkl", "arrays/state.pickle", "arrays/0.npy"):
+            (copy / "3" / planted).write_bytes(data)
+        read_newest(copy)
+        shutil.rmtree(copy)
+    assert not mark.exists()
+
+
+def test_checkpoints_of_an_abandoned_future_are_removed(folder):
+    (folder / ".unfinished-9").mkdir()
+    with CheckpointWriter(folder, keep=1, rewind_to=2) as writer:
+        assert saved_steps(folder) == [2]
+        assert not list(folder.glob(".unfinished-*"))
+        # would not outlive step 3 otherwise
+        writer.save(2, arrays_at(20), {"step": 20})
+    assert read_newest(folder).details == {"step": 20}
 
 
 def test_none_at_all_and_none_intact_are_told_apart(folder, tmp_path):

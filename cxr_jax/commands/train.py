@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     from cxr_jax.inference.description import write_description
     from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver, track_in_terminal
     from cxr_jax.runs.environment import write_environment
-    from cxr_jax.runs.files import write_json
+    from cxr_jax.runs.files import atomic_path, write_json
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.training.loop import Trainer
     from cxr_jax.training.network import build_network
@@ -51,13 +51,14 @@ def main(arguments: list[str]) -> None:
     observers = Observers(TerminalObserver(console), TensorBoardObserver(run))
     trainer = Trainer(config, network, train_set, validation_set, run, observers)
     if not options.resume:
-        RunFolder.create(run_path)
         devices = [f"{device.platform} {device.device_kind}" for device in trainer.devices]
-        write_environment(run, devices=devices, data_fingerprint=prepared.fingerprint)
-        write_json(run.data_card, prepared.card)
-        write_description(run, _describe(config, network))
-        # last, because it is what makes the folder a run
-        write_config(config, run.config)
+        # whole or not at all: one that was killed half-way could neither be resumed nor begun again
+        with atomic_path(run_path) as unfinished:
+            begun = RunFolder.create(unfinished)
+            write_environment(begun, devices=devices, data_fingerprint=prepared.fingerprint)
+            write_json(begun.data_card, prepared.card)
+            write_description(begun, _describe(config, network))
+            write_config(config, begun.config)
     console.print(
         f"{config.model.name} on {len(train_set)} images, validated on {len(validation_set)}; run {run.path}",
         soft_wrap=True,

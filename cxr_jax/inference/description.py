@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_json
@@ -31,8 +31,12 @@ def write_description(run: RunFolder, description: NetworkDescription) -> None:
 
 
 def read_description(run: RunFolder) -> NetworkDescription:
-    """The network of `run`; UserError if network.json is missing or is not what a run writes."""
-    stored = {name: value for name, value in read_json(run.network).items() if name != "schema_version"}
+    """The network of `run`; UserError if network.json is missing or is not what a run writes.
+
+    What a later version says besides is passed over.
+    """
+    known = {entry.name for entry in fields(NetworkDescription)}
+    stored = {name: value for name, value in read_json(run.network).items() if name in known}
     try:
         tuples = {name: tuple(stored[name]) for name in ("classes", "mean", "std")}
         return NetworkDescription(**{**stored, **tuples})

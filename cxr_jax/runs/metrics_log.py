@@ -27,19 +27,22 @@ KINDS = ("train", "validation", "end")
 class MetricsLog:
     """Appends lines to a metrics file; each line is on its way to the disk before `write` returns."""
 
-    def __init__(self, path: str | Path, *, rewind_to: int | None = None) -> None:
+    def __init__(self, path: str | Path, *, rewind_to: int | None = None, validation_due: bool = False) -> None:
         """Open the file at `path`, creating it and its parents; a line torn by a kill is taken out first.
 
         Args:
             path: the metrics file.
             rewind_to: step of the state that training resumes from; lines of later steps, and of the end of the
                 interrupted training, are dropped, because they will be written again.
+            validation_due: whether that very step will be validated again.
         """
         self.path = Path(path)
         if self.path.is_file():
             lines = read_metrics(self.path)
             if rewind_to is not None:
-                lines = [line for line in lines if line["kind"] != "end" and line["step"] <= rewind_to]
+                last_validation = rewind_to - 1 if validation_due else rewind_to
+                newest = {"train": rewind_to, "validation": last_validation, "end": -1}
+                lines = [line for line in lines if line["step"] <= newest[line["kind"]]]
             _rewrite(self.path, lines)
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,12 +84,12 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{path} does not exist: the run has no training curves")
     # What follows the last line break is empty, or a line torn by a kill.
-    whole = path.read_text(encoding="utf-8").split("\n")[:-1]
+    whole = path.read_bytes().split(b"\n")[:-1]
     lines = []
     for number, text in enumerate(whole, start=1):
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             line = None
         if not (isinstance(line, dict) and line.get("kind") in KINDS and isinstance(line.get("step"), int)):
             raise UserError(f"{path}, line {number}: not a line of training metrics; restore the file or remove it")
@@ -108,5 +111,5 @@ def _plain(value: Any) -> Any:
 
 def _rewrite(path: Path, lines: list[dict[str, Any]]) -> None:
     text = "".join(_line(line) for line in lines)
-    if text != path.read_text(encoding="utf-8"):
+    if text.encode() != path.read_bytes():
         write_text(path, text)

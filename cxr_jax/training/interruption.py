@@ -9,6 +9,10 @@ from types import FrameType, TracebackType
 from cxr_jax.training.progress import EndReason
 
 
+class InterruptionError(Exception):
+    """Work that can be taken up again later was left, because a signal asked training to stop."""
+
+
 class Interruption:
     """While entered, remembers the first SIGINT or SIGTERM instead of dying of it; a second one acts at once."""
 
@@ -27,6 +31,11 @@ class Interruption:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
+
+    def check(self) -> None:
+        """Raise InterruptionError if a signal has arrived; called wherever work may be left."""
+        if self.reason is not None:
+            raise InterruptionError
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.reason = "interrupted" if number == signal.SIGINT else "terminated"

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import time
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import optax
@@ -18,7 +19,7 @@ from cxr_jax.data.image_set import ImageSet
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import MetricsLog
-from cxr_jax.training.interruption import Interruption
+from cxr_jax.training.interruption import Interruption, InterruptionError
 from cxr_jax.training.network import Network
 from cxr_jax.training.optimizer import frozen_stages, make_optimizer, make_schedule, partition, trains_head_alone
 from cxr_jax.training.parallel import (
@@ -105,29 +106,35 @@ class Trainer:
         last = self.run.checkpoints / LAST
         # a run that was killed before its first checkpoint begins again
         checkpoint = read_newest(last, self.observer.on_note) if resume and saved_steps(last) else None
-        progress = Progress(**checkpoint.details) if checkpoint else Progress()
+        progress = Progress.from_json(checkpoint.details) if checkpoint else Progress()
         self._began = time.perf_counter() - progress.seconds
         self.observer.on_start(self._plan(), progress)
         params, batch_stats = self.network.params, self.network.batch_stats
         if checkpoint is not None:
             params, batch_stats = restore_network(checkpoint.arrays, params, batch_stats, str(self.run.checkpoints))
-        reason: EndReason = "finished"
         with contextlib.ExitStack() as stack:
-            self.log = stack.enter_context(MetricsLog(self.run.metrics, rewind_to=progress.step))
+            log = MetricsLog(self.run.metrics, rewind_to=progress.step, validation_due=progress.validation_due)
+            self.log = stack.enter_context(log)
             self.last = stack.enter_context(CheckpointWriter(self.run.checkpoints / LAST, keep=2))
-            self.best = stack.enter_context(CheckpointWriter(self.run.checkpoints / BEST))
+            # a killed run may have saved a better network than the last state knows of: the one before is still needed
+            best = CheckpointWriter(self.run.checkpoints / BEST, keep=2, rewind_to=progress.step)
+            self.best = stack.enter_context(best)
             self.interruption = stack.enter_context(Interruption())
             while progress.phase < len(self.phases):
-                phase = self._prepare(progress, params, batch_stats)
+                try:
+                    phase = self._prepare(progress, params, batch_stats)
+                    self.interruption.check()
+                except InterruptionError:
+                    self._leave(progress)
                 if checkpoint is not None and progress.iteration > 0:
                     # between two phases the optimizer stored is that of the phase before, and starts anew
                     restored = restore_state(checkpoint.arrays, phase.state, str(self.run.checkpoints))
                     phase = dataclasses.replace(phase, state=restored)
                 checkpoint = None
-                state, progress, reason = self._run_phase(phase, progress)
+                state, progress = self._run_phase(phase, progress)
                 params, batch_stats = all_params(state), state.batch_stats
-            self.log.write("end", reason=reason, step=progress.step, seconds=progress.seconds)
-        return reason
+            self.log.write("end", reason=progress.reason, step=progress.step, seconds=progress.seconds)
+        return progress.reason
 
     def _prepare(self, progress: Progress, params: dict, batch_stats: dict) -> PreparedPhase:
         """The phase that `progress` is in, its step compiled and its optimizer fresh."""
@@ -169,16 +176,16 @@ class Trainer:
         state = replicate(state, self.devices)
         params = all_params(state)
         pool = compile_pooling_step(rules, params, state.batch_stats, size, batch_size, self.devices)
-        pooled = in_batches(pool, params, state.batch_stats, images.images, batch_size)
+        pooled = in_batches(pool, params, state.batch_stats, images.images, batch_size, self.interruption.check)
         return dataclasses.replace(images, images=pooled)
 
-    def _run_phase(self, phase: PreparedPhase, progress: Progress) -> tuple[TrainState, Progress, EndReason]:
+    def _run_phase(self, phase: PreparedPhase, progress: Progress) -> tuple[TrainState, Progress]:
         """Train from `progress` to the end of the phase; the progress returned stands before the next phase."""
         state = replicate(phase.state, self.devices)
-        # a run that was stopped just then is resumed with its patience exhausted
-        reason: EndReason = "patience" if self._is_exhausted(progress) else "finished"
         every = self.config.validation.every_iterations or self.batches
-        while progress.iteration < phase.iterations and reason == "finished":
+        if progress.validation_due:
+            progress = self._validate(phase, state, progress)
+        while not self._is_over(phase, progress):
             epoch, start = divmod(progress.iteration, self.batches)
             # counted over the whole run, so that a phase does not repeat the order and draws of the one before
             epoch += sum(entry.epochs for entry in self.phases[: progress.phase])
@@ -195,17 +202,25 @@ class Trainer:
                 validated = progress.iteration % every == 0 or progress.iteration == phase.iterations
                 if validated:
                     progress = self._validate(phase, state, progress)
-                    self.last.save(progress.step, state_arrays(state), progress.as_json())
-                if self.interruption.reason is not None:
-                    self._stop(state, progress, saved=validated)
-                if self._is_exhausted(progress):
-                    reason = "patience"
+                if self._is_over(phase, progress):
                     break
+                if validated or self.interruption.reason is not None:
+                    self._save(state, progress)
+                if self.interruption.reason is not None:
+                    self._leave(progress)
         progress = dataclasses.replace(
-            progress, phase=progress.phase + 1, iteration=0, phase_best=None, stale_validations=0
+            progress,
+            phase=progress.phase + 1,
+            iteration=0,
+            phase_best=None,
+            stale_validations=0,
+            reason="patience" if self._is_exhausted(progress) else "finished",
         )
-        self.last.save(progress.step, state_arrays(state), progress.as_json())
-        return state, progress, reason
+        # once and not after the last validation too: to replace a checkpoint is to be without it for a moment
+        self._save(state, progress)
+        if self.interruption.reason is not None:
+            self._leave(progress)
+        return state, progress
 
     def _after_step(self, phase: PreparedPhase, progress: Progress, metrics: StepMetrics, began: float) -> Progress:
         """Wait for the step, log it, and stop on a loss that is not finite."""
@@ -239,7 +254,13 @@ class Trainer:
 
     def _validate(self, phase: PreparedPhase, state: TrainState, progress: Progress) -> Progress:
         """Validate, log, and save the network if it is the best of the run so far."""
-        figures = phase.validator.figures(all_params(state), state.batch_stats)
+        try:
+            figures = phase.validator.figures(all_params(state), state.batch_stats, self.interruption.check)
+        except InterruptionError:
+            # begun again when the run is resumed
+            progress = dataclasses.replace(progress, validation_due=True)
+            self._save(state, progress)
+            self._leave(progress)
         monitor = self.config.validation.monitor
         progress = dataclasses.replace(progress, seconds=time.perf_counter() - self._began)
         progress, best = after_validation(progress, monitor, figures[monitor])
@@ -257,11 +278,13 @@ class Trainer:
             self.best.save(progress.step, network_arrays(state), {"monitor": monitor, "value": figures[monitor]})
         return progress
 
-    def _stop(self, state: TrainState, progress: Progress, *, saved: bool) -> None:
-        """Save, if the last step is not saved yet, and leave with the exit code of the signal."""
+    def _save(self, state: TrainState, progress: Progress) -> None:
+        """Save everything that is needed to go on from `progress`."""
+        self.last.save(progress.step, state_arrays(state), progress.as_json())
+
+    def _leave(self, progress: Progress) -> NoReturn:
+        """Leave with the exit code of the signal; what there is to save must be saved or under way."""
         reason = self.interruption.reason
-        if not saved:
-            self.last.save(progress.step, state_arrays(state), progress.as_json())
         self.last.wait()
         self.log.write("end", reason=reason, step=progress.step, seconds=progress.seconds)
         raise UserError(
@@ -269,6 +292,9 @@ class Trainer:
             f"--out {self.run.path} --resume",
             EXIT_INTERRUPTED if reason == "interrupted" else EXIT_TERMINATED,
         )
+
+    def _is_over(self, phase: PreparedPhase, progress: Progress) -> bool:
+        return progress.iteration >= phase.iterations or self._is_exhausted(progress)
 
     def _is_exhausted(self, progress: Progress) -> bool:
         return 0 < self.config.validation.patience <= progress.stale_validations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -21,10 +22,18 @@ class Progress:
     best_step: int | None = None
     phase_best: float | None = None  # of the monitored figure, in this phase: what patience compares with
     stale_validations: int = 0  # validations since that
+    validation_due: bool = False  # the validation that belongs to this step is not done yet
+    reason: EndReason = "finished"  # why the phase before this one ended
 
     def as_json(self) -> dict[str, Any]:
         """The fields as a JSON object."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Progress:
+        """The progress that `as_json` described; what another version stored besides is passed over."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in stored.items() if name in known})
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ def after_validation(progress: Progress, monitor: str, value: float) -> tuple[Pr
             best_step=progress.step if best else progress.best_step,
             phase_best=value if improved else progress.phase_best,
             stale_validations=0 if improved else progress.stale_validations + 1,
+            validation_due=False,
         ),
         best,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from jax import Array
 
@@ -15,13 +17,31 @@ from cxr_jax.vocabulary import PNEUMONIA
 
 
 def in_batches(
-    evaluate: EvaluationFunction, params: ArrayDict, batch_stats: ArrayDict, images: np.ndarray, batch_size: int
+    evaluate: EvaluationFunction,
+    params: ArrayDict,
+    batch_stats: ArrayDict,
+    images: np.ndarray,
+    batch_size: int,
+    between: Callable[[], None],
 ) -> np.ndarray:
-    """What `evaluate` gives for all `images` [N, ...], by batches of `batch_size` of which the last is padded."""
-    parts: list[tuple[Array, int]] = [
-        (evaluate(params, batch_stats, batch), count) for batch, count in padded_batches(images, batch_size)
-    ]
-    return np.concatenate([np.asarray(logits)[:count] for logits, count in parts])
+    """What `evaluate` gives for all `images` [N, ...], by batches of `batch_size` of which the last is padded.
+
+    `between` is called before every batch and may raise to leave the work.
+    """
+    parts: list[np.ndarray] = []
+    running: tuple[Array, int] | None = None
+    for batch, count in padded_batches(images, batch_size):
+        between()
+        following = (evaluate(params, batch_stats, batch), count)
+        # one batch ahead keeps the devices busy, and no more: the work can then be left within two batches
+        if running is not None:
+            parts.append(_rows(*running))
+        running = following
+    return np.concatenate([*parts, _rows(*running)])
+
+
+def _rows(values: Array, count: int) -> np.ndarray:
+    return np.asarray(values)[:count]
 
 
 class Validator:
@@ -30,9 +50,12 @@ class Validator:
     def __init__(self, evaluate: EvaluationFunction, image_set: ImageSet, batch_size: int) -> None:
         self._evaluate, self._image_set, self._batch_size = evaluate, image_set, batch_size
 
-    def figures(self, params: ArrayDict, batch_stats: ArrayDict) -> dict[str, float]:
-        """Loss (unweighted mean cross-entropy), accuracy at probability 0.5, and ROC-AUC (NaN with one class)."""
-        logits = in_batches(self._evaluate, params, batch_stats, self._image_set.images, self._batch_size)
+    def figures(self, params: ArrayDict, batch_stats: ArrayDict, between: Callable[[], None]) -> dict[str, float]:
+        """Loss (unweighted mean cross-entropy), accuracy at probability 0.5, and ROC-AUC (NaN with one class).
+
+        `between` is called before every batch and may raise to leave the work.
+        """
+        logits = in_batches(self._evaluate, params, batch_stats, self._image_set.images, self._batch_size, between)
         return validation_figures(logits, self._image_set.labels)
 
 

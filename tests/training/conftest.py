@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
+import dataclasses
+import sys
+from pathlib import Path
+
 import pytest
 
 from cxr_jax.config.schema import Config, DataConfig, ModelConfig, ParallelConfig, TrainingConfig, ValidationConfig
 from cxr_jax.data.image_set import ImageSet
+from cxr_jax.runs.folder import RunFolder
+from cxr_jax.training.loop import Trainer
 from cxr_jax.training.network import Network, build_network
 
-SIZE = 32
-
-
-def draw_images(count: int, seed: int) -> ImageSet:
-    """Noise that is brighter in the middle where the label is 1: learnable in a few steps."""
-    random = np.random.default_rng(seed)
-    labels = (np.arange(count) % 2).astype(np.int32)
-    images = random.integers(0, 120, (count, SIZE, SIZE))
-    images[labels == 1, 8:24, 8:24] += 100
-    return ImageSet(
-        images=images.astype(np.uint8),
-        labels=labels,
-        ids=np.arange(count, dtype=np.int32),
-        files=tuple(f"{index}.jpeg" for index in range(count)),
-        groups=tuple(str(index) for index in range(count)),
-        subtypes=tuple("normal" if label == 0 else "bacteria" for label in labels),
-    )
+sys.path.append(str(Path(__file__).parent))
+from training_runs import SIZE, Watcher, draw_images
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +42,16 @@ def config() -> Config:
 @pytest.fixture(scope="session")
 def network(config: Config) -> Network:
     return build_network(config.model, seed=0)
+
+
+@pytest.fixture
+def trainer(config, network, train_images, validation_images, tmp_path):
+    """Makes the trainer of a run called by a name, under changes of the config."""
+
+    def make(name: str, watcher: Watcher | None = None, **changes) -> Trainer:
+        changed = dataclasses.replace(config, **changes)
+        run = RunFolder(tmp_path / name)
+        run.path.mkdir(exist_ok=True)
+        return Trainer(changed, network, train_images, validation_images, run, watcher or Watcher())
+
+    return make

@@ -1,0 +1,166 @@
+"""What must not change a probability: batch size, padding, order, devices, workers; and one preprocessing for all."""
+
+from __future__ import annotations
+
+import cv2
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cxr_jax.config.schema import AugmentationConfig, DataConfig, OptimizerConfig
+from cxr_jax.data import cache, decode, pool
+from cxr_jax.data.batches import padded_batches
+from cxr_jax.data.phantoms.folder import write_phantoms
+from cxr_jax.data.preparation import prepare
+from cxr_jax.inference import restore
+from cxr_jax.inference.description import NetworkDescription
+from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.models.registry import build_model
+from cxr_jax.models.state import split_model
+from cxr_jax.preprocessing import normalise
+from cxr_jax.runs.predictions import probability_of
+from cxr_jax.serving import radiograph
+from cxr_jax.serving.predict import Threshold, predict_files
+from cxr_jax.training import steps
+from cxr_jax.training.optimizer import make_optimizer
+from cxr_jax.training.parallel import compile_evaluation_step
+from cxr_jax.training.steps import StepRules
+from cxr_jax.vocabulary import CLASS_NAMES
+
+SIZE = 32
+TOLERANCE = 1e-5
+BATCHES = (1, 2, 3, 5, 8, 16)
+"""Few, since each is compiled."""
+
+
+@pytest.fixture(scope="module")
+def model() -> TrainedModel:
+    description = NetworkDescription(
+        architecture="mobilenetv2_tiny",
+        classes=CLASS_NAMES,
+        image_size=SIZE,
+        resize="squash",
+        interpolation="area",
+        mean=(0.4, 0.5, 0.6),
+        std=(0.2, 0.25, 0.3),
+        weights="",
+        weights_sha256="",
+        parameters=0,
+    )
+    graphdef, params, batch_stats = split_model(build_model("mobilenetv2_tiny", classes=2, seed=3))
+    # a classifier that shouts, so that probabilities differ between images
+    params["classifier.kernel"] = 20 * params["classifier.kernel"]
+    return TrainedModel(description, graphdef, params, batch_stats, step=7, threshold=0.5, threshold_rule="fixed")
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    levels = np.linspace(20, 220, 16)[:, None, None]
+    noise = np.random.default_rng(0).normal(0, 40, (16, SIZE, SIZE))
+    return np.clip(levels + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def probabilities(model, images) -> np.ndarray:
+    """By batches of 8, which the others are compared with."""
+    found = probability_of(model.logits(images, batch_size=8))
+    assert np.ptp(found) > 0.05
+    return found
+
+
+@given(batch_size=st.sampled_from(BATCHES), order=st.permutations(range(16)), count=st.integers(1, 16))
+@settings(max_examples=40)
+def test_neither_batch_size_nor_order_nor_padding_moves_a_probability(
+    model, images, probabilities, batch_size, order, count
+):
+    rows = np.array(order[:count])
+    found = probability_of(model.logits(images[rows], batch_size=batch_size))
+    np.testing.assert_allclose(found, probabilities[rows], rtol=0, atol=TOLERANCE)
+
+
+@given(order=st.permutations(range(16)), count=st.integers(8, 16), padding=st.integers(0, 255))
+@settings(max_examples=40)
+def test_in_batches_of_one_shape_an_image_has_one_probability_to_the_bit(
+    model, images, probabilities, order, count, padding
+):
+    rows = np.array(order[:count])
+    np.testing.assert_array_equal(probability_of(model.logits(images[rows], batch_size=8)), probabilities[rows])
+    filled = np.full((8, SIZE, SIZE), padding, np.uint8)
+    filled[: count - 8] = images[rows[8:]]
+    found = probability_of(model.logits(filled, batch_size=8))[: count - 8]
+    np.testing.assert_array_equal(found, probabilities[rows[8:]])
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_the_number_of_devices_moves_no_probability(model, images, probabilities, devices):
+    rules = StepRules(
+        graphdef=model.graphdef,
+        optimizer=make_optimizer(OptimizerConfig(), lambda step: 0.1, model.params),
+        mean=model.mean,
+        std=model.std,
+        augmentation=AugmentationConfig(),
+        class_weights=(1.0, 1.0),
+        label_smoothing=0.0,
+        batch_statistics=False,
+        seed=0,
+    )
+    found = {}
+    # the whole batch alike, and the part of each device alike
+    for batch_size in (16, 8 * devices):
+        evaluate = compile_evaluation_step(
+            rules, model.params, model.batch_stats, SIZE, batch_size, jax.devices()[:devices]
+        )
+        parts = [
+            np.asarray(evaluate(model.params, model.batch_stats, batch))[:count]
+            for batch, count in padded_batches(images, batch_size)
+        ]
+        found[batch_size] = probability_of(np.concatenate(parts))
+    np.testing.assert_allclose(found[16], probabilities, rtol=0, atol=TOLERANCE)
+    np.testing.assert_array_equal(found[8 * devices], probabilities)
+
+
+def test_training_and_serving_share_every_function_between_a_file_and_the_network():
+    assert cache.decode_grey is radiograph.decode_grey is decode.decode_grey
+    assert cache.to_square is radiograph.to_square is decode.to_square
+    assert steps.normalise is restore.normalise is normalise.normalise
+
+
+@pytest.fixture
+def phantoms(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXR_PREPARED_DIR", str(tmp_path / "prepared"))
+    write_phantoms(tmp_path / "phantoms", train=12, val=3, test=5, image_size_range=(48, 80))
+    return tmp_path / "phantoms"
+
+
+def decoded(source, monkeypatch, workers):
+    with monkeypatch.context() as patch:
+        patch.setattr(pool.os, "cpu_count", lambda: workers)
+        prepared = prepare(source, name=f"workers{workers}").prepared
+        return prepared, np.array(cache.decoded_images(prepared, DataConfig(image_size=SIZE)))
+
+
+def test_neither_workers_nor_the_order_of_the_files_change_what_is_prepared(phantoms, tmp_path, monkeypatch):
+    prepared, images = decoded(phantoms, monkeypatch, 1)
+    backwards = tmp_path / "again" / "phantoms"
+    for path in sorted(phantoms.rglob("*"), reverse=True):
+        if path.is_file():
+            copy = backwards / path.relative_to(phantoms)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    for source, workers in ((phantoms, 5), (backwards, 2)):
+        other, others = decoded(source, monkeypatch, workers)
+        assert other.fingerprint == prepared.fingerprint
+        assert other.examples == prepared.examples
+        np.testing.assert_array_equal(others, images)
+
+
+def test_a_file_is_predicted_as_the_same_image_of_the_prepared_data(phantoms, monkeypatch, model):
+    prepared, images = decoded(phantoms, monkeypatch, 2)
+    names = [str(phantoms / example.file) for example in prepared.examples]
+    results = predict_files(model, names, Threshold.of(model), batch_size=4)
+    expected = probability_of(model.logits(images, batch_size=4))
+    # 20 images: every batch of either has four
+    np.testing.assert_array_equal([result.probability for result in results], expected)
+    assert cv2.imread(names[0], cv2.IMREAD_GRAYSCALE).shape != (SIZE, SIZE)

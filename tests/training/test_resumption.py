@@ -1,0 +1,178 @@
+"""A run that is killed or stopped wherever it may be, and gone on with, is the run that was left alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+from training_runs import Watcher, assert_equal_runs, lines_of
+
+from cxr_jax.checkpoints import CheckpointWriter, read_newest, saved_steps
+from cxr_jax.config.schema import OptimizerConfig, PhaseConfig, ValidationConfig
+from cxr_jax.errors import UserError
+from cxr_jax.training import validation
+from cxr_jax.training.loop import BEST, LAST
+from cxr_jax.training.progress import Progress
+
+HEAD = PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen", optimizer=OptimizerConfig(0.1))
+PHASES = (HEAD, PhaseConfig("all", 1, optimizer=OptimizerConfig(0.01)))
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the package handles it."""
+
+
+@pytest.fixture
+def saves(monkeypatch):
+    """Which steps were saved where, in order; the `fatal`th save is the last thing that a run does."""
+    done = []
+    save = CheckpointWriter.save
+
+    def record(writer, step, arrays, details):
+        save(writer, step, arrays, details)
+        done.append((writer.folder.name, step))
+        if len(done) == record.fatal:
+            writer.wait()
+            raise Killed
+
+    record.fatal = 0
+    monkeypatch.setattr(CheckpointWriter, "save", record)
+    record.done = done
+    return record
+
+
+def test_no_step_is_saved_twice_because_to_replace_is_to_be_without(trainer, saves):
+    trainer("run", phases=PHASES).train()
+    last = [step for folder, step in saves.done if folder == LAST]
+    assert last == [2, 4, 5, 7, 9, 10]
+
+
+@pytest.mark.parametrize("patience", [0, 1])
+def test_killed_after_a_save_a_run_goes_on_as_if_undisturbed(trainer, saves, patience):
+    validation_rule = ValidationConfig(2, patience=patience, monitor="accuracy")
+    undisturbed = trainer("undisturbed", phases=PHASES, validation=validation_rule)
+    undisturbed.train()
+    done = list(saves.done)
+    border = done.index((LAST, 5)) + 1 if not patience else 0
+    # after the first, which is of the best network, at the border of the phases, and after the last
+    for fatal in {1, border, len(done)} if border else {len(done)}:
+        saves.done.clear()
+        saves.fatal = fatal
+        killed = trainer(f"killed{fatal}", phases=PHASES, validation=validation_rule)
+        with pytest.raises(Killed):
+            killed.train()
+        saves.fatal = 0
+        resumed = trainer(f"killed{fatal}", phases=PHASES, validation=validation_rule)
+        resumed.train(resume=True)
+        assert_equal_runs(undisturbed, resumed)
+        assert saved_steps(resumed.run.checkpoints / BEST)[-1] == saved_steps(undisturbed.run.checkpoints / BEST)[-1]
+    assert (lines_of(undisturbed, "end")[0]["reason"] == "patience") == bool(patience)
+
+
+def test_a_better_network_that_the_resumed_run_knows_nothing_of_is_forgotten(trainer):
+    run = trainer("run")
+    run.train()
+    best = run.run.checkpoints / BEST
+    known = saved_steps(best)[-1]
+    # as if a run that took another way had been killed after it saved a better network, and before its state
+    with CheckpointWriter(best, keep=2) as writer:
+        writer.save(99, read_newest(best).arrays, {})
+    trainer("run").train(resume=True)
+    assert saved_steps(best)[-1] == known
+
+
+@pytest.mark.parametrize(("phases", "step"), [((), 2), ((HEAD,), 5)], ids=["images", "end of cached features"])
+def test_a_signal_during_a_validation_leaves_it_and_resuming_makes_up_for_it(trainer, monkeypatch, phases, step):
+    epochs = {"phases": phases} if phases else {}
+    undisturbed = trainer("undisturbed", **epochs)
+    undisturbed.train()
+    stopped = trainer("stopped", **epochs)
+    batches = []
+    padded = validation.padded_batches
+
+    def signal_in_the_first(images, batch_size, **share):
+        last = lines_of(stopped, "train")[-1:]
+        for batch in padded(images, batch_size, **share):
+            if last and last[0]["step"] == step:
+                batches.append(batch)
+                if len(batches) == 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(validation, "padded_batches", signal_in_the_first)
+        with pytest.raises(UserError, match=f"terminated after step {step}"):
+            stopped.train()
+    # of the two batches of a validation only the first was begun
+    assert len(batches) == 1
+    saved = read_newest(stopped.run.checkpoints / LAST)
+    assert (saved.step, saved.details["validation_due"]) == (step, True)
+    resumed = trainer("stopped", **epochs)
+    resumed.train(resume=True)
+    assert_equal_runs(undisturbed, resumed)
+
+
+def test_killed_after_a_validation_that_was_made_up_for_no_line_is_doubled(trainer, saves):
+    undisturbed = trainer("undisturbed")
+    undisturbed.train()
+    # stopped in the validation of step 2, resumed, and killed once the line of that validation is written
+    run = trainer("run", Watcher(signal_at=2))
+    with pytest.raises(UserError):
+        run.train()
+    progress = Progress.from_json(read_newest(run.run.checkpoints / LAST).details)
+    assert progress.validation_due
+    saves.done.clear()
+    saves.fatal = 1
+    with pytest.raises(Killed):
+        trainer("run").train(resume=True)
+    saves.fatal = 0
+    resumed = trainer("run")
+    resumed.train(resume=True)
+    assert_equal_runs(undisturbed, resumed)
+
+
+def test_a_signal_before_the_first_step_of_a_phase_is_not_kept_waiting(trainer, monkeypatch):
+    run = trainer("run", phases=PHASES)
+    prepare = run._prepare
+
+    def signal_while_compiling(progress, *arguments):
+        if progress.phase == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return prepare(progress, *arguments)
+
+    monkeypatch.setattr(run, "_prepare", signal_while_compiling)
+    with pytest.raises(UserError, match="terminated after step 5; go on with"):
+        run.train()
+    undisturbed = trainer("undisturbed", phases=PHASES)
+    undisturbed.train()
+    resumed = trainer("run", phases=PHASES)
+    resumed.train(resume=True)
+    assert_equal_runs(undisturbed, resumed)
+
+
+def test_what_another_version_adds_to_the_progress_is_passed_over():
+    progress = Progress(step=3, reason="patience")
+    assert Progress.from_json(progress.as_json() | {"colour": "grey"}) == progress
+    older = {name: value for name, value in progress.as_json().items() if name not in ("reason", "validation_due")}
+    assert Progress.from_json(older) == dataclasses.replace(progress, reason="finished")
+
+
+@pytest.mark.parametrize("devices", [(1, 8), (8, 1)])
+def test_a_run_goes_on_with_another_number_of_devices(trainer, config, devices):
+    before, after = (dataclasses.replace(config.parallel, devices=count) for count in devices)
+    stopped = trainer("run", Watcher(signal_at=5), parallel=before)
+    with pytest.raises(UserError):
+        stopped.train()
+    shutil.copytree(stopped.run.path, stopped.run.path.parent / "same")
+    saved = read_newest(stopped.run.checkpoints / LAST)
+    resumed, same = trainer("run", parallel=after), trainer("same", parallel=before)
+    for run in (resumed, same):
+        run.train(resume=True)
+    assert saved.step == 5
+    lines = [lines_of(run, "train") for run in (resumed, same)]
+    assert [line["step"] for line in lines[0]] == list(range(1, 11))
+    np.testing.assert_allclose(*([line["loss"] for line in part] for part in lines), rtol=1e-3)
