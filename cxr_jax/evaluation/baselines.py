@@ -1,6 +1,7 @@
 """Scores that need no network: what the exposure, the blur or the size of an image alone tell of its class.
 
-A network that does not beat them has learnt nothing about lungs. They are judged by the code that judges networks.
+A network that does not beat them may know no more than how the images were taken. They are no pure confounders: disease
+changes brightness and sharpness too. They are judged by the code that judges networks.
 """
 
 from __future__ import annotations

@@ -237,10 +237,16 @@ def _told_baselines(quality: Quality) -> list[dict[str, Any]]:
     ]
 
 
+_DIGITS = {"grey levels": 1, "degrees": 2}
+
+
 def value_text(value: float, unit: str) -> str:
-    """Return a value of a measure as text: shares as per cent, pixels whole, others with three digits."""
+    """Return a value of a measure as text: shares as per cent, pixels whole, others with as many digits as they need."""
     if unit == "share":
-        return f"{value:.2%}"
-    if unit == "pixels":
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+        text = f"{value:.2%}"
+    elif unit == "pixels":
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:.{_DIGITS.get(unit, 3)}f}"
+    # A small negative number that is rounded to nothing keeps its sign otherwise.
+    return text if any(digit in text for digit in "123456789") else text.removeprefix("-")

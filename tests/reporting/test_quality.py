@@ -180,5 +180,8 @@ def test_a_damaged_file_is_one_sentence(run, quality, change, sentence):
 def test_values_are_written_by_their_unit():
     assert value_text(0.0791, "share") == "7.91%"
     assert value_text(1_230_449.0, "pixels") == "1,230,449"
-    assert value_text(123.45, "grey levels") == "123.5"
-    assert value_text(0.01234, "") == "0.0123"
+    assert value_text(123.44, "grey levels") == "123.4"
+    assert value_text(2.344, "degrees") == "2.34"
+    assert value_text(0.0126, "") == "0.013"
+    assert value_text(-0.00002, "share") == "0.00%"
+    assert value_text(-0.2, "grey levels") == "-0.2"

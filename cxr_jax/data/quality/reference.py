@@ -51,7 +51,8 @@ class QualityReference:
         Ranges leave out `TAIL` of them at an end, and none where they are fewer than its inverse.
         """
         mean_picture = _standardised(_standardised(training.thumbnails).mean(axis=0)[None])[0]
-        columns = {**training.columns, LIKENESS: _likeness(training.thumbnails, mean_picture)}
+        # First among the remarks: what is no chest at all makes the others beside the point.
+        columns = {LIKENESS: _likeness(training.thumbnails, mean_picture), **training.columns}
         ranges = {
             name: _range(values, told_measure(name).suspicious)
             for name, values in columns.items()
