@@ -241,7 +241,7 @@ _DIGITS = {"grey levels": 1, "degrees": 2}
 
 
 def value_text(value: float, unit: str) -> str:
-    """Return a value of a measure as text: shares as per cent, pixels whole, others with as many digits as they need."""
+    """Return a value of a measure as text: shares as per cent, pixels whole, others with a few digits."""
     if unit == "share":
         text = f"{value:.2%}"
     elif unit == "pixels":
