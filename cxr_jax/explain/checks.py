@@ -112,10 +112,9 @@ class Findings:
 def draw_sample(images: ImageSet, count: int, *, seed: int = 0) -> np.ndarray:
     """Return the rows of `count` images by lot, ascending: half of each class as far as there are enough."""
     random = np.random.default_rng(seed)
-    by_class = [random.permutation(np.flatnonzero(images.labels == label)) for label in (NORMAL, PNEUMONIA)]
-    half = [min(len(rows), count // 2) for rows in by_class]
-    taken = [min(len(by_class[0]), count - half[1]), min(len(by_class[1]), count - half[0])]
-    return np.sort(np.concatenate([rows[:number] for rows, number in zip(by_class, taken, strict=True)]))
+    normal, ill = (random.permutation(np.flatnonzero(images.labels == label)) for label in (NORMAL, PNEUMONIA))
+    normals = min(len(normal), max((count + 1) // 2, count - len(ill)))
+    return np.sort(np.concatenate([normal[:normals], ill[: count - normals]]))
 
 
 def make_sample(

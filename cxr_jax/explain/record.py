@@ -1,4 +1,4 @@
-"""Where a run keeps what the checks of its heat maps found."""
+"""What the checks of a run's heat maps found, as the run keeps it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,14 @@ SCHEMA_VERSION = 1
 """Version of checks.json; raised when an older reader would misread it."""
 
 
-def checks_path(run: RunFolder) -> Path:
-    """Return where the findings of a run lie, JSON; there is none before the maps were checked."""
-    return run.explanations / "checks.json"
-
-
 def write_checks(run: RunFolder, findings: dict[str, Any]) -> Path:
     """Store findings, as `checks.Findings.as_dict` gives them, in place of older ones; return where.
 
     Raises:
         UserError: they cannot be written.
     """
-    write_json(checks_path(run), findings)
-    return checks_path(run)
+    write_json(run.explanation_checks, findings)
+    return run.explanation_checks
 
 
 def read_checks(run: RunFolder) -> dict[str, Any] | None:
@@ -34,11 +29,12 @@ def read_checks(run: RunFolder) -> dict[str, Any] | None:
     Raises:
         UserError: they are damaged, or another version wrote them.
     """
-    if not checks_path(run).is_file():
+    if not run.explanation_checks.is_file():
         return None
-    findings = read_json(checks_path(run))
+    findings = read_json(run.explanation_checks)
     if findings.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
-            f"{checks_path(run)} was written by another version of cxr_jax: run cxr-jax explain {run.path} --check"
+            f"{run.explanation_checks} was written by another version of cxr_jax: "
+            f"run cxr-jax explain {run.path} --check"
         )
     return findings

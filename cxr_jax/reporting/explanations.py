@@ -187,10 +187,11 @@ def _warnings(run: RunFolder, findings: Findings | None) -> list[str]:
     warnings = []
     failed = [check for check in findings["checks"] if check["passes"] is False]
     if failed:
-        titles = "; ".join(check["title"].lower() for check in failed)
+        made = sum(check["passes"] is not None for check in findings["checks"])
+        titles = "; ".join(check["title"][0].lower() + check["title"][1:] for check in failed)
         warnings.append(
-            f"These maps fail {len(failed)} of {len(findings['checks'])} checks, so do not take them for what they "
-            f"should be: {titles}."
+            f"These maps fail {len(failed)} of {made} checks, so do not take them for what they should be. A map that "
+            f"can be trusted {titles}."
         )
     looks = read_looks(run)
     if looks and looks[-1].get("step") not in (None, findings["step"]):

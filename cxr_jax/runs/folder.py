@@ -211,6 +211,11 @@ class RunFolder:
         return self.path / "explanations"
 
     @property
+    def explanation_checks(self) -> Path:
+        """What the checks of the Grad-CAM maps found, JSON; there is none before they were made."""
+        return self.explanations / "checks.json"
+
+    @property
     def report(self) -> Path:
         """The report, one self-contained HTML file."""
         return self.path / "report.html"

@@ -25,6 +25,9 @@ FIGURES = (
 )
 """Figures without a radiograph. Whatever is not named here stays in the run: a new figure is safe by default."""
 
+CHECK_FIGURES = ("explanation_curves", "explanation_randomisation")
+"""Figures of the checks of Grad-CAM maps: heat maps by themselves, without the radiographs below them."""
+
 
 def published_names(runs: Sequence[RunFolder]) -> list[Path]:
     """Where each run goes inside the results folder: its path below the folder that all of them share.
@@ -56,10 +59,9 @@ def publish(run: RunFolder, folder: Path) -> list[Path]:
         )
     # The environment first: by it a copy that was broken off is known again.
     files = [run.environment, run.config, run.network, run.metrics, run.operating_point, run.evaluation, run.ledger]
-    if run.quality.is_file():
-        files.append(run.quality)
+    files += [path for path in (run.quality, run.explanation_checks) if path.is_file()]
     files += sorted(run.predictions.glob("*.csv"))
-    files += sorted(path for path in run.figures.iterdir() if path.stem in FIGURES)
+    files += sorted(path for path in run.figures.iterdir() if path.stem in (*FIGURES, *CHECK_FIGURES))
     written = []
     for path in files:
         target = folder / path.relative_to(run.path)

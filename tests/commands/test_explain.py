@@ -175,3 +175,64 @@ def test_predictions_on_unknown_images_are_told(run):
     run.predictions_of("test").write_text(text.replace("test/NORMAL/", "test/OTHER/"))
     with pytest.raises(UserError, match=r"test/OTHER/.* is not in .*: evaluate the run again"):
         explain.main([str(run.path), "--count", "24"])
+
+
+def test_all_four_outcomes_are_explained_by_a_named_rule(run, capsys):
+    def probability(label):
+        values = np.where(label == 1, 0.9, 0.1)
+        normals = np.flatnonzero(label == 0)
+        values[normals[:2]] = [0.7, 0.8]
+        return values
+
+    with_predictions(run, probability)
+    explain.main([str(run.path), "--cases", "outcomes", "--rule", "typical", "--count", "8"])
+    text = capsys.readouterr().out
+    assert text.startswith("Outcomes among 24 on test, chosen by the rule 'typical'")
+    told = [line.split(": ")[-1].split(" (")[0] for line in text.splitlines() if ": true " in line]
+    assert told == [
+        "true PNEUMONIA, called PNEUMONIA",
+        "true PNEUMONIA, called PNEUMONIA",
+        "true NORMAL, called PNEUMONIA",
+        "true NORMAL, called PNEUMONIA",
+        "true NORMAL, called NORMAL",
+        "true NORMAL, called NORMAL",
+    ]
+    assert (run.explanations / "panel-outcomes.png").is_file()
+
+
+def test_maps_are_checked_on_validation_and_the_report_tells_it(run, tmp_path, capsys):
+    other = shutil.copytree(run.path, tmp_path / "other")
+    run.predictions_of("test").unlink()
+    looks = run.ledger.read_text()
+    explain.main([str(run.path), "--check", "--images", "10", "--stage", "blocks.3", "--seeds", str(other)])
+    text = capsys.readouterr().out
+    findings = json.loads((run.explanations / "checks.json").read_text())
+    assert [check["name"] for check in findings["checks"]] == [
+        "randomisation", "insertion", "deletion", "seeds", "lungs", "border",
+    ]  # fmt: skip
+    assert findings["stage"] == "blocks.3"
+    assert all("/PNEUMONIA/" in file or "/NORMAL/" in file for file in findings["files"])
+    assert {file.split("/")[0] for file in findings["files"]} == {"train"}  # validation is cut from train
+    seeds = next(check for check in findings["checks"] if check["name"] == "seeds")
+    assert seeds["passes"] and all(mean["value"] == pytest.approx(1) for mean in seeds["numbers"].values())
+    for name in ("explanation_randomisation", "explanation_curves"):
+        assert (run.figures / f"{name}.png").is_file() and (run.figures / f"{name}.svg").is_file()
+    assert "Agrees between runs of one recipe: 2 runs" in text
+    assert DISCLAIMER in text
+    assert run.ledger.read_text() == looks
+    report = run.report.read_text()
+    assert "Adebayo et al. 2018" in report and 'id="figure-explanation_curves"' in report
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--check", "film.png"], "name no files"),
+        (["--seeds", "elsewhere"], "add --check"),
+        (["--check", "--images", "0"], "--images is 0"),
+    ],
+)
+def test_checks_that_cannot_be_made_are_usage_errors(run, arguments, sentence):
+    with pytest.raises(UserError, match=sentence) as caught:
+        explain.main([str(run.path), *arguments])
+    assert caught.value.code == EXIT_USAGE

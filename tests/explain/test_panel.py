@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cxr_jax.explain.case import Case
-from cxr_jax.explain.panel import MOST_TILES, draw_panel, make_tile
+from cxr_jax.explain.panel import MOST_TILES, Group, draw_groups, draw_panel, make_tile
 from cxr_jax.vocabulary import DISCLAIMER
 
 
@@ -64,3 +64,21 @@ def test_only_errors_are_coloured_and_blank_maps_are_marked():
 def test_a_page_has_room_for_so_many(count):
     with pytest.raises(ValueError, match="do not fit"):
         draw_panel([tile("a.png")] * count, "t", ["n"])
+
+
+def test_groups_stand_under_their_headings_and_an_empty_one_is_told():
+    groups = [
+        Group("First: 4 of 9", [tile(f"{number}.png") for number in range(4)]),
+        Group("Second: 0 of 0", []),
+        Group("Third: 1 of 1", [tile("last.png")]),
+    ]
+    figure = draw_groups(groups, "The title", ["A note."])
+    figure.canvas.draw()
+    places = {text.get_text(): text.get_window_extent() for text in figure.texts}
+    order = ["The title", "First: 4 of 9", "0.png", "3.png", "Second: 0 of 0", "Third: 1 of 1", "last.png", "A note."]
+    tops = [places[name].y1 for name in order]
+    assert tops == sorted(tops, reverse=True)
+    assert all(extent.y0 >= 0 for extent in places.values())
+    pictures = [axes.get_window_extent() for axes in figure.axes if axes.images]
+    assert len(pictures) == 10
+    assert not any(extent.overlaps(picture) for extent in places.values() for picture in pictures)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxr_jax.evaluation.cases import confidence_of
-from cxr_jax.explain.selection import select_worst
+from cxr_jax.explain.selection import OUTCOMES, select_outcomes, select_worst
 from cxr_jax.runs.predictions import Predictions
 
 
@@ -61,3 +61,43 @@ def test_extreme_thresholds_are_no_division_by_zero(threshold):
     with np.errstate(all="raise", under="ignore"):
         selection = select_worst(predictions, threshold, 3)
     assert selection.errors == 2
+
+
+FOUR = table([0.95, 0.7, 0.55, 0.8, 0.6, 0.3, 0.1, 0.4, 0.05], [1, 1, 1, 0, 0, 1, 1, 0, 0])
+
+
+def test_the_four_outcomes_are_told_apart_by_call_and_truth():
+    outcomes = select_outcomes(FOUR, 0.5, 10)
+    assert [outcome.name for outcome in outcomes] == list(OUTCOMES)
+    assert [sorted(outcome.rows) for outcome in outcomes] == [[0, 1, 2], [3, 4], [5, 6], [7, 8]]
+    assert [outcome.total for outcome in outcomes] == [3, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("rule", "first"), [("confident", [0, 3, 6, 8]), ("uncertain", [2, 4, 5, 7])])
+def test_outcomes_follow_the_rule(rule, first):
+    assert [int(outcome.rows[0]) for outcome in select_outcomes(FOUR, 0.5, 1, rule)] == first
+
+
+def test_a_typical_case_has_the_median_confidence():
+    assert select_outcomes(FOUR, 0.5, 3, "typical")[0].rows.tolist() == [1, 2, 0]
+
+
+def test_the_lot_is_the_same_whatever_the_order_of_the_table():
+    names = [f"{letter}.jpeg" for letter in "ihgfedcba"]
+    shuffled = np.random.default_rng(1).permutation(9)
+    before = table(FOUR.probability, FOUR.label, names)
+    after = before.select(shuffled)
+    for one, other in zip(
+        select_outcomes(before, 0.5, 2, "random"), select_outcomes(after, 0.5, 2, "random"), strict=True
+    ):
+        assert [before.file[row] for row in one.rows] == [after.file[row] for row in other.rows]
+
+
+def test_an_outcome_without_cases_is_empty():
+    outcomes = select_outcomes(table([0.9, 0.1], [1, 0]), 0.5, 3, "typical")
+    assert [len(outcome.rows) for outcome in outcomes] == [1, 0, 0, 1]
+
+
+def test_errors_follow_the_rule_too():
+    assert select_worst(FOUR, 0.5, 10, "uncertain").rows.tolist() == [4, 5, 3, 6]
+    assert sorted(select_worst(FOUR, 0.5, 10, "random").rows) == [3, 4, 5, 6]

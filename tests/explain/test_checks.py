@@ -1,0 +1,137 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from cxr_jax.data.image_set import ImageSet
+from cxr_jax.errors import UserError
+from cxr_jax.explain.checks import CHECKS, Sample, check_maps, draw_sample, make_sample
+from cxr_jax.explain.heat_maps import HeatMaps, heat_maps
+from cxr_jax.explain.record import read_checks, write_checks
+from cxr_jax.runs.folder import RunFolder
+
+STAGE = "blocks.3"
+
+
+def image_set(images, normals):
+    count = len(images)
+    return ImageSet(
+        images=images,
+        labels=np.array([0] * normals + [1] * (count - normals), np.int32),
+        ids=np.arange(count, dtype=np.int32),
+        files=tuple(f"val/{row}.jpeg" for row in range(count)),
+        groups=tuple(f"group {row // 2}" for row in range(count)),
+        subtypes=("normal",) * normals + ("unknown",) * (count - normals),
+    )
+
+
+@pytest.fixture(scope="module")
+def sample(textures):
+    files = tuple(f"{row}.jpeg" for row in range(len(textures)))
+    return Sample(textures, files, np.arange(len(textures)) // 2, np.array([0, 1] * 6))
+
+
+@pytest.fixture(scope="module")
+def findings(tiny, sample):
+    changed = {"classifier.kernel": tiny.params["classifier.kernel"] * 1.5}
+    alike = dataclasses.replace(tiny, params=tiny.params | changed)
+    return check_maps(tiny, sample, STAGE, others=[alike])
+
+
+def test_every_check_has_a_verdict_for_each_class(findings):
+    assert [verdict.check for verdict in findings.verdicts] == list(CHECKS)
+    assert all(set(verdict.means) == {"NORMAL", "PNEUMONIA"} for verdict in findings.verdicts)
+    by_name = {verdict.check.name: verdict for verdict in findings.verdicts}
+    assert by_name["randomisation"].passes
+    assert by_name["seeds"].passes  # a classifier that is larger by half marks the same places
+    assert by_name["seeds"].means["NORMAL"].value == pytest.approx(1, abs=1e-3)
+
+
+def test_the_findings_are_json_that_a_run_keeps(findings, tmp_path):
+    run = RunFolder(tmp_path)
+    assert read_checks(run) is None
+    stored = findings.as_dict()
+    assert write_checks(run, stored) == run.explanation_checks
+    assert read_checks(run) == json.loads(json.dumps(stored)) == stored
+    assert (stored["images"], stored["groups"], stored["blank"], stored["step"]) == (12, 6, 0, 1)
+    assert stored["explained"] == {"NORMAL": 6, "PNEUMONIA": 6}
+    assert len(stored["cascade"]["rank_correlation"]["low"]) == len(stored["cascade"]["levels"]) == 7
+    curves = stored["curves"]["by_class"]
+    for value, name in enumerate(("NORMAL", "PNEUMONIA")):
+        for kind in ("insertion", "deletion"):
+            line = curves[name][kind]["map"]
+            rows = findings.sample.classes == value
+            np.testing.assert_allclose(line, findings.curves.scores[kind]["map"][rows].mean(axis=0))
+
+
+def test_findings_of_another_version_are_refused(tmp_path):
+    run = RunFolder(tmp_path)
+    write_checks(run, {"schema_version": 99})
+    with pytest.raises(UserError, match=r"run cxr-jax explain .* --check"):
+        read_checks(run)
+
+
+def test_without_other_runs_agreement_has_no_verdict(tiny, sample):
+    found = check_maps(tiny, sample, STAGE)
+    seeds = next(verdict for verdict in found.verdicts if verdict.check.name == "seeds")
+    assert seeds.passes is None
+    assert "--seeds" in seeds.told
+
+
+def test_blank_maps_are_counted_and_left_out(tiny, sample):
+    def half_blank(trained, images, classes, stage):
+        found = heat_maps(trained, images, classes, stage)
+        blank = np.arange(len(images)) % 2 == 1
+        return HeatMaps(found.heat * ~blank[:, None, None], blank if trained is tiny else found.blank)
+
+    found = check_maps(tiny, sample, STAGE, map_function=half_blank)
+    assert found.blank == 6
+    assert found.sample.files == sample.files[::2]
+    assert len(found.original) == len(found.sample.images) == 6
+    assert found.as_dict()["explained"] == {"NORMAL": 6, "PNEUMONIA": 0}
+
+
+def test_too_few_maps_give_no_verdict(tiny, sample):
+    def blank(trained, images, classes, stage):
+        return HeatMaps(np.zeros((len(images), 2, 2), np.float32), np.ones(len(images), bool))
+
+    found = check_maps(tiny, sample, STAGE, map_function=blank)
+    assert {verdict.passes for verdict in found.verdicts} == {None}
+    assert "0 of 12 maps show anything" in found.verdicts[0].told
+    stored = found.as_dict()
+    assert (stored["cascade"], stored["curves"], stored["blank"]) == (None, None, 12)
+
+
+def test_runs_that_see_other_images_are_not_compared(tiny, sample):
+    other = dataclasses.replace(tiny, description=dataclasses.replace(tiny.description, image_size=64))
+    with pytest.raises(UserError, match="name runs of one recipe"):
+        check_maps(tiny, sample, STAGE, others=[other])
+
+
+def test_an_unknown_stage_is_told(tiny, sample):
+    with pytest.raises(UserError, match=r"no stage 'blocks\.9'"):
+        check_maps(tiny, sample, "blocks.9")
+
+
+@pytest.mark.parametrize(
+    ("normals", "total", "count", "expected"),
+    [(10, 30, 8, (4, 4)), (2, 30, 8, (2, 6)), (28, 30, 8, (6, 2)), (3, 6, 100, (3, 3)), (10, 30, 7, (4, 3))],
+)
+def test_a_sample_has_half_of_each_class_as_far_as_there_are(normals, total, count, expected):
+    images = image_set(np.zeros((total, 4, 4), np.uint8), normals)
+    rows = draw_sample(images, count)
+    assert (np.sum(images.labels[rows] == 0), np.sum(images.labels[rows] == 1)) == expected
+    assert len(set(rows)) == len(rows) and (np.sort(rows) == rows).all()
+    np.testing.assert_array_equal(rows, draw_sample(images, count))
+
+
+def test_a_sample_is_explained_for_the_called_class_or_the_asked_one(bright_patch, patches):
+    images = patches.images[:6].copy()
+    images[:3] = 50
+    found = make_sample(bright_patch, image_set(images, 3), 6, threshold=0.5, explained=None)
+    np.testing.assert_array_equal(found.classes, [0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(found.images, images)
+    np.testing.assert_array_equal(found.clusters, [0, 0, 1, 1, 2, 2])
+    asked = make_sample(bright_patch, image_set(images, 3), 6, threshold=0.5, explained=0)
+    np.testing.assert_array_equal(asked.classes, 0)
