@@ -204,8 +204,8 @@ def _costs(comparison: Comparison, records: Sequence[RecipeRecord]) -> Section:
         )
     machines = list(dict.fromkeys(record.costs.machine for record in records if record.costs.machine))
     note = (
-        "Multiply-adds of one forward pass; images/s of training, the median over iterations; minutes of training with "
-        "its validations; means over seeds."
+        "Multiply-adds of one forward pass; images/s of training, the median over iterations of the slowest phase; "
+        "minutes of training with its validations; means over seeds."
     )
     if len(machines) == 1:
         note += f" Machine: {machines[0]}."

@@ -14,7 +14,7 @@ import numpy as np
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.comparison import Recipe
 from cxr_jax.evaluation.operating_point import OperatingPoint, choose_operating_point, read_operating_point
-from cxr_jax.reporting.report import wall_seconds
+from cxr_jax.reporting.training_time import images_per_second, wall_seconds
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
@@ -31,7 +31,7 @@ class Costs:
     Attributes:
         parameters: of the network.
         multiply_adds: of its forward pass on one image of the size that it is trained on.
-        images_per_second: of training, the mean over runs of the median over iterations.
+        images_per_second: of training in its slowest phase, the mean over runs of the median over iterations.
         minutes: of training, validation included, the mean over runs.
         machine: processor, cores and devices; of several machines all.
     """
@@ -162,16 +162,13 @@ def _looks(runs: Sequence[RunFolder | None]) -> tuple[int, ...] | None:
 def _costs(runs: Sequence[RunFolder]) -> Costs:
     networks = [read_json(run.network) for run in runs if run.network.is_file()]
     lines = [read_metrics(run.metrics) for run in runs if run.metrics.is_file()]
-    speeds = [
-        [line["images_per_second"] for line in run if line["kind"] == "train" and line.get("images_per_second")]
-        for run in lines
-    ]
+    speeds = [speed for speed in map(images_per_second, lines) if speed is not None]
     machines = [_machine(read_json(run.environment)) for run in runs if run.environment.is_file()]
     network = networks[0] if networks else {}
     return Costs(
         parameters=network.get("parameters"),
         multiply_adds=_multiply_adds(network),
-        images_per_second=_mean([statistics.median(run) for run in speeds if run]),
+        images_per_second=_mean(speeds),
         minutes=_mean([wall_seconds(run) / 60 for run in lines]),
         machine="; ".join(dict.fromkeys(filter(None, machines))) or None,
     )

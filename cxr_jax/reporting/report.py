@@ -19,6 +19,7 @@ from cxr_jax.reporting.explanations import CAPTIONS as _EXPLANATIONS
 from cxr_jax.reporting.explanations import explanations_of
 from cxr_jax.reporting.pictures import NAMES as PICTURES
 from cxr_jax.reporting.quality import BASELINE_CAPTIONS, QUALITY_CAPTIONS, quality_of
+from cxr_jax.reporting.training_time import images_per_second, wall_seconds
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
@@ -153,22 +154,16 @@ def _training(run: RunFolder) -> dict[str, Any] | None:
     train = [line for line in lines if line["kind"] == "train"]
     if not train:
         return None
-    speeds = sorted(line["images_per_second"] for line in train if line.get("images_per_second") is not None)
     best = [line for line in lines if line["kind"] == "validation" and line.get("best")]
     ends = [line for line in lines if line["kind"] == "end"]
     return {
         "iterations": train[-1]["step"],
         "epochs": train[-1].get("epoch"),
         "minutes": wall_seconds(lines) / 60,
-        "images_per_second": speeds[len(speeds) // 2] if speeds else None,
+        "images_per_second": images_per_second(lines),
         "best_step": best[-1]["step"] if best else None,
         "reason": ends[-1].get("reason") if ends else None,
     }
-
-
-def wall_seconds(lines: list[dict[str, Any]]) -> float:
-    """Return how long training took, from the lines of metrics.jsonl, validation included; 0 without a line."""
-    return max((line["seconds"] for line in lines if line.get("seconds") is not None), default=0.0)
 
 
 def _figures(run: RunFolder, captions: Captions) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.evaluation.seeds import Spread, mean_auc_interval, same_images, spread
 from cxr_jax.reporting.figures import interval_text
 from cxr_jax.reporting.published import Published
-from cxr_jax.reporting.report import wall_seconds
+from cxr_jax.reporting.training_time import wall_seconds
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics

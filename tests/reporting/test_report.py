@@ -10,7 +10,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.evaluation.judge import judge
 from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.reporting.explanations import MOST_PICTURES
-from cxr_jax.reporting.report import render_report, wall_seconds, write_report
+from cxr_jax.reporting.report import render_report, write_report
 from cxr_jax.runs.environment import write_environment
 from cxr_jax.runs.files import write_json, write_text
 from cxr_jax.runs.folder import RunFolder
@@ -264,8 +264,3 @@ def test_metrics_without_training_give_no_training_section(bare):
     with MetricsLog(bare.metrics) as log:
         log.write("end", reason="interrupted", step=0, seconds=3.0)
     assert "training" not in Page(render_report(bare)).ids
-
-
-def test_wall_time_is_the_last_second_that_was_logged(example):
-    assert wall_seconds(example.lines) == 41
-    assert wall_seconds([]) == 0
