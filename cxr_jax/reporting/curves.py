@@ -54,6 +54,9 @@ def _figure(lines: Sequence[Line], position: str, label: str) -> Figure:
         panels[0].set_ylim(bottom=0)
         panels[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         panels[1].set_ylim(top=1.005)
+        for axes in panels if len(_phase_starts(train)) > 1 else ():
+            bottom, top = axes.get_ylim()
+            axes.set_ylim(top=top + 0.08 * (top - bottom))  # the names of the phases stand there
         handles, labels = panels[1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
         _tell_end(panels[0], lines)
@@ -101,7 +104,7 @@ def _draw_validation(axes: Axes, validation: Sequence[Line], name: str, position
 
 def _draw_phases(axes: Axes, train: Sequence[Line], position: str) -> None:
     """Part phases by dashed lines, and name them if there are several."""
-    starts = [i for i, line in enumerate(train) if i == 0 or line.get("phase") != train[i - 1].get("phase")]
+    starts = _phase_starts(train)
     if len(starts) < 2:
         return
     for index in starts:
@@ -118,6 +121,10 @@ def _draw_phases(axes: Axes, train: Sequence[Line], position: str) -> None:
             fontsize=7.5,
             color="#555555",
         )
+
+
+def _phase_starts(train: Sequence[Line]) -> list[int]:
+    return [i for i, line in enumerate(train) if i == 0 or line.get("phase") != train[i - 1].get("phase")]
 
 
 def _tell_end(axes: Axes, lines: Sequence[Line]) -> None:
