@@ -10,7 +10,9 @@ A network may answer well to what remains of any image, so the areas alone say l
 random maps of the same grid and smoothness on the same image.
 
 Rules: a map passes insertion if its area exceeds the mean of the random maps' by the lower end of the 95 % interval
-over images of the paired difference; deletion, if its area is less by the upper end.
+over images of the paired difference; deletion, if its area is less by the upper end. Besides, the mean probability must
+rise by 0.1 or more from the blurred image to the whole one, or fall by as much to the grey one: where it does not, the
+network answers the same with nothing to see, and no map could carry the score.
 
 The curves are also drawn for the map of another image that is explained for the same class. This has no part in the
 verdict, but a map that does no better than another image's shows where the network usually looks, not what it saw here.
@@ -25,10 +27,10 @@ import cv2
 import numpy as np
 
 from cxr_jax.explain.heat_maps import enlarged
-from cxr_jax.explain.verdict import Check, Verdict, mean_over_images, means_by_class
+from cxr_jax.explain.verdict import Check, Verdict, judged_classes, mean_over_images, means_by_class
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.runs.predictions import probability_of
-from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA
+from cxr_jax.vocabulary import PNEUMONIA
 
 STEPS = 12
 """In how many equal parts the pixels are changed."""
@@ -39,20 +41,23 @@ RANDOM_MAPS = 2
 _BLUR = 1 / 12
 """Deviation of the blur that insertion begins with, as a share of the image's side."""
 
+LEAST_CHANGE = 0.1
+"""By how much the mean probability must change on the way for the curves to tell anything."""
+
 CHECKS = {
     "insertion": Check(
         name="insertion",
         title="Marks what raises the score",
         source="Petsiuk et al. 2018",
         measure="area under the insertion curve, less that of random maps on the same images",
-        rule="lower end above 0",
+        rule=f"lower end above 0, and the probability rises by {LEAST_CHANGE:g} or more",
     ),
     "deletion": Check(
         name="deletion",
         title="Marks what the score needs",
         source="Petsiuk et al. 2018",
         measure="area under the deletion curve, less that of random maps on the same images",
-        rule="upper end below 0",
+        rule=f"upper end below 0, and the probability falls by {LEAST_CHANGE:g} or more",
     ),
 }
 
@@ -160,15 +165,16 @@ def _judge(curves: Curves, kind: str, classes: np.ndarray, clusters: np.ndarray)
     means = means_by_class(own - random, classes, clusters)
     beyond = mean_over_images(own - other, clusters)
     scores = curves.scores[kind][OWN]
-    ends = [
-        f"from {scores[classes == value, 0].mean():.2f} to {scores[classes == value, -1].mean():.2f} for {name}"
-        for value, name in enumerate(CLASS_NAMES)
-        if np.any(classes == value)
-    ]
+    ends = {name: scores[rows][:, [0, -1]].mean(axis=0) for name, rows in judged_classes(classes).items()}
+    ways = " and ".join(f"from {start:.2f} to {end:.2f} for {name}" for name, (start, end) in ends.items())
     told = (
         f"The area is {own.mean():.3f}, with random maps {random.mean():.3f}; less that with the map of another image "
-        f"it is {beyond.value:+.3f} ({beyond.low:+.3f} to {beyond.high:+.3f}). On the way the probability goes "
-        f"{' and '.join(ends)}."
+        f"it is {beyond.value:+.3f} ({beyond.low:+.3f} to {beyond.high:+.3f}). On the way the probability goes {ways}."
     )
-    inserted = kind == "insertion"
-    return CHECKS[kind].verdict(means, lambda mean: mean.low > 0 if inserted else mean.high < 0, told)
+    sign = 1 if kind == "insertion" else -1
+    return CHECKS[kind].verdict(
+        means,
+        lambda mean: mean.low > 0 if kind == "insertion" else mean.high < 0,
+        told,
+        provided=all(sign * (end - start) >= LEAST_CHANGE for start, end in ends.values()),
+    )

@@ -43,12 +43,15 @@ class Check:
     measure: str  # what the number is
     rule: str  # when a map passes, about the ends of the number's interval, for each class
 
-    def verdict(self, means: dict[str, Mean], holds: Callable[[Mean], bool], told: str) -> Verdict:
+    def verdict(
+        self, means: dict[str, Mean], holds: Callable[[Mean], bool], told: str, *, provided: bool = True
+    ) -> Verdict:
         """Return that maps pass if the rule holds for every mean, and else that they fail.
 
-        `means` are those of `means_by_class`; `told` is one sentence or two on what was found.
+        `means` are those of `means_by_class`; `told` is one sentence or two on what was found; `provided` is whether
+        that is so which the rule demands besides.
         """
-        return Verdict(self, all(holds(mean) for mean in means.values()), told, means)
+        return Verdict(self, provided and all(holds(mean) for mean in means.values()), told, means)
 
     def no_verdict(self, reason: str) -> Verdict:
         """Return that there is no verdict, and why."""

@@ -52,6 +52,18 @@ def test_a_map_of_the_wrong_place_fails(bright_patch, patches, maps):
     assert insertion.means["PNEUMONIA"].high < 0 < deletion.means["PNEUMONIA"].low
 
 
+def test_a_network_that_answers_the_same_to_nothing_fails(curves, patches):
+    """Its areas can differ from those of random maps by a hair in the right direction, and still tell nothing."""
+    random = np.random.default_rng(0).random((20, 13)) * 1e-4
+    scores = {
+        kind: {OWN: 0.99 + sign * (1e-3 + random), RANDOM: 0.99 + random, OTHER: 0.99 + random}
+        for kind, sign in (("insertion", 1), ("deletion", -1))
+    }
+    insertion, deletion = judge_curves(curves._replace(scores=scores), patches.classes, patches.clusters)
+    assert insertion.means["PNEUMONIA"].low > 0 > deletion.means["PNEUMONIA"].high
+    assert insertion.passes is False and deletion.passes is False
+
+
 def test_curves_begin_and_end_with_the_whole_image_and_with_none_of_it(bright_patch, patches, curves):
     whole = probability_of(bright_patch.logits(patches.images))
     smooth = probability_of(bright_patch.logits(np.stack([blurred(image) for image in patches.images])))

@@ -1,4 +1,5 @@
 import base64
+import io
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_curves_state_their_areas_and_the_difference(findings):
 
 
 def test_the_terminal_table_has_a_verdict_for_every_check(findings):
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(checks_table(findings))
     text = console.export_text()
     rows = [line for line in text.splitlines() if "Title of" in line]
