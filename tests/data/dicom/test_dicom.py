@@ -244,6 +244,17 @@ def test_no_patient_reaches_warnings_or_logs(caplog, capfd, monkeypatch):
     assert SECRET not in told and SECRET_DATE not in told
 
 
+def test_a_name_in_the_place_of_the_transfer_syntax_is_not_repeated(caplog, capfd):
+    data = bytearray(dicom(deep()))
+    at = data.index(b"1.2.840.10008.1.2.1\0", data.index(struct.pack("<HH", 2, 0x10)))
+    data[at : at + 20] = f"{SECRET}-1941-Zach.1".encode().ljust(20)[:20]
+    caplog.set_level(logging.DEBUG)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert "in a way that is not read: convert" in refusal(bytes(data))
+    assert SECRET not in caplog.text + "".join(str(warning.message) for warning in seen) + "".join(capfd.readouterr())
+
+
 def test_records_keep_the_same_image_and_no_header():
     data = dicom(deep(), bits=12, WindowCenter="2000", WindowWidth="3000", PhotometricInterpretation="MONOCHROME1")
     kept = without_header(data, name="film.dcm")
