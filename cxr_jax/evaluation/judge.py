@@ -21,6 +21,7 @@ from cxr_jax.evaluation.cases import Cases, calls_of, confidence_of
 from cxr_jax.evaluation.decision_curve import THRESHOLDS, decision_curve, treat_all_curve
 from cxr_jax.evaluation.measures import Confidence, Measure, measure
 from cxr_jax.evaluation.metrics import (
+    CALL_METRICS,
     METRICS,
     Metric,
     confusion_matrix,
@@ -37,6 +38,9 @@ SCHEMA_VERSION = 1
 """Version of the judgement's layout."""
 
 TARGET_SENSITIVITIES = (0.95, 0.975)
+
+ONE_HALF = 0.5
+"""The threshold of most published results, at which calls are judged too so that they can be compared."""
 
 WORST_ERRORS = 24
 """How many of the most confident errors a judgement lists."""
@@ -130,11 +134,12 @@ def _judge_split(
 
     `images`, `groups` (None if unknown), `classes`, `subtypes` (images each), `all_pneumonia_accuracy` (what calling
     everything PNEUMONIA would score), `confusion` (rows true, columns called), `metrics` and `by_subtype` (measures,
-    see `measures.measure`; a subtype is judged against all NORMAL images), `specificity_at_sensitivity`,
-    `calibration`, `decision_curve`, `worst_errors`.
+    see `measures.measure`; a subtype is judged against all NORMAL images), `at_one_half` (see
+    `_section_at_one_half`), `specificity_at_sensitivity`, `calibration`, `decision_curve`, `worst_errors`.
     """
     measures = {
         **{("metrics", name): Measure(metric) for name, metric in METRICS.items()},
+        **{("at_one_half", name): Measure(METRICS[name], threshold=ONE_HALF) for name in CALL_METRICS},
         **_subtype_measures(predictions),
         **_sensitivity_measures(transferred),
         **_calibration_measures(predictions, temperature),
@@ -156,10 +161,23 @@ def _judge_split(
             for subtype in present
             if subtype != "normal"
         },
+        "at_one_half": _section_at_one_half(predictions, threshold, results),
         "specificity_at_sensitivity": _sensitivity_section(predictions, transferred, results),
         "calibration": _calibration_section(predictions, temperature, results),
         "decision_curve": _decision_section(predictions, temperature),
         "worst_errors": _worst_errors(predictions, threshold),
+    }
+
+
+def _section_at_one_half(
+    predictions: Predictions, threshold: float, results: dict[tuple[str, ...], dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Return `confusion` and the `metrics` that depend on calls, at a threshold of 0.5; None if that is `threshold`."""
+    if threshold == ONE_HALF:
+        return None
+    return {
+        "confusion": confusion_matrix(predictions.label, predictions.probability, ONE_HALF).tolist(),
+        "metrics": {name: results["at_one_half", name] for name in CALL_METRICS},
     }
 
 

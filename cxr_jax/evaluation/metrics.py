@@ -1,14 +1,18 @@
 """The metrics: one function each, PNEUMONIA being the positive class.
 
 Each takes `Cases` and returns float64 [R], one value a weighting, NaN where it is undefined; `METRICS` names them all
-and says why a value can be undefined. Definitions follow Maier-Hein et al., Metrics reloaded, Nature Methods 2024,
-unless a docstring says otherwise.
+and says why a value can be undefined. Each docstring is the definition that a report prints, with its source; which
+metrics belong together in a report follows Maier-Hein et al., Metrics reloaded, Nature Methods 2024.
 """
 
 from __future__ import annotations
 
+import inspect
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -16,31 +20,31 @@ from cxr_jax.evaluation.cases import Cases, divide
 
 
 def accuracy(cases: Cases) -> np.ndarray:
-    """Share of images that are called what they are."""
+    """Share of images that are called what they are (Maier-Hein et al., Nature Methods 2024)."""
     counts = cases.confusion
     return divide(counts.true_positives + counts.true_negatives, cases.total)
 
 
 def sensitivity(cases: Cases) -> np.ndarray:
-    """Share of PNEUMONIA images that are called so; also named recall and true-positive rate."""
+    """Share of PNEUMONIA images that are called so; also named recall and true-positive rate (Yerushalmy 1947)."""
     counts = cases.confusion
     return divide(counts.true_positives, counts.true_positives + counts.false_negatives)
 
 
 def specificity(cases: Cases) -> np.ndarray:
-    """Share of NORMAL images that are called so; also named true-negative rate."""
+    """Share of NORMAL images that are called so; also named true-negative rate (Yerushalmy 1947)."""
     counts = cases.confusion
     return divide(counts.true_negatives, counts.true_negatives + counts.false_positives)
 
 
 def precision(cases: Cases) -> np.ndarray:
-    """Share of PNEUMONIA calls that are right; also named positive predictive value (PPV)."""
+    """Share of PNEUMONIA calls that are right; also named positive predictive value (Altman & Bland, BMJ 1994)."""
     counts = cases.confusion
     return divide(counts.true_positives, counts.true_positives + counts.false_positives)
 
 
 def negative_predictive_value(cases: Cases) -> np.ndarray:
-    """Share of NORMAL calls that are right (NPV)."""
+    """Share of NORMAL calls that are right (Altman & Bland, BMJ 1994)."""
     counts = cases.confusion
     return divide(counts.true_negatives, counts.true_negatives + counts.false_negatives)
 
@@ -51,7 +55,7 @@ def balanced_accuracy(cases: Cases) -> np.ndarray:
 
 
 def f1(cases: Cases) -> np.ndarray:
-    """Harmonic mean of precision and sensitivity: 2 TP / (2 TP + FP + FN)."""
+    """Harmonic mean of precision and sensitivity: 2 TP / (2 TP + FP + FN) (van Rijsbergen 1979)."""
     counts = cases.confusion
     twice = 2 * counts.true_positives
     return divide(twice, twice + counts.false_positives + counts.false_negatives)
@@ -92,14 +96,20 @@ def brier(cases: Cases) -> np.ndarray:
 
 
 def log_loss(cases: Cases) -> np.ndarray:
-    """Mean negative log-likelihood, natural logarithm; probabilities are kept a float64 epsilon away from 0 and 1."""
+    """Mean negative log-likelihood, natural logarithm (Good, JRSS B 1952); 0 is best.
+
+    Probabilities are kept a float64 epsilon away from 0 and 1.
+    """
     epsilon = np.finfo(np.float64).eps
     of_truth = np.where(cases.positive, cases.probability, 1 - cases.probability)
     return cases.mean_of(-np.log(np.clip(of_truth, epsilon, 1 - epsilon)))
 
 
 def specificity_at_sensitivity(cases: Cases, target: float) -> np.ndarray:
-    """Highest specificity among the thresholds whose sensitivity is at least `target`, read off the ROC as steps."""
+    """Highest specificity among the thresholds whose sensitivity is at least `target`, read off the ROC as steps.
+
+    Maier-Hein et al., Nature Methods 2024, "Specificity@Sensitivity".
+    """
     curve = cases.curve
     positives = curve.positives.sum(axis=1)
     normals = curve.negatives.sum(axis=1)
@@ -141,6 +151,20 @@ class Metric:
     undefined: str
     proportion: Callable[[Cases], tuple[np.ndarray, np.ndarray]] | None = None
 
+    @property
+    def definition(self) -> str:
+        """What the metric is and where it comes from: the docstring of its function, as one line."""
+        return definition_of(self.function)
+
+
+def definition_of(function: Callable[..., Any]) -> str:
+    """Return the docstring of a function, or of the one that a `partial` calls, up to the arguments, as one line."""
+    while isinstance(function, partial):
+        function = function.func
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    told = itertools.takewhile(lambda text: not text.startswith(("Args:", "Returns:", "Raises:")), paragraphs)
+    return " ".join(" ".join(told).split())
+
 
 def _share(
     numerator: tuple[str, ...], denominator: tuple[str, ...]
@@ -176,6 +200,9 @@ METRICS: dict[str, Metric] = {
     "log_loss": Metric("Log-loss", log_loss, "there is no image"),
 }
 """Every metric of a report, in its order."""
+
+CALL_METRICS = tuple(name for name in METRICS if name not in ("roc_auc", "average_precision", "brier", "log_loss"))
+"""The metrics of the calls, which change with the threshold."""
 
 
 def metric_value(name: str, cases: Cases) -> float | None:

@@ -22,6 +22,9 @@ from cxr_jax.runs.recipes import recipe_of
 
 _RATES = ("accuracy", "sensitivity", "specificity")
 
+_COUNTS = "TN / FP / FN / TP"
+"""The counts of a confusion matrix, row by row."""
+
 
 def judgement_table(judgement: dict[str, Any]) -> Table:
     """Return a judgement as a table for the terminal: every metric with its interval, test beside validation."""
@@ -52,7 +55,21 @@ def _judgement_rows(judgement: dict[str, Any]) -> list[list[str]]:
     rows = [["Metric", *(name.capitalize() for name in splits)]]
     for name, measured in judgement["test"]["metrics"].items():
         rows.append([measured["title"], *(interval_text(judgement[split]["metrics"][name]) for split in splits)])
+    judged = [judgement[split] for split in splits]
+    rows.append([_COUNTS, *(_counts_text(split["confusion"]) for split in judged)])
+    # evaluation.json of earlier versions has no such entry.
+    halves = [split.get("at_one_half") for split in judged]
+    if all(halves):
+        for name in _RATES:
+            title = f"{name.capitalize()} at 0.5"
+            rows.append([title, *(interval_text(half["metrics"][name]) for half in halves)])
+        rows.append([f"{_COUNTS} at 0.5", *(_counts_text(half["confusion"]) for half in halves)])
     return rows
+
+
+def _counts_text(confusion: list[list[int]]) -> str:
+    """Return the four counts in the order of `_COUNTS`."""
+    return " / ".join(f"{count:,}" for row in confusion for count in row)
 
 
 def results_table(runs: Sequence[str | Path], published: Sequence[Published] = ()) -> str:

@@ -1,4 +1,5 @@
 import json
+import re
 import time
 
 import numpy as np
@@ -9,7 +10,7 @@ from cxr_jax.evaluation.cases import Cases, confidence_of
 from cxr_jax.evaluation.intervals import auc_interval, wilson_interval
 from cxr_jax.evaluation.judge import WORST_ERRORS, judge
 from cxr_jax.evaluation.measures import Confidence
-from cxr_jax.evaluation.metrics import METRICS, metric_values, specificity_at_sensitivity
+from cxr_jax.evaluation.metrics import CALL_METRICS, METRICS, metric_values, specificity_at_sensitivity
 from cxr_jax.evaluation.operating_point import choose_operating_point
 from cxr_jax.runs.predictions import Predictions
 
@@ -115,6 +116,43 @@ def test_a_subtype_is_judged_against_all_normals(judgement, test_split, point):
     assert judged["roc_auc"]["value"] == expected["roc_auc"]
     interval = auc_interval(virus.label, virus.probability, virus.clusters())
     assert judged["roc_auc"]["intervals"][0]["low"] == pytest.approx(interval.low)
+
+
+def test_calls_are_judged_at_one_half_too(judgement, validation, test_split):
+    for name, predictions in (("validation", validation), ("test", test_split)):
+        half = judgement[name]["at_one_half"]
+        expected = metric_values(predictions.label, predictions.probability, 0.5)
+        assert {metric: entry["value"] for metric, entry in half["metrics"].items()} == {
+            metric: expected[metric] for metric in CALL_METRICS
+        }
+        called = predictions.probability >= 0.5
+        counts = [[int(np.sum((predictions.label == i) & (called == j))) for j in (0, 1)] for i in (0, 1)]
+        assert half["confusion"] == counts != judgement[name]["confusion"]
+        assert half["metrics"]["accuracy"]["intervals"][0]["method"] == "group bootstrap"
+
+
+def test_what_is_judged_at_one_half_anyway_is_not_told_twice(test_split):
+    assert judge(None, test_split, 0.5, confidence=QUICK)["test"]["at_one_half"] is None
+
+
+def test_the_metrics_of_calls_are_those_that_a_threshold_changes(test_split):
+    low, high = (metric_values(test_split.label, test_split.probability, threshold) for threshold in (0.2, 0.8))
+    assert {name for name in METRICS if low[name] != high[name]} == set(CALL_METRICS)
+
+
+def test_every_number_comes_from_a_function_that_names_its_source(validation, test_split, point, monkeypatch):
+    seen = {}
+
+    def watched(predictions, threshold, entries, confidence):
+        seen.update({name: entry.metric for name, entry in entries.items()})
+        return measures.measure(predictions, threshold, entries, confidence)
+
+    monkeypatch.setattr("cxr_jax.evaluation.judge.measure", watched)
+    judge(validation, test_split, point.threshold, operating_point=point, confidence=QUICK)
+    assert {name[0] for name in seen} == {"metrics", "at_one_half", "by_subtype", "target", "calibration"}
+    for name, metric in seen.items():
+        assert re.search(r"\b(18|19|20)\d\d\b", metric.definition), name
+        assert len(metric.definition) > 40, name
 
 
 def test_the_transferred_threshold_is_that_of_validation(judgement, validation, test_split):

@@ -51,8 +51,26 @@ def test_the_markdown_table_is_well_formed(example):
     header, rule, *rows = cells(tables.judgement_markdown(example.judgement))
     assert header == ["Metric", "Test", "Validation"]
     assert rule == ["---", "---:", "---:"]
-    assert [row[0] for row in rows] == [entry["title"] for entry in example.judgement["test"]["metrics"].values()]
+    titles = [entry["title"] for entry in example.judgement["test"]["metrics"].values()]
+    further = ["TN / FP / FN / TP", "Accuracy at 0.5", "Sensitivity at 0.5", "Specificity at 0.5"]
+    assert [row[0] for row in rows] == [*titles, *further, "TN / FP / FN / TP at 0.5"]
     assert {len(row) for row in rows} == {3}
+
+
+def test_counts_and_rates_are_told_at_both_thresholds(example):
+    rows = {row[0]: row[1:] for row in cells(tables.judgement_markdown(example.judgement))}
+    for column, split in enumerate(("test", "validation")):
+        judged = example.judgement[split]
+        for title, counted in (("TN / FP / FN / TP", judged), ("TN / FP / FN / TP at 0.5", judged["at_one_half"])):
+            (tn, fp), (fn, tp) = counted["confusion"]
+            assert rows[title][column] == f"{tn} / {fp} / {fn} / {tp}"
+        assert rows["Accuracy at 0.5"][column].startswith(
+            f"{judged['at_one_half']['metrics']['accuracy']['value']:.3f} ("
+        )
+    at_half = judge(None, example.test, 0.5, confidence=Confidence(resamples=20))
+    assert "at 0.5" not in tables.judgement_markdown(at_half)
+    del at_half["test"]["at_one_half"]
+    assert "TN / FP / FN / TP" in tables.judgement_markdown(at_half)
 
 
 def make_run(path, example, *, seed, rate=0.01, looks=1, minutes=8.0):
