@@ -20,7 +20,8 @@ from cxr_jax.config.schema import AugmentationConfig, ModelConfig, OptimizerConf
 from cxr_jax.data.batches import Batch
 from cxr_jax.training.network import build_network
 from cxr_jax.training.optimizer import make_optimizer, partition
-from cxr_jax.training.parallel import choose_devices, compile_train_step, replicate
+from cxr_jax.training.parallel import compile_train_step
+from cxr_jax.training.sharding import choose_devices, replicate
 from cxr_jax.training.state import new_state
 from cxr_jax.training.steps import StepRules
 

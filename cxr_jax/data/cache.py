@@ -12,7 +12,7 @@ from jaxtyping import Int32, UInt8
 
 from cxr_jax.config.schema import DataConfig
 from cxr_jax.data.balancing import balance_as_barnett
-from cxr_jax.data.decode import decode_grey, to_square
+from cxr_jax.data.decode import DECODING, decode_square
 from cxr_jax.data.examples import Example
 from cxr_jax.data.image_set import ImageSet, SelectedRows
 from cxr_jax.data.pool import map_in_order
@@ -84,7 +84,8 @@ def decoded_images(
     They are decoded at the first call for a size, resize and interpolation, and kept beside the records. Two processes
     may do so at once: each writes its own file, and the last one stays.
     """
-    name = f"{prepared.fingerprint[:16]}-{config.image_size}-{config.resize}-{config.interpolation}.npy"
+    how = f"{config.image_size}-{config.resize}-{config.interpolation}-{DECODING}"
+    name = f"{prepared.fingerprint[:16]}-{how}.npy"
     path = prepared.decoded / name
     shape = (len(prepared.examples), config.image_size, config.image_size)
     if (images := _mapped(path, shape)) is not None:
@@ -153,7 +154,7 @@ def _decoded(prepared: PreparedData, config: DataConfig) -> Iterator[np.ndarray]
     def decode(item: tuple[str, bytes]) -> np.ndarray:
         """Return one image as a square."""
         name, data = item
-        return to_square(decode_grey(data, name=name), config.image_size, config.resize, config.interpolation)
+        return decode_square(data, config.image_size, config.resize, config.interpolation, name=name)
 
     names = (example.file for example in prepared.examples)
     return map_in_order(decode, zip(names, encoded_images(prepared), strict=True))

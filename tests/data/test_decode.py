@@ -5,10 +5,10 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_jax.data.decode import decode_grey, to_square
+from cxr_jax.data.decode import decode_grey, decode_square, to_square
 from cxr_jax.data.encoded import MAX_BYTES
 from cxr_jax.errors import UserError
 
@@ -213,7 +213,60 @@ def test_original_radiographs_shrink_to_the_small_ones(real_radiographs):
         pytest.skip("CXR_DATA_DIR holds no original_sample")
     for path in originals:
         small = real_radiographs / "train" / path.parent.name / path.name
-        image = to_square(decode_grey(path.read_bytes(), name=path.name), 224)
+        data = path.read_bytes()
+        image = to_square(decode_grey(data, name=path.name), 224)
+        assert np.abs(image.astype(int) - decode_square(data, 224, name=path.name)).mean() < 1
         expected = decode_grey(small.read_bytes(), name=small.name)
         # the small ones were encoded once more
         assert np.abs(image.astype(int) - expected).mean() < 3
+
+
+@given(
+    st.tuples(st.integers(260, 900), st.integers(260, 900)),
+    st.sampled_from([64, 97]),
+    st.sampled_from(["squash", "pad", "crop"]),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=40)
+def test_a_jpeg_decoded_small_is_the_whole_one_made_small(shape, size, resize, seed):
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6)).astype(np.uint8)
+    image = cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_LINEAR)
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    whole = to_square(decode_grey(data, name="a"), size, resize)
+    small = decode_square(data, size, resize, name="a")
+    side = max(shape) if resize == "pad" else min(shape)
+    if side < 4 * size:
+        np.testing.assert_array_equal(small, whole)
+    assert np.abs(small.astype(int) - whole).mean() < 2.5
+    assert small.shape == (size, size)
+
+
+def test_a_large_jpeg_is_decoded_small(monkeypatch):
+    data = cv2.imencode(".jpg", np.full((640, 900), 90, np.uint8))[1].tobytes()
+    decoded = []
+    imdecode = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda *a: decoded.append(imdecode(*a)) or decoded[-1])
+    for size, resize, expected in [
+        (32, "squash", (80, 113)),
+        (80, "crop", (160, 225)),
+        (81, "squash", (320, 450)),
+        (110, "pad", (160, 225)),
+        (161, "squash", (640, 900)),
+    ]:
+        assert decode_square(data, size, resize, name="a").shape == (size, size)
+        assert decoded[-1].shape == expected, (size, resize)
+
+
+def test_a_png_is_decoded_whole(picture):
+    data = png(cv2.resize(picture(1), (800, 800)))
+    np.testing.assert_array_equal(decode_square(data, 32, name="a"), to_square(decode_grey(data, name="a"), 32))
+
+
+def test_a_turned_jpeg_keeps_its_aspect_ratio_when_it_is_decoded_small():
+    data = cv2.imencode(".jpg", np.full((400, 900), 90, np.uint8))[1].tobytes()
+    # an EXIF block that says: turn by 90 degrees
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    turned = data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
+    assert decode_grey(turned, name="a").shape == (900, 400)
+    square = decode_square(turned, 90, "pad", name="a")
+    np.testing.assert_array_equal(square, to_square(decode_grey(turned, name="a"), 90, "pad"))
