@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class CheckpointWriter:
         """
         self.folder, self._keep = folder.absolute(), keep
         self._pending: Any = None
+        self._size = 0  # of the newest checkpoint, in bytes
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(folder, rewind_to)
@@ -71,7 +73,8 @@ class CheckpointWriter:
         host = {name: np.asarray(value) for name, value in arrays.items()}
         metadata = {"format_version": FORMAT_VERSION, "sha256": content_hash(host), "details": dict(details)}
         metadata |= {"seal": _seal(metadata)}
-        with _saving(self.folder):
+        self._size = sum(value.nbytes for value in host.values())
+        with _saving(self.folder, self._size):
             self._pending = self._checkpointer.save_checkpointables_async(
                 step, {_ARRAYS: host}, custom_metadata=metadata, force=True, overwrite=True
             )
@@ -80,7 +83,7 @@ class CheckpointWriter:
         """Return when nothing is being saved any more; raises UserError if the save failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            with _saving(self.folder):
+            with _saving(self.folder, self._size):
                 pending.result()
 
     def close(self) -> None:
@@ -89,7 +92,7 @@ class CheckpointWriter:
             self.wait()
         finally:
             # a save that failed is raised again by orbax while it closes
-            with _saving(self.folder):
+            with _saving(self.folder, self._size):
                 self._checkpointer.close()
 
     def __enter__(self) -> CheckpointWriter:
@@ -119,17 +122,17 @@ def _remove_leftovers(folder: Path, rewind_to: int | None) -> None:
 
 
 @contextlib.contextmanager
-def _saving(folder: Path) -> Iterator[None]:
-    """Turn the errors of a failed save into one sentence."""
+def _saving(folder: Path, size: int) -> Iterator[None]:
+    """Turn the errors of a failed save of `size` bytes into one sentence."""
     try:
         with writing(folder):
             yield
     # tensorstore reports a full disk in the text of its error, not as an OSError
     except Exception as error:
-        if "RESOURCE_EXHAUSTED" in str(error) or "No space left" in str(error):
+        if any(word in f"{error} {error.__cause__}" for word in ("RESOURCE_EXHAUSTED", "No space left", "Disk quota")):
             raise UserError(
-                f"the disk is full: no checkpoint could be saved in {folder}; free some space and resume the run, "
-                "what was saved before is intact"
+                f"the disk is full: no checkpoint could be saved in {folder}; free at least {math.ceil(size / 1e6)} MB "
+                "there and resume the run, what was saved before is intact"
             ) from error
         raise
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import pickle
 import shutil
+import subprocess
 from pathlib import Path
 
 import jax
@@ -19,6 +21,8 @@ def arrays_at(step: int) -> dict[str, jax.Array]:
     random = np.random.default_rng(step)
     return {
         "params.conv.kernel": jnp.asarray(random.normal(size=(3, 3, 4)), jnp.float32),
+        # large enough to lie in a file of its own, of whose damage tensorstore knows nothing
+        "params.dense.kernel": jnp.asarray(random.normal(size=(300, 300)), jnp.float32),
         "optimizer_state.count": jnp.asarray(step, jnp.int32),
         "step": jnp.asarray(step, jnp.int32),
     }
@@ -219,10 +223,36 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(folder, monkeypatch):
         raise ValueError("RESOURCE_EXHAUSTED: Error writing '4/arrays/d/0': No space left on device")
 
     monkeypatch.setattr(writer._checkpointer, "save_checkpointables_async", full)
-    with pytest.raises(UserError, match="the disk is full"):
+    with pytest.raises(UserError, match=r"the disk is full: .* free at least 1 MB there and resume the run"):
         writer.save(4, arrays_at(4), {})
     writer.close()
     assert read_newest(folder).step == 3
+
+
+def test_a_disk_that_really_fills_up_loses_nothing_and_has_room_again(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("no small file system can be mounted here")
+    try:
+        noise = np.random.default_rng(0)
+        writer, told = CheckpointWriter(disk / "last", keep=2), []
+        with pytest.raises(UserError, match=r"the disk is full: .* free at least 1 MB there"):
+            for step in range(1, 6):
+                writer.save(step, {"noise": noise.random(120_000, np.float32)}, {})
+                writer.wait()
+                told.append(step)
+        # a save that failed is raised again while the folder is closed
+        with contextlib.suppress(UserError):
+            writer.close()
+        assert told
+        assert read_newest(disk / "last").step == told[-1]
+        subprocess.run(["mount", "-o", "remount,size=9m", disk], check=True)
+        with CheckpointWriter(disk / "last", keep=2) as writer:
+            writer.save(6, {"noise": noise.random(120_000, np.float32)}, {})
+        assert saved_steps(disk / "last") == [told[-1], 6]
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_a_place_that_cannot_be_a_folder_is_told(tmp_path):
