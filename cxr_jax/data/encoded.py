@@ -17,6 +17,8 @@ JPEG_START = b"\xff\xd8"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _JPEG_END = b"\xff\xd9"
+# What an animation lacks, OpenCV fills with whatever lies in memory.
+_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 # SOF0..SOF15 hold the size; 0xC4, 0xC8 and 0xCC share the range but are other segments. 0xF7 is that of JPEG-LS.
 _FRAME_HEADERS = (frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}
 _START_OF_SCAN = 0xDA
@@ -61,7 +63,7 @@ def jpeg_size(data: bytes, name: str) -> tuple[int, int]:
 
 
 def png_size(data: bytes, name: str) -> tuple[int, int]:
-    """Return (width, height) from the header of a PNG; UserError unless every chunk and the end are intact."""
+    """Return (width, height) from the header of a PNG; UserError unless all chunks and the end are intact."""
     size, position = None, len(PNG_SIGNATURE)
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -72,6 +74,8 @@ def png_size(data: bytes, name: str) -> tuple[int, int]:
             raise UserError(f"{name} is a damaged PNG: a checksum does not match")
         if kind == b"IHDR" and length == 13:
             size = struct.unpack_from(">II", data, position + 8)
+        if kind in _ANIMATION:
+            raise UserError(f"{name} is an animated PNG, but a radiograph is a single image")
         if kind == b"IEND" and size is not None and 0 not in size:
             return size
         position = end + 4
