@@ -1,4 +1,5 @@
 import datetime
+import fcntl
 import json
 import subprocess
 import sys
@@ -78,6 +79,23 @@ def test_a_writer_that_is_killed_loses_nothing_that_it_had_told(tmp_path):
             continue
     assert whole[-1]["who"] == "last"
     assert len(whole) > told
+
+
+def test_a_look_waits_until_another_process_has_written_its_own(tmp_path):
+    append_look(RunFolder(tmp_path), {"who": "first"})
+    process = appender(tmp_path, "waiting", 1)
+    with (tmp_path / "ledger.jsonl").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+        # half a line, as a writer on a slow disk leaves it for a moment
+        file.write(b'{"who": ')
+        file.flush()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.0)
+        file.write(b'"slow"}\n')
+    process.communicate()
+    assert [look["who"] for look in read_looks(RunFolder(tmp_path))] == ["first", "slow", "waiting"]
 
 
 def test_a_torn_line_does_not_swallow_the_next_look_and_is_told(tmp_path):
