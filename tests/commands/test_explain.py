@@ -188,7 +188,7 @@ def test_all_four_outcomes_are_explained_by_a_named_rule(run, capsys):
     explain.main([str(run.path), "--cases", "outcomes", "--rule", "typical", "--count", "8"])
     text = capsys.readouterr().out
     assert text.startswith("Outcomes among 24 on test, chosen by the rule 'typical'")
-    told = [line.split(": ")[-1].split(" (")[0] for line in text.splitlines() if ": true " in line]
+    told = ["true " + line.split(": true ")[1].split(" (")[0] for line in text.splitlines() if ": true " in line]
     assert told == [
         "true PNEUMONIA, called PNEUMONIA",
         "true PNEUMONIA, called PNEUMONIA",

@@ -94,6 +94,12 @@ def textures() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
+def untrained_efficientnet() -> TrainedModel:
+    """A small network of the other kind, as it is drawn."""
+    return trained_model(build_model("efficientnetv2_tiny", classes=2, seed=1), architecture="efficientnetv2_tiny")
+
+
+@pytest.fixture(scope="session")
 def tiny(textures: np.ndarray) -> TrainedModel:
     """A real network whose BatchNorm statistics fit `textures`."""
     graphdef, params, batch_stats = split_model(build_model("mobilenetv2_tiny", classes=2, seed=1))

@@ -135,3 +135,12 @@ def test_a_sample_is_explained_for_the_called_class_or_the_asked_one(bright_patc
     np.testing.assert_array_equal(found.clusters, [0, 0, 1, 1, 2, 2])
     asked = make_sample(bright_patch, image_set(images, 3), 6, threshold=0.5, explained=0)
     np.testing.assert_array_equal(asked.classes, 0)
+
+
+def test_the_other_network_is_checked_as_well(untrained_efficientnet, textures):
+    files = tuple(f"{row}.jpeg" for row in range(6))
+    sample = Sample(textures[:6], files, np.arange(6), np.ones(6, int))
+    found = check_maps(untrained_efficientnet, sample, "blocks.2")
+    assert found.cascade.levels[:2] == ("classifier", "conv_head")
+    assert found.cascade.blank[-1] < 1  # the random network is alive
+    assert sum(verdict.passes is None for verdict in found.verdicts) == 1
