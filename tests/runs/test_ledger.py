@@ -29,6 +29,7 @@ APPENDER = """
 import sys
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import append_look
+print("ready", flush=True)
 sys.stdin.readline()
 for number in range(int(sys.argv[3])):
     append_look(RunFolder(sys.argv[1]), {"who": sys.argv[2], "number": number, "padding": "x" * (number * 37 % 6000)})
@@ -39,7 +40,9 @@ for number in range(int(sys.argv[3])):
 def appender(folder, who, looks=LOOKS):
     """A process that appends looks as soon as it is sent a line."""
     command = [sys.executable, "-c", APPENDER, str(folder), who, str(looks)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    return process
 
 
 def test_two_processes_lose_no_look(tmp_path):
