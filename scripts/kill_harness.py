@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ _COMMON = f"""
 [data]
 dataset = "phantoms"
 image_size = 32
-validation_fraction = 0.2
+validation_fraction = 0.4
 {{data}}
 [model]
 name = "mobilenetv2_tiny"
@@ -56,7 +56,7 @@ learning_rate = 0.02
 [training]
 epochs = 4
 batch_size = 8
-evaluation_batch_size = 8
+evaluation_batch_size = 2
 [validation]
 every_iterations = {VALIDATION_EVERY}
 {{validation}}
@@ -215,6 +215,8 @@ class Harness:
                 faults += [f"{run.name}: {sentence}" for sentence in self._losses(run)]
                 aim = next(aims)
             faults += [f"{run.name}, killed in {', '.join(struck)}: {entry}" for entry in differences(whole, run)]
+            # a moment that did not come is tried once more as it begins, then passed over
+            aim = replace(aim, occasion=1, delay=0.0) if aim.delay else next(aims)
         return faults
 
     def session(self, scenario: str, run: RunFolder, aim: Aim | None) -> str | None:

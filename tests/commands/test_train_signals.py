@@ -15,8 +15,17 @@ from cxr_jax.checkpoints import read_newest, saved_steps
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 from cxr_jax.runs.metrics_log import read_metrics
 
-SOON = 10.0
-"""Seconds; on an idle machine it takes a tenth of one."""
+SOON = 30.0
+"""Seconds that SLURM leaves a job after SIGTERM; a step and a save take a fraction, the rest is for busy machines."""
+
+
+START = """
+import signal, sys
+from cxr_jax.cli import main
+# what runs in the background of a shell, tests too, hands down a SIGINT that is ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
 
 
 class Training:
@@ -24,7 +33,7 @@ class Training:
 
     def __init__(self, config: Path, out: Path, *options: str) -> None:
         self.out = out
-        command = [sys.executable, "-m", "cxr_jax", "train", str(config), "--out", str(out)]
+        command = [sys.executable, "-c", START, "train", str(config), "--out", str(out)]
         environment = os.environ | {"CXR_JAX_ALLOCATOR": "off", "JAX_PLATFORMS": "cpu"}
         self.process = subprocess.Popen(
             [*command, "--training.epochs", "100000", *options],
