@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ FORMAT_VERSION = 1
 """Version of what is stored; raised when an older reader would misread it. The seal stays as it is in every version."""
 
 _ARRAYS = "arrays"
+_UNFINISHED = ".orbax-checkpoint-tmp"
 # orbax announces every step of a save, and it and asyncio print tracebacks of a failed one from other threads; what a
 # person must know is raised as an error instead
 for _name in ("absl", "asyncio"):
@@ -103,7 +105,9 @@ class CheckpointWriter:
     ) -> None:
         self.close()
 
-    def _open(self) -> orbax.training.Checkpointer:
+    def _open(self) -> orbax.training.Checkpointer | _LoneCheckpointer:
+        if jax.process_count() > 1:
+            return _LoneCheckpointer(self.folder, self._keep)
         return orbax.training.Checkpointer(
             self.folder,
             preservation_policy=orbax.training.preservation_policies.LatestN(self._keep),
@@ -111,14 +115,65 @@ class CheckpointWriter:
         )
 
 
+class _LoneCheckpointer:
+    """What is needed of orbax's Checkpointer, in one process of several: that one waits for the others to join in."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self._folder, self._keep = folder, keep
+        for leftover in folder.glob(f"*{_UNFINISHED}*"):
+            shutil.rmtree(leftover)
+
+    def save_checkpointables_async(self, step: int, checkpointables: dict[str, Any], **options: Any) -> Any:
+        """Save as orbax does; what is older than the newest few finished ones is removed first."""
+        self._remove_old()
+        del options["force"]
+        with _by_itself():
+            return orbax.save_checkpointables_async(self._folder / str(step), checkpointables, **options)
+
+    def close(self) -> None:
+        """Remove what is older than the newest few; nothing may be under way."""
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        for step in saved_steps(self._folder)[: -self._keep]:
+            _remove(self._folder, step)
+
+
+@contextlib.contextmanager
+def _by_itself() -> Iterator[None]:
+    """Have orbax work in this process alone, whatever others train with it."""
+    if jax.process_count() == 1:
+        yield
+        return
+    this = jax.process_index()
+    options = orbax.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process_{this}"
+    )
+    # in spite of these options it has all processes compare their paths, if it counts more than one
+    counted_in = sys.modules[orbax.multihost.process_count.__module__]
+    count = counted_in.process_count
+    counted_in.process_count = lambda: 1
+    try:
+        with orbax.Context(multiprocessing_options=options):
+            yield
+    finally:
+        counted_in.process_count = count
+
+
 def _remove_leftovers(folder: Path, rewind_to: int | None) -> None:
     """Remove checkpoints later than `rewind_to`, and what a killed removal left of others."""
     for step in saved_steps(folder):
         if rewind_to is not None and step > rewind_to:
-            # under a name that no reader takes for a checkpoint, should the removal be killed half-way
-            (folder / str(step)).rename(folder / f"{TEMPORARY_PREFIX}{step}")
+            _remove(folder, step)
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
         shutil.rmtree(leftover)
+
+
+def _remove(folder: Path, step: int) -> None:
+    """Remove the checkpoint of `step`."""
+    # under a name that no reader takes for a checkpoint, should the removal be killed half-way
+    moved = (folder / str(step)).rename(folder / f"{TEMPORARY_PREFIX}{step}")
+    shutil.rmtree(moved)
 
 
 @contextlib.contextmanager
@@ -183,7 +238,8 @@ def _read(folder: Path, step: int) -> Checkpoint | None:
     path = folder.absolute() / str(step)
     # a damaged file can fail anywhere inside orbax, tensorstore or JSON; all of it means the same to the reader
     try:
-        stored = orbax.checkpointables_metadata(path)
+        with _by_itself():
+            stored = orbax.checkpointables_metadata(path)
         metadata = stored.custom_metadata
         # a checkpoint without either is older than format versions
         if {"format_version", "seal"} & metadata.keys() and metadata["seal"] != _seal(metadata):
@@ -202,7 +258,8 @@ def _read(folder: Path, step: int) -> Checkpoint | None:
             name: jax.ShapeDtypeStruct(entry.shape, entry.dtype, sharding=sharding)
             for name, entry in stored.metadata[_ARRAYS].items()
         }
-        arrays = orbax.load_checkpointables(path, {_ARRAYS: shapes})[_ARRAYS]
+        with _by_itself():
+            arrays = orbax.load_checkpointables(path, {_ARRAYS: shapes})[_ARRAYS]
         intact = content_hash({name: np.asarray(value) for name, value in arrays.items()}) == metadata["sha256"]
         return Checkpoint(step, arrays, metadata["details"]) if intact else None
     except Exception:

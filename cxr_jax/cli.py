@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 
-from cxr_jax import __version__
+from cxr_jax import __version__, process
 from cxr_jax.commands import GROUPS
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_USAGE, UserError
 from cxr_jax.vocabulary import DISCLAIMER
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         except OSError:
             _discard_output()
-    return code
+    return process.leave_with(code)
 
 
 def help_text() -> str:
@@ -86,9 +86,7 @@ def _dispatch(arguments: list[str], *, configure: bool) -> int:
     if not any(name in commands for commands in GROUPS.values()):
         raise UserError(_unknown(name), EXIT_USAGE)
     if configure:
-        from cxr_jax.process import configure_process
-
-        configure_process()
+        process.configure_process()
     command = importlib.import_module(f"cxr_jax.commands.{name.replace('-', '_')}")
     return command.main(rest) or 0
 

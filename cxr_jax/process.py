@@ -7,12 +7,14 @@ together with huge pages keep the memory; the numbers that a program computes do
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import importlib.util
 import os
 import platform
 import re
+import signal
 import sys
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -26,6 +28,7 @@ CACHE_SWITCH = "CXR_COMPILATION_CACHE"
 """Folder for compiled programs in place of ~/.cache/cxr_jax/compiled, or `off`."""
 
 _RESTARTED = "CXR_JAX_RESTARTED"
+_cleans_up = True
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"
 _FIRST_GLIBC_WITH_HUGE_PAGES = (2, 35)
 
@@ -48,6 +51,57 @@ def configure_process() -> None:
     if allocator_applies(environment):
         restart_with_huge_pages(environment)
         keep_freed_memory()
+
+
+def leave_without_cleanup() -> None:
+    """Have the console command end this process at once, with its exit code, instead of through Python's clean-up.
+
+    For a process that would wait there for others that are gone.
+    """
+    global _cleans_up
+    _cleans_up = False
+
+
+def leave_with(code: int) -> int:
+    """`code`, for the interpreter to end with; or never, if the process is to be left without clean-up."""
+    if not _cleans_up:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def leave_terminal_to_python(environment: Mapping[str, str]) -> None:
+    """Show nothing that libraries print from C++, unless the user asked for their logs.
+
+    Processes that train together greet each other there, and log every loss of one at length.
+    """
+    asked = environment.get("TF_CPP_MIN_LOG_LEVEL", "2") in ("0", "1") or "NCCL_DEBUG" in environment
+    if asked:
+        return
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        # a stream that is not a file, as under a test runner, stays
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+            number = stream.fileno()
+            own = os.fdopen(os.dup(number), "w", buffering=1, encoding=stream.encoding, errors=stream.errors)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+            setattr(sys, name, own)
+
+
+def delay_aborts() -> None:
+    """Hold up a library that aborts this process for some seconds, in which another thread may say why it ends.
+
+    jax aborts as soon as it misses its coordinator, which Python gets no chance to handle.
+    """
+    library = ctypes.CDLL(None)
+    library.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    library.signal.restype = ctypes.c_void_p
+    # the handler is sleep itself, which may be called there, as Python may not; it sleeps for the signal's number
+    library.signal(signal.SIGABRT, ctypes.cast(library.sleep, ctypes.c_void_p))
 
 
 def quieten_libraries(environment: Environment) -> None:

@@ -17,7 +17,8 @@ from cxr_jax.config.schema import AugmentationConfig, OptimizerConfig
 from cxr_jax.models.registry import build_model, find_architecture
 from cxr_jax.models.state import split_model
 from cxr_jax.training.optimizer import make_optimizer
-from cxr_jax.training.parallel import choose_devices, compile_evaluation_step, compile_train_step, replicate
+from cxr_jax.training.parallel import compile_evaluation_step, compile_train_step
+from cxr_jax.training.sharding import choose_devices, replicate
 from cxr_jax.training.state import TrainState, all_params, new_state
 from cxr_jax.training.steps import StepRules
 from cxr_jax.vocabulary import CLASS_NAMES

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cxr_jax.errors import EXIT_USAGE, UserError
+
+if TYPE_CHECKING:
+    import jax
+
+    from cxr_jax.config.schema import Config
+    from cxr_jax.data.prepared import PreparedData
+    from cxr_jax.inference.description import NetworkDescription
+    from cxr_jax.runs.folder import RunFolder
+    from cxr_jax.training.distributed import ProcessGroup
+    from cxr_jax.training.network import Network
 
 SUMMARY = "train a network as a config says"
 
@@ -22,55 +35,94 @@ class Options:
 def main(arguments: list[str]) -> None:
     """Train the config that `arguments` name; UserError for every mistake in it or in what it needs."""
     config_path, options, overrides = _parse(arguments)
-    from cxr_jax.config.loading import load_config, write_config
+    from cxr_jax.config.loading import load_config
 
     config = load_config(config_path, overrides)
     run_path = Path(options.out or Path("runs") / Path(config_path).stem)
 
+    from cxr_jax.training.distributed import joined
+
+    with joined(config.parallel) as group:
+        _train(config, run_path, options.resume, group)
+
+
+def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) -> None:
+    """Train in this process, as one of `group`; only the first of them touches the run folder."""
     from rich.console import Console
 
     from cxr_jax.data.cache import load_split
     from cxr_jax.data.prepared import PreparedData
-    from cxr_jax.inference.description import write_description
     from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver, track_in_terminal
-    from cxr_jax.runs.environment import write_environment
-    from cxr_jax.runs.files import atomic_path, write_json
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.training.loop import Trainer
     from cxr_jax.training.network import build_network
 
-    console = Console()
-    run = RunFolder.open(run_path) if options.resume else RunFolder.unused(run_path)
+    console = Console(quiet=not group.writes)
+    group.require_same("what they are to do", {"--out": str(run_path), "--resume": resume})
+    group.require_same("config", _flat(dataclasses.replace(config, parallel=config.parallel.anywhere())))
+    run = RunFolder(run_path)
+    if group.writes:
+        run = RunFolder.open(run_path) if resume else RunFolder.unused(run_path)
     prepared = PreparedData.open(config.data.dataset)
-    if options.resume:
+    if resume and group.writes:
         _require_same(run, config, prepared.fingerprint)
     network = build_network(config.model, config.training.seed)
+    group.require_same(
+        "what they train on",
+        {"the data's fingerprint": prepared.fingerprint, "the network's first values": network.fingerprint()},
+    )
     track = track_in_terminal(console)
-    train_set = load_split(prepared, config.data, "train", track=track)
-    validation_set = load_split(prepared, config.data, "val", track=track)
-    observers = Observers(TerminalObserver(console), TensorBoardObserver(run))
-    trainer = Trainer(config, network, train_set, validation_set, run, observers)
-    if not options.resume:
-        devices = [f"{device.platform} {device.device_kind}" for device in trainer.devices]
-        # whole or not at all: one that was killed half-way could neither be resumed nor begun again
-        with atomic_path(run_path) as unfinished:
-            begun = RunFolder.create(unfinished)
-            write_environment(begun, devices=devices, data_fingerprint=prepared.fingerprint)
-            write_json(begun.data_card, prepared.card)
-            write_description(begun, _describe(config, network))
-            write_config(config, begun.config)
+    mapped = group.processes > 1
+    train_set = load_split(prepared, config.data, "train", track=track, mapped=mapped)
+    validation_set = load_split(prepared, config.data, "val", track=track, mapped=mapped)
+    observers = Observers(*([TerminalObserver(console), TensorBoardObserver(run)] if group.writes else []))
+    trainer = Trainer(config, network, train_set, validation_set, run, observers, group)
+    if group.writes and not resume:
+        _begin_run(run_path, config, network, prepared, trainer.devices)
     console.print(
         f"{config.model.name} on {len(train_set)} images, validated on {len(validation_set)}; run {run.path}",
         soft_wrap=True,
     )
+    if mapped:
+        console.print(f"{group.processes} processes with {len(trainer.devices)} devices train together")
     if network.fresh:
         console.print(
             f"The weights have no classifier for these classes: {', '.join(network.fresh)} start afresh", soft_wrap=True
         )
     with observers:
-        reason = trainer.train(resume=options.resume)
+        reason = trainer.train(resume=resume)
     ended = "patience ran out" if reason == "patience" else "all epochs done"
     console.print(f"Training ended, {ended}. Next: cxr-jax evaluate {run.path}", soft_wrap=True)
+
+
+def _begin_run(
+    run_path: Path, config: Config, network: Network, prepared: PreparedData, devices: list[jax.Device]
+) -> None:
+    """Make the run's folder, and write there what is known before the first step."""
+    from cxr_jax.config.loading import write_config
+    from cxr_jax.inference.description import write_description
+    from cxr_jax.runs.environment import write_environment
+    from cxr_jax.runs.files import atomic_path, write_json
+    from cxr_jax.runs.folder import RunFolder
+
+    names = [f"{device.platform} {device.device_kind}" for device in devices]
+    # whole or not at all: one that was killed half-way could neither be resumed nor begun again
+    with atomic_path(run_path) as unfinished:
+        run = RunFolder.create(unfinished)
+        write_environment(run, devices=names, data_fingerprint=prepared.fingerprint)
+        write_json(run.data_card, prepared.card)
+        write_description(run, _describe(config, network))
+        write_config(dataclasses.replace(config, parallel=config.parallel.anywhere()), run.config)
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    """Every field of `config` under its dotted name, as JSON knows it."""
+    sections = json.loads(json.dumps(dataclasses.asdict(config)))
+    return {
+        f"{section}.{name}": value
+        for section, fields in sections.items()
+        for name, value in (fields.items() if isinstance(fields, dict) else enumerate(fields))
+    }
 
 
 def _parse(arguments: list[str]) -> tuple[str, Options, list[str]]:
@@ -89,7 +141,7 @@ def _parse(arguments: list[str]) -> tuple[str, Options, list[str]]:
     return arguments[0], options, overrides
 
 
-def _describe(config: object, network: object) -> object:
+def _describe(config: Config, network: Network) -> NetworkDescription:
     from cxr_jax.inference.description import NetworkDescription
     from cxr_jax.models.pretrained import find_weights
     from cxr_jax.vocabulary import CLASS_NAMES
@@ -109,12 +161,15 @@ def _describe(config: object, network: object) -> object:
     )
 
 
-def _require_same(run: object, config: object, fingerprint: str) -> None:
-    """Raise UserError if the run to be resumed was started with another config or other data."""
+def _require_same(run: RunFolder, config: Config, fingerprint: str) -> None:
+    """Raise UserError if the run to be resumed was started with another config or other data.
+
+    Where it is computed may change: the state is the same on any devices.
+    """
     from cxr_jax.config.loading import load_config
     from cxr_jax.runs.folder import read_json
 
-    if load_config(run.config) != config:
+    if dataclasses.replace(load_config(run.config), parallel=config.parallel) != config:
         raise UserError(
             f"{run.path} was started with another config than this; go on with cxr-jax train {run.config} "
             f"--out {run.path} --resume, or start a new run"

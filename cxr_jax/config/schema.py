@@ -138,13 +138,16 @@ class TrainingConfig:
 
     epochs: int = 2  # ignored when [[phases]] are given
     batch_size: int = 128  # images per step, over all devices
+    # parts of a batch that are computed one after another, so that a batch fits that would not; the loss and its
+    # gradient are those of the whole batch, but BatchNorm's statistics are those of each part, as in torch
+    accumulation_steps: int = 1
     evaluation_batch_size: int = 64  # images per step of validation and test, over all devices
     seed: int = 0  # of weights, order and augmentation
     # train: the batch's statistics in every stage that is trained; frozen: running statistics, used and not updated
     batch_norm: Literal["train", "frozen"] = "train"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "evaluation_batch_size"):
+        for name in ("epochs", "batch_size", "accumulation_steps", "evaluation_batch_size"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         _require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2147483647")
 
@@ -167,15 +170,32 @@ class ValidationConfig:
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """How a step is spread over devices."""
+    """How a step is spread over devices, and over processes.
+
+    A run can be resumed with other values of all of them: they decide where it is computed, not what.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     backend: Literal["jit", "pmap"] = "jit"
-    devices: int = 0  # how many devices to use; 0: all
+    devices: int = 0  # how many devices to use, of all processes together; 0: all
+    coordinator: str = ""  # HOST:PORT at which process 0 meets the others; empty: as SLURM or a TPU pod says
+    processes: int = 0  # how many train together; 0: as SLURM or a TPU pod says, elsewhere one
+    process_id: int = -1  # number of this process, from 0; -1: as SLURM or a TPU pod says
+    startup_timeout: int = 120  # seconds for all processes to come
+    heartbeat_timeout: int = 60  # seconds without a sign of life after which a process counts as lost
+    step_timeout: int = 900  # seconds for loading the data, a compilation, a step or a batch of validation
 
     def __post_init__(self) -> None:
-        _require(self.devices >= 0, "devices", self.devices, "0 (all) or more")
+        for name in ("devices", "processes"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _require(self.process_id >= -1, "process_id", self.process_id, "-1 or more")
+        for name in ("startup_timeout", "heartbeat_timeout", "step_timeout"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+
+    def anywhere(self) -> ParallelConfig:
+        """The same without what belongs to one launch, as a run folder keeps it."""
+        return dataclasses.replace(self, coordinator="", processes=0, process_id=-1)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+from cxr_jax.training.distributed import ALONE, ProcessGroup
 from cxr_jax.training.progress import EndReason
 
 
@@ -16,8 +17,10 @@ class InterruptionError(Exception):
 class Interruption:
     """While entered, remembers the first SIGINT or SIGTERM instead of dying of it; a second one acts at once."""
 
-    def __init__(self) -> None:
-        self.reason: EndReason | None = None
+    def __init__(self, group: ProcessGroup = ALONE) -> None:
+        self.reason: EndReason | None = None  # why training stops, as far as it was asked for
+        self._wish: EndReason | None = None  # the signal that this process has got
+        self._group = group
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
@@ -32,13 +35,23 @@ class Interruption:
     ) -> None:
         self._restore()
 
-    def check(self) -> None:
-        """Raise InterruptionError if a signal has arrived; called wherever work may be left."""
-        if self.reason is not None:
+    def ask(self, *, together: bool = False) -> EndReason | None:
+        """Why training is to stop here, or None; called wherever it can.
+
+        Of several processes all get the same answer, soon after one of them has got a signal; with `together` they
+        wait for each other to give it, which is needed where no step of all of them lies between two calls.
+        """
+        agree = self._group.stop_together if together else self._group.agree_to_stop
+        self.reason = agree(self._wish)
+        return self.reason
+
+    def check(self, *, together: bool = False) -> None:
+        """Raise InterruptionError if training is to stop, as in `ask`; called wherever work may be left."""
+        if self.ask(together=together) is not None:
             raise InterruptionError
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.reason = "interrupted" if number == signal.SIGINT else "terminated"
+        self._wish = "interrupted" if number == signal.SIGINT else "terminated"
         self._restore()
 
     def _restore(self) -> None:

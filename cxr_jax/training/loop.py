@@ -12,26 +12,25 @@ from typing import NoReturn
 import numpy as np
 import optax
 
-from cxr_jax.checkpoints import CheckpointWriter, read_newest, saved_steps
+from cxr_jax.checkpoints import Checkpoint, CheckpointWriter, read_newest, saved_steps
 from cxr_jax.config.schema import Config, PhaseConfig
 from cxr_jax.data.batches import iterations_per_epoch, training_batches
 from cxr_jax.data.image_set import ImageSet
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import MetricsLog
+from cxr_jax.training.distributed import ALONE, NoWriter, ProcessGroup
 from cxr_jax.training.interruption import Interruption, InterruptionError
 from cxr_jax.training.network import Network
 from cxr_jax.training.optimizer import frozen_stages, make_optimizer, make_schedule, partition, trains_head_alone
 from cxr_jax.training.parallel import (
     TrainFunction,
-    choose_devices,
     compile_evaluation_step,
     compile_pooling_step,
     compile_train_step,
-    replicate,
-    require_divisible,
 )
 from cxr_jax.training.progress import EndReason, Observer, Plan, Progress, after_validation
+from cxr_jax.training.sharding import choose_devices, replicate, require_divisible
 from cxr_jax.training.state import (
     TrainState,
     all_params,
@@ -73,9 +72,14 @@ class Trainer:
         validation_set: ImageSet,
         run: RunFolder,
         observer: Observer,
+        group: ProcessGroup = ALONE,
     ) -> None:
-        """Check that the run can work at all: devices, batch sizes, at least one batch; UserError if not."""
+        """Check that the run can work at all: devices, batch sizes, at least one batch; UserError if not.
+
+        Each process of `group` makes the same trainer; the first of them alone reads and writes the folder of `run`.
+        """
         self.config, self.network, self.observer, self.run = config, network, observer, run
+        self.group = group
         self.train_set, self.validation_set = train_set, validation_set
         self.devices = choose_devices(config.parallel.devices)
         self.phases = config.resolved_phases()
@@ -85,8 +89,9 @@ class Trainer:
                 f"training.batch_size is {config.training.batch_size}, but there are only {len(train_set.labels)} "
                 "training images; take a smaller batch"
             )
-        for name in ("batch_size", "evaluation_batch_size"):
-            require_divisible(f"training.{name}", getattr(config.training, name), self.devices)
+        training = config.training
+        require_divisible("training.batch_size", training.batch_size, self.devices, training.accumulation_steps)
+        require_divisible("training.evaluation_batch_size", training.evaluation_batch_size, self.devices)
         if config.validation.monitor == "roc_auc" and len(np.unique(validation_set.labels)) < 2:
             raise UserError(
                 "validation.monitor is roc_auc, but the validation images are all of one class; monitor the loss, or "
@@ -103,9 +108,8 @@ class Trainer:
         Ctrl-C and SIGTERM save and raise UserError with the exit code that belongs to them; a loss that is not finite
         raises UserError naming the step.
         """
-        last = self.run.checkpoints / LAST
-        # a run that was killed before its first checkpoint begins again
-        checkpoint = read_newest(last, self.observer.on_note) if resume and saved_steps(last) else None
+        self.group.connect(self.devices)
+        checkpoint = self.group.handed_out(self._newest) if resume else None
         progress = Progress.from_json(checkpoint.details) if checkpoint else Progress()
         self._began = time.perf_counter() - progress.seconds
         self.observer.on_start(self._plan(), progress)
@@ -113,17 +117,12 @@ class Trainer:
         if checkpoint is not None:
             params, batch_stats = restore_network(checkpoint.arrays, params, batch_stats, str(self.run.checkpoints))
         with contextlib.ExitStack() as stack:
-            log = MetricsLog(self.run.metrics, rewind_to=progress.step, validation_due=progress.validation_due)
-            self.log = stack.enter_context(log)
-            self.last = stack.enter_context(CheckpointWriter(self.run.checkpoints / LAST, keep=2))
-            # a killed run may have saved a better network than the last state knows of: the one before is still needed
-            best = CheckpointWriter(self.run.checkpoints / BEST, keep=2, rewind_to=progress.step)
-            self.best = stack.enter_context(best)
-            self.interruption = stack.enter_context(Interruption())
+            self._open_writers(stack, progress)
+            self.interruption = stack.enter_context(Interruption(self.group))
             while progress.phase < len(self.phases):
                 try:
                     phase = self._prepare(progress, params, batch_stats)
-                    self.interruption.check()
+                    self.interruption.check(together=True)
                 except InterruptionError:
                     self._leave(progress)
                 if checkpoint is not None and progress.iteration > 0:
@@ -135,6 +134,23 @@ class Trainer:
                 params, batch_stats = all_params(state), state.batch_stats
             self.log.write("end", reason=progress.reason, step=progress.step, seconds=progress.seconds)
         return progress.reason
+
+    def _newest(self) -> Checkpoint | None:
+        """What to go on from; None for a run that was killed before its first checkpoint, which begins again."""
+        last = self.run.checkpoints / LAST
+        return read_newest(last, self.observer.on_note) if saved_steps(last) else None
+
+    def _open_writers(self, stack: contextlib.ExitStack, progress: Progress) -> None:
+        """Open the log and the checkpoints of a run that stands at `progress`, until `stack` is left."""
+        if not self.group.writes:
+            self.log = self.last = self.best = NoWriter()
+            return
+        log = MetricsLog(self.run.metrics, rewind_to=progress.step, validation_due=progress.validation_due)
+        self.log = stack.enter_context(log)
+        self.last = stack.enter_context(CheckpointWriter(self.run.checkpoints / LAST, keep=2))
+        # a killed run may have saved a better network than the last state knows of: the one before is still needed
+        best = CheckpointWriter(self.run.checkpoints / BEST, keep=2, rewind_to=progress.step)
+        self.best = stack.enter_context(best)
 
     def _prepare(self, progress: Progress, params: dict, batch_stats: dict) -> PreparedPhase:
         """The phase that `progress` is in, its step compiled and its optimizer fresh."""
@@ -156,6 +172,7 @@ class Trainer:
             seed=self.config.training.seed,
             frozen_stages=frozen_stages(params, phase),
             frozen_backbone=trains_head_alone(params, phase),
+            accumulation_steps=self.config.training.accumulation_steps,
         )
         train_set, validation_set = self.train_set, self.validation_set
         if rules.frozen_backbone and not phase.augmentation.is_random:
@@ -167,7 +184,7 @@ class Trainer:
         evaluate = compile_evaluation_step(
             rules, all_params(state), batch_stats, size, training.evaluation_batch_size, self.devices
         )
-        validator = Validator(evaluate, validation_set, training.evaluation_batch_size)
+        validator = Validator(evaluate, validation_set, training.evaluation_batch_size, self.group.share)
         return PreparedPhase(phase, iterations, state, step, schedule, train_set, validator)
 
     def _pooled(self, rules: StepRules, state: TrainState, images: ImageSet) -> ImageSet:
@@ -176,7 +193,9 @@ class Trainer:
         state = replicate(state, self.devices)
         params = all_params(state)
         pool = compile_pooling_step(rules, params, state.batch_stats, size, batch_size, self.devices)
-        pooled = in_batches(pool, params, state.batch_stats, images.images, batch_size, self.interruption.check)
+        pooled = in_batches(
+            pool, params, state.batch_stats, images.images, batch_size, self.interruption.check, self.group.share
+        )
         return dataclasses.replace(images, images=pooled)
 
     def _run_phase(self, phase: PreparedPhase, progress: Progress) -> tuple[TrainState, Progress]:
@@ -195,6 +214,7 @@ class Trainer:
                 seed=self.config.training.seed,
                 epoch=epoch,
                 start=start,
+                share=self.group.share,
             ):
                 began = time.perf_counter()
                 state, metrics = phase.step(state, batch, epoch)
@@ -204,9 +224,10 @@ class Trainer:
                     progress = self._validate(phase, state, progress)
                 if self._is_over(phase, progress):
                     break
-                if validated or self.interruption.reason is not None:
+                stop = self.interruption.ask()
+                if validated or stop is not None:
                     self._save(state, progress)
-                if self.interruption.reason is not None:
+                if stop is not None:
                     self._leave(progress)
         progress = dataclasses.replace(
             progress,
@@ -218,7 +239,7 @@ class Trainer:
         )
         # once and not after the last validation too: to replace a checkpoint is to be without it for a moment
         self._save(state, progress)
-        if self.interruption.reason is not None:
+        if self.interruption.ask(together=True) is not None:
             self._leave(progress)
         return state, progress
 
@@ -286,6 +307,8 @@ class Trainer:
         """Leave with the exit code of the signal; what there is to save must be saved or under way."""
         reason = self.interruption.reason
         self.last.wait()
+        # the others must not end before the one that saves has done so
+        self.group.together()
         self.log.write("end", reason=reason, step=progress.step, seconds=progress.seconds)
         raise UserError(
             f"training was {reason} after step {progress.step}; go on with cxr-jax train {self.run.config} "

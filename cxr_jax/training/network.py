@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from flax import nnx
 
+from cxr_jax.checkpoints import content_hash
 from cxr_jax.config.schema import ModelConfig
 from cxr_jax.models.pretrained import find_weights, load_weights
 from cxr_jax.models.registry import build_model, find_architecture
-from cxr_jax.models.state import ArrayDict, split_model
+from cxr_jax.models.state import ArrayDict, pack_network, split_model
 from cxr_jax.vocabulary import CLASS_NAMES
 
 
@@ -23,6 +25,11 @@ class Network:
     mean: tuple[float, ...]  # of the three channels in [0, 1]
     std: tuple[float, ...]
     fresh: tuple[str, ...]  # parameters that the weights file does not give; empty without one too
+
+    def fingerprint(self) -> str:
+        """A short text that is the same for networks with the same values."""
+        arrays = pack_network(self.params, self.batch_stats)
+        return content_hash({name: np.asarray(value) for name, value in arrays.items()})[:16]
 
 
 def build_network(config: ModelConfig, seed: int) -> Network:

@@ -1,7 +1,9 @@
-"""The steps compiled for a set of devices: jit over a mesh, or pmap.
+"""The steps compiled for the devices of all processes: jit over a mesh, or pmap.
 
 Both are compiled ahead of time, so that a step cannot be compiled again unseen: a batch of another shape is an error.
-Every function that is returned here has its program, a `jax.stages.Compiled`, as its attribute `compiled`.
+Every function that is returned here has its program, a `jax.stages.Compiled`, as its attribute `compiled`. Of several
+processes each calls it with its own share of the rows of a batch; what comes back is of the whole batch, on all of
+them.
 """
 
 from __future__ import annotations
@@ -14,11 +16,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import NamedSharding, PartitionSpec
 
 from cxr_jax.data.batches import Batch
-from cxr_jax.errors import UserError
 from cxr_jax.models.state import ArrayDict
+from cxr_jax.training.sharding import (
+    BATCH_AXIS,
+    local_count,
+    replicate,
+    replicated,
+    require_divisible,
+    shapes_of,
+    sharded,
+    share_out,
+)
 from cxr_jax.training.state import TrainState
 from cxr_jax.training.steps import (
     DeviceBatch,
@@ -31,38 +41,9 @@ from cxr_jax.training.steps import (
 )
 
 Backend = Literal["jit", "pmap"]
-BATCH_AXIS = "batch"
 
 TrainFunction = Callable[[TrainState, Batch, int], tuple[TrainState, StepMetrics]]
 EvaluationFunction = Callable[[ArrayDict, ArrayDict, np.ndarray], Array]
-
-
-def choose_devices(count: int) -> list[jax.Device]:
-    """The first `count` devices, or all for 0. Raises UserError if there are fewer."""
-    devices = jax.devices()
-    if count > len(devices):
-        raise UserError(
-            f"parallel.devices is {count}, but there {'is' if len(devices) == 1 else 'are'} only {len(devices)} "
-            f"({devices[0].platform}); ask for at most {len(devices)}"
-        )
-    return devices[: count or len(devices)]
-
-
-def require_divisible(name: str, batch_size: int, devices: list[jax.Device]) -> None:
-    """Raise UserError unless a batch of `batch_size` can be shared out evenly."""
-    if batch_size % len(devices):
-        nearest = max(len(devices), batch_size // len(devices) * len(devices))
-        raise UserError(
-            f"{name} is {batch_size}, which cannot be shared evenly among {len(devices)} devices; take {nearest}, or "
-            "set parallel.devices"
-        )
-
-
-def replicate(state: TrainState, devices: list[jax.Device]) -> TrainState:
-    """`state` with a copy of its own on every device: a step may then consume it."""
-    sharding = NamedSharding(_mesh(devices), PartitionSpec())
-    # device_put may alias its argument, and an aliased buffer cannot be donated
-    return jax.device_put(jax.tree.map(jnp.copy, state), sharding)
 
 
 def compile_train_step(
@@ -72,21 +53,20 @@ def compile_train_step(
 
     The state that it is given is consumed. Raises UserError if the batch cannot be shared evenly.
     """
-    require_divisible("training.batch_size", batch_size, devices)
+    require_divisible("training.batch_size", batch_size, devices, rules.accumulation_steps)
     if backend == "pmap":
         return _pmap_train_step(rules, state, image_size, batch_size, devices)
-    mesh = _mesh(devices)
-    replicated, sharded = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
     step = jax.jit(
         functools.partial(train_step, rules=rules),
-        in_shardings=(replicated, sharded, replicated),
-        out_shardings=replicated,
+        in_shardings=(replicated(devices), sharded(devices), replicated(devices)),
+        out_shardings=replicated(devices),
         donate_argnums=0,
     )
-    compiled = step.lower(_shapes(state), _batch_shapes(rules, (batch_size,), image_size), _EPOCH).compile()
+    shapes = _batch_shapes(rules, (batch_size,), image_size)
+    compiled = step.lower(shapes_of(state), shapes, jax.ShapeDtypeStruct((), jnp.int32)).compile()
 
     def run(state: TrainState, batch: Batch, epoch: int) -> tuple[TrainState, StepMetrics]:
-        return compiled(state, jax.device_put(DeviceBatch(*batch), sharded), np.int32(epoch))
+        return compiled(state, share_out(DeviceBatch(*batch), devices), np.int32(epoch))
 
     run.compiled = compiled
     return run
@@ -103,12 +83,24 @@ def _pmap_train_step(
         devices=devices,
         donate_argnums=0,
     )
-    shape = (len(devices), batch_size // len(devices))
-    compiled = step.lower(_shapes(state), _batch_shapes(rules, shape, image_size), _EPOCH).compile()
+    each = batch_size // len(devices)
+
+    def stack(batch: Any) -> DeviceBatch:
+        """The rows of `batch` [B, ...] on their devices, as [devices, B / devices, ...]."""
+        rows = DeviceBatch(*batch)
+        if rows.labels.shape[0] != each * local_count(devices):
+            raise TypeError(f"a batch of {rows.labels.shape[0]} rows is not one of {each * local_count(devices)}")
+        return share_out(jax.tree.map(lambda rows: rows.reshape(-1, each, *rows.shape[1:]), rows), devices)
+
+    # of shapes alone pmap cannot tell that they are to lie on several processes
+    shapes = _batch_shapes(rules, (each * local_count(devices),), image_size)
+    empty_state, empty_batch = (
+        jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), tree) for tree in (shapes_of(state), shapes)
+    )
+    compiled = step.lower(replicate(empty_state, devices), stack(empty_batch), np.int32(0)).compile()
 
     def run(state: TrainState, batch: Batch, epoch: int) -> tuple[TrainState, StepMetrics]:
-        stacked = DeviceBatch(*(value.reshape(*shape, *value.shape[1:]) for value in batch))
-        return compiled(state, stacked, np.int32(epoch))
+        return compiled(state, stack(batch), np.int32(epoch))
 
     run.compiled = compiled
     return run
@@ -160,27 +152,15 @@ def _compile_inference(
     devices: list[jax.Device],
 ) -> EvaluationFunction:
     require_divisible("training.evaluation_batch_size", examples.shape[0], devices)
-    mesh = _mesh(devices)
-    replicated, sharded = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
-    jitted = jax.jit(step, in_shardings=(replicated, replicated, sharded), out_shardings=replicated)
-    compiled = jitted.lower(_shapes(params), _shapes(batch_stats), examples).compile()
+    everywhere = replicated(devices)
+    jitted = jax.jit(step, in_shardings=(everywhere, everywhere, sharded(devices)), out_shardings=everywhere)
+    compiled = jitted.lower(shapes_of(params), shapes_of(batch_stats), examples).compile()
 
     def run(params: ArrayDict, batch_stats: ArrayDict, examples: np.ndarray) -> Array:
-        return compiled(params, batch_stats, jax.device_put(examples, sharded))
+        return compiled(params, batch_stats, share_out(examples, devices))
 
     run.compiled = compiled
     return run
-
-
-_EPOCH = jax.ShapeDtypeStruct((), jnp.int32)
-
-
-def _mesh(devices: list[jax.Device]) -> jax.sharding.Mesh:
-    return jax.make_mesh((len(devices),), (BATCH_AXIS,), devices=devices, axis_types=(jax.sharding.AxisType.Auto,))
-
-
-def _shapes(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
 def _batch_shapes(rules: StepRules, leading: tuple[int, ...], image_size: int) -> DeviceBatch:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,7 @@ class StepRules:
     frozen_stages: tuple[str, ...] = ()  # stages that run as in evaluation, whatever `batch_statistics` says
     frozen_backbone: bool = False  # only the classifier is trained, on features in evaluation mode
     feature_channels: int = 0  # above 0, batches hold pooled features of so many channels in place of images
+    accumulation_steps: int = 1  # equal parts of a batch that are computed one after another, to save memory
 
 
 class DeviceBatch(NamedTuple):
@@ -60,41 +62,72 @@ def train_step(
     `epoch` is a scalar int32; with the seed and an example's id it decides that example's augmentation and dropout.
     Under a mapped axis `axis_name` loss, gradients and BatchNorm statistics are those of the whole batch.
     """
-    augmentation_keys, dropout_keys = _example_keys(rules.seed, epoch, batch.ids)
     # the arithmetic is that of the parameters: float32, or float64 where rounding must not hide a mistake
     dtype = next(iter(state.params.values())).dtype
-    if rules.feature_channels:
-        inputs = batch.images.astype(dtype)
+    total_weight = _mean_over(axis_name, _weights(batch.labels, rules.class_weights, dtype).sum())
+
+    def loss_of(params: ArrayDict, batch_stats: ArrayDict, part: DeviceBatch) -> tuple[Array, tuple[Array, ArrayDict]]:
+        """The share of `part` in the batch's loss; with how many it got right and the statistics after it."""
+        model = merge_model(rules.graphdef, state.frozen | params, batch_stats)
+        logits = _training_logits(model, part, epoch, rules, dtype, axis_name)
+        losses = _cross_entropy_sum(logits, part.labels, rules.class_weights, rules.label_smoothing)
+        correct = jnp.sum((jnp.argmax(logits, -1).astype(part.labels.dtype) == part.labels).astype(jnp.float32))
+        return _mean_over(axis_name, losses) / total_weight, (correct, batch_stats_of(model))
+
+    gradient_of = jax.value_and_grad(loss_of, has_aux=True)
+    if rules.accumulation_steps == 1:
+        (loss, (correct, batch_stats)), gradients = gradient_of(state.params, state.batch_stats, batch)
     else:
-        images = augment(batch.images, augmentation_keys, rules.augmentation)
-        inputs = normalise(images, rules.mean, rules.std, dtype)
-
-    def loss_of(params: ArrayDict) -> tuple[Array, tuple[Array, ArrayDict]]:
-        model = merge_model(rules.graphdef, state.frozen | params, state.batch_stats)
-        if rules.frozen_backbone:
-            pooled = inputs if rules.feature_channels else model.pooled(inputs)
-            logits = model.classify_pooled(pooled, Mode(keys=dropout_keys))
-        else:
-            logits = model(
-                inputs,
-                train=rules.batch_statistics,
-                keys=dropout_keys,
-                axis_name=axis_name,
-                frozen_stages=rules.frozen_stages,
-            )
-        loss = weighted_cross_entropy(logits, batch.labels, rules.class_weights, rules.label_smoothing, axis_name)
-        return loss, (logits, batch_stats_of(model))
-
-    (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    accuracy = jnp.mean((jnp.argmax(logits, -1).astype(batch.labels.dtype) == batch.labels).astype(jnp.float32))
-    if axis_name is not None:
-        gradients, accuracy = lax.pmean((gradients, accuracy), axis_name)
+        loss, correct, batch_stats, gradients = _accumulate(gradient_of, state, batch, rules.accumulation_steps)
+    gradients, accuracy = _mean_over(axis_name, (gradients, correct / batch.labels.shape[0]))
     updates, optimizer_state = rules.optimizer.update(gradients, state.optimizer_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return (
         TrainState(params, state.frozen, batch_stats, optimizer_state, state.step + 1),
         StepMetrics(loss, accuracy),
     )
+
+
+def _training_logits(
+    model: Any, batch: DeviceBatch, epoch: Array, rules: StepRules, dtype: jnp.dtype, axis_name: str | None
+) -> Array:
+    """Logits [B, K] of `batch`, augmented and with dropout; the model's BatchNorm statistics move."""
+    augmentation_keys, dropout_keys = _example_keys(rules.seed, epoch, batch.ids)
+    if rules.feature_channels:
+        return model.classify_pooled(batch.images.astype(dtype), Mode(keys=dropout_keys))
+    inputs = normalise(augment(batch.images, augmentation_keys, rules.augmentation), rules.mean, rules.std, dtype)
+    if rules.frozen_backbone:
+        return model.classify_pooled(model.pooled(inputs), Mode(keys=dropout_keys))
+    return model(
+        inputs,
+        train=rules.batch_statistics,
+        keys=dropout_keys,
+        axis_name=axis_name,
+        frozen_stages=rules.frozen_stages,
+    )
+
+
+def _accumulate(
+    gradient_of: Callable[..., Any], state: TrainState, batch: DeviceBatch, count: int
+) -> tuple[Array, Array, ArrayDict, ArrayDict]:
+    """Loss, number of right answers, BatchNorm statistics and gradients of `batch`, computed in `count` parts.
+
+    Only one part's activations exist at a time. Part i holds the rows i, i + count, ...: with the batch cut into
+    contiguous shares of whole multiples of `count`, each device holds its share of every part.
+    """
+
+    def add(carry: tuple, part: DeviceBatch) -> tuple[tuple, None]:
+        batch_stats, *sums = carry
+        (loss, (correct, batch_stats)), gradients = gradient_of(state.params, batch_stats, part)
+        return (batch_stats, *jax.tree.map(jnp.add, tuple(sums), (loss, correct, gradients))), None
+
+    parts = jax.tree.map(
+        lambda rows: jnp.moveaxis(rows.reshape(rows.shape[0] // count, count, *rows.shape[1:]), 1, 0), batch
+    )
+    shapes = jax.eval_shape(gradient_of, state.params, state.batch_stats, jax.tree.map(lambda rows: rows[0], parts))
+    (loss, (correct, _)), gradients = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+    (batch_stats, loss, correct, gradients), _ = lax.scan(add, (state.batch_stats, loss, correct, gradients), parts)
+    return loss, correct, batch_stats, gradients
 
 
 def evaluation_step(
@@ -128,15 +161,27 @@ def weighted_cross_entropy(
     Smoothing mixes the label with the uniform distribution (Szegedy et al. 2016). Under a mapped axis the sums run
     over all devices.
     """
+    numerator = _cross_entropy_sum(logits, labels, class_weights, label_smoothing)
+    denominator = _weights(labels, class_weights, logits.dtype).sum()
+    # the mean of both, so that the gradient of each device's share is averaged like the loss
+    return _mean_over(axis_name, numerator) / _mean_over(axis_name, denominator)
+
+
+def _cross_entropy_sum(logits: Array, labels: Array, class_weights: tuple[float, ...], label_smoothing: float) -> Array:
+    """The weighted softmax cross-entropies of `logits` [B, K], added up."""
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     targets = optax.smooth_labels(targets, label_smoothing) if label_smoothing > 0 else targets
-    weights = jnp.asarray(class_weights, logits.dtype)[labels]
-    numerator = jnp.sum(weights * optax.softmax_cross_entropy(logits, targets))
-    denominator = jnp.sum(weights)
-    if axis_name is None:
-        return numerator / denominator
-    # pmean of both, so that the gradient of each device's share is averaged like the loss
-    return lax.pmean(numerator, axis_name) / lax.pmean(denominator, axis_name)
+    return jnp.sum(_weights(labels, class_weights, logits.dtype) * optax.softmax_cross_entropy(logits, targets))
+
+
+def _weights(labels: Array, class_weights: tuple[float, ...], dtype: jnp.dtype) -> Array:
+    """The weight [B] of each example, that of its class."""
+    return jnp.asarray(class_weights, dtype)[labels]
+
+
+def _mean_over(axis_name: str | None, values: Any) -> Any:
+    """The mean of `values` over the devices of a mapped axis; `values` themselves without one."""
+    return values if axis_name is None else lax.pmean(values, axis_name)
 
 
 def _example_keys(seed: int, epoch: Array, ids: Array) -> tuple[Array, Array]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from jax import Array
 
-from cxr_jax.data.batches import padded_batches
+from cxr_jax.data.batches import WHOLE, Share, padded_batches
 from cxr_jax.data.image_set import ImageSet
 from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.metrics import metric_value
@@ -23,14 +23,15 @@ def in_batches(
     images: np.ndarray,
     batch_size: int,
     between: Callable[[], None],
+    share: Share = WHOLE,
 ) -> np.ndarray:
     """What `evaluate` gives for all `images` [N, ...], by batches of `batch_size` of which the last is padded.
 
-    `between` is called before every batch and may raise to leave the work.
+    `between` is called before every batch and may raise to leave the work. Of every batch this process reads `share`.
     """
     parts: list[np.ndarray] = []
     running: tuple[Array, int] | None = None
-    for batch, count in padded_batches(images, batch_size):
+    for batch, count in padded_batches(images, batch_size, share=share):
         between()
         following = (evaluate(params, batch_stats, batch), count)
         # one batch ahead keeps the devices busy, and no more: the work can then be left within two batches
@@ -47,15 +48,19 @@ def _rows(values: Array, count: int) -> np.ndarray:
 class Validator:
     """The validation split with the compiled step that judges it."""
 
-    def __init__(self, evaluate: EvaluationFunction, image_set: ImageSet, batch_size: int) -> None:
-        self._evaluate, self._image_set, self._batch_size = evaluate, image_set, batch_size
+    def __init__(
+        self, evaluate: EvaluationFunction, image_set: ImageSet, batch_size: int, share: Share = WHOLE
+    ) -> None:
+        self._evaluate, self._image_set, self._batch_size, self._share = evaluate, image_set, batch_size, share
 
     def figures(self, params: ArrayDict, batch_stats: ArrayDict, between: Callable[[], None]) -> dict[str, float]:
         """Loss (unweighted mean cross-entropy), accuracy at probability 0.5, and ROC-AUC (NaN with one class).
 
         `between` is called before every batch and may raise to leave the work.
         """
-        logits = in_batches(self._evaluate, params, batch_stats, self._image_set.images, self._batch_size, between)
+        logits = in_batches(
+            self._evaluate, params, batch_stats, self._image_set.images, self._batch_size, between, self._share
+        )
         return validation_figures(logits, self._image_set.labels)
 
 

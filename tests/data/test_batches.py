@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
+import mmap
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_jax.data.batches import epoch_order, iterations_per_epoch, padded_batches, training_batches
-from cxr_jax.data.image_set import ImageSet
+from cxr_jax.data.batches import Share, epoch_order, iterations_per_epoch, padded_batches, training_batches
+from cxr_jax.data.image_set import ImageSet, SelectedRows
 
 
 def numbered(count: int) -> ImageSet:
@@ -55,3 +60,65 @@ def test_padding_fills_the_last_batch_with_zeros(count, batch_size):
     for batch, real in batches:
         assert not batch[real:].any()
     np.testing.assert_array_equal(np.concatenate([images[:0], *(batch[:real] for batch, real in batches)]), images)
+
+
+@given(count=st.integers(1, 60), each=st.integers(1, 5), processes=st.integers(1, 4), epoch=st.integers(0, 2))
+def test_the_shares_of_all_processes_are_the_batch_of_one(count, each, processes, epoch):
+    size = each * processes
+    whole = list(training_batches(numbered(count), batch_size=size, seed=1, epoch=epoch))
+    shares = [
+        list(training_batches(numbered(count), batch_size=size, seed=1, epoch=epoch, share=Share(index, processes)))
+        for index in range(processes)
+    ]
+    for number, batch in enumerate(whole):
+        parts = [share[number] for share in shares]
+        assert all(len(part.ids) == each for part in parts)
+        for field in batch._fields:
+            np.testing.assert_array_equal(
+                np.concatenate([getattr(part, field) for part in parts]), getattr(batch, field)
+            )
+
+
+@given(count=st.integers(1, 20), each=st.integers(1, 3), processes=st.integers(1, 4))
+def test_the_shares_of_padded_batches_are_those_of_one_process(count, each, processes):
+    images = np.arange(1, count + 1, dtype=np.float32).reshape(-1, 1)
+    whole = list(padded_batches(images, each * processes))
+    shares = [list(padded_batches(images, each * processes, Share(index, processes))) for index in range(processes)]
+    assert {len(share) for share in shares} == {len(whole)}
+    for number, (batch, real) in enumerate(whole):
+        assert {share[number][1] for share in shares} == {real}
+        np.testing.assert_array_equal(np.concatenate([share[number][0] for share in shares]), batch)
+
+
+def test_selected_rows_are_those_of_the_array():
+    source = np.arange(40).reshape(10, 2, 2)
+    rows = SelectedRows(source, np.array([1, 4, 9]))
+    assert (len(rows), rows.shape, rows.dtype) == (3, (3, 2, 2), source.dtype)
+    np.testing.assert_array_equal(rows, source[[1, 4, 9]])
+    np.testing.assert_array_equal(rows[1:], source[[4, 9]])
+    np.testing.assert_array_equal(rows[np.array([2, 0])], source[[9, 1]])
+
+
+def kibibytes_read(mapped: np.memmap) -> int:
+    """How much of a memory-mapped file this process has read so far."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    for line in lines:
+        if line.endswith(str(mapped.filename)):
+            return next(int(entry.split()[1]) for entry in lines if entry.startswith("Rss:"))
+    raise AssertionError("the file is not mapped")
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells which pages a process has read")
+def test_a_process_reads_the_pages_of_its_share_alone(tmp_path):
+    count, image = 64, 256 * 1024
+    np.save(tmp_path / "decoded.npy", np.ones((count, 512, 512), np.uint8))
+    mapped = np.load(tmp_path / "decoded.npy", mmap_mode="r")
+    # the kernel otherwise hands over neighbouring pages unasked
+    mapped._mmap.madvise(mmap.MADV_RANDOM)
+    before = kibibytes_read(mapped)
+    # every second image belongs to the split, as after a cut by group
+    images = dataclasses.replace(numbered(32), images=SelectedRows(mapped, np.arange(0, count, 2)))
+    batches = training_batches(images, batch_size=16, seed=0, epoch=0, share=Share(1, 4))
+    for number in (1, 2):
+        assert len(next(batches).ids) == 4
+        assert 4 * number <= (kibibytes_read(mapped) - before) * 1024 / image <= 4.3 * number
