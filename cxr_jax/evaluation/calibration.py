@@ -91,7 +91,10 @@ def bin_index(probability: np.ndarray, binning: Binning, bins: int) -> tuple[np.
 def reliability_curve(
     label: np.ndarray, probability: np.ndarray, binning: Binning = "mass", bins: int = 10
 ) -> list[Bin]:
-    """Return the bins that hold images: mean probability of PNEUMONIA beside its share, with a Wilson interval."""
+    """Return the bins that hold images: mean probability of PNEUMONIA beside its share, with a Wilson interval.
+
+    DeGroot & Fienberg, The Statistician 1983.
+    """
     index, edges = bin_index(probability, binning, bins)
     curve = []
     for number in np.unique(index):

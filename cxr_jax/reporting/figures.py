@@ -94,7 +94,7 @@ def confusion_figure(judged: dict[str, Any], title: str) -> Figure:
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.25)
         for row in range(2):
             for column in range(2):
-                colour = "white" if shares[row, column] > 0.6 else INK
+                colour = "white" if shares[row, column] > 0.85 else INK
                 axes.text(
                     column, row - 0.07, f"{counts[row, column]:,}", ha="center", va="center", fontsize=17, color=colour
                 )

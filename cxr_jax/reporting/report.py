@@ -15,9 +15,11 @@ from typing import Any
 import cxr_jax
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.judge import SCHEMA_VERSION
+from cxr_jax.reporting.definitions import definitions
 from cxr_jax.reporting.explanations import CAPTIONS as _EXPLANATIONS
 from cxr_jax.reporting.explanations import explanations_of
 from cxr_jax.reporting.pictures import NAMES as PICTURES
+from cxr_jax.reporting.published import OFFICIAL_TEST
 from cxr_jax.reporting.quality import BASELINE_CAPTIONS, QUALITY_CAPTIONS, quality_of
 from cxr_jax.reporting.training_time import images_per_second, wall_seconds
 from cxr_jax.runs.files import write_text
@@ -51,7 +53,11 @@ _FAILURES: Captions = (
     ("predictions_grid", "Test images drawn by lot, right and wrong as they come."),
 )
 
-_NARROW = ("confusion_matrix", "roc", "precision_recall")
+_NARROW = ("confusion_matrix", "roc", "precision_recall", "decision_curve")
+"""Figures that a phone can show whole; the others are swept sideways there."""
+
+# The dark turns the colours of charts round, which would falsify a radiograph or the colours of a heat map.
+_TRUE_COLOURS = (*PICTURES, "explanation_randomisation")
 
 _RULES = {
     "fixed": "fixed beforehand",
@@ -106,6 +112,10 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "judgement": judgement,
         "test": judgement["test"],
         "validation": judgement["validation"],
+        # Judgements of earlier versions have no such entry.
+        "half": judgement["test"].get("at_one_half"),
+        "official_test": judgement["test"]["classes"] == OFFICIAL_TEST,
+        "definitions": definitions(),
         "rule": _rule(judgement["operating_point"]),
         "card": card,
         "phantoms": bool(card and card.get("phantom")),
@@ -173,8 +183,8 @@ def _figures(run: RunFolder, captions: Captions) -> list[dict[str, Any]]:
         # Radiographs are pixels anyway; as SVG they would be the same pixels with more around them.
         path = run.figures / f"{name}.{'png' if name in PICTURES else 'svg'}"
         if path.is_file():
-            wide = name not in _NARROW
-            figures.append({"name": name, "caption": caption, "source": _inlined(path), "wide": wide})
+            kinds = [*(["wide"] if name not in _NARROW else []), *(["chart"] if name not in _TRUE_COLOURS else [])]
+            figures.append({"name": name, "caption": caption, "source": _inlined(path), "kinds": " ".join(kinds)})
     return figures
 
 

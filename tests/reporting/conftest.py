@@ -1,13 +1,30 @@
+import base64
+import shutil
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
+from cxr_jax.data.quality.measures import MEASURES
+from cxr_jax.evaluation.baselines import judge_baselines
 from cxr_jax.evaluation.judge import judge
 from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.operating_point import choose_operating_point
+from cxr_jax.evaluation.quality_audit import audit_errors
+from cxr_jax.explain.record import SCHEMA_VERSION as CHECKS_VERSION
+from cxr_jax.explain.record import write_checks
+from cxr_jax.reporting.explanations import draw_checks
 from cxr_jax.reporting.figures import draw_evaluation
+from cxr_jax.reporting.quality import SCHEMA_VERSION as QUALITY_VERSION
+from cxr_jax.reporting.quality import draw_quality
+from cxr_jax.runs.environment import write_environment
+from cxr_jax.runs.files import write_json, write_text
+from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.ledger import append_look
+from cxr_jax.runs.metrics_log import MetricsLog
 from cxr_jax.runs.predictions import Predictions
+from cxr_jax.vocabulary import SPLIT_NAMES
 
 
 def made_up(normals, pneumonia, *, split, seed):
@@ -55,3 +72,145 @@ def drawn(example, tmp_path_factory):
     folder = tmp_path_factory.mktemp("drawn") / "figures"
     draw_evaluation(folder, example.judgement, example.test, example.validation, example.lines)
     return folder
+
+
+PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
+
+
+@pytest.fixture
+def pixel():
+    """The smallest PNG there is."""
+    return PIXEL
+
+
+@pytest.fixture
+def data_card():
+    """A function that returns a data card, of radiographs or of phantoms."""
+    return _data_card
+
+
+def _data_card(phantom):
+    counts = {split: {"NORMAL": 1_341, "PNEUMONIA": 3_875} for split in ("train", "test")}
+    subtypes = {split: {"normal": 9, "bacteria": 2_530, "virus": 1_345, "unknown": 0} for split in counts}
+    return {
+        "phantom": phantom,
+        "fingerprint": "f1e2d3",
+        "images": 5_856,
+        "counts": counts,
+        "subtypes": subtypes,
+        "groups": {"total": 4_097, "train": 3_654, "test": 428, "largest": 30},
+        "identical_files": {"sets": 30, "surplus": 32},
+        "left_out": [],
+        "proof": {"holds": True, "groups_in_two_splits": [], "identical_files_in_two_splits": []},
+        "notes": ["Groups come from <file> names."],
+    }
+
+
+CONFIG = """
+[data]
+image_size = 224
+[model]
+name = "mobilenetv2_100"
+weights = "<script>alert(1)</script>"
+"""
+
+
+def _make_run(path, example, drawn):
+    """A run with its data card, training, figures, pictures of one pixel and two looks at test."""
+    run = RunFolder(path)
+    write_text(run.config, CONFIG)
+    write_json(run.evaluation, example.judgement)
+    write_json(run.data_card, _data_card(phantom=False))
+    write_environment(run, devices=["cpu <0>"], data_fingerprint="f1e2d3")
+    with MetricsLog(run.metrics) as log:
+        for line in example.lines:
+            log.write(**line)
+    append_look(run, {"checkpoint": "best", "step": 30, "threshold": 0.25, "result": {"accuracy": 0.78125}})
+    append_look(run, {"checkpoint": "last"})
+    shutil.copytree(drawn, run.figures)
+    (run.figures / "failure_cases.png").write_bytes(PIXEL)
+    run.explanations.mkdir()
+    (run.explanations / "case.png").write_bytes(PIXEL)
+    return run
+
+
+@pytest.fixture
+def whole(example, drawn, tmp_path):
+    """A run with everything but quality, baselines and checks of its explanations."""
+    return _make_run(tmp_path / "a<b>_seed0", example, drawn)
+
+
+@pytest.fixture(scope="session")
+def complete(example, drawn, tmp_path_factory):
+    """A run with every section that a report can have, and titles of their real length; not to be changed."""
+    run = _make_run(tmp_path_factory.mktemp("complete") / "mobilenetv2_transfer_honest_seed0", example, drawn)
+    few = Confidence(resamples=50)
+    tables = {"val": _quality_columns(example.validation, 2), "test": _quality_columns(example.test, 3)}
+    train = _quality_columns(example.validation, 1)
+    quality = {
+        "schema_version": QUALITY_VERSION,
+        "measures": {
+            name: {"title": told.title, "unit": told.unit, "definition": told.definition}
+            for name, told in MEASURES.items()
+        },
+        "splits": {split: {"images": 140, "outside": 7} for split in SPLIT_NAMES},
+        "audit": audit_errors(tables["test"], example.test, 0.1, few),
+        "baselines": judge_baselines(
+            train, example.validation.label, (tables["val"], example.validation), (tables["test"], example.test), few
+        ),
+    }
+    write_json(run.quality, quality)
+    draw_quality(run.figures, quality, example.judgement)
+    findings = _findings()
+    write_checks(run, findings)
+    maps = np.random.default_rng(0).random((3, 4, 7, 7))
+    draw_checks(run.figures, findings, maps[:, 0], maps[:, 1:])
+    noise = np.random.default_rng(0).integers(0, 255, (400, 1600), dtype=np.uint8)
+    (run.explanations / "case.png").unlink()
+    for path in (
+        run.figures / "failure_cases.png",
+        run.figures / "predictions_grid.png",
+        run.explanations / "panel-outcomes.png",
+    ):
+        path.write_bytes(cv2.imencode(".png", noise)[1].tobytes())
+    return run
+
+
+def _quality_columns(predictions, seed):
+    """Measures of made-up images, one of which tells a little of the class."""
+    random = np.random.default_rng(seed)
+    columns = {name: random.random(len(predictions)) for name in MEASURES}
+    return {**columns, "mean": 120 + 8 * predictions.label + 10 * random.normal(size=len(predictions))}
+
+
+def _findings():
+    """Checks of maps, one that passes, one that fails and one that was not made."""
+    line = {"value": [0.4, 0.1, 0.0], "low": [0.3, 0.0, -0.1], "high": [0.5, 0.2, 0.1]}
+    curves = {"map": [0.0, 0.8, 1.0], "random maps": [0.0, 0.5, 1.0], "map of another image": [0.0, 0.6, 1.0]}
+    numbers = {"NORMAL": {"value": 0.05, "low": -0.05, "high": 0.15}}
+    checks = [
+        {
+            "name": name,
+            "title": "Changes when the weights are drawn anew",
+            "source": "Adebayo et al. 2018",
+            "measure": "rank correlation with the trained network's map, mean over the cascade",
+            "rule": "upper end below 0.5",
+            "passes": passes,
+            "told": "With only the classifier drawn anew the rank correlation is 0.10, with every stage 0.03.",
+            "numbers": {} if passes is None else numbers,
+        }
+        for name, passes in (("randomisation", True), ("insertion", False), ("deletion", True), ("seeds", None))
+    ]
+    cascade = {"levels": ["classifier", "conv_head", "conv_stem"], "rank_correlation": line, "similarity": line}
+    return {
+        "schema_version": CHECKS_VERSION,
+        "step": 30,
+        "stage": "conv_head",
+        "explained": {"NORMAL": 9, "PNEUMONIA": 0},
+        "images": 9,
+        "groups": 7,
+        "blank": 0,
+        "checks": checks,
+        "cascade": {**cascade, "blank": [0, 0, 0], "other_images": 0.3},
+        "curves": {"shares": [0.0, 0.5, 1.0], "by_class": {"NORMAL": {"insertion": curves, "deletion": curves}}},
+    }

@@ -1,7 +1,6 @@
-import base64
+import importlib
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -9,17 +8,17 @@ import pytest
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.judge import judge
 from cxr_jax.evaluation.measures import Confidence
+from cxr_jax.evaluation.metrics import METRICS
+from cxr_jax.reporting.definitions import definitions
 from cxr_jax.reporting.explanations import MOST_PICTURES
+from cxr_jax.reporting.published import OFFICIAL_TEST
 from cxr_jax.reporting.report import render_report, write_report
-from cxr_jax.runs.environment import write_environment
-from cxr_jax.runs.files import write_json, write_text
+from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.runs.ledger import append_look
 from cxr_jax.runs.metrics_log import MetricsLog
 from cxr_jax.vocabulary import DISCLAIMER
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
-PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
 
 
 class Page(HTMLParser):
@@ -50,32 +49,6 @@ class Page(HTMLParser):
         return re.sub(r"\s+", " ", " ".join(self.words))
 
 
-def card(phantom):
-    counts = {split: {"NORMAL": 1_341, "PNEUMONIA": 3_875} for split in ("train", "test")}
-    subtypes = {split: {"normal": 9, "bacteria": 2_530, "virus": 1_345, "unknown": 0} for split in counts}
-    return {
-        "phantom": phantom,
-        "fingerprint": "f1e2d3",
-        "images": 5_856,
-        "counts": counts,
-        "subtypes": subtypes,
-        "groups": {"total": 4_097, "train": 3_654, "test": 428, "largest": 30},
-        "identical_files": {"sets": 30, "surplus": 32},
-        "left_out": [],
-        "proof": {"holds": True, "groups_in_two_splits": [], "identical_files_in_two_splits": []},
-        "notes": ["Groups come from <file> names."],
-    }
-
-
-CONFIG = """
-[data]
-image_size = 224
-[model]
-name = "mobilenetv2_100"
-weights = "<script>alert(1)</script>"
-"""
-
-
 @pytest.fixture
 def bare(example, tmp_path):
     """A folder with a judgement and nothing else."""
@@ -84,35 +57,76 @@ def bare(example, tmp_path):
     return run
 
 
-@pytest.fixture
-def whole(example, drawn, tmp_path):
-    """A run with everything that a report can show."""
-    run = RunFolder(tmp_path / "a<b>_seed0")
-    write_text(run.config, CONFIG)
-    write_json(run.evaluation, example.judgement)
-    write_json(run.data_card, card(phantom=False))
-    write_environment(run, devices=["cpu <0>"], data_fingerprint="f1e2d3")
-    with MetricsLog(run.metrics) as log:
-        for line in example.lines:
-            log.write(**line)
-    append_look(run, {"checkpoint": "best", "step": 30, "threshold": 0.25, "result": {"accuracy": 0.78125}})
-    append_look(run, {"checkpoint": "last"})
-    shutil.copytree(drawn, run.figures)
-    (run.figures / "failure_cases.png").write_bytes(PIXEL)
-    run.explanations.mkdir()
-    (run.explanations / "case.png").write_bytes(PIXEL)
-    return run
-
-
 def test_a_whole_run_has_every_section_and_figure(whole):
     page = Page(render_report(whole))
     sections = {"data", "training", "results", "operating-point", "calibration", "subgroups", "shift", "failures"}
-    sections |= {"explanations", "looks", "model-card", "reproduce"}
+    sections |= {"explanations", "model-card", "looks", "environment", "reproduce"}
     figures = {"training_iterations", "training_epochs", "confusion_matrix", "roc", "precision_recall"}
     figures |= {"score_distributions", "reliability", "decision_curve", "failure_cases"}
-    assert set(page.ids) == sections | {f"figure-{name}" for name in figures}
-    links = {value[1:] for tag, name, value in page.attributes if tag == "a" and name == "href"}
-    assert links == sections
+    assert set(page.ids) == sections | {"definitions"} | {f"figure-{name}" for name in figures}
+    assert {value[1:] for tag, name, value in page.attributes if tag == "a" and name == "href"} == sections
+
+
+def test_the_story_is_told_in_its_order(complete):
+    page = Page(render_report(complete))
+    story = ["data", "training", "results", "operating-point", "calibration", "subgroups", "shift", "failures"]
+    story += ["explanations", "quality", "baselines", "model-card"]
+    assert [name for name in page.ids if name in story] == story
+    assert page.ids[page.ids.index("model-card") :] == [
+        "model-card",
+        "looks",
+        "environment",
+        "reproduce",
+        "definitions",
+    ]
+    links = [value[1:] for tag, name, value in page.attributes if tag == "a" and name == "href"]
+    assert links == [*story, "looks", "environment", "reproduce"]
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_calls_at_one_half_stand_beside_those_at_the_threshold(whole, example):
+    text = Page(render_report(whole)).text
+    test = example.judgement["test"]
+    half = test["at_one_half"]
+    for title, row, column in (("True negatives", 0, 0), ("False positives", 0, 1), ("False negatives", 1, 0)):
+        counts = [judged["confusion"][row][column] for judged in (test, half, example.judgement["validation"])]
+        assert re.search(rf"{title} \S+ called \S+ {counts[0]} {counts[1]} {counts[2]} ", text)
+    accuracy = half["metrics"]["accuracy"]
+    assert f"Test threshold {example.point.threshold:.4g} Test threshold 0.5 Validation" in text
+    assert f"{accuracy['value']:.3f} ({accuracy['intervals'][0]['low']:.3f}–" in text
+    judgement = json.loads(json.dumps(example.judgement))
+    for judged in (judgement["test"], judgement["validation"]):
+        del judged["at_one_half"]
+    write_json(whole.evaluation, judgement)
+    assert "threshold 0.5" not in Page(render_report(whole)).text
+
+
+def test_calibration_is_told_on_both_splits_before_and_after(whole, example):
+    text = Page(render_report(whole)).text.split("Calibration", 2)[2].split("Subgroups")[0]
+    for split in ("validation", "test"):
+        for moment in ("before", "after"):
+            calibration = example.judgement[split]["calibration"][moment]
+            for measured in (calibration["log_loss"], *calibration["errors"]):
+                assert f"{measured['value']:.3f} (" in text
+
+
+def test_every_number_is_traced_to_a_function_that_names_its_source(whole):
+    for definition in definitions():
+        assert re.search(r"\b(18|19|20)\d\d\b", definition.text), definition.function
+        module, _, name = definition.function.rpartition(".")
+        assert callable(getattr(importlib.import_module(module), name))
+    titles = {definition.title for definition in definitions()}
+    assert {metric.title for metric in METRICS.values()} < titles
+    text = Page(render_report(whole)).text.replace(" ", "")
+    for definition in definitions():
+        assert definition.text.replace("`", "").replace(" ", "") + definition.function in text
+
+
+def test_the_official_test_split_is_named_by_its_counts(bare, example):
+    assert "Kermany" not in Page(render_report(bare)).text.split("Limits")[1].split("Looks")[0]
+    test = {**example.judgement["test"], "classes": dict(OFFICIAL_TEST)}
+    write_json(bare.evaluation, {**example.judgement, "test": test})
+    assert "children of one to five years" in Page(render_report(bare)).text
 
 
 def test_the_file_needs_nothing_from_outside(whole):
@@ -169,17 +183,17 @@ def test_the_run_tells_its_data_training_looks_and_environment(whole):
     assert text.count(DISCLAIMER) == 2
 
 
-def test_leakage_is_told_loudly(whole):
-    leaking = card(phantom=False)
+def test_leakage_is_told_loudly(whole, data_card):
+    leaking = data_card(phantom=False)
     leaking["proof"] = {"holds": False, "groups_in_two_splits": ["g1", "g2"], "identical_files_in_two_splits": []}
     write_json(whole.data_card, leaking)
     assert "Leakage: 2 groups and 0 sets" in Page(render_report(whole)).text
 
 
-def test_phantoms_have_a_banner_and_real_radiographs_have_none(whole):
+def test_phantoms_have_a_banner_and_real_radiographs_have_none(whole, data_card):
     page = Page(render_report(whole))
     assert "Phantoms, not patients" not in page.text
-    write_json(whole.data_card, card(phantom=True))
+    write_json(whole.data_card, data_card(phantom=True))
     page = Page(render_report(whole))
     assert page.text.strip().removeprefix(page.words[0]).count("Phantoms, not patients.") == 1
     assert ("p", "role", "alert") in page.attributes
@@ -189,7 +203,7 @@ def test_phantoms_have_a_banner_and_real_radiographs_have_none(whole):
 def test_a_judgement_alone_gives_a_report(bare):
     page = Page(render_report(bare))
     sections = {"results", "operating-point", "calibration", "subgroups", "shift", "failures", "looks", "model-card"}
-    assert set(page.ids) == sections
+    assert set(page.ids) == sections | {"definitions"}
     assert "the predictions come from a table" in page.text
     assert "how often these images were looked at before is unknown" in page.text
 
@@ -227,15 +241,15 @@ def test_without_errors_it_says_so(bare, example):
     assert "Every test image was called what it is." in Page(render_report(bare)).text
 
 
-def test_many_explanations_are_cut_short_and_a_page_of_them_goes_first(bare):
+def test_many_explanations_are_cut_short_and_a_page_of_them_goes_first(bare, pixel):
     bare.explanations.mkdir()
     for number in range(MOST_PICTURES + 3):
-        (bare.explanations / f"case{number:02}.png").write_bytes(PIXEL)
+        (bare.explanations / f"case{number:02}.png").write_bytes(pixel)
     html = render_report(bare)
     assert html.count("Grad-CAM of case") == MOST_PICTURES
     assert "3 more lie in the run folder" in Page(html).text
-    (bare.explanations / "panel.png").write_bytes(PIXEL)
-    (bare.explanations / "panel-files.png").write_bytes(PIXEL)
+    (bare.explanations / "panel.png").write_bytes(pixel)
+    (bare.explanations / "panel-files.png").write_bytes(pixel)
     html = render_report(bare)
     assert html.count("Grad-CAM of panel") == html.count("Grad-CAM of ") == 2
     assert f"{MOST_PICTURES + 3} more lie in the run folder" in Page(html).text
