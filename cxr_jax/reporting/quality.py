@@ -105,7 +105,8 @@ def baselines_figure(quality: Quality, judgement: dict[str, Any]) -> Figure:
         axes.set(xlim=(max(lowest, 0), 1.01), xlabel="ROC-AUC", title="The network and scores that need none")
         axes.plot((), (), marker="o", color=GREY, label="test")
         axes.plot((), (), marker="D", markersize=3.5, linestyle="none", color=VALIDATION_COLOUR, label="validation")
-        axes.legend(loc="lower right")
+        # Above the axes: inside, its marks would be taken for those of a row.
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
         _name_rows(axes, [title for title, _, _, _ in rows])
     return figure
 
