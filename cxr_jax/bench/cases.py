@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ class Plan:
     devices: int = 0
     plain: bool = False
     against_timm: bool = False
+    precisions: tuple[Precision, ...] = ("float32",)  # of our activations
     torch_compile: bool = False
     preload: str = ""
 
@@ -83,10 +85,13 @@ class Plan:
             }
             # evaluation runs under jit whatever the training step is compiled by
             backends = self.backends if work == "train" else ("jit",)
-            ours = [Case(**shared, backend=backend, devices=self.devices) for backend in backends]
+            ours = [
+                Case(**shared, backend=backend, precision=precision, devices=self.devices)
+                for precision, backend in itertools.product(self.precisions, backends)
+            ]
             opponents = ours[1:]
             if self.plain:
-                opponents.append(Case(**shared, implementation="plain", backend=ours[0].backend, devices=self.devices))
+                opponents.append(dataclasses.replace(ours[0], implementation="plain"))
             opponents += self._modes_of_timm(shared)
             yield Contest(ours[0], tuple(opponents))
 

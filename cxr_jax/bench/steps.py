@@ -36,7 +36,9 @@ def prepare(case: Case) -> Workload:
         run = compile_train_step(rules, state, case.image_size, case.batch_size, devices, case.backend)
     else:
         params = all_params(state)
-        run = compile_evaluation_step(rules, params, state.batch_stats, case.image_size, case.batch_size, devices)
+        run = compile_evaluation_step(
+            rules, params, state.batch_stats, case.image_size, case.batch_size, devices, rules.precision
+        )
     compile_seconds = time.perf_counter() - began
     state = replicate(state, devices)
     batches = cycling_batches(case.batch_size, case.image_size)
@@ -76,6 +78,7 @@ def _begin(case: Case) -> tuple[StepRules, TrainState]:
         label_smoothing=0.0,
         batch_statistics=True,
         seed=0,
+        precision="bf16" if case.precision == "bfloat16" else "float32",
     )
     return rules, new_state(params, {}, batch_stats, optimizer, step=0)
 

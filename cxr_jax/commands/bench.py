@@ -31,6 +31,7 @@ class Options:
     batches: _List = "32"  # images in a step
     work: Literal["train", "inference", "both"] = "both"
     backends: _List = "jit"  # what compiles the training step: jit, pmap, or both, which then take turns
+    precisions: _List = "float32"  # of our activations: float32, bfloat16, or both, which then take turns
     # cores that the processes are held to: by default all, and with several numbers the scaling is shown
     threads: _List = ""
     devices: int = 0  # devices that share a batch; on a CPU that many are made; 0: all that there are
@@ -99,6 +100,9 @@ def _plan(options: Options) -> Plan:
     unknown = set(backends) - {"jit", "pmap"}
     if unknown:
         raise UserError(f"--backends holds {', '.join(sorted(unknown))}; choose among jit and pmap", EXIT_USAGE)
+    precisions = _names("precisions", options.precisions)
+    if set(precisions) - {"float32", "bfloat16"}:
+        raise UserError(f"--precisions is {options.precisions!r}; choose among float32 and bfloat16", EXIT_USAGE)
     if options.against is None and (options.compile or options.preload):
         raise UserError("--compile and --preload change how PyTorch runs; add --against timm", EXIT_USAGE)
     if options.preload and not Path(options.preload).is_file():
@@ -111,6 +115,7 @@ def _plan(options: Options) -> Plan:
         batch_sizes=_numbers("batches", options.batches, 1, 2**20),
         works=("train", "inference") if options.work == "both" else (options.work,),
         backends=backends,
+        precisions=precisions,
         threads=_threads(options.threads),
         devices=_at_least("devices", options.devices, 0),
         plain=options.plain,

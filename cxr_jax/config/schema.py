@@ -143,6 +143,9 @@ class TrainingConfig:
     accumulation_steps: int = 1
     evaluation_batch_size: int = 64  # images per step of validation and test, over all devices
     seed: int = 0  # of weights, order and augmentation
+    # of the activations in training; parameters, statistics, loss and update are float32 always. auto: bf16 on GPUs and
+    # TPUs, float32 on CPUs
+    precision: Literal["auto", "float32", "bf16"] = "auto"
     # train: the batch's statistics in every stage that is trained; frozen: running statistics, used and not updated
     batch_norm: Literal["train", "frozen"] = "train"
 

@@ -63,6 +63,8 @@ class TerminalObserver:
             self._console.print(
                 f"Phase {name}: {steps} steps, {trainable:,} parameters trained, {frozen:,} frozen", soft_wrap=True
             )
+        if plan.precision != "float32":
+            self._console.print(f"Activations in {plan.precision}, all else in float32")
         if progress.step:
             self._console.print(f"Going on after step {progress.step}")
         self._bar = Progress(

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import time
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import numpy as np
 import optax
@@ -40,7 +40,7 @@ from cxr_jax.training.state import (
     restore_state,
     state_arrays,
 )
-from cxr_jax.training.steps import StepMetrics, StepRules
+from cxr_jax.training.steps import Precision, StepMetrics, StepRules
 from cxr_jax.training.validation import Validator, in_batches
 from cxr_jax.vocabulary import CLASS_NAMES
 
@@ -82,6 +82,7 @@ class Trainer:
         self.group = group
         self.train_set, self.validation_set = train_set, validation_set
         self.devices = choose_devices(config.parallel.devices)
+        self.precision = _precision(config.training.precision, self.devices[0].platform)
         self.phases = config.resolved_phases()
         self.batches = iterations_per_epoch(len(train_set.labels), config.training.batch_size)
         if self.batches == 0:
@@ -173,6 +174,7 @@ class Trainer:
             frozen_stages=frozen_stages(params, phase),
             frozen_backbone=trains_head_alone(params, phase),
             accumulation_steps=self.config.training.accumulation_steps,
+            precision=self.precision,
         )
         train_set, validation_set = self.train_set, self.validation_set
         if rules.frozen_backbone and not phase.augmentation.is_random:
@@ -336,7 +338,15 @@ class Trainer:
             phase_iterations=tuple(phase.epochs * self.batches for phase in self.phases),
             trainable=tuple(trained for trained, _ in sizes),
             frozen=tuple(frozen for _, frozen in sizes),
+            precision=self.precision,
         )
+
+
+def _precision(asked: Literal["auto", "float32", "bf16"], platform: str) -> Precision:
+    """The precision of activations: on CPUs bfloat16 would be emulated, and slower."""
+    if asked == "auto":
+        return "float32" if platform == "cpu" else "bf16"
+    return asked
 
 
 def _class_weights(rule: str, labels: np.ndarray) -> tuple[float, ...]:

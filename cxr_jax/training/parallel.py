@@ -32,6 +32,7 @@ from cxr_jax.training.sharding import (
 from cxr_jax.training.state import TrainState
 from cxr_jax.training.steps import (
     DeviceBatch,
+    Precision,
     StepMetrics,
     StepRules,
     classification_step,
@@ -113,16 +114,20 @@ def compile_evaluation_step(
     image_size: int,
     batch_size: int,
     devices: list[jax.Device],
+    precision: Precision = "float32",
 ) -> EvaluationFunction:
     """The evaluation step for batches [batch_size, image_size, image_size] uint8: logits [batch_size, K].
 
-    Under rules with `feature_channels` it takes pooled features [batch_size, C] instead. Raises UserError if the batch
-    cannot be shared evenly.
+    It has a precision of its own: what a network is judged by is computed in float32 however it was trained. Under
+    rules with `feature_channels` it takes pooled features [batch_size, C] instead. Raises UserError if the batch cannot
+    be shared evenly.
     """
     if rules.feature_channels:
         step = functools.partial(classification_step, graphdef=rules.graphdef)
     else:
-        step = functools.partial(evaluation_step, graphdef=rules.graphdef, mean=rules.mean, std=rules.std)
+        step = functools.partial(
+            evaluation_step, graphdef=rules.graphdef, mean=rules.mean, std=rules.std, precision=precision
+        )
     examples = _batch_shapes(rules, (batch_size,), image_size).images
     return _compile_inference(step, params, batch_stats, examples, devices)
 

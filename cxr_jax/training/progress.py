@@ -44,6 +44,7 @@ class Plan:
     phase_iterations: tuple[int, ...]
     trainable: tuple[int, ...]  # parameters that each phase trains
     frozen: tuple[int, ...]  # parameters that it leaves alone
+    precision: str = "float32"  # of the activations
 
 
 class Observer(Protocol):

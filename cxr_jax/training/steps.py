@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,8 @@ from cxr_jax.models.state import ArrayDict, batch_stats_of, merge_model
 from cxr_jax.preprocessing.augment import augment
 from cxr_jax.preprocessing.normalise import normalise
 from cxr_jax.training.state import TrainState
+
+Precision = Literal["float32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class StepRules:
     frozen_stages: tuple[str, ...] = ()  # stages that run as in evaluation, whatever `batch_statistics` says
     frozen_backbone: bool = False  # only the classifier is trained, on features in evaluation mode
     feature_channels: int = 0  # above 0, batches hold pooled features of so many channels in place of images
+    precision: Precision = "float32"  # of the activations
     accumulation_steps: int = 1  # equal parts of a batch that are computed one after another, to save memory
 
 
@@ -69,7 +72,7 @@ def train_step(
     def loss_of(params: ArrayDict, batch_stats: ArrayDict, part: DeviceBatch) -> tuple[Array, tuple[Array, ArrayDict]]:
         """The share of `part` in the batch's loss; with how many it got right and the statistics after it."""
         model = merge_model(rules.graphdef, state.frozen | params, batch_stats)
-        logits = _training_logits(model, part, epoch, rules, dtype, axis_name)
+        logits = _training_logits(model, part, epoch, rules, _activations_dtype(dtype, rules.precision), axis_name)
         losses = _cross_entropy_sum(logits, part.labels, rules.class_weights, rules.label_smoothing)
         correct = jnp.sum((jnp.argmax(logits, -1).astype(part.labels.dtype) == part.labels).astype(jnp.float32))
         return _mean_over(axis_name, losses) / total_weight, (correct, batch_stats_of(model))
@@ -94,7 +97,8 @@ def _training_logits(
     """Logits [B, K] of `batch`, augmented and with dropout; the model's BatchNorm statistics move."""
     augmentation_keys, dropout_keys = _example_keys(rules.seed, epoch, batch.ids)
     if rules.feature_channels:
-        return model.classify_pooled(batch.images.astype(dtype), Mode(keys=dropout_keys))
+        pooled = batch.images.astype(model.classifier.kernel.dtype)
+        return model.classify_pooled(pooled, Mode(keys=dropout_keys))
     inputs = normalise(augment(batch.images, augmentation_keys, rules.augmentation), rules.mean, rules.std, dtype)
     if rules.frozen_backbone:
         return model.classify_pooled(model.pooled(inputs), Mode(keys=dropout_keys))
@@ -105,6 +109,11 @@ def _training_logits(
         axis_name=axis_name,
         frozen_stages=rules.frozen_stages,
     )
+
+
+def _activations_dtype(dtype: jnp.dtype, precision: Precision) -> jnp.dtype:
+    """What activations are computed in where parameters are of `dtype`."""
+    return jnp.dtype(jnp.bfloat16) if precision == "bf16" else dtype
 
 
 def _accumulate(
@@ -131,10 +140,18 @@ def _accumulate(
 
 
 def evaluation_step(
-    params: ArrayDict, batch_stats: ArrayDict, images: Array, *, graphdef: nnx.GraphDef, mean: tuple, std: tuple
+    params: ArrayDict,
+    batch_stats: ArrayDict,
+    images: Array,
+    *,
+    graphdef: nnx.GraphDef,
+    mean: tuple,
+    std: tuple,
+    precision: Precision = "float32",
 ) -> Array:
     """Logits [B, K] of `images` [B, S, S] uint8 in 0..255, by running statistics and without dropout."""
-    return merge_model(graphdef, params, batch_stats)(normalise(images, mean, std))
+    dtype = _activations_dtype(jnp.dtype(jnp.float32), precision)
+    return merge_model(graphdef, params, batch_stats)(normalise(images, mean, std, dtype))
 
 
 def pooling_step(

@@ -37,6 +37,14 @@ def test_pmap_takes_turns_with_jit_in_training_only():
     assert backends == {"train": ("pmap", "jit"), "inference": ("jit",)}
 
 
+def test_precisions_take_turns():
+    plan = dataclasses.replace(PLAN, precisions=("float32", "bfloat16"), plain=True)
+    for contest in plan.contests():
+        entries = [contest.case, *contest.opponents]
+        ours = [entry.precision for entry in entries if entry.implementation == "cxr_jax"]
+        assert ours == ["float32", "bfloat16"]
+
+
 def test_plain_differs_in_the_convolutions_alone():
     for contest in dataclasses.replace(PLAN, plain=True, backends=("pmap",)).contests():
         (plain,) = contest.opponents

@@ -86,8 +86,8 @@ def test_every_parameter_decays_as_in_pytorch(compiled):
 
 def test_inference_runs_the_evaluation_step(compiled):
     workload = steps.prepare(Case("mobilenetv2_tiny", 32, 2, "inference", threads=1, devices=1))
-    (kind, _, _, _, image_size, batch_size, _) = compiled.pop()
-    assert (kind, image_size, batch_size) == ("inference", 32, 2)
+    (kind, _, _, _, image_size, batch_size, _, precision) = compiled.pop()
+    assert (kind, image_size, batch_size, precision) == ("inference", 32, 2, "float32")
     workload.step()
     workload.step()
     first, awaited, second, _ = compiled
@@ -130,3 +130,11 @@ def test_the_real_program_trains():
     assert workload.facts["bytes_accessed"] > 1e5
     assert workload.facts["compile_seconds"] > 0.01
     assert workload.device_peak_bytes() is None
+
+
+@pytest.mark.parametrize("work", ["train", "inference"])
+def test_bfloat16_is_what_the_step_computes_in(compiled, work):
+    steps.prepare(Case("mobilenetv2_tiny", 32, 2, work, threads=1, devices=1, precision="bfloat16"))
+    (_, rules, *rest) = compiled.pop()
+    assert rules.precision == "bf16"
+    assert work == "train" or rest[-1] == "bf16"

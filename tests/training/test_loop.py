@@ -12,7 +12,7 @@ from training_runs import Watcher, arrays_of, assert_equal_runs, lines_of
 from cxr_jax.checkpoints import saved_steps
 from cxr_jax.config.schema import AugmentationConfig, LossConfig, OptimizerConfig, PhaseConfig, ValidationConfig
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
-from cxr_jax.training.loop import BEST, LAST, Trainer
+from cxr_jax.training.loop import BEST, LAST, Trainer, _precision
 from cxr_jax.training.network import build_network
 from cxr_jax.training.progress import Progress, after_validation, is_better
 from cxr_jax.training.validation import validation_figures
@@ -278,3 +278,22 @@ def test_validation_figures_are_those_of_the_definitions():
     assert figures["accuracy"] == 0.5
     assert figures["roc_auc"] == 0.75
     assert math.isnan(validation_figures(logits, np.zeros(4, int))["roc_auc"])
+
+
+@pytest.mark.parametrize("asked", ["auto", "float32", "bf16"])
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_the_precision_follows_the_platform_unless_it_is_asked_for(asked, platform):
+    by_itself = "float32" if platform == "cpu" else "bf16"
+    assert _precision(asked, platform) == (by_itself if asked == "auto" else asked)
+
+
+def test_training_in_bfloat16_stays_beside_float32_and_says_so(trainer, config):
+    losses = {}
+    for precision in ("float32", "bf16"):
+        watcher = Watcher()
+        run = trainer(precision, watcher, training=dataclasses.replace(config.training, precision=precision))
+        run.train()
+        assert watcher.plan.precision == precision
+        losses[precision] = [line["loss"] for line in lines_of(run, "train")]
+    assert losses["bf16"] != losses["float32"]
+    np.testing.assert_allclose(losses["bf16"], losses["float32"], atol=0.1)

@@ -221,3 +221,31 @@ def test_the_state_given_to_a_step_is_consumed_but_not_its_source(network, rules
     assert np.isfinite(np.asarray(source.params["conv_stem.kernel"])).all()
     assert int(after.step) == 1
     assert set(all_params(after)) == set(network.params)
+
+
+def test_bfloat16_activations_leave_the_state_in_float32_and_the_loss_near(network, rules, batch):
+    losses, states = {}, {}
+    for precision in ("float32", "bf16"):
+        changed = dataclasses.replace(rules, precision=precision)
+        step = jax.jit(
+            lambda state, changed=changed: train_step(state, DeviceBatch(*batch), jnp.int32(0), rules=changed)
+        )
+        states[precision], metrics = step(start(network, changed))
+        losses[precision] = float(metrics.loss)
+        assert metrics.loss.dtype == jnp.float32
+    assert losses["bf16"] != losses["float32"]
+    assert losses["bf16"] == pytest.approx(losses["float32"], abs=0.02)
+    dtypes = jax.tree.map(lambda leaf: leaf.dtype, states["float32"])
+    assert jax.tree.map(lambda leaf: leaf.dtype, states["bf16"]) == dtypes
+
+
+def test_a_network_is_judged_in_float32_however_it_is_trained(network, rules, batch):
+    state = start(network, rules)
+    images = batch.images
+    logits = {
+        precision: compile_evaluation_step(
+            dataclasses.replace(rules, precision=precision), state.params, state.batch_stats, 32, 16, choose_devices(1)
+        )(state.params, state.batch_stats, images)
+        for precision in ("float32", "bf16")
+    }
+    np.testing.assert_array_equal(logits["float32"], logits["bf16"])
