@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
-import mmap
-from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,26 +96,32 @@ def test_selected_rows_are_those_of_the_array():
     np.testing.assert_array_equal(rows[np.array([2, 0])], source[[9, 1]])
 
 
-def kibibytes_read(mapped: np.memmap) -> int:
-    """How much of a memory-mapped file this process has read so far."""
-    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
-    for line in lines:
-        if line.endswith(str(mapped.filename)):
-            return next(int(entry.split()[1]) for entry in lines if entry.startswith("Rss:"))
-    raise AssertionError("the file is not mapped")
+class Recording:
+    """An array on disk that remembers which of its rows were read."""
+
+    def __init__(self, rows: int) -> None:
+        self.values, self.read = np.arange(rows, dtype=np.uint8).reshape(-1, 1, 1), []
+        self.shape, self.dtype = self.values.shape, self.values.dtype
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        self.read += rows.tolist()
+        return self.values[rows]
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells which pages a process has read")
-def test_a_process_reads_the_pages_of_its_share_alone(tmp_path):
-    count, image = 64, 256 * 1024
-    np.save(tmp_path / "decoded.npy", np.ones((count, 512, 512), np.uint8))
-    mapped = np.load(tmp_path / "decoded.npy", mmap_mode="r")
-    # the kernel otherwise hands over neighbouring pages unasked
-    mapped._mmap.madvise(mmap.MADV_RANDOM)
-    before = kibibytes_read(mapped)
+def test_a_process_reads_the_images_of_its_share_alone():
     # every second image belongs to the split, as after a cut by group
-    images = dataclasses.replace(numbered(32), images=SelectedRows(mapped, np.arange(0, count, 2)))
-    batches = training_batches(images, batch_size=16, seed=0, epoch=0, share=Share(1, 4))
-    for number in (1, 2):
-        assert len(next(batches).ids) == 4
-        assert 4 * number <= (kibibytes_read(mapped) - before) * 1024 / image <= 4.3 * number
+    rows = np.arange(0, 80, 2)
+    whole = list(training_batches(numbered(40), batch_size=16, seed=0, epoch=3))
+    for index in range(4):
+        disk = Recording(80)
+        images = dataclasses.replace(numbered(40), images=SelectedRows(disk, rows))
+        for number, batch in enumerate(
+            training_batches(images, batch_size=16, seed=0, epoch=3, share=Share(index, 4)), start=1
+        ):
+            assert len(disk.read) == 4 * number
+            expected = whole[number - 1].ids[4 * index : 4 * index + 4]
+            np.testing.assert_array_equal(batch.ids, expected)
+            assert disk.read[-4:] == (2 * (expected - 1000)).tolist()
+        disk.read.clear()
+        assert [len(part) for part, _ in padded_batches(images.images, 16, Share(index, 4))] == [4, 4, 4]
+        assert len(disk.read) == len(set(disk.read)) == (12 if index < 2 else 8)

@@ -43,6 +43,7 @@ def script(tmp_path) -> Path:
     """A copy of the script in a checkout whose package is the stand-in."""
     package = tmp_path / "packages" / "cxr_jax"
     package.mkdir(parents=True)
+    (package / "__init__.py").touch()
     (package / "__main__.py").write_text(STAND_IN)
     (tmp_path / "scripts").mkdir()
     return Path(shutil.copy(SCRIPT, tmp_path / "scripts"))
@@ -105,7 +106,9 @@ def test_a_signal_reaches_every_process_once(script, sent):
     with start(script, "2", "--", "wait") as process:
         ready = 0
         while ready < 2:
-            ready += "ready" in process.stdout.readline()
+            line = process.stdout.readline()
+            assert line, process.communicate(timeout=30)
+            ready += "ready" in line
         process.send_signal(sent)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 75
