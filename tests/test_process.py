@@ -1,5 +1,6 @@
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -252,3 +253,53 @@ def test_a_processor_without_proc_has_a_name_too(tmp_path, monkeypatch):
     switched_off = {process.CACHE_SWITCH: "off"}
     process.use_compilation_cache(switched_off)
     assert "JAX_COMPILATION_CACHE_DIR" not in switched_off
+
+
+def run_code(code: str, **environment: str) -> subprocess.CompletedProcess:
+    root = str(Path(process.__file__).parents[1])
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": root, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_process_leaves_through_the_clean_up_unless_told_otherwise():
+    code = "import atexit, sys; from cxr_jax import process; atexit.register(print, 'cleaned up'); print('said'); {} "
+    code += "sys.exit(process.leave_with(7))"
+    done = run_code(code.format(""))
+    assert (done.returncode, done.stdout) == (7, "said\ncleaned up\n")
+    done = run_code(code.format("process.leave_without_cleanup();"))
+    assert (done.returncode, done.stdout) == (7, "said\n")
+
+
+def test_an_abort_leaves_another_thread_time_to_say_why():
+    code = """
+import ctypes, os, threading
+from cxr_jax.process import delay_aborts
+{}
+def say():
+    os.write(2, b"process 0 is gone")
+    os._exit(69)
+threading.Timer(1.0, say).start()
+ctypes.CDLL(None).abort()
+"""
+    done = run_code(code.format("delay_aborts()"))
+    assert (done.returncode, done.stderr) == (69, "process 0 is gone")
+    # what it is there for
+    assert run_code(code.format("")).returncode == -signal.SIGABRT
+
+
+@pytest.mark.parametrize(("asked", "shown"), [({}, ""), ({"TF_CPP_MIN_LOG_LEVEL": "0"}, "a greeting")])
+def test_what_libraries_print_from_c_is_shown_only_to_those_who_asked(asked, shown):
+    code = """
+import os, sys
+from cxr_jax.process import leave_terminal_to_python
+leave_terminal_to_python(os.environ)
+os.write(1, b"a greeting"); os.write(2, b"a greeting")
+print(" and a word", end=""); print(" and an error", end="", file=sys.stderr)
+"""
+    done = run_code(code, **asked)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{shown} and a word", f"{shown} and an error")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from process_worker import MODEL, doubled, make_trainer, take_steps
@@ -22,7 +25,7 @@ from cxr_jax.data.batches import Share
 from cxr_jax.errors import EXIT_LOST, EXIT_TERMINATED, UserError
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
-from cxr_jax.training.distributed import ALONE, ProcessGroup, find_place
+from cxr_jax.training.distributed import ALONE, ProcessGroup, find_place, joined
 from cxr_jax.training.loop import LAST
 from cxr_jax.training.network import build_network
 from cxr_jax.training.roll_call import Limits, Place, join
@@ -170,6 +173,62 @@ def test_alone_a_process_agrees_with_itself():
     assert (ALONE.agree_to_stop("terminated"), ALONE.stop_together(None)) == ("terminated", None)
     checkpoint = Checkpoint(1, {}, {})
     assert ALONE.handed_out(lambda: checkpoint) is checkpoint
+
+
+@pytest.fixture
+def group() -> Iterator[ProcessGroup]:
+    """A group that goes the way of several processes, though there is only this one."""
+    roll_call = join(Place("127.0.0.1", free_port(), 0, 1), Limits(10, 10, 10), lambda sentence: None)
+    yield ProcessGroup(roll_call)
+    roll_call.close()
+
+
+def test_a_checkpoint_is_handed_out_to_the_bit(group):
+    arrays = {
+        "params.kernel": jnp.arange(6, dtype=jnp.float32).reshape(2, 3) / 7,
+        "step": jnp.asarray(12, jnp.int32),
+        "half": jnp.asarray([1.5, -2.0], jnp.bfloat16),
+        "none": jnp.zeros((0, 3)),
+    }
+    checkpoint = group.handed_out(lambda: Checkpoint(12, arrays, {"phase": 1}))
+    assert (checkpoint.step, checkpoint.details) == (12, {"phase": 1})
+    assert checkpoint.arrays.keys() == arrays.keys()
+    for name, value in arrays.items():
+        assert checkpoint.arrays[name].dtype == value.dtype
+        np.testing.assert_array_equal(checkpoint.arrays[name], value)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (UserError("the disk is full"), "the disk is full"),
+        (KeyboardInterrupt(), "it was interrupted"),
+        (RuntimeError("Gloo\nfailed"), "RuntimeError: Gloo failed"),
+    ],
+)
+def test_a_process_that_leaves_alone_tells_why_and_does_not_wait_at_exit(group, monkeypatch, error, told):
+    heard, at_once = [], []
+    monkeypatch.setattr(group._roll_call, "fail", heard.append)
+    monkeypatch.setattr(group._roll_call, "await_cause", lambda: heard.append("waited"))
+    monkeypatch.setattr("cxr_jax.training.distributed.leave_without_cleanup", lambda: at_once.append(True))
+    with pytest.raises(type(error)), group:
+        raise error
+    assert heard == (["waited", told] if isinstance(error, RuntimeError) else [told])
+    assert at_once == [True]
+
+
+@pytest.mark.parametrize("error", [None, UserError("training was terminated", EXIT_TERMINATED)])
+def test_those_that_end_together_end_in_the_usual_way(group, monkeypatch, error):
+    monkeypatch.setattr("cxr_jax.training.distributed.leave_without_cleanup", lambda: pytest.fail("left at once"))
+    with contextlib.suppress(UserError), group:
+        if error is not None:
+            raise error
+    assert not group._roll_call._thread.is_alive()
+
+
+def test_without_several_processes_there_is_nothing_to_join():
+    with joined(ParallelConfig(), {}) as group:
+        assert group is ALONE
 
 
 def test_a_stop_together_is_that_of_whoever_wishes_it():
