@@ -1,4 +1,4 @@
-"""Confidence intervals: DeLong, its clustered form by Obuchowski, the group bootstrap, and Wilson.
+"""Confidence intervals: DeLong, its clustered form by Obuchowski, the group bootstrap, and Wilson by image or group.
 
 Images of one patient resemble each other, so intervals that take images for independent are too narrow; the clustered
 ones take groups as what was sampled.
@@ -141,6 +141,16 @@ def wilson_interval(successes: float, trials: float, level: float = LEVEL) -> In
     centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
     return Interval(float(max(centre - half, 0)), float(min(centre + half, 1)), "Wilson")
+
+
+def wilson_interval_of_groups(share: float, groups: float, level: float = LEVEL) -> Interval | None:
+    """Return the score interval (Wilson, JASA 1927) of a share of images, every group counting as one image.
+
+    As if the images of a group were copies of one, so rather too wide than too narrow. It is for a share of 0 or 1,
+    about whose spread a bootstrap of groups says nothing. None without groups.
+    """
+    interval = wilson_interval(share * groups, groups, level)
+    return None if interval is None else Interval(interval.low, interval.high, "Wilson by groups")
 
 
 def bootstrap_weights(clusters: np.ndarray, resamples: int, random: np.random.Generator) -> np.ndarray:

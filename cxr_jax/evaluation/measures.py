@@ -18,6 +18,7 @@ from cxr_jax.evaluation.intervals import (
     bootstrap_values,
     percentile_interval,
     wilson_interval,
+    wilson_interval_of_groups,
 )
 from cxr_jax.evaluation.metrics import METRICS, Metric
 from cxr_jax.runs.predictions import Predictions
@@ -101,13 +102,23 @@ def _intervals(
     """Return the intervals of one measure, the one to show first."""
     bootstrap = percentile_interval(resampled, level, "group bootstrap" if grouped else "bootstrap")
     own = entry.cases(cases)
+    kept = clusters if entry.rows is None else clusters[entry.rows]
     if entry.metric is METRICS["roc_auc"]:
         delong = auc_interval(own.label, own.probability, level=level)
         if not grouped:
             return [delong, bootstrap]
-        kept = clusters if entry.rows is None else clusters[entry.rows]
         return [auc_interval(own.label, own.probability, kept, level), bootstrap, delong]
     if entry.metric.proportion is not None:
         successes, trials = (float(count[0]) for count in entry.metric.proportion(own))
-        return [bootstrap, wilson_interval(successes, trials, level)]
+        of_images = wilson_interval(successes, trials, level)
+        if grouped and bootstrap is None:
+            return [wilson_interval_of_groups(successes / trials, _groups(entry.metric, own, kept), level), of_images]
+        return [bootstrap, of_images]
     return [bootstrap]
+
+
+def _groups(metric: Metric, cases: Cases, clusters: np.ndarray) -> float:
+    """Return how many groups a proportion is over, one with some of its images there counting for their share."""
+    _, index, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+    once = dataclasses.replace(cases, weights=(1 / sizes[index])[None])
+    return float(metric.proportion(once)[1][0])

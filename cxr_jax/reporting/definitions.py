@@ -14,6 +14,7 @@ from cxr_jax.evaluation.intervals import (
     obuchowski_covariance,
     percentile_interval,
     wilson_interval,
+    wilson_interval_of_groups,
 )
 from cxr_jax.evaluation.metrics import METRICS, definition_of, specificity_at_sensitivity
 from cxr_jax.evaluation.operating_point import choose_threshold
@@ -27,6 +28,7 @@ SOURCES: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("Interval, group bootstrap: the resamples", bootstrap_weights),
     ("Interval, group bootstrap: its ends", percentile_interval),
     ("Interval, Wilson", wilson_interval),
+    ("Interval, Wilson by groups", wilson_interval_of_groups),
     ("Threshold", choose_threshold),
     ("Temperature", fit_temperature),
     ("Calibration error", expected_calibration_error),

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import time
@@ -303,11 +304,31 @@ def test_the_official_validation_of_sixteen_images_is_warned_about(test_split):
     assert [warning for warning in warnings if "Only 8 validation images are NORMAL" in warning]
 
 
-def test_a_sensitivity_of_one_has_wilsons_interval_and_no_empty_bootstrap(test_split):
+def test_a_sensitivity_of_one_has_an_interval_that_counts_groups_and_no_empty_bootstrap(test_split):
     judgement = judge(None, test_split, 0.0, confidence=QUICK)
     sensitivity = judgement["test"]["metrics"]["sensitivity"]
     assert sensitivity["value"] == 1
+    by_group, by_image = sensitivity["intervals"]
+    assert (by_group["method"], by_image["method"]) == ("Wilson by groups", "Wilson")
+    ill = np.flatnonzero(test_split.label == 1)
+    groups = len({test_split.group[row] for row in ill})
+    assert groups < len(ill)
+    assert by_group["low"] == pytest.approx(wilson_interval(groups, groups).low)
+    assert by_image["low"] == wilson_interval(len(ill), len(ill)).low
+    assert by_group["low"] < by_image["low"] and by_group["high"] == pytest.approx(1)
+
+
+def test_a_sensitivity_of_one_without_groups_has_wilsons_interval_alone(test_split):
+    alone = dataclasses.replace(test_split, group=[""] * len(test_split))
+    sensitivity = judge(None, alone, 0.0, confidence=QUICK)["test"]["metrics"]["sensitivity"]
     assert [interval["method"] for interval in sensitivity["intervals"]] == ["Wilson"]
+
+
+def test_groups_of_a_subtype_are_counted_among_its_images(test_split):
+    virus = judge(None, test_split, 0.0, confidence=QUICK)["test"]["by_subtype"]["virus"]["sensitivity"]
+    of_virus = zip(test_split.group, test_split.subtype, strict=True)
+    groups = len({group for group, kind in of_virus if kind == "virus"})
+    assert virus["intervals"][0]["low"] == pytest.approx(wilson_interval(groups, groups).low)
 
 
 def test_624_images_with_all_intervals_take_seconds():
