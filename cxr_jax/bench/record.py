@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cxr_jax.bench.cases import Plan
@@ -28,7 +29,7 @@ def describe(plan: Plan, effort: Effort, ceilings: CeilingsByThreads, outcomes: 
     return {
         "schema_version": SCHEMA_VERSION,
         "environment": environment,
-        "plan": dataclasses.asdict(plan),
+        "plan": _without_folder(dataclasses.asdict(plan)),
         "effort": dataclasses.asdict(effort),
         "ceilings": [{"threads": threads, **values} for threads, values in ceilings.items()],
         "measurements": [_measurement(entry, ceilings) for entry in measurements],
@@ -52,7 +53,7 @@ def shares(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[str, f
 
 
 def _measurement(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[str, Any]:
-    described = {"case": dataclasses.asdict(measurement.case), "facts": measurement.facts}
+    described = {"case": _without_folder(dataclasses.asdict(measurement.case)), "facts": measurement.facts}
     if measurement.error:
         return described | {"error": measurement.error}
     return described | {
@@ -63,6 +64,11 @@ def _measurement(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[
         **shares(measurement, ceilings),
         "seconds": measurement.seconds,
     }
+
+
+def _without_folder(fields: dict[str, Any]) -> dict[str, Any]:
+    """`fields` with the name of the preloaded library alone: where it lies says something of one machine only."""
+    return fields | {"preload": Path(fields["preload"]).name}
 
 
 def _ratio(ratio: Ratio) -> dict[str, Any]:

@@ -164,7 +164,8 @@ def outcomes(stage):
 
 
 def test_record_is_json_with_every_step(outcomes):
-    plan = Plan(("net",), (32,), (8,), ("train",), ("jit",), (2,), plain=True, against_timm=True)
+    library = "/somewhere/lib/libtcmalloc.so.4"
+    plan = Plan(("net",), (32,), (8,), ("train",), ("jit",), (2,), plain=True, against_timm=True, preload=library)
     record = json.loads(json.dumps(describe(plan, EFFORT, CEILINGS, outcomes), allow_nan=False))
     ours, plain, timm, _ = record["measurements"]
     assert ours["images_per_second"] == pytest.approx(80)
@@ -176,6 +177,8 @@ def test_record_is_json_with_every_step(outcomes):
     assert timm["flops_per_second"] is None
     assert record["environment"]["versions"]["torch"] == "2"
     assert record["environment"]["devices"] == ["cpu cpu"]
+    assert record["plan"]["preload"] == "libtcmalloc.so.4"
+    assert "/" not in record["measurements"][3]["case"]["preload"]
     assert record["ceilings"] == [{"threads": 2, **CEILINGS[2]}]
     assert [entry["times_as_fast"] for entry in record["ratios"]] == [pytest.approx(0.5), pytest.approx(2)]
 
