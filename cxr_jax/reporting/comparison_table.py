@@ -234,9 +234,10 @@ def _pair_notes(comparison: Comparison) -> tuple[str, ...]:
     smallest = 2 / (comparison["confidence"]["resamples"] + 1)
     corrected = "p-values are two-sided"
     if count > 1:
-        corrected += (
-            f" and corrected for {count} comparisons a column by Holm (1979); columns are not corrected for each other"
-        )
+        # Those over seeds are corrected by themselves, and need several seeds of both recipes.
+        again = sum(any(a and a["over_seeds"] for a in pair["endpoints"].values()) for pair in comparison["pairs"])
+        counted = f"{count} comparisons a column" + (f" ({again} retrained)" if 0 < again < count else "")
+        corrected += f" and corrected for {counted} by Holm (1979); columns are not corrected for each other"
     notes = [
         f"Differences are of means over seeds, never of an ensemble, with their {level} intervals; {corrected}.",
         f"As trained: these very networks, other patients (ROC-AUC: {tests['roc_auc']}; accuracy: {tests['accuracy']}; "

@@ -224,6 +224,21 @@ def test_thresholds_just_below_one_do_not_look_like_one_and_rules_are_told_apart
     assert "chosen for this comparison on the validation predictions" in text
 
 
+def test_a_correction_counts_the_comparisons_that_were_made_over_seeds_by_themselves(tmp_path):
+    for seed in range(3):
+        write_predictions(tmp_path / f"good/seed{seed}.csv", predictions(seed, skill=2))
+        write_predictions(tmp_path / f"plain/seed{seed}.csv", predictions(3 + seed, skill=1))
+    write_predictions(tmp_path / "once.csv", predictions(6, skill=1))
+    recipes = find_recipes([str(tmp_path / name) for name in ("good", "plain", "once.csv")])
+    records = [read_recipe(entry) for entry in recipes]
+    result = compare([record.recipe for record in records], QUICK)
+    over_seeds = [pair["endpoints"]["roc_auc"]["over_seeds"] for pair in result["pairs"]]
+    alone = next(answer for answer in over_seeds if answer is not None)
+    assert alone["adjusted_p_value"] == alone["p_value"] and over_seeds.count(None) == 2
+    text = comparison_table.comparison_markdown(result, records)
+    assert "corrected for 3 comparisons a column (1 retrained) by Holm (1979)" in text
+
+
 def test_single_seeds_say_what_cannot_be_said_and_several_pairs_how_they_were_corrected(tmp_path):
     for seed in range(3):
         write_predictions(tmp_path / f"{seed}.csv", predictions(seed, skill=1 + seed))
