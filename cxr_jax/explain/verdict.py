@@ -1,4 +1,4 @@
-"""The verdict of a check of heat maps: numbers with their intervals, the rule fixed beforehand, and what came out.
+"""The verdict of a check of heat maps: numbers with their intervals, the rule, the same for every run, and the outcome.
 
 A rule has to hold for the maps of each class by themselves. A mean over both can be carried by one: a network that
 calls even a blurred image PNEUMONIA leaves insertion nothing to show for that class, however well it does for the
@@ -35,7 +35,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Check:
-    """One check: what a map that passes does, how that is measured, and the rule, fixed before any map was measured."""
+    """One check: what a map that passes does, how that is measured, and the rule, the same for every run."""
 
     name: str
     title: str  # what a map that passes does, in words
