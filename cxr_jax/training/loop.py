@@ -298,11 +298,15 @@ class Trainer:
         self.log.write("validation", **line)
         self.observer.on_validation(line)
         if best:
+            # only the two newest networks are kept: the state that a kill leaves must find its own among them
+            self.last.wait()
             self.best.save(progress.step, network_arrays(state), {"monitor": monitor, "value": figures[monitor]})
         return progress
 
     def _save(self, state: TrainState, progress: Progress) -> None:
         """Save everything that is needed to go on from `progress`."""
+        # a kill must not leave a state on the disk without the best network that it names: it is not saved again
+        self.best.wait()
         self.last.save(progress.step, state_arrays(state), progress.as_json())
 
     def _leave(self, progress: Progress) -> NoReturn:

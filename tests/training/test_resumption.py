@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +69,45 @@ def test_killed_after_a_save_a_run_goes_on_as_if_undisturbed(trainer, saves, pat
         assert_equal_runs(undisturbed, resumed)
         assert saved_steps(resumed.run.checkpoints / BEST)[-1] == saved_steps(undisturbed.run.checkpoints / BEST)[-1]
     assert (lines_of(undisturbed, "end")[0]["reason"] == "patience") == bool(patience)
+
+
+class Waiting:
+    """A save that takes for ever unless somebody waits for it."""
+
+    def __init__(self, save: Callable[[], Any]) -> None:
+        self.save = save
+
+    def result(self) -> None:
+        self.save().result()
+
+
+def test_a_state_and_the_best_network_are_saved_one_after_the_other(trainer, monkeypatch):
+    found, expected = [], []
+    opened, save = CheckpointWriter._open, CheckpointWriter.save
+
+    def open_slowly(writer):
+        checkpointer = opened(writer)
+        at_once = checkpointer.save_checkpointables_async
+        checkpointer.save_checkpointables_async = lambda *given, **named: Waiting(lambda: at_once(*given, **named))
+        return checkpointer
+
+    def look_and_save(writer, step, arrays, details):
+        newest = {folder: max(saved_steps(writer.folder.parent / folder), default=0) for folder in (BEST, LAST)}
+        if writer.folder.name == LAST:
+            found.append(newest[BEST])
+            # the network that the state names is there before the state is
+            expected.append(details["best_step"])
+        else:
+            found.append(newest[LAST])
+            # and the state of the validation before is there before the network that may push out its own
+            expected.append(step - 2)
+        save(writer, step, arrays, details)
+
+    monkeypatch.setattr(CheckpointWriter, "_open", open_slowly)
+    monkeypatch.setattr(CheckpointWriter, "save", look_and_save)
+    trainer("run").train()
+    assert len(found) > 6
+    assert found == expected
 
 
 def test_a_better_network_that_the_resumed_run_knows_nothing_of_is_forgotten(trainer):
