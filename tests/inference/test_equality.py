@@ -122,8 +122,7 @@ def test_the_number_of_devices_moves_no_probability(model, images, probabilities
 
 
 def test_training_and_serving_share_every_function_between_a_file_and_the_network():
-    assert cache.decode_grey is radiograph.decode_grey is decode.decode_grey
-    assert cache.to_square is radiograph.to_square is decode.to_square
+    assert cache.decode_square is radiograph.decode_square is decode.decode_square
     assert steps.normalise is restore.normalise is normalise.normalise
 
 
