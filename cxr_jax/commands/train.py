@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -54,6 +55,7 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
     from cxr_jax.data.prepared import PreparedData
     from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver, track_in_terminal
     from cxr_jax.runs.folder import RunFolder
+    from cxr_jax.runs.locks import training
     from cxr_jax.training.loop import Trainer
     from cxr_jax.training.network import build_network
 
@@ -89,7 +91,7 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
         console.print(
             f"The weights have no classifier for these classes: {', '.join(network.fresh)} start afresh", soft_wrap=True
         )
-    with observers:
+    with training(run) if group.writes else contextlib.nullcontext(), observers:
         reason = trainer.train(resume=resume)
     ended = "patience ran out" if reason == "patience" else "all epochs done"
     console.print(f"Training ended, {ended}. Next: cxr-jax evaluate {run.path}", soft_wrap=True)

@@ -61,6 +61,17 @@ def evaluating(run: RunFolder, *, reading: bool = False) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def training(run: RunFolder) -> Iterator[None]:
+    """Hold a run, whose folder must exist, while the block trains it: two would overwrite each other's metrics.
+
+    Raises:
+        UserError: another process is training the run.
+    """
+    with held(run.path, f"another process is training {run.path}: wait until it has ended"):
+        yield
+
+
 def remove_stale(folder: Path) -> list[Path]:
     """Delete what killed processes left unfinished in `folder`, and return what it was.
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cxr_jax.commands import evaluate, publish
+from cxr_jax.commands import evaluate, publish, train
 from cxr_jax.errors import UserError
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
-from cxr_jax.runs.locks import evaluating, held
+from cxr_jax.runs.locks import evaluating, held, training
 from cxr_jax.runs.predictions import read_predictions
 
 
@@ -46,6 +46,16 @@ def test_nothing_is_written_while_another_process_evaluates(evaluated_run, run_p
     with held(tmp_path / "busy", ""), pytest.raises(UserError, match="another process is publishing in"):
         publish.main([str(evaluated_run), "--out", str(tmp_path / "busy")])
     assert not contents(tmp_path / "results") and not contents(tmp_path / "busy")
+
+
+def test_a_run_that_another_process_trains_is_not_touched(run_path, config_file):
+    again = [str(config_file), "--out", str(run_path), "--resume"]
+    with training(RunFolder(run_path)):
+        before = contents(run_path)
+        with pytest.raises(UserError, match=r"another process is training .* wait until it has ended"):
+            train.main(again)
+        assert contents(run_path) == before
+    train.main(again)
 
 
 def test_one_results_folder_by_two_processes(evaluated_run, tmp_path):
