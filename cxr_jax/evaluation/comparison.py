@@ -14,7 +14,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import Cases, calls_of
 from cxr_jax.evaluation.intervals import Interval, bootstrap_weights, percentile_interval
 from cxr_jax.evaluation.measures import Confidence
-from cxr_jax.evaluation.metrics import METRICS
+from cxr_jax.evaluation.metrics import CALL_METRICS, METRICS, THRESHOLD_FREE
 from cxr_jax.evaluation.paired import (
     McNemar,
     auc_covariance,
@@ -29,9 +29,6 @@ from cxr_jax.runs.predictions import Predictions
 from cxr_jax.vocabulary import PNEUMONIA
 
 SCHEMA_VERSION = 2
-
-THRESHOLD_FREE = ("roc_auc", "average_precision", "brier", "log_loss")
-"""Metrics of the probabilities themselves; all others need a threshold."""
 
 HALF = 0.5
 """The threshold at which every recipe is compared, whatever it says of its own."""
@@ -90,7 +87,7 @@ FREE = tuple(Endpoint(name) for name in THRESHOLD_FREE)
 
 def endpoints_at(at: At) -> tuple[Endpoint, ...]:
     """Return every metric that needs a threshold, at that one."""
-    return tuple(Endpoint(name, at) for name in METRICS if name not in THRESHOLD_FREE)
+    return tuple(Endpoint(name, at) for name in CALL_METRICS)
 
 
 def compare(

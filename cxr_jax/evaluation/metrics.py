@@ -201,7 +201,10 @@ METRICS: dict[str, Metric] = {
 }
 """Every metric of a report, in its order."""
 
-CALL_METRICS = tuple(name for name in METRICS if name not in ("roc_auc", "average_precision", "brier", "log_loss"))
+THRESHOLD_FREE = ("roc_auc", "average_precision", "brier", "log_loss")
+"""Metrics of the probabilities themselves."""
+
+CALL_METRICS = tuple(name for name in METRICS if name not in THRESHOLD_FREE)
 """The metrics of the calls, which change with the threshold."""
 
 

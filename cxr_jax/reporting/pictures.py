@@ -98,7 +98,7 @@ def _draw_tile(
     """Draw one image; errors have a thick orange frame and a cross, so that they show without colour too."""
     probability = predictions.probability[index]
     label = predictions.label[index]
-    called = int(probability >= threshold)
+    called = int(calls_of(probability, threshold))
     right = called == label
     axes.set_axis_on()
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
