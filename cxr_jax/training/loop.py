@@ -21,6 +21,7 @@ from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import MetricsLog
 from cxr_jax.training.distributed import ALONE, NoWriter, ProcessGroup
 from cxr_jax.training.interruption import Interruption, InterruptionError
+from cxr_jax.training.loss import class_weights
 from cxr_jax.training.network import Network
 from cxr_jax.training.optimizer import frozen_stages, make_optimizer, make_schedule, partition, trains_head_alone
 from cxr_jax.training.parallel import (
@@ -42,7 +43,6 @@ from cxr_jax.training.state import (
 )
 from cxr_jax.training.steps import Precision, StepMetrics, StepRules
 from cxr_jax.training.validation import Validator, in_batches
-from cxr_jax.vocabulary import CLASS_NAMES
 
 LAST, BEST = "last", "best"
 """Folders of checkpoints: the whole state to resume from, and the network that validated best."""
@@ -98,7 +98,7 @@ class Trainer:
                 "validation.monitor is roc_auc, but the validation images are all of one class; monitor the loss, or "
                 "take another validation split"
             )
-        self.class_weights = _class_weights(config.loss.class_weights, train_set.labels)
+        self.class_weights = class_weights(config.loss.class_weights, train_set.labels)
         for phase in self.phases:
             make_schedule(phase.optimizer, phase.schedule, phase.epochs * self.batches)
 
@@ -351,11 +351,3 @@ def _precision(asked: Literal["auto", "float32", "bf16"], platform: str) -> Prec
     if asked == "auto":
         return "float32" if platform == "cpu" else "bf16"
     return asked
-
-
-def _class_weights(rule: str, labels: np.ndarray) -> tuple[float, ...]:
-    """Weight of each class: 1, or inverse to its share so that the mean weight of an image is 1."""
-    counts = np.bincount(labels, minlength=len(CLASS_NAMES))
-    if rule == "none":
-        return (1.0,) * len(counts)
-    return tuple(float(len(labels) / (len(counts) * max(count, 1))) for count in counts)

@@ -17,6 +17,7 @@ from cxr_jax.models.layers import Mode
 from cxr_jax.models.state import ArrayDict, batch_stats_of, merge_model
 from cxr_jax.preprocessing.augment import augment
 from cxr_jax.preprocessing.normalise import normalise
+from cxr_jax.training.loss import cross_entropy_sum, example_weights
 from cxr_jax.training.state import TrainState
 
 Precision = Literal["float32", "bf16"]
@@ -67,13 +68,13 @@ def train_step(
     """
     # the arithmetic is that of the parameters: float32, or float64 where rounding must not hide a mistake
     dtype = next(iter(state.params.values())).dtype
-    total_weight = _mean_over(axis_name, _weights(batch.labels, rules.class_weights, dtype).sum())
+    total_weight = _mean_over(axis_name, example_weights(batch.labels, rules.class_weights, dtype).sum())
 
     def loss_of(params: ArrayDict, batch_stats: ArrayDict, part: DeviceBatch) -> tuple[Array, tuple[Array, ArrayDict]]:
         """The share of `part` in the batch's loss; with how many it got right and the statistics after it."""
         model = merge_model(rules.graphdef, state.frozen | params, batch_stats)
         logits = _training_logits(model, part, epoch, rules, _activations_dtype(dtype, rules.precision), axis_name)
-        losses = _cross_entropy_sum(logits, part.labels, rules.class_weights, rules.label_smoothing)
+        losses = cross_entropy_sum(logits, part.labels, rules.class_weights, rules.label_smoothing)
         correct = jnp.sum((jnp.argmax(logits, -1).astype(part.labels.dtype) == part.labels).astype(jnp.float32))
         return _mean_over(axis_name, losses) / total_weight, (correct, batch_stats_of(model))
 
@@ -164,36 +165,6 @@ def pooling_step(
 def classification_step(params: ArrayDict, batch_stats: ArrayDict, pooled: Array, *, graphdef: nnx.GraphDef) -> Array:
     """Logits [B, K] of pooled features [B, C], without dropout."""
     return merge_model(graphdef, params, batch_stats).classify_pooled(pooled)
-
-
-def weighted_cross_entropy(
-    logits: Array,
-    labels: Array,
-    class_weights: tuple[float, ...],
-    label_smoothing: float = 0.0,
-    axis_name: str | None = None,
-) -> Array:
-    """Softmax cross-entropy of `logits` [B, K], averaged with each example weighted by its class as torch does.
-
-    Smoothing mixes the label with the uniform distribution (Szegedy et al. 2016). Under a mapped axis the sums run
-    over all devices.
-    """
-    numerator = _cross_entropy_sum(logits, labels, class_weights, label_smoothing)
-    denominator = _weights(labels, class_weights, logits.dtype).sum()
-    # the mean of both, so that the gradient of each device's share is averaged like the loss
-    return _mean_over(axis_name, numerator) / _mean_over(axis_name, denominator)
-
-
-def _cross_entropy_sum(logits: Array, labels: Array, class_weights: tuple[float, ...], label_smoothing: float) -> Array:
-    """The weighted softmax cross-entropies of `logits` [B, K], added up."""
-    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    targets = optax.smooth_labels(targets, label_smoothing) if label_smoothing > 0 else targets
-    return jnp.sum(_weights(labels, class_weights, logits.dtype) * optax.softmax_cross_entropy(logits, targets))
-
-
-def _weights(labels: Array, class_weights: tuple[float, ...], dtype: jnp.dtype) -> Array:
-    """The weight [B] of each example, that of its class."""
-    return jnp.asarray(class_weights, dtype)[labels]
 
 
 def _mean_over(axis_name: str | None, values: Any) -> Any:

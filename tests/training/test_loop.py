@@ -220,9 +220,11 @@ def test_batch_statistics_move_in_the_stages_that_are_trained_alone(trainer, net
         assert np.array_equal(arrays[f"batch_stats.{name}"], value) == (not name.startswith("bn2")), name
 
 
-def test_class_weights_are_inverse_to_the_share_of_a_class(trainer):
-    run = trainer("run", loss=LossConfig(class_weights="balanced"))
-    assert run.class_weights == (1.0, 1.0)
+def test_class_weights_are_those_of_the_training_images(trainer):
+    run = trainer("run")
+    config = dataclasses.replace(run.config, loss=LossConfig(class_weights="balanced"))
+    sick = dataclasses.replace(run.train_set, labels=(np.arange(44) % 4 > 0).astype(np.int32))
+    assert Trainer(config, run.network, sick, run.validation_set, run.run, Watcher()).class_weights == (2.0, 2 / 3)
 
 
 def test_a_batch_larger_than_the_data_is_refused(trainer, config):

@@ -17,7 +17,7 @@ from cxr_jax.training.optimizer import make_optimizer
 from cxr_jax.training.parallel import compile_evaluation_step, compile_train_step
 from cxr_jax.training.sharding import choose_devices, replicate, require_divisible
 from cxr_jax.training.state import all_params, new_state, state_arrays
-from cxr_jax.training.steps import DeviceBatch, StepRules, train_step, weighted_cross_entropy
+from cxr_jax.training.steps import DeviceBatch, StepRules, train_step
 
 
 @pytest.fixture
@@ -173,19 +173,6 @@ def test_a_batch_of_another_shape_is_refused_and_not_compiled_again(network, rul
     step = compile_train_step(rules, state, 32, 16, devices, "jit")
     with pytest.raises(TypeError):
         step(state, Batch(*(value[:8] for value in batch)), 0)
-
-
-def test_class_weights_average_as_torch_does():
-    logits = jnp.asarray([[2.0, -1.0], [0.5, 0.0], [0.0, 3.0]])
-    labels = jnp.asarray([0, 1, 1])
-    log_probabilities = np.asarray(jax.nn.log_softmax(logits))
-    losses = -log_probabilities[np.arange(3), [0, 1, 1]]
-    expected = (0.5 * losses[0] + 2.0 * losses[1] + 2.0 * losses[2]) / 4.5
-    assert float(weighted_cross_entropy(logits, labels, (0.5, 2.0))) == pytest.approx(expected, rel=1e-6)
-    # a smoothed target is 0.95 on the label and 0.05 on the other class
-    others = -log_probabilities[np.arange(3), [1, 0, 0]]
-    smoothed = np.mean(0.95 * losses + 0.05 * others)
-    assert float(weighted_cross_entropy(logits, labels, (1.0, 1.0), 0.1)) == pytest.approx(smoothed, rel=1e-6)
 
 
 def test_evaluation_uses_running_statistics_whatever_else_is_in_the_batch(network, rules, batch):

@@ -1,0 +1,37 @@
+"""Softmax cross-entropy, weighted by class as torch does: the weighted sum over a batch, divided by its weights."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from cxr_jax.vocabulary import CLASS_NAMES
+
+
+def class_weights(rule: Literal["none", "balanced"], labels: np.ndarray) -> tuple[float, ...]:
+    """Weight of each class: 1, or inverse to its share of `labels` [N] so that the mean weight of an image is 1."""
+    counts = np.bincount(labels, minlength=len(CLASS_NAMES))
+    if rule == "none":
+        return (1.0,) * len(counts)
+    return tuple(float(len(labels) / (len(counts) * max(count, 1))) for count in counts)
+
+
+def example_weights(labels: Array, weights: tuple[float, ...], dtype: jnp.dtype) -> Array:
+    """The weight [B] of each example, that of its class among `weights` [K]."""
+    return jnp.asarray(weights, dtype)[labels]
+
+
+def cross_entropy_sum(logits: Array, labels: Array, weights: tuple[float, ...], label_smoothing: float = 0.0) -> Array:
+    """The softmax cross-entropies of `logits` [B, K], each weighted by the class of its example, added up.
+
+    Smoothing mixes the label with the uniform distribution (Szegedy et al. 2016).
+    """
+    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    targets = optax.smooth_labels(targets, label_smoothing) if label_smoothing > 0 else targets
+    losses = optax.softmax_cross_entropy(logits, targets)
+    return jnp.sum(example_weights(labels, weights, logits.dtype) * losses)
