@@ -95,8 +95,8 @@ def prior_correction(validation: Predictions, test: Predictions, threshold: floa
     """Return what knowing test's share of PNEUMONIA would have gained: metrics on test `before` and `after`.
 
     The odds of every probability are multiplied by the ratio of the odds of the two shares (Saerens, Latinne &
-    Decaestecker, Neural Computation 2002), which is right if only the shares differ and not the images of a class. The
-    share is that of the test labels, so this is the most that any estimate of it could gain.
+    Decaestecker, Neural Computation 2002), which is right if probabilities are calibrated on validation, and only the
+    shares differ and not the images of a class. The share is that of the test labels, as no estimate of it would be.
     """
     shares = [float(np.mean(predictions.label == PNEUMONIA)) for predictions in (validation, test)]
     step = np.log(shares[1] / (1 - shares[1])) - np.log(shares[0] / (1 - shares[0]))
