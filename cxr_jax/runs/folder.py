@@ -95,11 +95,14 @@ class RunFolder:
         """Return the version of the layout that environment.json states; that of today if it states none.
 
         Raises:
-            UserError: environment.json cannot be read.
+            UserError: environment.json cannot be read, or what it states is no version.
         """
         if not self.environment.is_file():
             return SCHEMA_VERSION
-        return int(read_json(self.environment).get("schema_version", SCHEMA_VERSION))
+        version = read_json(self.environment).get("schema_version", SCHEMA_VERSION)
+        if not isinstance(version, int):
+            raise UserError(f"{self.environment} is damaged, its schema_version is {version!r}: restore it")
+        return version
 
     def read_config(self) -> dict[str, Any]:
         """Return config.toml as tables of plain values, unchecked, by whichever version wrote it.

@@ -51,6 +51,14 @@ def test_open_refuses_the_run_of_a_newer_version(tmp_path):
         RunFolder.open(tmp_path)
 
 
+@pytest.mark.parametrize("version", ["one", None, [1], 1e400])
+def test_open_refuses_a_version_that_is_no_number(tmp_path, version):
+    (tmp_path / "config.toml").write_text("")
+    (tmp_path / "environment.json").write_text(json.dumps({"schema_version": version}))
+    with pytest.raises(UserError, match=r"environment\.json is damaged, its schema_version is"):
+        RunFolder.open(tmp_path)
+
+
 def test_every_path_lies_in_the_folder_and_no_two_are_equal(tmp_path):
     run = RunFolder(tmp_path)
     names = [name for name, value in vars(RunFolder).items() if isinstance(value, property) and name != "name"]
