@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import fcntl
 import json
@@ -26,7 +27,9 @@ def append_look(run: RunFolder, look: dict[str, Any]) -> dict[str, Any]:
     entry = {"schema_version": SCHEMA_VERSION, "date": date, **look}
     line = json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
     with writing(run.ledger), run.ledger.open("a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        # Some network file systems know no locks; a line is still appended in one piece there
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
         # A writer killed in mid-line must not swallow this line too.
         file.seek(0, os.SEEK_END)
         if file.tell():

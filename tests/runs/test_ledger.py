@@ -101,6 +101,15 @@ def test_a_look_waits_until_another_process_has_written_its_own(tmp_path):
     assert [look["who"] for look in read_looks(RunFolder(tmp_path))] == ["first", "slow", "waiting"]
 
 
+def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError("no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    append_look(RunFolder(tmp_path), {"n": 1})
+    assert [look["n"] for look in read_looks(RunFolder(tmp_path))] == [1]
+
+
 def test_a_torn_line_does_not_swallow_the_next_look_and_is_told(tmp_path):
     run = RunFolder(tmp_path)
     append_look(run, {"n": 1})
