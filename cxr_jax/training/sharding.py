@@ -35,12 +35,14 @@ def choose_devices(count: int) -> list[jax.Device]:
             f"parallel.devices is {count}, which cannot be shared evenly among {processes} processes; "
             f"take a multiple of {processes}"
         )
-    each = (count or len(devices)) // processes
-    chosen = [[device for device in devices if device.process_index == process][:each] for process in range(processes)]
-    if len({len(part) for part in chosen}) > 1:
-        counts = ", ".join(str(len(part)) for part in chosen)
-        raise UserError(f"the processes have {counts} devices; set parallel.devices so that each gives as many")
-    return [device for part in chosen for device in part]
+    parts = [[device for device in devices if device.process_index == process] for process in range(processes)]
+    counts = [len(part) for part in parts]
+    each = count // processes or max(counts)
+    if min(counts) < each:
+        raise UserError(
+            f"the processes have {', '.join(map(str, counts))} devices; set parallel.devices so that each gives as many"
+        )
+    return [device for part in parts for device in part[:each]]
 
 
 def require_divisible(name: str, batch_size: int, devices: Sequence[jax.Device], parts: int = 1) -> None:

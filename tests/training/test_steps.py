@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -198,6 +199,33 @@ def test_batches_that_cannot_be_shared_and_devices_that_are_not_there_are_refuse
         require_divisible("training.batch_size", 16, devices, 4)
     with pytest.raises(UserError, match=r"parallel\.devices is 9, but there are only 8"):
         choose_devices(9)
+
+
+@pytest.mark.parametrize(
+    ("counts", "asked", "chosen"),
+    [
+        ((2, 2), 0, [(0, 0), (0, 1), (1, 0), (1, 1)]),
+        ((3, 2), 4, [(0, 0), (0, 1), (1, 0), (1, 1)]),
+        ((3, 1), 0, "the processes have 3, 1 devices; set parallel.devices"),
+        # all of them were asked for
+        ((3, 2), 0, "the processes have 3, 2 devices; set parallel.devices"),
+        ((5, 1), 4, "the processes have 5, 1 devices; set parallel.devices"),
+        ((2, 2), 3, "parallel.devices is 3, which cannot be shared evenly among 2 processes"),
+    ],
+)
+def test_each_process_gives_as_many_devices(monkeypatch, counts, asked, chosen):
+    devices = [
+        SimpleNamespace(process_index=process, id=number, platform="gpu")
+        for process, count in enumerate(counts)
+        for number in range(count)
+    ]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(jax, "process_count", lambda: len(counts))
+    if isinstance(chosen, str):
+        with pytest.raises(UserError, match=chosen):
+            choose_devices(asked)
+    else:
+        assert [(device.process_index, device.id) for device in choose_devices(asked)] == chosen
 
 
 def test_the_state_given_to_a_step_is_consumed_but_not_its_source(network, rules, batch):
