@@ -67,7 +67,9 @@ class Validator:
 def validation_figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Loss, accuracy and ROC-AUC of `logits` [N, 2] against `labels` [N]."""
     logits = logits.astype(np.float64)
-    log_probabilities = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    # a network that has run away shows in the loss; numpy's warnings would only clutter the terminal
+    with np.errstate(invalid="ignore"):
+        log_probabilities = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     probability = np.exp(log_probabilities[:, PNEUMONIA])
     cases = Cases.unweighted(labels, probability, 0.5)
     auc = metric_value("roc_auc", cases)

@@ -282,6 +282,14 @@ def test_validation_figures_are_those_of_the_definitions():
     assert math.isnan(validation_figures(logits, np.zeros(4, int))["roc_auc"])
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_not_finite_are_no_good_and_nothing_is_printed_of_them(value):
+    figures = validation_figures(np.full((4, 2), value, np.float32), np.array([0, 0, 1, 1]))
+    assert math.isnan(figures["loss"])
+    assert not is_better("loss", figures["loss"], None)
+
+
 @pytest.mark.parametrize("asked", ["auto", "float32", "bf16"])
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 def test_the_precision_follows_the_platform_unless_it_is_asked_for(asked, platform):
