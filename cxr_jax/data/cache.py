@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,9 @@ def _write_decoded(
         for image in images:
             file.write(image.tobytes())
             advance(1)
+        file.flush()
+        # without this a power cut can leave a cache of the right size that is black
+        os.fsync(file.fileno())
 
 
 def _mapped(path: Path, shape: tuple[int, int, int]) -> np.ndarray | None:

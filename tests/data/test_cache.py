@@ -233,3 +233,15 @@ def test_the_real_data(real_prepared):
     letter = DataConfig(image_size=32, validation="official", balancing="barnett")
     assert np.bincount(load_split(prepared, letter, "train").labels).tolist() == [3282, 3875]
     assert len(load_split(prepared, letter, "val")) == 16
+
+
+def test_the_cache_is_on_the_disk_before_it_has_its_name(prepared, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append((os.fstat(number).st_size, named())))
+
+    def named() -> list[str]:
+        return [path.name for path in prepared.decoded.glob("[!.]*.npy")]
+
+    images = decoded_images(prepared, CONFIG)
+    assert (prepared.decoded / named()[0]).stat().st_size == synced[-1][0] > images.size
+    assert synced[-1][1] == []
