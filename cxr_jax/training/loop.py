@@ -280,9 +280,10 @@ class Trainer:
         try:
             figures = phase.validator.figures(all_params(state), state.batch_stats, self.interruption.check)
         except InterruptionError:
-            # begun again when the run is resumed
-            progress = dataclasses.replace(progress, validation_due=True)
-            self._save(state, progress)
+            # begun again when the run is resumed; if it was due already, this very state is what there is on the disk
+            if not progress.validation_due:
+                progress = dataclasses.replace(progress, validation_due=True)
+                self._save(state, progress)
             self._leave(progress)
         monitor = self.config.validation.monitor
         progress = dataclasses.replace(progress, seconds=time.perf_counter() - self._began)

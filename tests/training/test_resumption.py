@@ -172,6 +172,28 @@ def test_killed_after_a_validation_that_was_made_up_for_no_line_is_doubled(train
     assert_equal_runs(undisturbed, resumed)
 
 
+def test_stopped_in_the_same_validation_again_the_checkpoint_is_not_replaced(trainer, saves, monkeypatch):
+    undisturbed = trainer("undisturbed")
+    undisturbed.train()
+    with pytest.raises(UserError):
+        trainer("run", Watcher(signal_at=2)).train()
+    padded = validation.padded_batches
+
+    def signal_first(images, batch_size, **share):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return padded(images, batch_size, **share)
+
+    saves.done.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(validation, "padded_batches", signal_first)
+        with pytest.raises(UserError, match="terminated after step 2"):
+            trainer("run").train(resume=True)
+    assert saves.done == []
+    resumed = trainer("run")
+    resumed.train(resume=True)
+    assert_equal_runs(undisturbed, resumed)
+
+
 def test_a_signal_before_the_first_step_of_a_phase_is_not_kept_waiting(trainer, monkeypatch):
     run = trainer("run", phases=PHASES)
     prepare = run._prepare
