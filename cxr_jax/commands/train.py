@@ -176,5 +176,5 @@ def _require_same(run: RunFolder, config: Config, fingerprint: str) -> None:
             f"{run.path} was started with another config than this; go on with cxr-jax train {run.config} "
             f"--out {run.path} --resume, or start a new run"
         )
-    if read_json(run.environment)["data_fingerprint"] != fingerprint:
+    if read_json(run.environment).get("data_fingerprint") != fingerprint:
         raise UserError(f"the prepared data is not what {run.path} was started with; prepare the same source again")

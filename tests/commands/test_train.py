@@ -87,9 +87,10 @@ def test_a_run_is_resumed_only_with_its_own_config_and_data(run_path, config_fil
     with pytest.raises(UserError, match="was started with another config"):
         train.main([str(config_file), "--out", str(run_path), "--resume", "--training.seed", "9"])
     environment = RunFolder(run_path).environment
-    environment.write_text(json.dumps(read_json(environment) | {"data_fingerprint": "another"}))
-    with pytest.raises(UserError, match="the prepared data is not what"):
-        train.main([str(config_file), "--out", str(run_path), "--resume"])
+    for changed in (read_json(environment) | {"data_fingerprint": "another"}, {}):
+        environment.write_text(json.dumps(changed))
+        with pytest.raises(UserError, match="the prepared data is not what"):
+            train.main([str(config_file), "--out", str(run_path), "--resume"])
 
 
 def test_a_resumed_run_that_is_finished_says_so(run_path, config_file, capsys):
