@@ -7,7 +7,7 @@ import dataclasses
 import math
 import time
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import optax
@@ -41,7 +41,7 @@ from cxr_jax.training.state import (
     restore_state,
     state_arrays,
 )
-from cxr_jax.training.steps import Precision, StepMetrics, StepRules
+from cxr_jax.training.steps import StepMetrics, StepRules, choose_precision
 from cxr_jax.training.validation import Validator, in_batches
 
 LAST, BEST = "last", "best"
@@ -82,7 +82,7 @@ class Trainer:
         self.group = group
         self.train_set, self.validation_set = train_set, validation_set
         self.devices = choose_devices(config.parallel.devices)
-        self.precision = _precision(config.training.precision, self.devices[0].platform)
+        self.precision = choose_precision(config.training.precision, self.devices[0].platform)
         self.phases = config.resolved_phases()
         self.batches = iterations_per_epoch(len(train_set.labels), config.training.batch_size)
         if self.batches == 0:
@@ -345,10 +345,3 @@ class Trainer:
             frozen=tuple(frozen for _, frozen in sizes),
             precision=self.precision,
         )
-
-
-def _precision(asked: Literal["auto", "float32", "bf16"], platform: str) -> Precision:
-    """The precision of activations: on CPUs bfloat16 would be emulated, and slower."""
-    if asked == "auto":
-        return "float32" if platform == "cpu" else "bf16"
-    return asked

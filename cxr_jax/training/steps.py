@@ -23,6 +23,13 @@ from cxr_jax.training.state import TrainState
 Precision = Literal["float32", "bf16"]
 
 
+def choose_precision(asked: Literal["auto"] | Precision, platform: str) -> Precision:
+    """The precision of activations on devices of `platform`; by itself float32 on CPUs, which only emulate bfloat16."""
+    if asked == "auto":
+        return "float32" if platform == "cpu" else "bf16"
+    return asked
+
+
 @dataclass(frozen=True)
 class StepRules:
     """What is fixed while a step is compiled."""
