@@ -12,6 +12,7 @@ import pytest
 from cxr_jax.errors import UserError
 from cxr_jax.training.roll_call import Limits, Place, RollCall, join
 from cxr_jax.training.roll_call.line import Line
+from cxr_jax.training.roll_call.member import Member
 
 PATIENT = Limits(startup=10, heartbeat=10, step=10)
 
@@ -54,7 +55,14 @@ class Processes:
 
     def await_leave(self, *numbers: int, within: float = 8.0) -> list[str]:
         with self.gone:
-            assert self.gone.wait_for(lambda: set(numbers) <= self.said.keys(), within), self.said
+            came = self.gone.wait_for(lambda: set(numbers) <= self.said.keys(), within)
+        if not came:
+            # what still waits for them would wait for ever
+            for end in self.ends:
+                with end._changed:
+                    end._cause = "the test gave up"
+                    end._changed.notify_all()
+        assert came, self.said
         return [self.said[number] for number in numbers]
 
 
@@ -158,7 +166,15 @@ def test_who_is_done_may_leave():
 
 @pytest.mark.parametrize("wishing", [0, 1, 2])
 @pytest.mark.parametrize("at", [1, 5])
-def test_all_stop_at_the_same_call_soon_after_the_wish(wishing, at):
+def test_all_stop_at_the_same_call_soon_after_the_wish(wishing, at, monkeypatch):
+    take_in = Member._take_in
+
+    def take_in_slowly(self: Member, message: dict) -> None:
+        # the network is slower than the steps
+        time.sleep(0.1 if message["kind"] == "stop" else 0)
+        take_in(self, message)
+
+    monkeypatch.setattr(Member, "_take_in", take_in_slowly)
     with Processes(3) as processes:
         together = threading.Barrier(3)
 
@@ -190,11 +206,18 @@ def test_those_that_do_not_come_are_named():
 
 
 def test_a_coordinator_that_is_not_there_is_named_with_its_address():
-    processes = Processes(2, PATIENT._replace(startup=0.5))
-    with pytest.raises(
-        UserError, match=rf"process 1 could not reach process 0 at 127\.0\.0\.1:{processes.port} within"
-    ):
-        processes.enter(1)
+    processes, heard = Processes(2, PATIENT._replace(startup=0.5)), []
+
+    def enter() -> None:
+        with pytest.raises(UserError) as caught:
+            processes.enter(1)
+        heard.append(str(caught.value))
+
+    thread = threading.Thread(target=enter, daemon=True)
+    thread.start()
+    thread.join(timeout=10)
+    assert heard
+    assert heard[0].startswith(f"process 1 could not reach process 0 at 127.0.0.1:{processes.port} within 0.5 s")
 
 
 def test_a_port_that_is_taken_is_told():
