@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from cxr_jax.models.channel_sums import channel_sums
+
 Padding = tuple[tuple[int, int], tuple[int, int]]
 """Zeros added (above, below), (left, right)."""
 
@@ -98,6 +100,7 @@ def _shifted_backward(
     stride: int, padding: Padding, residuals: tuple[Array, Array], output_gradient: Array
 ) -> tuple[Array, Array]:
     x, kernel = residuals
+    output_gradient = lax.optimization_barrier(output_gradient)
     return (
         _input_gradient(output_gradient, kernel, x.shape[1:3], stride, padding),
         _weight_gradient(x, output_gradient, kernel.shape, stride, padding),
@@ -123,11 +126,9 @@ def _weight_gradient(
 ) -> Array:
     """Gradient of the kernel [k, k, 1, C].
 
-    XLA:CPU does not spread a reduction with a small output over its threads. One variadic reduction over W alone has
-    B*H outputs to share out and reads both operands once for all taps; the barrier keeps XLA from joining it with the
-    small sum over B and H that follows.
+    All taps are summed in one pass, which reads both operands once.
     """
-    rows, columns, _, channels = kernel_shape
+    rows, columns, _, _ = kernel_shape
     _, height, width, _ = output_gradient.shape
     padded, dtype = _pad(x, padding), accumulator_of(x)
     output_gradient = output_gradient.astype(dtype)
@@ -136,16 +137,8 @@ def _weight_gradient(
         for row in range(rows)
         for column in range(columns)
     )
-    zero = jnp.zeros((), dtype)
-    partial_sums = lax.reduce(
-        products,
-        (zero,) * len(products),
-        lambda left, right: tuple(a + b for a, b in zip(left, right, strict=True)),
-        (2,),
-    )
-    partial_sums = lax.optimization_barrier(partial_sums)
-    taps = [jnp.sum(partial_sum, (0, 1)) for partial_sum in partial_sums]
-    return jnp.stack(taps).reshape(rows, columns, 1, channels).astype(x.dtype)
+    taps = channel_sums(*products)
+    return jnp.stack(taps).reshape(kernel_shape).astype(x.dtype)
 
 
 _shifted.defvjp(_shifted_forward, _shifted_backward)

@@ -17,8 +17,10 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
+from cxr_jax.models.batch_norm import affine, normalise_by_batch
 from cxr_jax.models.dense import dense_convolution, plain_convolution
 from cxr_jax.models.depthwise import Padding, accumulator_of, depthwise_convolution, grouped_depthwise
+from cxr_jax.models.pointwise import pointwise_convolution
 
 PaddingRule = Literal["symmetric", "same"]
 """`symmetric` is torch's k // 2 on every side; `same` TensorFlow's, uneven where the stride leaves a remainder."""
@@ -65,7 +67,8 @@ def padding_of(rule: PaddingRule, size: tuple[int, int], window: int, stride: in
 
 def relu6(x: Array) -> Array:
     """min(max(x, 0), 6), the activation of MobileNetV2 (Sandler et al. 2018)."""
-    return jnp.clip(x, jnp.zeros((), x.dtype), jnp.full((), 6, x.dtype))
+    # as in torch the gradient is 0 at 0 and at 6; that of jnp.clip would be a half, and slower
+    return lax.clamp(jnp.zeros((), x.dtype), x, jnp.full((), 6, x.dtype))
 
 
 def silu(x: Array) -> Array:
@@ -112,8 +115,7 @@ class PointwiseConvolution(nnx.Module):
         if self.lowering == "plain":
             y = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         else:
-            # the product of two bfloat16 matrices is slow on a CPU if its result has to be bfloat16 too
-            y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0], preferred_element_type=accumulator_of(x))
+            y = pointwise_convolution(x, kernel[0, 0])
         if self.bias is not None:
             y = y.astype(accumulator_of(x)) + self.bias[...].reshape(1, 1, 1, -1).astype(accumulator_of(x))
         return y.astype(x.dtype)
@@ -153,34 +155,17 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: Array, mode: Mode) -> Array:
         """Normalise `x` [B, H, W, C] by the batch's statistics or the running ones, as `mode` says."""
-        if mode.batch_statistics:
-            mean, var = self._batch_statistics(x, mode.axis_name)
-        else:
-            mean, var = self.mean[...], self.var[...]
-        # one multiply and one add per activation; XLA fuses them with what follows
-        factor = self.scale[...] * lax.rsqrt(var + self.epsilon)
-        offset = self.bias[...] - mean * factor
-        y = x.astype(factor.dtype) * factor.reshape(1, 1, 1, -1) + offset.reshape(1, 1, 1, -1)
-        return y.astype(x.dtype)
-
-    def _batch_statistics(self, x: Array, axis_name: str | None) -> tuple[Array, Array]:
-        """Mean and biased variance of the batch [C]; the running statistics are moved towards them.
-
-        The variance is that of x minus the running mean, in one pass: the shift keeps the digits that E[x^2] - E[x]^2
-        loses when the mean is large beside the spread.
-        """
-        shift = lax.stop_gradient(self.mean[...])
-        centred = x.astype(shift.dtype) - shift.reshape(1, 1, 1, -1)
-        first, second = jnp.mean(centred, (0, 1, 2)), jnp.mean(jnp.square(centred), (0, 1, 2))
+        scale, bias, running = self.scale[...], self.bias[...], self.mean[...]
+        if not mode.batch_statistics:
+            factor = scale * lax.rsqrt(self.var[...] + self.epsilon)
+            return affine(x, factor, bias - running * factor)
+        y, mean, var = normalise_by_batch(x, scale, bias, running, self.epsilon, mode.axis_name)
         count = x.shape[0] * x.shape[1] * x.shape[2]
-        if axis_name is not None:
-            first, second = lax.pmean((first, second), axis_name)
-            count *= lax.axis_size(axis_name)
-        mean = first + shift
-        var = jnp.maximum(second - jnp.square(first), jnp.zeros((), second.dtype))
+        if mode.axis_name is not None:
+            count *= lax.axis_size(mode.axis_name)
         self._move(self.mean, mean)
         self._move(self.var, var * (count / max(count - 1, 1)))
-        return mean, var
+        return y
 
     def _move(self, running: nnx.BatchStat, value: Array) -> None:
         value = lax.stop_gradient(value)

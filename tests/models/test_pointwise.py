@@ -1,0 +1,49 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxr_jax.models.pointwise import pointwise_convolution
+
+
+def reference(x, kernel):
+    return jnp.einsum("bhwi,io->bhwo", x, kernel)
+
+
+@given(
+    st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7), st.integers(1, 9)),
+    st.integers(1, 9),
+    st.integers(0, 2**32 - 1),
+)
+def test_output_and_gradients_are_those_of_the_plain_product(shape, outputs, seed):
+    random = np.random.default_rng(seed)
+    x, kernel = random.normal(size=shape), random.normal(size=(shape[-1], outputs))
+    weights = random.normal(size=(*shape[:3], outputs))
+    with jax.enable_x64(True):
+        arguments = jnp.asarray(x), jnp.asarray(kernel)
+        found, pull = jax.vjp(pointwise_convolution, *arguments)
+        expected, pull_expected = jax.vjp(reference, *arguments)
+        pairs = [(found, expected), *zip(pull(jnp.asarray(weights)), pull_expected(jnp.asarray(weights)), strict=True)]
+    for value, other in pairs:
+        assert value.shape == other.shape
+        np.testing.assert_allclose(value, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gradients_have_the_dtypes_of_what_they_belong_to(dtype):
+    x, kernel = jnp.ones((2, 3, 3, 4), dtype), jnp.ones((4, 5), dtype)
+    y, pull = jax.vjp(pointwise_convolution, x, kernel)
+    assert y.dtype == jnp.float32
+    assert [gradient.dtype for gradient in pull(y)] == [x.dtype, kernel.dtype]
+
+
+def test_two_products_and_no_third_are_compiled():
+    x, kernel = jnp.ones((2, 8, 8, 4)), jnp.ones((4, 5))
+
+    def loss(x, kernel):
+        return jnp.sum(jnp.square(pointwise_convolution(x, kernel)))
+
+    jaxpr = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(x, kernel))
+    assert "optimization_barrier" in jaxpr
