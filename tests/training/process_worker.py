@@ -1,6 +1,6 @@
 """One of several processes that train together, started by tests: `process_worker.py WORK OUT PORT PROCESSES NUMBER`.
 
-WORK is `steps`, which takes 20 steps of each backend and stores what they gave, or `train`, which trains a run.
+WORK is `steps`, which takes 20 steps of each backend and stores what they gave, or `slow`, which trains a run with pauses.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def main() -> int:
                 if group.writes:
                     np.savez(f"{out}/{backend}.npz", losses=losses, **arrays)
         else:
-            trainer = make_trainer(RunFolder(Path(out)), group, slow=0.2 if work == "slow" else 0.0)
+            trainer = make_trainer(RunFolder(Path(out)), group, slow=0.2)
             # which begins anew where there is nothing yet
             trainer.train(resume=True)
     return 0
