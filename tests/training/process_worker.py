@@ -1,6 +1,7 @@
 """One of several processes that train together, started by tests: `process_worker.py WORK OUT PORT PROCESSES NUMBER`.
 
-WORK is `steps`, which takes 20 steps of each backend and stores what they gave, or `slow`, which trains a run with pauses.
+WORK is `steps`, which takes 20 steps of each backend and stores what they gave, or `slow`, which trains a run and
+pauses after each step.
 """
 
 from __future__ import annotations
