@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cxr_jax.training.network import Network
 
 SUMMARY = "train a network as a config says"
+_MORE = "every field of the config is an option too: cxr-jax train CONFIG --help lists them"
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _parse(arguments: list[str]) -> tuple[str, Options, list[str]]:
 
     prog = "cxr-jax train CONFIG"
     if not arguments or arguments[0].startswith("-"):
-        parse(Options, arguments, prog=prog, description=SUMMARY)
+        parse(Options, arguments, prog=prog, description=f"{SUMMARY}; {_MORE}")
         raise UserError("name a config first: cxr-jax train CONFIG, such as configs/quickstart.toml", EXIT_USAGE)
     wants_help = {"-h", "--help"} & set(arguments)
     options, overrides = parse_known(Options, [entry for entry in arguments[1:] if entry not in wants_help], prog=prog)
