@@ -118,7 +118,7 @@ class Watch:
     """What can be seen of a run from outside."""
 
     run: RunFolder
-    step: int = 0  # that the session goes on from
+    step: int = 0  # that the launch goes on from
     complete: int = 0  # newest complete checkpoint of the last look
     occasions: int = 0
     _there: bool = False
@@ -153,11 +153,11 @@ class Watch:
         return self.occasions >= aim.occasion
 
     def _newest_line(self) -> dict | None:
-        """The newest line that this session wrote."""
+        """The newest line that this launch wrote."""
         inode, size = self._stat()
         if not size or (inode, size) == self._file:
             return None
-        # what a killed session left behind is taken out before the first line of this one, by a new file
+        # what a killed launch left behind is taken out before the first line of this one, by a new file
         with self.run.metrics.open("rb") as file:
             file.seek(max(0, size - 1000))
             lines = file.read().split(b"\n")[:-1]
@@ -187,7 +187,7 @@ class Harness:
     folder: Path
     random: np.random.Generator
     hits: Counter = field(default_factory=Counter)  # (scenario, what was hit)
-    sessions: int = 0
+    launches: int = 0
 
     def prepare(self) -> None:
         """Draw phantoms, prepare them and write the configs."""
@@ -199,7 +199,7 @@ class Harness:
     def kill_and_compare(self, scenario: str, kills: int) -> list[str]:
         """Kill runs of `scenario` so often; returns a sentence for everything that came out otherwise."""
         whole = RunFolder(self.folder / f"{scenario}-undisturbed")
-        self.session(scenario, whole, None)
+        self.launch(scenario, whole, None)
         faults: list[str] = []
         aims, number, done = self._aims(), 0, 0
         aim = next(aims)
@@ -207,7 +207,7 @@ class Harness:
             number += 1
             run = RunFolder(self.folder / f"{scenario}-{number}")
             struck: list[str] = []
-            while hit := self.session(scenario, run, aim if done < kills else None):
+            while hit := self.launch(scenario, run, aim if done < kills else None):
                 done += 1
                 self.hits[scenario, hit] += 1
                 struck.append(f"{hit} (aimed at {aim.kind})")
@@ -219,9 +219,9 @@ class Harness:
             aim = replace(aim, occasion=1, delay=0.0) if aim.delay else next(aims)
         return faults
 
-    def session(self, scenario: str, run: RunFolder, aim: Aim | None) -> str | None:
+    def launch(self, scenario: str, run: RunFolder, aim: Aim | None) -> str | None:
         """Train or resume `run`; returns what the kill hit, or None if the run came to its end."""
-        self.sessions += 1
+        self.launches += 1
         begun = run.config.is_file()
         # a compilation is only met where nothing is compiled yet; what a kill leaves in that cache is read again
         cold = aim is not None and aim.kind == "first compile"
@@ -349,7 +349,7 @@ def main() -> int:
             f"{scenario:<17}", *(f"{harness.hits[scenario, column]:>{len(column) + 1}}" for column in columns), sep=" "
         )
     total = sum(harness.hits.values())
-    print(f"{total} kills, {harness.sessions} starts, {time.monotonic() - began:.0f} s: ", end="")
+    print(f"{total} kills, {harness.launches} starts, {time.monotonic() - began:.0f} s: ", end="")
     print("every run ended as if undisturbed" if not faults else f"{len(faults)} faults")
     for fault in faults:
         print(f"FAULT {fault}")
