@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
-from cxr_jax.models.batch_norm import affine, normalise_by_batch
+from cxr_jax.models.batch_norm import affine, normalise_by_batch, values_per_channel
 from cxr_jax.models.dense import dense_convolution, plain_convolution
 from cxr_jax.models.depthwise import Padding, accumulator_of, depthwise_convolution, grouped_depthwise
 from cxr_jax.models.pointwise import pointwise_convolution
@@ -160,9 +160,7 @@ class BatchNorm(nnx.Module):
             factor = scale * lax.rsqrt(self.var[...] + self.epsilon)
             return affine(x, factor, bias - running * factor)
         y, mean, var = normalise_by_batch(x, scale, bias, running, self.epsilon, mode.axis_name)
-        count = x.shape[0] * x.shape[1] * x.shape[2]
-        if mode.axis_name is not None:
-            count *= lax.axis_size(mode.axis_name)
+        count = values_per_channel(x, mode.axis_name)
         self._move(self.mean, mean)
         self._move(self.var, var * (count / max(count - 1, 1)))
         return y

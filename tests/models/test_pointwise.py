@@ -39,7 +39,7 @@ def test_gradients_have_the_dtypes_of_what_they_belong_to(dtype):
     assert [gradient.dtype for gradient in pull(y)] == [x.dtype, kernel.dtype]
 
 
-def test_two_products_and_no_third_are_compiled():
+def test_the_gradient_that_both_products_need_is_held_apart_from_them():
     x, kernel = jnp.ones((2, 8, 8, 4)), jnp.ones((4, 5))
 
     def loss(x, kernel):
