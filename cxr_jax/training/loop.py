@@ -179,7 +179,7 @@ class Trainer:
         train_set, validation_set = self.train_set, self.validation_set
         if rules.frozen_backbone and not phase.augmentation.is_random:
             # the same every epoch, so computed once
-            train_set, validation_set = (self._pooled(rules, state, part) for part in (train_set, validation_set))
+            train_set, validation_set = self._pooled(rules, state, train_set, validation_set)
             rules = dataclasses.replace(rules, feature_channels=train_set.images.shape[1])
         size, training = self.config.data.image_size, self.config.training
         step = compile_train_step(rules, state, size, training.batch_size, self.devices, self.config.parallel.backend)
@@ -189,16 +189,19 @@ class Trainer:
         validator = Validator(evaluate, validation_set, training.evaluation_batch_size, self.group.share)
         return PreparedPhase(phase, iterations, state, step, schedule, train_set, validator)
 
-    def _pooled(self, rules: StepRules, state: TrainState, images: ImageSet) -> ImageSet:
-        """`images` with their pooled features [N, C] in place of the images."""
+    def _pooled(self, rules: StepRules, state: TrainState, *sets: ImageSet) -> list[ImageSet]:
+        """Each of `sets` with its pooled features [N, C] in place of the images."""
         size, batch_size = self.config.data.image_size, self.config.training.evaluation_batch_size
         state = replicate(state, self.devices)
         params = all_params(state)
         pool = compile_pooling_step(rules, params, state.batch_stats, size, batch_size, self.devices)
-        pooled = in_batches(
-            pool, params, state.batch_stats, images.images, batch_size, self.interruption.check, self.group.share
-        )
-        return dataclasses.replace(images, images=pooled)
+
+        def features(images: ImageSet) -> np.ndarray:
+            return in_batches(
+                pool, params, state.batch_stats, images.images, batch_size, self.interruption.check, self.group.share
+            )
+
+        return [dataclasses.replace(images, images=features(images)) for images in sets]
 
     def _run_phase(self, phase: PreparedPhase, progress: Progress) -> tuple[TrainState, Progress]:
         """Train from `progress` to the end of the phase; the progress returned stands before the next phase."""
