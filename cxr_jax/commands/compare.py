@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from cxr_jax.config.command_line import parse
+from cxr_jax.config.command_line import parse, require_judging_options
 from cxr_jax.errors import EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
@@ -86,14 +86,7 @@ def _check(options: Options) -> None:
     """Raise UserError for options that say too little or lie out of range."""
     if not options.recipes:
         raise UserError("name runs or tables: cxr-jax compare RUN_OR_TABLE...", EXIT_USAGE)
-    if not 0 < options.target_sensitivity <= 1:
-        raise UserError(
-            f"--target-sensitivity is {options.target_sensitivity}, but must be above 0 and at most 1", EXIT_USAGE
-        )
-    if not options.cost_ratio > 0:
-        raise UserError(f"--cost-ratio is {options.cost_ratio}, but must be above 0", EXIT_USAGE)
-    if not 100 <= options.resamples <= 100_000:
-        raise UserError(f"--resamples is {options.resamples}, but must be from 100 to 100000", EXIT_USAGE)
+    require_judging_options(options.target_sensitivity, options.cost_ratio, options.resamples)
     if options.replace and not options.out:
         raise UserError("--replace says what --out may do: name a folder with --out", EXIT_USAGE)
     if options.markdown and not options.markdown.endswith(".md"):

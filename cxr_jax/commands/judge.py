@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from cxr_jax.config.command_line import parse
+from cxr_jax.config.command_line import parse, require_judging_options
 from cxr_jax.errors import EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
@@ -68,14 +68,7 @@ def _check(options: Options) -> None:
     """Raise UserError for options that contradict each other or lie out of range."""
     if not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold is {options.threshold}, but must be from 0 to 1", EXIT_USAGE)
-    if not 0 < options.target_sensitivity <= 1:
-        raise UserError(
-            f"--target-sensitivity is {options.target_sensitivity}, but must be above 0 and at most 1", EXIT_USAGE
-        )
-    if not options.cost_ratio > 0:
-        raise UserError(f"--cost-ratio is {options.cost_ratio}, but must be above 0", EXIT_USAGE)
-    if not 100 <= options.resamples <= 100_000:
-        raise UserError(f"--resamples is {options.resamples}, but must be from 100 to 100000", EXIT_USAGE)
+    require_judging_options(options.target_sensitivity, options.cost_ratio, options.resamples)
     if options.rule != "fixed" and options.threshold != Options.threshold:
         raise UserError(f"--threshold and --rule {options.rule} exclude each other: give one", EXIT_USAGE)
     if options.rule != "fixed" and not options.validation:

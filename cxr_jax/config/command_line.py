@@ -97,3 +97,13 @@ def _read_box(box: str) -> str:
         if (match := _OPTION.match(row))
     ]
     return f"{sentence}; did you mean {nearest[0]}?" if nearest else sentence
+
+
+def require_judging_options(target_sensitivity: float, cost_ratio: float, resamples: int) -> None:
+    """Raise UserError for an option out of range of those that every command has which judges predictions."""
+    if not 0 < target_sensitivity <= 1:
+        raise UserError(f"--target-sensitivity is {target_sensitivity}, but must be above 0 and at most 1", EXIT_USAGE)
+    if not cost_ratio > 0:
+        raise UserError(f"--cost-ratio is {cost_ratio}, but must be above 0", EXIT_USAGE)
+    if not 100 <= resamples <= 100_000:
+        raise UserError(f"--resamples is {resamples}, but must be from 100 to 100000", EXIT_USAGE)
