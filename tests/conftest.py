@@ -51,3 +51,36 @@ def real_radiographs() -> Path:
 def real_weights() -> Path:
     """The ImageNet weights of MobileNetV2; the test is skipped where they are absent."""
     return _folder("CXR_WEIGHTS_DIR", "mobilenetv2_100.imagenet.safetensors")
+
+
+@pytest.fixture(scope="session")
+def tiny_trained():
+    """Makes the tiny MobileNetV2 as a restored run hands it over, for images of 32 x 32 pixels.
+
+    With `loud` its classifier shouts, so that probabilities differ between images.
+    """
+    from cxr_jax.inference.description import NetworkDescription
+    from cxr_jax.inference.restore import TrainedModel
+    from cxr_jax.models.registry import build_model
+    from cxr_jax.models.state import split_model
+    from cxr_jax.vocabulary import CLASS_NAMES
+
+    def make(*, loud: bool, step: int, threshold: float | None, threshold_rule: str | None) -> TrainedModel:
+        description = NetworkDescription(
+            architecture="mobilenetv2_tiny",
+            classes=CLASS_NAMES,
+            image_size=32,
+            resize="squash",
+            interpolation="area",
+            mean=(0.4, 0.5, 0.6),
+            std=(0.2, 0.25, 0.3),
+            weights="",
+            weights_sha256="",
+            parameters=0,
+        )
+        graphdef, params, batch_stats = split_model(build_model("mobilenetv2_tiny", classes=2, seed=3))
+        if loud:
+            params["classifier.kernel"] = 20 * params["classifier.kernel"]
+        return TrainedModel(description, graphdef, params, batch_stats, step, threshold, threshold_rule)
+
+    return make

@@ -4,30 +4,12 @@ import pytest
 
 from cxr_jax.explain.grad_cam import grad_cam
 from cxr_jax.explain.heat_maps import heat_maps
-from cxr_jax.inference.description import NetworkDescription
-from cxr_jax.inference.restore import TrainedModel
-from cxr_jax.models.registry import build_model
-from cxr_jax.models.state import split_model
 from cxr_jax.preprocessing.normalise import normalise
-from cxr_jax.vocabulary import CLASS_NAMES
 
 
 @pytest.fixture(scope="module")
-def trained():
-    description = NetworkDescription(
-        architecture="mobilenetv2_tiny",
-        classes=CLASS_NAMES,
-        image_size=32,
-        resize="squash",
-        interpolation="area",
-        mean=(0.4, 0.5, 0.6),
-        std=(0.2, 0.25, 0.3),
-        weights="",
-        weights_sha256="",
-        parameters=0,
-    )
-    graphdef, params, batch_stats = split_model(build_model("mobilenetv2_tiny", classes=2, seed=3))
-    return TrainedModel(description, graphdef, params, batch_stats, step=1, threshold=None, threshold_rule=None)
+def trained(tiny_trained):
+    return tiny_trained(loud=False, step=1, threshold=None, threshold_rule=None)
 
 
 def test_padded_batches_give_what_single_images_give(trained):

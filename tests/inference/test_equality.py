@@ -15,10 +15,7 @@ from cxr_jax.data.batches import padded_batches
 from cxr_jax.data.phantoms.folder import write_phantoms
 from cxr_jax.data.preparation import prepare
 from cxr_jax.inference import restore
-from cxr_jax.inference.description import NetworkDescription
 from cxr_jax.inference.restore import TrainedModel
-from cxr_jax.models.registry import build_model
-from cxr_jax.models.state import split_model
 from cxr_jax.preprocessing import normalise
 from cxr_jax.runs.predictions import probability_of
 from cxr_jax.serving import radiograph
@@ -27,7 +24,6 @@ from cxr_jax.training import steps
 from cxr_jax.training.optimizer import make_optimizer
 from cxr_jax.training.parallel import compile_evaluation_step
 from cxr_jax.training.steps import StepRules
-from cxr_jax.vocabulary import CLASS_NAMES
 
 SIZE = 32
 TOLERANCE = 1e-5
@@ -36,23 +32,8 @@ BATCHES = (1, 2, 3, 5, 8, 16)
 
 
 @pytest.fixture(scope="module")
-def model() -> TrainedModel:
-    description = NetworkDescription(
-        architecture="mobilenetv2_tiny",
-        classes=CLASS_NAMES,
-        image_size=SIZE,
-        resize="squash",
-        interpolation="area",
-        mean=(0.4, 0.5, 0.6),
-        std=(0.2, 0.25, 0.3),
-        weights="",
-        weights_sha256="",
-        parameters=0,
-    )
-    graphdef, params, batch_stats = split_model(build_model("mobilenetv2_tiny", classes=2, seed=3))
-    # a classifier that shouts, so that probabilities differ between images
-    params["classifier.kernel"] = 20 * params["classifier.kernel"]
-    return TrainedModel(description, graphdef, params, batch_stats, step=7, threshold=0.5, threshold_rule="fixed")
+def model(tiny_trained) -> TrainedModel:
+    return tiny_trained(loud=True, step=7, threshold=0.5, threshold_rule="fixed")
 
 
 @pytest.fixture(scope="module")
