@@ -148,8 +148,12 @@ class TrainingConfig:
     precision: Literal["auto", "float32", "bf16"] = "auto"
     # train: the batch's statistics in every stage that is trained; frozen: running statistics, used and not updated
     batch_norm: Literal["train", "frozen"] = "train"
+    # decay of the moving average over steps of parameters and statistics; above 0 the average is what is validated and
+    # kept, and what the next phase begins with
+    average_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        _require(0 <= self.average_decay < 1, "average_decay", self.average_decay, "at least 0 and below 1")
         for name in ("epochs", "batch_size", "accumulation_steps", "evaluation_batch_size"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         _require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2147483647")

@@ -39,6 +39,7 @@ from cxr_jax.training.state import (
     new_state,
     restore_network,
     restore_state,
+    standing_network,
     state_arrays,
 )
 from cxr_jax.training.steps import StepMetrics, StepRules, choose_precision
@@ -132,7 +133,7 @@ class Trainer:
                     phase = dataclasses.replace(phase, state=restored)
                 checkpoint = None
                 state, progress = self._run_phase(phase, progress)
-                params, batch_stats = all_params(state), state.batch_stats
+                params, batch_stats = standing_network(state)
             self.log.write("end", reason=progress.reason, step=progress.step, seconds=progress.seconds)
         return progress.reason
 
@@ -160,7 +161,8 @@ class Trainer:
         schedule = make_schedule(phase.optimizer, phase.schedule, iterations)
         trainable, frozen = partition(params, phase)
         optimizer = make_optimizer(phase.optimizer, schedule, trainable)
-        state = new_state(trainable, frozen, batch_stats, optimizer, progress.step)
+        decay = self.config.training.average_decay
+        state = new_state(trainable, frozen, batch_stats, optimizer, progress.step, averages=decay > 0)
         rules = StepRules(
             graphdef=self.network.graphdef,
             optimizer=optimizer,
@@ -175,6 +177,8 @@ class Trainer:
             frozen_backbone=trains_head_alone(params, phase),
             accumulation_steps=self.config.training.accumulation_steps,
             precision=self.precision,
+            average_decay=decay,
+            first_step=progress.step - progress.iteration,
         )
         train_set, validation_set = self.train_set, self.validation_set
         if rules.frozen_backbone and not phase.augmentation.is_random:
@@ -281,7 +285,7 @@ class Trainer:
     def _validate(self, phase: PreparedPhase, state: TrainState, progress: Progress) -> Progress:
         """Validate, log, and save the network if it is the best of the run so far."""
         try:
-            figures = phase.validator.figures(all_params(state), state.batch_stats, self.interruption.check)
+            figures = phase.validator.figures(*standing_network(state), self.interruption.check)
         except InterruptionError:
             # begun again when the run is resumed; if it was due already, this very state is what there is on the disk
             if not progress.validation_due:

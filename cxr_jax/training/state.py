@@ -21,6 +21,8 @@ class TrainState(NamedTuple):
     batch_stats: ArrayDict
     optimizer_state: optax.OptState
     step: Array  # [] int32, steps since training began
+    # moving averages of all parameters and statistics, as `pack_network` names them; empty without averaging
+    average: ArrayDict
 
 
 def all_params(state: TrainState) -> ArrayDict:
@@ -28,14 +30,36 @@ def all_params(state: TrainState) -> ArrayDict:
     return state.frozen | state.params
 
 
+def standing_network(state: TrainState) -> tuple[ArrayDict, ArrayDict]:
+    """Parameters and BatchNorm statistics of the network that a run stands for: the average where there is one.
+
+    It is what is validated, stored to predict with, and trained on by the next phase.
+    """
+    return unpack_network(state.average) if state.average else (all_params(state), state.batch_stats)
+
+
 def network_arrays(state: TrainState) -> ArrayDict:
-    """The arrays that the network alone needs, under `params.` and `batch_stats.`."""
-    return pack_network(all_params(state), state.batch_stats)
+    """The arrays of the network that the run stands for, under `params.` and `batch_stats.`."""
+    return state.average or pack_network(all_params(state), state.batch_stats)
 
 
 def state_arrays(state: TrainState) -> ArrayDict:
     """Every array of the state under one flat name, as stored in a checkpoint."""
-    return network_arrays(state) | prefixed("optimizer_state", _leaves(state.optimizer_state)) | {"step": state.step}
+    trained = prefixed("trained", pack_network(all_params(state), state.batch_stats)) if state.average else {}
+    rest = prefixed("optimizer_state", _leaves(state.optimizer_state)) | {"step": state.step}
+    return network_arrays(state) | trained | rest
+
+
+def averaged(average: ArrayDict, params: ArrayDict, batch_stats: ArrayDict, decay: float, step: Array) -> ArrayDict:
+    """The exponential moving average after one more step, `step` [] being how many the average has seen before.
+
+    The decay rises to `decay` as (1 + step) / (10 + step), so that the first steps do not hold it back (TensorFlow's
+    ExponentialMovingAverage; averaging the iterates goes back to Polyak and Juditsky 1992).
+    """
+    now = pack_network(params, batch_stats)
+    seen = step.astype(jnp.float32)
+    share = 1 - jnp.minimum(jnp.float32(decay), (1 + seen) / (10 + seen))
+    return {name: value + share.astype(value.dtype) * (now[name] - value) for name, value in average.items()}
 
 
 def restore_network(
@@ -61,7 +85,7 @@ def restore_state(arrays: ArrayDict, template: TrainState, where: str) -> TrainS
     phrases = differences(expected, arrays)
     if phrases:
         raise UserError(f"{where} holds another optimizer: {'; '.join(phrases[:5])}; start a new run")
-    params, batch_stats = unpack_network(arrays)
+    params, batch_stats = unpack_network(unprefixed("trained", arrays) if template.average else arrays)
     leaves = unprefixed("optimizer_state", arrays)
     structure = jax.tree.structure(template.optimizer_state)
     optimizer_state = jax.tree.unflatten(structure, [leaves[name] for name in _leaves(template.optimizer_state)])
@@ -71,14 +95,32 @@ def restore_state(arrays: ArrayDict, template: TrainState, where: str) -> TrainS
         batch_stats={name: batch_stats[name] for name in template.batch_stats},
         optimizer_state=optimizer_state,
         step=arrays["step"],
+        average={name: arrays[name] for name in template.average},
     )
 
 
 def new_state(
-    params: ArrayDict, frozen: ArrayDict, batch_stats: ArrayDict, optimizer: optax.GradientTransformation, step: int
+    params: ArrayDict,
+    frozen: ArrayDict,
+    batch_stats: ArrayDict,
+    optimizer: optax.GradientTransformation,
+    step: int,
+    *,
+    averages: bool = False,
 ) -> TrainState:
-    """A state at the beginning of a phase, with an optimizer that has seen nothing yet."""
-    return TrainState(params, frozen, batch_stats, optimizer.init(params), jnp.asarray(step, jnp.int32))
+    """A state at the beginning of a phase, with an optimizer that has seen nothing yet.
+
+    With `averages` the moving average begins as the network itself, in arrays of its own.
+    """
+    average = {name: jnp.array(value) for name, value in pack_network(frozen | params, batch_stats).items()}
+    return TrainState(
+        params=params,
+        frozen=frozen,
+        batch_stats=batch_stats,
+        optimizer_state=optimizer.init(params),
+        step=jnp.asarray(step, jnp.int32),
+        average=average if averages else {},
+    )
 
 
 def _leaves(tree: Any) -> ArrayDict:

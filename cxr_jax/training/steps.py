@@ -18,7 +18,7 @@ from cxr_jax.models.state import ArrayDict, batch_stats_of, merge_model
 from cxr_jax.preprocessing.augment import augment
 from cxr_jax.preprocessing.normalise import normalise
 from cxr_jax.training.loss import cross_entropy_sum, example_weights
-from cxr_jax.training.state import TrainState
+from cxr_jax.training.state import TrainState, averaged
 
 Precision = Literal["float32", "bf16"]
 
@@ -48,6 +48,8 @@ class StepRules:
     feature_channels: int = 0  # above 0, batches hold pooled features of so many channels in place of images
     precision: Precision = "float32"  # of the activations
     accumulation_steps: int = 1  # equal parts of a batch that are computed one after another, to save memory
+    average_decay: float = 0.0  # of the moving average that the state carries, if it does
+    first_step: int = 0  # of the phase: the average begins there
 
 
 class DeviceBatch(NamedTuple):
@@ -93,8 +95,12 @@ def train_step(
     gradients, accuracy = _mean_over(axis_name, (gradients, correct / batch.labels.shape[0]))
     updates, optimizer_state = rules.optimizer.update(gradients, state.optimizer_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    average = state.average
+    if average:
+        step = state.step - rules.first_step
+        average = averaged(average, state.frozen | params, batch_stats, rules.average_decay, step)
     return (
-        TrainState(params, state.frozen, batch_stats, optimizer_state, state.step + 1),
+        TrainState(params, state.frozen, batch_stats, optimizer_state, state.step + 1, average),
         StepMetrics(loss, accuracy),
     )
 
