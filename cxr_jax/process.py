@@ -129,7 +129,9 @@ def use_compilation_cache(environment: Environment) -> None:
 
 def allocator_applies(environment: Environment) -> bool:
     """True where the allocator settings help: glibc on Linux, computing on the CPU, and not switched off."""
-    return environment.get(ALLOCATOR_SWITCH) != "off" and glibc_version() is not None and not _accelerator(environment)
+    if environment.get(ALLOCATOR_SWITCH) == "off" or glibc_version() is None:
+        return False
+    return not has_accelerator(environment)
 
 
 def glibc_version() -> tuple[int, int] | None:
@@ -190,7 +192,7 @@ def _is_watched() -> bool:
     return sys.gettrace() is not None or not watchers.isdisjoint(sys.modules) or not sys.executable
 
 
-def _accelerator(environment: Environment) -> bool:
+def has_accelerator(environment: Environment) -> bool:
     """True if jax would compute on a GPU or TPU; found out without importing it."""
     platforms = environment.get("JAX_PLATFORMS", "")
     if platforms:

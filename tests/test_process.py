@@ -175,13 +175,13 @@ def test_a_gpu_counts_with_its_plugin_only(monkeypatch):
     monkeypatch.setattr(os.path, "exists", lambda path: path in present)
     plugins = {"jax_cuda13_plugin"}
     monkeypatch.setattr(process.importlib.util, "find_spec", lambda name: name if name in plugins else None)
-    assert process._accelerator({})
-    assert not process._accelerator({"JAX_PLATFORMS": "cpu"})
+    assert process.has_accelerator({})
+    assert not process.has_accelerator({"JAX_PLATFORMS": "cpu"})
     plugins.clear()
-    assert not process._accelerator({})
+    assert not process.has_accelerator({})
     plugins.add("jax_cuda12_plugin")
     present.clear()
-    assert not process._accelerator({})
+    assert not process.has_accelerator({})
 
 
 def test_mallopt_is_given_the_three_settings(monkeypatch):

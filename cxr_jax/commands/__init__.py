@@ -14,6 +14,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Training": {
         "train": "train a network as a config says",
+        "sweep": "train variants of a config with several seeds, and compare them on validation",
         "evaluate": "predict a run's validation and test images, judge them, draw the figures and the report",
         "judge": "judge a predictions table made by any program",
         "compare": "compare recipes over their seeds, on the same images, with paired tests and costs",

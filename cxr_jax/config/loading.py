@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import tomllib
 import types
@@ -18,6 +19,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_text
 
 if typing.TYPE_CHECKING:
+    import pydantic
     from pydantic_core import ErrorDetails
 
 _EXPECTED = {
@@ -42,12 +44,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, prog: str = 
         UserError: the file is missing or malformed, or a key, a type or a value is wrong there or in `overrides`.
     """
     path = Path(path)
-    config = _validate(_read_toml(path), place=str(path))
+    config = config_of(read_toml(path), place=str(path))
     if not overrides:
         return config
     changed = parse(Config, overrides, prog=prog, default=config)
     # tyro knows nothing of pydantic's rules for types.
-    return _validate(dataclasses.asdict(changed), place="the command line")
+    return config_of(dataclasses.asdict(changed), place="the command line")
 
 
 def write_config(config: Config, path: str | Path) -> None:
@@ -78,12 +80,13 @@ def _format_value(value: bool | int | float | str | Sequence[str]) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of TOML file `path`, unchecked; UserError if it is missing or malformed."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         beside = (str(other) for other in path.parent.glob("*.toml"))
-        raise UserError(f"there is no config {path}{_suggestion(str(path), beside)}") from None
+        raise UserError(f"there is no config {path}{suggestion(str(path), beside)}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not a config: it holds no UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
@@ -94,8 +97,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"the config {path} cannot be read: {error.strerror}") from None
 
 
-def _validate(values: dict[str, Any], place: str) -> Config:
-    """The config of `values`, in which every key, type and bound is checked; `place` says where they stand."""
+def config_of(values: Mapping[str, Any], place: str) -> Config:
+    """The config of `values`, as `read_toml` gives them; `place` says where they stand.
+
+    Raises:
+        UserError: a key, a type or a value is wrong.
+    """
     import pydantic
 
     # pydantic is strict about types, yet takes lists for tuples, only when it reads JSON: from Python objects `true`
@@ -105,11 +112,19 @@ def _validate(values: dict[str, Any], place: str) -> Config:
     except (RecursionError, ValueError):
         raise UserError(f"{place} is no config: a value in it is nested too deeply or has too many digits") from None
     try:
-        return pydantic.TypeAdapter(Config).validate_json(text, strict=True)
+        return _adapter().validate_json(text, strict=True)
     except pydantic.ValidationError as mistakes:
         first, *others = mistakes.errors(include_url=False)
         more = f" (and {len(others)} more mistake{'s' if len(others) > 1 else ''})" if others else ""
         raise UserError(_describe(first, place) + more) from None
+
+
+@functools.cache
+def _adapter() -> pydantic.TypeAdapter[Config]:
+    """What checks a config; it takes far longer to build than to use."""
+    import pydantic
+
+    return pydantic.TypeAdapter(Config)
 
 
 def _describe(mistake: ErrorDetails, place: str) -> str:
@@ -117,7 +132,7 @@ def _describe(mistake: ErrorDetails, place: str) -> str:
     kind, loc = mistake["type"], mistake["loc"]
     name = ".".join(str(part) for part in loc)
     if kind == "unexpected_keyword_argument":
-        return f"{name} in {place} is unknown{_suggestion(str(loc[-1]), _fields_beside(loc))}"
+        return f"{name} in {place} is unknown{suggestion(str(loc[-1]), _fields_beside(loc))}"
     if kind == "json_invalid":
         return f"{place} holds text that is not valid Unicode"
     if kind == "value_error":
@@ -132,7 +147,7 @@ def _describe(mistake: ErrorDetails, place: str) -> str:
     return f"{name} in {place} is {found}, but must be {expected}"
 
 
-def _suggestion(name: str, valid: Iterable[str]) -> str:
+def suggestion(name: str, valid: Iterable[str]) -> str:
     """A question with the nearest of `valid` names, or nothing when none is near."""
     nearest = difflib.get_close_matches(name, list(valid), n=1)
     return f"; did you mean {nearest[0]}?" if nearest else ""

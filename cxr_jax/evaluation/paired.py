@@ -182,6 +182,31 @@ def difference_over_seeds(
     )
 
 
+def difference_by_seed(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> Difference:
+    """Return the mean difference of two recipes that were trained with the same seeds, with Student's paired interval.
+
+    It holds for other seeds on the same images: a seed decides order and draws of both recipes, so that its luck, as
+    far as they share it, cancels out.
+
+    Args:
+        first: the metric by seed, at least one value.
+        second: the same of the recipe that is subtracted, seeds in the same order.
+        level: of the interval.
+
+    Returns:
+        No interval and no p-value for a single seed, or where all differences are equal.
+    """
+    differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    count, value = len(differences), float(differences.mean())
+    variance = float(differences.var(ddof=1)) / count if count > 1 else 0.0
+    if variance <= _NO_VARIANCE:
+        return Difference(value, None, None)
+    error = np.sqrt(variance)
+    half = float(t.ppf((1 + level) / 2, count - 1) * error)
+    p_value = float(2 * t.sf(abs(value) / error, count - 1))
+    return Difference(value, Interval(value - half, value + half, "paired t over seeds"), p_value)
+
+
 def _mean_covariance(block: np.ndarray) -> float:
     """Return the mean of what stands off the diagonal."""
     count = len(block)

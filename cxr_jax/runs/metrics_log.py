@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +24,12 @@ from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_text, writing
 
 KINDS = ("train", "validation", "end")
+
+FINISHED = ("finished", "patience")
+"""Reasons of an `end` line after which nothing of a run is left to train."""
+
+# An `end` line is far shorter.
+_TAIL = 4096
 
 
 class MetricsLog:
@@ -74,8 +82,12 @@ class MetricsLog:
         self.close()
 
 
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+def read_metrics(path: str | Path, kinds: Collection[str] = KINDS) -> list[dict[str, Any]]:
     """Return the lines of a metrics file in order; a last line that was torn by a kill is left out.
+
+    Args:
+        path: the metrics file.
+        kinds: kinds of lines that are wanted; those of training, which are nearly all, cost little if left out.
 
     Raises:
         UserError: there is no such file, or a line is not one that training writes.
@@ -85,16 +97,35 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
         raise UserError(f"{path} does not exist: the run has no training curves")
     # What follows the last line break is empty, or a line torn by a kill.
     whole = path.read_bytes().split(b"\n")[:-1]
+    skipped = _line({"kind": "train"})[:-2].encode() if "train" not in kinds else None
     lines = []
     for number, text in enumerate(whole, start=1):
+        if skipped is not None and text.startswith(skipped):
+            continue
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):
             line = None
         if not (isinstance(line, dict) and line.get("kind") in KINDS and isinstance(line.get("step"), int)):
             raise UserError(f"{path}, line {number}: not a line of training metrics; restore the file or remove it")
-        lines.append(line)
+        if line["kind"] in kinds:
+            lines.append(line)
     return lines
+
+
+def is_finished(path: str | Path) -> bool:
+    """True if the last line of a metrics file says that training came to its end; only that line is read.
+
+    False for a file that is missing, or whose last line says anything else or was torn by a kill.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
+            *_, last, after = b"\n", *file.read().split(b"\n")
+        line = json.loads(last)
+    except (OSError, ValueError):
+        return False
+    return after == b"" and isinstance(line, dict) and line.get("kind") == "end" and line.get("reason") in FINISHED
 
 
 def _line(value: dict[str, Any]) -> str:

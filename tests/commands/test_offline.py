@@ -59,10 +59,13 @@ def calls(evaluated_run, prepared_phantoms, phantom_source, config_file, tmp_pat
     """A call of every command."""
     run = Path(shutil.copytree(evaluated_run, tmp_path / "run"))
     image = str(next((phantom_source / "test").glob("*/*.jpeg")))
+    sweep = tmp_path / "sweep.toml"
+    sweep.write_text(f"config = '{config_file}'")
     return {
         "phantoms": [str(tmp_path / "drawn"), "--count", "30"],
         "prepare": [str(phantom_source), "--name", "again"],
         "train": [str(config_file), "--out", str(tmp_path / "trained")],
+        "sweep": [str(sweep), "--out", str(tmp_path / "swept")],
         "evaluate": [str(run)],
         "explain": [str(run), image],
         "predict": [str(run), image],

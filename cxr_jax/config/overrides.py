@@ -1,0 +1,85 @@
+"""Changes of a config by dotted keys, such as `optimizer.learning_rate` or `phases.head.augmentation.gamma`."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from cxr_jax.config.loading import suggestion
+from cxr_jax.config.schema import Config, PhaseConfig
+from cxr_jax.errors import UserError
+
+_SECTIONS = {field.name for field in dataclasses.fields(Config)}
+
+
+def dotted(tables: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The values of nested tables under their dotted keys; a quoted key may hold dots of its own.
+
+    Raises:
+        UserError: two ways of writing one key give it two values; `place` says where they stand.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in tables.items():
+        inside = dotted(value, place) if isinstance(value, Mapping) else None
+        entries = {name: value} if inside is None else {f"{name}.{key}": entry for key, entry in inside.items()}
+        for key, entry in entries.items():
+            if key in flat:
+                raise UserError(f"{place} gives {key} twice: keep one")
+            flat[key] = entry
+    return flat
+
+
+def overridden(tables: Mapping[str, Any], changes: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The tables of a config with `changes` by dotted key; a phase goes by its name or its number from 0.
+
+    A phase that takes a section from the config's own gets that section, changed: what a change does not name stays
+    as it was. Keys and values are for `config_of` to check.
+
+    Raises:
+        UserError: a key names a phase that is not there, or goes through a value; `place` says where it stands.
+    """
+    values = copy.deepcopy(dict(tables))
+    # sections first, because phases take from them, and a list of phases before what changes one of them
+    for key in sorted(changes, key=lambda key: (key.startswith("phases"), key.startswith("phases."))):
+        target, inside = values, key
+        if key.startswith("phases."):
+            target, inside = _phase(values, key, place)
+            section, dot, _ = inside.partition(".")
+            if dot and section not in target and section in _SECTIONS:
+                target[section] = copy.deepcopy(values.get(section, {}))
+        _set(target, inside, changes[key], f"{key} in {place}")
+    return values
+
+
+def _phase(values: Mapping[str, Any], key: str, place: str) -> tuple[dict[str, Any], str]:
+    """The phase that `key` reaches into, and what is left of the key."""
+    phases = values.get("phases") or []
+    if not isinstance(phases, list) or not all(isinstance(phase, dict) for phase in phases):
+        raise UserError(f"{key} in {place} reaches into phases, which is no list of tables there")
+    if not phases:
+        raise UserError(f"{key} in {place} reaches into a phase, but the config has no [[phases]]: name the section")
+    rest = key.removeprefix("phases.")
+    names = [str(phase.get("name", PhaseConfig.name)) for phase in phases]
+    # a name may hold dots itself
+    for name, phase in sorted(zip(names, phases, strict=True), key=lambda pair: -len(pair[0])):
+        if rest.startswith(f"{name}.") and len(rest) > len(name) + 1:
+            return phase, rest[len(name) + 1 :]
+    number, _, inside = rest.partition(".")
+    if number.isascii() and number.isdecimal() and int(number) < len(phases) and inside:
+        return phases[int(number)], inside
+    named = ", ".join(f"{index} or {name!r}" for index, name in enumerate(names))
+    raise UserError(
+        f"{key} in {place} names no field of a phase{suggestion(number, names)}; the phases are {named}, "
+        "as in phases.0.optimizer.learning_rate"
+    )
+
+
+def _set(table: dict[str, Any], key: str, value: Any, place: str) -> None:
+    *sections, field = key.split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise UserError(f"{place} goes through {section}, which is a value and no section")
+    table[field] = value

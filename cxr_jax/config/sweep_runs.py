@@ -1,0 +1,131 @@
+"""The runs of a sweep in its folder: where each stands, and how far it has come.
+
+A sweep's folder holds, beside its tables, `VARIANT/seedN` (the run), `VARIANT/seedN.toml` (its config) and
+`VARIANT/seedN.log` (what training printed) for every variant and seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr_jax.config.loading import format_config, load_config
+from cxr_jax.config.schema import Config
+from cxr_jax.config.sweep import Sweep
+from cxr_jax.errors import UserError
+from cxr_jax.runs.files import write_text
+from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.metrics_log import is_finished
+
+SUMMARY_FILE = "sweep.json"
+"""In the folder of every sweep, by which it is known as one; holds what its runs reached."""
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One run of a sweep, which may not have begun; how far it has come is looked up whenever it is asked."""
+
+    variant: str
+    seed: int
+    config: Config
+    run: RunFolder
+
+    @property
+    def begun(self) -> bool:
+        """True if there is a run in its folder."""
+        return self.run.config.is_file()
+
+    @property
+    def finished(self) -> bool:
+        """True if nothing of it is left to train."""
+        return is_finished(self.run.metrics)
+
+    @property
+    def name(self) -> str:
+        """How a person is told of it."""
+        return f"{self.variant} seed{self.seed}"
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved config that training is started with."""
+        return self.run.path.with_name(f"{self.run.path.name}.toml")
+
+    @property
+    def log(self) -> Path:
+        """What training printed; beside the run, whose folder training makes itself."""
+        return self.run.path.with_name(f"{self.run.path.name}.log")
+
+    def write_config_file(self) -> None:
+        """Write the resolved config, unless it stands there already; UserError if it cannot be written."""
+        text = format_config(self.config)
+        if not self.config_file.is_file() or self.config_file.read_text(encoding="utf-8") != text:
+            write_text(self.config_file, text)
+
+
+def sweep_runs(sweep: Sweep, folder: str | Path) -> list[SweepRun]:
+    """Every run of `sweep` in `folder`, which need not exist, seed by seed so that all variants come on together.
+
+    Raises:
+        UserError: a run was begun with another config than the sweep now asks for.
+    """
+    return [
+        _sweep_run(sweep, variant.name, seed, variant.with_seed(seed), Path(folder))
+        for seed in sweep.seeds
+        for variant in sweep.variants
+    ]
+
+
+def chosen(runs: Sequence[SweepRun], sweep: Sweep, variants: Sequence[str], seeds: Sequence[int]) -> list[SweepRun]:
+    """Those of `runs` of the named variants and seeds; an empty choice means all.
+
+    Raises:
+        UserError: the sweep has no such variant or seed.
+    """
+    names = [variant.name for variant in sweep.variants]
+    for kind, wished, known in (("variant", variants, names), ("seed", seeds, sweep.seeds)):
+        for entry in wished:
+            if entry not in known:
+                raise UserError(f"{sweep.path} has no {kind} {entry}; it has {', '.join(map(str, known))}")
+    return [run for run in runs if run.variant in (variants or names) and run.seed in (seeds or sweep.seeds)]
+
+
+def _sweep_run(sweep: Sweep, variant: str, seed: int, config: Config, folder: Path) -> SweepRun:
+    run = RunFolder(folder / variant / f"seed{seed}")
+    if run.config.is_file() and (differing := _difference(run, config)) is not None:
+        key, theirs, ours = differing
+        raise UserError(
+            f"{variant} of {sweep.path} has changed: {run.path} was begun with {key} = {theirs}, and now it would be "
+            f"{ours}; undo the change, give the variant another name, or choose another --out"
+        )
+    return SweepRun(variant, seed, config, run)
+
+
+def _difference(run: RunFolder, config: Config) -> tuple[str, Any, Any] | None:
+    """The first field in which a run's config differs from `config`, with both values; where it computes is its own."""
+    stored_form = dataclasses.replace(config, parallel=config.parallel.anywhere())
+    # nearly always the very text, which saves reading it as a config
+    if run.config.read_bytes() == format_config(stored_form).encode():
+        return None
+    stored = dataclasses.replace(load_config(run.config), parallel=config.parallel)
+    if stored == config:
+        return None
+    theirs, ours = (dict(_fields(dataclasses.asdict(entry))) for entry in (stored, config))
+    absent = "nothing"
+    key = next(key for key in {**theirs, **ours} if theirs.get(key, absent) != ours.get(key, absent))
+    return key, theirs.get(key, absent), ours.get(key, absent)
+
+
+def _fields(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every plain value under its dotted key, phases by their number."""
+    if isinstance(value, dict):
+        entries = value.items()
+    elif isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+        entries = enumerate(value)
+    else:
+        yield key, value
+        return
+    for name, entry in entries:
+        yield from _fields(entry, f"{key}.{name}" if key else str(name))
