@@ -72,7 +72,7 @@ class _Judged:
 
 def _predict_and_judge(run: RunFolder, config: Config, prepared: PreparedData, track: Track) -> _Judged:
     """Predict validation, fix the operating point, predict test, judge it, and add the look to the ledger."""
-    from cxr_jax.data.cache import load_split
+    from cxr_jax.data.split_loading import load_split
     from cxr_jax.evaluation.judge import judge
     from cxr_jax.inference.predictions import predict_split
     from cxr_jax.inference.restore import restore_run
@@ -102,7 +102,7 @@ def _judge_stored(run: RunFolder, config: Config, prepared: PreparedData, track:
     Raises:
         UserError: there was none, or its predictions are not of the images of the prepared data.
     """
-    from cxr_jax.data.cache import rows_of_split
+    from cxr_jax.data.split_loading import rows_of_split
     from cxr_jax.errors import UserError
     from cxr_jax.evaluation.judge import judge
     from cxr_jax.evaluation.operating_point import read_operating_point
@@ -126,10 +126,10 @@ def _judge_quality(
     """Return what quality.json holds, and store beside it what `predict` compares new images with."""
     import numpy as np
 
-    from cxr_jax.data.cache import rows_of_split
     from cxr_jax.data.quality.measures import MEASURES
     from cxr_jax.data.quality.reference import QualityReference, write_reference
     from cxr_jax.data.quality.table import quality_table
+    from cxr_jax.data.split_loading import rows_of_split
     from cxr_jax.evaluation.baselines import judge_baselines
     from cxr_jax.evaluation.quality_audit import audit_errors, summarise
     from cxr_jax.reporting.quality import SCHEMA_VERSION
@@ -201,7 +201,7 @@ def _append_to_ledger(
 
 def _draw(run: RunFolder, prepared: PreparedData, config: Config, judged: _Judged, quality: dict[str, Any]) -> None:
     """Draw every figure, and write the report around them."""
-    from cxr_jax.data.cache import load_split
+    from cxr_jax.data.split_loading import load_split
     from cxr_jax.reporting.figures import draw_evaluation
     from cxr_jax.reporting.pictures import draw_pictures
     from cxr_jax.reporting.quality import draw_quality

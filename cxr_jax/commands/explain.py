@@ -131,8 +131,8 @@ def _check(run: RunFolder, trained: TrainedModel, options: Options, question: Qu
     from rich.console import Console
 
     from cxr_jax.config.loading import load_config
-    from cxr_jax.data.cache import load_split
     from cxr_jax.data.prepared import open_data_of_run
+    from cxr_jax.data.split_loading import load_split
     from cxr_jax.explain.checks import check_maps, make_sample
     from cxr_jax.explain.record import write_checks
     from cxr_jax.inference.restore import restore_run

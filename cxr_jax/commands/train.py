@@ -52,8 +52,8 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
     """Train in this process, as one of `group`; only the first of them touches the run folder."""
     from rich.console import Console
 
-    from cxr_jax.data.cache import load_split
     from cxr_jax.data.prepared import PreparedData
+    from cxr_jax.data.split_loading import load_split
     from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver, track_in_terminal
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.locks import training

@@ -9,72 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import UInt8
 
 from cxr_jax.config.schema import DataConfig
-from cxr_jax.data.balancing import balance_as_barnett
 from cxr_jax.data.decode import DECODING, decode_square
 from cxr_jax.data.examples import Example
-from cxr_jax.data.image_set import ImageSet, SelectedRows
 from cxr_jax.data.pool import map_in_order
 from cxr_jax.data.prepared import AGAIN, PreparedData
 from cxr_jax.data.progress import Track, silently
-from cxr_jax.data.splits import cut_by_group
 from cxr_jax.errors import UserError
 from cxr_jax.runs import files
 from cxr_jax.runs.locks import held, remove_stale
 from cxr_jax.vocabulary import SPLIT_NAMES
-
-
-def load_split(
-    prepared: PreparedData, config: DataConfig, split: str, *, track: Track = silently, mapped: bool = False
-) -> ImageSet:
-    """Return one split, decoded and resized as `config` says.
-
-    `val` is cut from train by group, or the source's own, as `config.validation` says; what is cut is left out of
-    `train`, and the source's own val is never part of it. `train` is balanced if `config.balancing` says so. The
-    images may be memory-mapped; with `mapped` they are, and an image is read when it is asked for, unless balancing
-    adds changed ones.
-
-    Raises:
-        UserError: the source has no such split, or records and cache cannot be read or written.
-        ValueError: `split` is not one of SPLIT_NAMES.
-    """
-    if split not in SPLIT_NAMES:
-        raise ValueError(f"split is {split!r}, but must be one of {SPLIT_NAMES}")
-    rows = rows_of_split(prepared, config, split)
-    examples = [prepared.examples[row] for row in rows]
-    decoded = decoded_images(prepared, config, track=track)
-    images = SelectedRows(decoded, rows) if mapped else _taken(decoded, rows)
-    loaded = ImageSet(
-        images=images,
-        labels=np.array([example.label_index for example in examples], np.int32),
-        ids=rows,
-        files=tuple(example.file for example in examples),
-        groups=tuple(example.group for example in examples),
-        subtypes=tuple(example.subtype for example in examples),
-    )
-    if split == "train" and config.balancing == "barnett":
-        return balance_as_barnett(loaded, first_id=len(prepared.examples))
-    return loaded
-
-
-def rows_of_split(prepared: PreparedData, config: DataConfig, split: str) -> Int32[np.ndarray, " N"]:
-    """Return the rows of the table that make up a split, ascending, int32 [N]; UserError if there are none."""
-    stored = "train" if split == "val" and config.validation == "grouped" else split
-    rows = [row for row, example in enumerate(prepared.examples) if example.split == stored]
-    if not rows:
-        advice = (
-            'set data.validation to "grouped", which cuts one from train' if split == "val" else "prepare one with it"
-        )
-        raise UserError(f"{prepared.path} has no {split} split of its own: {advice}")
-    if stored == "train" and config.validation == "grouped":
-        train = [prepared.examples[row] for row in rows]
-        cut = cut_by_group(train, config.validation_fraction, config.split_seed)
-        rows = [row for row, taken in zip(rows, cut, strict=True) if taken == (split == "val")]
-        if not rows:
-            raise UserError(f"{prepared.path} has too few groups in train to cut a validation split from it")
-    return np.array(rows, np.int32)
 
 
 def decoded_images(
@@ -186,10 +132,3 @@ def _mapped(path: Path, shape: tuple[int, int, int]) -> np.ndarray | None:
     except (OSError, ValueError):
         return None
     return images if images.shape == shape and images.dtype == np.uint8 else None
-
-
-def _taken(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return `images[rows]`, without a copy where the rows follow each other."""
-    if rows[-1] - rows[0] + 1 == len(rows):
-        return images[rows[0] : rows[-1] + 1]
-    return images[rows]

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 from cxr_jax.data.examples import Example
+from cxr_jax.errors import UserError
+from cxr_jax.vocabulary import NORMAL
+
+_NUMBER = re.compile(r"\d+$")
+"""The number at the end of a group's name."""
 
 
 @dataclass(frozen=True)
@@ -83,17 +93,92 @@ def cut_by_group(examples: Sequence[Example], fraction: float, seed: int) -> lis
     Returns:
         True for every chosen example; a cluster is chosen whole or not at all.
     """
+    return _cut(examples, fraction, _subtype_of, lambda cluster, members: _shuffled(cluster, seed))
+
+
+def cut_lowest_numbers(examples: Sequence[Example], fraction: float) -> list[bool]:
+    """Choose the clusters with the lowest numbers, about `fraction` of every series of numbers.
+
+    The official test split of these radiographs is such a block of numbers, so this cut stands beside it as nearly as
+    train allows. A series is a subtype and what stands before the number of a group, such as NORMAL2-IM-.
+
+    Returns:
+        True for every chosen example; a cluster is chosen whole or not at all.
+
+    Raises:
+        UserError: a group does not end in a number.
+    """
+    for example in examples:
+        if not _NUMBER.search(example.group):
+            raise UserError(
+                f'data.validation is "numbered", but group {example.group} of {example.file} does not end in a number; '
+                'take "grouped"'
+            )
+    return _cut(
+        examples,
+        fraction,
+        lambda example: (*_subtype_of(example), _NUMBER.sub("", example.group)),
+        lambda cluster, members: (min(int(_NUMBER.search(examples[row].group)[0]) for row in members), cluster),
+    )
+
+
+def cut_least_sharp(
+    examples: Sequence[Example], fraction: float, seed: int, sharpness: Float[np.ndarray, " N"]
+) -> list[bool]:
+    """Choose the NORMAL clusters that are least sharp, and PNEUMONIA clusters as `cut_by_group` does.
+
+    Sharp pictures are a shortcut to NORMAL where healthy children were photographed better than ill ones. A network
+    that took it fails on these images, on which it was not trained: it calls blurred normals ill.
+
+    Args:
+        examples: N examples.
+        fraction: share of the clusters of each subtype.
+        seed: of the choice among PNEUMONIA.
+        sharpness: of each example, in any unit; a cluster is as sharp as its images are on average.
+
+    Returns:
+        True for every chosen example; a cluster is chosen whole or not at all.
+    """
+
+    def order(cluster: str, members: list[int]) -> tuple[float, bytes]:
+        """Return normals by sharpness, others by chance."""
+        normal = 2 * sum(examples[row].label_index == NORMAL for row in members) > len(members)
+        return (float(np.mean(sharpness[members])) if normal else 0.0, _shuffled(cluster, seed))
+
+    return _cut(examples, fraction, _subtype_of, order)
+
+
+def _cut(
+    examples: Sequence[Example],
+    fraction: float,
+    stratum_of: Callable[[Example], tuple[str, ...]],
+    order: Callable[[str, list[int]], Any],
+) -> list[bool]:
+    """Choose the first `fraction` of the clusters of every stratum; `order` gives the key of a cluster's name and rows.
+
+    A stratum with two or more clusters gives at least one and keeps at least one.
+    """
     clusters = clusters_of(examples)
-    kinds: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
-    for cluster, example in zip(clusters, examples, strict=True):
-        kinds[cluster][example.label, example.subtype] += 1
-    strata: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for cluster, counts in kinds.items():
+    members: dict[str, list[int]] = defaultdict(list)
+    for row, cluster in enumerate(clusters):
+        members[cluster].append(row)
+    strata: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for cluster, rows in members.items():
+        counts = Counter(stratum_of(examples[row]) for row in rows)
         # A cluster of mixed kinds belongs to its most frequent one; names break ties.
         strata[min(counts, key=lambda kind: (-counts[kind], kind))].append(cluster)
     chosen: set[str] = set()
     for stratum in strata.values():
-        ordered = sorted(stratum, key=lambda cluster: hashlib.sha256(f"{seed} {cluster}".encode()).digest())
+        ordered = sorted(stratum, key=lambda cluster: order(cluster, members[cluster]))
         count = min(max(round(fraction * len(ordered)), 1), len(ordered) - 1)
         chosen.update(ordered[:count])
     return [cluster in chosen for cluster in clusters]
+
+
+def _subtype_of(example: Example) -> tuple[str, ...]:
+    return (example.label, example.subtype)
+
+
+def _shuffled(cluster: str, seed: int) -> bytes:
+    """Return the key by which clusters are ordered at random."""
+    return hashlib.sha256(f"{seed} {cluster}".encode()).digest()

@@ -7,9 +7,10 @@ import pytest
 
 from cxr_jax.config.schema import DataConfig
 from cxr_jax.data import cache
-from cxr_jax.data.cache import decoded_images, encoded_images_at, load_split
+from cxr_jax.data.cache import decoded_images, encoded_images_at
 from cxr_jax.data.decode import DECODING, decode_grey, to_square
 from cxr_jax.data.preparation import prepare
+from cxr_jax.data.split_loading import load_split
 from cxr_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("prepared_root")

@@ -1,11 +1,20 @@
 from collections import Counter, defaultdict
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cxr_jax.data.examples import Example
-from cxr_jax.data.splits import clusters_of, cut_by_group, identical_files, prove_disjoint
+from cxr_jax.data.splits import (
+    clusters_of,
+    cut_by_group,
+    cut_least_sharp,
+    cut_lowest_numbers,
+    identical_files,
+    prove_disjoint,
+)
+from cxr_jax.errors import UserError
 
 
 def example(number, group="g", sha="", subtype="bacteria", split="train"):
@@ -129,3 +138,48 @@ def test_the_proof_holds_exactly_when_nothing_is_shared(examples):
         for other in examples
     )
     assert prove_disjoint(examples).holds is not shared
+
+
+@given(example_lists(), st.floats(0.05, 0.45), st.integers(0, 99))
+def test_the_least_sharp_normals_are_cut_and_the_ill_as_by_group(examples, fraction, seed):
+    sharpness = np.random.default_rng(seed).random(len(examples))
+    chosen = cut_least_sharp(examples, fraction, seed, sharpness)
+    assert prove_disjoint(examples, ["val" if taken else "train" for taken in chosen]).holds
+    clusters = clusters_of(examples)
+    members = defaultdict(list)
+    for row, cluster in enumerate(clusters):
+        members[cluster].append(row)
+    pure = [rows for rows in members.values() if {examples[row].subtype for row in rows} == {"normal"}]
+    taken = [float(np.mean(sharpness[rows])) for rows in pure if chosen[rows[0]]]
+    kept = [float(np.mean(sharpness[rows])) for rows in pure if not chosen[rows[0]]]
+    assert not (taken and kept) or max(taken) <= min(kept)
+    by_group = cut_by_group(examples, fraction, seed)
+    for row, cluster in enumerate(clusters):
+        if all(examples[other].subtype != "normal" for other in members[cluster]):
+            assert chosen[row] == by_group[row]
+
+
+def test_the_lowest_numbers_of_every_series_are_cut():
+    groups = [f"IM-{number:04}" for number in (9, 10, 100, 115)] + [
+        f"NORMAL2-IM-{number}" for number in (383, 20, 1000)
+    ]
+    examples = [example(number, group=group, subtype="normal") for number, group in enumerate(groups)]
+    examples += [example(100 + number, group=f"bacteria-person{number}") for number in (1, 2, 10, 11)]
+    chosen = [e.group for e, taken in zip(examples, cut_lowest_numbers(examples, 0.4), strict=True) if taken]
+    # by value: 9 before 10, though "10" sorts before "9"; NORMAL2-IM is a series of its own
+    assert chosen == ["IM-0009", "IM-0010", "NORMAL2-IM-20", "bacteria-person1", "bacteria-person2"]
+
+
+def test_groups_of_one_number_in_two_subtypes_are_two_series():
+    examples = [
+        example(number, group=f"id-{number}", subtype="normal" if number > 5 else "virus") for number in range(10)
+    ]
+    chosen = [e.group for e, taken in zip(examples, cut_lowest_numbers(examples, 0.25), strict=True) if taken]
+    assert chosen == ["id-0", "id-1", "id-6"]
+
+
+def test_groups_without_a_number_cannot_be_cut_by_number():
+    with pytest.raises(
+        UserError, match=r'data\.validation is "numbered", but group anna of .* does not end in a number'
+    ):
+        cut_lowest_numbers([example(1, group="IM-1"), example(2, group="anna")], 0.2)

@@ -1,0 +1,87 @@
+"""The splits of prepared data as a run sees them: which images are in each, and their pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int32
+
+from cxr_jax.config.schema import DataConfig
+from cxr_jax.data.balancing import balance_as_barnett
+from cxr_jax.data.cache import decoded_images
+from cxr_jax.data.image_set import ImageSet, SelectedRows
+from cxr_jax.data.prepared import PreparedData
+from cxr_jax.data.progress import Track, silently
+from cxr_jax.data.quality.table import quality_table
+from cxr_jax.data.splits import cut_by_group, cut_least_sharp, cut_lowest_numbers
+from cxr_jax.errors import UserError
+from cxr_jax.vocabulary import SPLIT_NAMES
+
+
+def load_split(
+    prepared: PreparedData, config: DataConfig, split: str, *, track: Track = silently, mapped: bool = False
+) -> ImageSet:
+    """Return one split, decoded and resized as `config` says.
+
+    `val` is cut from train, or the source's own, as `config.validation` says; what is cut is left out of `train`, and
+    the source's own val is never part of it. `train` is balanced if `config.balancing` says so. The images may be
+    memory-mapped; with `mapped` they are, and an image is read when it is asked for, unless balancing adds changed
+    ones.
+
+    Raises:
+        UserError: the source has no such split, or records and cache cannot be read or written.
+        ValueError: `split` is not one of SPLIT_NAMES.
+    """
+    if split not in SPLIT_NAMES:
+        raise ValueError(f"split is {split!r}, but must be one of {SPLIT_NAMES}")
+    rows = rows_of_split(prepared, config, split, track=track)
+    examples = [prepared.examples[row] for row in rows]
+    decoded = decoded_images(prepared, config, track=track)
+    images = SelectedRows(decoded, rows) if mapped else _taken(decoded, rows)
+    loaded = ImageSet(
+        images=images,
+        labels=np.array([example.label_index for example in examples], np.int32),
+        ids=rows,
+        files=tuple(example.file for example in examples),
+        groups=tuple(example.group for example in examples),
+        subtypes=tuple(example.subtype for example in examples),
+    )
+    if split == "train" and config.balancing == "barnett":
+        return balance_as_barnett(loaded, first_id=len(prepared.examples))
+    return loaded
+
+
+def rows_of_split(
+    prepared: PreparedData, config: DataConfig, split: str, *, track: Track = silently
+) -> Int32[np.ndarray, " N"]:
+    """Return the rows of the table that make up a split, ascending, int32 [N]; UserError if there are none."""
+    cuts = config.validation != "official"
+    stored = "train" if split == "val" and cuts else split
+    rows = [row for row, example in enumerate(prepared.examples) if example.split == stored]
+    if not rows:
+        advice = (
+            'set data.validation to "grouped", which cuts one from train' if split == "val" else "prepare one with it"
+        )
+        raise UserError(f"{prepared.path} has no {split} split of its own: {advice}")
+    if stored == "train" and cuts:
+        cut = _validation_cut(prepared, config, rows, track)
+        rows = [row for row, taken in zip(rows, cut, strict=True) if taken == (split == "val")]
+        if not rows:
+            raise UserError(f"{prepared.path} has too few groups in train to cut a validation split from it")
+    return np.array(rows, np.int32)
+
+
+def _validation_cut(prepared: PreparedData, config: DataConfig, rows: list[int], track: Track) -> list[bool]:
+    """Return for each row of train whether it is cut from it for validation."""
+    train, fraction, seed = [prepared.examples[row] for row in rows], config.validation_fraction, config.split_seed
+    if config.validation == "numbered":
+        return cut_lowest_numbers(train, fraction)
+    if config.validation == "least_sharp":
+        return cut_least_sharp(train, fraction, seed, quality_table(prepared, track=track).columns["sharpness"][rows])
+    return cut_by_group(train, fraction, seed)
+
+
+def _taken(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return `images[rows]`, without a copy where the rows follow each other."""
+    if rows[-1] - rows[0] + 1 == len(rows):
+        return images[rows[0] : rows[-1] + 1]
+    return images[rows]
