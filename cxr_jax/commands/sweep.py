@@ -63,6 +63,7 @@ def main(arguments: list[str]) -> None:
     if options.list:
         _list(wanted)
         return
+    _check_data(wanted)
     failed = _train(wanted, folder, options.jobs, shlex.join(["cxr-jax", "sweep", *arguments]))
     _write_tables(sweep, runs, folder)
     if failed:
@@ -96,6 +97,18 @@ def _check_folder(folder: Path, *, must_exist: bool) -> None:
         raise UserError(f"{folder} holds something else than a sweep: choose another --out")
     if must_exist and not used:
         raise UserError(f"there is no sweep in {folder}: leave --table out to begin one")
+
+
+def _check_data(runs: Sequence[SweepRun]) -> None:
+    """Raise UserError, naming the variant, if the data of a run is not prepared."""
+    from cxr_jax.data.prepared import PreparedData
+
+    variant_of = {run.config.data.dataset: run.variant for run in reversed(runs)}
+    for dataset, variant in variant_of.items():
+        try:
+            PreparedData.open(dataset)
+        except UserError as error:
+            raise UserError(f"variant {variant}: {error}") from error
 
 
 def _begin(sweep: Sweep, folder: Path) -> None:

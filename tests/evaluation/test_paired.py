@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, chi2, f, norm, ttest_ind
+from scipy.stats import binom, chi2, f, norm, ttest_ind, ttest_rel
 
 from cxr_jax.evaluation import paired
 from cxr_jax.evaluation.intervals import percentile_interval
@@ -211,3 +211,20 @@ def test_holm_rejects_what_stepping_down_by_hand_rejects(values):
         while left and values[left[0]] * len(left) <= level:
             rejected.add(left.pop(0))
         assert {i for i, a in enumerate(adjusted) if a <= level} == rejected
+
+
+@given(st.integers(2, 8), st.integers(0, 10**6), st.floats(0.5, 0.99))
+def test_the_difference_by_seed_is_the_paired_t_test(count, seed, level):
+    random = np.random.default_rng(seed)
+    first, second = random.normal(0.9, 0.1, count), random.normal(0.8, 0.1, count)
+    found = paired.difference_by_seed(first, second, level)
+    expected = ttest_rel(first, second)
+    interval = expected.confidence_interval(level)
+    assert found.value == pytest.approx(np.mean(first) - np.mean(second))
+    assert found.p_value == pytest.approx(expected.pvalue)
+    assert (found.interval.low, found.interval.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_a_single_seed_or_equal_differences_have_no_interval():
+    assert paired.difference_by_seed([0.5], [0.25]) == paired.Difference(0.25, None, None)
+    assert paired.difference_by_seed([0.5, 0.75], [0.25, 0.5]) == paired.Difference(0.25, None, None)

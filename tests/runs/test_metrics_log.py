@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cxr_jax.errors import UserError
-from cxr_jax.runs.metrics_log import MetricsLog, read_metrics
+from cxr_jax.runs.metrics_log import MetricsLog, is_finished, read_metrics
 
 
 def train_line(log, step):
@@ -91,3 +91,45 @@ def test_a_foreign_line_is_one_sentence(tmp_path, text):
 def test_a_missing_file_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         read_metrics(tmp_path / "metrics.jsonl")
+
+
+def test_lines_of_training_can_be_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsLog(path) as log:
+        log.write("train", step=1, loss=0.5)
+        log.write("validation", step=1, loss=0.4)
+        log.write("end", step=1, reason="finished")
+    assert [line["kind"] for line in read_metrics(path, ("validation", "end"))] == ["validation", "end"]
+    assert [line["kind"] for line in read_metrics(path, ("train", "end"))] == ["train", "end"]
+    # they are not even parsed
+    path.write_text('{"kind": "train", torn\n' + path.read_text())
+    assert len(read_metrics(path, ("validation",))) == 1
+    path.write_text('{"kind": "validation", torn\n')
+    with pytest.raises(UserError, match="line 1"):
+        read_metrics(path, ("end",))
+
+
+@pytest.mark.parametrize(
+    ("reason", "finished"), [("finished", True), ("patience", True), ("interrupted", False), ("terminated", False)]
+)
+def test_a_run_is_finished_if_its_last_line_says_so(tmp_path, reason, finished):
+    path = tmp_path / "metrics.jsonl"
+    assert not is_finished(path)
+    with MetricsLog(path) as log:
+        assert not is_finished(path)
+        # longer than what is read of the file
+        for step in range(1, 100):
+            log.write("train", step=step, loss=0.123456789012345)
+        assert not is_finished(path)
+        log.write("end", step=99, reason=reason)
+    assert is_finished(path) is finished
+    with MetricsLog(path) as log:
+        log.write("train", step=100, loss=0.5)
+    assert not is_finished(path)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "3\n", "{\n", '{"kind": "end", "reason": "finished"}', "[]\n", "\xff\n"])
+def test_a_file_that_ends_otherwise_is_not_finished(tmp_path, text):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(text, encoding="latin-1")
+    assert not is_finished(path)
