@@ -14,7 +14,7 @@ from cxr_jax.errors import EXIT_USAGE, UserError
 T = TypeVar("T")
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_RULE = re.compile(r"^─+$")
+_RULE = re.compile(r"^(─+|-+)$")
 _OPTION = re.compile(r"^--[\w.-]+")
 
 
@@ -80,15 +80,19 @@ def _terminal_width(columns: int) -> Iterator[None]:
 
 def _read_box(box: str) -> str:
     """The message of tyro's error box as one sentence, with the nearest valid options if the box names any."""
-    rows = [_COLOUR.sub("", row) for row in box.splitlines()]
-    rows = [row.strip("│").strip() for row in rows if not row.startswith(("╭", "╰"))]
+    # the first row is its title
+    rows = [_COLOUR.sub("", row) for row in box.splitlines()][1:]
+    rows = [row.strip().strip("│").strip() for row in rows if not row.startswith("╰")]
+    # where the output is not UTF-8 a rule stands in place of the frame
+    if rows and _RULE.match(rows[0]):
+        rows = rows[1:]
     parts: list[list[str]] = [[]]
     for row in rows:
         if _RULE.match(row):
             parts.append([])
         else:
             parts[-1].append(row)
-    sentence = " ".join(parts[0]).removeprefix("Error parsing ").rstrip(".")
+    sentence = " ".join(parts[0]).strip().removeprefix("Error parsing ").rstrip(".")
     nearest = [
         match.group()
         for part in parts

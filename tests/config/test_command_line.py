@@ -1,4 +1,6 @@
+import io
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,3 +53,15 @@ def test_help_is_printed(capsys):
     assert "cxr-jax x" in printed
     assert "What x does." in printed
     assert "how many rows" in printed
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF-8", "ascii"])
+def test_a_mistake_is_the_same_sentence_on_every_terminal(monkeypatch, encoding):
+    def sentence(*arguments: str) -> str:
+        with monkeypatch.context() as patch, pytest.raises(UserError) as caught:
+            patch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+            parse(Options, ["--run", "r", *arguments], prog="x")
+        return str(caught.value)
+
+    assert sentence("--tpo", "1") == "Unrecognized options: --tpo, 1; did you mean --top? (options: x --help)"
+    assert sentence("--top", "y") == "--top: invalid literal for int() with base 10: 'y' (options: x --help)"
