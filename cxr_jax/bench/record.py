@@ -40,13 +40,15 @@ def describe(plan: Plan, effort: Effort, ceilings: CeilingsByThreads, outcomes: 
 def shares(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[str, float | None]:
     """Operations and bytes a second, and how much of the measured ceilings they are; None where XLA counts nothing.
 
-    The roofline bounds a program by whichever ceiling it is nearer to, so the larger share is that of the roofline.
+    Operations are held against the product of the case's own precision. The roofline bounds a program by whichever
+    ceiling it is nearer to, so the larger share is that of the roofline.
     """
     ceiling = ceilings[measurement.case.threads]
+    product = ceiling[f"matmul_{measurement.case.precision}_flops"]
     flops, copied = measurement.rate_of("flops"), measurement.rate_of("bytes_accessed")
     return {
         "flops_per_second": flops,
-        "share_of_matmul": None if flops is None else flops / ceiling["matmul_float32_flops"],
+        "share_of_matmul": None if flops is None else flops / product,
         "bytes_per_second": copied,
         "share_of_copy": None if copied is None else copied / ceiling["copy_bytes"],
     }
@@ -75,6 +77,7 @@ def _ratio(ratio: Ratio) -> dict[str, Any]:
     return {
         "task": ratio.case.task,
         "threads": ratio.case.threads,
+        "devices": ratio.case.devices,
         "ours": ratio.case.way,
         "opponent": ratio.opponent.way,
         "times_as_fast": ratio.value,

@@ -91,6 +91,7 @@ def _costs(compiled: Compiled, devices: int) -> dict[str, Any]:
         "flops": costs["flops"] * devices,
         "bytes_accessed": costs["bytes accessed"] * devices,
         "planned_memory_bytes": planned - memory.alias_size_in_bytes,
+        "donated_bytes": memory.alias_size_in_bytes,
     }
 
 

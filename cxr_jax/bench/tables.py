@@ -16,9 +16,11 @@ LEGEND = (
     "images/s: of the median step, and of its slower and faster quartile. Every step begins with uint8 images on the "
     "host and ends when all its results are there; warm-up and compilation are left out.\n"
     "compile: seconds to a program, with nothing kept from earlier. peak memory: largest resident set of the case's "
-    "own process (on a GPU: largest use of the device), program and compiler included.\n"
+    "own process from its start to its end, nothing subtracted (on a GPU: largest use of the device): interpreter, "
+    "libraries, compiler, parameters and activations.\n"
     "GFLOP/s, GB/s: operations, and bytes of operands and results, that XLA counts in the compiled program, by the "
-    "median step; beside them the share of the ceilings, the larger of which is the share of the roofline. Operations "
+    "median step; beside them the share of the ceilings (of the product in the case's precision, and of the copy), the "
+    "larger of which is the share of the roofline. Operations "
     "that only one lowering does are counted for it alone, and bytes that stay in a cache can exceed the ceiling."
 )
 
