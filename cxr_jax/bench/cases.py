@@ -104,3 +104,62 @@ class Plan:
             Case(**shared, implementation="timm", backend=backend, precision=precision, preload=preload)
             for preload, backend, precision in itertools.product(preloads, backends, ("float32", "bfloat16"))
         ]
+
+
+@dataclass(frozen=True)
+class DepthwiseCase:
+    """The depthwise convolutions of one network at one size, each by itself."""
+
+    model: str
+    image_size: int  # side in pixels
+    batch_size: int
+    threads: int  # cores that the process is held to
+    precision: Precision = "float32"
+
+    @property
+    def task(self) -> str:
+        """What is computed."""
+        return f"{self.model}, {self.image_size} px, batch {self.batch_size}, {self.precision}, depthwise convolutions"
+
+
+@dataclass(frozen=True)
+class EpochCase:
+    """One epoch of training one network."""
+
+    model: str
+    image_size: int  # side in pixels
+    batch_size: int
+    threads: int  # cores that the process is held to
+    dataset: str  # name or path of prepared data
+    steps: int = 0  # only so many of the epoch's steps; 0: all
+    backend: Backend = "jit"
+    precision: Precision = "float32"
+    devices: int = 0  # 0: all
+
+    @property
+    def task(self) -> str:
+        """What is computed."""
+        part = f"{self.steps} steps of an epoch" if self.steps else "an epoch"
+        return (
+            f"{self.model}, {self.image_size} px, batch {self.batch_size}, {self.precision}, {self.backend}, {part} of "
+            f"{Path(self.dataset).name}"
+        )
+
+
+@dataclass(frozen=True)
+class StartupCase:
+    """One start of `cxr-jax train`."""
+
+    model: str
+    image_size: int  # side in pixels
+    batch_size: int
+    threads: int  # cores that the process is held to
+    dataset: str  # name or path of prepared data
+    weights: str = ""  # file of weights to begin with; empty: random ones
+
+    @property
+    def task(self) -> str:
+        """What is started."""
+        weights = ", with weights" if self.weights else ""
+        name = Path(self.dataset).name
+        return f"{self.model}, {self.image_size} px, batch {self.batch_size}, start of train on {name}{weights}"

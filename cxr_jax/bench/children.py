@@ -10,11 +10,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from cxr_jax.bench.cases import Case
+from cxr_jax.bench.cases import Case, DepthwiseCase, EpochCase
 from cxr_jax.bench.worker import AS_INSTALLED
 from cxr_jax.errors import UserError
 from cxr_jax.process import CACHE_SWITCH, before_restart
@@ -115,6 +115,28 @@ def start_case(case: Case, warm_up: int, environment: Mapping[str, str] = os.env
 def ask_ceilings(threads: int, environment: Mapping[str, str] = os.environ) -> dict[str, float]:
     """The fields of `ceilings.Ceilings`, measured by a child on `threads` cores; UserError if it died."""
     with Child({"ceilings": {"threads": threads}}, bare_environment(environment), as_installed=True) as child:
+        return child.answer()
+
+
+def ask_depthwise(
+    case: DepthwiseCase, copy_bytes: float, environment: Mapping[str, str] = os.environ
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of `depthwise.measure_depthwise` as a child measures them; UserError if it died."""
+    task = {"depthwise": dataclasses.asdict(case), "copy_bytes": copy_bytes}
+    with Child(task, bare_environment(environment), as_installed=True) as child:
+        while "row" in (message := child.answer()):
+            yield message["row"]
+
+
+def ask_epoch(case: EpochCase, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """What `epoch.run_epoch` returns, with the child's peak memory; UserError if it died.
+
+    Compiled programs are kept and found as in any training: here nobody counts the seconds of compiling.
+    """
+    chosen = before_restart(environment)
+    if case.devices > 1:
+        chosen["JAX_NUM_CPU_DEVICES"] = str(case.devices)
+    with Child({"epoch": dataclasses.asdict(case)}, chosen, as_installed=True) as child:
         return child.answer()
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from cxr_jax.bench.cases import Precision
+from cxr_jax.bench.cases import DepthwiseCase
 from cxr_jax.bench.ceilings import fastest
 from cxr_jax.models.depthwise import Padding, grouped_depthwise, shifted_depthwise
 from cxr_jax.models.registry import model_shapes
@@ -29,17 +29,6 @@ DIRECTIONS = ("forward", "input_gradient", "weight_gradient")
 
 ON_ACCELERATORS = 8
 """Runs of an operation in one program, and programs queued: a launch takes longer than the smallest layers."""
-
-
-@dataclass(frozen=True)
-class DepthwiseCase:
-    """The layers of one network at one size."""
-
-    model: str
-    image_size: int  # side in pixels
-    batch_size: int
-    precision: Precision
-    threads: int  # cores that the process is held to
 
 
 @dataclass(frozen=True)
@@ -63,7 +52,9 @@ class Layer:
         return height, width
 
     def floor_bytes(self, batch_size: int, itemsize: int) -> int:
-    X reads the input and writes the output, the input's gradient the other way round, and the weight's
+        """What each direction must move, the same for all three.
+
+        Forward reads the input and writes the output, the input's gradient the other way round, and the weight's
         gradient reads both.
         """
         height, width = self.output_size

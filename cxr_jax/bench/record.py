@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxr_jax.bench.cases import Plan
 from cxr_jax.bench.measure import Effort, Measurement, Outcome, Ratio
 from cxr_jax.runs.environment import describe_environment
+
+if TYPE_CHECKING:
+    from cxr_jax.bench.works import WorkPlan
 
 SCHEMA_VERSION = 1
 """Of the file that `--json` names."""
@@ -29,11 +32,23 @@ def describe(plan: Plan, effort: Effort, ceilings: CeilingsByThreads, outcomes: 
     return {
         "schema_version": SCHEMA_VERSION,
         "environment": environment,
-        "plan": _without_folder(dataclasses.asdict(plan)),
+        "plan": _anonymous(dataclasses.asdict(plan)),
         "effort": dataclasses.asdict(effort),
         "ceilings": [{"threads": threads, **values} for threads, values in ceilings.items()],
         "measurements": [_measurement(entry, ceilings) for entry in measurements],
         "ratios": [_ratio(ratio) for outcome in outcomes for ratio in outcome.ratios],
+    }
+
+
+def describe_works(plan: WorkPlan, results: Sequence[Mapping[str, Any]], ceilings: CeilingsByThreads) -> dict[str, Any]:
+    """The same for works that are no contest, `results` being those of `works.measure_works`."""
+    devices = sorted({f"{result['platform']} {result['device']}" for result in results if "platform" in result})
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "environment": describe_environment(devices=devices, data_fingerprint=""),
+        "plan": _anonymous(dataclasses.asdict(plan)),
+        "ceilings": [{"threads": threads, **values} for threads, values in ceilings.items()],
+        "results": [{**result, "case": _anonymous(result["case"])} for result in results],
     }
 
 
@@ -55,7 +70,7 @@ def shares(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[str, f
 
 
 def _measurement(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[str, Any]:
-    described = {"case": _without_folder(dataclasses.asdict(measurement.case)), "facts": measurement.facts}
+    described = {"case": _anonymous(dataclasses.asdict(measurement.case)), "facts": measurement.facts}
     if measurement.error:
         return described | {"error": measurement.error}
     return described | {
@@ -68,9 +83,10 @@ def _measurement(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[
     }
 
 
-def _without_folder(fields: dict[str, Any]) -> dict[str, Any]:
-    """`fields` with the name of the preloaded library alone: where it lies says something of one machine only."""
-    return fields | {"preload": Path(fields["preload"]).name}
+def _anonymous(case: Mapping[str, Any]) -> dict[str, Any]:
+    """`case` without the folders of its files: where they lie says something of one machine only."""
+    files = {name: Path(value).name for name, value in case.items() if name in ("dataset", "weights", "preload")}
+    return {**case, **files}
 
 
 def _ratio(ratio: Ratio) -> dict[str, Any]:

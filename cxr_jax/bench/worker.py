@@ -1,10 +1,12 @@
 """The child process of one case: prepares it, runs rounds when told to, and says what they cost.
 
-Talks in lines of JSON. The first line that it reads is a task, `{"case": {...}, "warm_up": n}` or `{"ceilings":
-{"threads": n}}`; the answer to a case is `{"ready": facts}`. Then come `{"steps": n, "seconds": s}`, the arguments of
-`run_round`, answered by `{"seconds": [...]}`, and `{"trace": folder}`, answered by `{"traced": folder}`; at the end of
-its input it tells `{"peak_memory_bytes": n, "device_peak_bytes": n or null}`. Whatever goes wrong is told as
-`{"failure": sentence}`.
+Talks in lines of JSON. The first line that it reads is a task. `{"ceilings": {"threads": n}}` and `{"epoch": {...}}`
+are answered by one line, the fields of `ceilings.Ceilings` and what `epoch.run_epoch` returns; `{"depthwise": {...},
+"copy_bytes": b}` by `{"row": {...}}` for each row of `depthwise.measure_depthwise` and `{"rows": n}` after the last.
+The answer to a case, `{"case": {...}, "warm_up": n}`, is `{"ready": facts}`. Then come `{"steps": n, "seconds": s}`,
+the arguments of `run_round`, answered by `{"seconds": [...]}`, and `{"trace": folder}`, answered by `{"traced":
+folder}`; at the end of its input it tells `{"peak_memory_bytes": n, "device_peak_bytes": n or null}`. Whatever goes
+wrong is told as `{"failure": sentence}`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxr_jax.bench.cases import Case
+from cxr_jax.bench.cases import Case, DepthwiseCase, EpochCase
 from cxr_jax.errors import UserError
 from cxr_jax.process import allocator_applies, configure_process
 
@@ -61,12 +63,11 @@ def serve(requests: Iterable[Message], reply: Callable[[Message], None], *, as_i
     """
     requests = iter(requests)
     task = next(requests)
-    if "ceilings" in task:
-        hold_to_cores(task["ceilings"]["threads"])
-        from cxr_jax.bench.ceilings import measure_ceilings
-
-        reply(dataclasses.asdict(measure_ceilings()))
-        return
+    for name, serve_whole in WHOLE_TASKS.items():
+        if name in task:
+            hold_to_cores(task[name]["threads"])
+            serve_whole(task, reply)
+            return
     case = Case(**task["case"])
     hold_to_cores(case.threads)
     _require_preloaded(case.preload)
@@ -82,6 +83,32 @@ def serve(requests: Iterable[Message], reply: Callable[[Message], None], *, as_i
         else:
             reply({"seconds": run_round(workload.step, **request)})
     reply({"peak_memory_bytes": peak_memory_bytes(), "device_peak_bytes": workload.device_peak_bytes()})
+
+
+def _serve_ceilings(task: Message, reply: Callable[[Message], None]) -> None:
+    from cxr_jax.bench.ceilings import measure_ceilings
+
+    reply(dataclasses.asdict(measure_ceilings()))
+
+
+def _serve_depthwise(task: Message, reply: Callable[[Message], None]) -> None:
+    from cxr_jax.bench.depthwise import measure_depthwise
+
+    rows = 0
+    for row in measure_depthwise(DepthwiseCase(**task["depthwise"]), task["copy_bytes"]):
+        reply({"row": row})
+        rows += 1
+    reply({"rows": rows})
+
+
+def _serve_epoch(task: Message, reply: Callable[[Message], None]) -> None:
+    from cxr_jax.bench.epoch import run_epoch
+
+    reply(run_epoch(EpochCase(**task["epoch"])) | {"peak_memory_bytes": peak_memory_bytes()})
+
+
+WHOLE_TASKS = {"ceilings": _serve_ceilings, "depthwise": _serve_depthwise, "epoch": _serve_epoch}
+"""Tasks that are carried out without further requests."""
 
 
 def tell(error: Exception) -> str:
