@@ -35,7 +35,14 @@ def describe(plan: Plan, effort: Effort, ceilings: CeilingsByThreads, outcomes: 
         "plan": _anonymous(dataclasses.asdict(plan)),
         "effort": dataclasses.asdict(effort),
         "ceilings": [{"threads": threads, **values} for threads, values in ceilings.items()],
-        "measurements": [_measurement(entry, ceilings) for entry in measurements],
+        **describe_outcomes(outcomes, ceilings),
+    }
+
+
+def describe_outcomes(outcomes: Sequence[Outcome], ceilings: CeilingsByThreads) -> dict[str, Any]:
+    """The `measurements` of contests, and their `ratios`."""
+    return {
+        "measurements": [_measurement(entry, ceilings) for outcome in outcomes for entry in outcome.measurements],
         "ratios": [_ratio(ratio) for outcome in outcomes for ratio in outcome.ratios],
     }
 
@@ -53,19 +60,20 @@ def describe_works(plan: WorkPlan, results: Sequence[Mapping[str, Any]], ceiling
 
 
 def shares(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[str, float | None]:
-    """Operations and bytes a second, and how much of the measured ceilings they are; None where XLA counts nothing.
+    """Operations and bytes a second, and how much of the measured ceilings they are; None where XLA counts nothing,
+    and no shares of ceilings that are not known.
 
     Operations are held against the product of the case's own precision. The roofline bounds a program by whichever
     ceiling it is nearer to, so the larger share is that of the roofline.
     """
-    ceiling = ceilings[measurement.case.threads]
-    product = ceiling[f"matmul_{measurement.case.precision}_flops"]
+    ceiling = ceilings.get(measurement.case.threads, {})
+    product, copy = ceiling.get(f"matmul_{measurement.case.precision}_flops"), ceiling.get("copy_bytes")
     flops, copied = measurement.rate_of("flops"), measurement.rate_of("bytes_accessed")
     return {
         "flops_per_second": flops,
-        "share_of_matmul": None if flops is None else flops / product,
+        "share_of_matmul": None if flops is None or product is None else flops / product,
         "bytes_per_second": copied,
-        "share_of_copy": None if copied is None else copied / ceiling["copy_bytes"],
+        "share_of_copy": None if copied is None or copy is None else copied / copy,
     }
 
 

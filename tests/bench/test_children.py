@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from cxr_jax.bench import children
-from cxr_jax.bench.cases import Case
+from cxr_jax.bench.cases import Case, DepthwiseCase, EpochCase
 from cxr_jax.bench.children import Child, bare_environment, environment_of, start_case
 from cxr_jax.errors import UserError
 from cxr_jax.process import allocator_applies, glibc_version
@@ -82,6 +82,28 @@ def test_ceilings_are_asked_of_a_child_as_installed(monkeypatch, tmp_path):
         "task": {"ceilings": {"threads": 2}},
         "arguments": "-m cxr_jax.bench.worker as-installed",
     }
+
+
+def test_rows_are_handed_on_until_the_last(monkeypatch, tmp_path):
+    interpreter(
+        monkeypatch, tmp_path, """read task; echo "{\\"row\\": $task}"; echo '{"row": {}}'; echo '{"rows": 2}'"""
+    )
+    case = DepthwiseCase("net", 32, 2, threads=1)
+    first, last = children.ask_depthwise(case, 5.0)
+    assert first == {"depthwise": dataclasses.asdict(case), "copy_bytes": 5.0}
+    assert last == {}
+
+
+def test_an_epoch_keeps_compiled_programs_as_any_training(monkeypatch, tmp_path):
+    interpreter(
+        monkeypatch,
+        tmp_path,
+        """read task; echo "{\\"task\\": $task, \\"cache\\": \\"$CXR_COMPILATION_CACHE\\", """
+        """\\"devices\\": \\"$JAX_NUM_CPU_DEVICES\\"}" """,
+    )
+    case = EpochCase("net", 32, 2, 1, "few", devices=2)
+    told = children.ask_epoch(case, {**os.environ, "CXR_COMPILATION_CACHE": "/kept"})
+    assert told == {"task": {"epoch": dataclasses.asdict(case)}, "cache": "/kept", "devices": "2"}
 
 
 def test_a_whole_case_in_its_child():

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -155,6 +156,15 @@ def test_shares_are_those_of_the_ceilings_on_as_many_cores():
         "share_of_copy": 0.2,
     }
     assert set(shares(Measurement(OURS, {}, [2.0]), CEILINGS).values()) == {None}
+    unknown = shares(measurement, {})
+    assert (unknown["flops_per_second"], unknown["share_of_matmul"], unknown["share_of_copy"]) == (50.0, None, None)
+
+
+def test_operations_are_held_against_the_product_in_their_precision():
+    half = dataclasses.replace(OURS, precision="bfloat16")
+    facts = {"flops": 100.0}
+    assert shares(Measurement(OURS, facts, [2.0]), CEILINGS)["share_of_matmul"] == 0.5
+    assert shares(Measurement(half, facts, [2.0]), CEILINGS)["share_of_matmul"] == 0.25
 
 
 @pytest.fixture

@@ -100,6 +100,7 @@ def test_costs_are_those_of_all_devices(compiled):
     assert (facts["flops"], facts["bytes_accessed"]) == (20.0, 40.0)
     # what the output takes over from the arguments is there once
     assert facts["planned_memory_bytes"] == 7 + 5 + 11 - 4
+    assert facts["donated_bytes"] == 4
     assert facts["devices"] == 2
     assert facts["platform"] == "cpu"
     assert facts["versions"]["jax"] == jax.__version__
@@ -138,3 +139,12 @@ def test_bfloat16_is_what_the_step_computes_in(compiled, work):
     (_, rules, *rest) = compiled.pop()
     assert rules.precision == "bf16"
     assert work == "train" or rest[-1] == "bf16"
+
+
+@pytest.mark.parametrize("backend", ["jit", "pmap"])
+def test_both_backends_give_the_state_away(backend):
+    """What is donated is the whole state: parameters, momentum and statistics are there once."""
+    case = Case("mobilenetv2_tiny", 32, 4, "train", threads=1, backend=backend, devices=2)
+    _, state = steps._begin(case)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert size <= steps.prepare(case).facts["donated_bytes"] < 1.1 * size

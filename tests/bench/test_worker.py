@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr_jax.bench import ceilings, worker
+from cxr_jax.bench import ceilings, depthwise, epoch, worker
 from cxr_jax.bench.workload import DISTINCT_BATCHES, Workload, cycling_batches
 from cxr_jax.errors import UserError
 
@@ -80,8 +80,10 @@ def test_ceilings_are_measured_on_the_cores_asked_for(monkeypatch, held):
 
 
 def test_ceilings_count_operations_and_bytes_both_ways(monkeypatch):
-    monkeypatch.setattr(ceilings, "_fastest", lambda program, *operands: 0.5)
-    measured = ceilings.measure_ceilings(ceilings.Sizes(matrix=64, copied_bytes=4096))
+    queues = []
+    monkeypatch.setattr(ceilings, "fastest", lambda program, *operands, queued: queues.append(queued) or 0.5)
+    measured = ceilings.measure_ceilings(ceilings.Sizes(matrix=64, copied_bytes=4096, queued=3))
+    assert queues == [3, 3, 3]
     assert measured == ceilings.Ceilings(2 * 64**3 / 0.5, 2 * 64**3 / 0.5, 2 * 4096 / 0.5)
 
 
@@ -90,8 +92,36 @@ def test_the_fastest_run_counts_and_the_first_does_not(monkeypatch):
     monkeypatch.setattr(ceilings, "REPEATS", 3)
     monkeypatch.setattr(ceilings.time, "perf_counter", lambda: next(clock))
     calls = []
-    assert ceilings._fastest(lambda value: calls.append(value) or value, np.float32(1)) == 2.0
+    assert ceilings.fastest(lambda value: calls.append(value) or value, np.float32(1)) == 2.0
     assert len(calls) == 4
+
+
+def test_queued_runs_share_the_time(monkeypatch):
+    clock = iter([0.0, 8.0])
+    monkeypatch.setattr(ceilings, "REPEATS", 1)
+    monkeypatch.setattr(ceilings.time, "perf_counter", lambda: next(clock))
+    calls = []
+    assert ceilings.fastest(lambda value: calls.append(value) or value, np.float32(1), queued=4) == 2.0
+    assert len(calls) == 1 + 4
+
+
+def test_rows_of_the_depthwise_convolutions_come_one_by_one(monkeypatch, held):
+    monkeypatch.setattr(depthwise, "measure_depthwise", lambda case, copy: iter([{"of": case.model, "copy": copy}] * 2))
+    case = {"model": "net", "image_size": 32, "batch_size": 2, "threads": 1}
+    replies = []
+    worker.serve([{"depthwise": case, "copy_bytes": 5.0}], replies.append, as_installed=True)
+    assert replies == [*[{"row": {"of": "net", "copy": 5.0}}] * 2, {"rows": 2}]
+    assert held == [[4]]
+
+
+def test_an_epoch_is_told_with_its_peak_memory(monkeypatch, held):
+    monkeypatch.setattr(epoch, "run_epoch", lambda case: {"ratio": 1.0, "of": case.dataset})
+    monkeypatch.setattr(worker, "peak_memory_bytes", lambda: 7)
+    case = {"model": "net", "image_size": 32, "batch_size": 2, "threads": 1, "dataset": "few"}
+    replies = []
+    worker.serve([{"epoch": case}], replies.append, as_installed=True)
+    assert replies == [{"ratio": 1.0, "of": "few", "peak_memory_bytes": 7}]
+    assert held == [[4]]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from cxr_jax.bench import children, measure, rivals, worker
+from cxr_jax.bench import children, measure, rivals, worker, works
 from cxr_jax.bench.measure import Effort
 from cxr_jax.commands import bench
 from cxr_jax.errors import EXIT_USAGE, UserError
@@ -52,7 +52,7 @@ def test_mistakes_are_told_before_anything_is_measured(changes, sentence):
     ("changes", "name"),
     [
         ({"rounds": 0}, "rounds"),
-        ({"steps": 0}, "steps"),
+        ({"steps": -1}, "steps"),
         ({"seconds": -0.1}, "seconds"),
         ({"seconds": 1e999}, "seconds"),
     ],
@@ -62,6 +62,60 @@ def test_effort_has_bounds(changes, name):
         bench._effort(options(**changes))
     assert mistake.value.code == EXIT_USAGE
     assert bench._effort(options(seconds=0, steps=1, rounds=1)) == Effort(2, 1, 1, 0)
+
+
+def test_a_turn_has_three_steps_unless_it_is_told_otherwise():
+    assert (bench._effort(options()).steps, bench._effort(options(steps=5)).steps) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"plain": True}, "--plain needs --work train, inference or both"),
+        ({"against": "timm"}, "--against needs --work train"),
+        ({"trace": "folder"}, "--trace needs --work train"),
+        ({"weights": "w.safetensors"}, "--weights needs --work startup"),
+        ({"work": "train", "weights": "w.safetensors"}, "--weights needs --work startup"),
+        ({"dataset": "missing"}, "no prepared data called 'missing'"),
+        ({"models": "mobilenetv2_tini"}, "did you mean mobilenetv2_tiny"),
+        ({"steps": -1}, "--steps is -1"),
+    ],
+)
+def test_mistakes_in_works_are_told_before_anything_is_measured(changes, sentence, prepared_phantoms):
+    given = options(**({"work": "epoch", "dataset": "phantoms"} | changes))
+    with pytest.raises(UserError, match=sentence):
+        (bench._plan if given.work == "train" else bench._work_plan)(given)
+
+
+def test_weights_of_a_start_must_be_there(prepared_phantoms, monkeypatch):
+    monkeypatch.delenv("CXR_WEIGHTS_DIR", raising=False)
+    with pytest.raises(UserError, match="there is no weights file"):
+        bench._work_plan(options(work="startup", dataset="phantoms", weights="missing.safetensors"))
+
+
+def test_works_are_measured_printed_and_written(monkeypatch, tmp_path, capsys):
+    """Ceilings are measured only where floors need them; a case that fails is told at the end."""
+    asked = []
+    monkeypatch.setattr(children, "ask_ceilings", lambda threads: asked.append(threads) or CEILINGS)
+    rows = [{"layer": "8 x 8", "count": 1, "lowering": "grouped", "floor_seconds": 1e-3, "error": "no kernel"}]
+    monkeypatch.setattr(works, "ask_depthwise", lambda case, copy_bytes: iter(rows))
+    file = tmp_path / "depthwise.json"
+    bench.main(["--work", "depthwise", "--models", "mobilenetv2_tiny", "--threads", "1", "--json", str(file)])
+    assert asked == [1]
+    assert json.loads(file.read_text())["results"][0]["rows"] == rows
+    assert "no kernel" in capsys.readouterr().out
+
+
+def test_a_work_that_fails_is_a_mistake(monkeypatch, prepared_phantoms, tmp_path):
+    def fail(*arguments):
+        raise UserError("out of memory")
+
+    monkeypatch.setattr(works, "measure_startup", fail)
+    file = tmp_path / "start.json"
+    arguments = ["--work", "startup", "--models", "mobilenetv2_tiny", "--dataset", "phantoms", "--json", str(file)]
+    with pytest.raises(UserError, match="^1 measurements failed, first mobilenetv2_tiny, .* out of memory"):
+        bench.main(arguments)
+    assert json.loads(file.read_text())["results"][0]["error"] == "out of memory"
 
 
 def test_against_timm_needs_it(monkeypatch, tmp_path):
