@@ -115,7 +115,7 @@ def test_each_round_begins_with_nothing_compiled(monkeypatch, tmp_path):
 
 def test_a_start_that_fails_says_why(monkeypatch, tmp_path):
     stand_in(monkeypatch, tmp_path, "sys.exit('cxr-jax: there is no such data')")
-    with pytest.raises(UserError, match="^there is no such data$"):
+    with pytest.raises(UserError, match=r"^there is no such data$"):
         startup.measure_startup(CASE, 1, lambda text: None)
 
 

@@ -113,7 +113,7 @@ def test_a_work_that_fails_is_a_mistake(monkeypatch, prepared_phantoms, tmp_path
     monkeypatch.setattr(works, "measure_startup", fail)
     file = tmp_path / "start.json"
     arguments = ["--work", "startup", "--models", "mobilenetv2_tiny", "--dataset", "phantoms", "--json", str(file)]
-    with pytest.raises(UserError, match="^1 measurements failed, first mobilenetv2_tiny, .* out of memory"):
+    with pytest.raises(UserError, match=r"^1 measurements failed, first mobilenetv2_tiny, .* out of memory"):
         bench.main(arguments)
     assert json.loads(file.read_text())["results"][0]["error"] == "out of memory"
 
