@@ -88,7 +88,8 @@ def run_epoch(case: EpochCase) -> dict[str, Any]:
         with Observers(terminal, TensorBoardObserver(run), clock) as observers:
             trainer = _trainer(case, run, observers)
             network = trainer.network
-            phase = trainer.prepare(Progress(), network.params, network.batch_stats)
+            # its own preparation, so that the bare steps are the very program that the loop runs
+            phase = trainer._prepare(Progress(), network.params, network.batch_stats)
             steps = phase.iterations
             pure = _pure_steps(phase, trainer, max(steps // 2, 1))
             trainer.train()

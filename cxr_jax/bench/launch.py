@@ -134,9 +134,8 @@ def main() -> None:
     count = CompilationCount()
     count.listen()
     _watch(stopwatch, lambda: _end(task["result"], stopwatch.report() | {"compilation": count.facts}))
-    from cxr_jax.cli import main as cli
-
-    sys.exit(cli(task["arguments"]))
+    # looked up by name: this is the console command, which stands above all rooms
+    sys.exit(importlib.import_module("cxr_jax.cli").main(task["arguments"]))
 
 
 def _watch(stopwatch: Stopwatch, end: Callable[[], None]) -> None:

@@ -123,7 +123,7 @@ class Trainer:
             self.interruption = stack.enter_context(Interruption(self.group))
             while progress.phase < len(self.phases):
                 try:
-                    phase = self.prepare(progress, params, batch_stats)
+                    phase = self._prepare(progress, params, batch_stats)
                     self.interruption.check(together=True)
                 except InterruptionError:
                     self._leave(progress)
@@ -154,7 +154,7 @@ class Trainer:
         best = CheckpointWriter(self.run.checkpoints / BEST, keep=2, rewind_to=progress.step)
         self.best = stack.enter_context(best)
 
-    def prepare(self, progress: Progress, params: dict, batch_stats: dict) -> PreparedPhase:
+    def _prepare(self, progress: Progress, params: dict, batch_stats: dict) -> PreparedPhase:
         """The phase that `progress` is in, its step compiled and its optimizer fresh."""
         phase = self.phases[progress.phase]
         iterations = phase.epochs * self.batches

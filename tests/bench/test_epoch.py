@@ -5,6 +5,7 @@ import pytest
 from cxr_jax.bench import epoch
 from cxr_jax.bench.cases import EpochCase
 from cxr_jax.bench.epoch import EpochClock, run_epoch
+from cxr_jax.training import loop
 from cxr_jax.training.loop import Trainer
 
 
@@ -32,7 +33,7 @@ def steps_run(monkeypatch):
     """The batches of every step in order, with a mark where training begins and ends; a step of training is slow."""
     log = []
     train = Trainer.train
-    compile_train_step = epoch.Trainer.prepare.__globals__["compile_train_step"]
+    compile_train_step = loop.compile_train_step
 
     def compiled(*arguments):
         run = compile_train_step(*arguments)
@@ -50,7 +51,7 @@ def steps_run(monkeypatch):
         train(trainer)
         log.append("end")
 
-    monkeypatch.setitem(epoch.Trainer.prepare.__globals__, "compile_train_step", compiled)
+    monkeypatch.setattr(loop, "compile_train_step", compiled)
     monkeypatch.setattr(Trainer, "train", trained)
     return log
 

@@ -90,14 +90,14 @@ def test_a_run_killed_between_two_phases_goes_on_with_a_fresh_optimizer(trainer,
     undisturbed = trainer("undisturbed", phases=phases)
     undisturbed.train()
     killed = trainer("killed", phases=phases)
-    prepare = killed.prepare
+    prepare = killed._prepare
 
     def die_in_the_second(progress, params, batch_stats):
         if progress.phase == 1:
             raise KeyboardInterrupt
         return prepare(progress, params, batch_stats)
 
-    monkeypatch.setattr(killed, "prepare", die_in_the_second)
+    monkeypatch.setattr(killed, "_prepare", die_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         killed.train()
     resumed = trainer("killed", phases=phases)

@@ -196,14 +196,14 @@ def test_stopped_in_the_same_validation_again_the_checkpoint_is_not_replaced(tra
 
 def test_a_signal_before_the_first_step_of_a_phase_is_not_kept_waiting(trainer, monkeypatch):
     run = trainer("run", phases=PHASES)
-    prepare = run.prepare
+    prepare = run._prepare
 
     def signal_while_compiling(progress, *arguments):
         if progress.phase == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return prepare(progress, *arguments)
 
-    monkeypatch.setattr(run, "prepare", signal_while_compiling)
+    monkeypatch.setattr(run, "_prepare", signal_while_compiling)
     with pytest.raises(UserError, match="terminated after step 5; go on with"):
         run.train()
     undisturbed = trainer("undisturbed", phases=PHASES)
