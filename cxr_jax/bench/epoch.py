@@ -20,9 +20,9 @@ from cxr_jax.bench.cases import EpochCase
 from cxr_jax.bench.workload import DISTINCT_BATCHES
 from cxr_jax.config.schema import Config, DataConfig, ModelConfig, ParallelConfig, TrainingConfig
 from cxr_jax.data.batches import Batch, training_batches
-from cxr_jax.data.cache import load_split
 from cxr_jax.data.image_set import ImageSet
 from cxr_jax.data.prepared import PreparedData
+from cxr_jax.data.split_loading import load_split
 from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.training.loop import PreparedPhase, Trainer

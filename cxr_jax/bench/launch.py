@@ -25,8 +25,8 @@ IMPORTED = (
     "cxr_jax.commands.train",
     "cxr_jax.config.loading",
     "cxr_jax.config.command_line",
-    "cxr_jax.data.cache",
     "cxr_jax.data.prepared",
+    "cxr_jax.data.split_loading",
     "cxr_jax.reporting.live",
     "cxr_jax.training.distributed",
     "cxr_jax.training.loop",
@@ -38,7 +38,7 @@ IMPORTED = (
 
 WATCHED = {
     "config": ("cxr_jax.commands.train:_parse", "cxr_jax.config.loading:load_config"),
-    "data": ("cxr_jax.data.cache:load_split",),
+    "data": ("cxr_jax.data.split_loading:load_split",),
     "weights": ("cxr_jax.training.network:build_network",),
     "run folder": ("cxr_jax.commands.train:_begin_run",),
     "compile training step": ("cxr_jax.training.loop:compile_train_step",),
