@@ -29,6 +29,9 @@ SCHEMA_VERSION = 1
 # Numbers of a validation line that say where it stands, and not how good the network is.
 _POSITION = {"step", "epoch", "seconds"}
 
+# Fields of [data] that decide which images validate.
+_VALIDATION = ("dataset", "validation", "validation_fraction", "split_seed")
+
 Summary = dict[str, Any]
 
 
@@ -116,6 +119,7 @@ def summarise(sweep: Sweep, runs: Sequence[SweepRun], folder: Path) -> Summary:
         "unfinished": [run.name for run in runs if run not in finished],
         "no_longer_named": _no_longer_named(sweep, folder),
         "different_data": _different_data(sweep, results),
+        "other_validation": _other_validation(sweep),
         "variants": _sorted(variants, monitor),
     }
 
@@ -178,3 +182,9 @@ def _different_data(sweep: Sweep, results: Mapping[str, Mapping[int, RunResult]]
             result.data_fingerprint for result in results[variant.name].values()
         )
     return [name for name, fingerprints in seen.items() if len(fingerprints) > 1]
+
+
+def _other_validation(sweep: Sweep) -> list[str]:
+    """Names of the variants that are validated on other images than the base."""
+    images = [tuple(getattr(variant.config.data, name) for name in _VALIDATION) for variant in sweep.variants]
+    return [variant.name for variant, own in zip(sweep.variants, images, strict=True) if own != images[0]]

@@ -102,6 +102,9 @@ def notes(summary: Summary) -> list[str]:
     if summary["no_longer_named"]:
         told = [f"{name} ({runs})" for name, runs in summary["no_longer_named"].items()]
         found.append(f"The folder also holds runs that {summary['sweep']} does not name, by variant: {_listed(told)}.")
+    if summary["other_validation"]:
+        names = _listed(summary["other_validation"])
+        found.append(f"Validated on other images than the base, with which they do not compare: {names}.")
     if summary["different_data"]:
         names = ", ".join(summary["different_data"])
         found.append(f"The runs saw different versions of the data ({names}): their figures do not compare.")

@@ -190,6 +190,15 @@ def test_what_the_sweep_no_longer_names_and_other_data_are_told(swept):
     assert "The runs saw different versions of the data (chest_xray): their figures do not compare." in text
 
 
+@pytest.mark.parametrize("change", ["split_seed = 1", "validation_fraction = 0.2", 'validation = "official"'])
+def test_variants_that_are_validated_on_other_images_are_told(sweep, tmp_path, change):
+    found = sweep()
+    assert "other images" not in sweep_markdown(summarise(found, [], tmp_path))
+    (tmp_path / "s.toml").write_text(f"{SWEEP}[variants.elsewhere]\ndata.{change}\n")
+    text = sweep_markdown(summarise(read_sweep(found.path), [], tmp_path))
+    assert "Validated on other images than the base, with which they do not compare: elsewhere." in text
+
+
 def test_a_figure_that_some_seeds_lack_says_so(swept):
     found, runs, folder = swept
     run = next(run for run in runs if run.name == "gamma seed1")
