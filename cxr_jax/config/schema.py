@@ -73,13 +73,28 @@ class AugmentationConfig:
     brightness: float = 0.0  # largest additive change, as a share of the grey range, either way
     contrast: float = 0.0  # largest relative change about the image's mean: 0.2 draws from 1/1.2 to 1.2
     gamma: float = 0.0  # largest relative change of the exponent: 0.3 draws from 1/1.3 to 1.3
+    # smallest share of the image's area that is cut out and enlarged to the whole; 0: off, 0.5 draws from 0.5 to 1
+    crop: float = 0.0
+    crop_aspect: float = 0.0  # largest relative change of that part's aspect: 0.3 draws from 1/1.3 to 1.3
+    clahe: float = 0.0  # probability of equalising each of 8 x 8 tiles by its own clipped histogram
+    equalisation: float = 0.0  # probability of equalising the histogram of the whole
+    tone: float = 0.0  # largest relative change of a monotone curve's slope before black and white are fixed
+    blur: float = 0.0  # largest sigma of a Gaussian blur, pixels
+    noise: float = 0.0  # largest standard deviation of white Gaussian noise, as a share of the grey range
+    cutout: float = 0.0  # side of one square covered with the mean grey, as a share of the image's side
+    # a and b of the Beta distribution by which two images and their labels are mixed; 0: off, 0.2 seldom mixes much
+    mixup: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("horizontal_flip", "vertical_flip"):
+        for name in ("horizontal_flip", "vertical_flip", "clahe", "equalisation"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a probability from 0 to 1")
         largest = {"rotation": 180, "scale": 4, "translation": 1, "brightness": 1, "contrast": 4, "gamma": 4}
+        largest |= {"crop_aspect": 4, "tone": 20, "blur": 10, "noise": 1, "cutout": 1, "mixup": 8}
         for name, limit in largest.items():
             _require(0 <= getattr(self, name) <= limit, name, getattr(self, name), f"from 0 (off) to {limit}")
+        _require(self.crop == 0 or 0.05 <= self.crop < 1, "crop", self.crop, "0 (off), or at least 0.05 and below 1")
+        aspect_alone = self.crop_aspect > 0 and self.crop == 0
+        _require(not aspect_alone, "crop_aspect", self.crop_aspect, "0 (off) where crop is 0 (off)")
 
     @property
     def is_random(self) -> bool:

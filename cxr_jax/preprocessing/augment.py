@@ -1,8 +1,9 @@
 """Random changes of training images, drawn per example and applied inside the compiled step.
 
 Which changes exist at all is decided when the step is traced, from the frozen configuration: a change that is off
-costs nothing. Coordinates are integers in fixed point, so that an image comes out bit for bit the same in a batch of
-any size, on any number of devices, however the compiler orders its floating-point operations.
+costs nothing. Sums over pixels and coordinates are of integers, and products are rounded before they are added up, so
+that an image comes out bit for bit the same in a batch of any size, on any number of devices, however the compiler
+arranges its floating-point operations.
 """
 
 from __future__ import annotations
@@ -15,10 +16,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, UInt8
 
 from cxr_jax.config.schema import AugmentationConfig
+from cxr_jax.preprocessing.degradation import add_noise, cut_out, gaussian_blur
+from cxr_jax.preprocessing.equalisation import equalise, equalise_adaptively
 from cxr_jax.preprocessing.normalise import GREY_RANGE
+from cxr_jax.preprocessing.rounding import product
+from cxr_jax.preprocessing.tone import TONE_SEGMENTS, adjust_contrast, adjust_gamma, apply_tone_curve, mean_grey
+from cxr_jax.preprocessing.warp import Crop, warp
 
-_MATRIX_BITS = 14
-"""Binary digits after the point of the inverse matrix; a 2048 px image is then placed to 1/32 px at its corners."""
+# Numbers folded into an image's key: what is drawn from one of them is not moved by any other change.
+_NOISE, _NOISE_PIXELS, _BLUR, _CROP, _CUTOUT, _TONE, _EQUALISATION, _CLAHE = range(8)
+_SHARED_UNIFORMS = 9
+"""Numbers drawn from the image's key itself, by the changes of geometry, brightness, contrast and gamma."""
 
 
 class Draw(NamedTuple):
@@ -33,40 +41,80 @@ class Draw(NamedTuple):
     brightness: Float[Array, ""]  # grey levels added
     contrast: Float[Array, ""]  # factor about the image's mean
     gamma: Float[Array, ""]  # exponent
+    crop: Crop  # part of the picture that is kept
+    clahe: Bool[Array, ""]
+    equalisation: Bool[Array, ""]
+    tone: Float[Array, " K"]  # slopes of the pieces of the tone curve
+    blur: Float[Array, ""]  # sigma, pixels
+    noise: Float[Array, ""]  # standard deviation, grey levels
+    cutout_x: Float[Array, ""]  # the square's centre, share of the side
+    cutout_y: Float[Array, ""]
 
 
 def draw(key: Key[Array, ""], config: AugmentationConfig) -> Draw:
     """Draw the changes of one image from its key.
 
-    Angles, shifts and brightness are uniform; factors are uniform on the logarithm, so that doubling is as likely as
-    halving. Every change has its own number, so that switching one on does not change what the others draw.
+    Angles, shifts, brightness, noise, blur, the area and place of a crop and the place of a cutout are uniform;
+    factors, slopes and aspects are uniform on the logarithm, so that doubling is as likely as halving. Every change
+    has its own number, so that switching one on does not change what the others draw.
     """
-    uniform = jax.random.uniform(key, (len(Draw._fields),), jnp.float32)
+    uniform = jax.random.uniform(key, (_SHARED_UNIFORMS,), jnp.float32)
     signed = 2 * uniform - 1
 
-    def factor(strength: float, index: int) -> Float[Array, ""]:
-        return jnp.exp(signed[index] * jnp.log1p(jnp.float32(strength)))
+    def own(number: int, strength: float, count: int = 1) -> Float[Array, " count"]:
+        """Uniform numbers of one change alone; zeros if it is off."""
+        if strength == 0:
+            return jnp.zeros(count, jnp.float32)
+        return jax.random.uniform(jax.random.fold_in(key, number), (count,), jnp.float32)
 
+    cutout = own(_CUTOUT, config.cutout, 2)
     return Draw(
         horizontal_flip=uniform[0] < config.horizontal_flip,
         vertical_flip=uniform[1] < config.vertical_flip,
         angle=signed[2] * jnp.deg2rad(jnp.float32(config.rotation)),
-        scale=factor(config.scale, 3),
+        scale=_factor(signed[3], config.scale),
         shift_x=signed[4] * config.translation,
         shift_y=signed[5] * config.translation,
-        brightness=signed[6] * config.brightness * GREY_RANGE,
-        contrast=factor(config.contrast, 7),
-        gamma=factor(config.gamma, 8),
+        brightness=product(signed[6], jnp.float32(config.brightness * GREY_RANGE)),
+        contrast=_factor(signed[7], config.contrast),
+        gamma=_factor(signed[8], config.gamma),
+        crop=_crop(own(_CROP, config.crop, 4), config),
+        clahe=own(_CLAHE, config.clahe)[0] < config.clahe,
+        equalisation=own(_EQUALISATION, config.equalisation)[0] < config.equalisation,
+        tone=_factor(2 * own(_TONE, config.tone, TONE_SEGMENTS) - 1, config.tone),
+        blur=own(_BLUR, config.blur)[0] * config.blur,
+        noise=own(_NOISE, config.noise)[0] * config.noise * GREY_RANGE,
+        cutout_x=cutout[0],
+        cutout_y=cutout[1],
     )
+
+
+def _factor(signed: Float[Array, "*N"], strength: float) -> Float[Array, "*N"]:
+    """Numbers in -1..1 to factors from 1 / (1 + strength) to 1 + strength."""
+    return jnp.exp(signed * jnp.log1p(jnp.float32(strength)))
+
+
+def _crop(uniform: Float[Array, 4], config: AugmentationConfig) -> Crop:
+    """Area, aspect and place of the part that is kept, as in GoogLeNet's training (Szegedy et al., 2014).
+
+    An aspect at which the part would be longer than the picture is brought to the nearest that fits.
+    """
+    if config.crop == 0:
+        return Crop(jnp.float32(1), jnp.float32(1), jnp.float32(0), jnp.float32(0))
+    area = config.crop + product(uniform[0], jnp.float32(1 - config.crop))
+    aspect = jnp.clip(_factor(2 * uniform[1] - 1, config.crop_aspect), area, 1 / area)
+    width, height = (jnp.minimum(jnp.sqrt(square), 1) for square in (area * aspect, area / aspect))
+    return Crop(width, height, 2 * uniform[2] - 1, 2 * uniform[3] - 1)
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def augment(images: UInt8[Array, "B S S"], keys: Key[Array, " B"], config: AugmentationConfig) -> Float[Array, "B S S"]:
     """Change each image `[B, S, S]` uint8 at random by its own key; returns float32 `[B, S, S]` in 0..255.
 
-    In this order: flips; rotation, scale and translation as one bilinear resampling, black (0) outside; contrast about
-    the mean of the image as it came in; brightness; clipping to 0..255; gamma. The result of an example depends on its
-    image, its key and `config` alone. With nothing on, the grey levels come back unchanged.
+    In this order: flips; crop, rotation, scale and translation as one bilinear resampling, black (0) outside; CLAHE,
+    then equalisation of the whole, both on grey levels rounded to whole numbers; the tone curve; contrast about the
+    mean of the image as it came in; brightness; clipping to 0..255; gamma; blur; noise; cutout. The result of an
+    example depends on its image, its key and `config` alone. With nothing on, the grey levels come back unchanged.
     """
     if not config.is_random:
         return images.astype(jnp.float32)
@@ -80,85 +128,42 @@ def _augment_one(image: UInt8[Array, "S S"], key: Key[Array, ""], config: Augmen
         image = jnp.where(drawn.horizontal_flip, image[:, ::-1], image)
     if config.vertical_flip > 0:
         image = jnp.where(drawn.vertical_flip, image[::-1, :], image)
-    if config.rotation > 0 or config.scale > 0 or config.translation > 0:
-        changed = warp(image, drawn.angle, drawn.scale, drawn.shift_x, drawn.shift_y)
+    if config.rotation > 0 or config.scale > 0 or config.translation > 0 or config.crop > 0:
+        crop = drawn.crop if config.crop > 0 else None
+        changed = warp(image, drawn.angle, drawn.scale, drawn.shift_x, drawn.shift_y, crop)
     else:
         changed = image.astype(jnp.float32)
-    if config.contrast > 0:
-        changed = adjust_contrast(changed, drawn.contrast, mean_grey(image))
-    if config.brightness > 0:
-        changed = changed + drawn.brightness
-    if config.contrast > 0 or config.brightness > 0:
-        changed = jnp.clip(changed, 0.0, GREY_RANGE)
-    if config.gamma > 0:
-        changed = adjust_gamma(changed, drawn.gamma)
+    changed = _change_grey_levels(changed, mean_grey(image), drawn, config)
+    if config.blur > 0:
+        changed = gaussian_blur(changed, drawn.blur, config.blur)
+    if config.noise > 0:
+        changed = add_noise(changed, jax.random.fold_in(key, _NOISE_PIXELS), drawn.noise)
+    if config.cutout > 0:
+        changed = cut_out(changed, drawn.cutout_x, drawn.cutout_y, config.cutout)
     return changed
 
 
-def warp(
-    image: UInt8[Array, "S S"],
-    angle: Float[Array, ""],
-    scale: Float[Array, ""],
-    shift_x: Float[Array, ""],
-    shift_y: Float[Array, ""],
+def _change_grey_levels(
+    image: Float[Array, "S S"], mean: Float[Array, ""], drawn: Draw, config: AugmentationConfig
 ) -> Float[Array, "S S"]:
-    """Rotate (radians, counter-clockwise) and enlarge an image about its centre, then shift it (share of the side).
-
-    Bilinear with black outside, as OpenCV's `warpAffine` with `BORDER_CONSTANT`; returns float32 `[S, S]` in 0..255.
-    """
-    size = image.shape[0]
-    x, y = _source_coordinates(size, angle, scale, shift_x, shift_y)
-    bits = _MATRIX_BITS + 1
-    left, top = x >> bits, y >> bits
-    right_share, bottom_share = (
-        (fixed & (2**bits - 1)).astype(jnp.float32) * jnp.float32(2.0**-bits) for fixed in (x, y)
-    )
-
-    def neighbour(rows: Array, columns: Array) -> Array:
-        inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
-        grey = image.at[jnp.clip(rows, 0, size - 1), jnp.clip(columns, 0, size - 1)].get(mode="promise_in_bounds")
-        return jnp.where(inside, grey, 0).astype(jnp.float32)
-
-    upper, lower = (
-        neighbour(rows, left) + right_share * (neighbour(rows, left + 1) - neighbour(rows, left))
-        for rows in (top, top + 1)
-    )
-    return upper + bottom_share * (lower - upper)
+    """CLAHE, equalisation, tone curve, contrast about `mean`, brightness and gamma, as far as they are on."""
+    if config.clahe > 0:
+        image = jnp.where(drawn.clahe, equalise_adaptively(_rounded(image)).astype(jnp.float32), image)
+    if config.equalisation > 0:
+        image = jnp.where(drawn.equalisation, equalise(_rounded(image)).astype(jnp.float32), image)
+    if config.tone > 0:
+        image = apply_tone_curve(image, drawn.tone)
+    if config.contrast > 0:
+        image = adjust_contrast(image, drawn.contrast, mean)
+    if config.brightness > 0:
+        image = image + drawn.brightness
+    if config.contrast > 0 or config.brightness > 0:
+        image = jnp.clip(image, 0.0, GREY_RANGE)
+    if config.gamma > 0:
+        image = adjust_gamma(image, drawn.gamma)
+    return image
 
 
-def _source_coordinates(size: int, angle: Array, scale: Array, shift_x: Array, shift_y: Array) -> tuple[Array, Array]:
-    """Where each output pixel comes from: int32 `[S, S]` x and y, in units of 2^-(_MATRIX_BITS + 1) pixels.
-
-    With floating point, the compiler may compute a coordinate twice, once for its whole part and once for the rest,
-    and round the two differently: a pixel on a boundary would then take the wrong neighbour.
-    """
-    cosine, sine = jnp.cos(angle) / scale, jnp.sin(angle) / scale
-
-    def fixed(value: Array) -> Array:
-        return jnp.round(value * 2.0**_MATRIX_BITS).astype(jnp.int32)
-
-    # Twice the distance from the centre is a whole number for even and odd sizes.
-    distance = 2 * jnp.arange(size, dtype=jnp.int32) - (size - 1)
-    centre = (size - 1) << _MATRIX_BITS
-    offset_x = centre - fixed(2 * size * (cosine * shift_x - sine * shift_y))
-    offset_y = centre - fixed(2 * size * (sine * shift_x + cosine * shift_y))
-    x = (fixed(cosine) * distance)[None, :] - (fixed(sine) * distance)[:, None] + offset_x
-    y = (fixed(sine) * distance)[None, :] + (fixed(cosine) * distance)[:, None] + offset_y
-    return x, y
-
-
-def mean_grey(image: UInt8[Array, "S S"]) -> Float[Array, ""]:
-    """Mean grey level of a uint8 image, float32; the sum is of integers, hence exact in any order."""
-    return jnp.sum(image, dtype=jnp.int32).astype(jnp.float32) / image.size
-
-
-def adjust_contrast(
-    image: Float[Array, "S S"], factor: Float[Array, ""], mean: Float[Array, ""]
-) -> Float[Array, "S S"]:
-    """Stretch grey levels about `mean` by `factor`; not clipped."""
-    return (image - mean) * factor + mean
-
-
-def adjust_gamma(image: Float[Array, "S S"], exponent: Float[Array, ""]) -> Float[Array, "S S"]:
-    """Raise grey levels in 0..255 to `exponent`, as shares of the grey range."""
-    return GREY_RANGE * jnp.power(image / GREY_RANGE, exponent)
+def _rounded(image: Float[Array, "S S"]) -> UInt8[Array, "S S"]:
+    """Grey levels in 0..255 as the nearest whole numbers."""
+    return jnp.round(image).astype(jnp.uint8)

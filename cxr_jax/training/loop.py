@@ -92,7 +92,9 @@ class Trainer:
                 "training images; take a smaller batch"
             )
         training = config.training
-        require_divisible("training.batch_size", training.batch_size, self.devices, training.accumulation_steps)
+        mixes = any(phase.augmentation.mixup > 0 for phase in self.phases)
+        parts = training.accumulation_steps
+        require_divisible("training.batch_size", training.batch_size, self.devices, parts, pairs=mixes)
         require_divisible("training.evaluation_batch_size", training.evaluation_batch_size, self.devices)
         if config.validation.monitor == "roc_auc" and len(np.unique(validation_set.labels)) < 2:
             raise UserError(

@@ -26,12 +26,12 @@ def example_weights(labels: Array, weights: tuple[float, ...], dtype: jnp.dtype)
     return jnp.asarray(weights, dtype)[labels]
 
 
-def cross_entropy_sum(logits: Array, labels: Array, weights: tuple[float, ...], label_smoothing: float = 0.0) -> Array:
-    """The softmax cross-entropies of `logits` [B, K], each weighted by the class of its example, added up.
+def cross_entropies(logits: Array, labels: Array, weights: tuple[float, ...], label_smoothing: float = 0.0) -> Array:
+    """The softmax cross-entropies [B] of `logits` [B, K], each weighted by the class of its example.
 
     Smoothing mixes the label with the uniform distribution (Szegedy et al. 2016).
     """
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     targets = optax.smooth_labels(targets, label_smoothing) if label_smoothing > 0 else targets
     losses = optax.softmax_cross_entropy(logits, targets)
-    return jnp.sum(example_weights(labels, weights, logits.dtype) * losses)
+    return example_weights(labels, weights, logits.dtype) * losses

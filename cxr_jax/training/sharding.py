@@ -45,12 +45,15 @@ def choose_devices(count: int) -> list[jax.Device]:
     return [device for part in parts for device in part[:each]]
 
 
-def require_divisible(name: str, batch_size: int, devices: Sequence[jax.Device], parts: int = 1) -> None:
-    """Raise UserError unless a batch of `batch_size`, cut into `parts`, can be shared out evenly."""
-    unit = len(devices) * parts
+def require_divisible(
+    name: str, batch_size: int, devices: Sequence[jax.Device], parts: int = 1, *, pairs: bool = False
+) -> None:
+    """Raise UserError unless a batch of `batch_size`, cut into `parts`, can be shared out evenly, in pairs if asked."""
+    unit = len(devices) * parts * (2 if pairs else 1)
     if batch_size % unit:
         nearest = max(unit, batch_size // unit * unit)
         cut = "" if parts == 1 else f"in {parts} parts (training.accumulation_steps) "
+        cut += "in pairs (augmentation.mixup) " if pairs else ""
         raise UserError(
             f"{name} is {batch_size}, which cannot be shared {cut}evenly among {len(devices)} devices; take {nearest}, "
             "or set parallel.devices"

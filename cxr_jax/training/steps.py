@@ -16,8 +16,9 @@ from cxr_jax.config.schema import AugmentationConfig
 from cxr_jax.models.layers import Mode
 from cxr_jax.models.state import ArrayDict, batch_stats_of, merge_model
 from cxr_jax.preprocessing.augment import augment
+from cxr_jax.preprocessing.mixup import mix_pairs, swap_pairs
 from cxr_jax.preprocessing.normalise import normalise
-from cxr_jax.training.loss import cross_entropy_sum, example_weights
+from cxr_jax.training.loss import cross_entropies, example_weights
 from cxr_jax.training.state import TrainState, averaged
 
 Precision = Literal["float32", "bf16"]
@@ -82,10 +83,14 @@ def train_step(
     def loss_of(params: ArrayDict, batch_stats: ArrayDict, part: DeviceBatch) -> tuple[Array, tuple[Array, ArrayDict]]:
         """The share of `part` in the batch's loss; with how many it got right and the statistics after it."""
         model = merge_model(rules.graphdef, state.frozen | params, batch_stats)
-        logits = _training_logits(model, part, epoch, rules, _activations_dtype(dtype, rules.precision), axis_name)
-        losses = cross_entropy_sum(logits, part.labels, rules.class_weights, rules.label_smoothing)
+        activations = _activations_dtype(dtype, rules.precision)
+        logits, share = _training_logits(model, part, epoch, rules, activations, axis_name)
+        losses = cross_entropies(logits, part.labels, rules.class_weights, rules.label_smoothing)
+        if share is not None:
+            others = cross_entropies(logits, swap_pairs(part.labels), rules.class_weights, rules.label_smoothing)
+            losses = others + share.astype(dtype) * (losses - others)
         correct = jnp.sum((jnp.argmax(logits, -1).astype(part.labels.dtype) == part.labels).astype(jnp.float32))
-        return _mean_over(axis_name, losses) / total_weight, (correct, batch_stats_of(model))
+        return _mean_over(axis_name, losses.sum()) / total_weight, (correct, batch_stats_of(model))
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
     if rules.accumulation_steps == 1:
@@ -107,22 +112,29 @@ def train_step(
 
 def _training_logits(
     model: Any, batch: DeviceBatch, epoch: Array, rules: StepRules, dtype: jnp.dtype, axis_name: str | None
-) -> Array:
-    """Logits [B, K] of `batch`, augmented and with dropout; the model's BatchNorm statistics move."""
+) -> tuple[Array, Array | None]:
+    """Logits [B, K] of `batch`, augmented and with dropout; the model's BatchNorm statistics move.
+
+    With mixup also the share [B] that each example has in its own image, else None.
+    """
     augmentation_keys, dropout_keys = _example_keys(rules.seed, epoch, batch.ids)
     if rules.feature_channels:
         pooled = batch.images.astype(model.classifier.kernel.dtype)
-        return model.classify_pooled(pooled, Mode(keys=dropout_keys))
-    inputs = normalise(augment(batch.images, augmentation_keys, rules.augmentation), rules.mean, rules.std, dtype)
+        return model.classify_pooled(pooled, Mode(keys=dropout_keys)), None
+    images, share = augment(batch.images, augmentation_keys, rules.augmentation), None
+    if rules.augmentation.mixup > 0:
+        images, share = mix_pairs(images, augmentation_keys, rules.augmentation.mixup)
+    inputs = normalise(images, rules.mean, rules.std, dtype)
     if rules.frozen_backbone:
-        return model.classify_pooled(model.pooled(inputs), Mode(keys=dropout_keys))
-    return model(
+        return model.classify_pooled(model.pooled(inputs), Mode(keys=dropout_keys)), share
+    logits = model(
         inputs,
         train=rules.batch_statistics,
         keys=dropout_keys,
         axis_name=axis_name,
         frozen_stages=rules.frozen_stages,
     )
+    return logits, share
 
 
 def _activations_dtype(dtype: jnp.dtype, precision: Precision) -> jnp.dtype:

@@ -1,0 +1,35 @@
+"""Mixtures of two training images and of their labels (Zhang et al. 2018), inside the compiled step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+_MIXUP = 2**20
+"""Folded into an image's key, beside the small numbers that its other changes fold in."""
+
+
+def swap_pairs(rows: Any) -> Any:
+    """The rows of `rows` [B, ...], B even, each in the place of its neighbour: 1, 0, 3, 2, ...
+
+    The order of a batch is drawn anew every epoch, so neighbours are strangers; and a device that holds an even number
+    of rows holds both of every pair.
+    """
+    return rows.reshape(rows.shape[0] // 2, 2, *rows.shape[1:])[:, ::-1].reshape(rows.shape)
+
+
+def mix_pairs(
+    images: Float[Array, "B S S"], keys: Key[Array, " B"], strength: float
+) -> tuple[Float[Array, "B S S"], Float[Array, " B"]]:
+    """Each of `images` [B, S, S] mixed with its neighbour, and the share [B] that it has in the mixture itself.
+
+    The share is drawn from Beta(strength, strength) by the image's own key; it belongs to its label in the loss, the
+    rest to the neighbour's.
+    """
+    own = jax.vmap(lambda key: jax.random.fold_in(key, _MIXUP))(keys)
+    share = jax.vmap(lambda key: jax.random.beta(key, strength, strength, dtype=jnp.float32))(own)
+    weight = share[:, None, None]
+    return weight * images + (1 - weight) * swap_pairs(images), share

@@ -1,0 +1,82 @@
+"""Mixup in the training step: the loss is both labels', on any number of devices, and batches hold whole pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from process_worker import doubled, take_steps
+
+from cxr_jax.config.schema import AugmentationConfig, ModelConfig, OptimizerConfig, PhaseConfig
+from cxr_jax.errors import UserError
+from cxr_jax.models.state import merge_model
+from cxr_jax.preprocessing.mixup import mix_pairs
+from cxr_jax.preprocessing.normalise import normalise
+from cxr_jax.training.network import build_network
+from cxr_jax.training.optimizer import make_optimizer
+from cxr_jax.training.sharding import choose_devices
+from cxr_jax.training.state import new_state
+from cxr_jax.training.steps import DeviceBatch, StepRules, _example_keys, train_step
+
+MIXUP = AugmentationConfig(horizontal_flip=0.5, mixup=0.4)
+
+
+def test_the_loss_is_each_labels_by_its_share(train_images):
+    # without dropout, which would hide what is to be seen
+    network = build_network(ModelConfig(name="mobilenetv2_tiny"), seed=0)
+    weights = (0.7, 1.6)
+    optimizer = make_optimizer(OptimizerConfig(), lambda step: 0.05, network.params)
+    rules = StepRules(
+        graphdef=network.graphdef,
+        optimizer=optimizer,
+        mean=network.mean,
+        std=network.std,
+        augmentation=AugmentationConfig(mixup=0.4),
+        class_weights=weights,
+        label_smoothing=0.1,
+        batch_statistics=False,
+        seed=3,
+    )
+    images, labels, ids = (
+        jnp.asarray(rows[:8]) for rows in (train_images.images, train_images.labels, train_images.ids)
+    )
+    state = new_state(network.params, {}, network.batch_stats, optimizer, 0)
+    _, metrics = train_step(state, DeviceBatch(images, labels, ids), jnp.int32(2), rules=rules)
+
+    keys, _ = _example_keys(3, jnp.int32(2), ids)
+    mixed, share = mix_pairs(images.astype(jnp.float32), keys, 0.4)
+    model = merge_model(network.graphdef, network.params, network.batch_stats)
+    logits = model(normalise(mixed, network.mean, network.std))
+    swapped = np.asarray(labels).reshape(-1, 2)[:, ::-1].reshape(-1)
+    expected = 0.0
+    for row in range(8):
+        for label, part in ((int(labels[row]), float(share[row])), (int(swapped[row]), 1 - float(share[row]))):
+            target = optax.smooth_labels(jax.nn.one_hot(label, 2), 0.1)
+            expected += part * weights[label] * float(optax.softmax_cross_entropy(logits[row], target))
+    expected /= sum(weights[int(label)] for label in labels)
+    np.testing.assert_allclose(metrics.loss, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("devices", "backend"), [(2, "jit"), (4, "pmap")])
+def test_every_backend_and_device_count_mixes_alike(network, devices, backend):
+    with jax.enable_x64(True):
+        losses, arrays = take_steps(doubled(network), choose_devices(1), "jit", augmentation=MIXUP)
+        plain, _ = take_steps(doubled(network), choose_devices(1), "jit")
+        others, other_arrays = take_steps(doubled(network), choose_devices(devices), backend, augmentation=MIXUP)
+    np.testing.assert_allclose(others, losses, rtol=1e-9)
+    for name, value in arrays.items():
+        np.testing.assert_allclose(other_arrays[name], value, rtol=1e-9, atol=1e-9, err_msg=name)
+    assert not np.allclose(plain, losses, rtol=1e-3)
+
+
+def test_devices_must_hold_whole_pairs(trainer, config):
+    phases = (PhaseConfig(augmentation=MIXUP),)
+    training = dataclasses.replace(config.training, batch_size=10)
+    with pytest.raises(
+        UserError, match=r"batch_size is 10, which cannot be shared in pairs \(augmentation.mixup\) evenly"
+    ):
+        trainer("run", training=training, phases=phases)
