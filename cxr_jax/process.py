@@ -125,6 +125,8 @@ def use_compilation_cache(environment: Environment) -> None:
         return
     if os.access(folder, os.W_OK):
         environment["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+        # jax keeps what took a second to compile; before the first step there are over a hundred smaller programs
+        environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def allocator_applies(environment: Environment) -> bool:

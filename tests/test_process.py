@@ -76,6 +76,23 @@ def test_cache_folder_default_choice_and_switch(tmp_path):
     assert cache(JAX_COMPILATION_CACHE_DIR="/theirs") == "/theirs"
 
 
+def test_small_programs_are_kept_too(tmp_path):
+    """Without the setting jax would compile this one, of some milliseconds, at every start."""
+    program = (
+        "import os; from cxr_jax import process; process.use_compilation_cache(os.environ);"
+        "import jax; jax.jit(lambda x: x * 3 + 1)(2.0).block_until_ready()"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", process.CACHE_SWITCH):
+        environment.pop(name, None)
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    kept = list((tmp_path / ".cache" / "cxr_jax" / "compiled").glob("*/*-cache"))
+    assert kept
+    chosen = {"HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "2"}
+    process.use_compilation_cache(chosen)
+    assert chosen["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "2"
+
+
 def test_cache_is_left_off_where_it_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     environment = {process.CACHE_SWITCH: str(tmp_path / "file")}
