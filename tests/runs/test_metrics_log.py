@@ -128,7 +128,10 @@ def test_a_run_is_finished_if_its_last_line_says_so(tmp_path, reason, finished):
     assert not is_finished(path)
 
 
-@pytest.mark.parametrize("text", ["", "\n", "3\n", "{\n", '{"kind": "end", "reason": "finished"}', "[]\n", "\xff\n"])
+END = '{"kind": "end", "reason": "finished"}'
+
+
+@pytest.mark.parametrize("text", ["", "\n", "3\n", "{\n", END, f'{END}\n{{"kind": "tr', "[]\n", "\xff\n"])
 def test_a_file_that_ends_otherwise_is_not_finished(tmp_path, text):
     path = tmp_path / "metrics.jsonl"
     path.write_text(text, encoding="latin-1")
