@@ -1,0 +1,85 @@
+#!/usr/bin/env python
+"""Compare the ways to cut a validation split from train: which of them promises what no other radiographs would keep?
+
+For every cut, a logistic regression is fitted to the pooled features that ImageNet weights give of the images that stay
+in train, and judged on those that were cut from it. The sharpness of every split is printed beside it; of the test
+split no label is read and nothing is predicted. Two minutes on two CPU cores.
+
+    cxr-jax prepare PATH/chest_xray
+    .venv/bin/python scripts/compare_validation_cuts.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import numpy as np
+from check_frozen_features import Options, feature_function
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cxr_jax.config.command_line import parse
+from cxr_jax.config.schema import DataConfig
+from cxr_jax.data.prepared import PreparedData
+from cxr_jax.data.quality.table import quality_table
+from cxr_jax.data.split_loading import load_split, rows_of_split
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.cases import Cases
+from cxr_jax.evaluation.metrics import metric_value, specificity_at_sensitivity
+from cxr_jax.vocabulary import NORMAL, PNEUMONIA
+
+FRACTION = 0.2
+TARGET_SENSITIVITY = 0.975
+STRENGTH = 0.01
+"""C of the regression, which cross-validation on train chooses in check_frozen_features.py."""
+
+CUTS = ("grouped", "numbered", "least_sharp")
+SEEDS = {"grouped": (0, 1, 2), "numbered": (0,), "least_sharp": (0, 1, 2)}
+
+
+def main() -> int:
+    """Print a table of the cuts and one of sharpness."""
+    options = parse(Options, sys.argv[1:], prog="compare_validation_cuts.py", description=__doc__)
+    prepared = PreparedData.open(options.dataset)
+    official = DataConfig(image_size=options.image_size, validation="official")
+    train = load_split(prepared, official, "train")
+    features = dict(zip(train.ids.tolist(), feature_function(options)(train.images), strict=True))
+    labels = dict(zip(train.ids.tolist(), train.labels.tolist(), strict=True))
+    print("cut          seed  NORMAL  PNEUMONIA     AUC   sens.   spec.  spec. at 97.5 %")
+    for validation in CUTS:
+        for seed in SEEDS[validation]:
+            config = dataclasses.replace(official, validation=validation, validation_fraction=FRACTION, split_seed=seed)
+            kept, cut = (rows_of_split(prepared, config, split).tolist() for split in ("train", "val"))
+            cases = judged(kept, cut, features, labels)
+            auc, sensitivity, specificity = (
+                metric_value(name, cases) for name in ("roc_auc", "sensitivity", "specificity")
+            )
+            at_target = float(specificity_at_sensitivity(cases, TARGET_SENSITIVITY)[0])
+            normals = int((cases.label == 0).sum())
+            print(f"{validation:<12} {seed:>4} {normals:>7} {len(cut) - normals:>10}", end="")
+            print(f" {auc:>7.4f} {sensitivity:>7.3f} {specificity:>7.3f} {at_target:>16.3f}")
+    print("\nsharpness: 5th, 25th, 50th, 75th and 95th percentile")
+    sharpness = quality_table(prepared).columns["sharpness"]
+    test = rows_of_split(prepared, official, "test")
+    normal, ill = (train.ids[train.labels == label] for label in (NORMAL, PNEUMONIA))
+    for name, rows in {"train NORMAL": normal, "train PNEUMONIA": ill, "test, all": test}.items():
+        print(f"{name:<16}", *(f"{value:.3f}" for value in np.percentile(sharpness[rows], [5, 25, 50, 75, 95])))
+    return 0
+
+
+def judged(kept: list[int], cut: list[int], features: dict[int, np.ndarray], labels: dict[int, int]) -> Cases:
+    """The rows `cut`, by a logistic regression that was fitted to the rows `kept`."""
+    regression = make_pipeline(
+        StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=2000, class_weight="balanced")
+    ).fit([features[row] for row in kept], [labels[row] for row in kept])
+    probability = regression.predict_proba([features[row] for row in cut])[:, PNEUMONIA]
+    return Cases.unweighted(np.array([labels[row] for row in cut]), probability, 0.5)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f"compare_validation_cuts.py: {error}")
