@@ -55,7 +55,7 @@ def feature_function(options: Options) -> Callable[[np.ndarray], np.ndarray]:
     """A function of images [N, S, S] uint8 that gives features [N, C] float32, by the weights of `options`."""
     architecture = find_architecture(options.model)
     graphdef, *arrays = split_model(build_model(options.model, classes=len(CLASS_NAMES)))
-    loaded = load_weights(find_weights(options.weights), options.model, *arrays)
+    loaded = load_weights(find_weights(options.weights, options.model), options.model, *arrays)
     mean, std = loaded.image_statistics() or (architecture.mean, architecture.std)
 
     @jax.jit

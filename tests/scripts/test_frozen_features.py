@@ -1,0 +1,83 @@
+"""The scripts on features of a frozen network, on phantoms and a tiny network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from cxr_jax.data.phantoms.folder import write_phantoms
+from cxr_jax.data.preparation import prepare
+from cxr_jax.models.pretrained import expected_tensors
+from cxr_jax.models.registry import model_shapes
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+MODEL = "mobilenetv2_tiny"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Prepared phantoms, and weights of random numbers under timm's names."""
+    folder = tmp_path_factory.mktemp("frozen")
+    write_phantoms(folder / "source", train=60, val=4, test=24, seed=0, image_size_range=(64, 96))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXR_PREPARED_DIR", str(folder / "prepared"))
+        prepare(folder / "source", name="phantoms")
+    random = np.random.default_rng(0)
+    _, params, batch_stats = model_shapes(MODEL, classes=1000)
+    shapes = expected_tensors(params | batch_stats)
+    arrays = {name: random.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()}
+    save_file(
+        {name: abs(value) if name.endswith("var") else value for name, value in arrays.items()},
+        folder / "w.safetensors",
+    )
+    return folder
+
+
+def run(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, str(SCRIPTS / script), "--dataset", "phantoms", "--model", MODEL),
+            *("--weights", str(folder / "w.safetensors"), "--image-size", "32", *arguments),
+        ],
+        env={**os.environ, "CXR_PREPARED_DIR": str(folder / "prepared")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_check_prints_its_auc_and_fails_below_the_minimum(folder):
+    passed = run("check_frozen_features.py", folder, "--minimum-auc", "0")
+    assert passed.returncode == 0, passed.stderr
+    assert "on 24 test radiographs, fitted to 60" in passed.stdout
+    failed = run("check_frozen_features.py", folder, "--minimum-auc", "1.1")
+    assert (failed.returncode, failed.stdout) == (1, passed.stdout)
+
+
+def test_every_cut_gets_a_row_and_every_split_its_sharpness(folder):
+    done = run("compare_validation_cuts.py", folder)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [row[:2] for row in rows[1:8]] == [
+        *(["grouped", seed] for seed in "012"),
+        ["numbered", "0"],
+        *(["least_sharp", seed] for seed in "012"),
+    ]
+    for row in rows[1:8]:
+        assert all(0 <= float(value) <= 1 for value in row[4:]) and len(row) == 8
+    assert [" ".join(row[:-5]) for row in rows[-3:]] == ["train NORMAL", "train PNEUMONIA", "test, all"]
+    # the cut with the least sharp normals is another one than that by chance
+    assert rows[1][4:] != rows[5][4:]
+
+
+def test_missing_weights_are_told_in_one_sentence(folder):
+    done = run("compare_validation_cuts.py", folder, "--weights", "nowhere.safetensors")
+    assert done.returncode == 1
+    assert done.stderr.startswith("compare_validation_cuts.py: there is no weights file nowhere.safetensors")
+    assert "Traceback" not in done.stderr
