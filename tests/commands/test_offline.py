@@ -64,6 +64,7 @@ def calls(evaluated_run, prepared_phantoms, phantom_source, config_file, tmp_pat
     return {
         "phantoms": [str(tmp_path / "drawn"), "--count", "30"],
         "prepare": [str(phantom_source), "--name", "again"],
+        "augmentations": [str(config_file), "--out", str(tmp_path / "augmentations.png")],
         "train": [str(config_file), "--out", str(tmp_path / "trained")],
         "sweep": [str(sweep), "--out", str(tmp_path / "swept")],
         "evaluate": [str(run)],
