@@ -8,7 +8,8 @@ import pytest
 
 from cxr_jax.config.loading import load_config
 from cxr_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, TrainingConfig, ValidationConfig
-from cxr_jax.models.registry import ARCHITECTURES
+from cxr_jax.models.registry import ARCHITECTURES, model_shapes
+from cxr_jax.training.optimizer import partition
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BARNETT = {
@@ -33,6 +34,15 @@ def test_every_config_is_valid_and_opens_with_its_command(path):
         assert any(re.match(rf"# {entry}: +\S", line) for line in header), entry
     (command,) = (line for line in header if line.startswith("# Command:"))
     assert f"cxr-jax train configs/{path.name} --out runs/" in command
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_phase_trains_layers_that_its_network_has(path):
+    config = load_config(path)
+    _, params, _ = model_shapes(config.model.name, classes=2)
+    for phase in config.resolved_phases():
+        trained, _ = partition(params, phase)
+        assert trained
 
 
 @pytest.mark.parametrize("name", BARNETT)
