@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from cxr_jax.preprocessing.rounding import product
+
 _MIXUP = 2**20
 """Folded into an image's key, beside the small numbers that its other changes fold in."""
 
@@ -32,4 +34,4 @@ def mix_pairs(
     own = jax.vmap(lambda key: jax.random.fold_in(key, _MIXUP))(keys)
     share = jax.vmap(lambda key: jax.random.beta(key, strength, strength, dtype=jnp.float32))(own)
     weight = share[:, None, None]
-    return weight * images + (1 - weight) * swap_pairs(images), share
+    return product(weight, images) + product(1 - weight, swap_pairs(images)), share

@@ -17,7 +17,7 @@ def keys_of(count: int) -> jax.Array:
 
 @pytest.fixture
 def images():
-    return np.random.default_rng(0).integers(0, 256, (8, 6, 6)).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(0).integers(0, 256, (8, 6, 6)), jnp.float32)
 
 
 def test_neighbours_are_swapped():
