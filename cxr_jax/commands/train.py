@@ -75,9 +75,8 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
         {"the data's fingerprint": prepared.fingerprint, "the network's first values": network.fingerprint()},
     )
     track = track_in_terminal(console)
-    mapped = group.processes > 1
-    train_set = load_split(prepared, config.data, "train", track=track, mapped=mapped)
-    validation_set = load_split(prepared, config.data, "val", track=track, mapped=mapped)
+    train_set = load_split(prepared, config.data, "train", track=track, mapped=True)
+    validation_set = load_split(prepared, config.data, "val", track=track, mapped=True)
     observers = Observers(*([TerminalObserver(console), TensorBoardObserver(run)] if group.writes else []))
     trainer = Trainer(config, network, train_set, validation_set, run, observers, group)
     if group.writes and not resume:
@@ -86,7 +85,7 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
         f"{config.model.name} on {len(train_set)} images, validated on {len(validation_set)}; run {run.path}",
         soft_wrap=True,
     )
-    if mapped:
+    if group.processes > 1:
         console.print(f"{group.processes} processes with {len(trainer.devices)} devices train together")
     if network.fresh:
         console.print(
@@ -167,12 +166,14 @@ def _describe(config: Config, network: Network) -> NetworkDescription:
 def _require_same(run: RunFolder, config: Config, fingerprint: str) -> None:
     """Raise UserError if the run to be resumed was started with another config or other data.
 
-    Where it is computed may change: the state is the same on any devices.
+    Where it is computed may change, and where images wait: the state is the same.
     """
     from cxr_jax.config.loading import load_config
     from cxr_jax.runs.folder import read_json
 
-    if dataclasses.replace(load_config(run.config), parallel=config.parallel) != config:
+    stored = load_config(run.config)
+    data = dataclasses.replace(stored.data, placement=config.data.placement)
+    if dataclasses.replace(stored, parallel=config.parallel, data=data) != config:
         raise UserError(
             f"{run.path} was started with another config than this; go on with cxr-jax train {run.config} "
             f"--out {run.path} --resume, or start a new run"

@@ -36,6 +36,10 @@ class DataConfig:
     validation_fraction: float = 0.1  # share of train's groups cut for validation
     split_seed: int = 0  # seed of what is cut at random
     balancing: Literal["none", "barnett"] = "none"  # offline copies of normals as in Barnett's study
+    # where training images wait for their batch: all on every device, or on the host, read batch by batch from a
+    # memory-mapped file. auto: on GPUs and TPUs with room for them, else on the host. It changes no batch, and a run
+    # can be resumed with another
+    placement: Literal["auto", "device", "host"] = "auto"
 
     def __post_init__(self) -> None:
         _require(16 <= self.image_size <= 2048, "image_size", self.image_size, "from 16 to 2048")

@@ -43,17 +43,25 @@ def iterations_per_epoch(count: int, batch_size: int) -> int:
     return count // batch_size
 
 
+def training_rows(
+    count: int, *, batch_size: int, seed: int, epoch: int, start: int = 0, share: Share = WHOLE
+) -> Iterator[np.ndarray]:
+    """Which of `count` examples make up each batch of an epoch, from the one numbered `start` on.
+
+    Yields `share` of `batch_size` rows, int32, ascending. The shares of all processes, one after the other, are the
+    rows of one process alone.
+    """
+    order = epoch_order(count, seed=seed, epoch=epoch).astype(np.int32)
+    for index in range(start, iterations_per_epoch(count, batch_size)):
+        # sorted within the batch: a memory-mapped file is then read forwards, and the step does not see the difference
+        yield share.of(np.sort(order[index * batch_size : (index + 1) * batch_size]))
+
+
 def training_batches(
     image_set: ImageSet, *, batch_size: int, seed: int, epoch: int, start: int = 0, share: Share = WHOLE
 ) -> Iterator[Batch]:
-    """The batches of an epoch from the one numbered `start` on, `share` of `batch_size` examples each.
-
-    The shares of all processes, one after the other, are the batch of one process alone.
-    """
-    order = epoch_order(len(image_set.labels), seed=seed, epoch=epoch)
-    for index in range(start, iterations_per_epoch(len(order), batch_size)):
-        # sorted within the batch: a memory-mapped file is then read forwards, and the step does not see the difference
-        rows = share.of(np.sort(order[index * batch_size : (index + 1) * batch_size]))
+    """The batches of an epoch that `training_rows` describes, each read when it is asked for."""
+    for rows in training_rows(len(image_set), batch_size=batch_size, seed=seed, epoch=epoch, start=start, share=share):
         yield Batch(np.asarray(image_set.images[rows]), image_set.labels[rows], image_set.ids[rows])
 
 

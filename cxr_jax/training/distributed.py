@@ -71,6 +71,10 @@ class ProcessGroup:
             return reason
         return next((wish for wish in self._roll_call.exchange(reason) if wish is not None), None)
 
+    def agree(self, here: bool) -> bool:
+        """True if `here` is true in all processes, which wait for each other to tell."""
+        return here if self._roll_call is None else all(self._roll_call.exchange(here))
+
     def together(self) -> None:
         """Wait until all processes are here."""
         self.stop_together(None)

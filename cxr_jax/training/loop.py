@@ -6,15 +6,16 @@ import contextlib
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import jax
 import numpy as np
-import optax
 
 from cxr_jax.checkpoints import Checkpoint, CheckpointWriter, read_newest, saved_steps
 from cxr_jax.config.schema import Config, PhaseConfig
-from cxr_jax.data.batches import iterations_per_epoch, training_batches
+from cxr_jax.data.batches import iterations_per_epoch
 from cxr_jax.data.image_set import ImageSet
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
 from cxr_jax.runs.folder import RunFolder
@@ -23,13 +24,16 @@ from cxr_jax.training.distributed import ALONE, NoWriter, ProcessGroup
 from cxr_jax.training.interruption import Interruption, InterruptionError
 from cxr_jax.training.loss import class_weights
 from cxr_jax.training.network import Network
-from cxr_jax.training.optimizer import frozen_stages, make_optimizer, make_schedule, partition, trains_head_alone
-from cxr_jax.training.parallel import (
-    TrainFunction,
-    compile_evaluation_step,
-    compile_pooling_step,
-    compile_train_step,
+from cxr_jax.training.optimizer import (
+    frozen_stages,
+    make_optimizer,
+    make_schedule,
+    partition,
+    rates_of,
+    trains_head_alone,
 )
+from cxr_jax.training.parallel import TrainStep, compile_evaluation_step, compile_pooling_step, compile_train_step
+from cxr_jax.training.placement import fits_on_devices, placed_batches, put_on_devices
 from cxr_jax.training.progress import EndReason, Observer, Plan, Progress, after_validation
 from cxr_jax.training.sharding import choose_devices, replicate, require_divisible
 from cxr_jax.training.state import (
@@ -42,7 +46,7 @@ from cxr_jax.training.state import (
     standing_network,
     state_arrays,
 )
-from cxr_jax.training.steps import StepMetrics, StepRules, choose_precision
+from cxr_jax.training.steps import DeviceBatch, StepMetrics, StepRules, choose_precision
 from cxr_jax.training.validation import Validator, in_batches
 
 LAST, BEST = "last", "best"
@@ -56,8 +60,8 @@ class PreparedPhase:
     config: PhaseConfig
     iterations: int
     state: TrainState
-    step: TrainFunction
-    learning_rate: optax.Schedule  # over the iterations of the phase
+    step: TrainStep
+    learning_rates: list[float]  # of every iteration of the phase
     train_set: ImageSet
     validator: Validator
 
@@ -101,6 +105,7 @@ class Trainer:
                 "validation.monitor is roc_auc, but the validation images are all of one class; monitor the loss, or "
                 "take another validation split"
             )
+        self._table: DeviceBatch | None = None
         self.class_weights = class_weights(config.loss.class_weights, train_set.labels)
         for phase in self.phases:
             make_schedule(phase.optimizer, phase.schedule, phase.epochs * self.batches)
@@ -188,12 +193,40 @@ class Trainer:
             train_set, validation_set = self._pooled(rules, state, train_set, validation_set)
             rules = dataclasses.replace(rules, feature_channels=train_set.images.shape[1])
         size, training = self.config.data.image_size, self.config.training
-        step = compile_train_step(rules, state, size, training.batch_size, self.devices, self.config.parallel.backend)
+        backend, table = self.config.parallel.backend, self._on_devices(train_set)
+        step = compile_train_step(rules, state, size, training.batch_size, self.devices, backend, table)
         evaluate = compile_evaluation_step(
             rules, all_params(state), batch_stats, size, training.evaluation_batch_size, self.devices
         )
         validator = Validator(evaluate, validation_set, training.evaluation_batch_size, self.group.share)
-        return PreparedPhase(phase, iterations, state, step, schedule, train_set, validator)
+        return PreparedPhase(phase, iterations, state, step, rates_of(schedule, iterations), train_set, validator)
+
+    def _on_devices(self, image_set: ImageSet) -> DeviceBatch | None:
+        """All of `image_set` on the devices, or None if its batches come from the host."""
+        if image_set is self.train_set and self._table is not None:
+            return self._table
+        if not self.group.agree(fits_on_devices(self.config.data.placement, image_set, self.devices)):
+            return None
+        table = put_on_devices(image_set, self.devices, self.group.share)
+        if image_set is self.train_set:
+            # the next phase may want them again
+            self._table = table
+        return table
+
+    def _batches(self, phase: PreparedPhase, progress: Progress) -> Iterator[tuple[int, Any]]:
+        """Epoch and batch of every step of the phase from `progress` on."""
+        epoch, start = divmod(progress.iteration, self.batches)
+        # counted over the whole run, so that a phase does not repeat the order and draws of the one before
+        before = sum(entry.epochs for entry in self.phases[: progress.phase])
+        return placed_batches(
+            phase.step,
+            phase.train_set,
+            batch_size=self.config.training.batch_size,
+            seed=self.config.training.seed,
+            epochs=range(before + epoch, before + phase.config.epochs),
+            start=start,
+            share=self.group.share,
+        )
 
     def _pooled(self, rules: StepRules, state: TrainState, *sets: ImageSet) -> list[ImageSet]:
         """Each of `sets` with its pooled features [N, C] in place of the images."""
@@ -215,31 +248,25 @@ class Trainer:
         every = self.config.validation.every_iterations or self.batches
         if progress.validation_due:
             progress = self._validate(phase, state, progress)
+        batches = self._batches(phase, progress)
+        following = next(batches, None)
         while not self._is_over(phase, progress):
-            epoch, start = divmod(progress.iteration, self.batches)
-            # counted over the whole run, so that a phase does not repeat the order and draws of the one before
-            epoch += sum(entry.epochs for entry in self.phases[: progress.phase])
-            for batch in training_batches(
-                phase.train_set,
-                batch_size=self.config.training.batch_size,
-                seed=self.config.training.seed,
-                epoch=epoch,
-                start=start,
-                share=self.group.share,
-            ):
-                began = time.perf_counter()
-                state, metrics = phase.step(state, batch, epoch)
-                progress = self._after_step(phase, progress, metrics, began)
-                validated = progress.iteration % every == 0 or progress.iteration == phase.iterations
-                if validated:
-                    progress = self._validate(phase, state, progress)
-                if self._is_over(phase, progress):
-                    break
-                stop = self.interruption.ask()
-                if validated or stop is not None:
-                    self._save(state, progress)
-                if stop is not None:
-                    self._leave(progress)
+            epoch, batch = following
+            began = time.perf_counter()
+            state, metrics = phase.step.take(state, batch, epoch)
+            # read and on its way to the devices while the step runs
+            following = next(batches, None)
+            progress = self._after_step(phase, progress, metrics, began)
+            validated = progress.iteration % every == 0 or progress.iteration == phase.iterations
+            if validated:
+                progress = self._validate(phase, state, progress)
+            if self._is_over(phase, progress):
+                break
+            stop = self.interruption.ask()
+            if validated or stop is not None:
+                self._save(state, progress)
+            if stop is not None:
+                self._leave(progress)
         progress = dataclasses.replace(
             progress,
             phase=progress.phase + 1,
@@ -256,9 +283,9 @@ class Trainer:
 
     def _after_step(self, phase: PreparedPhase, progress: Progress, metrics: StepMetrics, began: float) -> Progress:
         """Wait for the step, log it, and stop on a loss that is not finite."""
-        loss, accuracy = (float(value) for value in metrics)
+        loss, accuracy = (float(value) for value in jax.device_get(metrics))
         elapsed = time.perf_counter() - began
-        learning_rate = float(phase.learning_rate(progress.iteration))
+        learning_rate = phase.learning_rates[progress.iteration]
         progress = dataclasses.replace(
             progress,
             iteration=progress.iteration + 1,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cxr_jax.config.schema import OptimizerConfig, PhaseConfig, ScheduleConfig
@@ -35,6 +38,12 @@ def make_schedule(optimizer: OptimizerConfig, schedule: ScheduleConfig, iteratio
     # the first step of a warm-up from 0 would change nothing
     rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
     return optax.join_schedules([rise, main], [warmup])
+
+
+def rates_of(schedule: optax.Schedule, iterations: int) -> list[float]:
+    """The rate at every step of a phase, each in the fewest digits that tell its float32 value."""
+    rates = jax.vmap(lambda step: jnp.asarray(schedule(step), jnp.float32))(jnp.arange(iterations))
+    return [float(str(rate)) for rate in np.asarray(rates)]
 
 
 def make_optimizer(

@@ -1,7 +1,7 @@
 """The steps compiled for the devices of all processes: jit over a mesh, or pmap.
 
 Both are compiled ahead of time, so that a step cannot be compiled again unseen: a batch of another shape is an error.
-Every function that is returned here has its program, a `jax.stages.Compiled`, as its attribute `compiled`. Of several
+What is returned here has its program, a `jax.stages.Compiled`, as its attribute `compiled`. Of several
 processes each calls it with its own share of the rows of a batch; what comes back is of the whole batch, on all of
 them.
 """
@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.stages import Compiled
 
 from cxr_jax.data.batches import Batch
 from cxr_jax.models.state import ArrayDict
+from cxr_jax.training.placement import row_picking_step
 from cxr_jax.training.sharding import (
     BATCH_AXIS,
     local_count,
@@ -43,68 +45,100 @@ from cxr_jax.training.steps import (
 
 Backend = Literal["jit", "pmap"]
 
-TrainFunction = Callable[[TrainState, Batch, int], tuple[TrainState, StepMetrics]]
 EvaluationFunction = Callable[[ArrayDict, ArrayDict, np.ndarray], Array]
 
 
+class TrainStep:
+    """A compiled training step. A batch is a `Batch`, or its rows [B] where the step picks them from a table."""
+
+    def __init__(self, compiled: Compiled, place: Callable[[Any], Any], table: DeviceBatch | None) -> None:
+        self.compiled, self.place = compiled, place
+        self.picks_rows = table is not None
+        self._data = () if table is None else (table,)
+
+    def take(self, state: TrainState, placed: Any, epoch: int) -> tuple[TrainState, StepMetrics]:
+        """One step on a batch that `place` has put on the devices; `state` is consumed. Does not wait for it."""
+        return self.compiled(state, placed, np.int32(epoch), *self._data)
+
+    def __call__(self, state: TrainState, batch: Batch | np.ndarray, epoch: int) -> tuple[TrainState, StepMetrics]:
+        """One step on a batch of the host."""
+        return self.take(state, self.place(batch), epoch)
+
+
 def compile_train_step(
-    rules: StepRules, state: TrainState, image_size: int, batch_size: int, devices: list[jax.Device], backend: Backend
-) -> TrainFunction:
+    rules: StepRules,
+    state: TrainState,
+    image_size: int,
+    batch_size: int,
+    devices: list[jax.Device],
+    backend: Backend,
+    table: DeviceBatch | None = None,
+) -> TrainStep:
     """The training step for states like `state` and batches [batch_size, image_size, image_size].
 
-    The state that it is given is consumed. Raises UserError if the batch cannot be shared evenly.
+    With `table`, all examples on all devices, a batch is given by the rows [batch_size] that it takes from there. The
+    state that the step is given is consumed. Raises UserError if the batch cannot be shared evenly.
     """
     require_divisible("training.batch_size", batch_size, devices, rules.accumulation_steps)
-    if backend == "pmap":
-        return _pmap_train_step(rules, state, image_size, batch_size, devices)
-    step = jax.jit(
-        functools.partial(train_step, rules=rules),
-        in_shardings=(replicated(devices), sharded(devices), replicated(devices)),
-        out_shardings=replicated(devices),
+    compile_for = _compile_pmap if backend == "pmap" else _compile_jit
+    step = functools.partial(train_step if table is None else row_picking_step, rules=rules)
+    if table is None:
+        shapes = _batch_shapes(rules, (batch_size,), image_size)
+    else:
+        shapes = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    return TrainStep(*compile_for(step, state, shapes, devices, () if table is None else (table,)), table)
+
+
+def _compile_jit(
+    step: Callable, state: TrainState, batch: Any, devices: list[jax.Device], data: tuple
+) -> tuple[Compiled, Callable[[Any], Any]]:
+    """`step` for batches of the shapes `batch`, which takes `data` too, and what puts a batch on the devices."""
+    everywhere = replicated(devices)
+    jitted = jax.jit(
+        step,
+        in_shardings=(everywhere, sharded(devices), everywhere, *[everywhere for _ in data]),
+        out_shardings=everywhere,
         donate_argnums=0,
     )
-    shapes = _batch_shapes(rules, (batch_size,), image_size)
-    compiled = step.lower(shapes_of(state), shapes, jax.ShapeDtypeStruct((), jnp.int32)).compile()
-
-    def run(state: TrainState, batch: Batch, epoch: int) -> tuple[TrainState, StepMetrics]:
-        return compiled(state, share_out(DeviceBatch(*batch), devices), np.int32(epoch))
-
-    run.compiled = compiled
-    return run
+    epoch = jax.ShapeDtypeStruct((), jnp.int32)
+    compiled = jitted.lower(shapes_of(state), batch, epoch, *shapes_of(data)).compile()
+    return compiled, lambda batch: share_out(_as_arrays(batch), devices)
 
 
-def _pmap_train_step(
-    rules: StepRules, state: TrainState, image_size: int, batch_size: int, devices: list[jax.Device]
-) -> TrainFunction:
-    step = jax.pmap(
-        functools.partial(train_step, rules=rules, axis_name=BATCH_AXIS),
+def _compile_pmap(
+    step: Callable, state: TrainState, batch: Any, devices: list[jax.Device], data: tuple
+) -> tuple[Compiled, Callable[[Any], Any]]:
+    """As `_compile_jit`."""
+    mapped = jax.pmap(
+        functools.partial(step, axis_name=BATCH_AXIS),
         axis_name=BATCH_AXIS,
-        in_axes=(None, 0, None),
+        in_axes=(None, 0, None, *[None for _ in data]),
         out_axes=None,
         devices=devices,
         donate_argnums=0,
     )
-    each = batch_size // len(devices)
+    local = local_count(devices)
+    each = jax.tree.leaves(batch)[0].shape[0] // len(devices)
 
-    def stack(batch: Any) -> DeviceBatch:
-        """The rows of `batch` [B, ...] on their devices, as [devices, B / devices, ...]."""
-        rows = DeviceBatch(*batch)
-        if rows.labels.shape[0] != each * local_count(devices):
-            raise TypeError(f"a batch of {rows.labels.shape[0]} rows is not one of {each * local_count(devices)}")
-        return share_out(jax.tree.map(lambda rows: rows.reshape(-1, each, *rows.shape[1:]), rows), devices)
+    def stack(rows: np.ndarray) -> np.ndarray:
+        """`rows` [B, ...] as [devices, B / devices, ...]."""
+        if rows.shape[0] != each * local:
+            raise TypeError(f"a batch of {rows.shape[0]} rows is not one of {each * local}")
+        return rows.reshape(-1, each, *rows.shape[1:])
+
+    def place(batch: Any) -> Any:
+        return share_out(jax.tree.map(stack, _as_arrays(batch)), devices)
 
     # of shapes alone pmap cannot tell that they are to lie on several processes
-    shapes = _batch_shapes(rules, (each * local_count(devices),), image_size)
-    empty_state, empty_batch = (
-        jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), tree) for tree in (shapes_of(state), shapes)
-    )
-    compiled = step.lower(replicate(empty_state, devices), stack(empty_batch), np.int32(0)).compile()
+    empty_batch = jax.tree.map(lambda shape: np.zeros((each * local, *shape.shape[1:]), shape.dtype), batch)
+    empty_state = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes_of(state))
+    compiled = mapped.lower(replicate(empty_state, devices), place(empty_batch), np.int32(0), *data).compile()
+    return compiled, place
 
-    def run(state: TrainState, batch: Batch, epoch: int) -> tuple[TrainState, StepMetrics]:
-        return compiled(state, stack(batch), np.int32(epoch))
 
-    run.compiled = compiled
-    return run
+def _as_arrays(batch: Batch | DeviceBatch | np.ndarray) -> DeviceBatch | np.ndarray:
+    """A batch of the host as the step takes it."""
+    return batch if isinstance(batch, np.ndarray) else DeviceBatch(*batch)
 
 
 def compile_evaluation_step(

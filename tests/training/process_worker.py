@@ -1,12 +1,13 @@
 """One of several processes that train together, started by tests: `process_worker.py WORK OUT PORT PROCESSES NUMBER`.
 
-WORK is `steps`, which takes 20 steps of each backend and stores what they gave, or `slow`, which trains a run and
-pauses after each step.
+WORK is `steps`, which takes 20 steps of each backend with images on the host and on the devices, and stores what they
+gave, or `slow`, which trains a run and pauses after each step.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -29,7 +30,6 @@ from cxr_jax.config.schema import (
     TrainingConfig,
     ValidationConfig,
 )
-from cxr_jax.data.batches import Batch, training_batches
 from cxr_jax.errors import UserError
 from cxr_jax.process import leave_with
 from cxr_jax.runs.folder import RunFolder
@@ -38,6 +38,7 @@ from cxr_jax.training.loop import Trainer
 from cxr_jax.training.network import Network, build_network
 from cxr_jax.training.optimizer import make_optimizer
 from cxr_jax.training.parallel import Backend, compile_train_step
+from cxr_jax.training.placement import placed_batches, put_on_devices
 from cxr_jax.training.sharding import choose_devices, replicate
 from cxr_jax.training.state import new_state, state_arrays
 from cxr_jax.training.steps import StepRules
@@ -72,6 +73,7 @@ def take_steps(
     *,
     group: ProcessGroup = ALONE,
     learning_rate: float = 0.05,
+    on_devices: bool = False,
     **changes: Any,
 ) -> tuple[list[float], dict[str, np.ndarray]]:
     """The losses of STEPS steps on batches of BATCH drawn images, and all arrays of the state after them."""
@@ -89,14 +91,15 @@ def take_steps(
     )
     rules = dataclasses.replace(rules, **changes)
     state = replicate(new_state(network.params, {}, network.batch_stats, optimizer, 0), devices)
-    step = compile_train_step(rules, state, SIZE, BATCH, devices, backend)
-    images, losses = draw_images(40, seed=0), []
-    for epoch in range(STEPS // 2):
-        batch: Batch
-        for batch in training_batches(images, batch_size=BATCH, seed=1, epoch=epoch, share=group.share):
-            state, metrics = step(state, batch, epoch)
-            losses.append(float(metrics.loss))
-            group.agree_to_stop(None)
+    # not a multiple of the devices
+    images, losses = draw_images(41, seed=0), []
+    table = put_on_devices(images, devices, group.share) if on_devices else None
+    step = compile_train_step(rules, state, SIZE, BATCH, devices, backend, table)
+    order = {"batch_size": BATCH, "seed": 1, "start": 0, "share": group.share}
+    for epoch, batch in placed_batches(step, images, epochs=range(STEPS // 2), **order):
+        state, metrics = step.take(state, batch, epoch)
+        losses.append(float(metrics.loss))
+        group.agree_to_stop(None)
     return losses, {name: np.asarray(value) for name, value in state_arrays(state).items()}
 
 
@@ -144,10 +147,11 @@ def main() -> int:
         if work == "steps":
             jax.config.update("jax_enable_x64", True)
             network = doubled(build_network(MODEL, seed=0))
-            for backend in ("jit", "pmap"):
-                losses, arrays = take_steps(network, choose_devices(0), backend, group=group)
+            for backend, on_devices in itertools.product(("jit", "pmap"), (False, True)):
+                losses, arrays = take_steps(network, choose_devices(0), backend, group=group, on_devices=on_devices)
                 if group.writes:
-                    np.savez(f"{out}/{backend}.npz", losses=losses, **arrays)
+                    place = "device" if on_devices else "host"
+                    np.savez(f"{out}/{backend}-{place}.npz", losses=losses, **arrays)
         else:
             trainer = make_trainer(RunFolder(Path(out)), group, slow=0.2)
             # which begins anew where there is nothing yet

@@ -242,11 +242,15 @@ def test_two_processes_of_two_devices_compute_what_one_device_does(tmp_path):
         losses, arrays = take_steps(doubled(build_network(MODEL, seed=0)), choose_devices(1), "jit")
         for number in (0, 1):
             assert workers.end_of(number, 240) == (0, "")
-    for backend in ("jit", "pmap"):
+    for backend in ("jit-host", "jit-device", "pmap-host", "pmap-device"):
         with np.load(tmp_path / f"{backend}.npz") as stored:
             np.testing.assert_allclose(stored["losses"], losses, rtol=1e-9, err_msg=backend)
             for name, value in arrays.items():
                 np.testing.assert_allclose(stored[name], value, rtol=1e-9, atol=1e-9, err_msg=f"{backend} {name}")
+    for backend in ("jit", "pmap"):
+        with np.load(tmp_path / f"{backend}-host.npz") as host, np.load(tmp_path / f"{backend}-device.npz") as device:
+            for name, value in host.items():
+                np.testing.assert_array_equal(device[name], value, err_msg=f"{backend} {name}")
 
 
 @pytest.mark.parametrize("killed", [0, 1])

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from training_runs import Watcher, arrays_of, assert_equal_runs, draw_images, lines_of
+
+from cxr_jax.config.schema import AugmentationConfig, DataConfig, OptimizerConfig, ParallelConfig, PhaseConfig
+from cxr_jax.data.image_set import SelectedRows
+from cxr_jax.errors import UserError
+from cxr_jax.training import placement
+from cxr_jax.training.parallel import TrainStep
+from cxr_jax.training.placement import FREE_SHARE, fits_on_devices, placed_batches, put_on_devices
+from cxr_jax.training.sharding import choose_devices
+
+AUGMENTED = {"augmentation": AugmentationConfig(horizontal_flip=0.5, rotation=10)}
+HEAD = PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen", optimizer=OptimizerConfig(0.1))
+
+
+@pytest.fixture
+def placed(config):
+    """The section of the config that places images."""
+    return lambda where: {"data": dataclasses.replace(config.data, placement=where)}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        AUGMENTED,
+        AUGMENTED | {"parallel": ParallelConfig("pmap", 2)},
+        # features that are computed once, and then images, in parts
+        {"phases": (HEAD, PhaseConfig("all", 1)), "accumulation": 2},
+    ],
+    ids=["jit", "pmap", "features, then parts"],
+)
+def test_wherever_the_images_lie_a_run_gives_the_same_bits(trainer, config, placed, changes):
+    changes = dict(changes)
+    training = dataclasses.replace(config.training, accumulation_steps=changes.pop("accumulation", 1))
+    runs = {where: trainer(where, training=training, **placed(where), **changes) for where in ("host", "device")}
+    for run in runs.values():
+        run.train()
+    assert_equal_runs(runs["host"], runs["device"])
+    assert len({line["loss"] for line in lines_of(runs["host"], "train")}) == 10
+
+
+def test_a_run_goes_on_with_its_images_elsewhere(trainer, placed):
+    undisturbed = trainer("undisturbed", **placed("host"))
+    undisturbed.train()
+    for where, step in (("device", 3), ("host", 7)):
+        with pytest.raises(UserError):
+            trainer("run", Watcher(signal_at=step), **placed(where)).train(resume=step > 3)
+    resumed = trainer("run", **placed("device"))
+    resumed.train(resume=True)
+    assert_equal_runs(undisturbed, resumed)
+
+
+def test_images_are_put_on_the_devices_once_for_all_phases_and_never_read_again(trainer, placed, monkeypatch):
+    put = []
+
+    def record(image_set, devices, share):
+        put.append(image_set)
+        return put_on_devices(image_set, devices, share)
+
+    monkeypatch.setattr("cxr_jax.training.loop.put_on_devices", record)
+    monkeypatch.setattr(placement, "training_batches", None)
+    run = trainer("run", phases=(PhaseConfig("one", 1), PhaseConfig("two", 1)), **placed("device"))
+    run.train()
+    assert len(put) == 1
+    assert put[0] is run.train_set
+
+
+@pytest.mark.parametrize("where", ["host", "device"])
+def test_the_next_batch_is_under_way_before_a_step_is_waited_for(trainer, placed, monkeypatch, where):
+    events = []
+    take, get = TrainStep.take, jax.device_get
+    batches = placed_batches
+
+    def note_batches(*given, **named):
+        for number, entry in enumerate(batches(*given, **named), start=1):
+            events.append(("batch", number))
+            yield entry
+
+    def note_take(step, state, *given):
+        after = take(step, state, *given)
+        events.append(("begun", 1 + sum(kind == "begun" for kind, _ in events)))
+        return after
+
+    def note_wait(metrics):
+        events.append(("awaited", 1 + sum(kind == "awaited" for kind, _ in events)))
+        return get(metrics)
+
+    monkeypatch.setattr("cxr_jax.training.loop.placed_batches", note_batches)
+    monkeypatch.setattr(TrainStep, "take", note_take)
+    run = trainer("run", **placed(where))
+    after_step = run._after_step
+
+    def waiting(*given):
+        with monkeypatch.context() as patch:
+            patch.setattr(jax, "device_get", note_wait)
+            return after_step(*given)
+
+    run._after_step = waiting
+    run.train()
+    expected = [("batch", 1)]
+    for step in range(1, 11):
+        expected += [("begun", step), *([("batch", step + 1)] if step < 10 else []), ("awaited", step)]
+    assert events == expected
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_every_device_has_all_rows_of_a_memory_map(devices):
+    images = draw_images(10, seed=0)
+    rows = np.array([0, 2, 3, 7, 9])
+    part = dataclasses.replace(
+        draw_images(5, seed=1),
+        images=SelectedRows(images.images, rows),
+        labels=images.labels[rows],
+        ids=images.ids[rows],
+    )
+    table = put_on_devices(part, choose_devices(devices))
+    for column, expected in zip(table, (images.images[rows], images.labels[rows], images.ids[rows]), strict=True):
+        assert len(column.addressable_shards) == devices
+        for shard in column.addressable_shards:
+            np.testing.assert_array_equal(shard.data, expected)
+
+
+def accelerator(free: int | None, *, process: int = 0) -> SimpleNamespace:
+    """A device with so many bytes free, or one that does not tell."""
+    stats = None if free is None else {"bytes_limit": free + 100, "bytes_in_use": 100}
+    return SimpleNamespace(platform="gpu", process_index=process, memory_stats=lambda: stats)
+
+
+@pytest.mark.parametrize(
+    ("free", "fits"),
+    [
+        ([10 * 32 * 32 / FREE_SHARE], True),
+        ([10 * 32 * 32 / FREE_SHARE - 1], False),
+        ([10**9, 10**4], False),
+        ([10**9, 10**9], True),
+        ([None], False),
+    ],
+)
+def test_images_lie_on_accelerators_that_have_room_for_them(free, fits):
+    images = draw_images(10, seed=0)
+    devices = [accelerator(bytes) for bytes in free]
+    assert fits_on_devices("auto", images, devices) == fits
+    assert fits_on_devices("device", images, devices)
+    assert not fits_on_devices("host", images, devices)
+    # another process speaks for its own
+    assert fits_on_devices("auto", images, [*devices, accelerator(0, process=1)]) == fits
+
+
+def test_features_take_the_room_of_their_own_type():
+    features = dataclasses.replace(draw_images(10, seed=0), images=np.zeros((10, 7), np.float32))
+    assert fits_on_devices("auto", features, [accelerator(10 * 7 * 4 / FREE_SHARE)])
+    assert not fits_on_devices("auto", features, [accelerator(10 * 7 * 4 / FREE_SHARE - 1)])
+
+
+def test_on_cpus_images_stay_with_the_host_unless_asked_for():
+    images = draw_images(10, seed=0)
+    assert DataConfig().placement == "auto"
+    assert not fits_on_devices("auto", images, choose_devices(0))
+    assert fits_on_devices("device", images, choose_devices(0))
+
+
+def test_steps_on_a_table_exchange_no_images(trainer, placed):
+    run = trainer("run", parallel=ParallelConfig(devices=8), **placed("device"))
+    compiled = []
+    prepare = run._prepare
+
+    def keep(*given):
+        phase = prepare(*given)
+        compiled.append(phase.step.compiled)
+        return phase
+
+    run._prepare = keep
+    run.train()
+    text = compiled[0].as_text()
+    exchanges = [line for line in text.splitlines() if "all-" in line and "u8[" in line]
+    assert "u8[1,32,32]" in text
+    assert exchanges == []
+    assert arrays_of(run)["step"] == 10
