@@ -33,7 +33,7 @@ from cxr_jax.training.optimizer import (
     trains_head_alone,
 )
 from cxr_jax.training.parallel import TrainStep, compile_evaluation_step, compile_pooling_step, compile_train_step
-from cxr_jax.training.placement import fits_on_devices, placed_batches, put_on_devices
+from cxr_jax.training.placement import Placement, placed_batches
 from cxr_jax.training.progress import EndReason, Observer, Plan, Progress, after_validation
 from cxr_jax.training.sharding import choose_devices, replicate, require_divisible
 from cxr_jax.training.state import (
@@ -46,7 +46,7 @@ from cxr_jax.training.state import (
     standing_network,
     state_arrays,
 )
-from cxr_jax.training.steps import DeviceBatch, StepMetrics, StepRules, choose_precision
+from cxr_jax.training.steps import StepMetrics, StepRules, choose_precision
 from cxr_jax.training.validation import Validator, in_batches
 
 LAST, BEST = "last", "best"
@@ -105,7 +105,7 @@ class Trainer:
                 "validation.monitor is roc_auc, but the validation images are all of one class; monitor the loss, or "
                 "take another validation split"
             )
-        self._table: DeviceBatch | None = None
+        self.placement = Placement(config.data.placement, self.devices, group, kept=train_set)
         self.class_weights = class_weights(config.loss.class_weights, train_set.labels)
         for phase in self.phases:
             make_schedule(phase.optimizer, phase.schedule, phase.epochs * self.batches)
@@ -193,25 +193,13 @@ class Trainer:
             train_set, validation_set = self._pooled(rules, state, train_set, validation_set)
             rules = dataclasses.replace(rules, feature_channels=train_set.images.shape[1])
         size, training = self.config.data.image_size, self.config.training
-        backend, table = self.config.parallel.backend, self._on_devices(train_set)
+        backend, table = self.config.parallel.backend, self.placement.table(train_set)
         step = compile_train_step(rules, state, size, training.batch_size, self.devices, backend, table)
         evaluate = compile_evaluation_step(
             rules, all_params(state), batch_stats, size, training.evaluation_batch_size, self.devices
         )
         validator = Validator(evaluate, validation_set, training.evaluation_batch_size, self.group.share)
         return PreparedPhase(phase, iterations, state, step, rates_of(schedule, iterations), train_set, validator)
-
-    def _on_devices(self, image_set: ImageSet) -> DeviceBatch | None:
-        """All of `image_set` on the devices, or None if its batches come from the host."""
-        if image_set is self.train_set and self._table is not None:
-            return self._table
-        if not self.group.agree(fits_on_devices(self.config.data.placement, image_set, self.devices)):
-            return None
-        table = put_on_devices(image_set, self.devices, self.group.share)
-        if image_set is self.train_set:
-            # the next phase may want them again
-            self._table = table
-        return table
 
     def _batches(self, phase: PreparedPhase, progress: Progress) -> Iterator[tuple[int, Any]]:
         """Epoch and batch of every step of the phase from `progress` on."""

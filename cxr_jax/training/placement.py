@@ -11,6 +11,7 @@ from jax import Array, lax
 
 from cxr_jax.data.batches import WHOLE, Share, training_batches, training_rows
 from cxr_jax.data.image_set import ImageSet
+from cxr_jax.training.distributed import ProcessGroup
 from cxr_jax.training.sharding import replicated, share_out
 from cxr_jax.training.state import TrainState
 from cxr_jax.training.steps import DeviceBatch, StepMetrics, StepRules, train_step
@@ -18,13 +19,36 @@ from cxr_jax.training.steps import DeviceBatch, StepMetrics, StepRules, train_st
 if TYPE_CHECKING:
     from cxr_jax.training.parallel import TrainStep
 
+Asked = Literal["auto", "device", "host"]
+
 FREE_SHARE = 0.25
 """Of a device's free memory, the most that images may take by themselves: the step needs the rest."""
 
 
-def fits_on_devices(
-    asked: Literal["auto", "device", "host"], image_set: ImageSet, devices: Sequence[jax.Device]
-) -> bool:
+class Placement:
+    """Puts image sets on the devices of a run, or leaves them with the host."""
+
+    def __init__(self, asked: Asked, devices: Sequence[jax.Device], group: ProcessGroup, *, kept: ImageSet) -> None:
+        """`kept` is put there once only, for all phases."""
+        self._asked, self._devices, self._group, self._kept = asked, devices, group, kept
+        self._table: DeviceBatch | None = None
+
+    def table(self, image_set: ImageSet) -> DeviceBatch | None:
+        """All of `image_set` on the devices, or None if its batches come from the host.
+
+        All processes of the group call it together, and get the same.
+        """
+        if image_set is self._kept and self._table is not None:
+            return self._table
+        if not self._group.agree(fits_on_devices(self._asked, image_set, self._devices)):
+            return None
+        table = put_on_devices(image_set, self._devices, self._group.share)
+        if image_set is self._kept:
+            self._table = table
+        return table
+
+
+def fits_on_devices(asked: Asked, image_set: ImageSet, devices: Sequence[jax.Device]) -> bool:
     """Whether `image_set` is to lie on the devices, as far as this process can tell.
 
     By itself not on CPUs, whose memory the host's is: a batch is copied there while the step before runs, at no cost,

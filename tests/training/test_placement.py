@@ -64,7 +64,7 @@ def test_images_are_put_on_the_devices_once_for_all_phases_and_never_read_again(
         put.append(image_set)
         return put_on_devices(image_set, devices, share)
 
-    monkeypatch.setattr("cxr_jax.training.loop.put_on_devices", record)
+    monkeypatch.setattr("cxr_jax.training.placement.put_on_devices", record)
     monkeypatch.setattr(placement, "training_batches", None)
     run = trainer("run", phases=(PhaseConfig("one", 1), PhaseConfig("two", 1)), **placed("device"))
     run.train()
