@@ -100,6 +100,11 @@ def test_a_resumed_run_that_is_finished_says_so(run_path, config_file, capsys):
     assert "Next: cxr-jax evaluate" in capsys.readouterr().out
 
 
+def test_a_run_may_be_resumed_with_its_images_elsewhere(run_path, config_file, capsys):
+    train.main([str(config_file), "--out", str(run_path), "--resume", "--data.placement", "device"])
+    assert "Next: cxr-jax evaluate" in capsys.readouterr().out
+
+
 def test_ctrl_c_in_training_saves_and_the_run_can_be_resumed(prepared_phantoms, config_file, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "cxr_jax", "train", str(config_file), "--out", str(out)]
