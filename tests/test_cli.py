@@ -14,7 +14,7 @@ from cxr_jax import cli, commands
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_USAGE, UserError
 
 COMMANDS = {name: summary for group in commands.GROUPS.values() for name, summary in group.items()}
-HEAVY = ["jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "sklearn", "scipy", "numpy", "matplotlib"]
+HEAVY = ["jax", "flax", "optax", "orbax", "tensorflow_datasets", "sklearn", "scipy", "numpy", "matplotlib"]
 HEAVY += ["cv2", "pydantic", "rich"]
 
 

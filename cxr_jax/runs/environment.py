@@ -15,7 +15,7 @@ import cxr_jax
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "scikit-learn")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn")
 """Packages whose version can change a result."""
 
 

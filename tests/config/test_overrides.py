@@ -58,6 +58,8 @@ def test_fields_of_a_phase_and_whole_lists_are_replaced():
     alone = {"phases": [{"name": "all"}], "phases.all.epochs": 3}
     assert overridden(TABLES, dict(reversed(alone.items())), PLACE)["phases"] == [{"name": "all", "epochs": 3}]
     assert TABLES["phases"][0]["epochs"] == 2
+    # the list given is not touched: another variant begins from it as well
+    assert alone == {"phases": [{"name": "all"}], "phases.all.epochs": 3}
 
 
 def test_names_of_phases_may_hold_dots_and_digits():

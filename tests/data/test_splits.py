@@ -159,6 +159,15 @@ def test_the_least_sharp_normals_are_cut_and_the_ill_as_by_group(examples, fract
             assert chosen[row] == by_group[row]
 
 
+def test_a_cluster_that_counts_as_normal_is_cut_by_its_sharpness():
+    # a group with one image of each class is NORMAL by its name, which breaks ties; it is the sharpest here
+    examples = [example(number, group=f"g{number}", subtype="normal") for number in range(9)]
+    examples += [example(10, group="both", subtype="normal"), example(11, group="both", subtype="virus")]
+    sharpness = np.array([*range(1, 10), 20.0, 20.0])
+    chosen = cut_least_sharp(examples, 0.2, 0, sharpness)
+    assert [row for row, taken in enumerate(chosen) if taken] == [0, 1]
+
+
 def test_the_lowest_numbers_of_every_series_are_cut():
     groups = [f"IM-{number:04}" for number in (9, 10, 100, 115)] + [
         f"NORMAL2-IM-{number}" for number in (383, 20, 1000)
