@@ -82,4 +82,5 @@ def _set(table: dict[str, Any], key: str, value: Any, place: str) -> None:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
             raise UserError(f"{place} goes through {section}, which is a value and no section")
-    table[field] = value
+    # later changes may reach into a list of phases, which belongs to whoever gave it
+    table[field] = copy.deepcopy(value)
