@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from cxr_jax.data.examples import Example
 from cxr_jax.errors import UserError
-from cxr_jax.vocabulary import NORMAL
+from cxr_jax.vocabulary import CLASS_NAMES, NORMAL
 
 _NUMBER = re.compile(r"\d+$")
 """The number at the end of a group's name."""
@@ -93,7 +93,7 @@ def cut_by_group(examples: Sequence[Example], fraction: float, seed: int) -> lis
     Returns:
         True for every chosen example; a cluster is chosen whole or not at all.
     """
-    return _cut(examples, fraction, _subtype_of, lambda cluster, members: _shuffled(cluster, seed))
+    return _cut(examples, fraction, _subtype_of, lambda stratum, cluster, members: _shuffled(cluster, seed))
 
 
 def cut_lowest_numbers(examples: Sequence[Example], fraction: float) -> list[bool]:
@@ -118,7 +118,10 @@ def cut_lowest_numbers(examples: Sequence[Example], fraction: float) -> list[boo
         examples,
         fraction,
         lambda example: (*_subtype_of(example), _NUMBER.sub("", example.group)),
-        lambda cluster, members: (min(int(_NUMBER.search(examples[row].group)[0]) for row in members), cluster),
+        lambda stratum, cluster, members: (
+            min(int(_NUMBER.search(examples[row].group)[0]) for row in members),
+            cluster,
+        ),
     )
 
 
@@ -140,9 +143,9 @@ def cut_least_sharp(
         True for every chosen example; a cluster is chosen whole or not at all.
     """
 
-    def order(cluster: str, members: list[int]) -> tuple[float, bytes]:
+    def order(stratum: tuple[str, ...], cluster: str, members: list[int]) -> tuple[float, bytes]:
         """Return normals by sharpness, others by chance."""
-        normal = 2 * sum(examples[row].label_index == NORMAL for row in members) > len(members)
+        normal = stratum[0] == CLASS_NAMES[NORMAL]
         return (float(np.mean(sharpness[members])) if normal else 0.0, _shuffled(cluster, seed))
 
     return _cut(examples, fraction, _subtype_of, order)
@@ -152,11 +155,12 @@ def _cut(
     examples: Sequence[Example],
     fraction: float,
     stratum_of: Callable[[Example], tuple[str, ...]],
-    order: Callable[[str, list[int]], Any],
+    order: Callable[[tuple[str, ...], str, list[int]], Any],
 ) -> list[bool]:
-    """Choose the first `fraction` of the clusters of every stratum; `order` gives the key of a cluster's name and rows.
+    """Choose the first `fraction` of the clusters of every stratum, by the key that `order` gives.
 
-    A stratum with two or more clusters gives at least one and keeps at least one.
+    `order` is called with the stratum, the name of a cluster and its rows. A stratum with two or more clusters gives at
+    least one and keeps at least one.
     """
     clusters = clusters_of(examples)
     members: dict[str, list[int]] = defaultdict(list)
@@ -168,8 +172,8 @@ def _cut(
         # A cluster of mixed kinds belongs to its most frequent one; names break ties.
         strata[min(counts, key=lambda kind: (-counts[kind], kind))].append(cluster)
     chosen: set[str] = set()
-    for stratum in strata.values():
-        ordered = sorted(stratum, key=lambda cluster: order(cluster, members[cluster]))
+    for stratum, names in strata.items():
+        ordered = sorted(names, key=lambda cluster: order(stratum, cluster, members[cluster]))
         count = min(max(round(fraction * len(ordered)), 1), len(ordered) - 1)
         chosen.update(ordered[:count])
     return [cluster in chosen for cluster in clusters]
