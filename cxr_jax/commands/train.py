@@ -172,8 +172,7 @@ def _require_same(run: RunFolder, config: Config, fingerprint: str) -> None:
     from cxr_jax.runs.folder import read_json
 
     stored = load_config(run.config)
-    data = dataclasses.replace(stored.data, placement=config.data.placement)
-    if dataclasses.replace(stored, parallel=config.parallel, data=data) != config:
+    if stored.computed_as(config) != config:
         raise UserError(
             f"{run.path} was started with another config than this; go on with cxr-jax train {run.config} "
             f"--out {run.path} --resume, or start a new run"

@@ -285,6 +285,11 @@ class Config:
         names = [phase.name for phase in self.phases]
         _require(len(set(names)) == len(names), "phases", names, "named differently from each other")
 
+    def computed_as(self, other: Config) -> Config:
+        """The same experiment, computed where `other` is, with its images kept where the other's are."""
+        data = dataclasses.replace(self.data, placement=other.data.placement)
+        return dataclasses.replace(self, data=data, parallel=other.parallel)
+
     def resolved_phases(self) -> tuple[PhaseConfig, ...]:
         """The phases to train, every field filled from the sections where a phase leaves it out."""
         phases = self.phases or (PhaseConfig(epochs=self.training.epochs),)

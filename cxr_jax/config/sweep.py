@@ -13,7 +13,7 @@ from typing import Any
 
 from cxr_jax.config.loading import config_of, read_toml, suggestion
 from cxr_jax.config.overrides import dotted, overridden
-from cxr_jax.config.schema import Config, ParallelConfig, PhaseConfig
+from cxr_jax.config.schema import Config, PhaseConfig
 from cxr_jax.errors import UserError
 
 BASE = "base"
@@ -188,7 +188,7 @@ def _text(value: Any) -> str:
 def _trained(config: Config) -> Config:
     """`config` with all that does not bear on what is trained made equal: two that give the same network are equal.
 
-    That is where it is computed, and the sections and fields that every phase has for itself.
+    That is where and how it is computed, and the sections and fields that every phase has for itself.
     """
     phases = config.resolved_phases()
     of_phases = {field.name for field in dataclasses.fields(PhaseConfig)}
@@ -197,7 +197,7 @@ def _trained(config: Config) -> Config:
         config.training,
         **{field.name: field.default for field in dataclasses.fields(config.training) if field.name in of_phases},
     )
-    return dataclasses.replace(config, **unused, training=training, phases=phases, parallel=ParallelConfig())
+    return dataclasses.replace(config, **unused, training=training, phases=phases).computed_as(Config())
 
 
 def _no_change(place: str, changes: Mapping[str, Any], same: str) -> str:

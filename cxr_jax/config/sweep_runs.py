@@ -109,7 +109,7 @@ def _difference(run: RunFolder, config: Config) -> tuple[str, Any, Any] | None:
     # nearly always the very text, which saves reading it as a config
     if run.config.read_bytes() == format_config(stored_form).encode():
         return None
-    stored = dataclasses.replace(load_config(run.config), parallel=config.parallel)
+    stored = load_config(run.config).computed_as(config)
     if stored == config:
         return None
     theirs, ours = (dict(_fields(dataclasses.asdict(entry))) for entry in (stored, config))
@@ -119,13 +119,14 @@ def _difference(run: RunFolder, config: Config) -> tuple[str, Any, Any] | None:
 
 
 def _fields(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every plain value under its dotted key, phases by their number."""
+    """Every plain value that is set under its dotted key, phases by their number; empty lists count as not set."""
     if isinstance(value, dict):
         entries = value.items()
     elif isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
         entries = enumerate(value)
     else:
-        yield key, value
+        if value not in (None, ()):
+            yield key, value
         return
     for name, entry in entries:
         yield from _fields(entry, f"{key}.{name}" if key else str(name))

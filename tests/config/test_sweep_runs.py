@@ -83,11 +83,32 @@ def test_a_config_of_another_version_or_another_place_to_compute_is_the_same(swe
     begin(run)
     # an older version wrote fewer fields, in another order
     run.run.config.write_text(
-        "[training]\nseed = 0\n[parallel]\ndevices = 3\n[[phases]]\nname = 'a'\n[[phases]]\nname = 'b'"
+        "[training]\nseed = 0\n[parallel]\ndevices = 3\n[data]\nplacement = 'host'\n"
+        "[[phases]]\nname = 'a'\n[[phases]]\nname = 'b'"
     )
     assert len(sweep_runs(sweep(), tmp_path)) == 4
-    run.run.config.write_text("[[phases]]\nname = 'a'")
-    with pytest.raises(UserError, match=r"was begun with phases.1.name = nothing, and now it would be b"):
+
+
+@pytest.mark.parametrize(
+    ("stored", "sentence"),
+    [
+        ("[[phases]]\nname = 'a'", "phases.1.name = nothing, and now it would be b"),
+        ("", "phases.0.name = nothing, and now it would be a"),
+        (
+            "[[phases]]\nname = 'a'\n[phases.optimizer]\n[[phases]]\nname = 'b'",
+            "phases.0.optimizer.learning_rate = 0.01, and now it would be nothing",
+        ),
+        (
+            "[[phases]]\nname = 'a'\ntrainable = ['x']\n[[phases]]\nname = 'b'",
+            r"phases.0.trainable = \('x',\), and now",
+        ),
+    ],
+)
+def test_what_one_config_lacks_is_told_by_its_field(sweep, tmp_path, stored, sentence):
+    run = sweep_runs(sweep(), tmp_path)[0]
+    begin(run)
+    run.run.config.write_text(stored)
+    with pytest.raises(UserError, match=f"was begun with {sentence}"):
         sweep_runs(sweep(), tmp_path)
 
 
