@@ -19,7 +19,6 @@ from rich.console import Console
 from cxr_jax.bench.cases import EpochCase
 from cxr_jax.bench.workload import DISTINCT_BATCHES
 from cxr_jax.config.schema import Config, DataConfig, ModelConfig, ParallelConfig, TrainingConfig
-from cxr_jax.data.batches import Batch, training_batches
 from cxr_jax.data.image_set import ImageSet
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.split_loading import load_split
@@ -27,6 +26,7 @@ from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObser
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.training.loop import PreparedPhase, Trainer
 from cxr_jax.training.network import build_network
+from cxr_jax.training.placement import epoch_batches
 from cxr_jax.training.progress import Progress
 from cxr_jax.training.sharding import replicate
 
@@ -151,7 +151,7 @@ def _pure_steps(phase: PreparedPhase, trainer: Trainer, count: int) -> list[floa
     return seconds[1:]
 
 
-def _batches(phase: PreparedPhase, trainer: Trainer) -> Iterator[Batch]:
+def _batches(phase: PreparedPhase, trainer: Trainer) -> Iterator[Any]:
     batch_size = trainer.config.training.batch_size
-    batches = training_batches(phase.train_set, batch_size=batch_size, seed=0, epoch=0)
+    batches = epoch_batches(phase.step, phase.train_set, batch_size=batch_size, seed=0, epoch=0)
     return itertools.islice(batches, DISTINCT_BATCHES)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax import Array, lax
 
-from cxr_jax.data.batches import WHOLE, Share, training_batches, training_rows
+from cxr_jax.data.batches import WHOLE, Batch, Share, training_batches, training_rows
 from cxr_jax.data.image_set import ImageSet
 from cxr_jax.training.distributed import ProcessGroup
 from cxr_jax.training.sharding import replicated, share_out
@@ -107,7 +107,14 @@ def placed_batches(
     """
     for epoch in epochs:
         order = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "start": start, "share": share}
-        batches = training_rows(len(image_set), **order) if step.picks_rows else training_batches(image_set, **order)
-        for batch in batches:
+        for batch in epoch_batches(step, image_set, **order):
             yield epoch, step.place(batch)
         start = 0
+
+
+def epoch_batches(step: TrainStep, image_set: ImageSet, **order: Any) -> Iterator[Batch] | Iterator[np.ndarray]:
+    """The batches of an epoch on the host, as `step` takes them: images, or rows [B] of those on the devices.
+
+    `order` are the options of `training_rows`.
+    """
+    return training_rows(len(image_set), **order) if step.picks_rows else training_batches(image_set, **order)

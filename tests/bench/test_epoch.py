@@ -5,8 +5,9 @@ import pytest
 from cxr_jax.bench import epoch
 from cxr_jax.bench.cases import EpochCase
 from cxr_jax.bench.epoch import EpochClock, run_epoch
-from cxr_jax.training import loop
+from cxr_jax.training import placement
 from cxr_jax.training.loop import Trainer
+from cxr_jax.training.parallel import TrainStep
 
 
 def test_what_an_epoch_is_made_of(monkeypatch):
@@ -30,28 +31,22 @@ def test_what_an_epoch_is_made_of(monkeypatch):
 
 @pytest.fixture
 def steps_run(monkeypatch):
-    """The batches of every step in order, with a mark where training begins and ends; a step of training is slow."""
+    """A mark for every step, and where training begins and ends; a step of training is slow."""
     log = []
-    train = Trainer.train
-    compile_train_step = loop.compile_train_step
+    train, take = Trainer.train, TrainStep.take
 
-    def compiled(*arguments):
-        run = compile_train_step(*arguments)
-
-        def step(state, batch, number):
-            log.append(batch)
-            if log.count("begin") > log.count("end"):
-                time.sleep(0.2)
-            return run(state, batch, number)
-
-        return step
+    def slow_take(step, *arguments):
+        log.append("step")
+        if log.count("begin") > log.count("end"):
+            time.sleep(0.2)
+        return take(step, *arguments)
 
     def trained(trainer):
         log.append("begin")
         train(trainer)
         log.append("end")
 
-    monkeypatch.setattr(loop, "compile_train_step", compiled)
+    monkeypatch.setattr(TrainStep, "take", slow_take)
     monkeypatch.setattr(Trainer, "train", trained)
     return log
 
@@ -76,3 +71,12 @@ def test_part_of_an_epoch_by_pmap(few_phantoms):
     figures = run_epoch(case)
     assert (figures["steps"], figures["images"], figures["devices"]) == (2, 8, 2)
     assert case.task.endswith(f"pmap, 2 steps of an epoch of {few_phantoms.name}")
+
+
+def test_an_epoch_with_its_images_on_the_devices(few_phantoms, monkeypatch, steps_run):
+    """As on an accelerator with room for them: the bare steps pick their rows there too."""
+    monkeypatch.setattr(placement, "fits_on_devices", lambda *_: True)
+    monkeypatch.setattr(placement, "training_batches", None)
+    case = EpochCase("mobilenetv2_tiny", 32, 4, threads=1, dataset=str(few_phantoms), steps=2, devices=1)
+    assert run_epoch(case)["steps"] == 2
+    assert steps_run.count("step") == 2 + 2 + 2
