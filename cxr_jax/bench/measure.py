@@ -95,16 +95,17 @@ def run_contest(
         tell(f"compiling {contest.case.task}: {contest.case.way}")
         child = stack.enter_context(start(contest.case, effort.warm_up))
         ours.facts = child.facts
-        if not contest.opponents:
-            tell(f"measuring {contest.case.task}: {contest.case.way}")
-            for _ in range(effort.rounds):
-                ours.seconds += _round(child, effort)
         rounds: dict[Case, tuple[float, ...]] = {}
         for opponent in contest.opponents:
             measurement = Measurement(opponent)
             outcome.measurements.append(measurement)
             with _telling(measurement):
                 rounds[opponent] = _duel(child, ours, measurement, effort, tell, trace, start)
+        if not ours.seconds:
+            # no opponent, or none that came as far as its first turn
+            tell(f"measuring {contest.case.task}: {contest.case.way}")
+            for _ in range(effort.rounds):
+                ours.seconds += _round(child, effort)
         _finish(child, ours, trace)
         for measurement in outcome.measurements[1:]:
             if not measurement.error:

@@ -122,6 +122,13 @@ def test_a_failing_opponent_leaves_the_others_measured(stage):
     assert (PLAIN, "exit") in log
 
 
+def test_ours_is_measured_alone_if_every_opponent_fails(stage):
+    outcome, log = stage(Contest(OURS, (PLAIN, TIMM)), {OURS: 0.1})
+    assert [entry.error for entry in outcome.measurements] == ["", "out of memory", "out of memory"]
+    assert len(outcome.measurements[0].seconds) == EFFORT.rounds * 3
+    assert log[-2:] == [(OURS, "finish"), (OURS, "exit")]
+
+
 def test_nothing_else_is_measured_if_ours_fails(stage):
     outcome, log = stage(Contest(OURS, (PLAIN, TIMM)), {PLAIN: 0.1, TIMM: 0.2})
     assert [(entry.case, entry.error) for entry in outcome.measurements] == [(OURS, "out of memory")]
