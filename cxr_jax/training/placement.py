@@ -11,6 +11,7 @@ from jax import Array, lax
 
 from cxr_jax.data.batches import WHOLE, Batch, Share, training_batches, training_rows
 from cxr_jax.data.image_set import ImageSet
+from cxr_jax.errors import UserError
 from cxr_jax.training.distributed import ProcessGroup
 from cxr_jax.training.sharding import replicated, share_out
 from cxr_jax.training.state import TrainState
@@ -36,13 +37,22 @@ class Placement:
     def table(self, image_set: ImageSet) -> DeviceBatch | None:
         """All of `image_set` on the devices, or None if its batches come from the host.
 
-        All processes of the group call it together, and get the same.
+        All processes of the group call it together, and get the same. Raises UserError if they are to be there, but a
+        device has too little memory.
         """
         if image_set is self._kept and self._table is not None:
             return self._table
         if not self._group.agree(fits_on_devices(self._asked, image_set, self._devices)):
             return None
-        table = put_on_devices(image_set, self._devices, self._group.share)
+        try:
+            table = jax.block_until_ready(put_on_devices(image_set, self._devices, self._group.share))
+        except jax.errors.JaxRuntimeError as error:
+            if not str(error).startswith("RESOURCE_EXHAUSTED"):
+                raise
+            raise UserError(
+                f"a device has too little memory for all {len(image_set)} training images; "
+                "set data.placement to host, or data.image_size to less"
+            ) from None
         if image_set is self._kept:
             self._table = table
         return table

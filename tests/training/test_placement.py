@@ -72,6 +72,20 @@ def test_images_are_put_on_the_devices_once_for_all_phases_and_never_read_again(
     assert put[0] is run.train_set
 
 
+def test_devices_with_too_little_memory_are_a_mistake_and_other_faults_are_not(trainer, placed, monkeypatch):
+    faults = ["RESOURCE_EXHAUSTED: Out of memory while trying to allocate 2 bytes.", "INTERNAL: a fault"]
+
+    def fail(*_):
+        raise jax.errors.JaxRuntimeError(faults.pop(0))
+
+    monkeypatch.setattr(placement, "put_on_devices", fail)
+    run = trainer("run", **placed("device"))
+    with pytest.raises(UserError, match=r"too little memory for all 44 training images; set data\.placement to host"):
+        run.placement.table(run.train_set)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        run.placement.table(run.train_set)
+
+
 @pytest.mark.parametrize("where", ["host", "device"])
 def test_the_next_batch_is_under_way_before_a_step_is_waited_for(trainer, placed, monkeypatch, where):
     events = []
