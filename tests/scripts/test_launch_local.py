@@ -116,11 +116,19 @@ def test_a_signal_reaches_every_process_once(script, sent):
         assert errors.count(f"[{number}] stopped by {sent.value}\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [("0", "--", "train"), ("two", "--", "train"), ("2",)])
-def test_a_command_line_that_makes_no_sense_is_told(script, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("0", "--", "train"), "argument N: is '0', but must be a whole number, 1 or more"),
+        (("two", "--", "train"), "argument N: is 'two', but must be a whole number, 1 or more"),
+        (("2", "--devices", "-1", "--", "train"), "argument --devices"),
+        (("2",), "the following arguments are required: command"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_told(script, arguments, sentence):
     code, output, errors = run(script, *arguments)
     assert (code, output) == (2, [])
-    assert "launch_local: error:" in errors
+    assert f"launch_local: error: {sentence}" in errors
     assert "Traceback" not in errors
 
 
