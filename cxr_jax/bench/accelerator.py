@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import signal
@@ -74,15 +75,15 @@ print(json.dumps({"platform": devices[0].platform, "device": devices[0].device_k
 """
 
 
-class OutOfTimeError(Exception):
-    """A part has used up its seconds."""
-
-
 CONFIG = Path("configs", "mobilenetv2_scratch_honest.toml")
 """What is trained, in the checkout: it needs no weights."""
 
 KINDS = ("train", "validation", "end")
 """Of the lines of metrics.jsonl."""
+
+
+class OutOfTimeError(Exception):
+    """A part has used up its seconds."""
 
 
 class Measuring:
@@ -286,7 +287,7 @@ def main(checkout: Path, arguments: list[str] | None = None) -> int:
         if name in ("machine", "ceilings", *options.parts):
             measuring.part(name)
     measuring.write()
-    print(f"written to {measuring.path}")
+    print(f"written to {measuring.path}" if measuring.path else "nothing is known of the device, and nothing written")
     states = {name: entry["state"] for name, entry in measuring.record["parts"].items()}
     return 0 if "done" in {states[name] for name in options.parts} else 1
 
@@ -307,6 +308,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options.parts = options.parts.split(",")
     if unknown := set(options.parts) - set(parts):
         parser.error(f"--parts holds {', '.join(sorted(unknown))}; choose among {', '.join(parts)}")
+    if options.skip < 0:
+        parser.error(f"--skip is {options.skip}, but must be 0 or more")
+    if not 0 < options.seconds < math.inf:
+        parser.error(f"--seconds is {options.seconds:g}, but must be a number above 0")
     if options.out and Path(options.out).exists():
         parser.error(f"{options.out} exists already; name a new file")
     return options

@@ -14,9 +14,8 @@ class Sizes:
 
     steps: tuple[tuple[str, int, int, Work, Precision], ...]  # model, image size, batch size, work, precision
     depthwise: tuple[tuple[str, int, int, Precision], ...]  # model, image size, batch size, precision
-    trained: tuple[
-        str, int, int, Precision
-    ]  # model, image size, batch size, precision of the epoch and of jit beside pmap
+    # model, image size, batch size, precision of the epoch and of jit beside pmap
+    trained: tuple[str, int, int, Precision]
     training: tuple[str, ...]  # overrides of the config that is trained
     effort: Effort
 

@@ -57,7 +57,7 @@ class Contest:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that one call measures: all combinations of the first six fields."""
+    """Everything that one call measures: all combinations of the lists."""
 
     models: tuple[str, ...]
     image_sizes: tuple[int, ...]

@@ -167,13 +167,31 @@ def test_records_are_named_by_the_device_and_none_is_overwritten(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
-    [(["--parts", "steps,none"], "--parts holds none; choose among"), (["--out", __file__], "exists already")],
+    [
+        (["--parts", "steps,none"], "--parts holds none; choose among"),
+        (["--out", __file__], "exists already"),
+        (["--skip", "-1"], "--skip is -1, but must be 0 or more"),
+        (["--seconds", "0"], "--seconds is 0, but must be a number above 0"),
+        (["--seconds", "nan"], "--seconds is nan, but must be a number above 0"),
+    ],
 )
 def test_mistakes_are_told(arguments, sentence, capsys):
     with pytest.raises(SystemExit) as stop:
         main(ROOT, arguments)
     assert stop.value.code == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_without_a_device_nothing_is_written(monkeypatch, capsys):
+    def fail(command):
+        raise UserError("jax is not installed")
+
+    monkeypatch.setattr(accelerator, "run", fail)
+    monkeypatch.setattr(accelerator, "ask_ceilings", lambda cores: fail(()))
+    assert main(ROOT, ["--parts", "ceilings"]) == 1
+    printed = capsys.readouterr().out
+    assert "failed after 0 s UserError: jax is not installed" in printed
+    assert printed.endswith("nothing is known of the device, and nothing written\n")
 
 
 def test_the_networks_and_the_config_exist():
