@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> None:
     if options.list:
         _list(wanted)
         return
-    _check_data(wanted)
+    _check_needs([run for run in wanted if not run.finished])
     failed = _train(wanted, folder, options.jobs, shlex.join(["cxr-jax", "sweep", *arguments]))
     _write_tables(sweep, runs, folder)
     if failed:
@@ -99,16 +99,21 @@ def _check_folder(folder: Path, *, must_exist: bool) -> None:
         raise UserError(f"there is no sweep in {folder}: leave --table out to begin one")
 
 
-def _check_data(runs: Sequence[SweepRun]) -> None:
-    """Raise UserError, naming the variant, if the data of a run is not prepared."""
+def _check_needs(runs: Sequence[SweepRun]) -> None:
+    """Raise UserError, naming the variant, if data, model or weights of a run are not to be found."""
     from cxr_jax.data.prepared import PreparedData
+    from cxr_jax.models.pretrained import find_weights
+    from cxr_jax.models.registry import find_architecture
 
-    variant_of = {run.config.data.dataset: run.variant for run in reversed(runs)}
-    for dataset, variant in variant_of.items():
+    needs = {(run.config.data.dataset, run.config.model.name, run.config.model.weights): run for run in reversed(runs)}
+    for (dataset, model, weights), run in needs.items():
         try:
             PreparedData.open(dataset)
+            find_architecture(model)
+            if weights:
+                find_weights(weights, model)
         except UserError as error:
-            raise UserError(f"variant {variant}: {error}") from error
+            raise UserError(f"variant {run.variant}: {error}") from error
 
 
 def _begin(sweep: Sweep, folder: Path) -> None:

@@ -165,8 +165,6 @@ def test_a_list_is_one_command_line_a_run_that_is_left(swept, tmp_path):
     assert swept("--only", "base", "--seeds", "0")[0] == 0
     slow = tmp_path / "out" / "slow" / "seed1"
     slow.mkdir(parents=True)
-    (slow / "config.toml").write_text((tmp_path / "out" / "base" / "seed0.toml").read_text())
-    (slow / "config.toml").unlink()
     code, printed, errors = swept("--list")
     assert (code, errors) == (0, "")
     lines = [shlex.split(line) for line in printed.splitlines()]
@@ -249,13 +247,23 @@ def test_a_mistake_is_one_sentence(swept, tmp_path, monkeypatch, capsys, argumen
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_data_that_is_not_prepared_is_told_before_anything_is_trained(swept, tmp_path):
+@pytest.mark.parametrize(
+    "change", ["data.dataset = 'nowhere'", "model.name = 'nowhere'", "model.weights = 'nowhere.safetensors'"]
+)
+def test_what_a_variant_needs_and_is_not_there_is_told_before_anything_is_trained(swept, tmp_path, change):
     sweep_file = tmp_path / "s.toml"
-    sweep_file.write_text(sweep_file.read_text() + "[variants.other]\ndata.dataset = 'nowhere'\n")
+    sweep_file.write_text(sweep_file.read_text() + f"[variants.other]\n{change}\n")
     code, _, errors = swept()
     assert code == 1
     assert re.match(r"cxr-jax: variant other: .*nowhere.*\n$", errors)
     assert not list((tmp_path / "out").rglob("*.log"))
+
+
+def test_what_finished_runs_needed_may_be_gone(swept, tmp_path, monkeypatch):
+    assert swept("--only", "base")[0] == 0
+    monkeypatch.setenv("CXR_PREPARED_DIR", str(tmp_path / "elsewhere"))
+    assert swept("--only", "base")[0] == 0
+    assert swept("--only", "base", "slow")[0] == 1
 
 
 def test_two_sweeps_do_not_work_in_one_folder(swept, tmp_path):
