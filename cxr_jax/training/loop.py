@@ -34,8 +34,9 @@ from cxr_jax.training.optimizer import (
 )
 from cxr_jax.training.parallel import TrainStep, compile_evaluation_step, compile_pooling_step, compile_train_step
 from cxr_jax.training.placement import Placement, placed_batches
-from cxr_jax.training.progress import EndReason, Observer, Plan, Progress, after_validation
-from cxr_jax.training.sharding import choose_devices, replicate, require_divisible
+from cxr_jax.training.plan import plan_run
+from cxr_jax.training.progress import EndReason, Observer, Progress, after_validation
+from cxr_jax.training.sharding import choose_devices, replicate
 from cxr_jax.training.state import (
     TrainState,
     all_params,
@@ -46,7 +47,7 @@ from cxr_jax.training.state import (
     standing_network,
     state_arrays,
 )
-from cxr_jax.training.steps import StepMetrics, StepRules, choose_precision
+from cxr_jax.training.steps import StepMetrics, StepRules
 from cxr_jax.training.validation import Validator, in_batches
 
 LAST, BEST = "last", "best"
@@ -79,7 +80,7 @@ class Trainer:
         observer: Observer,
         group: ProcessGroup = ALONE,
     ) -> None:
-        """Check that the run can work at all: devices, batch sizes, at least one batch; UserError if not.
+        """Check that the run can work at all, as `plan_run` does; UserError if not.
 
         Each process of `group` makes the same trainer; the first of them alone reads and writes the folder of `run`.
         """
@@ -87,28 +88,11 @@ class Trainer:
         self.group = group
         self.train_set, self.validation_set = train_set, validation_set
         self.devices = choose_devices(config.parallel.devices)
-        self.precision = choose_precision(config.training.precision, self.devices[0].platform)
         self.phases = config.resolved_phases()
-        self.batches = iterations_per_epoch(len(train_set.labels), config.training.batch_size)
-        if self.batches == 0:
-            raise UserError(
-                f"training.batch_size is {config.training.batch_size}, but there are only {len(train_set.labels)} "
-                "training images; take a smaller batch"
-            )
-        training = config.training
-        mixes = any(phase.augmentation.mixup > 0 for phase in self.phases)
-        parts = training.accumulation_steps
-        require_divisible("training.batch_size", training.batch_size, self.devices, parts, pairs=mixes)
-        require_divisible("training.evaluation_batch_size", training.evaluation_batch_size, self.devices)
-        if config.validation.monitor == "roc_auc" and len(np.unique(validation_set.labels)) < 2:
-            raise UserError(
-                "validation.monitor is roc_auc, but the validation images are all of one class; monitor the loss, or "
-                "take another validation split"
-            )
+        self.batches = iterations_per_epoch(len(train_set), config.training.batch_size)
+        self.plan = plan_run(config, network.params, train_set, validation_set, self.devices)
         self.placement = Placement(config.data.placement, self.devices, group, kept=train_set)
         self.class_weights = class_weights(config.loss.class_weights, train_set.labels)
-        for phase in self.phases:
-            make_schedule(phase.optimizer, phase.schedule, phase.epochs * self.batches)
 
     def train(self, *, resume: bool = False) -> EndReason:
         """Train to the end, or until patience runs out; returns why it ended.
@@ -121,7 +105,7 @@ class Trainer:
         checkpoint = self.group.handed_out(self._newest) if resume else None
         progress = Progress.from_json(checkpoint.details) if checkpoint else Progress()
         self._began = time.perf_counter() - progress.seconds
-        self.observer.on_start(self._plan(), progress)
+        self.observer.on_start(self.plan, progress)
         params, batch_stats = self.network.params, self.network.batch_stats
         if checkpoint is not None:
             params, batch_stats = restore_network(checkpoint.arrays, params, batch_stats, str(self.run.checkpoints))
@@ -183,7 +167,7 @@ class Trainer:
             frozen_stages=frozen_stages(params, phase),
             frozen_backbone=trains_head_alone(params, phase),
             accumulation_steps=self.config.training.accumulation_steps,
-            precision=self.precision,
+            precision=self.plan.precision,
             average_decay=decay,
             first_step=progress.step - progress.iteration,
         )
@@ -356,16 +340,3 @@ class Trainer:
     def _epochs_passed(self, progress: Progress) -> float:
         before = sum(phase.epochs for phase in self.phases[: progress.phase])
         return round(before + progress.iteration / self.batches, 6)
-
-    def _plan(self) -> Plan:
-        sizes = [
-            [sum(map(np.size, part.values())) for part in partition(self.network.params, phase)]
-            for phase in self.phases
-        ]
-        return Plan(
-            phase_names=tuple(phase.name for phase in self.phases),
-            phase_iterations=tuple(phase.epochs * self.batches for phase in self.phases),
-            trainable=tuple(trained for trained, _ in sizes),
-            frozen=tuple(frozen for _, frozen in sizes),
-            precision=self.precision,
-        )

@@ -10,7 +10,14 @@ import pytest
 from training_runs import Watcher, arrays_of, assert_equal_runs, lines_of
 
 from cxr_jax.checkpoints import saved_steps
-from cxr_jax.config.schema import AugmentationConfig, LossConfig, OptimizerConfig, PhaseConfig, ValidationConfig
+from cxr_jax.config.schema import (
+    AugmentationConfig,
+    LossConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    ScheduleConfig,
+    ValidationConfig,
+)
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
 from cxr_jax.training.loop import BEST, LAST, Trainer
 from cxr_jax.training.network import build_network
@@ -233,6 +240,18 @@ def test_class_weights_are_those_of_the_training_images(trainer):
 def test_a_batch_larger_than_the_data_is_refused(trainer, config):
     with pytest.raises(UserError, match="batch_size is 64, but there are only 44"):
         trainer("run", training=dataclasses.replace(config.training, batch_size=64))
+
+
+@pytest.mark.parametrize(
+    ("phase", "sentence"),
+    [
+        (PhaseConfig("head", 1, trainable=("head",)), "phase 'head': no parameter is called head"),
+        (PhaseConfig("all", 1, schedule=ScheduleConfig(warmup_iterations=5)), "the phase has only 5 iterations"),
+    ],
+)
+def test_a_phase_that_cannot_work_is_refused_before_there_is_a_run(trainer, phase, sentence):
+    with pytest.raises(UserError, match=sentence):
+        trainer("run", phases=(PhaseConfig("first", 1), phase))
 
 
 def test_a_checkpoint_of_another_model_is_refused(trainer, config, train_images, validation_images):
