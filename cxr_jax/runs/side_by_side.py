@@ -85,7 +85,8 @@ def gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
         return ()
     chosen = environment.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return tuple(name for entry in chosen.split(",") if (name := entry.strip()) and name != "-1")
+        # CUDA sees those that stand before the first impossible one
+        return tuple(itertools.takewhile(lambda name: name not in ("", "-1"), map(str.strip, chosen.split(","))))
     return tuple(str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*")))
 
 

@@ -234,6 +234,7 @@ def test_gpus_are_those_that_may_be_seen(monkeypatch, tmp_path):
     monkeypatch.setattr(side_by_side, "has_accelerator", lambda environment: "JAX_PLATFORMS" not in environment)
     assert gpus({"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "0"}) == ()
     assert gpus({"CUDA_VISIBLE_DEVICES": ""}) == gpus({"CUDA_VISIBLE_DEVICES": "-1"}) == ()
+    assert gpus({"CUDA_VISIBLE_DEVICES": "2, 0,-1,1"}) == ("2", "0")
     nodes = [tmp_path / "nvidia3", tmp_path / "nvidia5"]
     monkeypatch.setattr(Path, "glob", lambda self, pattern: nodes if str(self) == "/dev" else [])
     assert gpus({}) == ("0", "1")
