@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, UInt8
 from cxr_jax.preprocessing.rounding import product
 
 _MATRIX_BITS = 14
-"""Binary digits after the point of the inverse matrix; a 2048 px image is then placed to 1/32 px at its corners."""
+"""Binary digits after the point of the inverse matrix; a 2048 px image is then placed to 1/16 px at its corners."""
 
 
 class Crop(NamedTuple):

@@ -185,6 +185,6 @@ def _different_data(sweep: Sweep, results: Mapping[str, Mapping[int, RunResult]]
 
 
 def _other_validation(sweep: Sweep) -> list[str]:
-    """Names of the variants that are validated on other images than the base."""
-    images = [tuple(getattr(variant.config.data, name) for name in _VALIDATION) for variant in sweep.variants]
-    return [variant.name for variant, own in zip(sweep.variants, images, strict=True) if own != images[0]]
+    """Names of the variants whose validation split is cut in another way than the base's."""
+    cuts = [tuple(getattr(variant.config.data, name) for name in _VALIDATION) for variant in sweep.variants]
+    return [variant.name for variant, own in zip(sweep.variants, cuts, strict=True) if own != cuts[0]]

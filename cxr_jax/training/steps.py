@@ -65,7 +65,7 @@ class StepMetrics(NamedTuple):
     """What a step measured on its batch, before the update."""
 
     loss: Array  # [] weighted mean cross-entropy
-    accuracy: Array  # [] share of the batch
+    accuracy: Array  # [] share of the batch that got its own label, in a mixture too
 
 
 def train_step(
