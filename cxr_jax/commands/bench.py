@@ -26,6 +26,12 @@ SUMMARY = "measure speed and memory, beside stock convolutions or PyTorch"
 
 STEP_WORKS = ("train", "inference", "both")
 
+WITHOUT_EFFECT = {
+    "startup": ("backends", "precisions", "devices", "steps"),
+    "depthwise": ("backends", "devices", "dataset", "steps"),
+}
+"""Options that these works do not know."""
+
 FEWEST_STEPS = 3
 """Of a turn."""
 
@@ -163,6 +169,9 @@ def _work_plan(options: Options) -> WorkPlan:
         raise UserError(f"--{asked[0]} needs --work train, inference or both", EXIT_USAGE)
     if options.weights and options.work != "startup":
         raise UserError("--weights needs --work startup", EXIT_USAGE)
+    for name in WITHOUT_EFFECT.get(options.work, ()):
+        if getattr(options, name) != getattr(Options, name):
+            raise UserError(f"--{name} has no effect with --work {options.work}; leave it out", EXIT_USAGE)
     grid = _grid(options)
     if options.work != "depthwise":
         from cxr_jax.data.prepared import PreparedData

@@ -79,6 +79,8 @@ def test_a_turn_has_three_steps_unless_it_is_told_otherwise():
         ({"dataset": "missing"}, "no prepared data called 'missing'"),
         ({"models": "mobilenetv2_tini"}, "did you mean mobilenetv2_tiny"),
         ({"steps": -1}, "--steps is -1"),
+        ({"work": "startup", "precisions": "bfloat16"}, "--precisions has no effect with --work startup; leave it out"),
+        ({"work": "depthwise", "devices": 2}, "--devices has no effect with --work depthwise; leave it out"),
     ],
 )
 def test_mistakes_in_works_are_told_before_anything_is_measured(changes, sentence, prepared_phantoms):
