@@ -112,14 +112,14 @@ def new_state(
 
     With `averages` the moving average begins as the network itself, in arrays of its own.
     """
-    average = {name: jnp.array(value) for name, value in pack_network(frozen | params, batch_stats).items()}
+    network = pack_network(frozen | params, batch_stats) if averages else {}
     return TrainState(
         params=params,
         frozen=frozen,
         batch_stats=batch_stats,
         optimizer_state=optimizer.init(params),
         step=jnp.asarray(step, jnp.int32),
-        average=average if averages else {},
+        average={name: jnp.array(value) for name, value in network.items()},
     )
 
 
