@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from training_runs import SIZE, draw_images
+from training_runs import SIZE, draw_images, rules_of
 
 from cxr_jax.config.schema import (
     AugmentationConfig,
@@ -41,7 +41,6 @@ from cxr_jax.training.parallel import Backend, compile_train_step
 from cxr_jax.training.placement import placed_batches, put_on_devices
 from cxr_jax.training.sharding import choose_devices, replicate
 from cxr_jax.training.state import new_state, state_arrays
-from cxr_jax.training.steps import StepRules
 
 BATCH, STEPS = 16, 20
 MODEL = ModelConfig(name="mobilenetv2_tiny", dropout=0.2)
@@ -78,18 +77,7 @@ def take_steps(
 ) -> tuple[list[float], dict[str, np.ndarray]]:
     """The losses of STEPS steps on batches of BATCH drawn images, and all arrays of the state after them."""
     optimizer = make_optimizer(OptimizerConfig(), optax.constant_schedule(learning_rate), network.params)
-    rules = StepRules(
-        graphdef=network.graphdef,
-        optimizer=optimizer,
-        mean=network.mean,
-        std=network.std,
-        augmentation=AugmentationConfig(horizontal_flip=0.5, rotation=10),
-        class_weights=(0.7, 1.6),
-        label_smoothing=0.1,
-        batch_statistics=True,
-        seed=3,
-    )
-    rules = dataclasses.replace(rules, **changes)
+    rules = rules_of(network, optimizer=optimizer, **changes)
     state = replicate(new_state(network.params, {}, network.batch_stats, optimizer, 0), devices)
     # not a multiple of the devices
     images, losses = draw_images(41, seed=0), []

@@ -7,7 +7,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_runs import Watcher, assert_equal_runs, lines_of
+from training_runs import Watcher, assert_equal_runs, lines_of, rules_of
 
 from cxr_jax.checkpoints import read_newest
 from cxr_jax.config.schema import AugmentationConfig, OptimizerConfig, PhaseConfig
@@ -15,11 +15,10 @@ from cxr_jax.data.batches import Batch
 from cxr_jax.errors import UserError
 from cxr_jax.models.state import pack_network, unpack_network, unprefixed
 from cxr_jax.training.loop import BEST, LAST
-from cxr_jax.training.optimizer import make_optimizer
 from cxr_jax.training.parallel import compile_train_step
 from cxr_jax.training.sharding import choose_devices, replicate
 from cxr_jax.training.state import all_params, averaged, new_state
-from cxr_jax.training.steps import StepRules, evaluation_step
+from cxr_jax.training.steps import evaluation_step
 from cxr_jax.training.validation import validation_figures
 
 TWO_PHASES = (
@@ -52,21 +51,16 @@ def test_the_decay_asked_for_is_reached():
 def test_a_step_averages_parameters_and_statistics_from_the_phases_first_step_on(
     network, train_images, devices, backend
 ):
-    optimizer = make_optimizer(OptimizerConfig(), lambda step: 0.05, network.params)
-    rules = StepRules(
-        graphdef=network.graphdef,
-        optimizer=optimizer,
-        mean=network.mean,
-        std=network.std,
+    rules = rules_of(
+        network,
         augmentation=AugmentationConfig(),
         class_weights=(1.0, 1.0),
         label_smoothing=0.0,
-        batch_statistics=True,
         seed=0,
         average_decay=0.15,
         first_step=100,
     )
-    state = new_state(network.params, {}, network.batch_stats, optimizer, 100, averages=True)
+    state = new_state(network.params, {}, network.batch_stats, rules.optimizer, 100, averages=True)
     expected = {name: np.asarray(value) for name, value in pack_network(network.params, network.batch_stats).items()}
     state = replicate(state, choose_devices(devices))
     step = compile_train_step(rules, state, 32, 16, choose_devices(devices), backend)

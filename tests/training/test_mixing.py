@@ -10,17 +10,17 @@ import numpy as np
 import optax
 import pytest
 from process_worker import doubled, take_steps
+from training_runs import rules_of
 
-from cxr_jax.config.schema import AugmentationConfig, ModelConfig, OptimizerConfig, PhaseConfig
+from cxr_jax.config.schema import AugmentationConfig, ModelConfig, PhaseConfig
 from cxr_jax.errors import UserError
 from cxr_jax.models.state import merge_model
 from cxr_jax.preprocessing.mixup import mix_pairs
 from cxr_jax.preprocessing.normalise import normalise
 from cxr_jax.training.network import build_network
-from cxr_jax.training.optimizer import make_optimizer
 from cxr_jax.training.sharding import choose_devices
 from cxr_jax.training.state import new_state
-from cxr_jax.training.steps import DeviceBatch, StepRules, _example_keys, train_step
+from cxr_jax.training.steps import DeviceBatch, _example_keys, train_step
 
 MIXUP = AugmentationConfig(horizontal_flip=0.5, mixup=0.4)
 
@@ -29,22 +29,11 @@ def test_the_loss_is_each_labels_by_its_share(train_images):
     # without dropout, which would hide what is to be seen
     network = build_network(ModelConfig(name="mobilenetv2_tiny"), seed=0)
     weights = (0.7, 1.6)
-    optimizer = make_optimizer(OptimizerConfig(), lambda step: 0.05, network.params)
-    rules = StepRules(
-        graphdef=network.graphdef,
-        optimizer=optimizer,
-        mean=network.mean,
-        std=network.std,
-        augmentation=AugmentationConfig(mixup=0.4),
-        class_weights=weights,
-        label_smoothing=0.1,
-        batch_statistics=False,
-        seed=3,
-    )
+    rules = rules_of(network, augmentation=AugmentationConfig(mixup=0.4), class_weights=weights, batch_statistics=False)
     images, labels, ids = (
         jnp.asarray(rows[:8]) for rows in (train_images.images, train_images.labels, train_images.ids)
     )
-    state = new_state(network.params, {}, network.batch_stats, optimizer, 0)
+    state = new_state(network.params, {}, network.batch_stats, rules.optimizer, 0)
     _, metrics = train_step(state, DeviceBatch(images, labels, ids), jnp.int32(2), rules=rules)
 
     keys, _ = _example_keys(3, jnp.int32(2), ids)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from process_worker import doubled, take_steps
+from training_runs import rules_of
 
-from cxr_jax.config.schema import AugmentationConfig, OptimizerConfig
+from cxr_jax.config.schema import OptimizerConfig
 from cxr_jax.data.batches import Batch
 from cxr_jax.errors import UserError
 from cxr_jax.models.layers import BatchNorm
@@ -18,22 +19,12 @@ from cxr_jax.training.optimizer import make_optimizer
 from cxr_jax.training.parallel import compile_evaluation_step, compile_train_step
 from cxr_jax.training.sharding import choose_devices, replicate, require_divisible
 from cxr_jax.training.state import all_params, new_state, state_arrays
-from cxr_jax.training.steps import DeviceBatch, StepRules, train_step
+from cxr_jax.training.steps import DeviceBatch, train_step
 
 
 @pytest.fixture
 def rules(network):
-    return StepRules(
-        graphdef=network.graphdef,
-        optimizer=make_optimizer(OptimizerConfig(), lambda step: 0.05, network.params),
-        mean=network.mean,
-        std=network.std,
-        augmentation=AugmentationConfig(horizontal_flip=0.5, rotation=10),
-        class_weights=(0.7, 1.6),
-        label_smoothing=0.1,
-        batch_statistics=True,
-        seed=3,
-    )
+    return rules_of(network)
 
 
 @pytest.fixture

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
+from typing import Any
 
 import numpy as np
+import optax
 
 from cxr_jax.checkpoints import read_newest
+from cxr_jax.config.schema import AugmentationConfig, OptimizerConfig
 from cxr_jax.data.image_set import ImageSet
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.training.loop import LAST, Trainer
+from cxr_jax.training.network import Network
+from cxr_jax.training.optimizer import make_optimizer
 from cxr_jax.training.progress import Plan, Progress
+from cxr_jax.training.steps import StepRules
 
 TIMINGS = {"seconds", "images_per_second"}
 
@@ -33,6 +40,23 @@ def draw_images(count: int, seed: int) -> ImageSet:
         groups=tuple(str(index) for index in range(count)),
         subtypes=tuple("normal" if label == 0 else "bacteria" for label in labels),
     )
+
+
+def rules_of(network: Network, **changes: Any) -> StepRules:
+    """Rules of a step that augments, weighs the classes and smooths the labels, under `changes`."""
+    optimizer = make_optimizer(OptimizerConfig(), optax.constant_schedule(0.05), network.params)
+    rules = StepRules(
+        graphdef=network.graphdef,
+        optimizer=optimizer,
+        mean=network.mean,
+        std=network.std,
+        augmentation=AugmentationConfig(horizontal_flip=0.5, rotation=10),
+        class_weights=(0.7, 1.6),
+        label_smoothing=0.1,
+        batch_statistics=True,
+        seed=3,
+    )
+    return dataclasses.replace(rules, **changes)
 
 
 class Watcher:
