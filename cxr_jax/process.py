@@ -118,7 +118,7 @@ def use_compilation_cache(environment: Environment) -> None:
     try:
         root = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "cxr_jax" / "compiled"
         # Code compiled for one processor may not run on another that shares the home folder.
-        folder = root.absolute() / _processor_digest()
+        folder = root.absolute() / processor_digest()
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):
         # No home folder, or one that cannot be written: programs are compiled at every start.
@@ -204,7 +204,7 @@ def has_accelerator(environment: Environment) -> bool:
     return any(map(os.path.exists, devices)) and any(map(importlib.util.find_spec, plugins))
 
 
-def _processor_digest() -> str:
+def processor_digest() -> str:
     """A short name that differs between processors with different instructions."""
     described = platform.machine()
     try:

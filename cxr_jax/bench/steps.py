@@ -16,11 +16,12 @@ from cxr_jax.bench.workload import Workload, cycling_batches
 from cxr_jax.config.schema import AugmentationConfig, OptimizerConfig
 from cxr_jax.models.registry import build_model, find_architecture
 from cxr_jax.models.state import split_model
+from cxr_jax.training.lowering import choose_lowering
 from cxr_jax.training.optimizer import make_optimizer
 from cxr_jax.training.parallel import compile_evaluation_step, compile_train_step
 from cxr_jax.training.sharding import choose_devices, replicate
 from cxr_jax.training.state import TrainState, all_params, new_state
-from cxr_jax.training.steps import StepRules
+from cxr_jax.training.steps import Precision, StepRules
 from cxr_jax.vocabulary import CLASS_NAMES
 
 OPTIMIZER = OptimizerConfig(decayed="all")
@@ -30,7 +31,7 @@ OPTIMIZER = OptimizerConfig(decayed="all")
 def prepare(case: Case) -> Workload:
     """Compile the step of `case`. Raises UserError for an unknown model or a batch that the devices cannot share."""
     devices = choose_devices(case.devices)
-    rules, state = _begin(case)
+    rules, state = _begin(case, devices)
     began = time.perf_counter()
     if case.work == "train":
         run = compile_train_step(rules, state, case.image_size, case.batch_size, devices, case.backend)
@@ -63,9 +64,11 @@ def prepare(case: Case) -> Workload:
     return Workload(train if case.work == "train" else infer, facts, lambda: _device_peak_bytes(devices[0]))
 
 
-def _begin(case: Case) -> tuple[StepRules, TrainState]:
+def _begin(case: Case, devices: list[jax.Device]) -> tuple[StepRules, TrainState]:
     architecture = find_architecture(case.model)
-    lowering = "plain" if case.implementation == "plain" else "fast"
+    precision: Precision = "bf16" if case.precision == "bfloat16" else "float32"
+    plain = case.implementation == "plain"
+    lowering = "plain" if plain else choose_lowering(precision, devices, case.backend)
     graphdef, params, batch_stats = split_model(build_model(case.model, classes=len(CLASS_NAMES), lowering=lowering))
     optimizer = make_optimizer(OPTIMIZER, optax.constant_schedule(OPTIMIZER.learning_rate), params)
     rules = StepRules(
@@ -78,7 +81,7 @@ def _begin(case: Case) -> tuple[StepRules, TrainState]:
         label_smoothing=0.0,
         batch_statistics=True,
         seed=0,
-        precision="bf16" if case.precision == "bfloat16" else "float32",
+        precision=precision,
     )
     return rules, new_state(params, {}, batch_stats, optimizer, step=0)
 

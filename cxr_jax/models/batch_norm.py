@@ -40,7 +40,7 @@ def _statistics(x: Array, shift: Array, axis_name: str | None) -> tuple[Array, A
     """Mean and biased variance [C] of the batch."""
     centred = x.astype(shift.dtype) - _spread(shift)
     sums = channel_sums(centred, jnp.square(centred))
-    first, second = (value / values_per_channel(x, axis_name) for value in _over_devices(sums, axis_name))
+    first, second = (value / values_per_channel(x, axis_name) for value in over_devices(sums, axis_name))
     return first + shift, jnp.maximum(second - jnp.square(first), jnp.zeros((), second.dtype))
 
 
@@ -61,7 +61,7 @@ def _backward(
     inverse = lax.rsqrt(var + epsilon)
     # parameters are each device's own, and their gradients are brought together with all others
     of_bias, of_scale = sums[0], sums[1] * inverse
-    constant, slope = (value / values_per_channel(x, axis_name) for value in _over_devices(sums, axis_name))
+    constant, slope = (value / values_per_channel(x, axis_name) for value in over_devices(sums, axis_name))
     of_x = _spread(scale * inverse) * (gradient - _spread(constant) - centred * _spread(slope * jnp.square(inverse)))
     return of_x.astype(x.dtype), of_scale, of_bias, jnp.zeros_like(mean)
 
@@ -69,7 +69,8 @@ def _backward(
 normalise_by_batch.defvjp(_forward, _backward)
 
 
-def _over_devices(sums: tuple[Array, Array], axis_name: str | None) -> tuple[Array, Array]:
+def over_devices(sums: tuple[Array, Array], axis_name: str | None) -> tuple[Array, Array]:
+    """Both `sums` over all devices of the mapped axis `axis_name`; themselves without one."""
     return sums if axis_name is None else lax.psum(sums, axis_name)
 
 

@@ -21,6 +21,7 @@ from cxr_jax.models.layers import (
     Mode,
     PointwiseConvolution,
     StochasticDepth,
+    convolve,
 )
 
 
@@ -76,8 +77,8 @@ class DepthwiseSeparable(Block):
 
     def branch(self, x: Array, mode: Mode) -> Array:
         """Filter every channel, then mix them."""
-        y = self.activation(self.bn1(self.conv_dw(x), mode))
-        return self.bn2(self.conv_pw(y), mode)
+        y = convolve(self.conv_dw, self.bn1, x, mode, self.activation)
+        return convolve(self.conv_pw, self.bn2, y, mode)
 
 
 class SqueezeExcitation(nnx.Module):
@@ -110,10 +111,10 @@ class InvertedResidual(Block):
 
     def branch(self, x: Array, mode: Mode) -> Array:
         """Widen, filter, weigh the channels where the block does so, project."""
-        y = self.activation(self.bn1(self.conv_pw(x), mode))
-        y = self.activation(self.bn2(self.conv_dw(y), mode))
+        y = convolve(self.conv_pw, self.bn1, x, mode, self.activation)
+        y = convolve(self.conv_dw, self.bn2, y, mode, self.activation)
         y = y if self.se is None else self.se(y)
-        return self.bn3(self.conv_pwl(y), mode)
+        return convolve(self.conv_pwl, self.bn3, y, mode)
 
 
 class FusedInvertedResidual(Block):
@@ -128,8 +129,8 @@ class FusedInvertedResidual(Block):
 
     def branch(self, x: Array, mode: Mode) -> Array:
         """Widen and filter in one convolution, then project."""
-        y = self.activation(self.bn1(self.conv_exp(x), mode))
-        return self.bn2(self.conv_pwl(y), mode)
+        y = convolve(self.conv_exp, self.bn1, x, mode, self.activation)
+        return convolve(self.conv_pwl, self.bn2, y, mode)
 
 
 class ConvolutionBlock(Block):
@@ -142,7 +143,7 @@ class ConvolutionBlock(Block):
 
     def branch(self, x: Array, mode: Mode) -> Array:
         """Filter and activate: here the activation comes before the sum."""
-        return self.activation(self.bn1(self.conv(x), mode))
+        return convolve(self.conv, self.bn1, x, mode, self.activation)
 
 
 def round_channels(channels: float, divisor: int = 8, round_limit: float = 0.9) -> int:

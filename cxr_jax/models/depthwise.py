@@ -73,15 +73,16 @@ def _pad(x: Array, padding: Padding, dilation: int = 1) -> Array:
     return lax.pad(x, jnp.zeros((), x.dtype), (none, (top, bottom, dilation - 1), (left, right, dilation - 1), none))
 
 
-def _output_size(size: int, window: int, stride: int, padding: tuple[int, int]) -> int:
+def output_size(size: int, window: int, stride: int, padding: tuple[int, int]) -> int:
+    """How long an axis of `size` is after a window went along it, with `padding` zeros before and behind."""
     return (size + sum(padding) - window) // stride + 1
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _shifted(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     rows, columns = kernel.shape[:2]
-    height = _output_size(x.shape[1], rows, stride, padding[0])
-    width = _output_size(x.shape[2], columns, stride, padding[1])
+    height = output_size(x.shape[1], rows, stride, padding[0])
+    width = output_size(x.shape[2], columns, stride, padding[1])
     padded, dtype = _pad(x, padding), accumulator_of(x)
     total = None
     for row in range(rows):

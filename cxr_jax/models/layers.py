@@ -20,13 +20,15 @@ from jax import Array, lax
 from cxr_jax.models.batch_norm import affine, normalise_by_batch, values_per_channel
 from cxr_jax.models.dense import dense_convolution, plain_convolution
 from cxr_jax.models.depthwise import Padding, accumulator_of, depthwise_convolution, grouped_depthwise
+from cxr_jax.models.native import operations as native
 from cxr_jax.models.pointwise import pointwise_convolution
 
 PaddingRule = Literal["symmetric", "same"]
 """`symmetric` is torch's k // 2 on every side; `same` TensorFlow's, uneven where the stride leaves a remainder."""
 
-Lowering = Literal["fast", "plain"]
-"""`plain` is what `nnx.Conv` does: XLA's convolutions throughout; kept to measure and to test against."""
+Lowering = Literal["fast", "native", "plain"]
+"""`native` takes bfloat16 activations through our kernels in C++, in programs of one CPU device; `plain` is what
+`nnx.Conv` does: XLA's convolutions throughout; kept to measure and to test against."""
 
 Activation = Callable[[Array], Array]
 
@@ -76,13 +78,39 @@ def silu(x: Array) -> Array:
     return x * jax.nn.sigmoid(x)
 
 
+def identity(x: Array) -> Array:
+    """`x`: no activation."""
+    return x
+
+
+NATIVE_ACTIVATIONS: dict[Activation, str] = {identity: "none", relu6: "relu6", silu: "silu"}
+"""The names of activations that the native kernels have built in."""
+
+
 def he_normal(generator: np.random.Generator, shape: tuple[int, ...], fan_out: int) -> Array:
     """Normal values [shape] float32 with variance 2 / fan_out, as timm initialises convolutions."""
     # drawn by numpy: jax would compile a program for every shape, which takes seconds before the first step
     return jnp.asarray(generator.standard_normal(shape, np.float32) * np.float32((2.0 / fan_out) ** 0.5))
 
 
-class Convolution(nnx.Module):
+class Filter(nnx.Module):
+    """What all convolutions share: a `kernel` [k, k, I, O], a stride, padding and a lowering."""
+
+    kernel: nnx.Param
+    stride: int
+    padding: PaddingRule
+    lowering: Lowering
+
+    def padding_for(self, x: Array) -> Padding:
+        """The zeros to put around `x` [B, H, W, I]."""
+        return padding_of(self.padding, x.shape[1:3], self.kernel.shape[0], self.stride)
+
+    def is_native(self, x: Array) -> bool:
+        """True if the native kernels take `x`."""
+        return self.lowering == "native" and x.dtype == jnp.bfloat16
+
+
+class Convolution(Filter):
     """A dense convolution without bias; `kernel` is [k, k, I, O]."""
 
     def __init__(
@@ -93,13 +121,15 @@ class Convolution(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Convolve `x` [B, H, W, I] into [B, H', W', O]."""
+        padding = self.padding_for(x)
+        if self.is_native(x):
+            return native.convolution(x, self.kernel[...], self.stride, padding)
         kernel = self.kernel[...].astype(x.dtype)
-        padding = padding_of(self.padding, x.shape[1:3], kernel.shape[0], self.stride)
         convolution = dense_convolution if self.lowering == "fast" else plain_convolution
         return convolution(x, kernel, stride=self.stride, padding=padding)
 
 
-class PointwiseConvolution(nnx.Module):
+class PointwiseConvolution(Filter):
     """A 1x1 convolution as one matrix product; `kernel` is [1, 1, I, O], `bias` [O] where asked for."""
 
     def __init__(
@@ -107,12 +137,14 @@ class PointwiseConvolution(nnx.Module):
     ) -> None:
         self.kernel = nnx.Param(he_normal(generator, (1, 1, inputs, outputs), outputs))
         self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32)) if bias else None
-        self.lowering = rules.lowering
+        self.stride, self.padding, self.lowering = 1, rules.padding, rules.lowering
 
     def __call__(self, x: Array) -> Array:
         """Map `x` [B, H, W, I] to [B, H, W, O]."""
         kernel = self.kernel[...].astype(x.dtype)
-        if self.lowering == "plain":
+        if self.is_native(x):
+            y = native.convolution(x, self.kernel[...], self.stride, self.padding_for(x))
+        elif self.lowering == "plain":
             y = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         else:
             y = pointwise_convolution(x, kernel[0, 0])
@@ -121,7 +153,7 @@ class PointwiseConvolution(nnx.Module):
         return y.astype(x.dtype)
 
 
-class DepthwiseConvolution(nnx.Module):
+class DepthwiseConvolution(Filter):
     """One kernel per channel, without bias; `kernel` is [k, k, 1, C]."""
 
     def __init__(
@@ -133,10 +165,17 @@ class DepthwiseConvolution(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Convolve `x` [B, H, W, C] into [B, H', W', C]."""
+        padding = self.padding_for(x)
+        if self.is_native(x):
+            return native.depthwise_convolution(x, self.kernel[...], self.stride, padding)
         kernel = self.kernel[...].astype(x.dtype)
-        padding = padding_of(self.padding, x.shape[1:3], kernel.shape[0], self.stride)
         convolution = depthwise_convolution if self.lowering == "fast" else grouped_depthwise
         return convolution(x, kernel, stride=self.stride, padding=padding)
+
+    def is_native(self, x: Array) -> bool:
+        """True if the native kernels take `x`, whose channels have to fill their vectors."""
+        fits = self.kernel.shape[0] == native.DEPTHWISE_WINDOW and x.shape[-1] % native.LANES == 0
+        return fits and self.stride <= 2 and super().is_native(x)
 
 
 class BatchNorm(nnx.Module):
@@ -151,23 +190,50 @@ class BatchNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros((channels,), jnp.float32))
         self.var = nnx.BatchStat(jnp.ones((channels,), jnp.float32))
-        self.epsilon, self.momentum = rules.epsilon, rules.momentum
+        self.epsilon, self.momentum, self.lowering = rules.epsilon, rules.momentum, rules.lowering
 
-    def __call__(self, x: Array, mode: Mode) -> Array:
-        """Normalise `x` [B, H, W, C] by the batch's statistics or the running ones, as `mode` says."""
-        scale, bias, running = self.scale[...], self.bias[...], self.mean[...]
+    def __call__(self, x: Array, mode: Mode, activation: Activation = identity) -> Array:
+        """Normalise `x` [B, H, W, C] by the batch's statistics or the running ones, as `mode` says, and activate."""
+        is_native = self.lowering == "native" and x.dtype == jnp.bfloat16
+        name = NATIVE_ACTIVATIONS[activation]
         if not mode.batch_statistics:
-            factor = scale * lax.rsqrt(self.var[...] + self.epsilon)
-            return affine(x, factor, bias - running * factor)
-        y, mean, var = normalise_by_batch(x, scale, bias, running, self.epsilon, mode.axis_name)
+            factor, offset = self.running_affine()
+            return native.affine(x, factor, offset, name) if is_native else activation(affine(x, factor, offset))
+        given = (x, self.scale[...], self.bias[...], self.mean[...], self.epsilon, mode.axis_name)
+        if is_native:
+            y, mean, var = native.normalise_by_batch(*given, name)
+        else:
+            y, mean, var = normalise_by_batch(*given)
+            y = activation(y)
         count = values_per_channel(x, mode.axis_name)
         self._move(self.mean, mean)
         self._move(self.var, var * (count / max(count - 1, 1)))
         return y
 
+    def running_affine(self) -> tuple[Array, Array]:
+        """Factor and offset [C] by which the running statistics normalise."""
+        factor = self.scale[...] * lax.rsqrt(self.var[...] + self.epsilon)
+        return factor, self.bias[...] - self.mean[...] * factor
+
     def _move(self, running: nnx.BatchStat, value: Array) -> None:
         value = lax.stop_gradient(value)
         running.set_value(self.momentum * running[...] + (1 - self.momentum) * value)
+
+
+def convolve(
+    convolution: Filter, batch_norm: BatchNorm, x: Array, mode: Mode, activation: Activation = identity
+) -> Array:
+    """`x` [B, H, W, I] convolved, normalised and activated: [B, H', W', O]."""
+    if mode.batch_statistics or not convolution.is_native(x):
+        return batch_norm(convolution(x), mode, activation)
+    return native.folded_convolution(
+        x,
+        convolution.kernel[...],
+        *batch_norm.running_affine(),
+        convolution.stride,
+        convolution.padding_for(x),
+        NATIVE_ACTIVATIONS[activation],
+    )
 
 
 class Classifier(nnx.Module):

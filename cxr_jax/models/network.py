@@ -17,6 +17,7 @@ from cxr_jax.models.layers import (
     LayerRules,
     Mode,
     PointwiseConvolution,
+    convolve,
     dropout,
 )
 
@@ -117,9 +118,9 @@ class StagedNetwork(nnx.Module):
         for position in range(first, end):
             stage_mode = EVALUATION if names[position] in frozen_stages else mode
             if position == 0:
-                x = self.activation(self.bn1(self.conv_stem(x), stage_mode))
+                x = convolve(self.conv_stem, self.bn1, x, stage_mode, self.activation)
             elif position == len(names) - 1:
-                x = self.activation(self.bn2(self.conv_head(x), stage_mode))
+                x = convolve(self.conv_head, self.bn2, x, stage_mode, self.activation)
             else:
                 for block in self.blocks[position - 1]:
                     x = block(x, stage_mode)

@@ -1,0 +1,137 @@
+"""The compiled kernels: found or built once for each processor and version, loaded, and made known to XLA.
+
+The C++ in `source` is compiled for the processor at hand by whatever compiler there is, and kept beside the compiled
+programs. Without a compiler, or where one fails, nothing is lost but speed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+import jax
+import jaxlib
+
+from cxr_jax.process import processor_digest
+
+SWITCH = "CXR_NATIVE_KERNELS"
+"""`off` leaves the kernels alone; a folder keeps them there in place of ~/.cache/cxr_jax/native."""
+
+COMPILER_SECONDS = 300
+HANDLERS = (
+    "statistics",
+    "normalise",
+    "normalise_gradient_sums",
+    "normalise_gradient",
+    "depthwise",
+    "depthwise_input",
+    "depthwise_kernel",
+    "convolution",
+    "convolution_input",
+    "convolution_kernel",
+)
+_PREFIX = "cxr_jax_"
+
+
+def native_kernels_work() -> bool:
+    """True if the kernels are there to be used; builds and loads them at the first call."""
+    return not why_not()
+
+
+@functools.cache
+def why_not() -> str:
+    """Why there are no kernels, as a sentence; empty if there are. Builds and loads them at the first call."""
+    if os.environ.get(SWITCH) == "off":
+        return f"{SWITCH} is off"
+    try:
+        library = ctypes.CDLL(str(_built()))
+        handlers = {name: getattr(library, _PREFIX + name) for name in HANDLERS}
+    except subprocess.CalledProcessError as error:
+        return f"the compiler failed: {_first_error(error.stderr)}"
+    except (OSError, AttributeError, subprocess.TimeoutExpired) as error:
+        return " ".join(str(error).split())
+    for name, handler in handlers.items():
+        jax.ffi.register_ffi_target(_PREFIX + name, jax.ffi.pycapsule(handler), platform="cpu")
+    return ""
+
+
+def target(name: str) -> str:
+    """The name by which XLA knows the handler `name`."""
+    return _PREFIX + name
+
+
+def _built() -> Path:
+    """The shared library, built unless it is there already; raises OSError or CalledProcessError if it cannot be."""
+    compiler = _compiler()
+    sources = {entry.name: entry.read_bytes() for entry in resources.files(__package__).joinpath("source").iterdir()}
+    command = [compiler, *_flags()]
+    described = [*command, _version(compiler), jaxlib.__version__, processor_digest()]
+    digest = hashlib.sha256("\0".join(described).encode())
+    for name in sorted(sources):
+        digest.update(name.encode() + b"\0" + sources[name])
+    folder = _folder()
+    library = folder / f"{digest.hexdigest()[:24]}.so"
+    if library.is_file():
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        for name, text in sources.items():
+            Path(work, name).write_bytes(text)
+        built = Path(work, "kernels.so")
+        subprocess.run(
+            [*command, str(Path(work, "handlers.cc")), "-o", str(built)],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=COMPILER_SECONDS,
+            stdin=subprocess.DEVNULL,
+        )
+        # two processes may build it at once: either may win, and nobody loads half of it
+        built.replace(library)
+    return library
+
+
+def _compiler() -> str:
+    """Path of a C++ compiler: the one that CXX names, else the usual ones; raises OSError if there is none."""
+    for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++"):
+        found = shutil.which(name) if name else None
+        if found:
+            return found
+    raise OSError("there is no C++ compiler (g++ or clang++)")
+
+
+def _flags() -> list[str]:
+    processor = "-mcpu=native" if os.uname().machine in ("arm64", "aarch64") else "-march=native"
+    wide = ["-mprefer-vector-width=512"] if os.uname().machine == "x86_64" else []
+    headers = ["-isystem", jax.ffi.include_dir()]
+    return ["-std=c++17", "-O3", processor, *wide, "-DNDEBUG", "-Wno-psabi", "-shared", "-fPIC", *headers]
+
+
+def _version(compiler: str) -> str:
+    asked = subprocess.run(
+        [compiler, "--version"], check=True, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+    )
+    return asked.stdout
+
+
+def _folder() -> Path:
+    chosen = os.environ.get(SWITCH, "")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    try:
+        return Path.home() / ".cache" / "cxr_jax" / "native"
+    except RuntimeError as error:
+        raise OSError("there is no home folder to keep the kernels in") from error
+
+
+def _first_error(text: str | None) -> str:
+    """The line of a compiler's output that says what is wrong."""
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line), lines[0] if lines else "no message")[:200]

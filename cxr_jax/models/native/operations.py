@@ -1,0 +1,235 @@
+"""The kernels as functions of arrays, with their gradients.
+
+Activations `x` are [B, H, W, C] bfloat16, parameters and statistics float32; sums run in float32 at least. Only for
+programs of one device: XLA does not know how to share such a call among several.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from cxr_jax.models.batch_norm import over_devices, values_per_channel
+from cxr_jax.models.depthwise import Padding, output_size
+from cxr_jax.models.native.library import target
+
+DEPTHWISE_WINDOW = 3
+"""The side of the only window that the depthwise kernels know."""
+
+LANES = 16
+"""What the channels of a depthwise convolution have to be a multiple of."""
+
+ACTIVATIONS = {"none": 0, "relu6": 1, "silu": 2}
+"""The activations that the kernels know, by number."""
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolution(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+    """The convolution of `x` by `kernel` [k, k, I, O]: [B, H', W', O] bfloat16.
+
+    `kernel` is rounded to bfloat16, its gradient is not.
+    """
+    return _convolve("convolution", x, _rounded(kernel), None, stride, padding, "none")
+
+
+def _convolution_forward(x: Array, kernel: Array, stride: int, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
+    return convolution(x, kernel, stride, padding), (x, kernel)
+
+
+def _convolution_backward(
+    stride: int, padding: Padding, residuals: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
+    x, kernel = residuals
+    window = _window(kernel, stride, padding)
+    of_x = _call("convolution_input", _values(x.shape), g, _rounded(kernel), **window)
+    return of_x, _call("convolution_kernel", _parameters(kernel.shape), x, g, **window)
+
+
+convolution.defvjp(_convolution_forward, _convolution_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise_convolution(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+    """The depthwise convolution of `x` by `kernel` [3, 3, 1, C]: [B, H', W', C] bfloat16.
+
+    C has to be a multiple of `LANES`, and the stride 1 or 2.
+    """
+    return _convolve("depthwise", x, kernel, None, stride, padding, "none")
+
+
+def _depthwise_forward(x: Array, kernel: Array, stride: int, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
+    return depthwise_convolution(x, kernel, stride, padding), (x, kernel)
+
+
+def _depthwise_backward(stride: int, padding: Padding, residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    window = _window(kernel, stride, padding)
+    of_x = _call("depthwise_input", _values(x.shape), g, kernel, **window)
+    return of_x, _call("depthwise_kernel", _parameters(kernel.shape), x, g, **window)
+
+
+depthwise_convolution.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def affine(x: Array, factor: Array, offset: Array, activation: str) -> Array:
+    """`x` times `factor` [C] plus `offset` [C], activated."""
+    return _call("normalise", _values(x.shape), x, factor, offset, **_number(activation))
+
+
+def _affine_forward(x: Array, factor: Array, offset: Array, activation: str) -> tuple[Array, tuple[Array, ...]]:
+    return affine(x, factor, offset, activation), (x, factor, offset)
+
+
+def _affine_backward(activation: str, residuals: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
+    x, factor, offset = residuals
+    nothing = jnp.zeros_like(factor)
+    sums = _gradient_sums(x, g, factor, offset, nothing, activation)
+    of_x = _call("normalise_gradient", _values(x.shape), x, g, factor, offset, nothing, nothing, **_number(activation))
+    return of_x, sums[1], sums[0]
+
+
+affine.defvjp(_affine_forward, _affine_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def normalise_by_batch(
+    x: Array, scale: Array, bias: Array, shift: Array, epsilon: float, axis_name: str | None, activation: str
+) -> tuple[Array, Array, Array]:
+    """As `cxr_jax.models.batch_norm.normalise_by_batch`, and activated."""
+    sums = _call("statistics", _parameters((2, x.shape[-1])), x, shift)
+    first, second = over_devices((sums[0], sums[1]), axis_name)
+    count = values_per_channel(x, axis_name)
+    mean, var = first / count + shift, jnp.maximum(second / count - jnp.square(first / count), jnp.zeros_like(second))
+    factor, offset = _factor_and_offset(scale, bias, mean, var, epsilon)
+    return affine(x, factor, offset, activation), mean, var
+
+
+def _normalise_forward(
+    x: Array, scale: Array, bias: Array, shift: Array, epsilon: float, axis_name: str | None, activation: str
+) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
+    y, mean, var = normalise_by_batch(x, scale, bias, shift, epsilon, axis_name, activation)
+    return (y, mean, var), (x, scale, bias, mean, var)
+
+
+def _normalise_backward(
+    epsilon: float,
+    axis_name: str | None,
+    activation: str,
+    residuals: tuple[Array, ...],
+    gradients: tuple[Array, Array, Array],
+) -> tuple[Array, Array, Array, Array]:
+    x, scale, bias, mean, var = residuals
+    factor, offset = _factor_and_offset(scale, bias, mean, var, epsilon)
+    sums = _gradient_sums(x, gradients[0], factor, offset, mean, activation)
+    inverse = lax.rsqrt(var + epsilon)
+    count = values_per_channel(x, axis_name)
+    of_mean, of_spread = (value / count for value in over_devices((sums[0], sums[1]), axis_name))
+    # what the mean and the variance of the batch give back, as a multiple of x and a constant of each channel
+    slope = -factor * jnp.square(inverse) * of_spread
+    constant = -factor * of_mean - slope * mean
+    of_x = _call(
+        "normalise_gradient",
+        _values(x.shape),
+        x,
+        gradients[0],
+        factor,
+        offset,
+        slope,
+        constant,
+        **_number(activation),
+    )
+    return of_x, sums[1] * inverse, sums[0], jnp.zeros_like(mean)
+
+
+normalise_by_batch.defvjp(_normalise_forward, _normalise_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def folded_convolution(
+    x: Array, kernel: Array, factor: Array, offset: Array, stride: int, padding: Padding, activation: str
+) -> Array:
+    """The convolution of `x` by `kernel`, times `factor` [O] plus `offset` [O], activated, in one pass.
+
+    Depthwise where `kernel` is [3, 3, 1, O] and `x` has O channels. Its gradients are those of the single steps.
+    """
+    folded = kernel * factor.reshape(1, 1, 1, -1)
+    if is_depthwise(x, kernel):
+        return _convolve("depthwise", x, folded, offset, stride, padding, activation)
+    return _convolve("convolution", x, _rounded(folded), offset, stride, padding, activation)
+
+
+def _folded_forward(
+    x: Array, kernel: Array, factor: Array, offset: Array, stride: int, padding: Padding, activation: str
+) -> tuple[Array, Any]:
+    def in_steps(x: Array, kernel: Array, factor: Array, offset: Array) -> Array:
+        convolve = depthwise_convolution if is_depthwise(x, kernel) else convolution
+        return affine(convolve(x, kernel, stride, padding), factor, offset, activation)
+
+    return jax.vjp(in_steps, x, kernel, factor, offset)
+
+
+def _folded_backward(stride: int, padding: Padding, activation: str, gradients_of: Any, g: Array) -> Any:
+    del stride, padding, activation
+    return gradients_of(g)
+
+
+folded_convolution.defvjp(_folded_forward, _folded_backward)
+
+
+def is_depthwise(x: Array, kernel: Array) -> bool:
+    """True if `kernel` has one plane for each of several channels of `x`."""
+    return kernel.shape[2] == 1 and x.shape[-1] == kernel.shape[3] > 1
+
+
+def _factor_and_offset(scale: Array, bias: Array, mean: Array, var: Array, epsilon: float) -> tuple[Array, Array]:
+    factor = scale * lax.rsqrt(var + epsilon)
+    return factor, bias - mean * factor
+
+
+def _gradient_sums(x: Array, g: Array, factor: Array, offset: Array, mean: Array, activation: str) -> Array:
+    """Sums [2, C] of the gradient before the activation, and of that times `x` - `mean`."""
+    shape = _parameters((2, x.shape[-1]))
+    return _call("normalise_gradient_sums", shape, x, g, factor, offset, mean, **_number(activation))
+
+
+def _convolve(
+    name: str, x: Array, kernel: Array, offset: Array | None, stride: int, padding: Padding, activation: str
+) -> Array:
+    rows, columns = (output_size(x.shape[axis + 1], kernel.shape[axis], stride, padding[axis]) for axis in (0, 1))
+    outputs = kernel.shape[-1]
+    offset = jnp.zeros((outputs,), jnp.float32) if offset is None else offset
+    window = _window(kernel, stride, padding)
+    shape = _values((x.shape[0], rows, columns, outputs))
+    return _call(name, shape, x, kernel, offset, **_number(activation), **window)
+
+
+def _rounded(kernel: Array) -> Array:
+    return kernel.astype(jnp.bfloat16)
+
+
+def _values(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+
+
+def _parameters(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _number(activation: str) -> dict[str, np.int64]:
+    return {"activation": np.int64(ACTIVATIONS[activation])}
+
+
+def _window(kernel: Array, stride: int, padding: Padding) -> dict[str, np.int64]:
+    (top, _), (left, _) = padding
+    values = {"window": kernel.shape[0], "stride": stride, "top": top, "left": left}
+    return {name: np.int64(value) for name, value in values.items()}
+
+
+def _call(name: str, shape: jax.ShapeDtypeStruct, *operands: Array, **attributes: np.int64) -> Array:
+    return jax.ffi.ffi_call(target(name), shape)(*operands, **attributes)

@@ -1,0 +1,53 @@
+// Work in numbered pieces over XLA's own threads.
+#ifndef CXR_JAX_PARALLEL_H_
+#define CXR_JAX_PARALLEL_H_
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace cxr {
+
+// Calls `work(piece)` for every piece below `count`. The caller takes pieces too, and waits only for pieces that
+// another thread has begun: two calls that share a pool cannot wait for each other.
+template <typename Work>
+void for_pieces(xla::ffi::ThreadPool& pool, int64_t count, const Work& work) {
+  const int64_t helpers = std::min<int64_t>(pool.num_threads(), count) - 1;
+  if (helpers < 1) {
+    for (int64_t piece = 0; piece < count; ++piece) work(piece);
+    return;
+  }
+  struct Progress {
+    std::atomic<int64_t> next{0};
+    std::atomic<int64_t> done{0};
+  };
+  auto progress = std::make_shared<Progress>();
+  const Work* shared_work = &work;
+  auto take = [progress, shared_work, count] {
+    // a helper that comes late finds no piece and does not touch `work`, which is gone by then
+    for (int64_t piece; (piece = progress->next.fetch_add(1)) < count;) {
+      (*shared_work)(piece);
+      progress->done.fetch_add(1, std::memory_order_release);
+    }
+  };
+  for (int64_t helper = 0; helper < helpers; ++helper) pool.Schedule(decltype(take)(take));
+  take();
+  while (progress->done.load(std::memory_order_acquire) < count) std::this_thread::yield();
+}
+
+// Room for `count` values that the calling thread keeps for its next call: fresh pages cost more than the work.
+template <typename T, int kUse>
+T* scratch(int64_t count) {
+  thread_local std::vector<T> values;
+  if (static_cast<int64_t>(values.size()) < count) values.resize(count);
+  return values.data();
+}
+
+}  // namespace cxr
+
+#endif  // CXR_JAX_PARALLEL_H_

@@ -1,0 +1,123 @@
+// Sixteen float32 lanes by the compiler's vector extensions: one AVX-512 register, two of AVX2, four of NEON.
+// bfloat16 is storage only: values are widened when loaded and rounded to the nearest, ties to even, when stored.
+#ifndef CXR_JAX_VECTORS_H_
+#define CXR_JAX_VECTORS_H_
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+namespace cxr {
+
+constexpr int kLanes = 16;
+
+typedef float Floats __attribute__((vector_size(64)));
+typedef int32_t Integers __attribute__((vector_size(64)));
+typedef uint32_t Words __attribute__((vector_size(64)));
+typedef uint16_t Halves __attribute__((vector_size(32)));
+
+struct BFloat16 {
+  uint16_t bits;
+};
+
+inline Floats spread(float value) { return Floats{} + value; }
+
+inline Floats load(const float* from) {
+  Floats values;
+  std::memcpy(&values, from, sizeof values);
+  return values;
+}
+
+inline Floats load(const BFloat16* from) {
+  Halves halves;
+  std::memcpy(&halves, from, sizeof halves);
+  return reinterpret_cast<Floats>(__builtin_convertvector(halves, Words) << 16);
+}
+
+inline Halves rounded(Floats values) {
+#if defined(__AVX512BF16__)
+  const __m256bh rounded = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(values));
+  Halves halves;
+  std::memcpy(&halves, &rounded, sizeof halves);
+  return halves;
+#else
+  const Words bits = reinterpret_cast<Words>(values);
+  const Words up = bits + 0x7fffu + ((bits >> 16) & 1u);
+  // a NaN must not be rounded into an infinity
+  const Words quiet = bits | 0x400000u;
+  return __builtin_convertvector((values == values ? up : quiet) >> 16, Halves);
+#endif
+}
+
+inline void store(float* to, Floats values) { std::memcpy(to, &values, sizeof values); }
+
+inline void store(BFloat16* to, Floats values) {
+  const Halves halves = rounded(values);
+  std::memcpy(to, &halves, sizeof halves);
+}
+
+// The first `count` lanes alone; the others are 0 when loaded and left alone when stored.
+inline Floats load_part(const BFloat16* from, int count) {
+  BFloat16 lanes[kLanes] = {};
+  std::memcpy(lanes, from, sizeof(BFloat16) * count);
+  return load(lanes);
+}
+
+inline void store_part(BFloat16* to, Floats values, int count) {
+  BFloat16 lanes[kLanes];
+  store(lanes, values);
+  std::memcpy(to, lanes, sizeof(BFloat16) * count);
+}
+
+inline Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
+inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+
+// e^x within 2 units in the last place (Cody and Waite's reduction, a polynomial of degree 6), 0 and infinity cut to
+// the smallest and largest that fit.
+inline Floats exponential(Floats x) {
+  x = larger(smaller(x, spread(88.0f)), spread(-87.0f));
+  const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to whole numbers
+  const Floats shifted = x * 1.44269504f + magic;
+  const Floats power = shifted - magic;
+  const Floats rest = (x - power * 0.693145752f) - power * 1.42860677e-6f;
+  Floats sum = spread(1.0f / 720.0f);
+  sum = sum * rest + 1.0f / 120.0f;
+  sum = sum * rest + 1.0f / 24.0f;
+  sum = sum * rest + 1.0f / 6.0f;
+  sum = sum * rest + 0.5f;
+  sum = sum * rest + 1.0f;
+  sum = sum * rest + 1.0f;
+  const Integers exponent = (reinterpret_cast<Integers>(shifted) << 23) + 0x3f800000;
+  return sum * reinterpret_cast<Floats>(exponent);
+}
+
+inline Floats sigmoid(Floats x) { return 1.0f / (1.0f + exponential(-x)); }
+
+enum class Activation : int64_t { kNone = 0, kRelu6 = 1, kSilu = 2 };
+
+template <Activation kind>
+inline Floats activate(Floats x) {
+  if constexpr (kind == Activation::kRelu6) return smaller(larger(x, Floats{}), spread(6.0f));
+  if constexpr (kind == Activation::kSilu) return x * sigmoid(x);
+  return x;
+}
+
+template <Activation kind>
+inline Floats slope_times(Floats x, Floats gradient) {
+  if constexpr (kind == Activation::kRelu6) {
+    // 0 at 0 and at 6, as in torch
+    return (x > 0.0f) & (x < 6.0f) ? gradient : Floats{};
+  }
+  if constexpr (kind == Activation::kSilu) {
+    const Floats share = sigmoid(x);
+    return gradient * share * (1.0f + x * (1.0f - share));
+  }
+  return gradient;
+}
+
+}  // namespace cxr
+
+#endif  // CXR_JAX_VECTORS_H_
