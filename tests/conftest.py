@@ -9,6 +9,8 @@ import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["MPLBACKEND"] = "Agg"
+# tests of the native kernels ask for them; all others compare runs in float32
+os.environ["CXR_NATIVE_KERNELS"] = "off"
 
 import hypothesis
 import jax
@@ -29,6 +31,16 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def _prepared_data_elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the prepared data of whoever runs it."""
     monkeypatch.setenv("CXR_PREPARED_DIR", str(tmp_path_factory.getbasetemp() / "prepared"))
+
+
+@pytest.fixture
+def native_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switches the native kernels on; the test is skipped where they cannot be built."""
+    from cxr_jax.models.native.library import SWITCH, why_not
+
+    monkeypatch.setenv(SWITCH, str(Path(__file__).parent.parent / ".pytest_cache" / "native"))
+    if reason := why_not():
+        pytest.skip(reason)
 
 
 def _folder(variable: str, inside: str = "") -> Path:

@@ -16,12 +16,12 @@ from cxr_jax.bench.workload import Workload, cycling_batches
 from cxr_jax.config.schema import AugmentationConfig, OptimizerConfig
 from cxr_jax.models.registry import build_model, find_architecture
 from cxr_jax.models.state import split_model
-from cxr_jax.training.lowering import choose_lowering
 from cxr_jax.training.optimizer import make_optimizer
 from cxr_jax.training.parallel import compile_evaluation_step, compile_train_step
+from cxr_jax.training.precision import Precision, takes_native_kernels
 from cxr_jax.training.sharding import choose_devices, replicate
 from cxr_jax.training.state import TrainState, all_params, new_state
-from cxr_jax.training.steps import Precision, StepRules
+from cxr_jax.training.steps import StepRules
 from cxr_jax.vocabulary import CLASS_NAMES
 
 OPTIMIZER = OptimizerConfig(decayed="all")
@@ -68,7 +68,7 @@ def _begin(case: Case, devices: list[jax.Device]) -> tuple[StepRules, TrainState
     architecture = find_architecture(case.model)
     precision: Precision = "bf16" if case.precision == "bfloat16" else "float32"
     plain = case.implementation == "plain"
-    lowering = "plain" if plain else choose_lowering(precision, devices, case.backend)
+    lowering = "plain" if plain else "fast"
     graphdef, params, batch_stats = split_model(build_model(case.model, classes=len(CLASS_NAMES), lowering=lowering))
     optimizer = make_optimizer(OPTIMIZER, optax.constant_schedule(OPTIMIZER.learning_rate), params)
     rules = StepRules(
@@ -82,6 +82,7 @@ def _begin(case: Case, devices: list[jax.Device]) -> tuple[StepRules, TrainState
         batch_statistics=True,
         seed=0,
         precision=precision,
+        native_kernels=not plain and takes_native_kernels(precision, devices, case.backend),
     )
     return rules, new_state(params, {}, batch_stats, optimizer, step=0)
 

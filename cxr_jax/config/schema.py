@@ -166,7 +166,7 @@ class TrainingConfig:
     evaluation_batch_size: int = 64  # images per step of validation and test, over all devices
     seed: int = 0  # of weights, order and augmentation
     # of the activations in training; parameters, statistics, loss and update are float32 always. auto: bf16 on GPUs and
-    # TPUs, float32 on CPUs
+    # TPUs, and on a CPU where a C++ compiler is found for the native kernels; float32 elsewhere
     precision: Literal["auto", "float32", "bf16"] = "auto"
     # train: the batch's statistics in every stage that is trained; frozen: running statistics, used and not updated
     batch_norm: Literal["train", "frozen"] = "train"

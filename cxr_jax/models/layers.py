@@ -20,15 +20,14 @@ from jax import Array, lax
 from cxr_jax.models.batch_norm import affine, normalise_by_batch, values_per_channel
 from cxr_jax.models.dense import dense_convolution, plain_convolution
 from cxr_jax.models.depthwise import Padding, accumulator_of, depthwise_convolution, grouped_depthwise
-from cxr_jax.models.native import operations as native
+from cxr_jax.models.native import operations as kernels
 from cxr_jax.models.pointwise import pointwise_convolution
 
 PaddingRule = Literal["symmetric", "same"]
 """`symmetric` is torch's k // 2 on every side; `same` TensorFlow's, uneven where the stride leaves a remainder."""
 
-Lowering = Literal["fast", "native", "plain"]
-"""`native` takes bfloat16 activations through our kernels in C++, in programs of one CPU device; `plain` is what
-`nnx.Conv` does: XLA's convolutions throughout; kept to measure and to test against."""
+Lowering = Literal["fast", "plain"]
+"""`plain` is what `nnx.Conv` does: XLA's convolutions throughout; kept to measure and to test against."""
 
 Activation = Callable[[Array], Array]
 
@@ -50,6 +49,11 @@ class Mode(NamedTuple):
     batch_statistics: bool = False  # BatchNorm normalises by the batch and moves its running statistics
     keys: Array | None = None  # [B] typed keys of dropout and stochastic depth; None: both are off
     axis_name: str | None = None  # the mapped axis that shares a batch among devices
+    native: bool = False  # bfloat16 activations go through the kernels in C++: in programs of one CPU device alone
+
+    def frozen(self) -> Mode:
+        """The same for a stage that runs as in evaluation."""
+        return self._replace(batch_statistics=False, keys=None)
 
     def keys_of(self, layer: int) -> Array:
         """The keys [B] of one random layer, independent of those of every other."""
@@ -94,7 +98,10 @@ def he_normal(generator: np.random.Generator, shape: tuple[int, ...], fan_out: i
 
 
 class Filter(nnx.Module):
-    """What all convolutions share: a `kernel` [k, k, I, O], a stride, padding and a lowering."""
+    """What all convolutions share: a `kernel` [k, k, I, O], a stride, padding and a lowering.
+
+    Called with `x` [B, H, W, I] it gives [B, H', W', O]; so does `native`, in the same dtype.
+    """
 
     kernel: nnx.Param
     stride: int
@@ -105,9 +112,17 @@ class Filter(nnx.Module):
         """The zeros to put around `x` [B, H, W, I]."""
         return padding_of(self.padding, x.shape[1:3], self.kernel.shape[0], self.stride)
 
-    def is_native(self, x: Array) -> bool:
-        """True if the native kernels take `x`."""
-        return self.lowering == "native" and x.dtype == jnp.bfloat16
+    def __call__(self, x: Array) -> Array:
+        """Convolve `x` [B, H, W, I] into [B, H', W', O] by XLA."""
+        raise NotImplementedError
+
+    def native(self, x: Array) -> Array:
+        """The same by the native kernels."""
+        return kernels.convolution(x, self.kernel[...], self.stride, self.padding_for(x))
+
+    def is_native(self, x: Array, mode: Mode) -> bool:
+        """True if the native kernels are to take `x`, and can."""
+        return mode.native and x.dtype == jnp.bfloat16
 
 
 class Convolution(Filter):
@@ -121,12 +136,9 @@ class Convolution(Filter):
 
     def __call__(self, x: Array) -> Array:
         """Convolve `x` [B, H, W, I] into [B, H', W', O]."""
-        padding = self.padding_for(x)
-        if self.is_native(x):
-            return native.convolution(x, self.kernel[...], self.stride, padding)
         kernel = self.kernel[...].astype(x.dtype)
         convolution = dense_convolution if self.lowering == "fast" else plain_convolution
-        return convolution(x, kernel, stride=self.stride, padding=padding)
+        return convolution(x, kernel, stride=self.stride, padding=self.padding_for(x))
 
 
 class PointwiseConvolution(Filter):
@@ -142,9 +154,7 @@ class PointwiseConvolution(Filter):
     def __call__(self, x: Array) -> Array:
         """Map `x` [B, H, W, I] to [B, H, W, O]."""
         kernel = self.kernel[...].astype(x.dtype)
-        if self.is_native(x):
-            y = native.convolution(x, self.kernel[...], self.stride, self.padding_for(x))
-        elif self.lowering == "plain":
+        if self.lowering == "plain":
             y = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         else:
             y = pointwise_convolution(x, kernel[0, 0])
@@ -165,17 +175,18 @@ class DepthwiseConvolution(Filter):
 
     def __call__(self, x: Array) -> Array:
         """Convolve `x` [B, H, W, C] into [B, H', W', C]."""
-        padding = self.padding_for(x)
-        if self.is_native(x):
-            return native.depthwise_convolution(x, self.kernel[...], self.stride, padding)
         kernel = self.kernel[...].astype(x.dtype)
         convolution = depthwise_convolution if self.lowering == "fast" else grouped_depthwise
-        return convolution(x, kernel, stride=self.stride, padding=padding)
+        return convolution(x, kernel, stride=self.stride, padding=self.padding_for(x))
 
-    def is_native(self, x: Array) -> bool:
-        """True if the native kernels take `x`, whose channels have to fill their vectors."""
-        fits = self.kernel.shape[0] == native.DEPTHWISE_WINDOW and x.shape[-1] % native.LANES == 0
-        return fits and self.stride <= 2 and super().is_native(x)
+    def native(self, x: Array) -> Array:
+        """The same by the native kernels."""
+        return kernels.depthwise_convolution(x, self.kernel[...], self.stride, self.padding_for(x))
+
+    def is_native(self, x: Array, mode: Mode) -> bool:
+        """True if the native kernels are to take `x`, and can: its channels have to fill their vectors."""
+        fits = self.kernel.shape[0] == kernels.DEPTHWISE_WINDOW and x.shape[-1] % kernels.LANES == 0
+        return fits and self.stride <= 2 and super().is_native(x, mode)
 
 
 class BatchNorm(nnx.Module):
@@ -190,18 +201,19 @@ class BatchNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros((channels,), jnp.float32))
         self.var = nnx.BatchStat(jnp.ones((channels,), jnp.float32))
-        self.epsilon, self.momentum, self.lowering = rules.epsilon, rules.momentum, rules.lowering
+        self.epsilon, self.momentum = rules.epsilon, rules.momentum
 
     def __call__(self, x: Array, mode: Mode, activation: Activation = identity) -> Array:
         """Normalise `x` [B, H, W, C] by the batch's statistics or the running ones, as `mode` says, and activate."""
-        is_native = self.lowering == "native" and x.dtype == jnp.bfloat16
-        name = NATIVE_ACTIVATIONS[activation]
+        is_native = mode.native and x.dtype == jnp.bfloat16
         if not mode.batch_statistics:
-            factor, offset = self.running_affine()
-            return native.affine(x, factor, offset, name) if is_native else activation(affine(x, factor, offset))
+            parameters = self.running_affine()
+            if is_native:
+                return kernels.affine(x, *parameters, NATIVE_ACTIVATIONS[activation])
+            return activation(affine(x, *parameters))
         given = (x, self.scale[...], self.bias[...], self.mean[...], self.epsilon, mode.axis_name)
         if is_native:
-            y, mean, var = native.normalise_by_batch(*given, name)
+            y, mean, var = kernels.normalise_by_batch(*given, NATIVE_ACTIVATIONS[activation])
         else:
             y, mean, var = normalise_by_batch(*given)
             y = activation(y)
@@ -224,9 +236,11 @@ def convolve(
     convolution: Filter, batch_norm: BatchNorm, x: Array, mode: Mode, activation: Activation = identity
 ) -> Array:
     """`x` [B, H, W, I] convolved, normalised and activated: [B, H', W', O]."""
-    if mode.batch_statistics or not convolution.is_native(x):
+    if not convolution.is_native(x, mode):
         return batch_norm(convolution(x), mode, activation)
-    return native.folded_convolution(
+    if mode.batch_statistics:
+        return batch_norm(convolution.native(x), mode, activation)
+    return kernels.folded_convolution(
         x,
         convolution.kernel[...],
         *batch_norm.running_affine(),

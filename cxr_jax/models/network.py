@@ -65,14 +65,15 @@ class StagedNetwork(nnx.Module):
         keys: Array | None = None,
         axis_name: str | None = None,
         frozen_stages: Collection[str] = (),
+        native: bool = False,
     ) -> Array:
         """Logits [B, K] of normalised images `x` [B, H, W, 3].
 
         With `train` BatchNorm uses the batch's statistics (over `axis_name` too, where given) and moves its running
         ones; `keys` [B] switch dropout and stochastic depth on. Stages named in `frozen_stages` run as in evaluation
-        all the same.
+        all the same. `native` takes bfloat16 images through the kernels in C++, which a program of one CPU device can.
         """
-        mode = Mode(train, keys, axis_name)
+        mode = Mode(train, keys, axis_name, native)
         return self.classify(self._run(x, 0, len(self.stage_names), mode, frozen_stages), mode)
 
     def features(self, x: Array, mode: Mode = EVALUATION) -> Array:
@@ -116,7 +117,7 @@ class StagedNetwork(nnx.Module):
         """Output of stage `end` - 1, given the input of stage `first`."""
         names = self.stage_names
         for position in range(first, end):
-            stage_mode = EVALUATION if names[position] in frozen_stages else mode
+            stage_mode = mode.frozen() if names[position] in frozen_stages else mode
             if position == 0:
                 x = convolve(self.conv_stem, self.bn1, x, stage_mode, self.activation)
             elif position == len(names) - 1:

@@ -64,7 +64,10 @@ class TerminalObserver:
                 f"Phase {name}: {steps} steps, {trainable:,} parameters trained, {frozen:,} frozen", soft_wrap=True
             )
         if plan.precision != "float32":
-            self._console.print(f"Activations in {plan.precision}, all else in float32")
+            kernels = " by native kernels" if plan.native_kernels else ""
+            self._console.print(f"Activations in {plan.precision}{kernels}, all else in float32")
+        for note in plan.notes:
+            self._console.print(note, soft_wrap=True, markup=False)
         if progress.step:
             self._console.print(f"Going on after step {progress.step}")
         self._bar = Progress(

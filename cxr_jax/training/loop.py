@@ -168,6 +168,7 @@ class Trainer:
             frozen_backbone=trains_head_alone(params, phase),
             accumulation_steps=self.config.training.accumulation_steps,
             precision=self.plan.precision,
+            native_kernels=self.plan.native_kernels,
             average_decay=decay,
             first_step=progress.step - progress.iteration,
         )

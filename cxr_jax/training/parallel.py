@@ -21,6 +21,7 @@ from jax.stages import Compiled
 from cxr_jax.data.batches import Batch
 from cxr_jax.models.state import ArrayDict
 from cxr_jax.training.placement import row_picking_step
+from cxr_jax.training.precision import Precision
 from cxr_jax.training.sharding import (
     BATCH_AXIS,
     local_count,
@@ -34,7 +35,6 @@ from cxr_jax.training.sharding import (
 from cxr_jax.training.state import TrainState
 from cxr_jax.training.steps import (
     DeviceBatch,
-    Precision,
     StepMetrics,
     StepRules,
     classification_step,
@@ -160,7 +160,12 @@ def compile_evaluation_step(
         step = functools.partial(classification_step, graphdef=rules.graphdef)
     else:
         step = functools.partial(
-            evaluation_step, graphdef=rules.graphdef, mean=rules.mean, std=rules.std, precision=precision
+            evaluation_step,
+            graphdef=rules.graphdef,
+            mean=rules.mean,
+            std=rules.std,
+            precision=precision,
+            native_kernels=rules.native_kernels,
         )
     examples = _batch_shapes(rules, (batch_size,), image_size).images
     return _compile_inference(step, params, batch_stats, examples, devices)

@@ -13,9 +13,9 @@ from cxr_jax.data.image_set import ImageSet
 from cxr_jax.errors import UserError
 from cxr_jax.models.state import ArrayDict
 from cxr_jax.training.optimizer import make_schedule, partition
+from cxr_jax.training.precision import choose_precision, missing_kernels, takes_native_kernels
 from cxr_jax.training.progress import Plan
 from cxr_jax.training.sharding import require_divisible
-from cxr_jax.training.steps import choose_precision
 
 
 def plan_run(
@@ -48,10 +48,15 @@ def plan_run(
     for phase in phases:
         make_schedule(phase.optimizer, phase.schedule, phase.epochs * batches)
     sizes = [[sum(map(np.size, part.values())) for part in partition(params, phase)] for phase in phases]
+    backend = config.parallel.backend
+    precision = choose_precision(training.precision, devices, backend)
+    note = missing_kernels(precision, devices)
     return Plan(
         phase_names=tuple(phase.name for phase in phases),
         phase_iterations=tuple(phase.epochs * batches for phase in phases),
         trainable=tuple(trained for trained, _ in sizes),
         frozen=tuple(frozen for _, frozen in sizes),
-        precision=choose_precision(training.precision, devices[0].platform),
+        precision=precision,
+        native_kernels=takes_native_kernels(precision, devices, backend),
+        notes=(note,) if note else (),
     )

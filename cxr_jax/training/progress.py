@@ -45,6 +45,8 @@ class Plan:
     trainable: tuple[int, ...]  # parameters that each phase trains
     frozen: tuple[int, ...]  # parameters that it leaves alone
     precision: str = "float32"  # of the activations
+    native_kernels: bool = False  # compute them on a CPU
+    notes: tuple[str, ...] = ()  # what a person should know of it
 
 
 class Observer(Protocol):

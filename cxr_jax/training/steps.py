@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +19,8 @@ from cxr_jax.preprocessing.augment import augment
 from cxr_jax.preprocessing.mixup import mix_pairs, swap_pairs
 from cxr_jax.preprocessing.normalise import normalise
 from cxr_jax.training.loss import cross_entropies, example_weights
+from cxr_jax.training.precision import Precision
 from cxr_jax.training.state import TrainState, averaged
-
-Precision = Literal["float32", "bf16"]
-
-
-def choose_precision(asked: Literal["auto"] | Precision, platform: str) -> Precision:
-    """The precision of activations on devices of `platform`; by itself float32 on CPUs, which only emulate bfloat16."""
-    if asked == "auto":
-        return "float32" if platform == "cpu" else "bf16"
-    return asked
 
 
 @dataclass(frozen=True)
@@ -48,6 +40,7 @@ class StepRules:
     frozen_backbone: bool = False  # only the classifier is trained, on features in evaluation mode
     feature_channels: int = 0  # above 0, batches hold pooled features of so many channels in place of images
     precision: Precision = "float32"  # of the activations
+    native_kernels: bool = False  # bf16 activations go through the kernels in C++
     accumulation_steps: int = 1  # equal parts of a batch that are computed one after another, to save memory
     average_decay: float = 0.0  # of the moving average that the state carries, if it does
     first_step: int = 0  # of the phase: the average begins there
@@ -126,13 +119,15 @@ def _training_logits(
         images, share = mix_pairs(images, augmentation_keys, rules.augmentation.mixup)
     inputs = normalise(images, rules.mean, rules.std, dtype)
     if rules.frozen_backbone:
-        return model.classify_pooled(model.pooled(inputs), Mode(keys=dropout_keys)), share
+        pooled = model.pooled(inputs, Mode(native=rules.native_kernels))
+        return model.classify_pooled(pooled, Mode(keys=dropout_keys)), share
     logits = model(
         inputs,
         train=rules.batch_statistics,
         keys=dropout_keys,
         axis_name=axis_name,
         frozen_stages=rules.frozen_stages,
+        native=rules.native_kernels,
     )
     return logits, share
 
@@ -174,10 +169,11 @@ def evaluation_step(
     mean: tuple,
     std: tuple,
     precision: Precision = "float32",
+    native_kernels: bool = False,
 ) -> Array:
     """Logits [B, K] of `images` [B, S, S] uint8 in 0..255, by running statistics and without dropout."""
     dtype = _activations_dtype(jnp.dtype(jnp.float32), precision)
-    return merge_model(graphdef, params, batch_stats)(normalise(images, mean, std, dtype))
+    return merge_model(graphdef, params, batch_stats)(normalise(images, mean, std, dtype), native=native_kernels)
 
 
 def pooling_step(

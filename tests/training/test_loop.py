@@ -22,7 +22,6 @@ from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
 from cxr_jax.training.loop import BEST, LAST, Trainer
 from cxr_jax.training.network import build_network
 from cxr_jax.training.progress import Progress, after_validation, is_better
-from cxr_jax.training.steps import choose_precision
 from cxr_jax.training.validation import validation_figures
 
 
@@ -310,13 +309,6 @@ def test_logits_that_are_not_finite_are_no_good_and_nothing_is_printed_of_them(v
     figures = validation_figures(np.full((4, 2), value, np.float32), np.array([0, 0, 1, 1]))
     assert math.isnan(figures["loss"])
     assert not is_better("loss", figures["loss"], None)
-
-
-@pytest.mark.parametrize("asked", ["auto", "float32", "bf16"])
-@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
-def test_the_precision_follows_the_platform_unless_it_is_asked_for(asked, platform):
-    by_itself = "float32" if platform == "cpu" else "bf16"
-    assert choose_precision(asked, platform) == (by_itself if asked == "auto" else asked)
 
 
 def test_training_in_bfloat16_stays_beside_float32_and_says_so(trainer, config):

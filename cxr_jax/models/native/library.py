@@ -10,6 +10,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -45,16 +46,21 @@ def native_kernels_work() -> bool:
     return not why_not()
 
 
-@functools.cache
 def why_not() -> str:
     """Why there are no kernels, as a sentence; empty if there are. Builds and loads them at the first call."""
-    if os.environ.get(SWITCH) == "off":
-        return f"{SWITCH} is off"
+    return f"{SWITCH} is off" if os.environ.get(SWITCH) == "off" else _load(_folder())
+
+
+@functools.cache
+def _load(folder: Path | None) -> str:
+    """Build the library in `folder` unless it is there, load it and tell XLA; returns why that failed, if it did."""
+    if folder is None:
+        return "there is no home folder to keep the native kernels in"
     try:
-        library = ctypes.CDLL(str(_built()))
+        library = ctypes.CDLL(str(_built(folder)))
         handlers = {name: getattr(library, _PREFIX + name) for name in HANDLERS}
     except subprocess.CalledProcessError as error:
-        return f"the compiler failed: {_first_error(error.stderr)}"
+        return f"the C++ compiler failed: {_first_error(error.stderr)}"
     except (OSError, AttributeError, subprocess.TimeoutExpired) as error:
         return " ".join(str(error).split())
     for name, handler in handlers.items():
@@ -67,7 +73,7 @@ def target(name: str) -> str:
     return _PREFIX + name
 
 
-def _built() -> Path:
+def _built(folder: Path) -> Path:
     """The shared library, built unless it is there already; raises OSError or CalledProcessError if it cannot be."""
     compiler = _compiler()
     sources = {entry.name: entry.read_bytes() for entry in resources.files(__package__).joinpath("source").iterdir()}
@@ -76,7 +82,6 @@ def _built() -> Path:
     digest = hashlib.sha256("\0".join(described).encode())
     for name in sorted(sources):
         digest.update(name.encode() + b"\0" + sources[name])
-    folder = _folder()
     library = folder / f"{digest.hexdigest()[:24]}.so"
     if library.is_file():
         return library
@@ -108,8 +113,9 @@ def _compiler() -> str:
 
 
 def _flags() -> list[str]:
-    processor = "-mcpu=native" if os.uname().machine in ("arm64", "aarch64") else "-march=native"
-    wide = ["-mprefer-vector-width=512"] if os.uname().machine == "x86_64" else []
+    machine = platform.machine()
+    processor = "-mcpu=native" if machine in ("arm64", "aarch64") else "-march=native"
+    wide = ["-mprefer-vector-width=512"] if machine == "x86_64" else []
     headers = ["-isystem", jax.ffi.include_dir()]
     return ["-std=c++17", "-O3", processor, *wide, "-DNDEBUG", "-Wno-psabi", "-shared", "-fPIC", *headers]
 
@@ -121,14 +127,13 @@ def _version(compiler: str) -> str:
     return asked.stdout
 
 
-def _folder() -> Path:
+def _folder() -> Path | None:
+    """Where the library is kept; None if there is no home folder."""
     chosen = os.environ.get(SWITCH, "")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
     try:
-        return Path.home() / ".cache" / "cxr_jax" / "native"
-    except RuntimeError as error:
-        raise OSError("there is no home folder to keep the kernels in") from error
+        return Path(chosen).expanduser().absolute() if chosen else Path.home() / ".cache" / "cxr_jax" / "native"
+    except RuntimeError:
+        return None
 
 
 def _first_error(text: str | None) -> str:

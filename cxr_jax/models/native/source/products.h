@@ -13,7 +13,8 @@
 
 namespace cxr {
 
-constexpr int kPanel = 4;           // vectors of columns that one tile holds at most
+// Vectors of columns that one tile holds at most: half as many where there are half as many registers.
+constexpr int kPanel = kLanes == 16 ? 4 : 2;
 constexpr int64_t kRowChunk = 192;  // rows that are gathered at once
 
 struct ConvolutionShape {
@@ -54,7 +55,11 @@ inline Words words_at(const uint32_t* from) {
 
 // Rows of a tile for so many vectors of columns: as many sums as registers hold, and enough to hide their latency.
 template <int kVectors>
-constexpr int kTileRows = kVectors == 1 ? 14 : kVectors == 2 ? 12 : kVectors == 3 ? 8 : 6;
+constexpr int kTileRows = kPanel == 2   ? (kVectors == 1 ? 8 : 4)
+                          : kVectors == 1 ? 14
+                          : kVectors == 2 ? 12
+                          : kVectors == 3 ? 8
+                                          : 6;
 constexpr int kMostTileRows = 14;
 
 // tile += words of kTileRows rows, `a_stride` words apart, times `pairs` rows of kVectors vectors, `b_stride` apart;
@@ -205,7 +210,7 @@ void convolve(xla::ffi::ThreadPool& pool, const ConvolutionShape& shape, const B
         case 1: rows_by(multiply_rows<1, kActivation>); break;
         case 2: rows_by(multiply_rows<2, kActivation>); break;
         case 3: rows_by(multiply_rows<3, kActivation>); break;
-        default: rows_by(multiply_rows<4, kActivation>);
+        default: rows_by(multiply_rows<kPanel, kActivation>);
       }
     }
   });
@@ -280,7 +285,7 @@ inline void kernel_gradient(xla::ffi::ThreadPool& pool, const ConvolutionShape& 
           case 1: add_outer<1>(a, depth, a_stride, columns, g_stride, pairs, to); break;
           case 2: add_outer<2>(a, depth, a_stride, columns, g_stride, pairs, to); break;
           case 3: add_outer<3>(a, depth, a_stride, columns, g_stride, pairs, to); break;
-          default: add_outer<4>(a, depth, a_stride, columns, g_stride, pairs, to);
+          default: add_outer<kPanel>(a, depth, a_stride, columns, g_stride, pairs, to);
         }
       }
     }

@@ -1,4 +1,4 @@
-// Sixteen float32 lanes by the compiler's vector extensions: one AVX-512 register, two of AVX2, four of NEON.
+// Vectors of float32 by the compiler's extensions, as wide as the processor's: AVX-512 or, anywhere else, 32 bytes.
 // bfloat16 is storage only: values are widened when loaded and rounded to the nearest, ties to even, when stored.
 #ifndef CXR_JAX_VECTORS_H_
 #define CXR_JAX_VECTORS_H_
@@ -12,12 +12,16 @@
 
 namespace cxr {
 
+#if defined(__AVX512F__)
 constexpr int kLanes = 16;
+#else
+constexpr int kLanes = 8;
+#endif
 
-typedef float Floats __attribute__((vector_size(64)));
-typedef int32_t Integers __attribute__((vector_size(64)));
-typedef uint32_t Words __attribute__((vector_size(64)));
-typedef uint16_t Halves __attribute__((vector_size(32)));
+typedef float Floats __attribute__((vector_size(4 * kLanes)));
+typedef int32_t Integers __attribute__((vector_size(4 * kLanes)));
+typedef uint32_t Words __attribute__((vector_size(4 * kLanes)));
+typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
 
 struct BFloat16 {
   uint16_t bits;

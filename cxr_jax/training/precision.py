@@ -1,0 +1,44 @@
+"""What the activations of a run are computed in, and by which kernels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+
+from cxr_jax.models.native.library import SWITCH, native_kernels_work, why_not
+
+Precision = Literal["float32", "bf16"]
+
+
+def choose_precision(
+    asked: Literal["auto"] | Precision, devices: Sequence[jax.Device], backend: Literal["jit", "pmap"]
+) -> Precision:
+    """The precision of activations on `devices`, by itself bf16 wherever it is the faster one.
+
+    That is on GPUs and TPUs, and on a CPU by the native kernels; XLA only emulates bfloat16 there.
+    """
+    if asked != "auto":
+        return asked
+    on_cpu = any(device.platform == "cpu" for device in devices)
+    return "float32" if on_cpu and not takes_native_kernels("bf16", devices, backend) else "bf16"
+
+
+def takes_native_kernels(precision: Precision, devices: Sequence[jax.Device], backend: Literal["jit", "pmap"]) -> bool:
+    """True if activations in `precision` are to go through the native kernels on `devices`.
+
+    They know bfloat16 on CPUs alone, and XLA cannot share a call of theirs among devices: each of pmap's programs runs
+    on one device, jit's on all. At the first call they are compiled, which takes some seconds once for a machine.
+    """
+    alone = len(devices) == 1 or backend == "pmap"
+    suits = precision == "bf16" and alone and all(device.platform == "cpu" for device in devices)
+    return suits and native_kernels_work()
+
+
+def missing_kernels(precision: Precision, devices: Sequence[jax.Device]) -> str:
+    """Why training on one CPU device is slower than it could be, as a sentence; empty where nothing is missing."""
+    if len(devices) > 1 or devices[0].platform != "cpu" or os.environ.get(SWITCH) == "off" or native_kernels_work():
+        return ""
+    return f"Activations in {precision} without native kernels, at about half the speed: {why_not()}"

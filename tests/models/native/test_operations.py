@@ -1,0 +1,231 @@
+"""The native kernels compute what XLA computes in float32 from the same bfloat16 values, gradients included."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from cxr_jax.models.batch_norm import normalise_by_batch
+from cxr_jax.models.layers import relu6, silu
+from cxr_jax.models.native import operations as kernels
+
+pytestmark = pytest.mark.usefixtures("native_kernels")
+
+ROUNDING = 2.0**-8
+"""Relative error of one rounding to bfloat16."""
+
+ACTIVATIONS = {"none": lambda x: x, "relu6": relu6, "silu": silu}
+
+sizes = st.integers(3, 17)
+paddings = st.tuples(st.integers(0, 2), st.integers(0, 2))
+few = settings(max_examples=12)
+
+
+def values(shape, seed, scale=1.0):
+    """Normal values that bfloat16 holds exactly, as bfloat16."""
+    drawn = np.random.default_rng(seed).standard_normal(shape).astype(np.float32) * scale
+    return jnp.asarray(drawn).astype(jnp.bfloat16)
+
+
+def exact(x):
+    return x.astype(jnp.float32)
+
+
+def plain(x, kernel, stride, padding, groups=1):
+    """The convolution by XLA, in float32 throughout."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+        precision=lax.Precision.HIGHEST,
+    )
+
+
+def assert_close(found, expected, tolerance):
+    """Equal up to `tolerance` times the largest value: what is near zero by cancellation keeps its rounding."""
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(np.abs(expected).max(), 1e-20))
+
+
+def assert_same_convolution(native, reference, x, kernel):
+    y, gradients_of = jax.vjp(native, x, kernel)
+    expected, expected_gradients_of = jax.vjp(reference, exact(x), kernel)
+    assert y.dtype == jnp.bfloat16
+    assert_close(y, expected, ROUNDING)
+    g = values(y.shape, 3)
+    of_x, of_kernel = gradients_of(g)
+    expected_of_x, expected_of_kernel = expected_gradients_of(exact(g))
+    assert (of_x.dtype, of_kernel.dtype) == (jnp.bfloat16, jnp.float32)
+    assert_close(of_x, expected_of_x, ROUNDING)
+    assert_close(of_kernel, expected_of_kernel, 1e-5)
+
+
+@few
+@given(
+    batch=st.integers(1, 3),
+    size=st.tuples(sizes, sizes),
+    inputs=st.integers(1, 40),
+    outputs=st.integers(1, 150),
+    window=st.sampled_from([1, 2, 3, 5]),
+    stride=st.integers(1, 3),
+    padding=st.tuples(paddings, paddings),
+)
+def test_the_convolution_and_its_gradients(batch, size, inputs, outputs, window, stride, padding):
+    size = tuple(max(length, window) for length in size)
+    x, kernel = values((batch, *size, inputs), 1), exact(values((window, window, inputs, outputs), 2))
+    assert_same_convolution(
+        lambda x, kernel: kernels.convolution(x, kernel, stride, padding),
+        lambda x, kernel: plain(x, kernel, stride, padding),
+        x,
+        kernel,
+    )
+
+
+@few
+@given(
+    batch=st.sampled_from([1, 2, 9]),
+    size=st.tuples(sizes, sizes),
+    groups=st.integers(1, 6),
+    stride=st.integers(1, 2),
+    padding=st.tuples(paddings, paddings),
+)
+def test_the_depthwise_convolution_and_its_gradients(batch, size, groups, stride, padding):
+    channels = kernels.LANES * groups
+    x, kernel = values((batch, *size, channels), 1), exact(values((3, 3, 1, channels), 2))
+    assert_same_convolution(
+        lambda x, kernel: kernels.depthwise_convolution(x, kernel, stride, padding),
+        lambda x, kernel: plain(x, kernel, stride, padding, groups=channels),
+        x,
+        kernel,
+    )
+
+
+def test_rows_of_bands_and_large_images_meet():
+    # more rows than one band of the depthwise kernels holds, and more pixels than one chunk of the products
+    x, kernel = values((2, 96, 40, 96), 1), exact(values((3, 3, 1, 96), 2))
+    for stride in (1, 2):
+        assert_same_convolution(
+            lambda x, kernel, stride=stride: kernels.depthwise_convolution(x, kernel, stride, ((1, 1), (1, 1))),
+            lambda x, kernel, stride=stride: plain(x, kernel, stride, ((1, 1), (1, 1)), groups=96),
+            x,
+            kernel,
+        )
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("channels", [1, 3, 8, 24, 32, 144])
+@pytest.mark.parametrize("pixels", [(1, 1, 1), (2, 5, 7), (3, 32, 33)])
+def test_normalisation_and_its_gradients(activation, channels, pixels):
+    x = values((*pixels, channels), 1, 3.0) + jnp.bfloat16(2)
+    scale, bias, shift = (exact(values((channels,), seed)) for seed in (2, 3, 4))
+
+    def native(x, scale, bias):
+        return kernels.normalise_by_batch(x, scale, bias, shift, 1e-3, None, activation)
+
+    def reference(x, scale, bias):
+        y, mean, var = normalise_by_batch(x, scale, bias, shift, 1e-3, None)
+        return ACTIVATIONS[activation](y), mean, var
+
+    (y, mean, var), gradients_of = jax.vjp(native, x, scale, bias)
+    (expected, *statistics), expected_gradients_of = jax.vjp(reference, exact(x), scale, bias)
+    assert_close(y, expected, ROUNDING)
+    assert_close(mean, statistics[0], 1e-5)
+    assert_close(var, statistics[1], 1e-5)
+    g = values(y.shape, 5)
+    nothing = jnp.zeros_like(mean), jnp.zeros_like(var)
+    found = gradients_of((g, *nothing))
+    wanted = expected_gradients_of((exact(g), *nothing))
+    # with one value to a channel everything cancels
+    unit = 1.0 if np.prod(pixels) == 1 else 0.0
+    for index, tolerance in enumerate((2 * ROUNDING, 1e-4, 1e-4)):
+        assert_close(
+            jnp.append(found[index].ravel().astype(jnp.float32), unit),
+            jnp.append(wanted[index].ravel(), unit),
+            tolerance,
+        )
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_normalisation_by_given_statistics_and_its_gradients(activation):
+    x = values((2, 5, 7, 24), 1, 3.0)
+    factor, offset = exact(values((24,), 2)), exact(values((24,), 3))
+
+    def reference(x, factor, offset):
+        return ACTIVATIONS[activation](x * factor.reshape(1, 1, 1, -1) + offset.reshape(1, 1, 1, -1))
+
+    y, gradients_of = jax.vjp(lambda *given: kernels.affine(*given, activation), x, factor, offset)
+    expected, expected_gradients_of = jax.vjp(reference, exact(x), factor, offset)
+    assert_close(y, expected, ROUNDING)
+    g = values(y.shape, 4)
+    for found, wanted in zip(gradients_of(g), expected_gradients_of(exact(g)), strict=True):
+        assert_close(found, wanted, ROUNDING if found.dtype == jnp.bfloat16 else 1e-5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(("window", "inputs"), [(1, 24), (3, 24), (3, 1)])
+def test_a_folded_convolution_is_the_steps_one_after_another(activation, window, inputs):
+    x, kernel = values((2, 9, 8, 32 if inputs == 1 else inputs), 1), exact(values((window, window, inputs, 32), 2))
+    factor, offset = exact(values((32,), 3)), exact(values((32,), 4))
+    padding = ((window // 2, window // 2),) * 2
+    assert kernels.is_depthwise(x, kernel) == (inputs == 1)
+
+    def folded(x, kernel, factor, offset):
+        return kernels.folded_convolution(x, kernel, factor, offset, 1, padding, activation)
+
+    def in_steps(x, kernel, factor, offset, activation=activation):
+        y = plain(x, kernel, 1, padding, groups=32 if inputs == 1 else 1)
+        return ACTIVATIONS[activation](y * factor.reshape(1, 1, 1, -1) + offset.reshape(1, 1, 1, -1))
+
+    expected, expected_gradients_of = jax.vjp(in_steps, exact(x), kernel, factor, offset)
+    before = in_steps(exact(x), kernel, factor, offset, "none")
+    found = exact(folded(x, kernel, factor, offset))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2 * ROUNDING * float(jnp.abs(before).max()))
+    # rounding moves values over the corners of relu6: that activation's gradients are tested above
+    if activation != "relu6":
+        y, gradients_of = jax.vjp(folded, x, kernel, factor, offset)
+        assert_close(y, expected, 2 * ROUNDING)
+        g = values(y.shape, 5)
+        for found, wanted in zip(gradients_of(g), expected_gradients_of(exact(g)), strict=True):
+            assert_close(found, wanted, 4 * ROUNDING)
+
+
+def test_silu_holds_for_all_magnitudes():
+    x = jnp.asarray([-1e4, -90, -20, -1, -1e-3, 0, 1e-3, 1, 20, 90, 1e4], jnp.bfloat16).reshape(1, 1, 1, -1)
+    one, zero = jnp.ones(11, jnp.float32), jnp.zeros(11, jnp.float32)
+    y, gradients_of = jax.vjp(lambda x: kernels.affine(x, one, zero, "silu"), x)
+    expected, expected_gradients_of = jax.vjp(silu, exact(x))
+    np.testing.assert_allclose(exact(y), expected, rtol=ROUNDING, atol=1e-30)
+    (found,), (wanted,) = gradients_of(jnp.ones_like(y)), expected_gradients_of(jnp.ones_like(expected))
+    np.testing.assert_allclose(exact(found), wanted, rtol=ROUNDING, atol=1e-30)
+
+
+def test_the_spread_of_large_values_is_not_lost():
+    # E[x^2] - E[x]^2 in float32 would give a negative variance here
+    x = values((4, 16, 16, 16), 1) * jnp.bfloat16(0.5) + jnp.bfloat16(64)
+    one, zero, shift = jnp.ones(16, jnp.float32), jnp.zeros(16, jnp.float32), jnp.full(16, 64, jnp.float32)
+    _, mean, var = kernels.normalise_by_batch(x, one, zero, shift, 1e-5, None, "none")
+    wanted = np.asarray(x, np.float64).reshape(-1, 16)
+    np.testing.assert_allclose(mean, wanted.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(var, wanted.var(0), rtol=1e-4)
+
+
+def test_not_a_number_stays_one():
+    x = values((1, 4, 4, 16), 1).at[0, 1, 2, 3].set(jnp.nan)
+    y = kernels.convolution(x, jnp.ones((1, 1, 16, 16), jnp.float32), 1, ((0, 0), (0, 0)))
+    assert np.isnan(np.asarray(y[0, 1, 2], np.float32)).all()
+    assert np.isfinite(np.asarray(y[0, 0], np.float32)).all()
+
+
+def test_the_same_values_come_out_every_time():
+    x, kernel = values((8, 28, 28, 48), 1), exact(values((3, 3, 48, 64), 2))
+    run = jax.jit(jax.grad(lambda kernel: jnp.sum(exact(kernels.convolution(x, kernel, 1, ((1, 1), (1, 1)))) ** 2)))
+    first = np.asarray(run(kernel))
+    for _ in range(5):
+        np.testing.assert_array_equal(np.asarray(run(kernel)), first)

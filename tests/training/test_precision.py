@@ -1,0 +1,138 @@
+"""The precision of a run and the kernels that compute it."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cxr_jax.config.schema import ModelConfig
+from cxr_jax.models.native import library
+from cxr_jax.models.registry import build_model
+from cxr_jax.models.state import merge_model, split_model
+from cxr_jax.training.network import build_network
+from cxr_jax.training.parallel import compile_evaluation_step, compile_train_step
+from cxr_jax.training.precision import choose_precision, missing_kernels, takes_native_kernels
+from cxr_jax.training.sharding import replicate
+from cxr_jax.training.state import new_state
+from cxr_jax.training.steps import DeviceBatch
+from tests.training.training_runs import draw_images, rules_of
+
+CPU, GPU, TPU = (SimpleNamespace(platform=name) for name in ("cpu", "gpu", "tpu"))
+
+
+@pytest.mark.parametrize("asked", ["auto", "float32", "bf16"])
+@pytest.mark.parametrize("device", [CPU, GPU, TPU], ids=lambda device: device.platform)
+def test_without_kernels_the_precision_follows_the_platform_unless_it_is_asked_for(asked, device):
+    by_itself = "float32" if device is CPU else "bf16"
+    assert choose_precision(asked, [device], "jit") == (by_itself if asked == "auto" else asked)
+    assert not takes_native_kernels("bf16", [device], "jit")
+
+
+@pytest.mark.usefixtures("native_kernels")
+def test_one_cpu_device_takes_the_kernels_and_with_them_bfloat16():
+    assert choose_precision("auto", [CPU], "jit") == "bf16"
+    assert choose_precision("float32", [CPU], "jit") == "float32"
+    assert choose_precision("auto", [CPU, CPU], "jit") == "float32"
+    assert choose_precision("auto", [CPU, CPU], "pmap") == "bf16"
+    assert takes_native_kernels("bf16", [CPU], "jit")
+    assert not takes_native_kernels("float32", [CPU], "jit")
+    assert not takes_native_kernels("bf16", [CPU, CPU], "jit")
+    assert not takes_native_kernels("bf16", [GPU], "jit")
+    assert missing_kernels("bf16", [CPU]) == ""
+
+
+def test_a_missing_compiler_is_told_once_it_matters(monkeypatch, tmp_path):
+    assert missing_kernels("float32", [CPU]) == ""  # switched off on purpose
+    monkeypatch.setenv(library.SWITCH, str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    library._load.cache_clear()
+    assert "there is no C++ compiler" in missing_kernels("float32", [CPU])
+    assert missing_kernels("float32", [CPU, CPU]) == missing_kernels("bf16", [GPU]) == ""
+    library._load.cache_clear()
+
+
+@pytest.fixture(scope="module", params=["mobilenetv2_tiny", "efficientnetv2_tiny"])
+def network(request):
+    return build_network(ModelConfig(name=request.param), 0)
+
+
+def run(network, devices, backend="jit", *, steps, **changes):
+    """Losses of some steps on the same images, and the parameters and statistics after them."""
+    images = draw_images(16, 0)
+    rules = rules_of(network, precision="bf16", **changes)
+    state = new_state(network.params, {}, network.batch_stats, rules.optimizer, step=0)
+    step = compile_train_step(rules, state, 32, 16, devices, backend)
+    state, losses = replicate(state, devices), []
+    for number in range(steps):
+        state, metrics = step(state, DeviceBatch(images.images, images.labels, images.ids), number)
+        losses.append(float(metrics.loss))
+    return np.array(losses), {name: np.asarray(value) for name, value in {**state.params, **state.batch_stats}.items()}
+
+
+@pytest.mark.usefixtures("native_kernels")
+def test_the_kernels_train_as_xla_does_in_bfloat16(network):
+    losses, _ = run(network, jax.devices()[:1], steps=4, native_kernels=True)
+    expected, _ = run(network, jax.devices()[:1], steps=4)
+    assert losses[-1] < 0.9 * losses[0]
+    # rounding at different places; from step to step momentum makes more of it
+    np.testing.assert_allclose(losses, expected, rtol=0.05)
+
+
+@pytest.mark.usefixtures("native_kernels")
+def test_with_pmap_every_device_has_its_own_call_and_statistics_are_shared(network):
+    losses, arrays = run(network, jax.devices()[:2], "pmap", steps=3, native_kernels=True)
+    expected, expected_arrays = run(network, jax.devices()[:1], steps=3, native_kernels=True)
+    np.testing.assert_allclose(losses, expected, rtol=0.01)
+    for name in arrays:
+        if name.endswith(".mean"):
+            np.testing.assert_allclose(arrays[name], expected_arrays[name], atol=0.03)
+
+
+@pytest.mark.usefixtures("native_kernels")
+def test_frozen_stages_and_accumulation_go_through_the_kernels_too(network):
+    frozen = tuple(sorted({"conv_stem", "blocks.0"}))
+    for changes in ({"frozen_stages": frozen}, {"accumulation_steps": 2}, {"batch_statistics": False}):
+        losses, _ = run(network, jax.devices()[:1], steps=2, native_kernels=True, **changes)
+        expected, _ = run(network, jax.devices()[:1], steps=2, **changes)
+        np.testing.assert_allclose(losses, expected, rtol=0.03)
+
+
+@pytest.mark.usefixtures("native_kernels")
+def test_the_program_calls_the_kernels_and_only_where_it_should(network):
+    images = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.bfloat16)
+
+    def calls(native, train, dtype=jnp.bfloat16):
+        def forward(params, batch_stats, x):
+            return merge_model(network.graphdef, params, batch_stats)(x, train=train, native=native)
+
+        shape = jax.ShapeDtypeStruct(images.shape, dtype)
+        return jax.jit(forward).lower(network.params, network.batch_stats, shape).as_text().count("@cxr_jax_")
+
+    assert calls(native=False, train=True) == 0
+    assert calls(native=True, train=True, dtype=jnp.float32) == 0
+    assert 0 < calls(native=True, train=False) < calls(native=True, train=True)
+
+
+@pytest.mark.usefixtures("native_kernels")
+def test_evaluation_is_native_only_in_bfloat16():
+    graphdef, params, batch_stats = split_model(build_model("mobilenetv2_tiny", classes=2))
+    network = dataclasses.replace(build_network(ModelConfig(name="mobilenetv2_tiny"), 0), graphdef=graphdef)
+    rules = rules_of(network, native_kernels=True)
+    images = draw_images(8, 1).images
+    logits = {
+        precision: np.asarray(
+            compile_evaluation_step(rules, params, batch_stats, 32, 8, jax.devices()[:1], precision)(
+                params, batch_stats, images
+            )
+        )
+        for precision in ("float32", "bf16")
+    }
+    plain = dataclasses.replace(rules, native_kernels=False)
+    without = compile_evaluation_step(plain, params, batch_stats, 32, 8, jax.devices()[:1])(params, batch_stats, images)
+    np.testing.assert_array_equal(logits["float32"], np.asarray(without))
+    assert not np.array_equal(logits["bf16"], logits["float32"])
+    np.testing.assert_allclose(logits["bf16"], logits["float32"], atol=0.05)
