@@ -12,6 +12,7 @@ import optax
 from jax.stages import Compiled
 
 from cxr_jax.bench.cases import Case
+from cxr_jax.bench.native_costs import native_costs
 from cxr_jax.bench.workload import Workload, cycling_batches
 from cxr_jax.config.schema import AugmentationConfig, OptimizerConfig
 from cxr_jax.models.registry import build_model, find_architecture
@@ -56,6 +57,7 @@ def prepare(case: Case) -> Workload:
         "platform": devices[0].platform,
         "device": devices[0].device_kind,
         "devices": len(devices),
+        "native_kernels": rules.native_kernels,
         "products": jax.config.jax_default_matmul_precision or "default",
         "versions": {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "flax": flax.__version__},
         "compile_seconds": compile_seconds,
@@ -88,12 +90,16 @@ def _begin(case: Case, devices: list[jax.Device]) -> tuple[StepRules, TrainState
 
 
 def _costs(compiled: Compiled, devices: int) -> dict[str, Any]:
-    """What XLA counts in the compiled program: operations and bytes over all devices, and memory on one of them."""
+    """Operations and bytes of the compiled program over all devices, as XLA and `native_costs` count them.
+
+    Beside them the memory that is planned on one device.
+    """
     costs, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    flops, copied = native_costs(compiled.as_text())
     planned = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     return {
-        "flops": costs["flops"] * devices,
-        "bytes_accessed": costs["bytes accessed"] * devices,
+        "flops": (costs["flops"] + flops) * devices,
+        "bytes_accessed": (costs["bytes accessed"] + copied) * devices,
         "planned_memory_bytes": planned - memory.alias_size_in_bytes,
         "donated_bytes": memory.alias_size_in_bytes,
     }

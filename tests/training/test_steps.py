@@ -66,7 +66,9 @@ def test_every_backend_and_device_count_gives_the_same_numbers(network, one_devi
 def test_batchnorm_by_each_device_would_give_other_numbers(network, one_device, monkeypatch):
     # what the test above must notice: statistics of a device's own share
     own = BatchNorm.__call__
-    monkeypatch.setattr(BatchNorm, "__call__", lambda self, x, mode: own(self, x, mode._replace(axis_name=None)))
+    monkeypatch.setattr(
+        BatchNorm, "__call__", lambda self, x, mode, *rest: own(self, x, mode._replace(axis_name=None), *rest)
+    )
     with jax.enable_x64(True):
         losses, _ = take_steps(doubled(network), choose_devices(2), "pmap")
     assert np.abs(np.subtract(losses, one_device[0])).max() > 1e-3
