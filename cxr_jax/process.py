@@ -27,6 +27,9 @@ ALLOCATOR_SWITCH = "CXR_JAX_ALLOCATOR"
 CACHE_SWITCH = "CXR_COMPILATION_CACHE"
 """Folder for compiled programs in place of ~/.cache/cxr_jax/compiled, or `off`."""
 
+KERNELS_SWITCH = "CXR_NATIVE_KERNELS"
+"""Folder for the native kernels in place of ~/.cache/cxr_jax/native, or `off`."""
+
 _RESTARTED = "CXR_JAX_RESTARTED"
 _cleans_up = True
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"

@@ -15,13 +15,14 @@ from typing import Any
 
 from cxr_jax.bench.cases import StartupCase
 from cxr_jax.errors import UserError
-from cxr_jax.process import CACHE_SWITCH, before_restart
+from cxr_jax.process import CACHE_SWITCH, KERNELS_SWITCH, before_restart
 
 
 def measure_startup(
     case: StartupCase, rounds: int, tell: Callable[[str], None], environment: Mapping[str, str] = os.environ
 ) -> dict[str, Any]:
-    """Start `rounds` times with an empty folder of compiled programs, and after each once more with what it left.
+    """Start `rounds` times with empty folders of compiled programs and kernels, and after each once more with what it
+    left.
 
     Returns, under `cold` and `cached`, the list `rounds` of what each start told (`launch` says what), the median
     `seconds`, and medians by phase. The kernel's cache of files is left as it is. Raises UserError, with the last line
@@ -37,11 +38,13 @@ def measure_startup(
 
 
 def _start(case: StartupCase, folder: Path, kind: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    """One start; `folder` keeps the compiled programs."""
+    """One start; `folder` keeps the compiled programs and the native kernels."""
     result, config = folder / f"{kind}.json", folder / "config.toml"
     config.write_text(_config(case), encoding="utf-8")
     chosen = before_restart(environment) | {CACHE_SWITCH: str(folder / "compiled")}
     chosen.pop("JAX_COMPILATION_CACHE_DIR", None)
+    if environment.get(KERNELS_SWITCH) != "off":
+        chosen[KERNELS_SWITCH] = str(folder / "native")
     task = {
         "began": time.time(),
         "threads": case.threads,

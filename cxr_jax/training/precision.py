@@ -8,7 +8,8 @@ from typing import Literal
 
 import jax
 
-from cxr_jax.models.native.library import SWITCH, native_kernels_work, why_not
+from cxr_jax.models.native.library import native_kernels_work, why_not
+from cxr_jax.process import KERNELS_SWITCH
 
 Precision = Literal["float32", "bf16"]
 
@@ -39,6 +40,11 @@ def takes_native_kernels(precision: Precision, devices: Sequence[jax.Device], ba
 
 def missing_kernels(precision: Precision, devices: Sequence[jax.Device]) -> str:
     """Why training on one CPU device is slower than it could be, as a sentence; empty where nothing is missing."""
-    if len(devices) > 1 or devices[0].platform != "cpu" or os.environ.get(SWITCH) == "off" or native_kernels_work():
+    if (
+        len(devices) > 1
+        or devices[0].platform != "cpu"
+        or os.environ.get(KERNELS_SWITCH) == "off"
+        or native_kernels_work()
+    ):
         return ""
     return f"Activations in {precision} without native kernels, at about half the speed: {why_not()}"

@@ -12,6 +12,7 @@ from cxr_jax.config.schema import ModelConfig
 from cxr_jax.models.native import library
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import merge_model, split_model
+from cxr_jax.process import KERNELS_SWITCH
 from cxr_jax.training.network import build_network
 from cxr_jax.training.parallel import compile_evaluation_step, compile_train_step
 from cxr_jax.training.precision import choose_precision, missing_kernels, takes_native_kernels
@@ -46,7 +47,7 @@ def test_one_cpu_device_takes_the_kernels_and_with_them_bfloat16():
 
 def test_a_missing_compiler_is_told_once_it_matters(monkeypatch, tmp_path):
     assert missing_kernels("float32", [CPU]) == ""  # switched off on purpose
-    monkeypatch.setenv(library.SWITCH, str(tmp_path))
+    monkeypatch.setenv(KERNELS_SWITCH, str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     library._load.cache_clear()

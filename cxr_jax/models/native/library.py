@@ -20,10 +20,7 @@ from pathlib import Path
 import jax
 import jaxlib
 
-from cxr_jax.process import processor_digest
-
-SWITCH = "CXR_NATIVE_KERNELS"
-"""`off` leaves the kernels alone; a folder keeps them there in place of ~/.cache/cxr_jax/native."""
+from cxr_jax.process import KERNELS_SWITCH, processor_digest
 
 COMPILER_SECONDS = 300
 HANDLERS = (
@@ -48,7 +45,7 @@ def native_kernels_work() -> bool:
 
 def why_not() -> str:
     """Why there are no kernels, as a sentence; empty if there are. Builds and loads them at the first call."""
-    return f"{SWITCH} is off" if os.environ.get(SWITCH) == "off" else _load(_folder())
+    return f"{KERNELS_SWITCH} is off" if os.environ.get(KERNELS_SWITCH) == "off" else _load(_folder())
 
 
 @functools.cache
@@ -129,7 +126,7 @@ def _version(compiler: str) -> str:
 
 def _folder() -> Path | None:
     """Where the library is kept; None if there is no home folder."""
-    chosen = os.environ.get(SWITCH, "")
+    chosen = os.environ.get(KERNELS_SWITCH, "")
     try:
         return Path(chosen).expanduser().absolute() if chosen else Path.home() / ".cache" / "cxr_jax" / "native"
     except RuntimeError:

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from cxr_jax.models.native import library
+from cxr_jax.process import KERNELS_SWITCH
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty folder for the library; what was loaded in this process is forgotten, and again afterwards."""
-    monkeypatch.setenv(library.SWITCH, str(tmp_path / "native"))
+    monkeypatch.setenv(KERNELS_SWITCH, str(tmp_path / "native"))
     library._load.cache_clear()
     yield tmp_path / "native"
     library._load.cache_clear()
@@ -24,7 +25,7 @@ def script(path: Path, text: str) -> Path:
 
 
 def test_switched_off_nothing_is_built(monkeypatch, folder):
-    monkeypatch.setenv(library.SWITCH, "off")
+    monkeypatch.setenv(KERNELS_SWITCH, "off")
     assert not library.native_kernels_work()
     assert library.why_not() == "CXR_NATIVE_KERNELS is off"
     assert not folder.exists()
@@ -58,7 +59,7 @@ def test_a_library_that_does_not_load_is_no_traceback(monkeypatch, folder, tmp_p
 
 def test_a_folder_that_cannot_be_made_is_no_traceback(monkeypatch, tmp_path, native_kernels):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(library.SWITCH, str(tmp_path / "file" / "native"))
+    monkeypatch.setenv(KERNELS_SWITCH, str(tmp_path / "file" / "native"))
     assert "native" in library.why_not()
 
 
