@@ -147,9 +147,11 @@ class LossConfig:
 
     class_weights: Literal["none", "balanced"] = "none"  # balanced: inverse to the class's share of train
     label_smoothing: float = 0.0
+    focusing: float = 0.0  # gamma of the focal loss, which turns from examples that are easy; 0: plain cross-entropy
 
     def __post_init__(self) -> None:
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0 and below 1")
+        _require(0 <= self.focusing <= 10, "focusing", self.focusing, "from 0 (off) to 10")
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,7 @@ class Trainer:
             augmentation=phase.augmentation,
             class_weights=self.class_weights,
             label_smoothing=self.config.loss.label_smoothing,
+            focusing=self.config.loss.focusing,
             batch_statistics=phase.batch_norm == "train",
             seed=self.config.training.seed,
             frozen_stages=frozen_stages(params, phase),

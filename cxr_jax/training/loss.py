@@ -26,12 +26,25 @@ def example_weights(labels: Array, weights: tuple[float, ...], dtype: jnp.dtype)
     return jnp.asarray(weights, dtype)[labels]
 
 
-def cross_entropies(logits: Array, labels: Array, weights: tuple[float, ...], label_smoothing: float = 0.0) -> Array:
+def cross_entropies(
+    logits: Array, labels: Array, weights: tuple[float, ...], label_smoothing: float = 0.0, focusing: float = 0.0
+) -> Array:
     """The softmax cross-entropies [B] of `logits` [B, K], each weighted by the class of its example.
 
-    Smoothing mixes the label with the uniform distribution (Szegedy et al. 2016).
+    Smoothing mixes the label with the uniform distribution (Szegedy et al. 2016). With `focusing` gamma above 0 it is
+    the focal loss (Lin et al. 2017), -w_t (1 - p_t)^gamma log p_t with p_t the probability of the label's own class
+    and w_t that class's weight. Where both are asked for, (1 - p_t)^gamma multiplies the smoothed cross-entropy; p_t
+    itself is not smoothed.
     """
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     targets = optax.smooth_labels(targets, label_smoothing) if label_smoothing > 0 else targets
     losses = optax.softmax_cross_entropy(logits, targets)
+    if focusing > 0:
+        losses = jnp.exp(focusing * _log_probability_of_others(logits, labels)) * losses
     return example_weights(labels, weights, logits.dtype) * losses
+
+
+def _log_probability_of_others(logits: Array, labels: Array) -> Array:
+    """log(1 - p_t) [B], finite with its gradient where p_t rounds to 1 and a power of 1 - p_t would have none."""
+    others = jnp.arange(logits.shape[-1])[None, :] != labels[:, None]
+    return jax.nn.logsumexp(logits, axis=-1, where=others) - jax.nn.logsumexp(logits, axis=-1)

@@ -44,6 +44,7 @@ class StepRules:
     accumulation_steps: int = 1  # equal parts of a batch that are computed one after another, to save memory
     average_decay: float = 0.0  # of the moving average that the state carries, if it does
     first_step: int = 0  # of the phase: the average begins there
+    focusing: float = 0.0  # gamma of the focal loss; 0: cross-entropy
 
 
 class DeviceBatch(NamedTuple):
@@ -57,7 +58,7 @@ class DeviceBatch(NamedTuple):
 class StepMetrics(NamedTuple):
     """What a step measured on its batch, before the update."""
 
-    loss: Array  # [] weighted mean cross-entropy
+    loss: Array  # [] weighted mean cross-entropy, or focal loss
     accuracy: Array  # [] share of the batch that got its own label, in a mixture too
 
 
@@ -78,9 +79,9 @@ def train_step(
         model = merge_model(rules.graphdef, state.frozen | params, batch_stats)
         activations = _activations_dtype(dtype, rules.precision)
         logits, share = _training_logits(model, part, epoch, rules, activations, axis_name)
-        losses = cross_entropies(logits, part.labels, rules.class_weights, rules.label_smoothing)
+        losses = _losses(logits, part.labels, rules)
         if share is not None:
-            others = cross_entropies(logits, swap_pairs(part.labels), rules.class_weights, rules.label_smoothing)
+            others = _losses(logits, swap_pairs(part.labels), rules)
             losses = others + share.astype(dtype) * (losses - others)
         correct = jnp.sum((jnp.argmax(logits, -1).astype(part.labels.dtype) == part.labels).astype(jnp.float32))
         return _mean_over(axis_name, losses.sum()) / total_weight, (correct, batch_stats_of(model))
@@ -130,6 +131,11 @@ def _training_logits(
         native=rules.native_kernels,
     )
     return logits, share
+
+
+def _losses(logits: Array, labels: Array, rules: StepRules) -> Array:
+    """The weighted losses [B] of `logits` [B, K]."""
+    return cross_entropies(logits, labels, rules.class_weights, rules.label_smoothing, rules.focusing)
 
 
 def _activations_dtype(dtype: jnp.dtype, precision: Precision) -> jnp.dtype:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from training_runs import lines_of
 
-from cxr_jax.config.schema import AugmentationConfig, OptimizerConfig
+from cxr_jax.config.schema import AugmentationConfig, LossConfig, OptimizerConfig, PhaseConfig, TrainingConfig
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import split_model
-from cxr_jax.training.loss import class_weights
+from cxr_jax.training.loss import class_weights, cross_entropies
 from cxr_jax.training.optimizer import make_optimizer
 from cxr_jax.training.state import new_state
 from cxr_jax.training.steps import DeviceBatch, StepRules, train_step
@@ -71,3 +75,83 @@ def test_the_loss_and_the_update_of_a_step_are_those_worked_out_by_hand(head, sm
     np.testing.assert_allclose(
         after.params["classifier.kernel"], kernel - 0.1 * features.astype(np.float64).T @ gradients, atol=1e-6
     )
+
+
+def focal_losses(logits, labels, weights, smoothing, gamma):
+    """The focal loss as its paper writes it, by way of probabilities, in float64."""
+    probabilities = np.exp(logits - logits.max(1, keepdims=True))
+    probabilities /= probabilities.sum(1, keepdims=True)
+    classes = logits.shape[1]
+    targets = np.eye(classes)[labels] * (1 - smoothing) + smoothing / classes
+    true = probabilities[np.arange(len(labels)), labels]
+    return np.asarray(weights)[labels] * (1 - true) ** gamma * -(targets * np.log(probabilities)).sum(1)
+
+
+@given(
+    gamma=st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    classes=st.sampled_from([2, 3]),
+    seed=st.integers(0, 99),
+)
+def test_the_focal_loss_and_its_gradient_are_those_of_its_paper(gamma, smoothing, classes, seed):
+    random = np.random.default_rng(seed)
+    logits, labels = random.normal(0, 2, (7, classes)), random.integers(0, classes, 7)
+    weights = (0.5, 2.0, 1.3)[:classes]
+
+    def losses_of(values):
+        return cross_entropies(values, jnp.asarray(labels), weights, smoothing, gamma)
+
+    with jax.enable_x64(True):
+        found = losses_of(jnp.asarray(logits))
+        gradient = jax.grad(lambda values: losses_of(values).sum())(jnp.asarray(logits))
+    np.testing.assert_allclose(found, focal_losses(logits, labels, weights, smoothing, gamma), rtol=1e-9)
+    change = random.normal(size=logits.shape)
+    ends = [focal_losses(logits + sign * 1e-5 * change, labels, weights, smoothing, gamma).sum() for sign in (1, -1)]
+    np.testing.assert_allclose((np.asarray(gradient) * change).sum(), (ends[0] - ends[1]) / 2e-5, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_without_focusing_the_loss_is_cross_entropy_to_the_bit(smoothing):
+    logits = jnp.asarray(np.random.default_rng(1).normal(0, 3, (32, 2)), jnp.float32)
+    labels = jnp.arange(32, dtype=jnp.int32) % 2
+    targets = (1 - smoothing) * jax.nn.one_hot(labels, 2) + smoothing / 2
+    expected = jnp.asarray(WEIGHTS)[labels] * optax.softmax_cross_entropy(logits, targets)
+    np.testing.assert_array_equal(cross_entropies(logits, labels, WEIGHTS, smoothing), expected)
+    np.testing.assert_array_equal(cross_entropies(logits, labels, WEIGHTS, smoothing, 0.0), expected)
+
+
+@pytest.mark.parametrize("gamma", [0.3, 1.0, 2.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_focal_loss_has_a_gradient_where_the_network_is_sure(smoothing, gamma):
+    # from where 1 - p_t rounds to 0, to where an exponential overflows
+    margins = np.array([0.0, 15, 17, 20, 60, 120, 1e4, 1e30], np.float32)
+    logits = jnp.asarray(np.stack([np.concatenate([margins, -margins]), np.zeros(16, np.float32)], 1))
+    labels = jnp.zeros(16, jnp.int32)
+
+    def losses_of(values):
+        return cross_entropies(values, labels, (1.0, 1.0), smoothing, gamma)
+
+    losses = np.asarray(losses_of(logits))
+    gradients = np.asarray(jax.grad(lambda values: losses_of(values).sum())(logits))
+    assert np.isfinite(losses).all()
+    assert np.isfinite(gradients).all()
+    # a sure and right answer costs nothing and moves nothing; a sure and wrong one costs what cross-entropy asks
+    assert losses[5:8].max() < 1e-10
+    assert abs(gradients[5:8]).max() < 1e-10
+    np.testing.assert_allclose(losses[9:], cross_entropies(logits, labels, (1.0, 1.0), smoothing)[9:], rtol=1e-6)
+    np.testing.assert_allclose(gradients[11:, 0], smoothing / 2 - 1, rtol=1e-6)
+
+
+def test_a_run_takes_the_focusing_of_its_config(trainer):
+    # the classifier alone is trained, on features that are computed once: quickly compiled
+    changes = {
+        "phases": (PhaseConfig(trainable=("classifier",)),),
+        "training": TrainingConfig(epochs=1, batch_size=22, evaluation_batch_size=10),
+    }
+    plain, focal = (trainer(f"gamma{gamma}", loss=LossConfig(focusing=gamma), **changes) for gamma in (0.0, 2.0))
+    for run in (plain, focal):
+        run.train()
+    (before, *_), (after, *_) = (lines_of(run, "train") for run in (plain, focal))
+    # the same network and batch, of which every example counts less
+    assert 0 < after["loss"] < 0.7 * before["loss"]
+    assert after["accuracy"] == before["accuracy"]

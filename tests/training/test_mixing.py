@@ -25,11 +25,18 @@ from cxr_jax.training.steps import DeviceBatch, _example_keys, train_step
 MIXUP = AugmentationConfig(horizontal_flip=0.5, mixup=0.4)
 
 
-def test_the_loss_is_each_labels_by_its_share(train_images):
+@pytest.mark.parametrize("focusing", [0.0, 2.0])
+def test_the_loss_is_each_labels_by_its_share(train_images, focusing):
     # without dropout, which would hide what is to be seen
     network = build_network(ModelConfig(name="mobilenetv2_tiny"), seed=0)
     weights = (0.7, 1.6)
-    rules = rules_of(network, augmentation=AugmentationConfig(mixup=0.4), class_weights=weights, batch_statistics=False)
+    rules = rules_of(
+        network,
+        augmentation=AugmentationConfig(mixup=0.4),
+        class_weights=weights,
+        batch_statistics=False,
+        focusing=focusing,
+    )
     images, labels, ids = (
         jnp.asarray(rows[:8]) for rows in (train_images.images, train_images.labels, train_images.ids)
     )
@@ -45,7 +52,8 @@ def test_the_loss_is_each_labels_by_its_share(train_images):
     for row in range(8):
         for label, part in ((int(labels[row]), float(share[row])), (int(swapped[row]), 1 - float(share[row]))):
             target = optax.smooth_labels(jax.nn.one_hot(label, 2), 0.1)
-            expected += part * weights[label] * float(optax.softmax_cross_entropy(logits[row], target))
+            loss = weights[label] * float(optax.softmax_cross_entropy(logits[row], target))
+            expected += part * loss * float(1 - jax.nn.softmax(logits[row])[label]) ** focusing
     expected /= sum(weights[int(label)] for label in labels)
     np.testing.assert_allclose(metrics.loss, expected, rtol=1e-5)
 
