@@ -112,16 +112,18 @@ class OptimizerConfig:
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
-    learning_rate: float = 0.01  # the highest rate of the schedule
+    learning_rate: float = 0.01  # the highest rate of the schedule, the classifier's where layer_decay is not 1
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4  # L2, added to the gradient before momentum
     decayed: Literal["kernels", "all"] = "kernels"  # kernels only, or BatchNorm and biases too
+    layer_decay: float = 1.0  # a stage's rate as a share of the next stage's, up to the classifier; 1: one rate for all
 
     def __post_init__(self) -> None:
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        _require(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0 and at most 1")
 
 
 @dataclass(frozen=True)

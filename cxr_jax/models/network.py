@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -142,3 +142,13 @@ def stage_of(parameter: str) -> str:
     if parts[0] == "blocks":
         return ".".join(parts[:2])
     return {"bn1": "conv_stem", "bn2": "conv_head"}.get(parts[0], parts[0])
+
+
+def ordered_stages(parameters: Iterable[str]) -> tuple[str, ...]:
+    """The stages that `parameters`, dotted names, belong to, from the input to the classifier."""
+
+    def position(stage: str) -> tuple[int, int]:
+        kind, _, number = stage.partition(".")
+        return ("conv_stem", "blocks", "conv_head", "classifier").index(kind), int(number or 0)
+
+    return tuple(sorted({stage_of(name) for name in parameters}, key=position))

@@ -151,7 +151,7 @@ class Trainer:
         iterations = phase.epochs * self.batches
         schedule = make_schedule(phase.optimizer, phase.schedule, iterations)
         trainable, frozen = partition(params, phase)
-        optimizer = make_optimizer(phase.optimizer, schedule, trainable)
+        optimizer = make_optimizer(phase.optimizer, schedule, trainable, frozen)
         decay = self.config.training.average_decay
         state = new_state(trainable, frozen, batch_stats, optimizer, progress.step, averages=decay > 0)
         rules = StepRules(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import optax
 
 from cxr_jax.config.schema import OptimizerConfig, PhaseConfig, ScheduleConfig
 from cxr_jax.errors import UserError
-from cxr_jax.models.network import stage_of
+from cxr_jax.models.network import ordered_stages, stage_of
 from cxr_jax.models.state import ArrayDict
 
 
@@ -47,17 +47,33 @@ def rates_of(schedule: optax.Schedule, iterations: int) -> list[float]:
 
 
 def make_optimizer(
-    optimizer: OptimizerConfig, learning_rate: optax.Schedule, params: ArrayDict
+    optimizer: OptimizerConfig, learning_rate: optax.Schedule, params: ArrayDict, frozen: Collection[str] = ()
 ) -> optax.GradientTransformation:
     """SGD with momentum and L2 added to the gradient before momentum, as torch and MATLAB do it.
 
-    The decay applies to kernels, or to all of `params` if the config says so.
+    The decay of weights applies to kernels, or to all of `params` if the config says so. The rate of a stage may fall
+    with its distance from the classifier, which is counted over the parameters of the network that are `frozen` too.
     """
     mask = {name: optimizer.decayed == "all" or name.endswith(".kernel") for name in params}
-    return optax.chain(
+    steps = [
         optax.add_decayed_weights(optimizer.weight_decay, mask),
         optax.sgd(learning_rate, optimizer.momentum or None, optimizer.nesterov),
-    )
+    ]
+    if optimizer.layer_decay != 1:
+        shares = layer_shares({*params, *frozen}, optimizer.layer_decay)
+        steps.append(
+            optax.stateless(lambda updates, _: {name: shares[name] * update for name, update in updates.items()})
+        )
+    return optax.chain(*steps)
+
+
+def layer_shares(names: Collection[str], decay: float) -> dict[str, float]:
+    """The share of the learning rate that each parameter of a network has, by its name.
+
+    It is 1 in the classifier, and in every stage `decay` times that of the next (Clark et al. 2020; Bao et al. 2022).
+    """
+    stages = ordered_stages(names)
+    return {name: decay ** (len(stages) - 1 - stages.index(stage_of(name))) for name in names}
 
 
 def partition(params: ArrayDict, phase: PhaseConfig) -> tuple[ArrayDict, ArrayDict]:
