@@ -160,6 +160,7 @@ def _describe(config: Config, network: Network) -> NetworkDescription:
         weights=weights.name if weights else "",
         weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest() if weights else "",
         parameters=sum(value.size for value in network.params.values()),
+        flip_average=config.model.flip_average,
     )
 
 

@@ -57,6 +57,9 @@ class ModelConfig:
     weights: str = ""  # safetensors file under timm's names, looked for in CXR_WEIGHTS_DIR too; empty: random
     dropout: float = 0.0  # rate before the classifier
     stochastic_depth: float = 0.0  # share of examples that skip the last block; rises linearly from 0 at the first
+    # the trained network answers with the mean logits of an image and of its mirror image, left to right, wherever it
+    # is evaluated or used; validation while training, and heat maps, are of the image alone
+    flip_average: bool = False
 
     def __post_init__(self) -> None:
         for name in ("dropout", "stochastic_depth"):

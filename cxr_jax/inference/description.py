@@ -23,6 +23,7 @@ class NetworkDescription:
     weights: str  # file that it began with; empty for random weights
     weights_sha256: str
     parameters: int
+    flip_average: bool = False  # logits are the mean of the image's and of its mirror image's, left to right
 
 
 def write_description(run: RunFolder, description: NetworkDescription) -> None:

@@ -57,17 +57,22 @@ class TrainedModel:
     def logits(self, images: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
         """Logits [N, K] float32 of `images` [N, S, S] uint8 in 0..255, by padded batches of `batch_size`.
 
+        Where the run averages over flips they are the mean of an image's and of its mirror image's, left to right.
         Raises ValueError for images of another type or size.
         """
         size = self.image_size
         if images.dtype != np.uint8 or images.shape[1:] != (size, size):
             raise ValueError(f"images are {images.dtype} {images.shape}, but must be uint8 [N, {size}, {size}]")
         batch_size = min(batch_size, max(len(images), 1))
-        parts = [
-            np.asarray(self._forward(self.params, self.batch_stats, batch))[:count]
-            for batch, count in padded_batches(images, batch_size)
-        ]
+        parts = [self._answer(batch)[:count] for batch, count in padded_batches(images, batch_size)]
         return np.concatenate([np.zeros((0, len(self.description.classes)), np.float32), *parts])
+
+    def _answer(self, batch: np.ndarray) -> np.ndarray:
+        """Logits [B, K] of a whole batch; the mirrored one goes through the same program, so order has no say."""
+        logits = np.asarray(self._forward(self.params, self.batch_stats, batch))
+        if self.description.flip_average:
+            logits = (logits + np.asarray(self._forward(self.params, self.batch_stats, batch[:, :, ::-1]))) / 2
+        return logits
 
     @cached_property
     def _forward(self) -> jax.stages.Wrapped:
