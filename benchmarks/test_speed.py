@@ -1,7 +1,7 @@
 """Is a step still as fast as it was? Run by hand on a quiet machine; no part of the tests or of CI.
 
     pip install --editable '.[bench]'
-    python -m pytest benchmarks                                  about six minutes on 2 cores
+    python -m pytest benchmarks                                  about ten minutes on 2 cores
     python -m pytest benchmarks --benchmark-autosave             keep the figures in .benchmarks/
     python -m pytest benchmarks --benchmark-compare              beside those kept last
     python -m pytest benchmarks --benchmark-compare-fail=median:10%
@@ -9,9 +9,10 @@
 
 Times of two machines cannot be compared, so two figures that hardly depend on the machine are kept with every time and
 have a lower bound: how many times as fast as the same network with stock convolutions (`plain`, what `nnx.Conv` calls)
-our step is, and which share of the machine's ceilings it reaches: that of a large float32 product for operations, and
-that of a copy for bytes, whichever is higher. Ceilings and stock convolutions are measured in the same run, every
-program in a process of its own with the settings of the console entry point.
+our step is, and which share of the machine's ceilings it reaches: that of a large product in its precision for
+operations, and that of a copy for bytes, whichever is higher. In bfloat16 the step is that of the native kernels, and
+stock convolutions stay in float32, which is faster for them. Ceilings and stock convolutions are measured in the same
+run, every program in a process of its own with the settings of the console entry point.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ import pytest
 
 pytest.importorskip("pytest_benchmark", reason="needs pytest-benchmark")
 
-from cxr_jax.bench.cases import Case, Contest, Work
+from cxr_jax.bench.cases import Case, Contest, Precision, Work
 from cxr_jax.bench.children import ask_ceilings, start_case
 from cxr_jax.bench.measure import Effort, Measurement, run_contest
 from cxr_jax.bench.record import shares
 from cxr_jax.bench.worker import available_cores
+from cxr_jax.models.native.library import why_not
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -48,7 +50,12 @@ class Bounds:
     share_of_ceiling: float
 
 
-BOUNDS: dict[Work, Bounds] = {"train": Bounds(5.0, 0.2), "inference": Bounds(3.0, 0.2)}
+BOUNDS: dict[tuple[Work, Precision], Bounds] = {
+    ("train", "float32"): Bounds(5.0, 0.2),
+    ("train", "bfloat16"): Bounds(15.0, 0.2),
+    ("inference", "float32"): Bounds(3.0, 0.2),
+    ("inference", "bfloat16"): Bounds(8.0, 0.2),
+}
 
 
 @pytest.fixture(scope="session")
@@ -57,11 +64,14 @@ def ceilings() -> dict[int, dict[str, float]]:
     return {available_cores(): ask_ceilings(available_cores())}
 
 
-@pytest.fixture(params=["train", "inference"])
+@pytest.fixture(params=BOUNDS, ids="-".join)
 def case(request: pytest.FixtureRequest) -> Case:
     """The case that the options choose."""
-    option = request.config.getoption
-    return Case(option("--model"), option("--image-size"), option("--batch-size"), request.param, available_cores())
+    option, (work, precision) = request.config.getoption, request.param
+    if precision == "bfloat16" and (reason := why_not()):
+        pytest.skip(reason)
+    sizes = option("--model"), option("--image-size"), option("--batch-size")
+    return Case(*sizes, work, available_cores(), precision=precision)
 
 
 def test_step(
@@ -69,7 +79,9 @@ def test_step(
 ) -> None:
     """Time single steps; the ratio to stock convolutions comes from a contest in which both take turns."""
     outcome = run_contest(
-        Contest(case, (dataclasses.replace(case, implementation="plain"),)), EFFORT, lambda text: None
+        Contest(case, (dataclasses.replace(case, implementation="plain", precision="float32"),)),
+        EFFORT,
+        lambda text: None,
     )
     assert [measurement.error for measurement in outcome.measurements] == ["", ""]
     (ratio,) = outcome.ratios
@@ -86,5 +98,6 @@ def test_step(
         **reached,
     }
     if not request.config.getoption("--no-bounds"):
-        assert ratio.value >= BOUNDS[case.work].times_as_fast_as_plain
-        assert share >= BOUNDS[case.work].share_of_ceiling
+        bounds = BOUNDS[case.work, case.precision]
+        assert ratio.value >= bounds.times_as_fast_as_plain
+        assert share >= bounds.share_of_ceiling
