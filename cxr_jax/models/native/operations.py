@@ -57,7 +57,8 @@ convolution.defvjp(_convolution_forward, _convolution_backward)
 def depthwise_convolution(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     """The depthwise convolution of `x` by `kernel` [3, 3, 1, C]: [B, H', W', C] bfloat16.
 
-    C has to be a multiple of `LANES`, and the stride 1 or 2.
+    C has to be a multiple of `LANES`, the stride 1 or 2, and the padding above and to the left less than the window:
+    else the call fails.
     """
     return _convolve("depthwise", x, kernel, None, stride, padding, "none")
 

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
 from cxr_jax.models.batch_norm import normalise_by_batch
+from cxr_jax.models.depthwise import output_size
 from cxr_jax.models.layers import relu6, silu
 from cxr_jax.models.native import operations as kernels
 
@@ -19,9 +20,14 @@ ROUNDING = 2.0**-8
 
 ACTIVATIONS = {"none": lambda x: x, "relu6": relu6, "silu": silu}
 
-sizes = st.integers(3, 17)
+sizes = st.integers(1, 17)
 paddings = st.tuples(st.integers(0, 2), st.integers(0, 2))
 few = settings(max_examples=12)
+
+SAME = ((0, 1), (0, 1))
+"""TensorFlow's padding at stride 2 for windows of 3 on images of even size."""
+
+AROUND = ((1, 1), (1, 1))
 
 
 def values(shape, seed, scale=1.0):
@@ -45,6 +51,10 @@ def plain(x, kernel, stride, padding, groups=1):
         feature_group_count=groups,
         precision=lax.Precision.HIGHEST,
     )
+
+
+def has_output(size, window, stride, padding):
+    return all(output_size(size[axis], window, stride, padding[axis]) > 0 for axis in (0, 1))
 
 
 def assert_close(found, expected, tolerance):
@@ -77,8 +87,13 @@ def assert_same_convolution(native, reference, x, kernel):
     stride=st.integers(1, 3),
     padding=st.tuples(paddings, paddings),
 )
+@example(batch=2, size=(5, 6), inputs=4, outputs=5, window=1, stride=1, padding=((1, 0), (0, 2)))
+@example(batch=2, size=(5, 6), inputs=3, outputs=5, window=1, stride=1, padding=((0, 2), (0, 0)))
+@example(batch=2, size=(1, 1), inputs=6, outputs=20, window=3, stride=1, padding=AROUND)
+@example(batch=1, size=(2, 1), inputs=3, outputs=8, window=5, stride=3, padding=((2, 2), (2, 2)))
+@example(batch=2, size=(8, 6), inputs=3, outputs=24, window=3, stride=2, padding=SAME)
 def test_the_convolution_and_its_gradients(batch, size, inputs, outputs, window, stride, padding):
-    size = tuple(max(length, window) for length in size)
+    assume(has_output(size, window, stride, padding))
     x, kernel = values((batch, *size, inputs), 1), exact(values((window, window, inputs, outputs), 2))
     assert_same_convolution(
         lambda x, kernel: kernels.convolution(x, kernel, stride, padding),
@@ -96,7 +111,12 @@ def test_the_convolution_and_its_gradients(batch, size, inputs, outputs, window,
     stride=st.integers(1, 2),
     padding=st.tuples(paddings, paddings),
 )
+@example(batch=2, size=(1, 1), groups=1, stride=1, padding=AROUND)
+@example(batch=1, size=(1, 2), groups=3, stride=2, padding=AROUND)
+@example(batch=9, size=(2, 2), groups=2, stride=2, padding=SAME)
+@example(batch=2, size=(8, 6), groups=2, stride=2, padding=SAME)
 def test_the_depthwise_convolution_and_its_gradients(batch, size, groups, stride, padding):
+    assume(has_output(size, 3, stride, padding))
     channels = kernels.LANES * groups
     x, kernel = values((batch, *size, channels), 1), exact(values((3, 3, 1, channels), 2))
     assert_same_convolution(
@@ -216,16 +236,81 @@ def test_the_spread_of_large_values_is_not_lost():
     np.testing.assert_allclose(var, wanted.var(0), rtol=1e-4)
 
 
-def test_not_a_number_stays_one():
+def test_an_output_without_pixels_gives_nothing_back():
+    x = values((1, 2, 2, 16), 1)
+    for convolve, kernel in (
+        (kernels.convolution, jnp.ones((3, 3, 16, 8), jnp.float32)),
+        (kernels.depthwise_convolution, jnp.ones((3, 3, 1, 16), jnp.float32)),
+    ):
+        y, gradients_of = jax.vjp(lambda x, kernel, by=convolve: by(x, kernel, 1, ((0, 0), (0, 0))), x, kernel)
+        assert y.size == 0
+        for found in gradients_of(y):
+            np.testing.assert_array_equal(exact(found), 0)
+
+
+@pytest.mark.parametrize(
+    ("channels", "stride", "padding", "reason"),
+    [(20, 1, 1, "channels"), (16, 3, 1, "strides"), (16, 1, 3, "padding"), (16, 1, -1, "padding")],
+)
+def test_what_the_depthwise_kernels_do_not_know_is_an_error(channels, stride, padding, reason):
+    x, kernel = values((1, 8, 8, channels), 1), exact(values((3, 3, 1, channels), 2))
+    around = ((padding, padding),) * 2
+    with pytest.raises(jax.errors.JaxRuntimeError, match=f"depthwise {reason} ha"):
+        kernels.depthwise_convolution(x, kernel, stride, around).block_until_ready()
+
+
+def test_arrays_that_do_not_belong_together_are_an_error():
+    x = values((2, 4, 4, 16), 1)
+    for shape in ((3, 5, 16, 16), (3, 3, 8, 16)):
+        with pytest.raises(jax.errors.JaxRuntimeError, match="do not belong together"):
+            kernels.convolution(x, exact(values(shape, 2)), 1, AROUND).block_until_ready()
+    with pytest.raises(jax.errors.JaxRuntimeError, match="do not belong together"):
+        kernels.affine(x, jnp.ones(16, jnp.float32), jnp.ones(8, jnp.float32), "none").block_until_ready()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_not_a_number_stays_one_and_in_its_place(activation):
     x = values((1, 4, 4, 16), 1).at[0, 1, 2, 3].set(jnp.nan)
-    y = kernels.convolution(x, jnp.ones((1, 1, 16, 16), jnp.float32), 1, ((0, 0), (0, 0)))
-    assert np.isnan(np.asarray(y[0, 1, 2], np.float32)).all()
-    assert np.isfinite(np.asarray(y[0, 0], np.float32)).all()
+    one, zero = jnp.ones(16, jnp.float32), jnp.zeros(16, jnp.float32)
+    mixing = jnp.eye(16, dtype=jnp.float32).reshape(1, 1, 16, 16)
+    middle = jnp.zeros((3, 3, 1, 16), jnp.float32).at[1, 1].set(1)
+    for found, reached in (
+        (kernels.affine(x, one, zero, activation), np.s_[0, 1, 2, 3]),
+        (kernels.folded_convolution(x, mixing, one, zero, 1, ((0, 0), (0, 0)), activation), np.s_[0, 1, 2]),
+        (kernels.folded_convolution(x, middle, one, zero, 1, AROUND, activation), np.s_[0, :3, 1:, 3]),
+    ):
+        expected = np.zeros(found.shape, bool)
+        expected[reached] = True
+        np.testing.assert_array_equal(np.isnan(np.asarray(found, np.float32)), expected)
 
 
-def test_the_same_values_come_out_every_time():
-    x, kernel = values((8, 28, 28, 48), 1), exact(values((3, 3, 48, 64), 2))
-    run = jax.jit(jax.grad(lambda kernel: jnp.sum(exact(kernels.convolution(x, kernel, 1, ((1, 1), (1, 1)))) ** 2)))
-    first = np.asarray(run(kernel))
+def test_relu6_ends_at_its_corners():
+    x = jnp.asarray([-np.inf, -1, 0, 6, 7, np.inf], jnp.bfloat16).reshape(1, 1, 1, -1)
+    y = kernels.affine(x, jnp.ones(6, jnp.float32), jnp.zeros(6, jnp.float32), "relu6")
+    np.testing.assert_array_equal(exact(y).ravel(), [0, 0, 0, 6, 6, 6])
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_batch_with_a_value_that_is_no_number_has_no_finite_result(activation):
+    x = values((1, 4, 4, 16), 1).at[0, 1, 2, 3].set(jnp.nan)
+    one, zero = jnp.ones(16, jnp.float32), jnp.zeros(16, jnp.float32)
+    y, mean, var = kernels.normalise_by_batch(x, one, zero, zero, 1e-5, None, activation)
+    for found in (y[..., 3], mean[3], var[3]):
+        assert np.isnan(np.asarray(found, np.float32)).all()
+    assert np.isfinite(np.asarray(y[..., :3], np.float32)).all()
+
+
+@pytest.mark.parametrize("kind", ["dense", "depthwise"])
+def test_the_same_bits_come_out_every_time(kind):
+    x, kernel = values((8, 28, 28, 48), 1), exact(values((3, 3, 48 if kind == "dense" else 1, 48), 2))
+    convolve = kernels.convolution if kind == "dense" else kernels.depthwise_convolution
+    scale, bias, shift = (exact(values((48,), seed)) for seed in (3, 4, 5))
+
+    def loss(x, kernel, scale, bias):
+        y, _, _ = kernels.normalise_by_batch(convolve(x, kernel, 1, AROUND), scale, bias, shift, 1e-3, None, "silu")
+        return jnp.sum(exact(y) ** 2)
+
+    run = jax.jit(jax.grad(loss, (0, 1, 2, 3)))
+    first = jax.tree.map(np.asarray, run(x, kernel, scale, bias))
     for _ in range(5):
-        np.testing.assert_array_equal(np.asarray(run(kernel)), first)
+        jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, run(x, kernel, scale, bias)), first)

@@ -19,6 +19,9 @@ struct DepthwiseShape {
   int64_t batch, height, width, channels;  // of the input
   int64_t rows, columns;                   // of the output
   int64_t stride, top, left;               // zeros above and to the left
+
+  // Pixels of a widened row of the input: all that it has, and all that windows meet.
+  int64_t widened_width() const { return std::max((columns - 1) * stride + kWindow, left + width); }
 };
 
 // The rows of one image [rows, columns, channels], widened to float32 with zeros to the left and right; those outside
@@ -67,14 +70,16 @@ struct Bands {
   int64_t per_image, rows, total;
   Bands(int64_t image_rows, int64_t row_bytes, int64_t batch) : total(image_rows) {
     const int64_t fitting = std::max<int64_t>(1, kBandBytes / std::max<int64_t>(1, row_bytes));
-    per_image = std::max<int64_t>((image_rows + fitting - 1) / fitting, batch < 8 ? std::min<int64_t>(8, image_rows) : 1);
+    // a few images are cut anyway, so that all threads have work
+    const int64_t fewest = batch < 8 ? std::min<int64_t>(8, image_rows) : 1;
+    per_image = std::max<int64_t>({1, fewest, (image_rows + fitting - 1) / fitting});
     rows = (image_rows + per_image - 1) / per_image;
   }
   int64_t first(int64_t band) const { return std::min(total, band * rows); }
   int64_t end(int64_t band) const { return std::min(total, (band + 1) * rows); }
 };
 
-// One output row: `width` pixels of kVectors * 16 channels, from three widened rows, plus `offset` and activated.
+// One output row: `width` pixels of kVectors * kLanes channels, from three widened rows, plus `offset` and activated.
 template <int kVectors, Activation kActivation>
 inline void filter_row(const float* const* rows, const float* kernel, const float* offset, int64_t channels,
                        int64_t stride, int64_t width, BFloat16* to) {
@@ -107,14 +112,12 @@ inline void filter_row(const float* const* rows, const float* kernel, const floa
 template <Activation kActivation>
 void depthwise_forward(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, const BFloat16* x, const float* kernel,
                        const float* offset, BFloat16* y) {
-  const int64_t channels = shape.channels;
-  const int64_t padded = (shape.columns - 1) * shape.stride + kWindow + shape.stride;
-  const int64_t width = std::max(padded, shape.left + shape.width);
+  const int64_t channels = shape.channels, width = shape.widened_width();
   const Bands bands(shape.rows, shape.stride * shape.width * channels * sizeof(BFloat16), shape.batch);
   for_pieces(pool, shape.batch * bands.per_image, [&](int64_t piece) {
     const int64_t image = piece / bands.per_image, band = piece % bands.per_image;
     WidenedRows widened(x + image * shape.height * shape.width * channels, shape.height, shape.width, channels,
-                           shape.left, width, scratch<float, 1>(WidenedRows::room(width, channels)));
+                        shape.left, width, scratch<Room::kWidenedRows, float>(WidenedRows::room(width, channels)));
     for (int64_t row = bands.first(band); row < bands.end(band); ++row) {
       const float* rows[kWindow];
       for (int tap = 0; tap < kWindow; ++tap) rows[tap] = widened.row(row * shape.stride - shape.top + tap);
@@ -156,17 +159,18 @@ inline void spread_row(const float* const* rows, const int* row_taps, int row_co
   }
 }
 
-// The gradient of `x` for the gradient `g` [batch, rows, columns, channels] of the output.
-inline void depthwise_input_gradient(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, const BFloat16* g, const float* kernel,
-                              BFloat16* x) {
+// The gradient of `x` for the gradient `g` [batch, rows, columns, channels] of the output, at stride 1 or 2.
+inline void depthwise_input_gradient(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, const BFloat16* g,
+                                     const float* kernel, BFloat16* x) {
   if (shape.stride == 1) {
     std::vector<float> turned(kWindow * kWindow * shape.channels), nothing(shape.channels);
     for (int tap = 0; tap < kWindow * kWindow; ++tap) {
       std::copy_n(kernel + (kWindow * kWindow - 1 - tap) * shape.channels, shape.channels,
                   turned.data() + tap * shape.channels);
     }
-    const DepthwiseShape back = {shape.batch,  shape.rows, shape.columns,           shape.channels,          shape.height,
-                                 shape.width, 1,          kWindow - 1 - shape.top, kWindow - 1 - shape.left};
+    const DepthwiseShape back = {
+        shape.batch,  shape.rows,  shape.columns, shape.channels,
+        shape.height, shape.width, 1,             kWindow - 1 - shape.top, kWindow - 1 - shape.left};
     depthwise_forward<Activation::kNone>(pool, back, g, turned.data(), nothing.data(), x);
     return;
   }
@@ -176,7 +180,7 @@ inline void depthwise_input_gradient(xla::ffi::ThreadPool& pool, const Depthwise
   for_pieces(pool, shape.batch * bands.per_image, [&](int64_t piece) {
     const int64_t image = piece / bands.per_image, band = piece % bands.per_image;
     WidenedRows widened(g + image * shape.rows * shape.columns * channels, shape.rows, shape.columns, channels, 1,
-                           width, scratch<float, 1>(WidenedRows::room(width, channels)));
+                        width, scratch<Room::kWidenedRows, float>(WidenedRows::room(width, channels)));
     for (int64_t row = bands.first(band); row < bands.end(band); ++row) {
       const float* rows[2];
       int taps[2], count = 0;
@@ -191,18 +195,16 @@ inline void depthwise_input_gradient(xla::ffi::ThreadPool& pool, const Depthwise
 }
 
 // The gradient [3, 3, channels] of the kernel; each band's share is added up by itself, and all in order.
-inline void depthwise_kernel_gradient(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, const BFloat16* x, const BFloat16* g,
-                               float* kernel) {
-  const int64_t channels = shape.channels, size = kWindow * kWindow * channels;
-  const int64_t padded = (shape.columns - 1) * shape.stride + kWindow + shape.stride;
-  const int64_t width = std::max(padded, shape.left + shape.width);
+inline void depthwise_kernel_gradient(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, const BFloat16* x,
+                                      const BFloat16* g, float* kernel) {
+  const int64_t channels = shape.channels, width = shape.widened_width(), size = kWindow * kWindow * channels;
   const Bands bands(shape.rows, shape.stride * shape.width * channels * sizeof(BFloat16), shape.batch);
   const int64_t pieces = shape.batch * bands.per_image;
   std::vector<float> shares(pieces * size);
   for_pieces(pool, pieces, [&](int64_t piece) {
     const int64_t image = piece / bands.per_image, band = piece % bands.per_image;
     WidenedRows widened(x + image * shape.height * shape.width * channels, shape.height, shape.width, channels,
-                           shape.left, width, scratch<float, 1>(WidenedRows::room(width, channels)));
+                        shape.left, width, scratch<Room::kWidenedRows, float>(WidenedRows::room(width, channels)));
     float* share = shares.data() + piece * size;
     for (int64_t row = bands.first(band); row < bands.end(band); ++row) {
       const float* rows[kWindow];

@@ -47,8 +47,8 @@ struct Pieces {
 };
 
 // Both sums of every channel over all pixels of `x` and `g` [pixels, channels]; `terms(x, g, channel)` gives the two
-// values to add, sixteen channels of a group at a time. Up to 256 groups are added in float32, everything beyond in
-// float64.
+// values to add, one vector of a group's channels at a time. Up to 256 groups are added in float32, everything beyond
+// in float64.
 template <typename Terms>
 void sum_channels(xla::ffi::ThreadPool& pool, int64_t pixels, int64_t channels, const BFloat16* x, const BFloat16* g,
                   const Terms& terms, float* sums) {
@@ -58,7 +58,7 @@ void sum_channels(xla::ffi::ThreadPool& pool, int64_t pixels, int64_t channels, 
   std::vector<double> totals((pieces.count + 1) * width);
   for_pieces(pool, pieces.count, [&](int64_t piece) {
     double* total = totals.data() + piece * width;
-    float* partial = scratch<float, 0>(width);
+    float* partial = scratch<Room::kChannelSums, float>(width);
     for (int64_t begin = pieces.first(piece); begin < pieces.end(piece); begin += 256) {
       const int64_t end = std::min(begin + 256, pieces.end(piece));
       std::fill(partial, partial + width, 0.0f);
@@ -98,8 +98,8 @@ void sum_channels(xla::ffi::ThreadPool& pool, int64_t pixels, int64_t channels, 
 
 // Writes `change(x, g, channel)` for all pixels of `x` and `g` [pixels, channels] to `y`.
 template <typename Change>
-void change_channels(xla::ffi::ThreadPool& pool, int64_t pixels, int64_t channels, const BFloat16* x, const BFloat16* g, BFloat16* y,
-                     const Change& change) {
+void change_channels(xla::ffi::ThreadPool& pool, int64_t pixels, int64_t channels, const BFloat16* x,
+                     const BFloat16* g, BFloat16* y, const Change& change) {
   const Groups groups = groups_of(pixels, channels);
   const Pieces pieces(groups.count);
   for_pieces(pool, pieces.count, [&](int64_t piece) {

@@ -14,9 +14,10 @@
 namespace cxr {
 
 // Calls `work(piece)` for every piece below `count`. The caller takes pieces too, and waits only for pieces that
-// another thread has begun: two calls that share a pool cannot wait for each other.
+// another thread has begun: two calls that share a pool cannot wait for each other. An exception ends the process: the
+// other threads would go on with what it unwinds.
 template <typename Work>
-void for_pieces(xla::ffi::ThreadPool& pool, int64_t count, const Work& work) {
+void for_pieces(xla::ffi::ThreadPool& pool, int64_t count, const Work& work) noexcept {
   const int64_t helpers = std::min<int64_t>(pool.num_threads(), count) - 1;
   if (helpers < 1) {
     for (int64_t piece = 0; piece < count; ++piece) work(piece);
@@ -40,8 +41,12 @@ void for_pieces(xla::ffi::ThreadPool& pool, int64_t count, const Work& work) {
   while (progress->done.load(std::memory_order_acquire) < count) std::this_thread::yield();
 }
 
-// Room for `count` values that the calling thread keeps for its next call: fresh pages cost more than the work.
-template <typename T, int kUse>
+// What a thread keeps room for. A use that others may fall into needs a room of its own.
+enum class Room { kChannelSums, kWidenedRows, kWindows, kTwoWindows, kWindowPairs, kGradientPairs, kKernelShares };
+
+// Room for `count` values that the calling thread keeps for its next call: fresh pages cost more than the work. What
+// lies there is left from before.
+template <Room kRoom, typename T>
 T* scratch(int64_t count) {
   thread_local std::vector<T> values;
   if (static_cast<int64_t>(values.size()) < count) values.resize(count);

@@ -6,6 +6,7 @@
 #ifndef CXR_JAX_PRODUCTS_H_
 #define CXR_JAX_PRODUCTS_H_
 
+#include <type_traits>
 #include <vector>
 
 #include "parallel.h"
@@ -26,7 +27,10 @@ struct ConvolutionShape {
   int64_t taps() const { return window * window; }
   int64_t depth() const { return taps() * inputs; }
   int64_t pixels() const { return batch * rows * columns; }
-  bool is_product() const { return window == 1 && stride == 1 && dilation == 1 && inputs % 2 == 0; }
+  // True if every output pixel meets the input pixel in its own place: the input is a matrix as it lies.
+  bool is_pointwise() const {
+    return window == 1 && stride == 1 && dilation == 1 && top == 0 && left == 0 && rows == height && columns == width;
+  }
 };
 
 // sums + a * b over both halves of every word.
@@ -40,6 +44,8 @@ inline Floats add_products(Floats sums, Words a, Words b) {
   return sums + reinterpret_cast<Floats>(a & high) * reinterpret_cast<Floats>(b & high);
 #endif
 }
+
+inline uint32_t word_of(BFloat16 low, BFloat16 high) { return low.bits | static_cast<uint32_t>(high.bits) << 16; }
 
 inline uint32_t word_at(const BFloat16* from) {
   uint32_t word;
@@ -61,6 +67,17 @@ constexpr int kTileRows = kPanel == 2   ? (kVectors == 1 ? 8 : 4)
                           : kVectors == 3 ? 8
                                           : 6;
 constexpr int kMostTileRows = 14;
+
+// Calls `work` with the number of vectors of columns, kPanel at most, as a type.
+template <typename Work>
+void with_vectors(int64_t vectors, const Work& work) {
+  switch (std::min<int64_t>(kPanel, vectors)) {
+    case 1: return work(std::integral_constant<int, 1>());
+    case 2: return work(std::integral_constant<int, 2>());
+    case 3: return work(std::integral_constant<int, 3>());
+    default: return work(std::integral_constant<int, kPanel>());
+  }
+}
 
 // tile += words of kTileRows rows, `a_stride` words apart, times `pairs` rows of kVectors vectors, `b_stride` apart;
 // along a row of `a` the words are `a_step` apart.
@@ -108,11 +125,11 @@ class PackedKernel {
         high += offset;
         if (output_stride == 1) {
           for (int64_t column = 0; column < filled; ++column) {
-            to[column] = low[column].bits | static_cast<uint32_t>(high[column].bits) << 16;
+            to[column] = word_of(low[column], high[column]);
           }
         } else {
           for (int64_t column = 0; column < filled; ++column) {
-            to[column] = low[column * output_stride].bits | static_cast<uint32_t>(high[column * output_stride].bits) << 16;
+            to[column] = word_of(low[column * output_stride], high[column * output_stride]);
           }
         }
       }
@@ -189,10 +206,10 @@ void convolve(xla::ffi::ThreadPool& pool, const ConvolutionShape& shape, const B
   for_pieces(pool, (pixels + chunk - 1) / chunk, [&](int64_t piece) {
     const int64_t first = piece * chunk, rows = std::min(chunk, pixels - first);
     const uint32_t* a;
-    if (shape.is_product() && rows >= kMostTileRows) {
+    if (shape.is_pointwise() && shape.inputs % 2 == 0 && rows >= kMostTileRows) {
       a = reinterpret_cast<const uint32_t*>(x + first * shape.inputs);
     } else {
-      uint32_t* words = scratch<uint32_t, 2>((kRowChunk + kMostTileRows) * pairs);
+      uint32_t* words = scratch<Room::kWindows, uint32_t>((kRowChunk + kMostTileRows) * pairs);
       for (int64_t row = 0; row < rows; ++row) {
         words[row * pairs + pairs - 1] = 0;
         gather(shape, x, first + row, reinterpret_cast<BFloat16*>(words + row * pairs));
@@ -200,18 +217,13 @@ void convolve(xla::ffi::ThreadPool& pool, const ConvolutionShape& shape, const B
       a = words;
     }
     for (int64_t vector = 0; vector < vectors; vector += kPanel) {
-      const int64_t held = std::min<int64_t>(kPanel, vectors - vector);
-      const int64_t last = std::min<int64_t>(kLanes, outputs - (vector + held - 1) * kLanes);
-      const auto rows_by = [&](auto multiply_panel) {
-        multiply_panel(a, pairs, rows, kernel.panel(vector), pairs, last, offsets.data() + vector * kLanes,
-                       y + first * outputs + vector * kLanes, outputs);
-      };
-      switch (held) {
-        case 1: rows_by(multiply_rows<1, kActivation>); break;
-        case 2: rows_by(multiply_rows<2, kActivation>); break;
-        case 3: rows_by(multiply_rows<3, kActivation>); break;
-        default: rows_by(multiply_rows<kPanel, kActivation>);
-      }
+      with_vectors(vectors - vector, [&](auto held) {
+        constexpr int panel = decltype(held)::value;
+        const int64_t last = std::min<int64_t>(kLanes, outputs - (vector + panel - 1) * kLanes);
+        multiply_rows<panel, kActivation>(a, pairs, rows, kernel.panel(vector), pairs, last,
+                                          offsets.data() + vector * kLanes, y + first * outputs + vector * kLanes,
+                                          outputs);
+      });
     }
   });
 }
@@ -221,11 +233,33 @@ inline void interleave(const BFloat16* low, const BFloat16* high, int64_t count,
   if (high == nullptr) {
     for (int64_t index = 0; index < count; ++index) to[index] = low[index].bits;
   } else {
-    for (int64_t index = 0; index < count; ++index) to[index] = low[index].bits | static_cast<uint32_t>(high[index].bits) << 16;
+    for (int64_t index = 0; index < count; ++index) to[index] = word_of(low[index], high[index]);
   }
   std::fill(to + count, to + padded, 0u);
 }
 
+// The windows of the pixels from `first` on as words [pairs of pixels][a_stride], and their rows of `g` [..][g_stride].
+inline void pair_pixels(const ConvolutionShape& shape, const BFloat16* x, const BFloat16* g, int64_t first,
+                        int64_t count, int64_t a_stride, uint32_t* a, int64_t g_stride, uint32_t* b) {
+  const int64_t depth = shape.depth(), outputs = shape.outputs;
+  BFloat16* windows = scratch<Room::kTwoWindows, BFloat16>(2 * depth);
+  for (int64_t index = 0; index < count; index += 2, a += a_stride, b += g_stride) {
+    const int64_t pixel = first + index;
+    const bool both = index + 1 < count;
+    const BFloat16* window = windows;
+    if (shape.is_pointwise()) {
+      window = x + pixel * depth;
+    } else {
+      gather(shape, x, pixel, windows);
+      if (both) gather(shape, x, pixel + 1, windows + depth);
+    }
+    interleave(window, both ? window + depth : nullptr, depth, a_stride, a);
+    const BFloat16* of_output = g + pixel * outputs;
+    interleave(of_output, both ? of_output + outputs : nullptr, outputs, g_stride, b);
+  }
+}
+
+// sums [depth][g_stride] += the outer products of the words `a` and `g` of every pair.
 template <int kVectors>
 void add_outer(const uint32_t* a, int64_t depth, int64_t a_stride, const uint32_t* g, int64_t g_stride, int64_t pairs,
                float* sums) {
@@ -247,6 +281,7 @@ void add_outer(const uint32_t* a, int64_t depth, int64_t a_stride, const uint32_
 }
 
 // The gradient [window, window, inputs, outputs] of the kernel for the gradient `g` [pixels, outputs] of the output.
+// Every thread adds up a share of the pixels: the last bits depend on the number of threads, not on their order.
 inline void kernel_gradient(xla::ffi::ThreadPool& pool, const ConvolutionShape& shape, const BFloat16* x,
                             const BFloat16* g, float* kernel) {
   constexpr int64_t chunk = 128;
@@ -255,38 +290,21 @@ inline void kernel_gradient(xla::ffi::ThreadPool& pool, const ConvolutionShape& 
   const int64_t chunks = (pixels + chunk - 1) / chunk;
   const int64_t pieces = std::max<int64_t>(1, std::min<int64_t>(pool.num_threads(), chunks));
   const int64_t share = (chunks + pieces - 1) / pieces * chunk, size = a_stride * g_stride;
-  float* shares = scratch<float, 3>(pieces * size);
+  float* shares = scratch<Room::kKernelShares, float>(pieces * size);
   for_pieces(pool, pieces, [&](int64_t piece) {
     float* sums = shares + piece * size;
     std::fill(sums, sums + size, 0.0f);
-    uint32_t* a = scratch<uint32_t, 4>(chunk / 2 * a_stride);
-    uint32_t* b = scratch<uint32_t, 5>(chunk / 2 * g_stride);
-    BFloat16* windows = scratch<BFloat16, 6>(2 * depth);
+    uint32_t* a = scratch<Room::kWindowPairs, uint32_t>(chunk / 2 * a_stride);
+    uint32_t* b = scratch<Room::kGradientPairs, uint32_t>(chunk / 2 * g_stride);
     for (int64_t first = piece * share; first < std::min(pixels, (piece + 1) * share); first += chunk) {
-      const int64_t rows = std::min(chunk, pixels - first), pairs = (rows + 1) / 2;
-      for (int64_t pair = 0; pair < pairs; ++pair) {
-        const int64_t low = first + 2 * pair;
-        const bool both = low + 1 < first + rows;
-        const BFloat16 *from = x + low * shape.inputs, *next = from + shape.inputs;
-        if (shape.window > 1 || shape.stride > 1) {
-          gather(shape, x, low, windows);
-          if (both) gather(shape, x, low + 1, windows + depth);
-          from = windows, next = windows + depth;
-        }
-        interleave(from, both ? next : nullptr, depth, a_stride, a + pair * a_stride);
-        const BFloat16* of_output = g + low * outputs;
-        interleave(of_output, both ? of_output + outputs : nullptr, outputs, g_stride, b + pair * g_stride);
-      }
+      const int64_t count = std::min(chunk, pixels - first), pairs = (count + 1) / 2;
+      pair_pixels(shape, x, g, first, count, a_stride, a, g_stride, b);
       const int64_t vectors = g_stride / kLanes;
       for (int64_t vector = 0; vector < vectors; vector += kPanel) {
-        const uint32_t* columns = b + vector * kLanes;
-        float* to = sums + vector * kLanes;
-        switch (std::min<int64_t>(kPanel, vectors - vector)) {
-          case 1: add_outer<1>(a, depth, a_stride, columns, g_stride, pairs, to); break;
-          case 2: add_outer<2>(a, depth, a_stride, columns, g_stride, pairs, to); break;
-          case 3: add_outer<3>(a, depth, a_stride, columns, g_stride, pairs, to); break;
-          default: add_outer<kPanel>(a, depth, a_stride, columns, g_stride, pairs, to);
-        }
+        with_vectors(vectors - vector, [&](auto held) {
+          add_outer<decltype(held)::value>(a, depth, a_stride, b + vector * kLanes, g_stride, pairs,
+                                           sums + vector * kLanes);
+        });
       }
     }
   });

@@ -76,10 +76,11 @@ inline void store_part(BFloat16* to, Floats values, int count) {
   std::memcpy(to, lanes, sizeof(BFloat16) * count);
 }
 
+// The second value where one of the two is a NaN.
 inline Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 
-// e^x within 2 units in the last place (Cody and Waite's reduction, a polynomial of degree 6), 0 and infinity cut to
+// e^x within 3 units in the last place (Cody and Waite's reduction, a polynomial of degree 6), 0 and infinity cut to
 // the smallest and largest that fit.
 inline Floats exponential(Floats x) {
   x = larger(smaller(x, spread(88.0f)), spread(-87.0f));
@@ -104,7 +105,8 @@ enum class Activation : int64_t { kNone = 0, kRelu6 = 1, kSilu = 2 };
 
 template <Activation kind>
 inline Floats activate(Floats x) {
-  if constexpr (kind == Activation::kRelu6) return smaller(larger(x, Floats{}), spread(6.0f));
+  // in this order a NaN stays one: where two values cannot be compared, the second is taken
+  if constexpr (kind == Activation::kRelu6) return smaller(spread(6.0f), larger(Floats{}, x));
   if constexpr (kind == Activation::kSilu) return x * sigmoid(x);
   return x;
 }
