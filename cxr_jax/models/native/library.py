@@ -21,8 +21,11 @@ import jax
 import jaxlib
 
 from cxr_jax.process import KERNELS_SWITCH, processor_digest
+from cxr_jax.runs.files import TEMPORARY_PREFIX
 
 COMPILER_SECONDS = 300
+VERSION_SECONDS = 60
+NO_COMPILER = "there is no C++ compiler (g++ or clang++)"
 HANDLERS = (
     "statistics",
     "normalise",
@@ -73,9 +76,10 @@ def target(name: str) -> str:
 def _built(folder: Path) -> Path:
     """The shared library, built unless it is there already; raises OSError or CalledProcessError if it cannot be."""
     compiler = _compiler()
+    version = _asked([*compiler, "--version"], VERSION_SECONDS)
     sources = {entry.name: entry.read_bytes() for entry in resources.files(__package__).joinpath("source").iterdir()}
-    command = [compiler, *_flags()]
-    described = [*command, _version(compiler), jaxlib.__version__, processor_digest()]
+    command = [*compiler, *_flags()]
+    described = [*command, version, jaxlib.__version__, processor_digest()]
     digest = hashlib.sha256("\0".join(described).encode())
     for name in sorted(sources):
         digest.update(name.encode() + b"\0" + sources[name])
@@ -83,30 +87,27 @@ def _built(folder: Path) -> Path:
     if library.is_file():
         return library
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as work:
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder) as work:
         for name, text in sources.items():
             Path(work, name).write_bytes(text)
         built = Path(work, "kernels.so")
-        subprocess.run(
-            [*command, str(Path(work, "handlers.cc")), "-o", str(built)],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=COMPILER_SECONDS,
-            stdin=subprocess.DEVNULL,
-        )
+        _asked([*command, str(Path(work, "handlers.cc")), "-o", str(built)], COMPILER_SECONDS)
+        with built.open("rb") as file:
+            # without this a power cut can leave the new name with half the library
+            os.fsync(file.fileno())
         # two processes may build it at once: either may win, and nobody loads half of it
         built.replace(library)
     return library
 
 
-def _compiler() -> str:
-    """Path of a C++ compiler: the one that CXX names, else the usual ones; raises OSError if there is none."""
-    for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++"):
-        found = shutil.which(name) if name else None
+def _compiler() -> list[str]:
+    """A C++ compiler: what CXX names, options and all, else the first of the usual ones; OSError if there is none."""
+    chosen = os.environ.get("CXX", "")
+    for command in ([chosen], chosen.split(), ["g++"], ["clang++"], ["c++"]):
+        found = shutil.which(command[0]) if command else None
         if found:
-            return found
-    raise OSError("there is no C++ compiler (g++ or clang++)")
+            return [found, *command[1:]]
+    raise OSError(NO_COMPILER)
 
 
 def _flags() -> list[str]:
@@ -117,11 +118,20 @@ def _flags() -> list[str]:
     return ["-std=c++17", "-O3", processor, *wide, "-DNDEBUG", "-Wno-psabi", "-shared", "-fPIC", *headers]
 
 
-def _version(compiler: str) -> str:
-    asked = subprocess.run(
-        [compiler, "--version"], check=True, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+def _asked(command: list[str], seconds: float) -> str:
+    """What the compiler answers; raises OSError, CalledProcessError, or TimeoutExpired after so many seconds."""
+    done = subprocess.run(
+        command,
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=seconds,
+        stdin=subprocess.DEVNULL,
+        # in one language: its version names the library, and its errors are searched for that word
+        env={**os.environ, "LC_ALL": "C"},
     )
-    return asked.stdout
+    return done.stdout
 
 
 def _folder() -> Path | None:

@@ -46,6 +46,34 @@ def test_a_compiler_that_fails_is_quoted_and_nothing_is_left(monkeypatch, folder
     assert list(folder.iterdir()) == []
 
 
+def test_a_compiler_may_write_in_any_encoding(monkeypatch, folder, tmp_path):
+    failing = script(tmp_path / "failing", "printf '\\377: error: no\\n' >&2; exit 1")
+    monkeypatch.setenv("CXX", str(failing))
+    assert library.why_not() == "the C++ compiler failed: \N{REPLACEMENT CHARACTER}: error: no"
+
+
+def test_a_compiler_is_asked_in_english(monkeypatch, folder, tmp_path):
+    failing = script(tmp_path / "failing", 'echo "first line" >&2; echo "error: in $LC_ALL" >&2; exit 1')
+    monkeypatch.setenv("CXX", str(failing))
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    assert library.why_not() == "the C++ compiler failed: error: in C"
+
+
+def test_the_compiler_that_is_named_may_have_options(monkeypatch, tmp_path):
+    compiler = script(tmp_path / "compiler", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "compiler -m64 --wrapped")
+    assert library._compiler() == [str(compiler), "-m64", "--wrapped"]
+    other = script(tmp_path / "a compiler", "")
+    monkeypatch.setenv("CXX", str(other))
+    assert library._compiler() == [str(other)]
+    monkeypatch.setenv("CXX", "none")
+    with pytest.raises(OSError, match=r"there is no C\+\+ compiler"):
+        library._compiler()
+    usual = script(tmp_path / "clang++", "")
+    assert library._compiler() == [str(usual)]
+
+
 def test_a_library_that_does_not_load_is_no_traceback(monkeypatch, folder, tmp_path):
     useless = script(
         tmp_path / "useless",
@@ -60,7 +88,7 @@ def test_a_library_that_does_not_load_is_no_traceback(monkeypatch, folder, tmp_p
 def test_a_folder_that_cannot_be_made_is_no_traceback(monkeypatch, tmp_path, native_kernels):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(KERNELS_SWITCH, str(tmp_path / "file" / "native"))
-    assert "native" in library.why_not()
+    assert "Not a directory" in library.why_not()
 
 
 def test_it_is_compiled_once(monkeypatch, native_kernels):
