@@ -50,7 +50,7 @@ def plan_run(
     sizes = [[sum(map(np.size, part.values())) for part in partition(params, phase)] for phase in phases]
     backend = config.parallel.backend
     precision = choose_precision(training.precision, devices, backend)
-    note = missing_kernels(precision, devices)
+    note = missing_kernels(training.precision, devices)
     return Plan(
         phase_names=tuple(phase.name for phase in phases),
         phase_iterations=tuple(phase.epochs * batches for phase in phases),

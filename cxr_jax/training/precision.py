@@ -13,9 +13,12 @@ from cxr_jax.process import KERNELS_SWITCH
 
 Precision = Literal["float32", "bf16"]
 
+AskedPrecision = Literal["auto"] | Precision
+"""What a config can ask for."""
+
 
 def choose_precision(
-    asked: Literal["auto"] | Precision, devices: Sequence[jax.Device], backend: Literal["jit", "pmap"]
+    asked: AskedPrecision, devices: Sequence[jax.Device], backend: Literal["jit", "pmap"]
 ) -> Precision:
     """The precision of activations on `devices`, by itself bf16 wherever it is the faster one.
 
@@ -38,13 +41,13 @@ def takes_native_kernels(precision: Precision, devices: Sequence[jax.Device], ba
     return suits and native_kernels_work()
 
 
-def missing_kernels(precision: Precision, devices: Sequence[jax.Device]) -> str:
-    """Why training on one CPU device is slower than it could be, as a sentence; empty where nothing is missing."""
-    if (
-        len(devices) > 1
-        or devices[0].platform != "cpu"
-        or os.environ.get(KERNELS_SWITCH) == "off"
-        or native_kernels_work()
-    ):
+def missing_kernels(asked: AskedPrecision, devices: Sequence[jax.Device]) -> str:
+    """Why training on one CPU device is slower than it could be, as a sentence; empty where nothing is missing.
+
+    Nothing is where float32 was asked for, and then nothing is compiled either.
+    """
+    wanted = asked != "float32" and os.environ.get(KERNELS_SWITCH) != "off"
+    if not wanted or len(devices) > 1 or devices[0].platform != "cpu" or native_kernels_work():
         return ""
+    precision = "float32" if asked == "auto" else asked
     return f"Activations in {precision} without native kernels, at about half the speed: {why_not()}"

@@ -13,6 +13,7 @@ from cxr_jax.models.native import library
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import merge_model, split_model
 from cxr_jax.process import KERNELS_SWITCH
+from cxr_jax.training import precision
 from cxr_jax.training.network import build_network
 from cxr_jax.training.parallel import compile_evaluation_step, compile_train_step
 from cxr_jax.training.precision import choose_precision, missing_kernels, takes_native_kernels
@@ -42,18 +43,37 @@ def test_one_cpu_device_takes_the_kernels_and_with_them_bfloat16():
     assert not takes_native_kernels("float32", [CPU], "jit")
     assert not takes_native_kernels("bf16", [CPU, CPU], "jit")
     assert not takes_native_kernels("bf16", [GPU], "jit")
-    assert missing_kernels("bf16", [CPU]) == ""
+    assert missing_kernels("auto", [CPU]) == missing_kernels("bf16", [CPU]) == ""
 
 
-def test_a_missing_compiler_is_told_once_it_matters(monkeypatch, tmp_path):
-    assert missing_kernels("float32", [CPU]) == ""  # switched off on purpose
+@pytest.fixture
+def no_compiler(monkeypatch, tmp_path):
     monkeypatch.setenv(KERNELS_SWITCH, str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     library._load.cache_clear()
-    assert "there is no C++ compiler" in missing_kernels("float32", [CPU])
-    assert missing_kernels("float32", [CPU, CPU]) == missing_kernels("bf16", [GPU]) == ""
+    yield
     library._load.cache_clear()
+
+
+def test_kernels_that_are_switched_off_on_purpose_are_not_missing():
+    assert missing_kernels("auto", [CPU]) == missing_kernels("bf16", [CPU]) == ""
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_a_missing_compiler_is_told_where_it_matters():
+    slow = "without native kernels, at about half the speed: there is no C++ compiler (g++ or clang++)"
+    assert missing_kernels("auto", [CPU]) == f"Activations in float32 {slow}"
+    assert missing_kernels("bf16", [CPU]) == f"Activations in bf16 {slow}"
+    assert missing_kernels("auto", [CPU, CPU]) == missing_kernels("bf16", [GPU]) == ""
+
+
+def test_for_float32_nothing_is_compiled(monkeypatch):
+    monkeypatch.setenv(KERNELS_SWITCH, "")
+    monkeypatch.setattr(precision, "native_kernels_work", lambda: pytest.fail("the kernels were asked for"))
+    assert choose_precision("float32", [CPU], "jit") == "float32"
+    assert not takes_native_kernels("float32", [CPU], "jit")
+    assert missing_kernels("float32", [CPU]) == ""
 
 
 @pytest.fixture(scope="module", params=["mobilenetv2_tiny", "efficientnetv2_tiny"])
@@ -125,12 +145,12 @@ def test_evaluation_is_native_only_in_bfloat16():
     rules = rules_of(network, native_kernels=True)
     images = draw_images(8, 1).images
     logits = {
-        precision: np.asarray(
-            compile_evaluation_step(rules, params, batch_stats, 32, 8, jax.devices()[:1], precision)(
+        kind: np.asarray(
+            compile_evaluation_step(rules, params, batch_stats, 32, 8, jax.devices()[:1], kind)(
                 params, batch_stats, images
             )
         )
-        for precision in ("float32", "bf16")
+        for kind in ("float32", "bf16")
     }
     plain = dataclasses.replace(rules, native_kernels=False)
     without = compile_evaluation_step(plain, params, batch_stats, 32, 8, jax.devices()[:1])(params, batch_stats, images)
