@@ -35,13 +35,13 @@ def _prepared_data_elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypat
 
 @pytest.fixture
 def native_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Switches the native kernels on; the test is skipped where they cannot be built."""
-    from cxr_jax.models.native.library import why_not
+    """Switches the native kernels on; the test is skipped where no compiler is, and fails where one fails."""
+    from cxr_jax.models.native.library import NO_COMPILER, why_not
     from cxr_jax.process import KERNELS_SWITCH
 
     monkeypatch.setenv(KERNELS_SWITCH, str(Path(__file__).parent.parent / ".pytest_cache" / "native"))
     if reason := why_not():
-        pytest.skip(reason)
+        (pytest.skip if reason == NO_COMPILER else pytest.fail)(reason)
 
 
 def _folder(variable: str, inside: str = "") -> Path:
