@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cxr_jax.cli import main as command_line
+from cxr_jax.process import KERNELS_SWITCH
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
 
@@ -65,6 +66,15 @@ def test_processes_with_different_data_are_told_so(prepared_phantoms, config_fil
         assert code == 1
         assert errors.startswith("cxr-jax: the processes differ in what they train on: the data's fingerprint is ")
         assert errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("native_kernels")
+def test_processes_that_would_compute_in_different_ways_are_told_so(prepared_phantoms, config_file, tmp_path):
+    options = ("--parallel.backend", "pmap")
+    ends = run_two(config_file, tmp_path / "run", first=(options, {}), second=(options, {KERNELS_SWITCH: "off"}))
+    sentence = "the precision is 'bf16' for process 0 and 'float32' for process 1; start all of them with the same"
+    assert ends == [(1, f"cxr-jax: the processes differ in how they compute: {sentence}\n")] * 2
     assert not (tmp_path / "run").exists()
 
 
