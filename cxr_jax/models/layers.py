@@ -162,6 +162,10 @@ class PointwiseConvolution(Filter):
             y = y.astype(accumulator_of(x)) + self.bias[...].reshape(1, 1, 1, -1).astype(accumulator_of(x))
         return y.astype(x.dtype)
 
+    def is_native(self, x: Array, mode: Mode) -> bool:
+        """True if the native kernels are to take `x`, and can: they know of no bias."""
+        return self.bias is None and super().is_native(x, mode)
+
 
 class DepthwiseConvolution(Filter):
     """One kernel per channel, without bias; `kernel` is [k, k, 1, C]."""
