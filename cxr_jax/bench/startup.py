@@ -21,8 +21,7 @@ from cxr_jax.process import CACHE_SWITCH, KERNELS_SWITCH, before_restart
 def measure_startup(
     case: StartupCase, rounds: int, tell: Callable[[str], None], environment: Mapping[str, str] = os.environ
 ) -> dict[str, Any]:
-    """Start `rounds` times with empty folders of compiled programs and kernels, and after each once more with what it
-    left.
+    """Start `rounds` times with nothing compiled, neither programs nor kernels, and after each with what it left.
 
     Returns, under `cold` and `cached`, the list `rounds` of what each start told (`launch` says what), the median
     `seconds`, and medians by phase. The kernel's cache of files is left as it is. Raises UserError, with the last line
