@@ -80,8 +80,8 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
     observers = Observers(*([TerminalObserver(console), TensorBoardObserver(run)] if group.writes else []))
     trainer = Trainer(config, network, train_set, validation_set, run, observers, group)
     # each has found out by itself whether there is a compiler for the native kernels
-    computed = {"the precision": trainer.plan.precision, "by native kernels": trainer.plan.native_kernels}
-    group.require_same("how they compute", computed)
+    kernels = "native kernels" if trainer.plan.native_kernels else "XLA"
+    group.require_same("how they compute", {"the precision": f"{trainer.plan.precision} by {kernels}"})
     if group.writes and not resume:
         _begin_run(run_path, config, network, prepared, trainer.devices)
     console.print(

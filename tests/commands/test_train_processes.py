@@ -73,8 +73,8 @@ def test_processes_with_different_data_are_told_so(prepared_phantoms, config_fil
 def test_processes_that_would_compute_in_different_ways_are_told_so(prepared_phantoms, config_file, tmp_path):
     options = ("--parallel.backend", "pmap")
     ends = run_two(config_file, tmp_path / "run", first=(options, {}), second=(options, {KERNELS_SWITCH: "off"}))
-    sentence = "the precision is 'bf16' for process 0 and 'float32' for process 1; start all of them with the same"
-    assert ends == [(1, f"cxr-jax: the processes differ in how they compute: {sentence}\n")] * 2
+    sentence = "the precision is 'bf16 by native kernels' for process 0 and 'float32 by XLA' for process 1; start all"
+    assert ends == [(1, f"cxr-jax: the processes differ in how they compute: {sentence} of them with the same\n")] * 2
     assert not (tmp_path / "run").exists()
 
 

@@ -115,7 +115,7 @@ template <Activation kind>
 inline Floats slope_times(Floats x, Floats gradient) {
   if constexpr (kind == Activation::kRelu6) {
     // 0 at 0 and at 6, as in torch
-    return (x > 0.0f) & (x < 6.0f) ? gradient : Floats{};
+    return ((x > 0.0f) & (x < 6.0f)) ? gradient : Floats{};
   }
   if constexpr (kind == Activation::kSilu) {
     const Floats share = sigmoid(x);
