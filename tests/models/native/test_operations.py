@@ -10,7 +10,7 @@ from jax import lax
 
 from cxr_jax.models.batch_norm import normalise_by_batch
 from cxr_jax.models.depthwise import output_size
-from cxr_jax.models.layers import relu6, silu
+from cxr_jax.models.layers import LayerRules, Mode, PointwiseConvolution, relu6, silu
 from cxr_jax.models.native import operations as kernels
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
@@ -214,6 +214,13 @@ def test_a_folded_convolution_is_the_steps_one_after_another(activation, window,
         g = values(y.shape, 5)
         for found, wanted in zip(gradients_of(g), expected_gradients_of(exact(g)), strict=True):
             assert_close(found, wanted, 4 * ROUNDING)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_convolution_with_a_bias_is_left_to_xla(bias):
+    rules = LayerRules("symmetric", relu6, epsilon=1e-5)
+    layer = PointwiseConvolution(16, 8, rules, np.random.default_rng(0), bias=bias)
+    assert layer.is_native(values((1, 4, 4, 16), 1), Mode(native=True)) == (not bias)
 
 
 def test_silu_holds_for_all_magnitudes():
