@@ -118,6 +118,16 @@ def test_a_log_is_added_to_and_an_earlier_sentence_is_not_told_again(job):
     assert text.index("no data") < text.rindex("$ ")
 
 
+@pytest.fixture
+def hang_up_counts():
+    """A hang-up ends this process, as one that a terminal started; under nohup it would be passed over, rightly."""
+    before = signal.getsignal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hang_up_counts")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_reaches_every_job_and_no_further_one_is_started(job, sent):
     expected = signal.SIGTERM if sent == signal.SIGHUP else sent
