@@ -116,7 +116,7 @@ def test_with_pmap_every_device_has_its_own_call_and_statistics_are_shared(netwo
 @pytest.mark.usefixtures("native_kernels")
 def test_frozen_stages_and_accumulation_go_through_the_kernels_too(network):
     frozen = tuple(sorted({"conv_stem", "blocks.0"}))
-    for changes in ({"frozen_stages": frozen}, {"accumulation_steps": 2}, {"batch_statistics": False}):
+    for changes in ({"frozen_stages": frozen, "accumulation_steps": 2}, {"batch_statistics": False}):
         losses, _ = run(network, jax.devices()[:1], steps=2, native_kernels=True, **changes)
         expected, _ = run(network, jax.devices()[:1], steps=2, **changes)
         np.testing.assert_allclose(losses, expected, rtol=0.03)
