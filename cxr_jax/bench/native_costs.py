@@ -10,8 +10,6 @@ _CALL = re.compile(
     r"^\s*(?:ROOT )?%?([\w.\-]+) = \S+ custom-call\(([^)]*)\), custom_call_target=\"cxr_jax_(\w+)\"", re.MULTILINE
 )
 _BYTES = {"f32": 4, "bf16": 2}
-_KERNEL_OPERAND = {"convolution": 1, "convolution_input": 1, "depthwise": 1, "depthwise_input": 1}
-"""Which operand of a handler is the kernel; that of the kernel gradients is their result."""
 
 
 def native_costs(program: str) -> tuple[float, float]:
@@ -33,7 +31,7 @@ def native_costs(program: str) -> tuple[float, float]:
         copied += sum(_BYTES[kind] * math.prod(shape) for kind, shape in shapes)
         if handler.startswith(("convolution", "depthwise")):
             of_kernel = handler.endswith("_kernel")
-            kernel = shapes[-1] if of_kernel else shapes[_KERNEL_OPERAND[handler]]
+            kernel = shapes[-1] if of_kernel else shapes[1]
             # every element on the output's side meets one window
             output = shapes[1] if of_kernel else shapes[0] if handler.endswith("_input") else shapes[-1]
             flops += 2.0 * math.prod(output[1]) * math.prod(kernel[1][:3])

@@ -25,9 +25,9 @@ def normalise_by_batch(
     mapped axis `axis_name` the statistics are those of all devices. `shift` [C], a guess at the mean, keeps the digits
     that E[x^2] - E[x]^2 loses when the mean is large beside the spread; the result does not depend on it.
     """
-    mean, var = _statistics(x, shift, axis_name)
-    factor = scale * lax.rsqrt(var + epsilon)
-    return affine(x, factor, bias - mean * factor), mean, var
+    centred = x.astype(shift.dtype) - _spread(shift)
+    mean, var = moments(channel_sums(centred, jnp.square(centred)), shift, x, axis_name)
+    return affine(x, *factor_and_offset(scale, bias, mean, var, epsilon)), mean, var
 
 
 def affine(x: Array, factor: Array, offset: Array) -> Array:
@@ -36,12 +36,23 @@ def affine(x: Array, factor: Array, offset: Array) -> Array:
     return (x.astype(factor.dtype) * _spread(factor) + _spread(offset)).astype(x.dtype)
 
 
-def _statistics(x: Array, shift: Array, axis_name: str | None) -> tuple[Array, Array]:
-    """Mean and biased variance [C] of the batch."""
-    centred = x.astype(shift.dtype) - _spread(shift)
-    sums = channel_sums(centred, jnp.square(centred))
-    first, second = (value / values_per_channel(x, axis_name) for value in over_devices(sums, axis_name))
+def factor_and_offset(scale: Array, bias: Array, mean: Array, var: Array, epsilon: float) -> tuple[Array, Array]:
+    """Factor and offset [C] that normalise by `mean` and `var`, and then apply `scale` and `bias`."""
+    factor = scale * lax.rsqrt(var + epsilon)
+    return factor, bias - mean * factor
+
+
+def moments(sums: tuple[Array, Array], shift: Array, x: Array, axis_name: str | None) -> tuple[Array, Array]:
+    """Mean and biased variance [C] of the batch, from the sums [C] of `x` - `shift` and of its square on one device."""
+    first, second = batch_means(sums, x, axis_name)
     return first + shift, jnp.maximum(second - jnp.square(first), jnp.zeros((), second.dtype))
+
+
+def batch_means(sums: tuple[Array, Array], x: Array, axis_name: str | None) -> tuple[Array, Array]:
+    """`sums` [C] over the values of `x` as means over the whole batch, on all devices of the mapped axis."""
+    first, second = sums if axis_name is None else lax.psum(sums, axis_name)
+    count = values_per_channel(x, axis_name)
+    return first / count, second / count
 
 
 def _forward(
@@ -61,17 +72,12 @@ def _backward(
     inverse = lax.rsqrt(var + epsilon)
     # parameters are each device's own, and their gradients are brought together with all others
     of_bias, of_scale = sums[0], sums[1] * inverse
-    constant, slope = (value / values_per_channel(x, axis_name) for value in over_devices(sums, axis_name))
+    constant, slope = batch_means(sums, x, axis_name)
     of_x = _spread(scale * inverse) * (gradient - _spread(constant) - centred * _spread(slope * jnp.square(inverse)))
     return of_x.astype(x.dtype), of_scale, of_bias, jnp.zeros_like(mean)
 
 
 normalise_by_batch.defvjp(_forward, _backward)
-
-
-def over_devices(sums: tuple[Array, Array], axis_name: str | None) -> tuple[Array, Array]:
-    """Both `sums` over all devices of the mapped axis `axis_name`; themselves without one."""
-    return sums if axis_name is None else lax.psum(sums, axis_name)
 
 
 def values_per_channel(x: Array, axis_name: str | None) -> int:

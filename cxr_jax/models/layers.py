@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
-from cxr_jax.models.batch_norm import affine, normalise_by_batch, values_per_channel
+from cxr_jax.models.batch_norm import affine, factor_and_offset, normalise_by_batch, values_per_channel
 from cxr_jax.models.dense import dense_convolution, plain_convolution
 from cxr_jax.models.depthwise import Padding, accumulator_of, depthwise_convolution, grouped_depthwise
 from cxr_jax.models.native import operations as kernels
@@ -228,8 +228,7 @@ class BatchNorm(nnx.Module):
 
     def running_affine(self) -> tuple[Array, Array]:
         """Factor and offset [C] by which the running statistics normalise."""
-        factor = self.scale[...] * lax.rsqrt(self.var[...] + self.epsilon)
-        return factor, self.bias[...] - self.mean[...] * factor
+        return factor_and_offset(self.scale[...], self.bias[...], self.mean[...], self.var[...], self.epsilon)
 
     def _move(self, running: nnx.BatchStat, value: Array) -> None:
         value = lax.stop_gradient(value)

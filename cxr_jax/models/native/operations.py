@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from cxr_jax.models.batch_norm import over_devices, values_per_channel
+from cxr_jax.models.batch_norm import batch_means, factor_and_offset, moments
 from cxr_jax.models.depthwise import Padding, output_size
 from cxr_jax.models.native.library import target
 
@@ -28,53 +28,45 @@ ACTIVATIONS = {"none": 0, "relu6": 1, "silu": 2}
 """The activations that the kernels know, by number."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolution(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     """The convolution of `x` by `kernel` [k, k, I, O]: [B, H', W', O] bfloat16.
 
     `kernel` is rounded to bfloat16, its gradient is not.
     """
-    return _convolve("convolution", x, _rounded(kernel), None, stride, padding, "none")
+    return _convolution("convolution", x, kernel, stride, padding)
 
 
-def _convolution_forward(x: Array, kernel: Array, stride: int, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
-    return convolution(x, kernel, stride, padding), (x, kernel)
-
-
-def _convolution_backward(
-    stride: int, padding: Padding, residuals: tuple[Array, Array], g: Array
-) -> tuple[Array, Array]:
-    x, kernel = residuals
-    window = _window(kernel, stride, padding)
-    of_x = _call("convolution_input", _values(x.shape), g, _rounded(kernel), **window)
-    return of_x, _call("convolution_kernel", _parameters(kernel.shape), x, g, **window)
-
-
-convolution.defvjp(_convolution_forward, _convolution_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def depthwise_convolution(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     """The depthwise convolution of `x` by `kernel` [3, 3, 1, C]: [B, H', W', C] bfloat16.
 
     C has to be a multiple of `LANES`, the stride 1 or 2, and the padding above and to the left less than the window:
     else the call fails.
     """
-    return _convolve("depthwise", x, kernel, None, stride, padding, "none")
+    return _convolution("depthwise", x, kernel, stride, padding)
 
 
-def _depthwise_forward(x: Array, kernel: Array, stride: int, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
-    return depthwise_convolution(x, kernel, stride, padding), (x, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
+def _convolution(name: str, x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+    """The convolution of the handler `name`, whose gradients are the handlers `name`_input and `name`_kernel."""
+    return _convolve(name, x, kernel, jnp.zeros(kernel.shape[-1:], jnp.float32), stride, padding, "none")
 
 
-def _depthwise_backward(stride: int, padding: Padding, residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+def _convolution_forward(
+    name: str, x: Array, kernel: Array, stride: int, padding: Padding
+) -> tuple[Array, tuple[Array, Array]]:
+    return _convolution(name, x, kernel, stride, padding), (x, kernel)
+
+
+def _convolution_backward(
+    name: str, stride: int, padding: Padding, residuals: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
     x, kernel = residuals
     window = _window(kernel, stride, padding)
-    of_x = _call("depthwise_input", _values(x.shape), g, kernel, **window)
-    return of_x, _call("depthwise_kernel", _parameters(kernel.shape), x, g, **window)
+    of_x = _call(f"{name}_input", _values(x.shape), g, _operand(name, kernel), **window)
+    return of_x, _call(f"{name}_kernel", _parameters(kernel.shape), x, g, **window)
 
 
-depthwise_convolution.defvjp(_depthwise_forward, _depthwise_backward)
+_convolution.defvjp(_convolution_forward, _convolution_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -104,11 +96,8 @@ def normalise_by_batch(
 ) -> tuple[Array, Array, Array]:
     """As `cxr_jax.models.batch_norm.normalise_by_batch`, and activated."""
     sums = _call("statistics", _parameters((2, x.shape[-1])), x, shift)
-    first, second = over_devices((sums[0], sums[1]), axis_name)
-    count = values_per_channel(x, axis_name)
-    mean, var = first / count + shift, jnp.maximum(second / count - jnp.square(first / count), jnp.zeros_like(second))
-    factor, offset = _factor_and_offset(scale, bias, mean, var, epsilon)
-    return affine(x, factor, offset, activation), mean, var
+    mean, var = moments((sums[0], sums[1]), shift, x, axis_name)
+    return affine(x, *factor_and_offset(scale, bias, mean, var, epsilon), activation), mean, var
 
 
 def _normalise_forward(
@@ -126,11 +115,10 @@ def _normalise_backward(
     gradients: tuple[Array, Array, Array],
 ) -> tuple[Array, Array, Array, Array]:
     x, scale, bias, mean, var = residuals
-    factor, offset = _factor_and_offset(scale, bias, mean, var, epsilon)
+    factor, offset = factor_and_offset(scale, bias, mean, var, epsilon)
     sums = _gradient_sums(x, gradients[0], factor, offset, mean, activation)
     inverse = lax.rsqrt(var + epsilon)
-    count = values_per_channel(x, axis_name)
-    of_mean, of_spread = (value / count for value in over_devices((sums[0], sums[1]), axis_name))
+    of_mean, of_spread = batch_means((sums[0], sums[1]), x, axis_name)
     # what the mean and the variance of the batch give back, as a multiple of x and a constant of each channel
     slope = -factor * jnp.square(inverse) * of_spread
     constant = -factor * of_mean - slope * mean
@@ -159,18 +147,14 @@ def folded_convolution(
 
     Depthwise where `kernel` is [3, 3, 1, O] and `x` has O channels. Its gradients are those of the single steps.
     """
-    folded = kernel * factor.reshape(1, 1, 1, -1)
-    if is_depthwise(x, kernel):
-        return _convolve("depthwise", x, folded, offset, stride, padding, activation)
-    return _convolve("convolution", x, _rounded(folded), offset, stride, padding, activation)
+    return _convolve(_handler(x, kernel), x, kernel * factor.reshape(1, 1, 1, -1), offset, stride, padding, activation)
 
 
 def _folded_forward(
     x: Array, kernel: Array, factor: Array, offset: Array, stride: int, padding: Padding, activation: str
 ) -> tuple[Array, Any]:
     def in_steps(x: Array, kernel: Array, factor: Array, offset: Array) -> Array:
-        convolve = depthwise_convolution if is_depthwise(x, kernel) else convolution
-        return affine(convolve(x, kernel, stride, padding), factor, offset, activation)
+        return affine(_convolution(_handler(x, kernel), x, kernel, stride, padding), factor, offset, activation)
 
     return jax.vjp(in_steps, x, kernel, factor, offset)
 
@@ -188,9 +172,9 @@ def is_depthwise(x: Array, kernel: Array) -> bool:
     return kernel.shape[2] == 1 and x.shape[-1] == kernel.shape[3] > 1
 
 
-def _factor_and_offset(scale: Array, bias: Array, mean: Array, var: Array, epsilon: float) -> tuple[Array, Array]:
-    factor = scale * lax.rsqrt(var + epsilon)
-    return factor, bias - mean * factor
+def _handler(x: Array, kernel: Array) -> str:
+    """The handler that convolves `x` by `kernel`."""
+    return "depthwise" if is_depthwise(x, kernel) else "convolution"
 
 
 def _gradient_sums(x: Array, g: Array, factor: Array, offset: Array, mean: Array, activation: str) -> Array:
@@ -200,18 +184,17 @@ def _gradient_sums(x: Array, g: Array, factor: Array, offset: Array, mean: Array
 
 
 def _convolve(
-    name: str, x: Array, kernel: Array, offset: Array | None, stride: int, padding: Padding, activation: str
+    name: str, x: Array, kernel: Array, offset: Array, stride: int, padding: Padding, activation: str
 ) -> Array:
     rows, columns = (output_size(x.shape[axis + 1], kernel.shape[axis], stride, padding[axis]) for axis in (0, 1))
-    outputs = kernel.shape[-1]
-    offset = jnp.zeros((outputs,), jnp.float32) if offset is None else offset
+    shape = _values((x.shape[0], rows, columns, kernel.shape[-1]))
     window = _window(kernel, stride, padding)
-    shape = _values((x.shape[0], rows, columns, outputs))
-    return _call(name, shape, x, kernel, offset, **_number(activation), **window)
+    return _call(name, shape, x, _operand(name, kernel), offset, **_number(activation), **window)
 
 
-def _rounded(kernel: Array) -> Array:
-    return kernel.astype(jnp.bfloat16)
+def _operand(name: str, kernel: Array) -> Array:
+    """`kernel` as the handler takes it: products are of bfloat16 values, the depthwise ones are not."""
+    return kernel if name == "depthwise" else kernel.astype(jnp.bfloat16)
 
 
 def _values(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:

@@ -108,7 +108,7 @@ inline void filter_row(const float* const* rows, const float* kernel, const floa
 }
 
 // `x` [batch, height, width, channels] by `kernel` [3, 3, channels], plus `offset` [channels] and activated; channels
-// are a multiple of 16.
+// are a multiple of kLanes.
 template <Activation kActivation>
 void depthwise_forward(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, const BFloat16* x, const float* kernel,
                        const float* offset, BFloat16* y) {

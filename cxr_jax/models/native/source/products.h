@@ -47,7 +47,7 @@ inline Floats add_products(Floats sums, Words a, Words b) {
 
 inline uint32_t word_of(BFloat16 low, BFloat16 high) { return low.bits | static_cast<uint32_t>(high.bits) << 16; }
 
-inline uint32_t word_at(const BFloat16* from) {
+inline uint32_t word_at(const uint32_t* from) {
   uint32_t word;
   std::memcpy(&word, from, sizeof word);
   return word;
@@ -89,7 +89,7 @@ inline void multiply(const uint32_t* a, int64_t a_stride, int64_t a_step, const 
     for (int vector = 0; vector < kVectors; ++vector) columns[vector] = words_at(b + pair * b_stride + vector * kLanes);
 #pragma GCC unroll 16
     for (int row = 0; row < kTileRows<kVectors>; ++row) {
-      const Words value = Words{} + word_at(reinterpret_cast<const BFloat16*>(a + row * a_stride + pair * a_step));
+      const Words value = Words{} + word_at(a + row * a_stride + pair * a_step);
 #pragma GCC unroll 4
       for (int vector = 0; vector < kVectors; ++vector) {
         tile[row][vector] = add_products(tile[row][vector], columns[vector], value);
@@ -123,6 +123,7 @@ class PackedKernel {
           continue;
         }
         high += offset;
+        // neighbours are packed by vectors, which takes a stride that the compiler knows
         if (output_stride == 1) {
           for (int64_t column = 0; column < filled; ++column) {
             to[column] = word_of(low[column], high[column]);
