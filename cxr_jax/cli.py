@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from cxr_jax import __version__, process
 from cxr_jax.commands import GROUPS
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_USAGE, UserError
+from cxr_jax.terminal import accept_any_text
 from cxr_jax.vocabulary import DISCLAIMER
 
 _TRACEBACK_OPTION = "--traceback"
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     show_traceback = _TRACEBACK_OPTION in given or os.environ.get(_TRACEBACK_SWITCH, "0") not in ("", "0")
     given = [argument for argument in given if argument != _TRACEBACK_OPTION]
+    if arguments is None:
+        accept_any_text()
     if arguments is None and not show_traceback:
         _silence_other_threads()
     try:
