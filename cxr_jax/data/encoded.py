@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import Literal
 
 from cxr_jax.errors import UserError
 
@@ -13,8 +14,20 @@ MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 100_000_000
 """Largest width times height that is accepted; read from the header, before anything is decoded."""
 
+HEAD_BYTES = 512
+"""How much of a file `kind_of` needs to see; less is enough for a shorter file."""
+
+Kind = Literal["JPEG", "PNG", "DICOM"]
+
 JPEG_START = b"\xff\xd8"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+DICOM_PREFIX_AT, DICOM_PREFIX = 128, b"DICM"
+
+# The value representations of PS3.5 6.2; those of the second line have a length of four bytes after two reserved ones.
+_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_META_GROUP, _IDENTIFYING_GROUP = 0x0002, 0x0008
+_LONGEST_FIRST_VALUE = 1024
 
 _JPEG_END = b"\xff\xd9"
 # What an animation lacks, OpenCV fills with whatever lies in memory.
@@ -22,6 +35,48 @@ _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 # SOF0..SOF15 hold the size; 0xC4, 0xC8 and 0xCC share the range but are other segments. 0xF7 is that of JPEG-LS.
 _FRAME_HEADERS = (frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}
 _START_OF_SCAN = 0xDA
+
+
+def kind_of(head: bytes) -> Kind | None:
+    """Return what kind of image file begins with `head`, whatever it is called; None if no kind that is read.
+
+    `head` are the first HEAD_BYTES bytes of the file, or more. Old archives and network dumps hold DICOM files without
+    the 128 bytes and the prefix in front; they are known by their first two elements.
+    """
+    if head.startswith(JPEG_START):
+        return "JPEG"
+    if head.startswith(PNG_SIGNATURE):
+        return "PNG"
+    if head.startswith(DICOM_PREFIX, DICOM_PREFIX_AT) or _begins_with_elements(head):
+        return "DICOM"
+    return None
+
+
+def _begins_with_elements(head: bytes) -> bool:
+    """Return True if `head` begins with two DICOM elements in rising order, of file meta or identifying information."""
+    first = _element(head, 0)
+    if first is None or first[0] not in (_META_GROUP, _IDENTIFYING_GROUP):
+        return False
+    group, number, end = first
+    second = _element(head, end)
+    # The element after the last one of file meta may already be one of the data set.
+    return second is not None and (group, number) < second[:2] and second[0] in (group, _IDENTIFYING_GROUP)
+
+
+def _element(head: bytes, position: int) -> tuple[int, int, int] | None:
+    """Return (group, number, end) of the DICOM element at a position, little endian; None if there is none."""
+    if position + 8 > len(head):
+        return None
+    group, number, vr, short = struct.unpack_from("<HH2sH", head, position)
+    if vr in _SHORT_VRS:
+        length, start = short, 8
+    elif vr in _LONG_VRS and position + 12 <= len(head):
+        length, start = struct.unpack_from("<L", head, position + 8)[0], 12
+    else:
+        length, start = struct.unpack_from("<L", head, position + 4)[0], 8
+    if length % 2 or length > _LONGEST_FIRST_VALUE:
+        return None
+    return group, number, position + start + length
 
 
 def check_bytes(size: int, name: str) -> None:
