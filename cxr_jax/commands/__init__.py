@@ -13,6 +13,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "port": "turn timm's weights, or a file of them, into one safetensors file",
     },
     "Training": {
+        "configs": "list the configs that come with the program, show one, or copy it for changes",
         "augmentations": "show on phantoms how training images are changed at random",
         "train": "train a network as a config says",
         "sweep": "train variants of a config with several seeds, and compare them on validation",

@@ -41,8 +41,9 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{out} exists already; choose another name, or replace it by --replace")
 
     from cxr_jax.config.loading import load_config
+    from cxr_jax.config.shipped import find_config
 
-    config = load_config(options.config) if options.config else None
+    config = load_config(find_config(options.config)) if options.config else None
 
     from cxr_jax.reporting.augmentations import changes_figure, training_figure, write_figure
 

@@ -31,7 +31,7 @@ TRAIN = (sys.executable, "-m", "cxr_jax", "train")
 class Options:
     """Options of the command."""
 
-    sweep: Annotated[Positional[str], arg(metavar="SWEEP.toml")] = ""  # base config, seeds, variants, grid
+    sweep: Annotated[Positional[str], arg(metavar="SWEEP.toml")] = ""  # base config, seeds, variants, grid; or a name
     out: str = ""  # folder of the sweep; what is finished there is kept, what was interrupted goes on
     jobs: int = 1  # trainings side by side: each has a GPU of its own, or its share of the cores
     seeds: tuple[int, ...] = ()  # only these of the sweep's seeds
@@ -49,10 +49,11 @@ def main(arguments: list[str]) -> None:
     """
     options = parse(Options, arguments, prog="cxr-jax sweep", description=SUMMARY)
     _check(options)
+    from cxr_jax.config.shipped import find_config
     from cxr_jax.config.sweep import read_sweep
     from cxr_jax.config.sweep_runs import chosen, sweep_runs
 
-    sweep, folder = read_sweep(options.sweep), Path(options.out)
+    sweep, folder = read_sweep(find_config(options.sweep, sweep=True)), Path(options.out)
     _check_folder(folder, must_exist=options.table)
     runs = sweep_runs(sweep, folder)
     wanted = chosen(runs, sweep, options.only, options.seeds)

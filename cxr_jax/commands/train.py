@@ -36,11 +36,14 @@ class Options:
 
 def main(arguments: list[str]) -> None:
     """Train the config that `arguments` name; UserError for every mistake in it or in what it needs."""
-    config_path, options, overrides = _parse(arguments)
+    name, options, overrides = _parse(arguments)
     from cxr_jax.config.loading import load_config
+    from cxr_jax.config.shipped import find_config
+
+    config_path = find_config(name)
 
     config = load_config(config_path, overrides)
-    run_path = Path(options.out or Path("runs") / Path(config_path).stem)
+    run_path = Path(options.out or Path("runs") / config_path.stem)
 
     from cxr_jax.training.distributed import joined
 
@@ -131,13 +134,13 @@ def _flat(config: Config) -> dict[str, Any]:
 
 
 def _parse(arguments: list[str]) -> tuple[str, Options, list[str]]:
-    """The config's path, the options of the command, and the overrides of the config."""
+    """The config's path or name, the options of the command, and the overrides of the config."""
     from cxr_jax.config.command_line import parse, parse_known
 
     prog = "cxr-jax train CONFIG"
     if not arguments or arguments[0].startswith("-"):
         parse(Options, arguments, prog=prog, description=f"{SUMMARY}; {_MORE}")
-        raise UserError("name a config first: cxr-jax train CONFIG, such as configs/quickstart.toml", EXIT_USAGE)
+        raise UserError("name a config first, such as cxr-jax train quickstart; cxr-jax configs lists them", EXIT_USAGE)
     wants_help = {"-h", "--help"} & set(arguments)
     options, overrides = parse_known(Options, [entry for entry in arguments[1:] if entry not in wants_help], prog=prog)
     if wants_help:

@@ -14,6 +14,7 @@ from typing import Any
 from cxr_jax.config.loading import config_of, read_toml, suggestion
 from cxr_jax.config.overrides import dotted, overridden
 from cxr_jax.config.schema import Config, PhaseConfig
+from cxr_jax.config.shipped import find_config
 from cxr_jax.errors import UserError
 
 BASE = "base"
@@ -59,7 +60,8 @@ class Sweep:
 def read_sweep(path: str | Path) -> Sweep:
     """The sweep that TOML file `path` describes, every config of it checked.
 
-    Its keys are `config` (the base config, relative to the file), `seeds`, and tables `base` (changes of every run),
+    Its keys are `config` (the base config: relative to the file, or the name of a shipped one), `seeds`, and tables
+    `base` (changes of every run),
     `variants.NAME` (changes of one variant) and `grid` (lists, of which every combination is a variant). Changes are
     nested or dotted, as `overridden` takes them.
 
@@ -98,7 +100,7 @@ def _base_path(path: Path, tables: Mapping[str, Any]) -> Path:
     name = tables.get("config")
     if not isinstance(name, str) or not name:
         raise UserError(f'{path} names no base config: write config = "CONFIG.toml", relative to {path.name}')
-    return path.parent / name
+    return find_config(name, beside=path.parent)
 
 
 def _changes(tables: Any, place: str) -> dict[str, Any]:
