@@ -253,6 +253,20 @@ class OperatingPointConfig:
 
 
 @dataclass(frozen=True)
+class ReportConfig:
+    """What the report is written for."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    # share of PNEUMONIA among the radiographs on which somebody would use the network; the report tells for it how
+    # many calls would be right. 0: not declared
+    prevalence: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.prevalence < 1, "prevalence", self.prevalence, "0 (not declared), or above 0 and below 1")
+
+
+@dataclass(frozen=True)
 class PhaseConfig:
     """One stretch of training; what it leaves out (None) is taken from the sections of the same name."""
 
@@ -286,6 +300,7 @@ class Config:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     operating_point: OperatingPointConfig = field(default_factory=OperatingPointConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
     phases: tuple[PhaseConfig, ...] = ()  # empty: one phase of training.epochs epochs
 
     def __post_init__(self) -> None:

@@ -93,6 +93,7 @@ def test_phases_with_their_own_sections(config_file):
         ("[loss]\nfocusing = -1", "loss.focusing in FILE is -1.0, but must be from 0 (off) to 10"),
         ("[loss]\nfocusing = 11", "loss.focusing in FILE is 11.0, but must be from 0 (off) to 10"),
         ("[optimizer]\nnesterov = 1", "optimizer.nesterov in FILE is 1, but must be true or false"),
+        ("[report]\nprevalence = 1.0", "report.prevalence in FILE is 1.0, but must be 0 (not declared), or above 0"),
         ('[optimizer]\nmomentum = "x"', 'optimizer.momentum in FILE is "x", but must be a number'),
         ("[model]\nname = 3", "model.name in FILE is 3, but must be a text in quotes"),
         ("[model]\nname = 2026-01-01", 'model.name in FILE is {"date": "2026-01-01"}, but must be a text'),
