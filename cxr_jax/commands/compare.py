@@ -65,6 +65,7 @@ def main(arguments: list[str]) -> None:
         _check_free(Path(options.out), replace=options.replace)
     records = [read_recipe(entry, _rule(options)) for entry in files]
     _check_images(records)
+    left_out = [sentence for record in records for sentence in record.left_out]
     comparison = compare(
         [record.recipe for record in records],
         Confidence(resamples=options.resamples),
@@ -72,6 +73,8 @@ def main(arguments: list[str]) -> None:
     )
     # A pipe has no width: lines are then as long as their content.
     console = Console(width=None if sys.stdout.isatty() else 10_000)
+    for sentence in left_out:
+        console.print(sentence, soft_wrap=True, markup=False, highlight=False)
     console.print(introduction(comparison), highlight=False)
     for table in terminal_tables(comparison, records):
         console.print()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from cxr_jax.config.command_line import parse, require_judging_options
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.terminal import Terminal
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cxr_jax.evaluation.operating_point import OperatingPoint
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.predictions import Predictions
@@ -24,10 +23,11 @@ SUMMARY = "judge a predictions table made by any program"
 class Options:
     """Options of the command."""
 
-    # CSV with file, label (NORMAL, PNEUMONIA or 0, 1), and probability (of PNEUMONIA) or logit_NORMAL, logit_PNEUMONIA;
-    # group, subtype and split if known
+    # CSV with label (NORMAL, PNEUMONIA or 0, 1) and probability (of PNEUMONIA) or logit_NORMAL, logit_PNEUMONIA; file,
+    # group, subtype and split if known; where there is a split, rows of test are judged
     table: Annotated[Positional[str], arg(metavar="TABLE")]
-    validation: str = ""  # the same program's predictions on validation images: calibration and rules need them
+    # the same program's predictions on validation images: calibration and rules need them; rows of val are taken
+    validation: str = ""
     threshold: float = 0.5  # rule fixed: called PNEUMONIA at or above
     rule: Literal["fixed", "youden", "sensitivity", "cost_ratio"] = "fixed"  # how to choose the threshold on validation
     target_sensitivity: float = 0.975  # rule sensitivity: the highest threshold that reaches it
@@ -40,28 +40,43 @@ def main(arguments: list[str]) -> None:
     """Judge the table that `arguments` name; UserError for every mistake in it or in the options."""
     options = parse(Options, arguments, prog="cxr-jax judge", description=SUMMARY)
     _check(options)
-    from rich.console import Console
-
+    terminal = Terminal()
+    terminal.say(f"Judging {options.table}")
     from cxr_jax.evaluation.judge import judge
     from cxr_jax.evaluation.measures import Confidence
-    from cxr_jax.reporting.tables import judgement_table
     from cxr_jax.runs.folder import RunFolder
-    from cxr_jax.vocabulary import DISCLAIMER
 
-    test = _read(options.table)
-    validation = _read(options.validation) if options.validation else None
-    # Refused before the work, so that nobody waits for an answer that cannot be kept.
+    test = _read(options.table, "test", terminal)
+    validation = _read(options.validation, "val", terminal) if options.validation else None
+    # refused before the work, so that nobody waits for an answer that cannot be kept
     folder = RunFolder.create(options.out) if options.out else None
     point = _operating_point(options, validation)
-    judgement = judge(
-        validation, test, point.threshold, operating_point=point, confidence=Confidence(resamples=options.resamples)
-    )
-    console = Console()
-    console.print(judgement_table(judgement))
+    resamples = options.resamples * (1 if validation is None else 2)
+    with terminal.track("Resampling for the intervals", resamples) as advance:
+        judgement = judge(
+            validation,
+            test,
+            point.threshold,
+            operating_point=point,
+            confidence=Confidence(resamples=options.resamples),
+            advance=advance,
+        )
     if folder is not None:
-        report = _write(folder, judgement, test, validation)
-        console.print(f"Report: {report}", soft_wrap=True, markup=False, highlight=False)
-    console.print(DISCLAIMER)
+        with terminal.waiting("Drawing the figures and the report"):
+            _write(folder, judgement, test, validation)
+    _print(terminal, judgement, folder)
+
+
+def _print(terminal: Terminal, judgement: dict[str, Any], folder: RunFolder | None) -> None:
+    from cxr_jax.reporting.tables import judgement_table
+    from cxr_jax.vocabulary import DISCLAIMER
+
+    terminal.show(judgement_table(judgement))
+    if folder is None:
+        terminal.say("Nothing was written. --out FOLDER keeps the result, with figures and a report.")
+    else:
+        terminal.say(f"Report: {folder.report}\nOpen it in a browser.")
+    terminal.say(DISCLAIMER)
 
 
 def _check(options: Options) -> None:
@@ -77,20 +92,26 @@ def _check(options: Options) -> None:
         )
 
 
-def _read(path: str) -> Predictions:
-    """Return the table at `path`; UserError if it is wrong, or of one class, on which nothing can be judged."""
+def _read(path: str, split: str, terminal: Terminal) -> Predictions:
+    """Returns the rows of `split` of the table at `path`, and says so where there are others.
+
+    Raises:
+        UserError: the table is wrong, or its rows are of one class, on which nothing can be judged.
+    """
     import numpy as np
 
-    from cxr_jax.runs.predictions import read_predictions
+    from cxr_jax.runs.predictions import read_predictions, rows_of
     from cxr_jax.vocabulary import CLASS_NAMES
 
-    predictions = read_predictions(path)
-    present = np.unique(predictions.label)
+    rows = rows_of(split, read_predictions(path, require_file=False), path)
+    if rows.sentence is not None:
+        terminal.say(f"{path}: {rows.sentence}")
+    present = np.unique(rows.predictions.label)
     if len(present) < len(CLASS_NAMES):
         raise UserError(
             f"{path} has images of {CLASS_NAMES[present[0]]} only: judging needs both {' and '.join(CLASS_NAMES)}"
         )
-    return predictions
+    return rows.predictions
 
 
 def _operating_point(options: Options, validation: Predictions | None) -> OperatingPoint:
@@ -107,8 +128,8 @@ def _operating_point(options: Options, validation: Predictions | None) -> Operat
     )
 
 
-def _write(folder: RunFolder, judgement: dict, test: Predictions, validation: Predictions | None) -> Path:
-    """Write judgement, tables, figures and report into the folder, and return the report's path."""
+def _write(folder: RunFolder, judgement: dict[str, Any], test: Predictions, validation: Predictions | None) -> None:
+    """Writes judgement, tables, figures and report into the folder."""
     from cxr_jax.reporting.figures import draw_evaluation
     from cxr_jax.reporting.report import write_report
     from cxr_jax.runs.files import write_json
@@ -119,4 +140,4 @@ def _write(folder: RunFolder, judgement: dict, test: Predictions, validation: Pr
         write_predictions(folder.predictions_of("val"), validation)
     write_json(folder.evaluation, judgement)
     draw_evaluation(folder.figures, judgement, test, validation)
-    return write_report(folder)
+    write_report(folder)

@@ -171,10 +171,12 @@ def bootstrap_values(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, np.ndarray]:
     """Return every measure's value in every resample, float64 [resamples], NaN where it is undefined there.
 
-    All measures see the same resamples. Memory stays bounded however many images there are.
+    All measures see the same resamples. Memory stays bounded however many images there are. `advance` is told how many
+    more resamples are done.
     """
     chunk = max(1, min(resamples, _CHUNK // len(cases.label)))
     parts: dict[str, list[np.ndarray]] = {name: [] for name in measures}
@@ -184,6 +186,7 @@ def bootstrap_values(
         resampled = Cases(cases.label, cases.probability, cases.threshold, weights)
         for name, measure in measures.items():
             parts[name].append(measure(resampled))
+        advance(len(weights))
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -56,6 +57,7 @@ def judge(
     *,
     operating_point: OperatingPoint | None = None,
     confidence: Confidence | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Judge predictions on test, at a threshold that was fixed before, beside those on validation if there are any.
 
@@ -66,6 +68,7 @@ def judge(
         operating_point: how the threshold was chosen; without it, it counts as fixed beforehand, and the temperature
             is fitted on `validation`.
         confidence: level, resamples and seed of the intervals.
+        advance: told how many more resamples are done; there are those of `confidence` for test and for validation.
 
     Returns:
         An object for JSON: `schema_version`, `confidence`, `operating_point`, `test` and `validation` (see
@@ -87,6 +90,7 @@ def judge(
         temperature=operating_point.temperature,
         transferred=transferred,
         confidence=confidence,
+        advance=advance,
     )
     return {
         "schema_version": SCHEMA_VERSION,
@@ -129,6 +133,7 @@ def _judge_split(
     temperature: float | None,
     transferred: dict[float, float],
     confidence: Confidence,
+    advance: Callable[[int], None],
 ) -> dict[str, Any]:
     """Return the judgement of one split.
 
@@ -144,7 +149,7 @@ def _judge_split(
         **_sensitivity_measures(transferred),
         **_calibration_measures(predictions, temperature),
     }
-    results: dict[tuple[str, ...], dict[str, Any]] = measure(predictions, threshold, measures, confidence)
+    results: dict[tuple[str, ...], dict[str, Any]] = measure(predictions, threshold, measures, confidence, advance)
     labels = Counter(predictions.label.tolist())
     subtypes = Counter(predictions.subtype)
     present = [name for name in SUBTYPE_NAMES if subtypes[name]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,14 +63,19 @@ class Measure:
 
 
 def measure(
-    predictions: Predictions, threshold: float, measures: Mapping[str, Measure], confidence: Confidence
+    predictions: Predictions,
+    threshold: float,
+    measures: Mapping[str, Measure],
+    confidence: Confidence,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, dict[str, Any]]:
     """Return every measure by its name, each as
 
     `{"title", "value", "undefined", "intervals": [{"low", "high", "method"}, ...]}`
 
     where `value` is None and `undefined` a reason where there is no value, and the first interval is the one to show:
-    it respects groups where the predictions have them. All bootstrap intervals stand on the same resamples.
+    it respects groups where the predictions have them. All bootstrap intervals stand on the same resamples,
+    and `advance` is told how many more are done.
     """
     cases = Cases.unweighted(predictions.label, predictions.probability, threshold)
     clusters = predictions.clusters()
@@ -80,6 +85,7 @@ def measure(
         {name: entry.values for name, entry in measures.items()},
         resamples=confidence.resamples,
         seed=confidence.seed,
+        advance=advance,
     )
     grouped = predictions.has_groups
     results = {}

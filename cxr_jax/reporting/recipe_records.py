@@ -18,7 +18,7 @@ from cxr_jax.reporting.training_time import images_per_second, wall_seconds
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
-from cxr_jax.runs.predictions import Predictions, read_predictions
+from cxr_jax.runs.predictions import Predictions, SplitRows, read_predictions, rows_of
 from cxr_jax.runs.recipes import RecipeFiles
 
 _SEEDS = {("training", "seed"), ("data", "split_seed")}
@@ -54,6 +54,7 @@ class RecipeRecord:
         chosen_anew: True if they were chosen when the record was read, False if the runs had fixed them.
         looks: evaluations on test that the ledger of every run counts; None where a run keeps none.
         costs: what training it cost.
+        left_out: sentences about tables whose rows are not all of test.
     """
 
     recipe: Recipe
@@ -62,6 +63,7 @@ class RecipeRecord:
     chosen_anew: bool
     looks: tuple[int, ...] | None
     costs: Costs
+    left_out: tuple[str, ...] = ()
 
 
 def read_recipe(files: RecipeFiles, rule: Mapping[str, Any] | None = None) -> RecipeRecord:
@@ -76,7 +78,8 @@ def read_recipe(files: RecipeFiles, rule: Mapping[str, Any] | None = None) -> Re
         UserError: a run was not evaluated, a file is damaged, or the runs are not seeds of one recipe.
     """
     runs = [RunFolder(path) if path.is_dir() else None for path in files.paths]
-    tables = tuple(_read_table(path) for path in files.paths)
+    rows = [_read_table(path) for path in files.paths]
+    tables = tuple(entry.predictions for entry in rows)
     folders = [run for run in runs if run is not None]
     _check_seeds(files, folders, tables)
     points = [None if run is None else _operating_point(run, rule) for run in runs]
@@ -90,19 +93,22 @@ def read_recipe(files: RecipeFiles, rule: Mapping[str, Any] | None = None) -> Re
         chosen_anew=rule is not None,
         looks=_looks(runs),
         costs=_costs(trained) if len(trained) == len(runs) else Costs(),
+        left_out=tuple(
+            f"{path}: {part.sentence}" for path, part in zip(files.paths, rows, strict=True) if part.left_out
+        ),
     )
 
 
-def _read_table(path: Path) -> Predictions:
-    """Return the predictions on test of a run folder, or those of a table; UserError if there are none."""
+def _read_table(path: Path) -> SplitRows:
+    """Returns the predictions on test of a run folder, or those of a table; UserError if there are none."""
     if path.is_file():
-        return read_predictions(path)
+        return rows_of("test", read_predictions(path), path)
     run = RunFolder(path)
     if run.config.is_file():
         run = RunFolder.open(path)
     if not run.predictions_of("test").is_file():
         raise UserError(f"{path} has not been evaluated; run cxr-jax evaluate {path} first")
-    return read_predictions(run.predictions_of("test"))
+    return SplitRows(read_predictions(run.predictions_of("test")), {})
 
 
 def _check_seeds(files: RecipeFiles, runs: Sequence[RunFolder], tables: Sequence[Predictions]) -> None:

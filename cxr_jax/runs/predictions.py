@@ -1,14 +1,15 @@
 """The predictions table: the one thing that evaluation needs from a network, whichever program ran it.
 
 A CSV file with a header and one row an image. `file`, `label` and either `probability` or both logits are required;
-`split`, `group`, `subtype` and `schema_version` may be missing, further columns are ignored.
+`split`, `group`, `subtype` and `schema_version` may be missing, further columns are ignored. A row is of `train`, `val`
+or `test` if it says so; `rows_of` takes those of one split.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr_jax.errors import UserError
+from cxr_jax.runs import cells
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.table import Table, read_table
 from cxr_jax.vocabulary import (
@@ -27,9 +29,6 @@ from cxr_jax.vocabulary import (
     SPLIT_NAMES,
     SUBTYPE_NAMES,
 )
-
-TABLE_VERSION = 1
-"""Version of the table's columns, written into every row's `schema_version`."""
 
 # A logit of float32 written with six digits moves its probability by less than this.
 _AGREEMENT = 1e-4
@@ -168,42 +167,48 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
                 CLASS_NAMES[predictions.label[i]],
                 *logits,
                 repr(float(predictions.probability[i])),
-                TABLE_VERSION,
+                cells.TABLE_VERSION,
             )
         )
     write_text(path, text.getvalue())
 
 
-def read_predictions(path: str | Path) -> Predictions:
-    """Read a predictions table made by this or any other program.
+def read_predictions(path: str | Path, *, require_file: bool = True) -> Predictions:
+    """Reads a predictions table made by this or any other program, rows of all splits.
 
-    Labels are class names or 0 and 1. Without a `probability` column it is the softmax of the logits; with both, they
-    must agree. Where the subtype is missing it is `normal` or `unknown`, by the label.
+    Labels are class names, 0 and 1, or false and true. Without a `probability` column it is the softmax of the logits;
+    with both, they must agree. Where the subtype is missing it is `normal` or `unknown`, by the label. Cells that say
+    NA, NaN, null and the like are missing. Numbers may have a decimal comma.
+
+    Args:
+        path: the table.
+        require_file: refuse a table that does not name its images; otherwise they are named by table and row.
 
     Raises:
         UserError: the file is missing, is not such a table, or a cell is wrong; row and column are named (rows are
             counted as in a spreadsheet, the header is row 1).
     """
-    table = read_table(path)
-    _check_header(table)
-    table.column("schema_version", _version, default=TABLE_VERSION)
-    file = table.column("file", _file)
+    table = read_table(path, PREDICTION_COLUMNS)
+    named = "file" in table.header and not (not require_file and table.is_blank(["file"]))
+    _check_header(table, ("file", "label") if require_file else ("label",))
+    table.column("schema_version", cells.version, default=cells.TABLE_VERSION)
+    file = table.column("file", cells.file) if named else [f"{path}, row {number}" for number, _ in table.rows]
     table.check_unique("file", file)
-    label = table.column("label", _label)
+    label = table.column("label", cells.label)
     logits = None
     if set(LOGIT_COLUMNS) <= set(table.header) and not table.is_blank(LOGIT_COLUMNS):
-        logits = np.array([table.column(name, _finite) for name in LOGIT_COLUMNS]).T
+        logits = np.array([table.column(name, cells.finite) for name in LOGIT_COLUMNS]).T
     stated = "probability" in table.header and not table.is_blank(["probability"])
     if stated:
-        probability = np.array(table.column("probability", _probability))
+        probability = np.array(table.column("probability", cells.probability))
     elif logits is not None:
         probability = probability_of(logits)
     else:
         raise UserError(f"{table.path} has neither probabilities nor logits: every cell of them is empty")
     predictions = Predictions(
         file=tuple(file),
-        split=tuple(table.column("split", _split, default="")),
-        group=tuple(table.column("group", str, default="")),
+        split=tuple(table.column("split", cells.split, default="")),
+        group=_groups(table),
         subtype=tuple(_subtypes(table, label)),
         label=np.array(label),
         probability=probability,
@@ -214,71 +219,75 @@ def read_predictions(path: str | Path) -> Predictions:
     return predictions
 
 
-def _check_header(table: Table) -> None:
-    """Refuse a header without the columns that judging needs."""
-    present = f"it has {', '.join(table.header)}"
-    for name in ("file", "label"):
-        if name not in table.header:
-            raise UserError(f"{table.path} has no column {name}; {present}")
-    missing = [name for name in LOGIT_COLUMNS if name not in table.header]
-    if "probability" not in table.header and missing:
+@dataclass(frozen=True)
+class SplitRows:
+    """The rows of a table that belong to one split, and how many rows of each other split are left out."""
+
+    predictions: Predictions
+    left_out: dict[str, int]
+
+    @property
+    def sentence(self) -> str | None:
+        """What a reader must know of the rows that are left out; None if all were taken."""
+        if not self.left_out:
+            return None
+        kept, others = len(self.predictions), [f"{count:,} of {name}" for name, count in self.left_out.items()]
+        total = kept + sum(self.left_out.values())
+        split = self.predictions.split[0]
+        return f"Of {total:,} rows, the {kept:,} of split {split} are taken; {' and '.join(others)} are left out."
+
+
+def rows_of(split: str, predictions: Predictions, path: str | Path) -> SplitRows:
+    """Returns the rows of one split of the table at `path`; all of them if the table does not say of any split.
+
+    Raises:
+        UserError: there is no row of that split, or some rows say their split and some do not.
+    """
+    counts = Counter(predictions.split)
+    unknown = counts.pop("", 0)
+    if not counts:
+        return SplitRows(predictions, {})
+    if unknown:
         raise UserError(
-            f"{table.path} has no column probability (of PNEUMONIA) and no {' or '.join(missing)} to compute it from; "
-            f"{present}"
+            f"{path} has {unknown:,} rows without a split beside rows with one: give every row train, val or test, or "
+            "leave the column split out"
         )
+    if split not in counts:
+        raise UserError(
+            f"{path} has no row of split {split}, only of {' and '.join(counts)}: name another table, or leave the "
+            "column split out if it is wrong"
+        )
+    left_out = {name: counts[name] for name in SPLIT_NAMES if name != split and counts[name]}
+    rows = np.array([name == split for name in predictions.split])
+    return SplitRows(predictions if not left_out else predictions.select(rows), left_out)
 
 
-def _file(cell: str) -> str:
-    if not cell:
-        raise ValueError("the name of the image is missing")
-    return cell
+def _check_header(table: Table, required: Sequence[str]) -> None:
+    """Refuses a header without the columns that judging needs; all that are missing are named at once."""
+    missing = [f"no column {name}" for name in required if name not in table.header]
+    logits = [name for name in LOGIT_COLUMNS if name not in table.header]
+    if "probability" not in table.header and logits:
+        missing.append(f"no column probability (of PNEUMONIA) and no {' or '.join(logits)} to compute it from")
+    if missing:
+        raise UserError(f"{table.path} has {', '.join(missing)}; it has {', '.join(table.header)}")
 
 
-def _split(cell: str) -> str:
-    if cell and cell not in SPLIT_NAMES:
-        raise ValueError(f"unknown split {cell!r}; a split is one of {', '.join(SPLIT_NAMES)}")
-    return cell
+def _groups(table: Table) -> tuple[str, ...]:
+    """Returns the group of every row, empty where it is missing.
 
-
-def _label(cell: str) -> int:
-    if cell.upper() in CLASS_NAMES:
-        return CLASS_NAMES.index(cell.upper())
-    # A column of integers comes out of some programs as 0.0 and 1.0.
-    if cell in ("0", "1", "0.0", "1.0"):
-        return int(float(cell))
-    raise ValueError(f"unknown label {cell!r}; a label is {' or '.join(CLASS_NAMES)}, or 0 or 1 in that order")
-
-
-def _finite(cell: str) -> float:
-    if not cell:
-        raise ValueError("the number is missing")
-    try:
-        value = float(cell)
-    except ValueError as error:
-        raise ValueError(f"{cell!r} is not a number") from error
-    if not math.isfinite(value):
-        raise ValueError(f"{cell} is not a finite number")
-    return value
-
-
-def _probability(cell: str) -> float:
-    value = _finite(cell)
-    if not 0 <= value <= 1:
-        raise ValueError(f"{cell} is not a probability from 0 to 1")
-    return value
-
-
-def _version(cell: str) -> int:
-    if not cell.isdecimal() or int(cell) > TABLE_VERSION:
-        raise ValueError(f"this cxr_jax reads tables up to version {TABLE_VERSION}, not {cell!r}; update cxr_jax")
-    return int(cell)
+    A column of whole numbers with a missing cell comes out of some programs as 7.0 and 8.0, which are 7 and 8.
+    """
+    groups = table.column("group", cells.text, default="")
+    if all(group.removesuffix(".0").isdecimal() for group in groups if group):
+        return tuple(group.removesuffix(".0") for group in groups)
+    return tuple(groups)
 
 
 def _subtypes(table: Table, label: list[int]) -> list[str]:
     """Return the subtype of every row, which must fit its label; from the label alone where the cell is empty."""
-    cells = table.column("subtype", str.lower, default="")
+    stated = table.column("subtype", lambda cell: cells.text(cell).lower(), default="")
     subtypes = []
-    for row, (cell, positive) in enumerate(zip(cells, label, strict=True)):
+    for row, (cell, positive) in enumerate(zip(stated, label, strict=True)):
         if cell and cell not in SUBTYPE_NAMES:
             known = ", ".join(SUBTYPE_NAMES)
             raise table.error(row, "subtype", f"unknown subtype {cell!r}; a subtype is one of {known}")

@@ -48,6 +48,25 @@ def test_a_comparison_is_printed_and_nothing_is_written(tables, capsys):
     assert sorted(tables.rglob("*")) == before
 
 
+def test_rows_of_training_images_are_left_out_and_told(tables, tmp_path, capsys):
+    import dataclasses
+
+    first = tables / "strong" / "seed0.csv"
+    test = predictions(0, skill=2.0)
+    train = dataclasses.replace(test, file=[f"train/{name}" for name in test.file], split=["train"] * len(test))
+    names = ("file", "split", "group", "subtype")
+    joined = {name: getattr(test, name) + getattr(train, name) for name in names}
+    both = (np.concatenate([getattr(test, name), getattr(train, name)]) for name in ("label", "probability"))
+    label, probability = both
+    run(tables, "--out", tmp_path / "alone")
+    write_predictions(first, Predictions(**joined, label=label, logits=None, probability=probability))
+    capsys.readouterr()
+    run(tables, "--out", tmp_path / "mixed")
+    told = f"{first}: Of 160 rows, the 80 of split test are taken; 80 of train are left out."
+    assert told in capsys.readouterr().out
+    assert (tmp_path / "mixed" / "comparison.json").read_text() == (tmp_path / "alone" / "comparison.json").read_text()
+
+
 def test_out_gets_tables_numbers_and_figure(tables, tmp_path, capsys):
     out = tmp_path / "out"
     run(f"a={tables / 'strong'}", f"b={tables / 'weak'}", "--out", out)

@@ -50,6 +50,99 @@ def test_a_foreign_table_with_three_columns_is_enough(tmp_path, capsys):
     assert "40 test images" in capsys.readouterr().out
 
 
+def test_a_table_that_names_no_image_is_enough(tmp_path, capsys):
+    rows = "label,probability\n" + "".join(f"{i % 2},{(i * 7 % 20) / 20}\n" for i in range(40))
+    for folder in ("val", "test"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "scores.csv").write_text(rows)
+    command.main([str(tmp_path / "test" / "scores.csv"), "--validation", str(tmp_path / "val" / "scores.csv"), *QUICK])
+    printed = capsys.readouterr().out
+    assert "40 test images" in printed
+    assert "in validation and in test" not in printed
+
+
+@pytest.fixture
+def mixed(tables, tmp_path):
+    """A table with the rows of all splits: of train, where nothing is wrong, of val, and of test."""
+    validation, test = tables
+    train = (i for i in range(200))
+    lines = [f"train/{i}.jpeg,train,,,{i % 2},{0.01 + 0.98 * (i % 2)}" for i in train]
+    for part in (validation, test):
+        lines += [
+            f"{part.file[i]},{part.split[i]},{part.group[i]},{part.subtype[i]},{part.label[i]},{float(part.probability[i])!r}"
+            for i in range(len(part))
+        ]
+    path = tmp_path / "all.csv"
+    path.write_text("\n".join(["file,split,group,subtype,label,probability", *lines]) + "\n")
+    return path
+
+
+def test_rows_of_other_splits_are_not_judged_as_test(mixed, tables, tmp_path, capsys):
+    out = tmp_path / "out"
+    command.main([str(mixed), "--validation", str(mixed), "--rule", "youden", "--out", str(out), *QUICK])
+    judgement = json.loads((out / "evaluation.json").read_text())
+    alone = tmp_path / "alone"
+    command.main(
+        [
+            str(tmp_path / "test.csv"),
+            "--validation",
+            str(tmp_path / "val.csv"),
+            "--rule",
+            "youden",
+            "--out",
+            str(alone),
+            *QUICK,
+        ]
+    )
+    expected = json.loads((alone / "evaluation.json").read_text())
+    assert judgement["test"]["metrics"] == expected["test"]["metrics"]
+    assert judgement["operating_point"]["threshold"] == expected["operating_point"]["threshold"]
+    assert judgement["warnings"] == expected["warnings"]
+    assert read_predictions(out / "predictions" / "test.csv").file == tables[1].file
+    printed = capsys.readouterr().out
+    assert "Of 440 rows, the 120 of split test are taken; 200 of train and 120 of val are left out." in printed
+    assert "Of 440 rows, the 120 of split val are taken; 200 of train and 120 of test are left out." in printed
+
+
+def test_a_table_without_a_test_row_is_not_judged_as_test(tables, tmp_path):
+    with pytest.raises(UserError, match="has no row of split test, only of val"):
+        command.main([str(tmp_path / "val.csv"), *QUICK])
+    with pytest.raises(UserError, match="has no row of split val, only of test"):
+        command.main([str(tmp_path / "test.csv"), "--validation", str(tmp_path / "test.csv"), *QUICK])
+
+
+def test_missing_groups_as_r_writes_them_are_no_patient(tmp_path, capsys):
+    path = tmp_path / "r.csv"
+    path.write_text("label,probability,group\n" + "".join(f"{i % 2},{(i * 7 % 20) / 20},NA\n" for i in range(40)))
+    command.main([str(path), *QUICK])
+    assert "Not every image has a group" in " ".join(capsys.readouterr().out.split())
+
+
+def test_all_missing_columns_are_named_at_once(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("y_true,y_score\n0,0.5\n")
+    with pytest.raises(UserError, match=r"no column label, no column probability .*; it has y_true, y_score$"):
+        command.main([str(path)])
+
+
+def test_a_folder_is_no_table(tmp_path):
+    with pytest.raises(UserError, match="is a folder: name the table in it"):
+        command.main([str(tmp_path)])
+
+
+def test_what_is_written_is_there_before_anything_is_printed_of_it(tables, tmp_path, monkeypatch):
+    from cxr_jax.reporting import tables as printing
+
+    def fail(judgement):
+        raise OSError("the terminal is gone")
+
+    monkeypatch.setattr(printing, "judgement_table", fail)
+    out = tmp_path / "out"
+    with pytest.raises(OSError, match="terminal is gone"):
+        command.main([str(tmp_path / "test.csv"), "--out", str(out), *QUICK])
+    assert (out / "report.html").is_file() and (out / "evaluation.json").is_file()
+
+
 def test_a_rule_chooses_on_validation_and_everything_is_written(tables, tmp_path, capsys):
     out = tmp_path / "out"
     options = ["--validation", str(tmp_path / "val.csv"), "--rule", "sensitivity", "--target-sensitivity", "0.9"]

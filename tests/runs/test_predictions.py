@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from cxr_jax.errors import UserError
-from cxr_jax.runs.predictions import Predictions, probability_of, read_predictions, write_predictions
+from cxr_jax.runs.predictions import Predictions, probability_of, read_predictions, rows_of, write_predictions
+from cxr_jax.runs.table import is_missing
 from cxr_jax.vocabulary import CLASS_NAMES, PREDICTION_COLUMNS
 
 
@@ -33,13 +34,14 @@ def assert_equal(one, other):
 
 
 finite = st.floats(-1e6, 1e6)
+group_names = st.text(string.ascii_letters).filter(lambda name: not name or not is_missing(name))
 names = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=12).map(str.strip).filter(bool)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(
-        st.tuples(names, st.sampled_from(["", "train", "val", "test"]), st.text(string.ascii_letters), finite, finite),
+        st.tuples(names, st.sampled_from(["", "train", "val", "test"]), group_names, finite, finite),
         min_size=1,
         max_size=20,
         unique_by=lambda row: row[0],
@@ -178,10 +180,15 @@ GOOD = "file,label,probability,subtype,split,logit_NORMAL,logit_PNEUMONIA\n"
         ("file,label,probability\n", "has a header but no row"),
         ("label,probability\n0,0.5\n", "no column file; it has label, probability"),
         ("file,probability\na,0.5\n", "no column label; it has file, probability"),
+        ("name,score\na,0\n", "no column file, no column label, no column probability .*; it has name, score"),
         ("file,label\na,0\n", "no column probability .* no logit_NORMAL or logit_PNEUMONIA"),
         ("file,label,logit_NORMAL\na,0,1\n", "no logit_PNEUMONIA to compute"),
         ("file,label,label,probability\na,0,0,0.5\n", "the column label 2 times"),
-        ("file;label;probability\na;0;0.5\n", "not separated by commas"),
+        ("file label probability\na 0 0.5\n", "no column file, .*; it has file label probability"),
+        ("file,Label,label,probability\na,0,0,0.5\n", "the column label 2 times"),
+        ("file,label,probability\na,NA,0.5\n", "row 2, column label: unknown label 'NA'"),
+        ("file,label,probability\na,0,0.5\nb,0,NA\n", "row 3, column probability: the number is missing"),
+        ("file,label,probability\na,0,0,5\n", "row 2 has 4 cells, but the header has 3"),
         ("file,label,probability\na,0\n", "row 2 has 2 cells, but the header has 3"),
         ("file,label,probability\na,0,0.5\n\nb,0,0.5\na,1,0.5\n", "row 5, column file: a stands in row 2 already"),
         ("file,label,probability\n,0,0.5\n", "row 2, column file: the name of the image is missing"),
@@ -215,5 +222,107 @@ def test_a_wrong_table_is_one_sentence_that_names_the_place(tmp_path, text, sent
 def test_a_missing_table_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         read_predictions(tmp_path / "none.csv")
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="is a folder: name the table in it"):
         read_predictions(tmp_path)
+
+
+PLAIN = "file,label,probability,group\na,0,0.25,p\nb,1,0.75,q\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PLAIN.replace("\n", "\r\n"),
+        PLAIN.replace("\n", "\r"),
+        "\ufeff" + PLAIN,
+        PLAIN.encode("utf-16"),
+        PLAIN.replace(",", ";"),
+        PLAIN.replace(",", "\t"),
+        PLAIN.replace(",", "|"),
+        PLAIN.replace(",", " , "),
+        PLAIN.replace(",", ";").replace("0.", "0,"),
+        PLAIN.replace("0.25", '"0,25"'),
+        "sep=;\n" + PLAIN.replace(",", ";"),
+        PLAIN.replace("file", "File").replace("label", " LABEL"),
+        PLAIN.replace("\n", ",\n"),
+        PLAIN.replace("0.25,p", "0.25,p,,").replace("0.75,q", "0.75,q,"),
+        'file,label,probability,group\n"1",a,0,0.25,p\n"2",b,1,0.75,q\n',
+        '"file" "label" "probability" "group"\n"1" "a" 0 0.25 "p"\n"2" "b" 1 0.75 "q"\n',
+        PLAIN.replace("a,0", "a,0.0").replace("b,1", "b,1.0"),
+        PLAIN.replace("a,0", "a,FALSE").replace("b,1", "b,TRUE"),
+        PLAIN.replace("a,0", "a,normal").replace("b,1", "b,Pneumonia"),
+    ],
+)
+def test_a_table_is_read_however_a_program_writes_it(tmp_path, text):
+    predictions = read_text(tmp_path, text)
+    assert predictions.file == ("a", "b")
+    assert predictions.label.tolist() == [0, 1]
+    assert predictions.probability.tolist() == [0.25, 0.75]
+    assert predictions.group == ("p", "q")
+
+
+@pytest.mark.parametrize(
+    "word", ["", "NA", "na", "N/A", "#N/A", "NaN", "nan", "<NA>", "null", "NULL", "None", ".", "-", " "]
+)
+def test_what_programs_write_for_nothing_is_no_group_of_its_own(tmp_path, word):
+    header = "file,label,probability,group,subtype,split,schema_version\n"
+    rows = "".join(f"{name},{index % 2},0.5,{word},{word},{word},{word}\n" for index, name in enumerate("abcd"))
+    predictions = read_text(tmp_path, header + rows + "e,0,0.5,p,normal,,1\n")
+    assert predictions.group == ("", "", "", "", "p")
+    assert not predictions.has_groups
+    assert len(set(predictions.clusters())) == 5
+    assert predictions.subtype == ("normal", "unknown", "normal", "unknown", "normal")
+    assert set(predictions.split) == {""}
+
+
+def test_group_numbers_that_became_fractions_are_the_same_groups(tmp_path):
+    predictions = read_text(tmp_path, "file,label,probability,group\na,0,0.5,12.0\nb,1,0.5,12\nc,1,0.5,NA\n")
+    assert predictions.group == ("12", "12", "")
+
+
+def test_names_of_images_are_needed_unless_said_otherwise(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("label,probability\n0,0.25\n1,0.75\n")
+    with pytest.raises(UserError, match="no column file"):
+        read_predictions(path)
+    predictions = read_predictions(path, require_file=False)
+    assert predictions.file == (f"{path}, row 2", f"{path}, row 3")
+    path.write_text("label,probability\n0,0.25\n")
+    with pytest.raises(UserError, match="has no column label, no column probability"):
+        path.write_text("x\n1\n")
+        read_predictions(path, require_file=False)
+
+
+SPLITS = "file,label,probability,split\na,0,0.5,train\nb,1,0.5,Validation\nc,0,0.5,TEST\nd,1,0.5,test\n"
+
+
+def test_the_rows_of_one_split_are_taken_and_the_others_are_told(tmp_path):
+    table = read_text(tmp_path, SPLITS)
+    test = rows_of("test", table, "t.csv")
+    assert test.predictions.file == ("c", "d")
+    assert test.left_out == {"train": 1, "val": 1}
+    assert test.sentence == "Of 4 rows, the 2 of split test are taken; 1 of train and 1 of val are left out."
+    assert rows_of("val", table, "t.csv").predictions.file == ("b",)
+
+
+def test_a_table_of_one_split_or_of_none_is_taken_whole(tmp_path):
+    for text in (SPLITS.replace("train", "test").replace("Validation", "test"), PLAIN):
+        table = read_text(tmp_path, text)
+        rows = rows_of("test", table, "t.csv")
+        assert rows.predictions == table
+        assert rows.sentence is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            SPLITS.replace("TEST", "train").replace("test", "train"),
+            "t.csv has no row of split test, only of train and val",
+        ),
+        (SPLITS.replace("train", "NA"), "t.csv has 1 rows without a split beside rows with one"),
+    ],
+)
+def test_a_split_that_is_not_there_or_half_known_is_one_sentence(tmp_path, text, sentence):
+    with pytest.raises(UserError, match=sentence):
+        rows_of("test", read_text(tmp_path, text), "t.csv")
