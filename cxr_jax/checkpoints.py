@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import math
+import os
+import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as orbax
 from jax import Array
-from orbax.checkpoint import v1 as orbax
 
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import TEMPORARY_PREFIX, writing
@@ -26,12 +27,13 @@ from cxr_jax.runs.files import TEMPORARY_PREFIX, writing
 FORMAT_VERSION = 1
 """Version of what is stored; raised when an older reader would misread it. The seal stays as it is in every version."""
 
+Checkpointer = TypeVar("Checkpointer", bound=orbax.Checkpointer)
+
 _ARRAYS = "arrays"
 _UNFINISHED = ".orbax-checkpoint-tmp"
-# orbax announces every step of a save, and it and asyncio print tracebacks of a failed one from other threads; what a
-# person must know is raised as an error instead
-for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
+_PLAIN_PATH = re.compile(r"[\w/ .,=+@-]+")
+DESCRIPTORS = Path("/proc/self/fd")
+"""Where Linux shows the files that this process has open; other systems have no such folder."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,10 @@ class Checkpoint:
 
 
 class CheckpointWriter:
-    """Saves checkpoints into one folder, asynchronously, and keeps the newest few."""
+    """Saves checkpoints into one folder, asynchronously, and keeps the newest few.
+
+    The first that is saved and the last are read back, and compared with what was to be saved.
+    """
 
     def __init__(self, folder: Path, *, keep: int = 1, rewind_to: int | None = None) -> None:
         """Open or make `folder`; leftovers of a save that was killed are removed.
@@ -58,12 +63,16 @@ class CheckpointWriter:
         Raises UserError if it cannot be written.
         """
         self.folder, self._keep = folder.absolute(), keep
-        self._pending: Any = None
+        self._pending: int | None = None  # step of the save that is under way
+        self._saved: int | None = None  # step of the newest save that is finished
+        self._verified: int | None = None  # step of the newest that was read back
         self._size = 0  # of the newest checkpoint, in bytes
+        self._opened = contextlib.ExitStack()
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(folder, rewind_to)
-            self._checkpointer = self._open()
+            self._plain = self._opened.enter_context(_plainly_named(self.folder))
+        self._checkpointer = _alone(orbax.AsyncCheckpointer)
 
     def save(self, step: int, arrays: Mapping[str, Array], details: Mapping[str, Any]) -> None:
         """Save `arrays` and the JSON object `details` under `step`, replacing what is there under that step.
@@ -77,25 +86,36 @@ class CheckpointWriter:
         metadata |= {"seal": _seal(metadata)}
         self._size = sum(value.nbytes for value in host.values())
         with _saving(self.folder, self._size):
-            self._pending = self._checkpointer.save_checkpointables_async(
-                step, {_ARRAYS: host}, custom_metadata=metadata, force=True, overwrite=True
-            )
+            if (self.folder / str(step)).exists():
+                _remove(self.folder, step)
+            what = orbax.args.Composite(**{_ARRAYS: orbax.args.PyTreeSave(host)})
+            self._checkpointer.save(self._plain / str(step), args=what, custom_metadata=metadata)
+        self._pending = step
 
     def wait(self) -> None:
         """Return when nothing is being saved any more; raises UserError if the save failed."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            with _saving(self.folder, self._size):
-                pending.result()
+        step, self._pending = self._pending, None
+        if step is None:
+            return
+        with _saving(self.folder, self._size):
+            self._checkpointer.wait_until_finished()
+        self._saved = step
+        if self._verified is None:
+            self._verify()
+        for old in saved_steps(self.folder)[: -self._keep]:
+            _remove(self.folder, old)
 
     def close(self) -> None:
-        """Finish the save under way and release the folder."""
-        try:
-            self.wait()
-        finally:
-            # a save that failed is raised again by orbax while it closes
-            with _saving(self.folder, self._size):
-                self._checkpointer.close()
+        """Finish the save under way, read it back, and release the folder."""
+        with self._opened:
+            try:
+                self.wait()
+                if self._verified != self._saved:
+                    self._verify()
+            finally:
+                # a save that failed is raised again by orbax while it closes
+                with _saving(self.folder, self._size):
+                    self._checkpointer.close()
 
     def __enter__(self) -> CheckpointWriter:
         return self
@@ -105,68 +125,63 @@ class CheckpointWriter:
     ) -> None:
         self.close()
 
-    def _open(self) -> orbax.training.Checkpointer | _LoneCheckpointer:
-        if jax.process_count() > 1:
-            return _LoneCheckpointer(self.folder, self._keep)
-        return orbax.training.Checkpointer(
-            self.folder,
-            preservation_policy=orbax.training.preservation_policies.LatestN(self._keep),
-            cleanup_tmp_directories=True,
-        )
+    def _verify(self) -> None:
+        """Read the newest checkpoint back; UserError if it does not hold what was saved."""
+        if _stored(self.folder, self._saved) is None:
+            raise UserError(
+                f"the checkpoint of step {self._saved} was written to {self.folder} and does not come back as it was: "
+                "the disk or its file system loses what is written; train in another place"
+            )
+        self._verified = self._saved
 
 
-class _LoneCheckpointer:
-    """What is needed of orbax's Checkpointer, in one process of several: that one waits for the others to join in."""
-
-    def __init__(self, folder: Path, keep: int) -> None:
-        self._folder, self._keep = folder, keep
-        for leftover in folder.glob(f"*{_UNFINISHED}*"):
-            shutil.rmtree(leftover)
-
-    def save_checkpointables_async(self, step: int, checkpointables: dict[str, Any], **options: Any) -> Any:
-        """Save as orbax does; what is older than the newest few finished ones is removed first."""
-        self._remove_old()
-        del options["force"]
-        with _by_itself():
-            return orbax.save_checkpointables_async(self._folder / str(step), checkpointables, **options)
-
-    def close(self) -> None:
-        """Remove what is older than the newest few; nothing may be under way."""
-        self._remove_old()
-
-    def _remove_old(self) -> None:
-        for step in saved_steps(self._folder)[: -self._keep]:
-            _remove(self._folder, step)
-
-
-@contextlib.contextmanager
-def _by_itself() -> Iterator[None]:
-    """Have orbax work in this process alone, whatever others train with it."""
-    if jax.process_count() == 1:
-        yield
-        return
+def _alone(kind: type[Checkpointer]) -> Checkpointer:
+    """A checkpointer of `kind` that works in this process alone, whatever others train with it."""
     this = jax.process_index()
     options = orbax.options.MultiprocessingOptions(
         primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process_{this}"
     )
-    # in spite of these options it has all processes compare their paths, if it counts more than one
-    counted_in = sys.modules[orbax.multihost.process_count.__module__]
-    count = counted_in.process_count
-    counted_in.process_count = lambda: 1
+    handler = orbax.CompositeCheckpointHandler(
+        composite_options=orbax.CompositeOptions(multiprocessing_options=options),
+        **{_ARRAYS: orbax.PyTreeCheckpointHandler(multiprocessing_options=options)},
+    )
+    return kind(handler, multiprocessing_options=options)
+
+
+@contextlib.contextmanager
+def _plainly_named(folder: Path) -> Iterator[Path]:
+    """Yields a path of `folder`, which exists and is absolute, that holds as long as the block runs.
+
+    orbax looks for what it has written by a pattern in which brackets of the folder's own name count, and tensorstore
+    takes a backslash for a slash, and names that are no Unicode not at all. Both get such a folder by the number under
+    which this process has it open.
+
+    Raises:
+        UserError: its own name will not do, and the system has no such numbers.
+    """
+    if _PLAIN_PATH.fullmatch(str(folder)):
+        yield folder
+        return
+    if not DESCRIPTORS.is_dir():
+        raise UserError(
+            f"no checkpoints can be kept in {folder} on this system: choose a place whose path has letters, digits, "
+            "spaces and . , = + @ - _ alone"
+        )
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with orbax.Context(multiprocessing_options=options):
-            yield
+        yield DESCRIPTORS / str(descriptor)
     finally:
-        counted_in.process_count = count
+        os.close(descriptor)
 
 
 def _remove_leftovers(folder: Path, rewind_to: int | None) -> None:
-    """Remove checkpoints later than `rewind_to`, and what a killed removal left of others."""
+    """Remove checkpoints later than `rewind_to`, and what a killed save or removal left of others."""
     for step in saved_steps(folder):
         if rewind_to is not None and step > rewind_to:
             _remove(folder, step)
-    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        shutil.rmtree(leftover)
+    for pattern in (f"{TEMPORARY_PREFIX}*", f"*{_UNFINISHED}*"):
+        for leftover in folder.glob(pattern):
+            shutil.rmtree(leftover)
 
 
 def _remove(folder: Path, step: int) -> None:
@@ -235,32 +250,40 @@ def read_newest(folder: Path, warn: Callable[[str], None] | None = None) -> Chec
 
 def _read(folder: Path, step: int) -> Checkpoint | None:
     """The checkpoint of `step`, or None if it is damaged in whatever way; UserError if it is of a newer format."""
-    path = folder.absolute() / str(step)
-    # a damaged file can fail anywhere inside orbax, tensorstore or JSON; all of it means the same to the reader
-    try:
-        with _by_itself():
-            stored = orbax.checkpointables_metadata(path)
-        metadata = stored.custom_metadata
-        # a checkpoint without either is older than format versions
-        if {"format_version", "seal"} & metadata.keys() and metadata["seal"] != _seal(metadata):
-            return None
-    except Exception:
+    stored = _stored(folder, step)
+    if stored is None:
         return None
-    version = metadata.get("format_version", 1)
-    if version > FORMAT_VERSION:
-        raise UserError(
-            f"the checkpoint of step {step} in {folder} was written by a newer cxr_jax (format {version}, this one "
-            f"reads up to {FORMAT_VERSION}): update cxr_jax"
-        )
+    host, details = stored
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    try:
-        shapes = {
-            name: jax.ShapeDtypeStruct(entry.shape, entry.dtype, sharding=sharding)
-            for name, entry in stored.metadata[_ARRAYS].items()
-        }
-        with _by_itself():
-            arrays = orbax.load_checkpointables(path, {_ARRAYS: shapes})[_ARRAYS]
-        intact = content_hash({name: np.asarray(value) for name, value in arrays.items()}) == metadata["sha256"]
-        return Checkpoint(step, arrays, metadata["details"]) if intact else None
-    except Exception:
-        return None
+    # a copy, because a device of a CPU would otherwise share the memory with numpy, and a step takes it over
+    arrays = {name: jax.device_put(jnp.array(value), sharding) for name, value in host.items()}
+    return Checkpoint(step, arrays, details)
+
+
+def _stored(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Arrays and details of the checkpoint of `step`; None if it is damaged, UserError if it is of a newer format."""
+    with _plainly_named(folder.absolute()) as plain, _alone(orbax.Checkpointer) as checkpointer:
+        path = plain / str(step)
+        # a damaged file can fail anywhere inside orbax, tensorstore or JSON; all of it means the same to the reader
+        try:
+            found = checkpointer.metadata(path)
+            metadata = found.custom_metadata
+            # a checkpoint without either is older than format versions
+            if {"format_version", "seal"} & metadata.keys() and metadata["seal"] != _seal(metadata):
+                return None
+        except Exception:
+            return None
+        version = metadata.get("format_version", 1)
+        if version > FORMAT_VERSION:
+            raise UserError(
+                f"the checkpoint of step {step} in {folder} was written by a newer cxr_jax (format {version}, this one "
+                f"reads up to {FORMAT_VERSION}): update cxr_jax"
+            )
+        try:
+            # numpy's arrays, so that what is damaged, or only looked at, takes no memory of a device
+            as_numpy = {name: orbax.RestoreArgs(np.ndarray) for name in found.item_metadata[_ARRAYS].tree}
+            what = orbax.args.Composite(**{_ARRAYS: orbax.args.PyTreeRestore(restore_args=as_numpy)})
+            host = checkpointer.restore(path, args=what)[_ARRAYS]
+            return (host, metadata["details"]) if content_hash(host) == metadata["sha256"] else None
+        except Exception:
+            return None

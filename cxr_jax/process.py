@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import hashlib
 import importlib.util
+import logging
 import os
 import platform
 import re
@@ -108,7 +109,13 @@ def delay_aborts() -> None:
 
 
 def quieten_libraries(environment: Environment) -> None:
-    """Leave out the C++ log lines below errors, which tell a user of the command line nothing to act on."""
+    """Leave out the C++ log lines below errors, and what orbax and asyncio log from other threads.
+
+    A user of the command line has nothing to act on there: orbax announces every step of a save, and prints tracebacks
+    of a failed one, which is raised as an error besides.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     environment.setdefault("GRPC_VERBOSITY", "ERROR")
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -11,8 +12,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as orbax
 import pytest
 
+from cxr_jax import checkpoints
 from cxr_jax.checkpoints import CheckpointWriter, content_hash, read_newest, saved_steps
 from cxr_jax.errors import UserError
 
@@ -61,6 +64,68 @@ def test_arrays_may_be_donated_while_they_are_saved(tmp_path):
         writer.save(1, {"value": value}, {})
         jax.jit(lambda x: x + 1, donate_argnums=0)(value).block_until_ready()
     np.testing.assert_array_equal(read_newest(tmp_path / "last").arrays["value"], np.arange(8.0))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "proj [copy]",
+        "back\\slash",
+        "x[/y]",
+        "gs:",
+        "*?",
+        "a%20b#c",
+        "été 漢",
+        os.fsdecode(b"latin-\xe9"),
+        "new\nline",
+        "-x",
+    ],
+)
+def test_any_path_that_the_file_system_allows_keeps_checkpoints(tmp_path, name):
+    folder = tmp_path / name / "last"
+    for rewind_to in (None, 1):
+        with CheckpointWriter(folder, keep=2, rewind_to=rewind_to) as writer:
+            for step in (1, 2, 3):
+                writer.save(step, arrays_at(step), {"step": step})
+        assert saved_steps(folder) == [2, 3]
+        checkpoint = read_newest(folder, pytest.fail)
+        assert checkpoint.step == 3
+        for array, value in arrays_at(3).items():
+            np.testing.assert_array_equal(checkpoint.arrays[array], value)
+    assert sorted(entry.name for entry in folder.iterdir()) == ["2", "3"]
+
+
+def test_a_path_that_no_checkpoint_can_be_kept_in_is_refused_before_the_first_save(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "DESCRIPTORS", tmp_path / "absent")
+    with pytest.raises(UserError, match=r"no checkpoints can be kept in .*/a\[b\]/last on this system: choose a place"):
+        CheckpointWriter(tmp_path / "a[b]" / "last")
+    CheckpointWriter(tmp_path / "plain" / "last").close()
+
+
+def damaging(save, after):
+    """orbax's `save`, followed by damage to what it wrote once it has been called `after` times."""
+    calls = []
+
+    def damaged(self, path, **options):
+        calls.append(path)
+        save(self, path, **options)
+        if len(calls) > after:
+            self.wait_until_finished()
+            truncate(max((Path(path) / "arrays" / "d").iterdir(), key=lambda file: file.stat().st_size))
+
+    return damaged
+
+
+@pytest.mark.parametrize("whole", [0, 2])
+def test_the_first_save_and_the_last_are_read_back(tmp_path, monkeypatch, whole):
+    monkeypatch.setattr(orbax.AsyncCheckpointer, "save", damaging(orbax.AsyncCheckpointer.save, whole))
+    writer = CheckpointWriter(tmp_path / "last", keep=2)
+    for step in range(1, whole + 1):
+        writer.save(step, arrays_at(step), {})
+        writer.wait()
+    writer.save(whole + 1, arrays_at(3), {})
+    with pytest.raises(UserError, match=rf"step {whole + 1} was written to .*/last and does not come back as it was"):
+        writer.close()
 
 
 def flip(path):
@@ -222,7 +287,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(folder, monkeypatch):
     def full(*_arguments, **_options):
         raise ValueError("RESOURCE_EXHAUSTED: Error writing '4/arrays/d/0': No space left on device")
 
-    monkeypatch.setattr(writer._checkpointer, "save_checkpointables_async", full)
+    monkeypatch.setattr(orbax.AsyncCheckpointer, "save", full)
     with pytest.raises(UserError, match=r"the disk is full: .* free at least 1 MB there and resume the run"):
         writer.save(4, arrays_at(4), {})
     writer.close()
