@@ -18,4 +18,7 @@ LOGIT_COLUMNS = tuple(f"logit_{name}" for name in CLASS_NAMES)
 PREDICTION_COLUMNS = ("file", "split", "group", "subtype", "label", *LOGIT_COLUMNS, "probability", "schema_version")
 """Columns of a predictions table; `label` is a class name, `probability` that of PNEUMONIA."""
 
+PNEUMONIA_CHANCE = "P(pneumonia)"
+"""How the probability of PNEUMONIA is written beside a picture."""
+
 DISCLAIMER = "Research software. Not a medical device; not for diagnosis or treatment."

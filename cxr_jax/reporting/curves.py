@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from cxr_jax.reporting.style import BLUE, GREY, INK, ORANGE, new_figure, styled
+from cxr_jax.reporting.style import BLUE, GREY, INK, ORANGE, SMALLEST_TEXT, WIDTH, new_figure, styled
 
 Line = dict[str, Any]
 
@@ -41,24 +41,25 @@ def _figure(lines: Sequence[Line], position: str, label: str) -> Figure:
     train = [line for line in lines if line["kind"] == "train"]
     validation = [line for line in lines if line["kind"] == "validation"]
     with styled():
-        figure = new_figure(8.2, 3.5)
-        panels = figure.subplots(1, 2, sharex=True)
+        figure = new_figure(WIDTH, 6.0)
+        panels = figure.subplots(2, 1, sharex=True)
         for axes, name, title in zip(panels, ("loss", "accuracy"), ("Loss", "Accuracy"), strict=True):
-            axes.set(title=title, xlabel=label)
+            axes.set_title(title)
             _draw_train(axes, train, name, position)
             _draw_validation(axes, validation, name, position)
             _draw_phases(axes, train, position)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_xlim(left=0)
             axes.margins(x=0.02)
+        panels[1].set_xlabel(label)
         panels[0].set_ylim(bottom=0)
         panels[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         panels[1].set_ylim(top=1.005)
         for axes in panels if len(_phase_starts(train)) > 1 else ():
             bottom, top = axes.get_ylim()
-            axes.set_ylim(top=top + 0.08 * (top - bottom))  # the names of the phases stand there
+            axes.set_ylim(top=top + 0.12 * (top - bottom))  # the names of the phases stand there
         handles, labels = panels[1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+        figure.legend(handles, labels, loc="outside lower center")
         _tell_end(panels[0], lines)
     return figure
 
@@ -118,7 +119,7 @@ def _draw_phases(axes: Axes, train: Sequence[Line], position: str) -> None:
             xytext=(3, -2),
             textcoords="offset points",
             va="top",
-            fontsize=7.5,
+            fontsize=SMALLEST_TEXT,
             color="#555555",
         )
 
@@ -138,7 +139,7 @@ def _tell_end(axes: Axes, lines: Sequence[Line]) -> None:
             xytext=(0, 6),
             textcoords="offset points",
             ha="right",
-            fontsize=7.5,
+            fontsize=SMALLEST_TEXT,
             color="#555555",
         )
 

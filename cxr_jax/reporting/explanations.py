@@ -5,13 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cxr_jax.explain.record import read_checks
-from cxr_jax.explain.verdict import ALL
-from cxr_jax.reporting.style import BLUE, GREY, ORANGE, new_figure, save, styled
+from cxr_jax.reporting.style import (
+    AMBER,
+    BLUE,
+    GREY,
+    ON_DARK,
+    ORANGE,
+    SKY,
+    SMALLEST_TEXT,
+    WIDTH,
+    new_figure,
+    save,
+    styled,
+)
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import read_looks
 
@@ -56,30 +67,34 @@ def draw_checks(folder: str | Path, findings: Findings, original: np.ndarray, ex
 
 
 def randomisation_figure(findings: Findings, original: np.ndarray, examples: np.ndarray) -> Figure:
-    """Return the cascade of randomisation: likeness by level above, maps by level below; arguments as `draw_checks`."""
+    """Return the cascade of randomisation, a row for every level: likeness, and the maps; arguments as `draw_checks`.
+
+    It is drawn on a dark sheet, so that the colours of the maps are the same on a light and on a dark screen.
+    """
     cascade = findings["cascade"]
-    columns = ["trained", *cascade["levels"]]
-    places = np.arange(1, len(columns))
-    with styled():
-        figure = new_figure(8.4, 2.9 + 0.78 * len(original))
-        upper, lower = figure.subfigures(2, 1, height_ratios=[2.9, 0.78 * len(original)])
-        axes = upper.subplots()
+    rows = ["trained", *cascade["levels"]]
+    places = np.arange(1, len(rows))
+    with styled(), matplotlib.rc_context(ON_DARK):
+        figure = new_figure(WIDTH, 0.42 * len(rows) + 1.9)
+        cells = figure.add_gridspec(len(rows), 1 + len(original), width_ratios=[4, *[0.85] * len(original)])
+        axes = figure.add_subplot(cells[:, 0])
         for name, colour, label in (
-            ("rank_correlation", BLUE, "rank correlation"),
-            ("similarity", ORANGE, "structural similarity"),
+            ("rank_correlation", SKY, "rank correlation"),
+            ("similarity", AMBER, "structural similarity"),
         ):
-            _band(axes, places, cascade[name], colour, label)
-            axes.plot([0, 1], [1, cascade[name]["value"][0]], color=colour, linestyle=(0, (4, 2)))
-        axes.axhline(cascade["other_images"], color=GREY, linestyle=":", label="different images, rank correlation")
-        axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.3, 1.05), ylabel="Likeness to the trained map")
-        axes.set_xticks(range(len(columns)), columns)
-        axes.set_title("Weights drawn anew, from the classifier to the named stage")
-        axes.legend(loc="upper right")
-        grid = lower.subplots(len(original), len(columns), squeeze=False)
-        for row, first in enumerate(original):
-            for column, heat in enumerate((first, *examples[row])):
-                grid[row, column].imshow(heat, cmap="inferno", vmin=0, vmax=1, interpolation="nearest")
-                grid[row, column].set_axis_off()
+            line = cascade[name]
+            axes.fill_betweenx(places, line["low"], line["high"], color=colour, alpha=0.25, linewidth=0)
+            axes.plot(line["value"], places, color=colour, label=label)
+            axes.plot([1, line["value"][0]], [0, 1], color=colour, linestyle=(0, (4, 2)))
+        axes.axvline(cascade["other_images"], color=GREY, linestyle=":", label="of different images")
+        axes.set(xlim=(-0.3, 1.05), ylim=(len(rows) - 0.5, -0.5), xlabel="Likeness")
+        axes.set_yticks(range(len(rows)), rows)
+        figure.legend(loc="outside lower left")
+        for column, first in enumerate(original):
+            for row, heat in enumerate((first, *examples[column])):
+                picture = figure.add_subplot(cells[row, 1 + column])
+                picture.imshow(heat, cmap="inferno", vmin=0, vmax=1, interpolation="nearest")
+                picture.set_axis_off()
     return figure
 
 
@@ -88,28 +103,23 @@ def curves_figure(findings: Findings) -> Figure:
     curves = findings["curves"]
     numbers = {check["name"]: check["numbers"] for check in findings["checks"]}
     looks = ((BLUE, "-"), (GREY, "--"), (ORANGE, ":"))
+    shown = [(explained, *told) for explained, kinds in curves["by_class"].items() for told in kinds.items()]
     with styled():
-        figure = new_figure(7.6, 3.1 * len(curves["by_class"]))
-        panels = figure.subplots(len(curves["by_class"]), 2, sharex=True, sharey=True, squeeze=False)
-        for row, (explained, kinds) in zip(panels, curves["by_class"].items(), strict=True):
-            for axes, (kind, lines) in zip(row, kinds.items(), strict=True):
-                for (name, line), (colour, style) in zip(lines.items(), looks, strict=True):
-                    label = f"{name}, area {np.trapezoid(line, curves['shares']):.3f}"
-                    axes.plot(curves["shares"], line, color=colour, linestyle=style, label=label)
-                beyond = number_text(numbers[kind][explained], signed=True)
-                axes.set_title(f"{explained}, {kind}\n{beyond} beside random", fontsize=9)
-                axes.set(xlim=(0, 1), ylim=(-0.02, 1.04))
-                axes.legend(loc="best")
-            row[0].set_ylabel(f"Probability of {explained}" if explained != ALL else "Probability of the class")
-        for axes, told in zip(panels[-1], ("brought back", "greyed out"), strict=True):
-            axes.set_xlabel(f"Share of pixels {told}, hottest first")
+        figure = new_figure(WIDTH, 2.75 * len(shown))
+        panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
+        for axes, (explained, kind, lines) in zip(panels, shown, strict=True):
+            for (name, line), (colour, style) in zip(lines.items(), looks, strict=True):
+                label = f"{name}, area {np.trapezoid(line, curves['shares']):.3f}"
+                axes.plot(curves["shares"], line, color=colour, linestyle=style, label=label)
+            beyond = number_text(numbers[kind][explained], signed=True)
+            axes.set_title(f"{explained}, {kind}\n{beyond} beside random", fontsize=SMALLEST_TEXT)
+            axes.set(xlim=(0, 1), ylim=(-0.02, 1.04), ylabel="Probability")
+            axes.set_xlabel(f"Share of pixels {_DONE.get(kind, kind)}, hottest first")
+            axes.legend(loc="best")
     return figure
 
 
-def _band(axes: Axes, x: np.ndarray, line: dict[str, list[float]], colour: str, label: str) -> None:
-    """Draw a mean with its interval."""
-    axes.fill_between(x, line["low"], line["high"], color=colour, alpha=0.15, linewidth=0)
-    axes.plot(x, line["value"], color=colour, label=label)
+_DONE = {"insertion": "brought back", "deletion": "greyed out"}
 
 
 def checks_table(findings: Findings) -> Table:

@@ -20,6 +20,7 @@ from cxr_jax.reporting.style import (
     SKY,
     TEST_COLOUR,
     VALIDATION_COLOUR,
+    WIDTH,
     new_figure,
     save,
     share_axes,
@@ -89,7 +90,7 @@ def confusion_figure(judged: dict[str, Any], title: str) -> Figure:
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     with styled():
-        figure = new_figure(3.9, 3.5)
+        figure = new_figure(WIDTH, 3.7)
         axes = figure.subplots()
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.25)
         for row in range(2):
@@ -98,8 +99,8 @@ def confusion_figure(judged: dict[str, Any], title: str) -> Figure:
                 axes.text(
                     column, row - 0.07, f"{counts[row, column]:,}", ha="center", va="center", fontsize=17, color=colour
                 )
-                share = f"{shares[row, column]:.1%} of {CLASS_NAMES[row].lower()}" if totals[row, 0] else "none"
-                axes.text(column, row + 0.2, share, ha="center", va="center", fontsize=7.5, color=colour)
+                share = f"{shares[row, column]:.1%}\nof {CLASS_NAMES[row].lower()}" if totals[row, 0] else "none"
+                axes.text(column, row + 0.22, share, ha="center", va="center", color=colour)
         axes.set_xticks((0, 1), CLASS_NAMES)
         axes.set_yticks((0, 1), CLASS_NAMES, rotation=90, va="center")
         axes.set(xlabel="Called", ylabel="True class", title=f"{title}: {counts.sum():,} images")
@@ -117,7 +118,7 @@ def confusion_figure(judged: dict[str, Any], title: str) -> Figure:
 def roc_figure(judgement: Judgement, test: Predictions, validation: Predictions | None = None) -> Figure:
     """Return the ROC of test, and of validation if given, with the area, its interval and the operating point."""
     with styled():
-        figure = new_figure(4.6, 4.4)
+        figure = new_figure(WIDTH, 4.2)
         axes = figure.subplots()
         axes.plot((0, 1), (0, 1), color=GREY, linewidth=0.9, linestyle=(0, (2, 2)))
         for name, predictions in _splits(test, validation):
@@ -138,7 +139,7 @@ def roc_figure(judgement: Judgement, test: Predictions, validation: Predictions 
 def precision_recall_figure(judgement: Judgement, test: Predictions, validation: Predictions | None = None) -> Figure:
     """Return precision over sensitivity of test, and of validation if given, with the share of PNEUMONIA as base."""
     with styled():
-        figure = new_figure(4.6, 4.4)
+        figure = new_figure(WIDTH, 4.2)
         axes = figure.subplots()
         for name, predictions in _splits(test, validation):
             metrics = judgement[name]["metrics"]
@@ -165,16 +166,17 @@ def reliability_figure(judgement: Judgement) -> Figure:
         "after": f"Temperature {judgement['test']['calibration']['temperature'] or 1:.2f}",
     }
     with styled():
-        figure = new_figure(4.0 * len(moments) + 0.4, 4.0)
-        panels = figure.subplots(1, len(moments), squeeze=False, sharey=True)[0]
+        figure = new_figure(WIDTH, 3.9 * len(moments))
+        panels = figure.subplots(len(moments), 1, squeeze=False, sharex=True)[:, 0]
         for axes, moment in zip(panels, moments, strict=True):
             axes.plot((0, 1), (0, 1), color=GREY, linewidth=0.9, linestyle=(0, (2, 2)))
             for name in ("validation", "test"):
                 if judgement[name] is not None and judgement[name]["calibration"][moment] is not None:
                     _draw_reliability(axes, name, judgement[name]["calibration"][moment])
-            share_axes(axes, "Probability of PNEUMONIA", "Share that is PNEUMONIA" if moment == "before" else "")
+            share_axes(axes, "", "Share that is PNEUMONIA")
             axes.set_title(titles[moment])
             axes.legend(loc="upper left")
+        panels[-1].set_xlabel("Probability of PNEUMONIA")
     return figure
 
 
@@ -206,7 +208,7 @@ def decision_figure(judgement: Judgement) -> Figure:
     curves = judgement["test"]["decision_curve"]
     thresholds = curves["thresholds"]
     with styled():
-        figure = new_figure(5.4, 3.6)
+        figure = new_figure(WIDTH, 4.2)
         axes = figure.subplots()
         axes.plot(thresholds, curves["before"], color=TEST_COLOUR, label="network, as predicted")
         if curves["after"] is not None:
@@ -216,7 +218,7 @@ def decision_figure(judgement: Judgement) -> Figure:
         highest = judgement["test"]["all_pneumonia_accuracy"]
         axes.set(xlim=(0, 1), ylim=(-0.15 * max(highest, 0.2), 1.08 * max(highest, 0.2)), title="Decision curve")
         axes.set(xlabel="Threshold probability", ylabel="Net benefit")
-        axes.legend(loc="upper right")
+        figure.legend(loc="outside lower center")
     return figure
 
 
@@ -226,7 +228,7 @@ def distribution_figure(judgement: Judgement, test: Predictions, validation: Pre
     threshold = judgement["operating_point"]["threshold"]
     edges = np.linspace(0, 1, 41)
     with styled():
-        figure = new_figure(6.4, 1.9 * len(splits) + 0.7)
+        figure = new_figure(WIDTH, 2.1 * len(splits) + 0.5)
         panels = figure.subplots(len(splits), 1, squeeze=False, sharex=True)[:, 0]
         for axes, (name, predictions) in zip(panels, splits, strict=True):
             for label in (PNEUMONIA, NORMAL):
@@ -243,22 +245,13 @@ def distribution_figure(judgement: Judgement, test: Predictions, validation: Pre
                     linestyle="-" if label == PNEUMONIA else (0, (3, 1)),
                     label=f"{CLASS_NAMES[label]} ({len(own):,})",
                 )
-            axes.axvline(threshold, color=INK, linewidth=1)
-            axes.annotate(
-                f"threshold {threshold:.3g}",
-                (threshold, 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(4 if threshold < 0.75 else -4, -3),
-                textcoords="offset points",
-                va="top",
-                ha="left" if threshold < 0.75 else "right",
-                fontsize=7.5,
-            )
+            axes.axvline(threshold, color=INK, linewidth=1, label=f"threshold {threshold:.3g}")
             axes.set(title=name.capitalize(), ylabel="Share of class", xlim=(0, 1))
             axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
             axes.grid(visible=False, axis="x")
-            axes.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2)
+            axes.set_ylim(top=1.5 * axes.get_ylim()[1])  # the legend stands there
+            axes.legend(loc="upper center")
         panels[-1].set_xlabel("Probability of PNEUMONIA")
     return figure
 

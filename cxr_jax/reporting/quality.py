@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.baselines import ALL_MEASURES, ALL_PNEUMONIA
-from cxr_jax.reporting.style import BLUE, GREY, INK, ORANGE, VALIDATION_COLOUR, new_figure, save, styled
+from cxr_jax.reporting.style import BLUE, GREY, INK, ORANGE, VALIDATION_COLOUR, WIDTH, new_figure, save, styled
 from cxr_jax.runs.folder import RunFolder, read_json
 
 SCHEMA_VERSION = 1
@@ -62,8 +62,8 @@ def quality_figure(quality: Quality) -> Figure:
     """Return, for both kinds of error side by side, the chance that an error has the higher value of every measure."""
     names = [name for name, told in quality["measures"].items() if _varies(quality, name)]
     with styled():
-        figure = new_figure(7.6, 0.3 * max(len(names), 3) + 1.2)
-        panels = figure.subplots(1, 2, sharey=True)
+        figure = new_figure(WIDTH, 0.6 * max(len(names), 3) + 2)
+        panels = figure.subplots(2, 1, sharex=True)
         for axes, (kind, (plural, _, _)), colour in zip(panels, _KINDS.items(), (BLUE, ORANGE), strict=True):
             compared = quality["audit"][kind]
             entries = [compared["measures"].get(name) for name in names]
@@ -77,9 +77,10 @@ def quality_figure(quality: Quality) -> Figure:
                     0.5, 0.5, "too few to compare", transform=axes.transAxes, ha="center", backgroundcolor="white"
                 )
             axes.axvline(0.5, color=GREY, linewidth=0.9, linestyle=(0, (2, 2)))
-            axes.set(xlim=(-0.02, 1.02), xlabel="Chance of a higher value")
-            axes.set_title(f"{counted(compared['errors'], plural)} beside {counted(compared['right'], 'right calls')}")
+            axes.set(xlim=(-0.02, 1.02))
+            axes.set_title(f"{counted(compared['errors'], plural)}\nbeside {counted(compared['right'], 'right calls')}")
             _name_rows(axes, [quality["measures"][name]["title"] for name in names])
+        panels[-1].set_xlabel("Chance of a higher value")
     return figure
 
 
@@ -90,7 +91,7 @@ def baselines_figure(quality: Quality, judgement: dict[str, Any]) -> Figure:
         if baseline is not None:
             rows.append((_title(quality, name), baseline["test"]["roc_auc"], baseline["validation_roc_auc"], BLUE))
     with styled():
-        figure = new_figure(6.4, 0.3 * len(rows) + 1.1)
+        figure = new_figure(WIDTH, 0.3 * len(rows) + 1.4)
         axes = figure.subplots()
         for place, (_, measured, validation, colour) in enumerate(rows):
             if measured["value"] is not None:
@@ -102,11 +103,11 @@ def baselines_figure(quality: Quality, judgement: dict[str, Any]) -> Figure:
         drawn = [measured for _, measured, _, _ in rows if measured["value"] is not None]
         ends = [measured["intervals"][0]["low"] if measured["intervals"] else measured["value"] for measured in drawn]
         lowest = min([0.47, *ends]) - 0.02
-        axes.set(xlim=(max(lowest, 0), 1.01), xlabel="ROC-AUC", title="The network and scores that need none")
+        axes.set(xlim=(max(lowest, 0), 1.01), xlabel="ROC-AUC")
         axes.plot((), (), marker="o", color=GREY, label="test")
         axes.plot((), (), marker="D", markersize=3.5, linestyle="none", color=VALIDATION_COLOUR, label="validation")
-        # Above the axes: inside, its marks would be taken for those of a row.
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
+        # outside the axes: inside, its marks would be taken for those of a row
+        figure.legend(loc="outside lower center", ncols=2)
         _name_rows(axes, [title for title, _, _, _ in rows])
     return figure
 

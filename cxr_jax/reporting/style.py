@@ -17,6 +17,9 @@ from cxr_jax.runs.files import atomic_path
 # Okabe & Ito's palette; the pairs used together also differ in lightness, so that they survive a grey print.
 BLUE, ORANGE, GREEN, SKY, INK, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#222222", "#8A8A8A"
 
+AMBER = "#E69F00"
+"""The palette's orange for dark sheets."""
+
 CLASS_COLOURS = (BLUE, ORANGE)
 """Colours of NORMAL and PNEUMONIA, by class index."""
 
@@ -25,38 +28,56 @@ TEST_COLOUR, VALIDATION_COLOUR = INK, GREEN
 RESOLUTION = 200
 """Dots per inch of PNG files: a figure 6 inches wide has 1,200 dots."""
 
+WIDTH = 4.0
+"""Width of a figure in inches: two stand abreast on a desk's screen, and a phone shows one whole."""
+
+SMALLEST_TEXT = 10.0
+"""Size of the smallest text of a figure in points: 11 pixels where a figure of `WIDTH` fills a phone."""
+
 _STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#555555",
     "axes.grid": True,
     "axes.labelcolor": INK,
-    "axes.labelsize": 9,
+    "axes.labelsize": 10,
     "axes.linewidth": 0.8,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
     "axes.titlepad": 8,
-    "axes.titlesize": 9.5,
+    "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "figure.facecolor": "white",
     "font.family": "DejaVu Sans",
-    "font.size": 9,
+    "font.size": 10,
     "grid.color": "#E3E3E3",
     "grid.linewidth": 0.6,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.85,
     "lines.linewidth": 1.6,
-    "savefig.facecolor": "white",
+    "savefig.facecolor": "auto",
     # Fixed, so that the same numbers give the same file.
     "svg.hashsalt": "cxr_jax",
     "text.color": INK,
     "xtick.color": "#555555",
     "xtick.labelcolor": INK,
-    "xtick.labelsize": 8,
+    "xtick.labelsize": 10,
     "ytick.color": "#555555",
     "ytick.labelcolor": INK,
-    "ytick.labelsize": 8,
+    "ytick.labelsize": 10,
 }
+
+
+_PALE = "#E7EAED"
+
+ON_DARK: dict[str, Any] = {
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), _PALE),
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), _PALE),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor"), "#14171A"),
+    "grid.color": "#343B42",
+}
+"""What a dark sheet changes."""
 
 
 @contextlib.contextmanager

@@ -91,9 +91,8 @@ def test_figures_are_drawn_under_the_names_of_their_captions(findings, tmp_path)
 
 def test_the_cascade_shows_every_level_and_map(findings):
     maps = np.random.default_rng(0).random((2, 4, 7, 7))
-    figure = randomisation_figure(findings, maps[:, 0], maps[:, 1:])
-    lines, *pictures = [axes for part in figure.subfigs for axes in part.axes]
-    assert [label.get_text() for label in lines.get_xticklabels()] == [
+    lines, *pictures = randomisation_figure(findings, maps[:, 0], maps[:, 1:]).axes
+    assert [label.get_text() for label in lines.get_yticklabels()] == [
         "trained",
         "classifier",
         "conv_head",
@@ -101,7 +100,9 @@ def test_the_cascade_shows_every_level_and_map(findings):
     ]
     shown = [axes.images[0].get_array() for axes in pictures]
     np.testing.assert_array_equal(np.array(shown), maps.reshape(8, 7, 7))
-    values = {line.get_label(): line.get_ydata() for line in lines.get_lines()}
+    places = [axes.get_subplotspec() for axes in pictures]
+    assert [(place.colspan.start - 1, place.rowspan.start) for place in places] == list(np.ndindex(2, 4))
+    values = {line.get_label(): line.get_xdata() for line in lines.get_lines()}
     np.testing.assert_array_equal(values["rank correlation"], [0.4, 0.1, 0.0])
 
 

@@ -11,7 +11,7 @@ from cxr_jax.evaluation.judge import judge
 from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.metrics import metric_values
 from cxr_jax.reporting import figures
-from cxr_jax.reporting.style import new_figure, save, styled
+from cxr_jax.reporting.style import WIDTH, new_figure, save, styled
 
 ALL = {
     "confusion_matrix",
@@ -96,7 +96,7 @@ def test_the_confusion_figure_shows_counts_and_shares(example):
     for row in example.judgement["test"]["confusion"]:
         assert {str(count) for count in row} <= set(shown)
     misses = example.judgement["test"]["confusion"][1][0]
-    assert f"{misses / 80:.1%} of pneumonia" in shown
+    assert f"{misses / 80:.1%}\nof pneumonia" in shown
 
 
 def test_the_reliability_figure_has_both_moments_where_there_is_a_temperature(example):
@@ -145,6 +145,15 @@ def test_the_decision_curve_has_the_network_beside_all_and_none(example):
     np.testing.assert_array_equal(drawn["network, after temperature"], curves["after"])
     np.testing.assert_array_equal(drawn["all called PNEUMONIA"], curves["all"])
     assert set(drawn["none called PNEUMONIA"]) == {0}
+
+
+def test_no_figure_is_wider_than_a_phone_shows_or_has_smaller_text(drawn, complete):
+    checked = 0
+    for path in (*drawn.glob("*.svg"), *complete.figures.glob("*.svg")):
+        width = float(ElementTree.parse(path).getroot().get("width").removesuffix("pt"))
+        assert width == 72 * WIDTH, path.name
+        checked += 1
+    assert checked > 2 * len(ALL)
 
 
 def test_interval_text():

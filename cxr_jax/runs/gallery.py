@@ -1,0 +1,142 @@
+"""Radiographs of a run that stand in its report, each with what was called, in one file beside the sheet of them all.
+
+The pictures are apart from their words, so that a report can lay them out for a screen of any width. Such a file shows
+radiographs: it stays in the run folder.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from cxr_jax.errors import UserError
+from cxr_jax.runs.files import write_json
+from cxr_jax.runs.folder import read_json
+from cxr_jax.vocabulary import PNEUMONIA_CHANCE
+
+SCHEMA_VERSION = 1
+
+_LONGEST_SIDE = 384
+"""Longer side of a picture, in pixels."""
+
+_QUALITY = 92
+"""Of the JPEG files, 0 to 100."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One radiograph, and what was called."""
+
+    file: str
+    label: str | None  # the true class; None where it is unknown
+    called: str
+    probability: float  # of PNEUMONIA
+    pictures: tuple[str, ...]  # JPEG files in base64: the radiograph, and if it was explained its overlay
+    told: str = ""  # what the overlay shows
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folders."""
+        return PurePosixPath(self.file).name
+
+    @property
+    def is_wrong(self) -> bool:
+        """True if the true class is known and was not called."""
+        return self.label is not None and self.label != self.called
+
+    @property
+    def chance(self) -> str:
+        """The probability in words."""
+        return chance_text(self.probability)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tiles under a heading, which may be empty."""
+
+    heading: str
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """All that is shown together."""
+
+    title: str
+    groups: tuple[Group, ...]
+
+
+def chance_text(probability: float) -> str:
+    """Return a probability of PNEUMONIA as `P(pneumonia) 7 %`; only the surest have more digits."""
+    percent = 100 * probability
+    if 1 <= percent <= 99:
+        text = f"{percent:.0f}"
+    elif percent < 0.1 or percent > 99.9:
+        text = "under 0.1" if percent < 0.1 else "over 99.9"
+    else:
+        text = f"{percent:.1f}"
+    return f"{PNEUMONIA_CHANCE} {text} %"
+
+
+def encode_picture(picture: np.ndarray) -> str:
+    """Return a picture, uint8 `[H, W]` grey or `[H, W, 3]` RGB, as a JPEG file in base64, made smaller if need be."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    scale = min(_LONGEST_SIDE / max(height, width), 1.0)
+    if scale < 1:
+        size = (max(round(width * scale), 1), max(round(height * scale), 1))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    if picture.ndim == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
+    return base64.b64encode(encoded.tobytes()).decode()
+
+
+def gallery_path(sheet: Path) -> Path:
+    """Return where the gallery of a sheet, a PNG file of all its pictures, lies."""
+    return sheet.with_name(f"{sheet.stem}.gallery.json")
+
+
+def write_gallery(sheet: Path, gallery: Gallery) -> Path:
+    """Store what `sheet` shows beside it, in place of an older one, and return where.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    path = gallery_path(sheet)
+    write_json(path, {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(gallery)})
+    return path
+
+
+def read_gallery(sheet: Path) -> Gallery | None:
+    """Return what `sheet` shows, or None where nothing is stored beside it.
+
+    Raises:
+        UserError: it is damaged, or another version wrote it.
+    """
+    path = gallery_path(sheet)
+    if not path.is_file():
+        return None
+    value = read_json(path)
+    if value.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(f"{path} was written by another version of cxr_jax: delete it, or make it again")
+    try:
+        return Gallery(value["title"], tuple(_group(group) for group in value["groups"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete it, or make it again") from error
+
+
+def _group(value: dict[str, Any]) -> Group:
+    return Group(value["heading"], tuple(_tile(tile) for tile in value["tiles"]))
+
+
+def _tile(value: dict[str, Any]) -> Tile:
+    for picture in value["pictures"]:
+        base64.b64decode(picture, validate=True)
+    return Tile(**{**value, "pictures": tuple(value["pictures"]), "probability": float(value["probability"])})
