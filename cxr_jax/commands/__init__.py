@@ -23,7 +23,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "explain": "show by Grad-CAM what speaks for a class",
     },
     "Use": {
-        "predict": "predict on files, as a table or JSON",
+        "predict": "predict on files and folders, as a table, JSON, CSV or heat maps",
         "publish": "copy what shows no radiograph into a results folder, with a table of all runs",
     },
     "Speed": {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -219,11 +218,12 @@ def _explain(
     """
     import numpy as np
 
+    from cxr_jax.explain.case import picture_names
     from cxr_jax.explain.cases import explain_cases
     from cxr_jax.explain.panel import MOST_TILES, make_tile
     from cxr_jax.serving.radiograph import read_radiograph
 
-    names = _picture_names([subject.file for subject in subjects])
+    names = picture_names([subject.file for subject in subjects])
     tiles: list[Tile | None] = [None] * len(subjects)
     drawn = failures = 0
     for start in range(0, len(subjects), _CHUNK):
@@ -271,17 +271,6 @@ def _write_overlay(
     blank = f"; blank: nothing at {case.stage} speaks for {case.explained}" if case.blank else ""
     print(f"{path}: {case.headline()} ({case.probability:.4f}){blank}")
     return picture
-
-
-def _picture_names(files: list[str]) -> list[str]:
-    """Return a name for every file: its own without the ending, numbered where several have the same."""
-    stems = [PurePosixPath(file).stem for file in files]
-    seen: Counter[str] = Counter()
-    names = []
-    for stem in stems:
-        seen[stem] += 1
-        names.append(stem if seen[stem] == 1 else f"{stem}-{seen[stem]}")
-    return names
 
 
 def _grouped(tiles: list[Tile | None], groups: list[tuple[str, int]]) -> list[Group]:

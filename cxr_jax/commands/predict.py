@@ -1,14 +1,42 @@
-"""`cxr-jax predict RUN FILES...`: probability and call for radiographs in files."""
+"""`cxr-jax predict RUN FILES...`: probability and call for radiographs in files and folders."""
 
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from cxr_jax.config.command_line import parse
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.terminal import Terminal
+from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, PNEUMONIA
 
-SUMMARY = "predict on files, as a table or JSON"
+if TYPE_CHECKING:
+    from cxr_jax.data.quality.reference import QualityReference
+    from cxr_jax.serving.predict import FilePrediction, Threshold
+
+SUMMARY = "predict on files and folders, as a table, JSON, CSV or heat maps"
+
+COLUMNS = (
+    "file",
+    "probability",
+    "label",
+    "threshold",
+    "threshold_rule",
+    "warnings",
+    "compared_with_training",
+    "model",
+    "disclaimer",
+    "error",
+    "map",
+)
+"""Of the CSV file."""
 
 
 @dataclass(frozen=True)
@@ -16,76 +44,188 @@ class Options:
     """Options of the command."""
 
     run: Annotated[Positional[str], arg(metavar="RUN")]  # folder of a trained run
-    # radiographs: JPEG, PNG or DICOM (CR or DX), 8 to 16 bit, of any size
+    # radiographs: JPEG, PNG or DICOM (CR or DX), 8 to 16 bit, of any size; or folders of them
     files: Annotated[Positional[tuple[str, ...]], arg(metavar="FILES...")] = ()
     json: FlagCreatePairsOff[bool] = False  # print a JSON list with one object for each file in place of the table
+    csv: Annotated[str, arg(metavar="FILE")] = ""  # write a table with one row for each file, too
+    maps: Annotated[str, arg(metavar="FOLDER")] = ""  # write a heat map of what speaks for the call, one for each file
     # probability from which PNEUMONIA is called; by default the run's own
     threshold: Annotated[float | None, arg(metavar="T")] = None
+    replace: FlagCreatePairsOff[bool] = False  # replace what --csv and --maps name if it exists
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files that are to be predicted, in order."""
+
+    names: tuple[str, ...]
+    mistakes: dict[str, str]  # sentence by name, of those that cannot be read; told before the network is loaded
 
 
 def main(arguments: list[str]) -> None:
-    """Print a prediction for every file that `arguments` name.
+    """Print a prediction for every file that `arguments` name, each as soon as it is known.
 
     Raises UserError at the end if some file could not be predicted; its own sentence stands on standard error.
     """
     options = parse(Options, arguments, prog="cxr-jax predict", description=SUMMARY)
     if not options.files:
-        raise UserError("name at least one file: cxr-jax predict RUN FILES...", EXIT_USAGE)
+        raise UserError("name at least one file or folder: cxr-jax predict RUN FILES...", EXIT_USAGE)
 
-    import json
-    import sys
-
-    from cxr_jax.data.quality.reference import read_reference
-    from cxr_jax.inference.restore import restore_run
     from cxr_jax.runs.folder import RunFolder
-    from cxr_jax.serving.predict import Threshold, predict_files
 
     run = RunFolder.open(options.run)
-    model = restore_run(run)
-    threshold = Threshold.of(model, options.threshold)
-    # A run that was not evaluated has none; the output says so.
-    reference = read_reference(run.quality_reference) if run.quality_reference.is_file() else None
-    predictions = []
-    for prediction in predict_files(model, options.files, threshold, reference=reference):
-        predictions.append(prediction)
-        if prediction.error is not None:
-            print(f"cxr-jax: {prediction.error}", file=sys.stderr)
+    # with --json standard output holds JSON alone
+    terminal = Terminal(on_standard_error=options.json)
+    files = _find(options.files, terminal)
+    _require_free(options)
+    with terminal.waiting(f"Loading the network of {options.run}"):
+        from cxr_jax.data.quality.reference import read_reference
+        from cxr_jax.inference.restore import restore_run
+        from cxr_jax.serving.maps import write_map
+        from cxr_jax.serving.predict import Threshold, predict_files
+
+        model = restore_run(run)
+        threshold = Threshold.of(model, options.threshold)
+        # A run that was not evaluated has none; the output says so.
+        reference = read_reference(run.quality_reference) if run.quality_reference.is_file() else None
     name = f"{model.description.architecture} of {run.name}, step {model.step}"
+    predictions = predict_files(model, files.names, threshold, reference=reference)
+    entries = []
+    with _csv_writer(options.csv) as write_row, terminal.track("Predicting", len(files.names)) as advance:
+        if not options.json:
+            terminal.say("P(PNEUMONIA)  call       file")
+        for prediction, map_path in zip(predictions, _map_paths(options.maps, files.names), strict=True):
+            entry = prediction.as_json(threshold, name)
+            if prediction.file in files.mistakes:
+                entry["error"] = files.mistakes[prediction.file]
+            elif prediction.error is not None:
+                terminal.complain(prediction.error)
+            elif map_path is not None:
+                write_map(model, prediction, threshold, map_path)
+                entry["map"] = str(map_path)
+            entries.append(entry)
+            write_row(entry)
+            if not options.json:
+                terminal.say(*_row(prediction))
+            advance(1)
     if options.json:
-        print(json.dumps([entry.as_json(threshold, name) for entry in predictions], indent=2, ensure_ascii=False))
+        import json
+
+        print(json.dumps(entries, indent=2, ensure_ascii=False))
     else:
-        _print_table(predictions, threshold, name, reference)
-    failures = sum(prediction.error is not None for prediction in predictions)
+        _print_end(terminal, entries, threshold, name, reference)
+    for place, what in ((options.csv, "Table"), (options.maps, "Heat maps of what speaks for each call")):
+        if place:
+            terminal.say(f"{what}: {place}")
+    failures = sum("error" in entry for entry in entries)
     if failures:
-        raise UserError(f"{failures} of {len(predictions)} files could not be predicted")
+        raise UserError(f"{failures} of {len(entries)} files could not be predicted")
 
 
-def _print_table(predictions: list, threshold: object, model: str, reference: object) -> None:
-    """Print predictions as a table, with the threshold, the model, the check of inputs and the disclaimer below."""
-    import sys
+def _find(given: tuple[str, ...], terminal: Terminal) -> Files:
+    """Return the files that are named or lie in folders that are named, and tell what is left out or missing.
 
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    Raises:
+        UserError: no file is left that can be read.
+    """
+    from cxr_jax.data.sources.folder import radiographs_below
+    from cxr_jax.serving.radiograph import require_file
 
-    from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, PNEUMONIA
+    names: list[str] = []
+    mistakes = {}
+    for name in given:
+        if Path(name).is_dir():
+            images, left_out = radiographs_below(Path(name))
+            names += map(str, images)
+            for reason, count in Counter(entry.reason for entry in left_out).items():
+                terminal.say(f"{name}: {count:,} {'file' if count == 1 else 'files'} left out ({reason})")
+            if not images:
+                mistakes[name] = f"the folder {name} holds no JPEG, PNG or DICOM files"
+                names.append(name)
+            continue
+        names.append(name)
+        try:
+            require_file(Path(name))
+        except UserError as error:
+            mistakes[name] = str(error)
+    # a file that is named twice, or lies in a folder that is named too, is predicted once
+    unique = tuple(dict.fromkeys(names))
+    if len(mistakes) == len(unique) == 1:
+        raise UserError(next(iter(mistakes.values())))
+    for sentence in mistakes.values():
+        terminal.complain(sentence)
+    if len(mistakes) == len(unique):
+        raise UserError(f"none of {len(unique)} files can be read, as told above")
+    return Files(unique, mistakes)
 
-    # A pipe has no width: lines are then as long as their content, so that names can be found in them.
-    console = Console(width=None if sys.stdout.isatty() else 10_000)
-    table = Table("file", "probability of PNEUMONIA", "call", "remarks")
-    table.columns[1].justify = "right"
-    for prediction in predictions:
-        failed = prediction.error is not None
-        probability = "-" if failed else f"{prediction.probability:.4f}"
-        style = "red" if failed else "bold" if prediction.label == CLASS_NAMES[PNEUMONIA] else ""
-        remarks = "not predicted, see the error" if failed else "; ".join(prediction.warnings)
-        # Text, so that brackets in a file name are not read as markup.
-        table.add_row(*(Text(cell, style) for cell in (prediction.file, probability, prediction.label or "-", remarks)))
-    console.print(table)
-    check = (
+
+def _require_free(options: Options) -> None:
+    """Raise UserError if something stands already where results are to be written, unless it may be replaced."""
+    table, maps = Path(options.csv), Path(options.maps)
+    if options.csv and table.is_dir():
+        raise UserError(f"--csv {table} is a folder: name a file, such as {table / 'predictions.csv'}")
+    if options.csv and table.exists() and not options.replace:
+        raise UserError(f"{table} exists already; choose another name, or replace it by --replace")
+    if options.maps and maps.exists() and not maps.is_dir():
+        raise UserError(f"--maps {maps} is a file: name a folder for the heat maps")
+    if options.maps and maps.is_dir() and any(maps.iterdir()) and not options.replace:
+        raise UserError(f"{maps} is not empty; choose another folder, or replace what it holds by --replace")
+
+
+def _map_paths(folder: str, names: tuple[str, ...]) -> list[Path | None]:
+    """Return where the heat map of every file goes; None for each where none is wanted."""
+    if not folder:
+        return [None] * len(names)
+    from cxr_jax.explain.case import picture_names
+
+    return [Path(folder) / f"{name}.png" for name in picture_names(names)]
+
+
+@contextlib.contextmanager
+def _csv_writer(path: str) -> Iterator[Any]:
+    """Yield a function that appends an entry to the CSV file at `path`, on the disk at once; it does nothing without.
+
+    An interrupted command leaves the rows that were known.
+    """
+    if not path:
+        yield lambda entry: None
+        return
+    from cxr_jax.runs.files import writing
+
+    with writing(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        # bytes of a file name that are no text are escaped
+        with Path(path).open("w", encoding="utf-8", errors="backslashreplace", newline="", buffering=1) as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            yield lambda entry: writer.writerow({**entry, "warnings": "; ".join(entry["warnings"])})
+
+
+def _row(prediction: FilePrediction) -> tuple[str, str | None]:
+    """Return the line of the table about one file, and its style."""
+    failed = prediction.error is not None
+    probability = "-" if failed else f"{prediction.probability:.4f}"
+    remarks = "not predicted, see the error" if failed else "; ".join(prediction.warnings)
+    line = f"{probability:>12}  {prediction.label or '-':<9}  {prediction.file}{f'  ({remarks})' if remarks else ''}"
+    return line, "red" if failed else "bold" if prediction.label == CLASS_NAMES[PNEUMONIA] else None
+
+
+def _print_end(
+    terminal: Terminal,
+    entries: list[dict[str, Any]],
+    threshold: Threshold,
+    model: str,
+    reference: QualityReference | None,
+) -> None:
+    """Print how many were called what, the threshold, the model, the check of inputs and the disclaimer."""
+    counts = Counter("not predicted" if "error" in entry else entry["label"] for entry in entries)
+    files = "1 file" if len(entries) == 1 else f"{len(entries):,} files"
+    told = ", ".join(f"{counts[name]:,} {name}" for name in (*reversed(CLASS_NAMES), "not predicted") if counts[name])
+    terminal.say(f"\n{files}: {told}")
+    terminal.say(f"PNEUMONIA from {threshold.value:.4f} (rule: {threshold.rule}). Model: {model}.")
+    terminal.say(
         "Inputs were not compared with the training images: evaluate the run once, and they are."
         if reference is None
         else f"Inputs were compared with the {reference.images:,} training images; remarks tell what is unlike them."
     )
-    told = f"PNEUMONIA from {threshold.value:.4f} (rule: {threshold.rule}). Model: {model}."
-    console.print(Text(f"{told}\n{check}\n{DISCLAIMER}"))
+    terminal.say(DISCLAIMER)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -49,6 +52,19 @@ class Case:
             heat,
             DISCLAIMER,
         ]
+
+
+def picture_names(files: Sequence[str]) -> list[str]:
+    """Return a name for the picture of every file: its own without the ending, numbered where that is taken."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for file in files:
+        stem = PurePosixPath(file).stem
+        numbered = (f"{stem}-{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([stem], numbered) if name not in taken)
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def with_caption(picture: np.ndarray, lines: list[str]) -> np.ndarray:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cxr_jax.data.pool import map_in_order
 from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import calls_of
@@ -18,8 +20,8 @@ from cxr_jax.runs.predictions import probability_of
 from cxr_jax.serving.radiograph import Radiograph, read_bytes, read_radiograph
 from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, NORMAL, PNEUMONIA
 
-BATCH_SIZE = 64
-"""Files that are decoded and run through the network together."""
+BATCH_SIZE = 16
+"""Files that are run through the network together: few, so that the first results come early."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class FilePrediction:
     warnings: tuple[str, ...] = ()
     compared: bool = False  # with the run's training images, so that no warning means that it is like them
     error: str | None = None
+    radiograph: Radiograph | None = field(default=None, repr=False, compare=False)  # the decoded image
 
     def as_json(self, threshold: Threshold, model: str) -> dict[str, Any]:
         """Return the object that `predict --json` prints for the file; `error` is there only where there is one."""
@@ -74,33 +77,44 @@ class FilePrediction:
 
 def predict_files(
     model: TrainedModel,
-    files: Iterable[str],
+    files: Sequence[str],
     threshold: Threshold,
     *,
     reference: QualityReference | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Iterator[FilePrediction]:
-    """Yield the prediction of every file in the given order; `batch_size` files are in memory at a time.
+    """Yield the prediction of every file in the given order, as soon as its batch is known.
 
-    A file that cannot be read or decoded yields its error, and the others are predicted. Images that are unlike the
-    training images in `reference` are predicted with a warning.
+    Files are decoded in threads, a few ahead of the network. A file that cannot be read or decoded yields its error,
+    and the others are predicted. Images that are unlike the training images in `reference` are predicted with a
+    warning.
     """
-    remaining = iter(files)
-    while batch := list(islice(remaining, batch_size)):
-        yield from _predict_batch(model, batch, threshold, reference)
+    size = min(batch_size, len(files))
+    read = map_in_order(partial(_read, model=model, reference=reference), files)
+    remaining = zip(files, read, strict=True)
+    while batch := list(islice(remaining, size)):
+        yield from _predict_batch(model, batch, size, threshold, compared=reference is not None)
 
 
 def _predict_batch(
-    model: TrainedModel, files: list[str], threshold: Threshold, reference: QualityReference | None
+    model: TrainedModel,
+    outcomes: list[tuple[str, Radiograph | str]],
+    size: int,
+    threshold: Threshold,
+    *,
+    compared: bool,
 ) -> list[FilePrediction]:
-    outcomes = [_read(file, model, reference) for file in files]
-    squares = [outcome.square for outcome in outcomes if isinstance(outcome, Radiograph)]
-    probabilities = iter(probability_of(model.logits(np.stack(squares))) if squares else ())
+    """Return what became of at most `size` files; every batch is padded to that, so that one program serves all."""
+    squares = [outcome.square for _, outcome in outcomes if isinstance(outcome, Radiograph)]
+    probabilities = iter(())
+    if squares:
+        padded = np.stack(squares + [np.zeros_like(squares[0])] * (size - len(squares)))
+        probabilities = iter(probability_of(model.logits(padded)[: len(squares)]))
     return [
-        _prediction(file, outcome, next(probabilities), threshold, compared=reference is not None)
+        _prediction(file, outcome, next(probabilities), threshold, compared=compared)
         if isinstance(outcome, Radiograph)
         else FilePrediction(file, error=outcome)
-        for file, outcome in zip(files, outcomes, strict=True)
+        for file, outcome in outcomes
     ]
 
 
@@ -116,4 +130,6 @@ def _prediction(
     file: str, radiograph: Radiograph, probability: float, threshold: Threshold, *, compared: bool
 ) -> FilePrediction:
     called = CLASS_NAMES[PNEUMONIA if calls_of(np.asarray(probability), threshold.value) else NORMAL]
-    return FilePrediction(file, float(probability), called, radiograph.warnings, compared)
+    return FilePrediction(
+        file, float(probability), called, radiograph.warnings, compared=compared, radiograph=radiograph
+    )

@@ -37,7 +37,20 @@ def read_bytes(path: Path) -> bytes:
     """Return the content of a file.
 
     Raises:
-        UserError: there is no such file, it is a folder, may not be read, or is larger than images may be.
+        UserError: as `require_file`, or it may not be read.
+    """
+    require_file(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def require_file(path: Path) -> None:
+    """Find mistakes about a file without reading it.
+
+    Raises:
+        UserError: there is no such file, it is a folder or something else, or is larger than images may be.
     """
     try:
         if path.is_dir():
@@ -49,7 +62,6 @@ def read_bytes(path: Path) -> bytes:
         if path.stat().st_size > MAX_BYTES:
             size = path.stat().st_size / 2**20
             raise UserError(f"{path} has {size:.0f} MiB; images may have up to {MAX_BYTES // 2**20} MiB")
-        return path.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{path} cannot be read: {reason}") from error

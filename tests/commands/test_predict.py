@@ -1,3 +1,4 @@
+import csv
 import json
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def test_a_table_names_files_calls_threshold_and_disclaimer(run_path, files, cap
     assert all(file in text for file in files[:3])  # long names are not cut where nobody reads them on a screen
     assert text.count("PNEUMONIA") >= 4
     assert "0.0000" in text and "given by the user" in text
+    assert "3 files: 3 PNEUMONIA" in text
     assert DISCLAIMER in text
 
 
@@ -56,24 +58,31 @@ def test_bad_files_do_not_stop_the_others(run_path, files, tmp_path, capsys):
     text_file = tmp_path / "text [bold].jpeg"
     text_file.write_text("no image")
     small = tmp_path / "small.png"
+    empty = tmp_path / "empty"
+    empty.mkdir()
     cv2.imwrite(str(small), np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8))
-    given = [str(text_file), files[0], str(tmp_path), str(small), str(tmp_path / "missing.png")]
+    given = [str(text_file), files[0], str(empty), str(small), str(tmp_path / "missing.png")]
     code = cli(["predict", str(run_path), *given, "--json"])
     entries, errors = json_of(capsys)
     assert code == 1
     assert [entry["file"] for entry in entries] == given
     assert ["error" in entry for entry in entries] == [True, False, True, False, True]
-    lines = errors.splitlines()
+    lines = [line for line in errors.splitlines() if line.startswith("cxr-jax: ")]
+    # each once; those about files that are not there come before the network is loaded
     assert len(lines) == 4
-    for line, entry in zip(lines, [entry for entry in entries if "error" in entry], strict=False):
-        assert line == f"cxr-jax: {entry['error']}"
+    told = [f"cxr-jax: {entry['error']}" for entry in entries if "error" in entry]
+    assert sorted(lines[:3]) == sorted(told)
+    assert lines[:2] == told[1:]
+    before, _ = errors.split("Loading the network")
+    assert [line in before for line in lines] == [True, True, False, False]
     assert lines[-1] == "cxr-jax: 3 of 5 files could not be predicted"
     assert "enlarged" in entries[3]["warnings"][0]
 
     assert cli(["predict", str(run_path), *given]) == 1
     table = capsys.readouterr().out
     assert "text [bold].jpeg" in table  # a bracket in a name is no markup
-    assert table.count("not predicted") == 3
+    assert table.count("not predicted, see the error") == 3
+    assert "5 files: " in table and "3 not predicted" in table
     assert DISCLAIMER in table
 
 
@@ -99,6 +108,117 @@ def test_a_run_that_was_not_evaluated_says_that_it_compares_nothing(run_path, fi
     assert "Inputs were not compared with the training images" in capsys.readouterr().out
     predict.main([str(run_path), files[0], "--json"])
     assert json_of(capsys)[0][0]["compared_with_training"] is False
+
+
+def test_a_folder_gives_its_images_with_those_of_its_folders_and_counts_what_is_left_out(
+    evaluated_run, phantom_source, files, tmp_path, capsys
+):
+    folder = tmp_path / "films"
+    for number, name in ((10, "film10.jpeg"), (2, "film2.jpeg"), (3, "deeper/film.JPG")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(Path(files[number]).read_bytes())
+    (folder / "notes.txt").write_text("none")
+    (folder / ".hidden.png").write_text("none")
+    # a film that is named and lies in a named folder is predicted once
+    predict.main([str(evaluated_run), str(folder), str(folder / "film2.jpeg"), files[5], "--json"])
+    entries, errors = json_of(capsys)
+    assert [entry["file"] for entry in entries] == [
+        *(str(folder / name) for name in ("deeper/film.JPG", "film2.jpeg", "film10.jpeg")),
+        files[5],
+    ]
+    assert f"{folder}: 1 file left out (no JPEG, PNG or DICOM file by its name)" in errors
+
+
+def test_a_row_is_printed_and_stored_as_soon_as_it_is_known(evaluated_run, files, tmp_path, monkeypatch, capsys):
+    from cxr_jax.serving import predict as serving
+
+    table, seen = tmp_path / "new" / "table.csv", []
+    answer = serving.predict_files
+
+    def watched(model, names, *arguments, **options):
+        for prediction in answer(model, names, *arguments, **options):
+            seen.append((capsys.readouterr().out, table.read_text()))
+            yield prediction
+
+    monkeypatch.setattr(serving, "predict_files", watched)
+    predict.main([str(evaluated_run), *files[:3], "--csv", str(table)])
+    for number in (1, 2):
+        printed, stored = seen[number]
+        assert files[number - 1] in printed and files[number] not in printed
+        assert stored.count("\n") == number + 1
+        assert files[number - 1] in stored
+
+
+def test_the_table_and_the_heat_maps_hold_what_json_says(evaluated_run, files, tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    twin = tmp_path / "a" / Path(files[1]).name
+    twin.write_bytes(Path(files[2]).read_bytes())
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(b"no image")
+    table, maps = tmp_path / "table.csv", tmp_path / "maps"
+    given = [str(evaluated_run), files[1], str(twin), str(damaged), "--json", "--csv", str(table), "--maps", str(maps)]
+    assert cli(["predict", *given]) == 1
+    entries, errors = json_of(capsys)
+    rows = list(csv.DictReader(table.open(encoding="utf-8")))
+    assert len(rows) == len(entries) == 3
+    for row, entry in zip(rows, entries, strict=True):
+        assert row["warnings"] == "; ".join(entry["warnings"])
+        plain = {name: "" if value is None else str(value) for name, value in entry.items() if name != "warnings"}
+        assert {name: row[name] for name in plain} == plain
+        assert row["disclaimer"] == DISCLAIMER
+    assert rows[2]["error"] and not rows[2]["map"]
+    stem = Path(files[1]).stem
+    assert [entry.get("map") for entry in entries] == [str(maps / f"{stem}.png"), str(maps / f"{stem}-2.png"), None]
+    assert sorted(path.name for path in maps.iterdir()) == [f"{stem}-2.png", f"{stem}.png"]
+    for entry, source in zip(entries, (files[1], files[2]), strict=False):
+        height, width = cv2.imread(source).shape[:2]
+        picture = cv2.imread(entry["map"])
+        # the caption lies below
+        assert picture.shape[1] == width and picture.shape[0] > height
+        assert np.ptp(picture[:height], axis=-1).max() > 50
+    assert f"Table: {table}" in errors and str(maps) in errors
+
+
+def test_results_replace_nothing_unasked(evaluated_run, files, tmp_path, capsys):
+    table, maps = tmp_path / "table.csv", tmp_path / "maps"
+    maps.mkdir()
+    for path in (table, maps / "mine.png"):
+        path.write_text("mine")
+    for option, sentence in (
+        (["--csv", str(table)], f"{table} exists already"),
+        (["--csv", str(maps)], "is a folder: name a file"),
+        (["--maps", str(maps)], f"{maps} is not empty"),
+        (["--maps", str(table)], "is a file: name a folder"),
+    ):
+        assert cli(["predict", str(evaluated_run), files[0], *option]) == 1
+        printed = capsys.readouterr()
+        assert sentence in printed.err
+        assert "Loading" not in printed.out
+    assert table.read_text() == (maps / "mine.png").read_text() == "mine"
+    wanted = ["--csv", str(table), "--maps", str(maps), "--replace"]
+    assert cli(["predict", str(evaluated_run), files[0], *wanted]) == 0
+    assert files[0] in table.read_text()
+    assert (maps / "mine.png").read_text() == "mine"
+    assert (maps / f"{Path(files[0]).stem}.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["missing.png", "empty", "config.toml/film.png"])
+def test_nothing_is_loaded_where_no_file_can_be_read(run_path, name, tmp_path, monkeypatch, capsys):
+    from cxr_jax.inference import restore
+
+    def load(run):
+        raise AssertionError("the network was loaded")
+
+    monkeypatch.setattr(restore, "restore_run", load)
+    (tmp_path / "empty").mkdir()
+    assert cli(["predict", str(run_path), str(run_path / name if "/" in name else tmp_path / name)]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert cli(["predict", str(run_path), str(tmp_path / name), str(tmp_path / "other.png")]) == 1
+    assert "none of 2 files can be read" in capsys.readouterr().err
+    # run and film in the wrong order
+    (tmp_path / "film.png").touch()
+    assert cli(["predict", str(tmp_path / "film.png"), str(run_path)]) == 1
+    assert "film.png is a file, not the folder of a run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cxr_jax.explain.case import Case, with_caption
+from cxr_jax.explain.case import Case, picture_names, with_caption
 from cxr_jax.vocabulary import DISCLAIMER
 
 
@@ -48,3 +48,13 @@ def test_the_picture_stays_as_it_is_above_the_caption(case, shape):
 def test_names_are_not_read_as_formulas():
     picture = np.zeros((50, 400, 3), np.uint8)
     assert with_caption(picture, ["a$b_{$c$.png", "$\\frac$"]).shape[0] > 50
+
+
+def test_every_picture_has_a_name_of_its_own():
+    assert picture_names(["b/film.png", "a/film.jpeg", "film-2.png", "other.dcm", "film.dcm"]) == [
+        "film",
+        "film-2",
+        "film-2-2",
+        "other",
+        "film-3",
+    ]

@@ -8,9 +8,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from cxr_jax.data.decode import IMAGE_SUFFIXES
 from cxr_jax.data.encoded import MAX_BYTES
+from cxr_jax.data.file_names import natural_key
 from cxr_jax.data.sources.layout import MAX_DEPTH, find_layout, is_hidden
-from cxr_jax.data.sources.source import Entry, Listing
+from cxr_jax.data.sources.source import Entry, LeftOut, Listing
 from cxr_jax.errors import UserError
 
 
@@ -46,6 +48,24 @@ class FolderSource:
                 return file.read(min(os.fstat(file.fileno()).st_size, MAX_BYTES) + 1)
         except OSError as error:
             raise UserError(f"{entry.file} cannot be read ({error.strerror})") from error
+
+
+def radiographs_below(folder: Path) -> tuple[tuple[Path, ...], tuple[LeftOut, ...]]:
+    """Return the images in `folder` and the folders in it, in natural order, and the files that are no images.
+
+    What an image is, is told by its name alone; nothing is read. Hidden files are passed over.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
+    names = sorted((place for place, _ in _walk(folder)), key=natural_key)
+    images = tuple(folder / name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
+    left_out = tuple(
+        LeftOut(str(folder / name), "no JPEG, PNG or DICOM file by its name")
+        for name in names
+        if not name.lower().endswith(IMAGE_SUFFIXES)
+    )
+    return images, left_out
 
 
 def _walk(top: Path) -> Iterator[tuple[str, tuple[int, int]]]:

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from cxr_jax.data.sources import find_source
+from cxr_jax.data.sources.folder import radiographs_below
 from cxr_jax.errors import UserError
 
 from .listed import listed, official_names
@@ -166,3 +167,11 @@ def test_the_stamp_changes_with_any_file(grow):
     (root / "train/NORMAL/new.jpeg").write_bytes(b"")
     third = find_source(root).listing.stamp
     assert len({first, second, third}) == 3
+
+
+def test_radiographs_below_a_folder_without_any_layout(grow):
+    root = grow("b10.png", "b2.JPEG", "a/c.dcm", "notes.txt", "a/table.csv", ".hidden/d.png")
+    images, left_out = radiographs_below(root)
+    assert [str(path.relative_to(root)) for path in images] == ["a/c.dcm", "b2.JPEG", "b10.png"]
+    assert [entry.file for entry in left_out] == [str(root / "a/table.csv"), str(root / "notes.txt")]
+    assert {entry.reason for entry in left_out} == {"no JPEG, PNG or DICOM file by its name"}
