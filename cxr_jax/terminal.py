@@ -93,24 +93,43 @@ class Terminal:
     def track(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
         """Shows work of `total` steps while the block runs; the yielded function is told how many more are done.
 
-        A bar in a terminal; in a log a line every LOG_SECONDS, none for work that ends before.
+        A bar in a terminal; in a log a line every LOG_SECONDS, none for work that ends before. Both state the speed.
         """
         if self.interactive:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                ProgressColumn,
+                Task,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+            from rich.text import Text
+
+            class Speed(ProgressColumn):
+                """Steps a second, once they are known."""
+
+                def render(self, task: Task) -> Text:
+                    speed = task.finished_speed or task.speed
+                    return Text("" if speed is None else f"{speed:.3g}/s")
 
             # a column would read brackets in the description as markup
-            columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), Speed())
             with Progress(*columns, TimeRemainingColumn(), console=self.console) as bar:
                 task = bar.add_task(description, total=total)
                 yield lambda steps: bar.advance(task, steps)
             return
-        done = 0
+        done, begun = 0, time.monotonic()
 
         def advance(steps: int) -> None:
             nonlocal done
             done += steps
 
-        with self._in_log(lambda: f"{description}: {done:,} of {total:,}"):
+        def line() -> str:
+            return f"{description}: {done:,} of {total:,}, {done / (time.monotonic() - begun):.3g}/s"
+
+        with self._in_log(line):
             yield advance
 
     @contextlib.contextmanager

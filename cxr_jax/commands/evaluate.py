@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from cxr_jax.config.command_line import parse
+from cxr_jax.errors import UserError
+from cxr_jax.terminal import Terminal
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cxr_jax.config.schema import Config
     from cxr_jax.data.prepared import PreparedData
-    from cxr_jax.data.progress import Track
     from cxr_jax.evaluation.operating_point import OperatingPoint
     from cxr_jax.inference.restore import TrainedModel
     from cxr_jax.runs.folder import RunFolder
@@ -29,36 +29,54 @@ class Options:
 
     run: Annotated[Positional[str], arg(metavar="RUN")]  # folder of a trained run
     stored: FlagCreatePairsOff[bool] = False  # judge the stored predictions again: no network runs, no look is added
+    unfinished: FlagCreatePairsOff[bool] = False  # look at test though training has not come to its end
 
 
 def main(arguments: list[str]) -> None:
-    """Evaluate the run that `arguments` name; UserError if it or its data cannot be read.
+    """Evaluates the run that `arguments` name.
 
     The threshold is fixed on validation and stored before the first prediction on test is made; every look at test is
-    added to the run's ledger. With `--stored` the tables of an earlier evaluation are judged again.
+    added to the run's ledger. With `--stored` the tables of an earlier evaluation are judged again. Everything is on
+    the disk before the result is printed.
+
+    Raises:
+        UserError: the run or its data cannot be read, or training has not ended and `--unfinished` is not given.
     """
     options = parse(Options, arguments, prog="cxr-jax evaluate", description=SUMMARY)
-    from rich.console import Console
-
+    terminal = Terminal()
+    terminal.say(f"Evaluating {options.run}")
     from cxr_jax.config.loading import load_config
     from cxr_jax.data.prepared import open_data_of_run
-    from cxr_jax.reporting.live import track_in_terminal
     from cxr_jax.runs.files import write_json
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.locks import evaluating
 
-    console = Console()
     run = RunFolder.open(options.run)
     config = load_config(run.config)
+    if not (options.stored or options.unfinished):
+        _require_finished(run)
     prepared = open_data_of_run(run)
-    track = track_in_terminal(console)
     with evaluating(run):
-        judged = (_judge_stored if options.stored else _predict_and_judge)(run, config, prepared, track)
+        judged = (_judge_stored if options.stored else _predict_and_judge)(run, config, prepared, terminal)
         write_json(run.evaluation, judged.judgement)
-        quality = _judge_quality(prepared, config, judged, run, track)
+        quality = _judge_quality(prepared, config, judged, run, terminal)
         write_json(run.quality, quality)
-        _draw(run, prepared, config, judged, quality)
-    _print(console, run, judged.judgement, quality)
+        _draw(run, prepared, config, judged, quality, terminal)
+    _print(terminal, run, judged.judgement, quality, stored=options.stored)
+
+
+def _require_finished(run: RunFolder) -> None:
+    """Raises UserError if training has not come to its end: a look at test would be spent on half a network."""
+    from cxr_jax.runs.metrics_log import is_finished, read_metrics
+
+    if is_finished(run.metrics):
+        return
+    steps = [line["step"] for line in read_metrics(run.metrics)] if run.metrics.is_file() else []
+    reached = f"it stopped after step {steps[-1]:,}" if steps else "it has made no step"
+    raise UserError(
+        f"training of {run.path} is not finished, {reached}: go on with cxr-jax train {shlex.quote(str(run.config))} "
+        f"--out {shlex.quote(str(run.path))} --resume, or spend a look at test on it with --unfinished"
+    )
 
 
 @dataclass(frozen=True)
@@ -70,45 +88,56 @@ class _Judged:
     judgement: dict[str, Any]
 
 
-def _predict_and_judge(run: RunFolder, config: Config, prepared: PreparedData, track: Track) -> _Judged:
-    """Predict validation, fix the operating point, predict test, judge it, and add the look to the ledger."""
+def _predict_and_judge(run: RunFolder, config: Config, prepared: PreparedData, terminal: Terminal) -> _Judged:
+    """Predicts validation, fixes the operating point, predicts test, judges it, and adds the look to the ledger."""
     from cxr_jax.data.split_loading import load_split
-    from cxr_jax.evaluation.judge import judge
-    from cxr_jax.inference.predictions import predict_split
-    from cxr_jax.inference.restore import restore_run
+    from cxr_jax.runs.ledger import read_looks
     from cxr_jax.runs.predictions import write_predictions
 
-    trained = restore_run(run)
+    look = len(read_looks(run)) + 1
+    with terminal.waiting("Loading the network"):
+        from cxr_jax.inference.predictions import predict_split
+        from cxr_jax.inference.restore import restore_run
+
+        trained = restore_run(run)
 
     def predict(split: str) -> Predictions:
-        """Return the network's predictions on one split."""
-        images = load_split(prepared, config.data, split, track=track)
-        return predict_split(trained, images, split, batch_size=config.training.evaluation_batch_size)
+        """Returns the network's predictions on one split."""
+        images = load_split(prepared, config.data, split, track=terminal.track)
+        batch_size = config.training.evaluation_batch_size
+        return predict_split(trained, images, split, batch_size=batch_size, track=terminal.track)
 
     validation = predict("val")
     write_predictions(run.predictions_of("val"), validation)
     point = _operating_point(run, config, trained, validation)
+    terminal.say(f"Now look {look} at the test split, at the threshold {point.threshold:.4g} fixed on validation")
     test = predict("test")
-    judgement = judge(validation, test, point.threshold, operating_point=point)
+    judgement = _judge(validation, test, point, terminal)
     # before anything of test can be seen, so that no look goes uncounted
     _append_to_ledger(run, config, trained, point, judgement)
     write_predictions(run.predictions_of("test"), test)
     return _Judged(validation, test, judgement)
 
 
-def _judge_stored(run: RunFolder, config: Config, prepared: PreparedData, track: Track) -> _Judged:
+def _judge(validation: Predictions, test: Predictions, point: OperatingPoint, terminal: Terminal) -> dict[str, Any]:
+    from cxr_jax.evaluation.judge import judge
+    from cxr_jax.evaluation.measures import Confidence
+
+    confidence = Confidence()
+    with terminal.track("Resampling for the intervals", 2 * confidence.resamples) as advance:
+        return judge(validation, test, point.threshold, operating_point=point, confidence=confidence, advance=advance)
+
+
+def _judge_stored(run: RunFolder, config: Config, prepared: PreparedData, terminal: Terminal) -> _Judged:
     """Judge the predictions and the operating point that an earlier evaluation stored.
 
     Raises:
         UserError: there was none, or its predictions are not of the images of the prepared data.
     """
     from cxr_jax.data.split_loading import rows_of_split
-    from cxr_jax.errors import UserError
-    from cxr_jax.evaluation.judge import judge
     from cxr_jax.evaluation.operating_point import read_operating_point
     from cxr_jax.runs.predictions import read_predictions
 
-    del track
     if not run.evaluation.is_file():
         raise UserError(f"{run.path} has no stored predictions: evaluate it without --stored first")
     point = read_operating_point(run.operating_point)
@@ -117,11 +146,11 @@ def _judge_stored(run: RunFolder, config: Config, prepared: PreparedData, track:
         files = tuple(prepared.examples[row].file for row in rows_of_split(prepared, config.data, split))
         if table.file != files:
             raise UserError(f"{run.predictions_of(split)} is not of the images of {split}: evaluate without --stored")
-    return _Judged(validation, test, judge(validation, test, point.threshold, operating_point=point))
+    return _Judged(validation, test, _judge(validation, test, point, terminal))
 
 
 def _judge_quality(
-    prepared: PreparedData, config: Config, judged: _Judged, run: RunFolder, track: Track
+    prepared: PreparedData, config: Config, judged: _Judged, run: RunFolder, terminal: Terminal
 ) -> dict[str, Any]:
     """Return what quality.json holds, and store beside it what `predict` compares new images with."""
     import numpy as np
@@ -135,13 +164,24 @@ def _judge_quality(
     from cxr_jax.reporting.quality import SCHEMA_VERSION
     from cxr_jax.vocabulary import SPLIT_NAMES
 
-    measured = quality_table(prepared, track=track)
+    measured = quality_table(prepared, track=terminal.track)
     rows = {split: rows_of_split(prepared, config.data, split) for split in SPLIT_NAMES}
     tables = {split: measured.rows(rows[split]) for split in SPLIT_NAMES}
     reference = QualityReference.of(tables["train"])
     write_reference(run.quality_reference, reference)
     labels = np.array([prepared.examples[row].label_index for row in rows["train"]])
     columns = {split: table.columns for split, table in tables.items()}
+    threshold = judged.judgement["operating_point"]["threshold"]
+    with terminal.track("Judging image quality and baselines", len(MEASURES) + 3) as advance:
+        audit = audit_errors(columns["test"], judged.test, threshold)
+        advance(1)
+        baselines = judge_baselines(
+            columns["train"],
+            labels,
+            (columns["val"], judged.validation),
+            (columns["test"], judged.test),
+            advance=advance,
+        )
     return {
         "schema_version": SCHEMA_VERSION,
         "measures": {
@@ -157,10 +197,8 @@ def _judge_quality(
             for split, table in tables.items()
         },
         "ranges": {name: {"low": low, "high": high} for name, (low, high) in reference.ranges.items()},
-        "audit": audit_errors(columns["test"], judged.test, judged.judgement["operating_point"]["threshold"]),
-        "baselines": judge_baselines(
-            columns["train"], labels, (columns["val"], judged.validation), (columns["test"], judged.test)
-        ),
+        "audit": audit,
+        "baselines": baselines,
     }
 
 
@@ -199,34 +237,64 @@ def _append_to_ledger(
     )
 
 
-def _draw(run: RunFolder, prepared: PreparedData, config: Config, judged: _Judged, quality: dict[str, Any]) -> None:
-    """Draw every figure, and write the report around them."""
+def _draw(
+    run: RunFolder,
+    prepared: PreparedData,
+    config: Config,
+    judged: _Judged,
+    quality: dict[str, Any],
+    terminal: Terminal,
+) -> None:
+    """Draws every figure, and writes the report around them."""
     from cxr_jax.data.split_loading import load_split
-    from cxr_jax.reporting.figures import draw_evaluation
-    from cxr_jax.reporting.pictures import draw_pictures
-    from cxr_jax.reporting.quality import draw_quality
-    from cxr_jax.reporting.report import write_report
     from cxr_jax.runs.metrics_log import read_metrics
 
-    draw_evaluation(run.figures, judged.judgement, judged.test, judged.validation, read_metrics(run.metrics))
-    draw_quality(run.figures, quality, judged.judgement)
-    images = load_split(prepared, config.data, "test").images
+    images = load_split(prepared, config.data, "test", track=terminal.track).images
     phantoms = bool(prepared.card["phantom"])
     threshold = judged.judgement["operating_point"]["threshold"]
-    draw_pictures(run.figures, images, judged.test, threshold, phantoms=phantoms)
-    write_report(run)
+    with terminal.track("Drawing the figures and the report", 4) as advance:
+        from cxr_jax.reporting.figures import draw_evaluation
+        from cxr_jax.reporting.pictures import draw_pictures
+        from cxr_jax.reporting.quality import draw_quality
+        from cxr_jax.reporting.report import write_report
+
+        lines = read_metrics(run.metrics) if run.metrics.is_file() else None
+        draw_evaluation(run.figures, judged.judgement, judged.test, judged.validation, lines)
+        advance(1)
+        draw_quality(run.figures, quality, judged.judgement)
+        advance(1)
+        draw_pictures(run.figures, images, judged.test, threshold, phantoms=phantoms)
+        advance(1)
+        write_report(run)
+        advance(1)
 
 
-def _print(console: Console, run: RunFolder, judgement: dict[str, Any], quality: dict[str, Any]) -> None:
+def _print(
+    terminal: Terminal, run: RunFolder, judgement: dict[str, Any], quality: dict[str, Any], *, stored: bool
+) -> None:
     from cxr_jax.reporting.figures import interval_text
     from cxr_jax.reporting.quality import over_exposure_text
     from cxr_jax.reporting.tables import judgement_table
+    from cxr_jax.runs.ledger import read_looks
     from cxr_jax.vocabulary import DISCLAIMER
 
-    console.print(judgement_table(judgement))
+    terminal.show(judgement_table(judgement))
     if (told := over_exposure_text(quality, "false_positives")) is not None:
-        console.print(told, highlight=False)
+        terminal.say(told)
     if (baseline := quality["baselines"].get("all_measures")) is not None:
         area = interval_text(baseline["test"]["roc_auc"])
-        console.print(f"Image quality alone, without a network: ROC-AUC {area} on test.", highlight=False)
-    console.print(f"Report:  {run.report}\nFigures: {run.figures}\n{DISCLAIMER}", soft_wrap=True)
+        terminal.say(f"Image quality alone, without a network: ROC-AUC {area} on test.")
+    terminal.say(_told_looks(len(read_looks(run)), stored))
+    terminal.say(f"Report:  {run.report}\nFigures: {run.figures}")
+    terminal.say(f"Next: open the report in a browser, or cxr-jax explain {shlex.quote(str(run.path))}")
+    terminal.say(DISCLAIMER)
+
+
+def _told_looks(looks: int, stored: bool) -> str:
+    """Returns which look at test this was, and what the number means."""
+    told = "No look at the test split was added" if stored else f"This was look {looks} at the test split"
+    if stored:
+        return f"{told}: the stored predictions of look {looks} were judged again."
+    if looks == 1:
+        return f"{told}, the first of this run."
+    return f"{told}. Results on test stay honest only as long as nothing is chosen by them."

@@ -7,7 +7,7 @@ changes brightness and sharpness too. They are judged by the code that judges ne
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ def judge_baselines(
     validation: tuple[Columns, Predictions],
     test: tuple[Columns, Predictions],
     confidence: Confidence | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Return every baseline by name: one for each measure, `ALL_MEASURES` and `ALL_PNEUMONIA`.
 
@@ -56,6 +57,7 @@ def judge_baselines(
         validation: measures of the validation images, and a table of the same images for label, group and file.
         test: the same of the test images.
         confidence: level, resamples and seed of the intervals.
+        advance: told how many more of the `len(train) + 2` baselines are done.
 
     Returns:
         An object for JSON, None for a measure that is the same for all training images, else
@@ -67,6 +69,7 @@ def judge_baselines(
     confidence = confidence or Confidence(resamples=RESAMPLES)
     varying = [name for name in train if np.ptp(train[name]) > 0]
     baselines: dict[str, Any] = dict.fromkeys(train)
+    advance(len(train) - len(varying))
     for name, used in {**{name: [name] for name in varying}, ALL_MEASURES: varying}.items():
         if not used:
             continue
@@ -76,10 +79,13 @@ def judge_baselines(
         rule = RULE if len(np.unique(tables[0].label)) == len(CLASS_NAMES) else "fixed"
         threshold = choose_threshold(tables[0].probability, tables[0].label, rule=rule)
         baselines[name] = _judged(*tables, threshold, confidence) | {"weights": logistic.weights()}
+        advance(1)
     certain = [
         dataclasses.replace(table, probability=np.ones(len(table)), logits=None) for _, table in (validation, test)
     ]
-    return {**baselines, ALL_PNEUMONIA: _judged(*certain, 0.5, confidence) | {"weights": {}}}
+    baselines[ALL_PNEUMONIA] = _judged(*certain, 0.5, confidence) | {"weights": {}}
+    advance(1 if varying else 2)
+    return baselines
 
 
 @dataclasses.dataclass(frozen=True)

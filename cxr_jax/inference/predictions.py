@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from cxr_jax.data.image_set import ImageSet
+from cxr_jax.data.progress import Track, silently
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.runs.predictions import Predictions
 
 
-def predict_split(trained: TrainedModel, images: ImageSet, split: str, *, batch_size: int = 64) -> Predictions:
-    """Predictions on `images`, row for row, which make up `split`."""
+def predict_split(
+    trained: TrainedModel, images: ImageSet, split: str, *, batch_size: int = 64, track: Track = silently
+) -> Predictions:
+    """Returns the predictions on `images`, row for row, which make up `split`."""
+    with track(f"Predicting {split}", len(images)) as advance:
+        logits = trained.logits(images.images, batch_size=batch_size, advance=advance)
     return Predictions.from_logits(
-        trained.logits(images.images, batch_size=batch_size),
+        logits,
         file=images.files,
         split=[split] * len(images),
         group=images.groups,

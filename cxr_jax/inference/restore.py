@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -54,18 +55,23 @@ class TrainedModel:
         """The network as a module; call it without `train` and `keys`."""
         return merge_model(self.graphdef, self.params, self.batch_stats)
 
-    def logits(self, images: np.ndarray, *, batch_size: int = 64) -> np.ndarray:
+    def logits(
+        self, images: np.ndarray, *, batch_size: int = 64, advance: Callable[[int], None] = lambda _: None
+    ) -> np.ndarray:
         """Logits [N, K] float32 of `images` [N, S, S] uint8 in 0..255, by padded batches of `batch_size`.
 
         Where the run averages over flips they are the mean of an image's and of its mirror image's, left to right.
-        Raises ValueError for images of another type or size.
+        `advance` is told how many more images are done. Raises ValueError for images of another type or size.
         """
         size = self.image_size
         if images.dtype != np.uint8 or images.shape[1:] != (size, size):
             raise ValueError(f"images are {images.dtype} {images.shape}, but must be uint8 [N, {size}, {size}]")
         batch_size = min(batch_size, max(len(images), 1))
-        parts = [self._answer(batch)[:count] for batch, count in padded_batches(images, batch_size)]
-        return np.concatenate([np.zeros((0, len(self.description.classes)), np.float32), *parts])
+        parts = [np.zeros((0, len(self.description.classes)), np.float32)]
+        for batch, count in padded_batches(images, batch_size):
+            parts.append(self._answer(batch)[:count])
+            advance(count)
+        return np.concatenate(parts)
 
     def _answer(self, batch: np.ndarray) -> np.ndarray:
         """Logits [B, K] of a whole batch; the mirrored one goes through the same program, so order has no say."""

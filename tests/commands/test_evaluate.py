@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 
@@ -15,6 +16,7 @@ from cxr_jax.inference.restore import restore_run
 from cxr_jax.reporting.pictures import draw_pictures
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
+from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.runs.predictions import read_predictions
 from cxr_jax.runs.publication import FIGURES, publish
 from cxr_jax.vocabulary import DISCLAIMER
@@ -47,6 +49,107 @@ def test_everything_that_a_reader_needs_is_there(evaluated):
     report = run.report.read_text()
     assert DISCLAIMER in report
     assert "phantom" in report.lower()
+
+
+def test_every_look_prints_its_number(run_path, capsys):
+    for look in (1, 2, 3):
+        evaluate.main([str(run_path)])
+        printed = capsys.readouterr().out
+        assert f"Now look {look} at the test split" in printed
+        assert f"This was look {look} at the test split" in printed
+        assert ("nothing is chosen by them" in printed) == (look > 1)
+    evaluate.main([str(run_path), "--stored"])
+    printed = capsys.readouterr().out
+    assert "No look at the test split was added: the stored predictions of look 3 were judged again." in printed
+    assert len(read_looks(RunFolder(run_path))) == 3
+
+
+@pytest.fixture
+def unfinished(run_path):
+    """A run whose training was interrupted."""
+    metrics = RunFolder(run_path).metrics
+    *lines, last = metrics.read_text().splitlines()
+    end = json.loads(last) | {"reason": "interrupted"}
+    assert end["kind"] == "end"
+    metrics.write_text("\n".join([*lines, json.dumps(end)]) + "\n")
+    return RunFolder(run_path)
+
+
+def test_a_look_at_an_unfinished_run_must_be_asked_for(unfinished, monkeypatch, capsys):
+    from cxr_jax.inference import restore
+
+    step = read_metrics(unfinished.metrics)[-1]["step"]
+    with monkeypatch.context() as patch:
+        patch.setattr(restore, "restore_run", None)  # refused before a network is loaded
+        with pytest.raises(
+            UserError, match=rf"is not finished, it stopped after step {step}: .*--resume.*--unfinished"
+        ):
+            evaluate.main([str(unfinished.path)])
+    assert not unfinished.ledger.exists() and not unfinished.predictions.exists()
+    evaluate.main([str(unfinished.path), "--unfinished"])
+    assert len(read_looks(unfinished)) == 1
+    evaluate.main([str(unfinished.path), "--stored"])
+    unfinished.metrics.unlink()
+    with pytest.raises(UserError, match="is not finished, it has made no step"):
+        evaluate.main([str(unfinished.path)])
+
+
+def test_results_are_on_the_disk_before_they_are_printed(run_path, monkeypatch):
+    from cxr_jax.reporting import tables
+
+    def fail(judgement):
+        raise OSError("the terminal is gone")
+
+    monkeypatch.setattr(tables, "judgement_table", fail)
+    with pytest.raises(OSError, match="terminal is gone"):
+        evaluate.main([str(run_path)])
+    run = RunFolder(run_path)
+    for path in (run.evaluation, run.quality, run.report, run.ledger, run.predictions_of("test"), run.figures):
+        assert path.exists()
+
+
+def test_something_stands_on_the_screen_before_anything_is_loaded(run_path, monkeypatch, capsys):
+    from cxr_jax.config import loading
+
+    printed = []
+
+    def load(path):
+        printed.append(capsys.readouterr().out)
+        raise UserError("enough")
+
+    monkeypatch.setattr(loading, "load_config", load)
+    with pytest.raises(UserError, match="enough"):
+        evaluate.main([str(run_path)])
+    assert printed == [f"Evaluating {run_path}\n"]
+
+
+def test_every_stretch_of_work_is_shown(run_path, monkeypatch):
+    """Each is told how much there is of it, and all of it is reported as done."""
+    from cxr_jax import terminal
+
+    shown: dict[str, list[int]] = {}
+
+    @contextlib.contextmanager
+    def track(self, description, total):
+        shown[description] = [total, 0]
+
+        def advance(steps):
+            shown[description][1] += steps
+
+        yield advance
+
+    monkeypatch.setattr(terminal.Terminal, "track", track)
+    evaluate.main([str(run_path)])
+    expected = {
+        "Predicting val",
+        "Predicting test",
+        "Resampling for the intervals",
+        "Judging image quality and baselines",
+        "Drawing the figures and the report",
+    }
+    assert expected <= set(shown)
+    assert all(total == done > 0 for total, done in shown.values())
+    assert shown["Predicting test"] == [24, 24]
 
 
 def test_a_second_evaluation_adds_a_look_and_moves_no_threshold(evaluated):
