@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from cxr_jax.data.dicom import decode_dicom, is_dicom
-from cxr_jax.data.encoded import JPEG_START, PNG_SIGNATURE, check_bytes, check_pixels, jpeg_size, png_size
+from cxr_jax.data.dicom import decode_dicom
+from cxr_jax.data.encoded import (
+    JPEG_START,
+    JpegHeader,
+    PngHeader,
+    check_bytes,
+    check_pixels,
+    jpeg_header,
+    kind_of,
+    png_header,
+)
 from cxr_jax.errors import UserError
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".dcm", ".dicom")
@@ -21,7 +30,7 @@ Interpolation = Literal["area", "linear", "cubic"]
 _INTERPOLATIONS = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 
 
-DECODING = 2
+DECODING = 3
 """Version of the way from a file to its pixels; what was decoded in another way is not mixed with it."""
 
 _REDUCED = {
@@ -32,35 +41,51 @@ _REDUCED = {
 }
 """How OpenCV is told to decode a JPEG at a fraction of its size, by what its sides are divided by."""
 
+DARK = 2**14
+"""What a 16-bit image without a value as large as this is remarked on for: it takes a quarter of its range at most."""
 
-def decode_square(
-    data: bytes,
-    size: int,
-    resize: Resize = "squash",
-    interpolation: Interpolation = "area",
-    *,
-    name: str,
-) -> UInt8[np.ndarray, "{size} {size}"]:
-    """Decode a JPEG, PNG or DICOM file to the square that a network sees, uint8 [size, size]: in training and after it.
-
-    It is `to_square` of `decode_grey`, but a JPEG of more than four times the size wanted is decoded at a half, a
-    quarter or an eighth of its own: the decoder then averages within its blocks, which costs a fraction of the time,
-    and at least twice the size wanted is left for `to_square` to average. On original radiographs of about 1350 x 1000
-    pixels the squares of 224 differ from those of the whole image by 0.2 grey levels on average.
-
-    Raises:
-        UserError: as `decode_grey`.
-    """
-    image, shape = _decode(data, name, at_least=2 * size, of=max if resize == "pad" else min)
-    return to_square(image, size, resize, interpolation, shape=shape)
+_SHALLOW_BITS = 12
+_COLOUR_GRID = 128  # points along the shorter side
 
 
-def decode_grey(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W"]:
-    """Decode a JPEG, PNG or DICOM file to grey, uint8 [H, W], 0 (black) to 255.
+@dataclass(frozen=True)
+class Depth:
+    """How deep the samples of a 16-bit image are."""
 
-    Colour becomes luma by the weights of ITU-R BT.601. 16-bit images are divided by 257, so that the full range maps
-    to the full range. Transparent images are laid over black, the background of a radiograph. The orientation tag of a
-    JPEG is obeyed. DICOM files are shown as they ask to be (see `data.dicom`).
+    highest: int  # value of a pixel
+    bits: int  # that white takes: 16, or fewer
+    stated: bool  # by the file, rather than taken from its values
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image, and what its file told beside its pixels."""
+
+    grey: UInt8[np.ndarray, "H W"]  # 0 (black) to 255
+    colourfulness: float  # grey levels by which the largest and smallest channel differ, mean over pixels
+    depth: Depth | None = None  # of a PNG of 16 bits
+
+    @property
+    def remark(self) -> str | None:
+        """What a reader should know of the grey levels; None for a usual image."""
+        if self.depth is None or self.depth.stated or self.depth.highest >= DARK:
+            return None
+        told = f"16-bit image without a value above {self.depth.highest:,}"
+        if self.depth.bits < 16:
+            return f"{told}: read as one of {self.depth.bits} bits, in which {2**self.depth.bits - 1:,} is white"
+        return f"{told}, where 65,535 is white: it comes out dark"
+
+
+def decode(data: bytes, *, name: str) -> Decoded:
+    """Decode a JPEG, PNG or DICOM file to grey, once.
+
+    Colour becomes luma by the weights of ITU-R BT.601. Transparent images are laid over black, the background of a
+    radiograph. EXIF's orientation is obeyed. DICOM files are shown as they ask to be (see `data.dicom`).
+
+    Samples of 16 bits are divided by 257, so that the full range maps to the full range. A PNG of 16 bits that holds no
+    value above 4095 is a radiograph of 12 bits, for a full range of which it would be black: 4095 is then white, in
+    every such file alike. Where the file itself states fewer bits than 16 (chunk sBIT), and holds no larger values,
+    these bits count.
 
     Args:
         data: the encoded image.
@@ -70,56 +95,154 @@ def decode_grey(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W"]:
         UserError: too many bytes or pixels, another format, or damaged or truncated data. Truncation is found by the
             missing end of the file's structure, because the decoder would fill the missing part with grey.
     """
-    return _decode(data, name)[0]
+    header = _header(data, name)
+    if header is None:
+        return Decoded(decode_dicom(data, name), 0.0)
+    if isinstance(header, PngHeader):
+        return _decoded_png(data, header, name)
+    # A JPEG of one component is grey; of another one, an eighth of the size is plenty for a mean.
+    in_colour = header.components > 1
+    colour = _colourfulness(_decoded_by_opencv(data, cv2.IMREAD_REDUCED_COLOR_8, name)) if in_colour else 0.0
+    return Decoded(_decoded_by_opencv(data, cv2.IMREAD_GRAYSCALE, name), colour)
 
 
-def _decode(
-    data: bytes, name: str, at_least: int | None = None, of: Callable[[int, int], int] = min
-) -> tuple[UInt8[np.ndarray, "H W"], tuple[int, int]]:
-    """Return what `decode_grey` does, or a JPEG made smaller, the side that `of` picks still `at_least` so long.
+def decode_grey(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W"]:
+    """Return the pixels of `decode`; UserError as there."""
+    return decode(data, name=name).grey
 
-    Beside it its height and width before it was made smaller.
+
+def decode_square(
+    data: bytes,
+    size: int,
+    resize: Resize = "squash",
+    interpolation: Interpolation = "area",
+    *,
+    name: str,
+    decoded: Decoded | None = None,
+) -> UInt8[np.ndarray, "{size} {size}"]:
+    """Decode a JPEG, PNG or DICOM file to the square that a network sees, uint8 [size, size]: in training and after it.
+
+    It is `to_square` of `decode_grey`, but a JPEG of more than four times the size wanted is decoded at a half, a
+    quarter or an eighth of its own: the decoder then averages within its blocks, which costs a fraction of the time,
+    and at least twice the size wanted is left for `to_square` to average. On original radiographs of about 1350 x 1000
+    pixels the squares of 224 differ from those of the whole image by 0.2 grey levels on average.
+
+    Args:
+        data: the encoded image.
+        size: side of the square, in pixels.
+        resize: as in `to_square`.
+        interpolation: as in `to_square`.
+        name: what to call the image in an error.
+        decoded: what `decode` made of `data`, where that is at hand: it is used unless the square takes another size.
+
+    Raises:
+        UserError: as `decode`.
+    """
+    header = _header(data, name) if data.startswith(JPEG_START) else None
+    if isinstance(header, JpegHeader):
+        side = max if resize == "pad" else min
+        divisor = _reduction(side(header.width, header.height), 2 * size)
+        if divisor > 1:
+            image = _decoded_by_opencv(data, _REDUCED[divisor], name)
+            # the header's size, turned as the decoder turned the image
+            turned = (header.height > header.width) != (image.shape[0] > image.shape[1])
+            shape = (header.width, header.height) if turned else (header.height, header.width)
+            return to_square(image, size, resize, interpolation, shape=shape)
+    grey = decode_grey(data, name=name) if decoded is None else decoded.grey
+    return to_square(grey, size, resize, interpolation)
+
+
+def as_stored(data: bytes, *, name: str) -> tuple[bytes, Decoded]:
+    """Return an image as records keep it, and decoded.
+
+    Records keep the file itself, or for a DICOM file the PNG of its pixels: what its header tells of a patient is gone
+    then, and the decoded image is the same.
+
+    Raises:
+        UserError: as `decode`.
+    """
+    decoded = decode(data, name=name)
+    if kind_of(data) == "DICOM":
+        data = cv2.imencode(".png", decoded.grey)[1].tobytes()
+    return data, decoded
+
+
+def without_header(data: bytes, *, name: str) -> bytes:
+    """Return the first value of `as_stored`, without decoding an image that is kept as it is."""
+    return as_stored(data, name=name)[0] if kind_of(data) == "DICOM" else data
+
+
+def _header(data: bytes, name: str) -> JpegHeader | PngHeader | None:
+    """Return what the file says of its pixels, having checked the bounds; None for DICOM, which is checked elsewhere.
+
+    Raises:
+        UserError: as `decode`, for what a header tells.
     """
     check_bytes(len(data), name)
-    if data.startswith(JPEG_START):
-        width, height = jpeg_size(data, name)
-        flags = _REDUCED[1 if at_least is None else _reduction(of(width, height), at_least)]
-    elif data.startswith(PNG_SIGNATURE):
-        width, height = png_size(data, name)
-        flags = cv2.IMREAD_UNCHANGED
-    elif is_dicom(data):
-        image = decode_dicom(data, name)
-        return image, image.shape
-    else:
+    kind = kind_of(data)
+    if kind == "DICOM":
+        return None
+    if kind is None:
         raise UserError(f"{name} is no JPEG, PNG or DICOM file by its content")
-    check_pixels(width, height, name)
+    header = jpeg_header(data, name) if kind == "JPEG" else png_header(data, name)
+    check_pixels(header.width, header.height, name)
+    if isinstance(header, JpegHeader) and not header.plain:
+        described = "JPEG-LS file" if header.jpeg_ls else f"{'lossless ' if header.lossless else ''}JPEG"
+        raise UserError(f"{name} is a {described} of {header.bits} bits a sample, which is not read: convert it to PNG")
+    return header
+
+
+def _decoded_by_opencv(data: bytes, flags: int, name: str) -> np.ndarray:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         image = None
     if image is None:
         raise UserError(f"{name} is damaged and cannot be decoded")
-    # the header's size, turned as the decoder turned the image
-    shape = (height, width) if (height > width) == (image.shape[0] > image.shape[1]) else (width, height)
-    return _to_grey_bytes(image), shape
+    return image
+
+
+def _decoded_png(data: bytes, header: PngHeader, name: str) -> Decoded:
+    """Return what `decode` makes of a PNG."""
+    # with any other flag OpenCV drops what is transparent
+    image = _upright(_decoded_by_opencv(data, cv2.IMREAD_UNCHANGED, name), header.orientation)
+    colours = image[..., :3] if image.ndim == 3 else image
+    colour = _colourfulness(colours) if image.ndim == 3 else 0.0
+    if image.dtype == np.uint8:
+        return Decoded(_over_black(image), colour)
+    depth = _depth(int(colours.max()), header.significant_bits)
+    grey = _over_black(image).astype(np.uint32)
+    white = 2**depth.bits - 1
+    # with half of the divisor added, to round
+    return Decoded(((grey * 255 + white // 2) // white).astype(np.uint8), colour * 255 / white, depth)
+
+
+def _depth(highest: int, significant_bits: int | None) -> Depth:
+    """Return how deep the samples of a 16-bit image are that has no larger value than `highest`."""
+    if significant_bits is not None and 8 <= significant_bits < 16 and highest < 2**significant_bits:
+        return Depth(highest, significant_bits, stated=True)
+    return Depth(highest, _SHALLOW_BITS if highest < 2**_SHALLOW_BITS else 16, stated=False)
+
+
+def _colourfulness(colours: np.ndarray) -> float:
+    """Return by how much the largest and smallest channel of [H, W, 3] differ, mean over a grid of its pixels."""
+    step = max(1, min(colours.shape[:2]) // _COLOUR_GRID)
+    grid = colours[::step, ::step].astype(np.int32)
+    return float(np.mean(grid.max(axis=2) - grid.min(axis=2)))
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Return an image turned and mirrored as EXIF's `orientation` asks, 1 to 8."""
+    if orientation > 4:
+        image = cv2.transpose(image)
+    # around the vertical axis, the horizontal one, or both
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return image if flip is None else cv2.flip(image, flip)
 
 
 def _reduction(side: int, at_least: int) -> int:
-    """What a JPEG's sides may be divided by so that `side` pixels stay `at_least` as many."""
+    """Return what a JPEG's sides may be divided by so that `side` pixels stay `at_least` as many."""
     return max(divisor for divisor in _REDUCED if divisor == 1 or side // divisor >= at_least)
-
-
-def without_header(data: bytes, *, name: str) -> bytes:
-    """Return `data` as records keep it: unchanged, or for a DICOM file the PNG of what `decode_grey` makes of it.
-
-    What the header of a DICOM file tells of a patient is gone then, and the decoded image is the same.
-
-    Raises:
-        UserError: as `decode_grey` for a DICOM file.
-    """
-    if not is_dicom(data):
-        return data
-    return cv2.imencode(".png", decode_grey(data, name=name))[1].tobytes()
 
 
 def to_square(
@@ -164,15 +287,11 @@ def _resized(image: np.ndarray, height: int, width: int, interpolation: Interpol
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _to_grey_bytes(image: np.ndarray) -> np.ndarray:
-    """Return what the decoder gave, [H, W] or [H, W, 3 or 4] of 8 or 16 bits, as uint8 [H, W]."""
-    if image.ndim == 3:
-        alpha = image[..., 3] if image.shape[2] == 4 else None
-        highest = np.iinfo(image.dtype).max
-        image = cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_BGR2GRAY)
-        if alpha is not None:
-            image = np.rint(image * (alpha / highest)).astype(image.dtype)
-    if image.dtype == np.uint16:
-        # The largest 16-bit value is exactly 257 times the largest 8-bit one; adding 128 rounds.
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return image
+def _over_black(image: np.ndarray) -> np.ndarray:
+    """Return [H, W] or [H, W, 3 or 4] as grey [H, W] of the same type, what is transparent laid over black."""
+    if image.ndim == 2:
+        return image
+    alpha = image[..., 3] if image.shape[2] == 4 else None
+    highest = np.iinfo(image.dtype).max
+    image = cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_BGR2GRAY)
+    return image if alpha is None else np.rint(image * (alpha / highest)).astype(image.dtype)

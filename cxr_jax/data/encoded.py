@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import dataclass
 from typing import Literal
 
 from cxr_jax.errors import UserError
@@ -34,7 +35,13 @@ _JPEG_END = b"\xff\xd9"
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 # SOF0..SOF15 hold the size; 0xC4, 0xC8 and 0xCC share the range but are other segments. 0xF7 is that of JPEG-LS.
 _FRAME_HEADERS = (frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}
+_LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
+_JPEG_LS = 0xF7
 _START_OF_SCAN = 0xDA
+_ORIENTATION_TAG, _EXIF_SHORT = 0x0112, 3
+
+UPRIGHT = 1
+"""EXIF's orientation of an image that is stored as it is to be shown."""
 
 
 def kind_of(head: bytes) -> Kind | None:
@@ -92,34 +99,70 @@ def check_pixels(width: int, height: int, name: str) -> None:
         raise UserError(f"{name} is {width:,} x {height:,} pixels; images may have up to {limit} megapixels")
 
 
-def jpeg_size(data: bytes, name: str) -> tuple[int, int]:
-    """Return (width, height) from the frame header of a JPEG, having checked that the image has an end.
+@dataclass(frozen=True)
+class JpegHeader:
+    """What the frame header of a JPEG or JPEG-LS file says (ISO 10918-1 B.2.2, ISO 14495-1 C.2.2)."""
+
+    width: int
+    height: int
+    bits: int  # of a sample, 2 to 16
+    components: int  # 1 for grey, 3 for colour
+    marker: int  # what kind of frame it is
+
+    @property
+    def jpeg_ls(self) -> bool:
+        """True for JPEG-LS, which shares no more than its structure with JPEG."""
+        return self.marker == _JPEG_LS
+
+    @property
+    def lossless(self) -> bool:
+        """True for the lossless kinds of JPEG."""
+        return self.marker in _LOSSLESS
+
+    @property
+    def plain(self) -> bool:
+        """True for a JPEG of 8 bits by the discrete cosine transform, which is what everything decodes."""
+        return self.bits == 8 and not self.lossless and not self.jpeg_ls
+
+
+@dataclass(frozen=True)
+class PngHeader:
+    """What the chunks of a PNG say of its pixels."""
+
+    width: int
+    height: int
+    significant_bits: int | None  # of a sample, by the chunk sBIT, where it says the same of all channels
+    orientation: int  # EXIF's, 1 (upright) to 8
+
+
+def jpeg_header(data: bytes, name: str) -> JpegHeader:
+    """Return what the frame header of a JPEG says, having checked that the image has an end.
 
     Raises UserError if it has none: the decoder would fill the missing part with grey.
     """
-    size, position = None, 2
+    header, position = None, 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == 0xFF:  # padding
             position += 1
             continue
         length = struct.unpack_from(">H", data, position + 2)[0]
-        if marker in _FRAME_HEADERS and position + 9 <= len(data):
-            height, width = struct.unpack_from(">HH", data, position + 5)
-            size = (width, height)
+        if marker in _FRAME_HEADERS and position + 10 <= len(data):
+            bits, height, width, components = struct.unpack_from(">BHHB", data, position + 4)
+            header = JpegHeader(width, height, bits, components, marker)
         if marker == _START_OF_SCAN:
-            if size is None or 0 in size:
+            if header is None or 0 in (header.width, header.height) or not 2 <= header.bits <= 16:
                 break
             if data.find(_JPEG_END, position) < 0:
                 raise UserError(f"{name} is truncated: the end of its image data is missing")
-            return size
+            return header
         position += 2 + length
     raise UserError(f"{name} is a damaged or truncated JPEG: no image data found")
 
 
-def png_size(data: bytes, name: str) -> tuple[int, int]:
-    """Return (width, height) from the header of a PNG; UserError unless all chunks and the end are intact."""
-    size, position = None, len(PNG_SIGNATURE)
+def png_header(data: bytes, name: str) -> PngHeader:
+    """Return what the chunks of a PNG say; UserError unless all of them and the end are intact."""
+    size, bits, orientation, position = None, None, None, len(PNG_SIGNATURE)
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 8 + length
@@ -129,9 +172,29 @@ def png_size(data: bytes, name: str) -> tuple[int, int]:
             raise UserError(f"{name} is a damaged PNG: a checksum does not match")
         if kind == b"IHDR" and length == 13:
             size = struct.unpack_from(">II", data, position + 8)
+        if kind == b"sBIT" and length:
+            stated = set(data[position + 8 : end])
+            bits = stated.pop() if len(stated) == 1 else None
+        if kind == b"eXIf" and orientation is None:
+            orientation = exif_orientation(data[position + 8 : end])
         if kind in _ANIMATION:
             raise UserError(f"{name} is an animated PNG, but a radiograph is a single image")
         if kind == b"IEND" and size is not None and 0 not in size:
-            return size
+            return PngHeader(*size, bits, orientation or UPRIGHT)
         position = end + 4
     raise UserError(f"{name} is truncated: the end of the PNG is missing")
+
+
+def exif_orientation(block: bytes) -> int:
+    """Return the orientation in a block of EXIF, 1 to 8; `UPRIGHT` if it tells none, or nonsense."""
+    block = block.removeprefix(b"Exif\0\0")  # belongs to JPEG alone, and is written elsewhere too
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+    if order is None or len(block) < 8:
+        return UPRIGHT
+    start = struct.unpack_from(f"{order}L", block, 4)[0]
+    count = struct.unpack_from(f"{order}H", block, start)[0] if start + 2 <= len(block) else 0
+    for position in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
+        tag, kind, _, value = struct.unpack_from(f"{order}HHLH", block, position)
+        if tag == _ORIENTATION_TAG:
+            return value if kind == _EXIF_SHORT and UPRIGHT <= value <= 8 else UPRIGHT
+    return UPRIGHT

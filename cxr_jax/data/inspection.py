@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from cxr_jax.data.decode import decode_grey, without_header
+from cxr_jax.data.decode import DARK, Depth, as_stored
 from cxr_jax.data.examples import Example
 from cxr_jax.data.file_names import parse_file_name
 from cxr_jax.data.pool import map_in_order
@@ -29,11 +29,22 @@ class Inspection:
     left_out: tuple[LeftOut, ...]
     named: int  # examples whose group is told by the file name
     contradicting: tuple[str, ...]  # files whose name tells another class than their folder; the folder counts
+    notes: tuple[str, ...] = ()  # sentences for the data card
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What was found in one image."""
+
+    sha256: str
+    height: int
+    width: int
+    depth: Depth | None
 
 
 def inspect(reader: Reader, entries: tuple[Entry, ...], track: Track) -> Inspection:
     """Read and decode every entry in threads; what cannot be decoded is left out with its reason."""
-    kept, examples, left_out, contradicting, named = [], [], [], [], 0
+    kept, examples, left_out, contradicting, depths, named = [], [], [], [], [], 0
     with track("Reading", len(entries)) as advance:
         outcomes = []
         for outcome in map_in_order(_examined, _read_all(reader, entries)):
@@ -48,7 +59,8 @@ def inspect(reader: Reader, entries: tuple[Entry, ...], track: Track) -> Inspect
             contradicting.append(entry.file)
             said = None
         named += said is not None
-        sha256, height, width = outcome
+        if outcome.depth is not None:
+            depths.append(outcome.depth)
         unnamed_subtype = "normal" if entry.label == NORMAL else "unknown"
         kept.append(entry)
         examples.append(
@@ -58,12 +70,37 @@ def inspect(reader: Reader, entries: tuple[Entry, ...], track: Track) -> Inspect
                 subtype=said.subtype if said else unnamed_subtype,
                 label=CLASS_NAMES[entry.label],
                 group=said.group if said else entry.file,
-                width=width,
-                height=height,
-                sha256=sha256,
+                width=outcome.width,
+                height=outcome.height,
+                sha256=outcome.sha256,
             )
         )
-    return Inspection(tuple(kept), tuple(examples), tuple(left_out), named, tuple(contradicting))
+    notes = _depth_notes(depths)
+    return Inspection(tuple(kept), tuple(examples), tuple(left_out), named, tuple(contradicting), notes)
+
+
+def _depth_notes(depths: list[Depth]) -> tuple[str, ...]:
+    """Return what a reader must know of how 16-bit images were read: greys of different files may not compare."""
+    guessed = [depth for depth in depths if depth.bits < 16 and not depth.stated]
+    whole = [depth for depth in depths if depth.bits == 16]
+    notes = []
+    if guessed:
+        bits = guessed[0].bits
+        notes.append(
+            f"{len(guessed):,} of {len(depths):,} 16-bit images hold no value above {2**bits - 1:,}: they were read as "
+            f"images of {bits} bits, in which that value is white."
+        )
+    if guessed and whole:
+        notes.append(
+            f"The other {len(whole):,} have 65,535 as white: if all were written in one way, write them again with "
+            "values of one range, for their greys do not compare."
+        )
+    if whole and max(depth.highest for depth in whole) < DARK:
+        notes.append(
+            f"{len(whole):,} 16-bit images hold no value above {max(depth.highest for depth in whole):,}, a quarter of "
+            "their range at most, and come out dark: write them again with values up to 65,535."
+        )
+    return tuple(notes)
 
 
 def _read_all(reader: Reader, entries: tuple[Entry, ...]) -> Iterator[tuple[Entry, bytes | UserError]]:
@@ -75,13 +112,13 @@ def _read_all(reader: Reader, entries: tuple[Entry, ...]) -> Iterator[tuple[Entr
             yield entry, error
 
 
-def _examined(item: tuple[Entry, bytes | UserError]) -> tuple[str, int, int] | LeftOut:
-    """Return (sha256, height, width) of an image, or why it is left out."""
+def _examined(item: tuple[Entry, bytes | UserError]) -> _Image | LeftOut:
+    """Return what was found in an image, or why it is left out."""
     entry, data = item
     try:
         if isinstance(data, UserError):
             raise data
-        data = without_header(data, name=entry.file)
-        return hashlib.sha256(data).hexdigest(), *decode_grey(data, name=entry.file).shape
+        data, decoded = as_stored(data, name=entry.file)
+        return _Image(hashlib.sha256(data).hexdigest(), *decoded.grey.shape, decoded.depth)
     except UserError as error:
         return LeftOut(entry.file, str(error))

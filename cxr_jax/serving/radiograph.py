@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr_jax.data.decode import decode_grey, decode_square
+from cxr_jax.data.decode import decode, decode_square
 from cxr_jax.data.encoded import MAX_BYTES
-from cxr_jax.data.quality.measures import colourfulness
 from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
 from cxr_jax.inference.description import NetworkDescription
@@ -82,14 +81,18 @@ def read_radiograph(
     Raises:
         UserError: it is no JPEG, PNG or DICOM file, is damaged, or is too large.
     """
-    grey = decode_grey(data, name=name)
-    square = decode_square(data, description.image_size, description.resize, description.interpolation, name=name)
-    warnings = _warnings(grey, description.image_size)
-    if colourfulness(data) > LARGEST_COLOUR:
+    decoded = decode(data, name=name)
+    square = decode_square(
+        data, description.image_size, description.resize, description.interpolation, name=name, decoded=decoded
+    )
+    warnings = _warnings(decoded.grey, description.image_size)
+    if decoded.remark is not None:
+        warnings.append(decoded.remark)
+    if decoded.colourfulness > LARGEST_COLOUR:
         warnings.append("a colour image: radiographs are grey, this may not be one")
     if reference is not None:
-        warnings += reference.remarks(grey)
-    return Radiograph(grey, square, tuple(warnings))
+        warnings += reference.remarks(decoded.grey)
+    return Radiograph(decoded.grey, square, tuple(warnings))
 
 
 def _warnings(grey: np.ndarray, size: int) -> list[str]:

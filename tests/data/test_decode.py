@@ -1,6 +1,7 @@
 import struct
 import tracemalloc
 import zlib
+from functools import partial
 
 import cv2
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_jax.data.decode import decode_grey, decode_square, to_square
+from cxr_jax.data.decode import decode, decode_grey, decode_square, to_square
 from cxr_jax.data.encoded import MAX_BYTES
 from cxr_jax.errors import UserError
+
+from .dicom.drawn import dicom
 
 
 def png(image, **options):
@@ -270,3 +273,172 @@ def test_a_turned_jpeg_keeps_its_aspect_ratio_when_it_is_decoded_small():
     assert decode_grey(turned, name="a").shape == (900, 400)
     square = decode_square(turned, 90, "pad", name="a")
     np.testing.assert_array_equal(square, to_square(decode_grey(turned, name="a"), 90, "pad"))
+
+
+def test_colour_is_what_channels_differ_by():
+    grey = np.random.default_rng(0).integers(0, 256, (64, 80)).astype(np.uint8)
+    colour = np.zeros((64, 80, 3), np.uint8)
+    colour[...] = (40, 100, 160)
+    for suffix in (".png", ".jpg"):
+        for image, expected, tolerance in ((grey, 0, 0), (cv2.merge([grey] * 3), 0, 1), (colour, 120, 4)):
+            data = cv2.imencode(suffix, image)[1].tobytes()
+            assert decode(data, name="a").colourfulness == pytest.approx(expected, abs=tolerance)
+    deep = png(colour.astype(np.uint16) * 257)
+    assert decode(deep, name="a").colourfulness == pytest.approx(120, abs=1e-6)
+    film = dicom((grey.astype("<u2")) * 16)
+    assert decode(film, name="a").colourfulness == 0
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 200), (200, 7), (3, 3, 3), (1, 200, 3)])
+def test_the_smallest_images_are_decoded(suffix, shape):
+    decoded = decode(cv2.imencode(suffix, np.full(shape, 90, np.uint8))[1].tobytes(), name="a")
+    assert decoded.grey.shape == shape[:2]
+    assert decoded.colourfulness <= 1
+    assert abs(int(decoded.grey[0, 0]) - 90) <= 1
+
+
+def count_decodes(monkeypatch):
+    """The flags with which OpenCV is asked to decode from now on."""
+    flags, imdecode = [], cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda data, flag: flags.append(flag) or imdecode(data, flag))
+    return flags
+
+
+def test_grey_files_are_decoded_once(monkeypatch, picture, jpeg):
+    files = (jpeg(1), png(picture(1)), png(cv2.merge([picture(1)] * 3)))
+    for data in files:
+        flags = count_decodes(monkeypatch)
+        decoded = decode(data, name="a")
+        square = decode_square(data, 32, name="a", decoded=decoded)
+        assert len(flags) == 1
+        monkeypatch.undo()
+        np.testing.assert_array_equal(square, decode_square(data, 32, name="a"))
+
+
+def test_the_square_of_a_decoded_image_is_that_of_the_file():
+    data = cv2.imencode(".jpg", cv2.resize(np.eye(9, dtype=np.uint8) * 255, (700, 500)))[1].tobytes()
+    decoded = decode(data, name="a")
+    for resize in ("squash", "pad", "crop"):
+        for size in (32, 100, 400):
+            np.testing.assert_array_equal(
+                decode_square(data, size, resize, name="a", decoded=decoded),
+                decode_square(data, size, resize, name="a"),
+            )
+
+
+def with_chunk(data, kind, content):
+    """A PNG with one more chunk before its pixels."""
+    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    at = data.index(b"IDAT") - 4
+    return data[:at] + chunk + data[at:]
+
+
+def exif(orientation, order=">", tag=0x0112, kind=3):
+    """A block of EXIF that tells an orientation, behind another entry."""
+    entries = struct.pack(f"{order}HHLHH", 0x0100, 3, 1, 40, 0) + struct.pack(
+        f"{order}HHLHH", tag, kind, 1, orientation, 0
+    )
+    start = {"<": b"II*\0", ">": b"MM\0*"}[order]
+    return start + struct.pack(f"{order}LH", 8, 2) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_a_png_is_obeyed_as_that_of_a_jpeg(picture, orientation, order):
+    """What is right is taken from what the JPEG decoder does with the same tag."""
+    image = picture(7)
+    block = exif(orientation, order)
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+    jpeg = data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 8) + b"Exif\0\0" + block + data[2:]
+    expected = decode_grey(jpeg, name="a").astype(int)
+    for start in (b"", b"Exif\0\0"):
+        found = decode_grey(with_chunk(png(image), b"eXIf", start + block), name="a")
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() <= 2
+    colour = np.stack([image] * 3 + [np.full_like(image, 255)], -1)
+    for other in (png(colour), png(image.astype(np.uint16) * 257)):
+        np.testing.assert_array_equal(decode_grey(with_chunk(other, b"eXIf", block), name="a"), found)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b"", b"MM\0*", exif(0), exif(9), exif(6, tag=0x0113), exif(6, kind=4), exif(6)[:20], b"XX\0*" + exif(6)[4:]],
+)
+def test_an_orientation_that_says_nothing_leaves_the_image_upright(picture, block):
+    data = with_chunk(png(picture(1)), b"eXIf", block)
+    np.testing.assert_array_equal(decode_grey(data, name="a"), picture(1))
+
+
+def test_an_exif_block_of_many_entries_ends():
+    block = b"MM\0*" + struct.pack(">LH", 8, 65_535) + bytes(12) * 70_000
+    assert decode_grey(with_chunk(png(np.zeros((4, 6), np.uint8)), b"eXIf", block), name="a").shape == (4, 6)
+
+
+def deep(highest):
+    """A ramp of 16 bits up to `highest`."""
+    return np.linspace(0, highest, 40).round().astype(np.uint16).reshape(4, 10)
+
+
+@pytest.mark.parametrize(
+    ("highest", "stated", "white"),
+    [
+        (4095, None, 4095),
+        (3560, None, 4095),
+        (1023, None, 4095),  # one rule for all of a set: its darker images are not brightened
+        (4096, None, 65_535),
+        (16_000, None, 65_535),
+        (65_535, None, 65_535),
+        (3560, 12, 4095),
+        (1000, 10, 1023),
+        (9000, 14, 16_383),
+        (200, 8, 255),
+        (65_535, 12, 65_535),  # scaled to 16 bits, as the PNG specification asks
+        (5000, 12, 65_535),
+        (3560, 16, 4095),
+        (3560, 0, 4095),
+    ],
+)
+def test_the_bits_of_a_16_bit_png(highest, stated, white):
+    image = deep(highest)
+    data = png(image) if stated is None else with_chunk(png(image), b"sBIT", bytes([stated]))
+    expected = np.floor(255 * image.astype(float) / white + 0.5)
+    np.testing.assert_array_equal(decode_grey(data, name="a"), expected)
+    colour = png(np.stack([image] * 3, -1))
+    colour = colour if stated is None else with_chunk(colour, b"sBIT", bytes([stated] * 3))
+    np.testing.assert_array_equal(decode_grey(colour, name="a"), expected)
+
+
+@pytest.mark.parametrize(
+    ("image", "stated", "remark"),
+    [
+        (deep(3560), None, "16-bit image without a value above 3,560: read as one of 12 bits, in which 4,095 is white"),
+        (deep(16_000), None, "16-bit image without a value above 16,000, where 65,535 is white: it comes out dark"),
+        (deep(3560), 12, None),
+        (deep(40_000), None, None),
+        (deep(40_000).astype(np.uint8), None, None),
+    ],
+)
+def test_a_16_bit_png_that_hardly_uses_its_range_is_remarked_on(image, stated, remark):
+    data = png(image) if stated is None else with_chunk(png(image), b"sBIT", bytes([stated]))
+    assert decode(data, name="a").remark == remark
+
+
+@pytest.mark.parametrize(
+    ("marker", "bits", "words"),
+    [
+        (b"\xff\xc1", 12, "a is a JPEG of 12 bits a sample, which is not read: convert it to PNG"),
+        (b"\xff\xc2", 12, "a is a JPEG of 12 bits a sample, which is not read"),
+        (b"\xff\xc3", 16, "a is a lossless JPEG of 16 bits a sample, which is not read"),
+        (b"\xff\xc3", 8, "a is a lossless JPEG of 8 bits a sample"),
+        (b"\xff\xf7", 12, "a is a JPEG-LS file of 12 bits a sample, which is not read"),
+        (b"\xff\xc0", 77, "a is a damaged or truncated JPEG"),
+    ],
+)
+def test_a_sound_jpeg_of_another_kind_is_not_called_damaged(jpeg, marker, bits, words):
+    data = bytearray(jpeg(1))
+    at = data.index(b"\xff\xc0")
+    data[at : at + 2], data[at + 4] = marker, bits
+    for read in (decode_grey, partial(decode_square, size=16)):
+        with pytest.raises(UserError, match=words):
+            read(bytes(data), name="a")

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cxr_jax.data.dicom.display import as_grey
-from cxr_jax.data.dicom.header import is_dicom, read_elements, read_header, read_pixel_data
-from cxr_jax.data.dicom.pixels import stored_pixels
+from cxr_jax.data.dicom.header import read_elements, read_header, read_pixel_data
+from cxr_jax.data.dicom.pixels import stored_words
 
-__all__ = ["decode_dicom", "is_dicom"]
+__all__ = ["decode_dicom"]
 
 
 def decode_dicom(data: bytes, name: str) -> UInt8[np.ndarray, "H W"]:
@@ -23,6 +23,6 @@ def decode_dicom(data: bytes, name: str) -> UInt8[np.ndarray, "H W"]:
         UserError: pydicom is not installed; the file is damaged, in colour, of several frames, of another modality
             than CR or DX, or has too many pixels; or there is no decoder for its pixels.
     """
-    syntax, elements = read_elements(data, name)
+    elements = read_elements(data, name)
     header = read_header(elements, name)
-    return as_grey(stored_pixels(read_pixel_data(elements, name), syntax, header, name), header)
+    return as_grey(stored_words(read_pixel_data(elements, name), elements.syntax, header, name), header)

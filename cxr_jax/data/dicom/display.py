@@ -4,52 +4,90 @@ from __future__ import annotations
 
 import numpy as np
 
-from cxr_jax.data.dicom.header import Header, LookUpTable
+from cxr_jax.data.dicom.header import Header
 
 BLOCK_ROWS = 256
 """Rows that are looked up together: numpy widens indices to 64 bits."""
 
 
-def as_grey(stored: np.ndarray, header: Header) -> np.ndarray:
-    """Return `stored`, (u)int8 or (u)int16 [H, W], as it is to be shown: uint8 [H, W], 0 (black) to 255.
+def as_grey(words: np.ndarray, header: Header) -> np.ndarray:
+    """Return the pixels as they are to be shown: uint8 [H, W], 0 (black) to 255.
 
     Every stored value has one grey: modality look-up table or rescaling, then VOI look-up table or window, then
-    inversion for MONOCHROME1. A file without either shows its lowest value black and its highest white.
+    inversion for MONOCHROME1. A file without either shows its lowest value black and its highest white. Padding is
+    black, and no part of that range (PS3.3 C.7.5.1.1.2).
+
+    Args:
+        words: of pixels, all bits that are allocated, uint8 or uint16 [H, W].
+        header: what the file says of them.
     """
-    kind = np.iinfo(stored.dtype)
-    values = np.arange(kind.min, kind.max + 1)
-    shown = _shown(_rescaled(values, header), header, _rescaled(_range(stored), header))
-    greys = np.rint(255 * np.clip(shown, 0, 1)).astype(np.uint8)
+    every = np.arange(2**header.bits_allocated)
+    stored = _stored(every, header)
+    found = np.zeros(len(every), bool)
+    for rows in _blocks(words):
+        found[rows] = True
+    padding = _padding(every, stored, found, header)
+    values = _rescaled(stored, header)
+    greys = np.rint(255 * np.clip(_shown(values, header, values[found & ~padding]), 0, 1)).astype(np.uint8)
     if header.inverted:
         greys = 255 - greys
-    # As an unsigned index the negative values come last.
-    table = np.roll(greys, kind.min)
-    grey = np.empty(stored.shape, np.uint8)
-    index = np.ascontiguousarray(stored).view(f"u{stored.dtype.itemsize}")
-    for start in range(0, len(grey), BLOCK_ROWS):
-        grey[start : start + BLOCK_ROWS] = table[index[start : start + BLOCK_ROWS]]
-    return grey
+    greys[padding] = 0
+    return np.concatenate([greys[rows] for rows in _blocks(words)])
 
 
-def _range(stored: np.ndarray) -> np.ndarray:
-    """Return the lowest and the highest stored value, int64 [2]."""
-    return np.array([stored.min(), stored.max()], np.int64)
+def _blocks(words: np.ndarray) -> list[np.ndarray]:
+    return [words[start : start + BLOCK_ROWS] for start in range(0, len(words), BLOCK_ROWS)]
+
+
+def _stored(words: np.ndarray, header: Header) -> np.ndarray:
+    """Return the values that words hold, int64: without the bits beside those that are stored, the sign repeated.
+
+    Old files keep overlays in the other bits.
+    """
+    values = words >> (header.high_bit + 1 - header.bits_stored) & (2**header.bits_stored - 1)
+    if header.signed:
+        values = values - (values >> (header.bits_stored - 1) << header.bits_stored)
+    return values
+
+
+def _padding(words: np.ndarray, stored: np.ndarray, found: np.ndarray, header: Header) -> np.ndarray:
+    """Return which words are padding, bool.
+
+    Args:
+        words: all that there can be.
+        stored: the values that they hold.
+        found: which of them the image has.
+        header: what the file says of its padding. It is not believed where it leaves no image, or where the image has
+            both darker and brighter values, for then it is a value like others.
+    """
+    if header.padding is None:
+        return np.zeros(len(words), bool)
+    low, high = header.padding
+    if stored.min() <= low and high <= stored.max():
+        padding = (low <= stored) & (stored <= high)
+    else:
+        # a value that takes the bits beside the stored ones too, as 65535 does where 12 are stored
+        padding = (low % len(words) <= words) & (words <= high % len(words))
+    image, padded = stored[found & ~padding], stored[found & padding]
+    if len(image) == 0 or (len(padded) and image.min() < padded.min() and padded.max() < image.max()):
+        return np.zeros(len(words), bool)
+    return padding
 
 
 def _rescaled(values: np.ndarray, header: Header) -> np.ndarray:
     """Return stored values in the units of the modality, float64."""
     if header.modality is not None:
-        return _looked_up(values, header.modality)
+        return header.modality(values)
     return values * header.slope + header.intercept
 
 
 def _shown(values: np.ndarray, header: Header, found: np.ndarray) -> np.ndarray:
-    """Return how bright each of `values` is, 0 to 1; `found` are the values that the darkest and brightest pixel have.
+    """Return how bright each of `values` is, 0 to 1; `found` are the values of the image's pixels.
 
     The windows are those of PS3.3 C.11.2.1.2 and C.11.2.1.3.
     """
     if header.voi is not None:
-        return _looked_up(values, header.voi) / (2**header.voi.bits - 1)
+        return header.voi(values) / (2**header.voi.bits - 1)
     if header.window is None:
         low, high = found.min(), found.max()
         return (values - low) / ((high - low) or 1.0)
@@ -62,9 +100,3 @@ def _shown(values: np.ndarray, header: Header, found: np.ndarray) -> np.ndarray:
     if width == 0:
         return (values > centre).astype(np.float64)
     return (values - centre) / width + 0.5
-
-
-def _looked_up(values: np.ndarray, table: LookUpTable) -> np.ndarray:
-    """Return the entries of `values`; those outside of the table get its first or its last entry."""
-    index = np.clip(np.rint(values) - table.first, 0, len(table.entries) - 1)
-    return table.entries[index.astype(np.int64)]

@@ -9,11 +9,10 @@ import re
 import struct
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from cxr_jax.data.encoded import check_pixels
+from cxr_jax.data.dicom.tables import LookUpTable, read_table
+from cxr_jax.data.encoded import DICOM_PREFIX, DICOM_PREFIX_AT, check_pixels
 from cxr_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +22,18 @@ if TYPE_CHECKING:
 MODALITIES = ("CR", "DX")
 """Computed and digital radiography."""
 
+RADIOGRAPH_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography
+    "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray, for presentation
+    "1.2.840.10008.5.1.4.1.1.1.1.1",  # Digital X-Ray, for processing
+    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture: what many archives export radiographs as
+    "1.2.840.10008.5.1.4.1.1.7.2",  # the same, one grey byte a pixel
+    "1.2.840.10008.5.1.4.1.1.7.3",  # the same, one grey word a pixel
+)
+"""SOP classes of radiographs, asked where a header tells no modality: de-identification may have removed it."""
+
 READ = (
+    "SOPClassUID",
     "Modality",
     "SamplesPerPixel",
     "PhotometricInterpretation",
@@ -34,6 +44,8 @@ READ = (
     "BitsStored",
     "HighBit",
     "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
     "ModalityLUTSequence",
     "RescaleSlope",
     "RescaleIntercept",
@@ -45,27 +57,18 @@ READ = (
 )
 """Keywords of the elements that are kept while a file is parsed."""
 
+NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
+"""Transfer syntaxes whose pixels are not encoded: implicit and explicit VR, little endian."""
+
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 MAX_READS = 100_000
 """How often the parser may read; 64 MiB could hold millions of empty elements, where real files have hundreds."""
 
-MAX_SEQUENCE_BYTES = 2**20
-"""Longest sequence that is parsed; the largest look-up table has 128 KiB."""
-
 DAMAGED = "is a damaged DICOM file and cannot be read"
 
-_MAGIC_AT, _MAGIC = 128, b"DICM"
 _META_GROUP = 2
-
-
-@dataclass(frozen=True)
-class LookUpTable:
-    """A look-up table of DICOM (PS3.3 C.11.1.1 and C.11.2.1.1): `entries[i]` is what value `first + i` becomes."""
-
-    entries: np.ndarray  # float64 [N], 0..2**bits - 1
-    first: int
-    bits: int
+_UNDEFINED = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,9 @@ class Header:
     columns: int
     bits_allocated: int  # 8 or 16
     bits_stored: int  # 8 to bits_allocated
+    high_bit: int  # bits_stored - 1 unless the pixels lie in the upper bits
     signed: bool
+    padding: tuple[int, int] | None  # lowest and highest value of pixels that are no part of the image
     inverted: bool  # MONOCHROME1: the lowest value is white
     modality: LookUpTable | None  # in place of slope and intercept
     slope: float
@@ -86,13 +91,16 @@ class Header:
     function: str  # one of FUNCTIONS: what the window means
 
 
-def is_dicom(data: bytes) -> bool:
-    """Return True if `data` begins as a DICOM file does."""
-    return data[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC
+class Elements(NamedTuple):
+    """What is kept of a parsed file."""
+
+    syntax: UID  # transfer syntax; implicit VR little endian, the default of DICOM, where the file tells none
+    sop_class: str  # UID; empty where the file tells none
+    data_set: Dataset  # the elements that READ lists
 
 
-def read_elements(data: bytes, name: str) -> tuple[UID, Dataset]:
-    """Return the transfer syntax of a DICOM file and those of its elements that READ lists.
+def read_elements(data: bytes, name: str) -> Elements:
+    """Return what READ lists of a DICOM file, with or without the preamble and the prefix in front.
 
     Raises:
         UserError: pydicom is not installed, the file is damaged, or it is stored in a way that is not read.
@@ -107,24 +115,27 @@ def read_elements(data: bytes, name: str) -> tuple[UID, Dataset]:
         ) from None
     _silence_pydicom()
     file = _Bounded(data)
-    file.seek(_MAGIC_AT + len(_MAGIC))
+    prefixed = data.startswith(DICOM_PREFIX, DICOM_PREFIX_AT)
+    file.seek(DICOM_PREFIX_AT + len(DICOM_PREFIX) if prefixed else 0)
     try:
         meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != _META_GROUP)
-        syntax = uid.UID(_text(meta, "TransferSyntaxUID"))
+        syntax = uid.UID(_text(meta, "TransferSyntaxUID") or uid.ImplicitVRLittleEndian)
         # A deflated file would be unpacked whole, without a bound.
         if syntax in (uid.DeflatedExplicitVRLittleEndian, uid.ExplicitVRBigEndian):
             raise UserError(
                 f"{name} is stored as {syntax.name}, which is not read: convert it to Explicit VR Little Endian"
             )
+        # pydicom sees for itself where a data set has explicit VRs though it should not, or the other way round
         implicit = syntax == uid.ImplicitVRLittleEndian
-        return syntax, read_dataset(file, implicit, True, specific_tags=_tags())
+        data_set = read_dataset(file, implicit, True, specific_tags=_tags())
+        return Elements(syntax, _text(data_set, "SOPClassUID") or _text(meta, "MediaStorageSOPClassUID"), data_set)
     except UserError:
         raise
     except Exception:  # the parser meets damage with errors of a dozen kinds, and quotes values in them
         raise UserError(f"{name} {DAMAGED}") from None
 
 
-def read_header(elements: Dataset, name: str) -> Header:
+def read_header(elements: Elements, name: str) -> Header:
     """Return the description of the pixels that `elements` give.
 
     Raises:
@@ -132,8 +143,7 @@ def read_header(elements: Dataset, name: str) -> Header:
     """
     try:
         _check_kind(elements, name)
-        header = _header(elements)
-        high_bit = _integer(elements, "HighBit", header.bits_stored - 1)
+        header = _header(elements.data_set)
     except UserError:
         raise
     except Exception:
@@ -145,20 +155,26 @@ def read_header(elements: Dataset, name: str) -> Header:
         raise UserError(
             f"{name} has {header.bits_stored} bits a pixel in {header.bits_allocated}; 8 to 16 bits in 8 or 16 are read"
         )
-    if high_bit != header.bits_stored - 1:
-        raise UserError(f"{name} keeps its pixels in the upper bits, which is not read: convert it to PNG")
-    _check_display(header, name)
+    if not header.bits_stored <= header.high_bit + 1 <= header.bits_allocated:
+        raise UserError(f"{name} {DAMAGED}: it keeps its pixels in bits that it does not have")
+    if not (math.isfinite(header.slope) and math.isfinite(header.intercept)) or header.slope == 0:
+        raise UserError(f"{name} {DAMAGED}: its rescale slope or intercept has no meaning")
+    if header.window is not None and header.function not in FUNCTIONS:
+        raise UserError(f"{name} has a window of an unknown function; {', '.join(FUNCTIONS)} are read")
     return header
 
 
-def read_pixel_data(elements: Dataset, name: str) -> bytes:
+def read_pixel_data(elements: Elements, name: str) -> bytes:
     """Return the value of the element PixelData; UserError if there is none."""
     try:
-        raw = elements.get_item("PixelData")
+        raw = elements.data_set.get_item("PixelData")
     except Exception:
         raise UserError(f"{name} {DAMAGED}") from None
     if raw is None or not isinstance(raw.value, bytes) or not raw.value:
         raise UserError(f"{name} {DAMAGED}: it holds no image")
+    # only encoded pixels come in pieces whose length is told nowhere
+    if raw.length == _UNDEFINED and elements.syntax in NATIVE:
+        raise UserError(f"{name} {DAMAGED}: its pixels are encoded, and it does not say how")
     return raw.value
 
 
@@ -187,73 +203,77 @@ def _silence_pydicom() -> None:
     warnings.filterwarnings("ignore", module=r"pydicom\b")
 
 
-def _check_kind(elements: Dataset, name: str) -> None:
+def _check_kind(elements: Elements, name: str) -> None:
     """Raise UserError unless `elements` are those of one grey frame of CR or DX."""
-    modality = _text(elements, "Modality")
-    if modality not in MODALITIES:
+    data_set = elements.data_set
+    modality = _text(data_set, "Modality")
+    if modality and modality not in MODALITIES:
         # Two letters are a modality; anything longer might be a name in the wrong place.
         stated = f"of modality {modality}" if re.fullmatch("[A-Z]{2}", modality) else "of unknown modality"
         raise UserError(f"{name} is a DICOM file {stated}; only {' and '.join(MODALITIES)} are radiographs to be read")
-    if int(_text(elements, "NumberOfFrames") or 1) != 1:
+    if not modality and elements.sop_class and elements.sop_class not in RADIOGRAPH_CLASSES:
+        raise UserError(
+            f"{name} is a DICOM file of another class than those of radiographs, and tells no modality; only "
+            f"{' and '.join(MODALITIES)} are read"
+        )
+    if int(_text(data_set, "NumberOfFrames") or 1) != 1:
         raise UserError(f"{name} holds several frames; only single radiographs are read")
-    photometric = _text(elements, "PhotometricInterpretation")
-    if _integer(elements, "SamplesPerPixel", 1) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+    photometric = _text(data_set, "PhotometricInterpretation")
+    if _integer(data_set, "SamplesPerPixel", 1) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise UserError(f"{name} is a DICOM file in colour; radiographs are grey (MONOCHROME1 or MONOCHROME2)")
 
 
 def _header(elements: Dataset) -> Header:
     signed = _integer(elements, "PixelRepresentation", 0) == 1
-    centres, widths = _numbers(elements, "WindowCenter"), _numbers(elements, "WindowWidth")
+    bits_stored = _integer(elements, "BitsStored")
+    function = _text(elements, "VOILUTFunction") or FUNCTIONS[0]
+    slope, intercept = _first_number(elements, "RescaleSlope", 1.0), _first_number(elements, "RescaleIntercept", 0.0)
+    stored = (-(2 ** (bits_stored - 1)), 2 ** (bits_stored - 1) - 1) if signed else (0, 2**bits_stored - 1)
+    modality = read_table(elements, "ModalityLUTSequence", stored)
+    rescaled = sorted(value * slope + intercept for value in stored)
+    if modality is not None:
+        rescaled = [modality.entries.min(), modality.entries.max()]
     return Header(
         rows=_integer(elements, "Rows"),
         columns=_integer(elements, "Columns"),
         bits_allocated=_integer(elements, "BitsAllocated"),
-        bits_stored=_integer(elements, "BitsStored"),
+        bits_stored=bits_stored,
+        high_bit=_integer(elements, "HighBit", bits_stored - 1),
         signed=signed,
+        padding=_padding(elements, signed),
         inverted=_text(elements, "PhotometricInterpretation") == "MONOCHROME1",
-        modality=_table(elements, "ModalityLUTSequence", signed),
-        slope=(_numbers(elements, "RescaleSlope") or [1.0])[0],
-        intercept=(_numbers(elements, "RescaleIntercept") or [0.0])[0],
-        voi=_table(elements, "VOILUTSequence", signed),
-        # Further windows are alternatives; the first is the one to begin with.
-        window=(centres[0], widths[0]) if centres and widths else None,
-        function=_text(elements, "VOILUTFunction") or FUNCTIONS[0],
+        modality=modality,
+        slope=slope,
+        intercept=intercept,
+        voi=read_table(elements, "VOILUTSequence", (rescaled[0], rescaled[1])),
+        window=_window(elements, function),
+        function=function,
     )
 
 
-def _check_display(header: Header, name: str) -> None:
-    """Raise UserError if rescaling or window have no meaning."""
-    if not (math.isfinite(header.slope) and math.isfinite(header.intercept)) or header.slope == 0:
-        raise UserError(f"{name} {DAMAGED}: its rescale slope or intercept has no meaning")
-    if header.window is None:
-        return
-    if header.function not in FUNCTIONS:
-        raise UserError(f"{name} has a window of an unknown function; {', '.join(FUNCTIONS)} are read")
-    centre, width = header.window
-    smallest = 1 if header.function == "LINEAR" else 0
-    if not (math.isfinite(centre) and math.isfinite(width)) or width < smallest or width <= 0:
-        raise UserError(f"{name} {DAMAGED}: its window has no meaning")
+def _window(elements: Dataset, function: str) -> tuple[float, float] | None:
+    """Return centre and width of the first window that has a meaning: further ones are alternatives to it.
+
+    Many files have a window of width 0, which says that nobody chose one.
+    """
+    smallest = 1.0 if function == "LINEAR" else 0.0
+    for centre, width in zip(_numbers(elements, "WindowCenter"), _numbers(elements, "WindowWidth"), strict=False):
+        if math.isfinite(centre) and math.isfinite(width) and width >= smallest and width > 0:
+            return centre, width
+    return None
 
 
-def _table(elements: Dataset, keyword: str, signed: bool) -> LookUpTable | None:
-    """Return the first look-up table of a sequence, or None if there is none; ValueError if it contradicts itself."""
-    raw = elements.get_item(keyword)
-    if raw is None or not raw.value:
-        return None
-    if isinstance(raw.value, bytes) and len(raw.value) > MAX_SEQUENCE_BYTES:
-        raise ValueError("too long a sequence")
-    item = elements[keyword].value[0]
-    descriptor, data = item.get_item("LUTDescriptor"), item.get_item("LUTData").value
-    entries, first, bits = struct.unpack(
-        "<HhH" if (descriptor.VR or "SS" * signed) == "SS" else "<HHH", descriptor.value
-    )
-    entries = entries or 2**16
-    # Tables of 8 bits may be packed in bytes; all others are words.
-    width = 1 if bits <= 8 and len(data) < 2 * entries else 2
-    values = np.frombuffer(data, f"<u{width}", count=entries).astype(np.float64)
-    if not 8 <= bits <= 16 or values.max() >= 2**bits:
-        raise ValueError("a table of other bits than it says")
-    return LookUpTable(values, first, bits)
+def _padding(elements: Dataset, signed: bool) -> tuple[int, int] | None:
+    """Return the lowest and the highest value of pixels that pad the image; None if the file tells none."""
+    ends = []
+    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        raw = elements.get_item(keyword)
+        if raw is not None and raw.value:
+            # as the pixels are, whatever representation of its value the file states
+            ends.append(struct.unpack("<h" if signed else "<H", raw.value[:2])[0])
+        elif not ends:
+            return None
+    return min(ends), max(ends)
 
 
 def _text(elements: Dataset, keyword: str) -> str:
@@ -265,11 +285,16 @@ def _text(elements: Dataset, keyword: str) -> str:
 
 
 def _numbers(elements: Dataset, keyword: str) -> list[float]:
-    """Return the values of an element of decimal strings; empty if it is not there."""
+    """Return the values of an element of decimal strings, NaN for one that is left open; empty if it is not there."""
     raw = elements.get_item(keyword)
     if raw is None or not raw.value or not raw.value.strip(b" \0"):
         return []
-    return [float(part) for part in raw.value.decode("ascii").strip(" \0").split("\\")]
+    return [float(part) if part.strip() else math.nan for part in raw.value.decode("ascii").strip(" \0").split("\\")]
+
+
+def _first_number(elements: Dataset, keyword: str, default: float) -> float:
+    """Return the first value of an element of decimal strings; `default` if it is not there."""
+    return next(iter(_numbers(elements, keyword)), default)
 
 
 def _integer(elements: Dataset, keyword: str, default: int | None = None) -> int:

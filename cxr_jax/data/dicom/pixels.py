@@ -1,4 +1,4 @@
-"""The pixels of one frame as they are stored, whatever way they are encoded in."""
+"""The pixels of one frame as words of all the bits that are allocated, whatever way they are encoded in."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from cxr_jax.data.dicom.header import DAMAGED, Header
-from cxr_jax.data.encoded import jpeg_size
+from cxr_jax.data.dicom.header import DAMAGED, NATIVE, Header
+from cxr_jax.data.dicom.streams import Stream, jpeg_2000_stream, jpeg_stream
 from cxr_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,12 +21,11 @@ MAX_FRAGMENTS = 10_000
 MAX_RUNS = 20_000_000
 """How many runs of RLE are unpacked: some seconds' work, and more than the largest radiographs hold."""
 
-_ITEM, _END_OF_ITEMS, _UNDEFINED = 0xFFFEE000, 0xFFFEE0DD, 0xFFFFFFFF
-_CODESTREAM = b"\xff\x4f\xff\x51"
+_ITEM, _UNDEFINED = 0xFFFEE000, 0xFFFFFFFF
 
 
-def stored_pixels(value: bytes, syntax: UID, header: Header, name: str) -> np.ndarray:
-    """Return the stored values of a frame, (u)int8 or (u)int16 [rows, columns].
+def stored_words(value: bytes, syntax: UID, header: Header, name: str) -> np.ndarray:
+    """Return the words of a frame, uint8 or uint16 [rows, columns], of which `header` says which bits are pixels.
 
     Args:
         value: of the element PixelData.
@@ -39,34 +38,48 @@ def stored_pixels(value: bytes, syntax: UID, header: Header, name: str) -> np.nd
     """
     from pydicom import uid
 
-    if syntax in (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian):
+    if syntax in NATIVE:
         return _native(value, header, name)
     if syntax == uid.RLELossless:
         return _native(_unpack_rle(_frame(value, name), header, name), header, name)
-    if syntax in uid.JPEG2000TransferSyntaxes:
-        size = _codestream_size
+    if syntax in _jpeg_2000():
+        read = jpeg_2000_stream
     elif syntax in (*uid.JPEGTransferSyntaxes, *uid.JPEGLSTransferSyntaxes):
-        size = jpeg_size
+        read = jpeg_stream
     else:
         stated = f" ({syntax.name})" if syntax.name != syntax else ""
         raise UserError(f"{name} is stored in a way that is not read{stated}: convert it to PNG")
-    frame = _frame(value, name)
+    stream = read(_frame(value, name), name)
     # Before any decoder sets memory aside for what the frame itself says.
-    if size(frame, name) != (header.columns, header.rows):
+    if (stream.width, stream.height) != (header.columns, header.rows):
         raise UserError(f"{name} {DAMAGED}: its header and its pixels tell two sizes")
-    return _baseline(frame, header, name) if syntax == uid.JPEGBaseline8Bit else _plugin(frame, syntax, header, name)
+    if stream.bits > header.bits_allocated:
+        raise UserError(f"{name} {DAMAGED}: its pixels take more bits than its header says")
+    pixels = _decoded(stream, syntax, name)
+    if stream.signed and not header.signed and pixels.min() < 0:
+        raise UserError(f"{name} {DAMAGED}: it has negative pixels, and its header says that it has none")
+    if stream.signed == header.signed and syntax in (uid.JPEGExtended12Bit, uid.JPEG2000, uid.HTJ2K):
+        # what is lossy may go a little beyond the values that are stored, which must not turn white into black
+        lowest = -(2 ** (header.bits_stored - 1)) if header.signed else 0
+        pixels = np.clip(pixels, lowest, lowest + 2**header.bits_stored - 1)
+    # other streams than those of JPEG 2000 never tell that pixels are signed: they hold the bits of negative numbers
+    return pixels.astype(f"u{header.bits_allocated // 8}") << (header.high_bit + 1 - header.bits_stored)
+
+
+def _jpeg_2000() -> tuple[UID, ...]:
+    """Return the transfer syntaxes of JPEG 2000, without those of several components."""
+    from pydicom import uid
+
+    return uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K
 
 
 def _native(value: bytes, header: Header, name: str) -> np.ndarray:
-    """Return pixels that are not encoded, without the bits above those that are stored."""
-    kind = np.dtype(f"<{'i' if header.signed else 'u'}{header.bits_allocated // 8}")
+    """Return pixels that are not encoded."""
+    kind = np.dtype(f"<u{header.bits_allocated // 8}")
     count = header.rows * header.columns
     if len(value) < count * kind.itemsize:
         raise UserError(f"{name} is truncated: the end of its image data is missing")
-    pixels = np.frombuffer(value, kind, count).reshape(header.rows, header.columns)
-    unused = header.bits_allocated - header.bits_stored
-    # Old files keep overlays there; shifting back repeats the sign.
-    return (pixels << unused) >> unused if unused else pixels
+    return np.frombuffer(value, kind, count).reshape(header.rows, header.columns)
 
 
 def _frame(value: bytes, name: str) -> bytes:
@@ -118,58 +131,64 @@ def _unpack_bits(segment: bytes, count: int) -> bytearray:
     return unpacked
 
 
-def _codestream_size(frame: bytes, name: str) -> tuple[int, int]:
-    """Return (width, height) from the header of a JPEG 2000 codestream."""
-    if len(frame) < 24 or not frame.startswith(_CODESTREAM):
-        raise UserError(f"{name} is damaged and cannot be decoded")
-    right, bottom, left, top = struct.unpack_from(">4L", frame, 8)
-    return right - left, bottom - top
-
-
-def _baseline(frame: bytes, header: Header, name: str) -> np.ndarray:
-    """Return the pixels of a JPEG of 8 bits."""
-    try:
-        pixels = cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
-        pixels = None
-    if pixels is None or header.bits_allocated != 8:
-        raise UserError(f"{name} is damaged and cannot be decoded")
-    return pixels.view(np.int8) if header.signed else pixels
-
-
-def _plugin(frame: bytes, syntax: UID, header: Header, name: str) -> np.ndarray:
-    """Return the pixels of a frame by one of the decoders that pydicom knows."""
-    from pydicom.encaps import encapsulate
-    from pydicom.pixels import get_decoder
-    from pydicom.uid import JPEGExtended12Bit
-
-    decoder = get_decoder(syntax)
-    plugins = set(decoder.available_plugins)
-    if syntax == JPEGExtended12Bit and header.bits_stored > 8:
-        # It says that it can, and then cannot.
-        plugins -= {"pillow"}
-    if not plugins:
-        raise UserError(
-            f"{name} is compressed as {syntax.name}, and no decoder for that is installed: install one that pydicom "
-            "knows, such as pylibjpeg with pylibjpeg-libjpeg and pylibjpeg-openjpeg, or convert the file to PNG"
-        )
-    try:
-        pixels, _ = decoder.as_array(
-            encapsulate([frame]),
-            raw=True,
-            rows=header.rows,
-            columns=header.columns,
-            number_of_frames=1,
-            samples_per_pixel=1,
-            photometric_interpretation="MONOCHROME1" if header.inverted else "MONOCHROME2",
-            pixel_representation=int(header.signed),
-            bits_allocated=header.bits_allocated,
-            bits_stored=header.bits_stored,
-            pixel_keyword="PixelData",
-        )
-    except Exception:  # each decoder has errors of its own
-        pixels = None
-    expected = np.dtype(f"{'i' if header.signed else 'u'}{header.bits_allocated // 8}")
-    if pixels is None or pixels.shape != (header.rows, header.columns) or pixels.dtype != expected:
+def _decoded(stream: Stream, syntax: UID, name: str) -> np.ndarray:
+    """Return the pixels of a stream, (u)int8 or (u)int16 [H, W]; UserError if it is damaged or nothing decodes it."""
+    pixels = _plain_jpeg(stream) if stream.plain else _plugin(stream, syntax, name)
+    expected = np.dtype(f"{'i' if stream.signed else 'u'}{1 if stream.bits <= 8 else 2}")
+    if pixels is None or pixels.shape != (stream.height, stream.width) or pixels.dtype != expected:
         raise UserError(f"{name} is damaged and cannot be decoded")
     return pixels
+
+
+def _plain_jpeg(stream: Stream) -> np.ndarray | None:
+    """Return the pixels of a JPEG of 8 bits, decoded as any other JPEG of the project is; None if it is damaged."""
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        return cv2.imdecode(np.frombuffer(stream.data, np.uint8), flags)
+    except cv2.error:
+        return None
+
+
+def _plugin(stream: Stream, syntax: UID, name: str) -> np.ndarray | None:
+    """Return the pixels of a stream by a decoder that pydicom knows; None if it is damaged.
+
+    The decoders are asked in a fixed order. Each is told what the stream itself says of its samples, because they
+    disagree about headers that say something else.
+    """
+    from pydicom import uid
+    from pydicom.encaps import encapsulate
+    from pydicom.pixels import get_decoder
+
+    if syntax in _jpeg_2000():
+        ways = [(syntax, "pylibjpeg"), (syntax, "pillow")]
+    elif syntax in uid.JPEGLSTransferSyntaxes:
+        ways = [(syntax, "pyjpegls"), (syntax, "gdcm"), (syntax, "pylibjpeg")]
+    else:
+        # GDCM decodes 12 bits of JPEG Extended too, and pydicom asks it to under the name of the lossless kind alone
+        ways = [(uid.JPEGLossless, "gdcm"), (syntax, "pylibjpeg")]
+    for known_as, plugin in ways:
+        decoder = get_decoder(known_as)
+        if plugin in decoder.available_plugins:
+            break
+    else:
+        raise UserError(
+            f"{name} is compressed as {syntax.name}, and no decoder for that is installed: "
+            "pip install 'cxr-jax[dicom]', or convert the file to PNG"
+        )
+    try:
+        return decoder.as_array(
+            encapsulate([stream.data]),
+            raw=True,
+            decoding_plugin=plugin,
+            rows=stream.height,
+            columns=stream.width,
+            number_of_frames=1,
+            samples_per_pixel=1,
+            photometric_interpretation="MONOCHROME2",
+            pixel_representation=int(stream.signed),
+            bits_allocated=8 if stream.bits <= 8 else 16,
+            bits_stored=stream.bits,
+            pixel_keyword="PixelData",
+        )[0]
+    except Exception:  # each decoder has errors of its own
+        return None

@@ -119,13 +119,3 @@ def sharpness(square: UInt8[np.ndarray, "S S"]) -> float:
     inner = small[_INNER, _INNER].astype(np.float32)
     variance = float(inner.var())
     return float(cv2.Laplacian(inner, cv2.CV_32F).var()) / variance if variance > 0 else 0.0
-
-
-def colourfulness(image: bytes) -> float:
-    """Return by how many grey levels the largest and smallest channel of a JPEG or PNG differ, mean over pixels.
-
-    0 for grey images, however they are stored, and for images of another format.
-    """
-    # An eighth of the size is plenty for a mean, and an eighth of the work.
-    colour = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_REDUCED_COLOR_8)
-    return 0.0 if colour is None else float(np.mean(colour.max(axis=2).astype(np.int16) - colour.min(axis=2)))

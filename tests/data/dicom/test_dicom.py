@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom.encaps import encapsulate
 
 from cxr_jax.data.decode import decode_grey, without_header
 from cxr_jax.errors import UserError
@@ -112,20 +113,20 @@ def test_pydicom_is_optional(monkeypatch):
     ("elements", "words"),
     [
         ({"Modality": "CT"}, "of modality CT; only CR and DX"),
-        ({"Modality": None}, "of unknown modality"),
+        ({"Modality": None, "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}, "of another class than those of radiographs"),
         ({"Modality": SECRET.upper()}, "of unknown modality"),
         ({"NumberOfFrames": "2"}, "several frames"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "in colour"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "in colour"),
         ({"BitsAllocated": 32, "BitsStored": 32, "HighBit": 31}, "32 bits a pixel"),
         ({"BitsStored": 4, "HighBit": 3}, "4 bits a pixel in 16"),
-        ({"BitsStored": 12, "HighBit": 15}, "in the upper bits"),
+        ({"BitsStored": 12, "HighBit": 16}, "in bits that it does not have"),
+        ({"BitsStored": 12, "HighBit": 10}, "in bits that it does not have"),
         ({"Rows": 0}, "has no pixels"),
         ({"Rows": None}, "damaged"),
         ({"Rows": 31}, "is truncated"),
         ({"Rows": 20_000, "Columns": 20_000}, "is 20,000 x 20,000 pixels; images may have up to 100 megapixels"),
         ({"PixelData": None}, "holds no image"),
-        ({"WindowCenter": "1", "WindowWidth": "0"}, "its window has no meaning"),
         ({"WindowCenter": "1", "WindowWidth": "5", "VOILUTFunction": "CUBIC"}, "unknown function"),
         ({"RescaleSlope": "0", "RescaleIntercept": "0"}, "slope or intercept has no meaning"),
         ({"VOILUTSequence": lut([0, 300], 0, 8)}, "damaged"),
@@ -158,7 +159,9 @@ def test_other_ways_of_storing_are_told(syntax, words):
 def test_the_size_that_an_encoded_frame_says_must_be_that_of_the_file():
     jpeg = cv2.imencode(".jpg", shallow(60, 80))[1].tobytes()
     assert "tell two sizes" in refusal(compressed(shallow(), jpeg, BASELINE))
-    huge = b"\xff\x4f\xff\x51" + struct.pack(">HHLLLL", 41, 0, 60_000, 60_000, 0, 0) + bytes(40)
+    side = 60_000
+    header = struct.pack(">HHLLLLLLLLHBBB", 41, 0, side, side, 0, 0, side, side, 0, 0, 1, 15, 1, 1)
+    huge = b"\xff\x4f\xff\x51" + header + bytes(40)
     tracemalloc.start()
     try:
         assert "tell two sizes" in refusal(compressed(deep(), huge, JPEG_2000))
@@ -263,3 +266,45 @@ def test_records_keep_the_same_image_and_no_header():
     np.testing.assert_array_equal(decode_grey(kept, name="a"), read(data))
     jpeg = cv2.imencode(".jpg", shallow())[1].tobytes()
     assert without_header(jpeg, name="a") is jpeg
+
+
+@pytest.mark.parametrize("sop_class", [None, "", "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.7"])
+def test_a_file_that_tells_no_modality_is_read_unless_its_class_is_another(sop_class):
+    """As in public sets whose headers were stripped: it is then that of the file meta, or none at all."""
+    expected = read(dicom(deep(), bits=12))
+    made = dataset(deep(), bits=12, Modality=None, SOPClassUID=sop_class)
+    np.testing.assert_array_equal(read(encode(made)), expected)
+    if not sop_class:
+        made.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+        assert "of another class than those of radiographs" in refusal(encode(made))
+        del made.file_meta.MediaStorageSOPClassUID
+        np.testing.assert_array_equal(read(encode(made)), expected)
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])
+def test_files_without_preamble_and_without_meta_are_read(syntax):
+    whole = dicom(deep(), syntax, bits=12)
+    expected = read(whole)
+    np.testing.assert_array_equal(read(whole[132:]), expected)
+    np.testing.assert_array_equal(read(whole[whole.index(struct.pack("<HH", 8, 0x16)) :]), expected)
+    with pytest.raises(UserError):
+        decode_grey(whole[128:], name="begins with the prefix")
+
+
+def test_a_file_that_does_not_say_how_its_pixels_are_encoded_is_refused():
+    """Encoded bytes that were taken for pixels would be noise."""
+    made = dataset(shallow(), RLE)
+    made.PixelData = encapsulate([np.random.default_rng(0).bytes(4000)])
+    made["PixelData"].VR, made["PixelData"].is_undefined_length = "OB", True
+    whole = encode(made)
+    assert "its pixels are encoded, and it does not say how" in refusal(
+        whole[whole.index(struct.pack("<HH", 8, 0x16)) :]
+    )
+
+
+def test_signed_streams_are_what_they_are_without_a_code():
+    """12 of 16 bits, whose sign the encoders do not repeat; RLE keeps the words as they are."""
+    signed = (deep().astype(int) - 2048).astype("<i2")
+    made = dataset(signed, bits=12)
+    made.compress(RLE, generate_instance_uid=False)
+    np.testing.assert_array_equal(read(encode(made)), read(dicom(signed, bits=12)))

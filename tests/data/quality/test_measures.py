@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cxr_jax.data.decode import decode_grey, to_square
 from cxr_jax.data.quality.markers import find_markers, marker_zone
-from cxr_jax.data.quality.measures import BRIGHT, BRIGHTEST, DARKEST, MEASURES, SIDE, colourfulness, measure_quality
+from cxr_jax.data.quality.measures import BRIGHT, BRIGHTEST, DARKEST, MEASURES, SIDE, measure_quality
 from cxr_jax.data.quality.symmetry import LARGEST_ANGLE, find_symmetry
 
 
@@ -168,17 +168,6 @@ def test_what_is_no_letter_near_the_border_is_not_found():
     plate[10:40, 10:40] = 240
     for image in (in_the_middle, faint, on_white, bar, plate):
         assert not find_markers(image).any()
-
-
-def test_colour_is_what_channels_differ_by():
-    grey = np.random.default_rng(0).integers(0, 256, (64, 80)).astype(np.uint8)
-    colour = np.zeros((64, 80, 3), np.uint8)
-    colour[...] = (40, 100, 160)
-    for suffix in (".png", ".jpg"):
-        assert colourfulness(cv2.imencode(suffix, grey)[1].tobytes()) == 0
-        assert colourfulness(cv2.imencode(suffix, cv2.merge([grey] * 3))[1].tobytes()) < 1
-        assert colourfulness(cv2.imencode(suffix, colour)[1].tobytes()) == pytest.approx(120, abs=4)
-    assert colourfulness(b"DICM of another format") == 0
 
 
 def test_originals_and_their_small_copies_measure_alike(real_radiographs):
