@@ -119,7 +119,15 @@ def expected_calibration_error(cases: Cases, binning: Binning = "width", bins: i
     Naeini et al., AAAI 2015, for the probability of PNEUMONIA (not that of the called class). The bins are those of
     the images themselves under every weighting.
     """
+    return np.abs(calibration_gaps(cases, binning, bins)).sum(axis=1)
+
+
+def calibration_gaps(cases: Cases, binning: Binning = "width", bins: int = 15) -> np.ndarray:
+    """Returns float64 [R, B]: how far probability exceeds the share of PNEUMONIA in a bin, times its share of images.
+
+    The sum of their absolute values is the `expected_calibration_error`.
+    """
     index, edges = bin_index(cases.probability, binning, bins)
     excess = cases.weights * (cases.probability - cases.label)
-    gaps = np.stack([excess[:, index == number].sum(axis=1) for number in range(len(edges) - 1)])
-    return np.abs(gaps).sum(axis=0) / cases.total
+    gaps = np.stack([excess[:, index == number].sum(axis=1) for number in range(len(edges) - 1)], axis=1)
+    return gaps / cases.total[:, None]

@@ -212,7 +212,7 @@ def _summary(estimate: _Estimate, endpoints: Sequence[Endpoint], level: float) -
             interval = mean_auc_interval(recipe.tables, level)
         else:
             drawn = estimate.resampled[endpoint.key].mean(axis=0)
-            interval = percentile_interval(drawn, level, _bootstrap_name(recipe))
+            interval = percentile_interval(drawn, float(values.mean()), level, _bootstrap_name(recipe))
         summaries[endpoint.key] = {
             "values": values.tolist(),
             **dataclasses.asdict(spread(values.tolist())),
@@ -237,10 +237,10 @@ def _answer(first: _Estimate, second: _Estimate, endpoint: Endpoint, level: floa
     if np.isnan(np.concatenate(values)).any():
         return None
     drawn = first.resampled[key].mean(axis=0) - second.resampled[key].mean(axis=0)
-    name = _bootstrap_name(first.recipe)
+    name, difference = _bootstrap_name(first.recipe), float(values[0].mean() - values[1].mean())
     answer: dict[str, Any] = {
-        "difference": float(values[0].mean() - values[1].mean()),
-        "interval": _as_json(percentile_interval(drawn, level, name)),
+        "difference": difference,
+        "interval": _as_json(percentile_interval(drawn, difference, level, name)),
         "test": name,
         "p_value": bootstrap_p_value(drawn),
     }

@@ -190,14 +190,62 @@ def bootstrap_values(
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def percentile_interval(values: np.ndarray, level: float = LEVEL, method: str = "group bootstrap") -> Interval | None:
-    """Return the percentile interval of bootstrap values (Efron & Tibshirani 1993, chapter 13).
+def percentile_interval(
+    values: np.ndarray, estimate: float, level: float = LEVEL, method: str = "group bootstrap"
+) -> Interval | None:
+    """Returns the percentile interval of bootstrap values (Efron & Tibshirani 1993, chapter 13) of an estimate.
 
     Undefined resamples are left out. None if fewer than nine in ten are defined, for the rest is no fair sample, or
-    if all are equal, as with a sensitivity of 100 %, where resampling says nothing about the spread.
+    if all are equal, as with a sensitivity of 100 %, where resampling says nothing about the spread. None as well if
+    the estimate itself lies outside: resamples are then biased, and so would be the interval.
     """
     defined = values[~np.isnan(values)]
     if len(defined) < 0.9 * len(values) or len(defined) == 0 or np.ptp(defined) < 1e-12:
         return None
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), method)
+    # a mean of equal values may differ from them by its rounding
+    slack = 1e-12 * max(1.0, abs(estimate))
+    return Interval(float(low), float(high), method) if low - slack <= estimate <= high + slack else None
+
+
+def absolute_sum_interval(
+    parts: np.ndarray, resampled: np.ndarray, level: float = LEVEL, method: str = "group bootstrap"
+) -> Interval | None:
+    """Returns the interval of a sum of absolute values, such as a calibration error, by inverting a bootstrap test.
+
+    Noise in a part has no sign in the sum, so that resampled sums lie too high, and so does the estimate itself. A true
+    sum is tried as a multiple of the estimated parts: it is in the interval if the estimate is neither among the
+    lowest nor among the highest of what that multiple gives with the noise of the resamples (Davison & Hinkley 1997,
+    chapter 5.4). The interval reaches up to the estimate at least. None if all parts are 0, or nothing varies.
+
+    Args:
+        parts: float64 [B], whose absolute values add up to the estimate.
+        resampled: float64 [R, B], the parts of every resample.
+        level: of the interval.
+        method: its name.
+    """
+    estimate, noise = float(np.abs(parts).sum()), resampled - parts
+    if estimate == 0 or np.ptp(resampled, axis=0).max() < 1e-12:
+        return None
+    tail = (1 - level) / 2
+
+    def too_small(multiple: float) -> bool:
+        return bool(np.mean(np.abs(multiple * parts + noise).sum(axis=1) >= estimate) <= tail)
+
+    def too_large(multiple: float) -> bool:
+        return bool(np.mean(np.abs(multiple * parts + noise).sum(axis=1) <= estimate) <= tail)
+
+    low = _boundary(too_small, 0.0, 1.0) if too_small(0.0) else 0.0
+    beyond = 2.0
+    while not too_large(beyond):
+        beyond *= 2
+    high = 1.0 if too_large(1.0) else _boundary(lambda multiple: not too_large(multiple), 1.0, beyond)
+    return Interval(low * estimate, high * estimate, f"{method}, inverted")
+
+
+def _boundary(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """Returns, to six digits, where `holds` ceases between `low`, where it is true, and `high`, where it is not."""
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return (low + high) / 2

@@ -13,6 +13,7 @@ import numpy as np
 from cxr_jax.evaluation.calibration import (
     BINNINGS,
     apply_temperature,
+    calibration_gaps,
     expected_calibration_error,
     fit_temperature,
     margins_of,
@@ -251,6 +252,7 @@ def _calibration_measures(predictions: Predictions, temperature: float | None) -
                 f"Calibration error, {bins} bins of equal {binning}",
                 partial(expected_calibration_error, binning=binning, bins=bins),
                 "there is no image",
+                parts=partial(calibration_gaps, binning=binning, bins=bins),
             )
             measures["calibration", moment, f"{binning}-{bins}"] = Measure(error, probability=probability)
     return measures

@@ -14,6 +14,7 @@ from cxr_jax.evaluation.intervals import (
     LEVEL,
     RESAMPLES,
     Interval,
+    absolute_sum_interval,
     auc_interval,
     bootstrap_values,
     percentile_interval,
@@ -57,6 +58,12 @@ class Measure:
             cases = dataclasses.replace(cases, probability=self.probability)
         return cases if self.rows is None else cases.where(self.rows)
 
+    @property
+    def parts(self) -> Callable[[Cases], np.ndarray] | None:
+        """What returns float64 [R, B], whose absolute values add up to the measure; None if it is no such sum."""
+        parts = self.metric.parts
+        return None if parts is None else lambda cases: parts(self.cases(cases))
+
     def values(self, cases: Cases) -> np.ndarray:
         """Return float64 [R], NaN where it is undefined."""
         return self.metric.function(self.cases(cases))
@@ -82,7 +89,7 @@ def measure(
     resampled = bootstrap_values(
         cases,
         clusters,
-        {name: entry.values for name, entry in measures.items()},
+        {name: entry.parts or entry.values for name, entry in measures.items()},
         resamples=confidence.resamples,
         seed=confidence.seed,
         advance=advance,
@@ -106,7 +113,10 @@ def _intervals(
     entry: Measure, cases: Cases, resampled: np.ndarray, clusters: np.ndarray, grouped: bool, level: float
 ) -> list[Interval | None]:
     """Return the intervals of one measure, the one to show first."""
-    bootstrap = percentile_interval(resampled, level, "group bootstrap" if grouped else "bootstrap")
+    method = "group bootstrap" if grouped else "bootstrap"
+    if entry.parts is not None:
+        return [absolute_sum_interval(entry.parts(cases)[0], resampled, level, method)]
+    bootstrap = percentile_interval(resampled, float(entry.values(cases)[0]), level, method)
     own = entry.cases(cases)
     kept = clusters if entry.rows is None else clusters[entry.rows]
     if entry.metric is METRICS["roc_auc"]:

@@ -143,13 +143,15 @@ class Metric:
     """A metric with what a reader needs: its title, its function, why it may be undefined, and its kind.
 
     `proportion` tells how numerator and denominator follow from the counts, for the metrics that are shares of
-    images and so have a Wilson interval.
+    images and so have a Wilson interval. `parts` are float64 [R, B], for a metric that is the sum of their absolute
+    values and so has an interval of its own kind.
     """
 
     title: str
     function: Callable[[Cases], np.ndarray]
     undefined: str
     proportion: Callable[[Cases], tuple[np.ndarray, np.ndarray]] | None = None
+    parts: Callable[[Cases], np.ndarray] | None = None
 
     @property
     def definition(self) -> str:

@@ -152,7 +152,11 @@ def _difference_intervals(
         with np.errstate(divide="ignore", invalid="ignore"):
             means.append(weights @ (values * side).T / total[:, None])  # [R, M], NaN where the side was not drawn
     method = "bootstrap" if clusters is None else "group bootstrap"
-    found = [percentile_interval(column, confidence.level, method) for column in (means[0] - means[1]).T]
+    differences = values[:, wrong].mean(axis=1) - values[:, ~wrong].mean(axis=1)
+    found = [
+        percentile_interval(column, float(difference), confidence.level, method)
+        for column, difference in zip((means[0] - means[1]).T, differences, strict=True)
+    ]
     return [None if interval is None else dataclasses.asdict(interval) for interval in found]
 
 

@@ -95,7 +95,7 @@ def mean_over_images(values: Float[np.ndarray, " N"], clusters: Int[np.ndarray, 
     weights = bootstrap_weights(clusters, RESAMPLES, np.random.default_rng(seed))
     means = weights @ values / weights.sum(axis=1)
     value = float(np.mean(values))
-    interval = percentile_interval(means, LEVEL)
+    interval = percentile_interval(means, value, LEVEL)
     if interval is None:
         return Mean(value, value, value)
     return Mean(value, interval.low, interval.high)

@@ -9,6 +9,7 @@ from typing import Any
 from cxr_jax.evaluation.calibration import expected_calibration_error, fit_temperature, reliability_curve
 from cxr_jax.evaluation.decision_curve import net_benefit
 from cxr_jax.evaluation.intervals import (
+    absolute_sum_interval,
     bootstrap_weights,
     delong_covariance,
     obuchowski_covariance,
@@ -27,6 +28,7 @@ SOURCES: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("Interval, DeLong", delong_covariance),
     ("Interval, group bootstrap: the resamples", bootstrap_weights),
     ("Interval, group bootstrap: its ends", percentile_interval),
+    ("Interval of a calibration error", absolute_sum_interval),
     ("Interval, Wilson", wilson_interval),
     ("Interval, Wilson by groups", wilson_interval_of_groups),
     ("Threshold", choose_threshold),

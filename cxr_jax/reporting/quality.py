@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.baselines import ALL_MEASURES, ALL_PNEUMONIA
+from cxr_jax.evaluation.quality_audit import FEW
 from cxr_jax.reporting.style import BLUE, GREY, INK, ORANGE, VALIDATION_COLOUR, WIDTH, new_figure, save, styled
 from cxr_jax.runs.folder import RunFolder, read_json
 
@@ -169,23 +170,38 @@ def quality_of(run: RunFolder) -> dict[str, Any] | None:
 
 
 def over_exposure_text(quality: Quality, kind: str) -> str | None:
-    """Return in one sentence whether errors of a kind are over-exposed; None where nothing can be compared."""
+    """Returns in one sentence whether errors of a kind are over-exposed, with what the claim rests on.
+
+    Claim and interval are of one test, that of the chance that an error has more bright area than a right call. None
+    where nothing can be compared.
+    """
     compared, (plural, _, label) = quality["audit"][kind], _KINDS[kind]
     entry = compared["measures"].get(_OVER_EXPOSURE)
     if entry is None:
         return None
-    verdict = {
+    means = (
+        f"on average bright areas take {entry['error_mean']:.1%} of the {plural} and {entry['right_mean']:.1%} of the "
+        f"{label} images that were called rightly"
+    )
+    if entry["verdict"] == "not tested":
+        few = min(compared["errors"], compared["right"]) < FEW
+        reason = f"with fewer than {FEW} images on a side" if few else "as the two do not overlap"
+        return f"Whether the {plural} are over-exposed cannot be tested, {reason}; {means}."
+    higher, interval = entry["higher"]["value"], entry["higher"]["interval"]
+    chance = (
+        f"in {higher:.1%} of pairs (95 % interval {interval['low']:.1%} to {interval['high']:.1%}; 50 % is no "
+        "relation) one of them has more bright area than a right call"
+    )
+    claim = {
         "higher": "are over-exposed",
         "lower": "are less exposed, not more",
         "not shown": "are not shown to be over-exposed",
-        "not tested": "are too few to tell whether they are over-exposed",
     }[entry["verdict"]]
-    interval = entry["interval"]
-    ends = f" (95 % {100 * interval['low']:+.1f} to {100 * interval['high']:+.1f})" if interval else ""
-    return (
-        f"The {plural} {verdict}: bright areas take {entry['error_mean']:.1%} of them and {entry['right_mean']:.1%} of "
-        f"the {label} images that were called rightly, a difference of {100 * entry['difference']:+.1f} points{ends}."
-    )
+    told = f"The {plural} {claim}: {chance}"
+    if entry["verdict"] == "not shown" and not interval["low"] <= 0.5 <= interval["high"]:
+        tested = sum(other is not None and other["p_value"] is not None for other in compared["measures"].values())
+        told += f", which is no more than chance among {tested} measures (p {entry['adjusted_p_value']:.2f})"
+    return f"{told}; {means}."
 
 
 def counted(number: int, plural: str) -> str:

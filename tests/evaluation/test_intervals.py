@@ -141,10 +141,9 @@ def test_the_group_bootstrap_covers_the_truth_where_images_of_a_group_resemble_e
     hits, trials = 0, 250
     for seed in range(trials):
         label, score, clusters = sample(random, 100, 3, 0.8)
-        values = intervals.bootstrap_values(
-            Cases.unweighted(label, score), clusters, {"roc_auc": roc_auc}, resamples=300, seed=seed
-        )
-        hits += covers(intervals.percentile_interval(values["roc_auc"]))
+        cases = Cases.unweighted(label, score)
+        values = intervals.bootstrap_values(cases, clusters, {"roc_auc": roc_auc}, resamples=300, seed=seed)
+        hits += covers(intervals.percentile_interval(values["roc_auc"], float(roc_auc(cases)[0])))
     assert 0.90 <= hits / trials <= 0.98
 
 
@@ -183,11 +182,33 @@ def test_bootstrap_depends_on_seed_alone_not_on_order_or_memory(monkeypatch):
 
 def test_percentile_interval_leaves_out_undefined_resamples_unless_they_are_many():
     values = np.r_[np.linspace(0, 1, 1001), [np.nan] * 50]
-    interval = intervals.percentile_interval(values, 0.9)
+    interval = intervals.percentile_interval(values, 0.5, 0.9)
     assert (interval.low, interval.high) == (pytest.approx(0.05), pytest.approx(0.95))
-    assert intervals.percentile_interval(np.r_[values, [np.nan] * 100]) is None
-    assert intervals.percentile_interval(np.array([np.nan])) is None
+    assert intervals.percentile_interval(np.r_[values, [np.nan] * 100], 0.5) is None
+    assert intervals.percentile_interval(np.array([np.nan]), 0.5) is None
 
 
 def test_resamples_that_never_vary_give_no_interval():
-    assert intervals.percentile_interval(np.ones(100)) is None
+    assert intervals.percentile_interval(np.ones(100), 1.0) is None
+
+
+@pytest.mark.parametrize("estimate", [-0.1, 0.01, 0.99, 1.1, np.nan])
+def test_an_interval_that_does_not_hold_its_estimate_is_none(estimate):
+    assert intervals.percentile_interval(np.linspace(0, 1, 1001), estimate) is None
+
+
+def test_the_interval_of_a_sum_of_absolute_values_is_where_its_test_does_not_reject():
+    """One part far from 0 is the normal interval; many parts of pure noise reach down to 0."""
+    random = np.random.default_rng(0)
+    noise = random.normal(size=(4000, 1))
+    one = intervals.absolute_sum_interval(np.array([-10.0]), -10 + noise)
+    assert (one.low, one.high) == (pytest.approx(8.04, abs=0.1), pytest.approx(11.96, abs=0.1))
+    covered = []
+    for _ in range(60):
+        parts = random.normal(size=12)
+        interval = intervals.absolute_sum_interval(parts, parts + random.normal(size=(400, 12)))
+        assert interval.low <= np.abs(parts).sum() <= interval.high
+        covered.append(interval.low == 0)
+    assert np.mean(covered) > 0.85
+    assert intervals.absolute_sum_interval(np.zeros(3), random.normal(size=(50, 3))) is None
+    assert intervals.absolute_sum_interval(np.ones(3), np.ones((50, 3))) is None
