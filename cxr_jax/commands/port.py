@@ -1,6 +1,7 @@
-"""`cxr-jax port NAME_OR_FILE OUT`: weights from timm, or from a file under timm's names, as one file for us."""
+"""`cxr-jax port NAME_OR_FILE OUT`: weights that timm published, or a file under timm's names, as one file for us."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
@@ -14,8 +15,8 @@ SUMMARY = "turn timm's weights, or a file of them, into one safetensors file"
 class Options:
     """Options of the command."""
 
-    # timm's name such as tf_efficientnetv2_s.in21k_ft_in1k (without the tag: the best), or a file under timm's names:
-    # .safetensors, or .pth as torch writes it
+    # timm's name such as tf_efficientnetv2_s.in21k_ft_in1k (without the tag: the best), which is fetched from
+    # huggingface.co; or a file under timm's names: .safetensors, or .pth, which needs torch
     source: Annotated[Positional[str], arg(metavar="NAME_OR_FILE")]
     out: Annotated[Positional[str], arg(metavar="OUT")]  # the .safetensors file to write
     architecture: str = ""  # of a file that does not say it; by default found by the names and shapes in it
@@ -28,26 +29,29 @@ def main(arguments: list[str]) -> None:
     """Port the weights that `arguments` name and say what was written; UserError for every mistake."""
     options = parse(Options, arguments, prog="cxr-jax port", description=SUMMARY)
 
-    from pathlib import Path
+    from cxr_jax.porting.port import check_destination, find_source, forget_download, open_source, port
+    from cxr_jax.terminal import Terminal
 
-    from cxr_jax.porting.port import check_destination, open_source, port
-
+    terminal = Terminal()
     out = Path(options.out).expanduser()
     # before a download of minutes
     check_destination(out, replace=options.replace)
-    weights = open_source(options.source, options.architecture, options.license)
+    source = find_source(options.source)
+    terminal.say(f"Reading {source.file}" if source.file else f"Fetching timm's {source.full_name}")
+    weights = open_source(source, out, options.architecture, options.license, terminal.track)
     ported = port(weights, out, classes=options.classes, replace=options.replace)
-    print(f"{weights.architecture} from {weights.source} (license: {weights.license})")
-    print(
+    forget_download(source, out)
+    terminal.say(f"{weights.architecture} from {weights.source} (license: {weights.license})")
+    terminal.say(
         f"images: {weights.image_size} px, {weights.interpolation}, mean {_row(weights.mean)}, std {_row(weights.std)}"
     )
-    print(f"{ported.parameters:,} parameters; {_classifier(ported.weights.classes, ported.dropped_classes)}")
+    terminal.say(f"{ported.parameters:,} parameters; {_classifier(ported.weights.classes, ported.dropped_classes)}")
     if ported.difference is None:
-        print("not compared with timm, which is not installed or has no such network")
+        terminal.say("not compared with timm, which is not installed or has no such network")
     else:
-        print(f"same output as timm's own network, to {ported.difference:.1e} in relative norm")
-    print(f"written to {out} ({ported.size / 1e6:.1f} MB, sha256 {ported.sha256})")
-    print(f"to train with it: --model.name {weights.architecture} --model.weights {out}")
+        terminal.say(f"same output as timm's own network, to {ported.difference:.1e} in relative norm")
+    terminal.say(f"written to {out} ({ported.size / 1e6:.1f} MB, sha256 {ported.sha256})")
+    terminal.say(f"to train with it: --model.name {weights.architecture} --model.weights {out}")
 
 
 def _row(values: tuple[float, ...]) -> str:

@@ -31,6 +31,7 @@ class Release:
     size: int  # bytes
     sha256: str  # hexadecimal
     page: str  # where a person can fetch it by hand
+    command: str = "cxr-jax prepare FILE"  # what that person runs then
 
 
 MENDELEY = Release(
@@ -160,12 +161,12 @@ def _verify(path: Path, release: Release, advice: str) -> None:
 
 
 def _require_space(release: Release, folder: Path, *, already: int) -> None:
-    """Raise UserError unless the rest of the file and the prepared copy of it fit on the disk."""
+    """Raise UserError unless the rest of the file and a copy of it fit on the disk."""
     needed = release.size - already + release.size
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"the disk is too full: fetching and preparing {release.file} needs {needed / 1e9:.1f} GB in {folder}, "
+            f"the disk is too full: fetching {release.file} and using it needs {needed / 1e9:.1f} GB in {folder}, "
             f"{free / 1e9:.1f} GB are free"
         )
 
@@ -195,5 +196,5 @@ def _by_hand(release: Release, reason: str) -> str:
     """Return the sentence that ends a download, with the way around it."""
     return (
         f"{release.file} could not be fetched: {reason}; or fetch it by hand from {release.page} "
-        "and run `cxr-jax prepare FILE`"
+        f"and run `{release.command}`"
     )

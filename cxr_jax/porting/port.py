@@ -12,13 +12,15 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save
 
+from cxr_jax.data.progress import Track, silently
 from cxr_jax.errors import UserError
 from cxr_jax.models.pretrained import CHECKSUM, IGNORED, LoadedWeights, checksum, fit_weights
 from cxr_jax.models.registry import model_shapes
 from cxr_jax.models.state import ArrayDict, merge_model
+from cxr_jax.porting.hub import download_folder, fetch, published_name
 from cxr_jax.porting.requirements import import_timm
-from cxr_jax.porting.sources import SourceWeights, fetch_from_timm, read_from_file
-from cxr_jax.runs.files import write_bytes
+from cxr_jax.porting.sources import SourceWeights, read_from_file, read_published
+from cxr_jax.runs.files import remove, write_bytes
 
 IMAGENET_CLASSES = 1000
 
@@ -42,18 +44,45 @@ class Ported:
     size: int  # of the file in bytes
 
 
-def open_source(name_or_file: str, architecture: str = "", license: str = "") -> SourceWeights:
-    """The weights called `name_or_file`: a file if there is one of that name or it looks like one, else timm's.
+@dataclass(frozen=True)
+class Source:
+    """What is to be ported: a file, or published weights by their name."""
 
-    `architecture` and `license` are for files that do not say them. Raises UserError as `fetch_from_timm` and
-    `read_from_file` do.
+    file: Path | None
+    full_name: str = ""  # of published weights
+
+
+def find_source(name_or_file: str) -> Source:
+    """The source called `name_or_file`: a file if there is one of that name or it looks like one, else timm's.
+
+    Raises UserError if there is no such file, and no weights of that name are known to be published.
     """
     path = Path(name_or_file).expanduser()
     if path.is_file():
-        return read_from_file(path, architecture, license)
+        return Source(path)
     if path.parent != Path() or path.suffix in (".safetensors", ".pth", ".pt"):
         raise UserError(f"there is no file {path}; give a file of weights, or a name such as mobilenetv2_100")
-    return fetch_from_timm(name_or_file)
+    return Source(None, published_name(name_or_file))
+
+
+def open_source(
+    source: Source, out: Path, architecture: str = "", license: str = "", track: Track = silently
+) -> SourceWeights:
+    """The weights of `source`; published ones are fetched, and kept beside `out` until that is written.
+
+    `architecture` and `license` are for files that do not say them. Raises UserError as `fetch` and `read_from_file`
+    do.
+    """
+    if source.file is not None:
+        return read_from_file(source.file, architecture, license)
+    path, origin = fetch(source.full_name, download_folder(out, source.full_name), track=track)
+    return read_published(path, source.full_name, origin)
+
+
+def forget_download(source: Source, out: Path) -> None:
+    """Delete what was fetched for `out`, now that it is written."""
+    if source.file is None:
+        remove(download_folder(out, source.full_name))
 
 
 def port(weights: SourceWeights, out: Path, *, classes: int = IMAGENET_CLASSES, replace: bool = False) -> Ported:

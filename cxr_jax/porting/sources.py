@@ -1,11 +1,9 @@
-"""Weights under timm's names, fetched through timm or read from a file."""
+"""Weights under timm's names, read from a file."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +13,8 @@ import numpy as np
 from cxr_jax.errors import UserError
 from cxr_jax.models.pretrained import IGNORED, expected_tensors, read_weights
 from cxr_jax.models.registry import ARCHITECTURES, find_architecture, model_shapes
-from cxr_jax.porting.requirements import import_timm, import_torch
+from cxr_jax.porting.hub import PUBLISHED_LICENSE
+from cxr_jax.porting.requirements import import_torch
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
 """What files of weights end in; all but the first are read by torch."""
@@ -25,9 +24,6 @@ NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every name."""
-
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-"""What timm's weights are called on the hub."""
 
 UNKNOWN = "unknown"
 
@@ -70,61 +66,13 @@ class SourceWeights:
         return replace(self, tensors=kept)
 
 
-def fetch_from_timm(name: str) -> SourceWeights:
-    """Published weights that timm calls `name`, such as `tf_efficientnetv2_s.in21k_ft_in1k`; without a tag the best.
+def read_published(path: Path, full_name: str, origin: str) -> SourceWeights:
+    """The weights in a file that timm published as `full_name`; `origin` says where it came from.
 
-    Raises UserError if we have no such network, timm has no such weights, they cannot be downloaded, or what came is
-    damaged.
+    Raises UserError as `read_from_file`.
     """
-    architecture, _, tag = name.partition(".")
-    known = find_architecture(architecture).weights
-    if not known:
-        raise UserError(f"there are no published weights of {architecture}; give a file instead")
-    timm = import_timm(f"porting {name}")
-    full = f"{architecture}.{tag or known[0]}"
-    if full not in timm.list_pretrained(f"{architecture}.*"):
-        raise UserError(f"timm has no weights called {full}; choose one of {_listed(architecture, known)}")
-    # its warning for every retry would bury the one sentence that counts
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    try:
-        model = timm.create_model(full, pretrained=True)
-    except Exception as error:  # hub, cache, network and disk each have errors of their own
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(
-            f"timm could not fetch {full} ({reason}); download its file elsewhere and give the path in place of the "
-            "name"
-        ) from error
-    config = model.pretrained_cfg
-    require_intact(config.get("hf_hub_id") or "")
-    return SourceWeights(
-        tensors={name: value.numpy() for name, value in model.state_dict().items() if not name.endswith(IGNORED)},
-        architecture=architecture,
-        image_size=config["input_size"][-1],
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        interpolation=config["interpolation"],
-        source=f"timm {timm.__version__}, {config.get('hf_hub_id') or full}",
-        license=config.get("license") or UNKNOWN,
-    )
-
-
-def require_intact(repository: str) -> None:
-    """Raise UserError if a file of `repository` in the hub's cache is not the one that the hub has.
-
-    The hub's client checks the size of a download and nothing else. It names a large file by the sha256 that the hub
-    told, so that the content can be held to that name; a cache without such names cannot be checked.
-    """
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ModuleNotFoundError:
-        return
-    for name in HUB_FILES if repository else ():
-        found = try_to_load_from_cache(repository, name)
-        path = Path(found).resolve() if isinstance(found, str) else None
-        if path is not None and re.fullmatch("[0-9a-f]{64}", path.name) and _digest(path) != path.name:
-            raise UserError(
-                f"the download of {repository} is damaged, its sha256 is wrong: remove {path} and port again"
-            )
+    weights = read_from_file(path, full_name.partition(".")[0], PUBLISHED_LICENSE)
+    return replace(weights, source=f"timm's {full_name}, {origin}")
 
 
 def read_from_file(path: Path, architecture: str = "", license: str = "") -> SourceWeights:
@@ -198,10 +146,6 @@ def _triple(metadata: Mapping[str, str], key: str, default: tuple[float, ...]) -
     except (KeyError, ValueError, TypeError):
         return default
     return values if len(values) == 3 else default
-
-
-def _listed(architecture: str, tags: tuple[str, ...]) -> str:
-    return ", ".join(f"{architecture}.{tag}" for tag in tags)
 
 
 def _digest(path: Path) -> str:

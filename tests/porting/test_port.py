@@ -10,7 +10,7 @@ from cxr_jax.models.pretrained import CHECKSUM, checksum, load_weights
 from cxr_jax.models.registry import build_model, model_shapes
 from cxr_jax.models.state import split_model
 from cxr_jax.porting import port as porting
-from cxr_jax.porting.port import open_source, port
+from cxr_jax.porting.port import Source, find_source, port
 from cxr_jax.porting.sources import SourceWeights
 
 NAME = "efficientnetv2_tiny"
@@ -99,13 +99,12 @@ def test_a_port_is_compared_with_timm(tmp_path, classes):
     assert 0 < ported.difference < 1e-12
 
 
-def test_names_and_files_are_told_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(porting, "fetch_from_timm", lambda name: ("fetched", name))
-    monkeypatch.setattr(porting, "read_from_file", lambda *arguments: ("read", *arguments))
+def test_names_and_files_are_told_apart(tmp_path):
     file = tmp_path / "tf_efficientnetv2_s"
     file.touch()
-    assert open_source(str(file), "net", "mit") == ("read", file, "net", "mit")
-    assert open_source("tf_efficientnetv2_s.in1k") == ("fetched", "tf_efficientnetv2_s.in1k")
+    assert find_source(str(file)) == Source(file)
+    assert find_source("tf_efficientnetv2_s.in1k") == Source(None, "tf_efficientnetv2_s.in1k")
+    assert find_source("tf_efficientnetv2_s") == Source(None, "tf_efficientnetv2_s.in21k_ft_in1k")
     for missing in (tmp_path / "net", "net.safetensors", "net.pth"):
         with pytest.raises(UserError, match="there is no file"):
-            open_source(str(missing))
+            find_source(str(missing))

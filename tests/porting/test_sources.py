@@ -2,7 +2,6 @@ import hashlib
 import json
 import os
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -11,8 +10,9 @@ from safetensors.numpy import save_file
 
 from cxr_jax.errors import UserError
 from cxr_jax.models.registry import model_shapes
+from cxr_jax.porting.hub import PUBLISHED_LICENSE, PUBLISHER
 from cxr_jax.porting.requirements import import_timm
-from cxr_jax.porting.sources import fetch_from_timm, read_from_file, require_intact
+from cxr_jax.porting.sources import read_from_file, read_published
 
 NAME = "efficientnetv2_tiny"
 
@@ -151,21 +151,6 @@ def test_a_torch_file_without_weights_is_one_sentence(torch, tmp_path, stored):
         read_from_file(tmp_path / "net.pth")
 
 
-def test_names_that_cannot_be_fetched_are_told_before_anything_is(monkeypatch):
-    with pytest.raises(UserError, match="did you mean tf_efficientnetv2_s"):
-        fetch_from_timm("efficientnetv2_s")
-    with pytest.raises(UserError, match="no published weights of mobilenetv2_tiny; give a file"):
-        fetch_from_timm("mobilenetv2_tiny")
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match="porting mobilenetv2_050 needs torch"):
-        fetch_from_timm("mobilenetv2_050")
-
-
-def test_an_unknown_tag_meets_the_known_ones(timm):
-    with pytest.raises(UserError, match=r"timm has no weights called tf_efficientnetv2_s\.x; choose one of .*_s\.in1k"):
-        fetch_from_timm("tf_efficientnetv2_s.x")
-
-
 def test_every_tag_that_is_offered_is_one_of_timms(timm):
     from cxr_jax.models.registry import ARCHITECTURES
 
@@ -184,68 +169,37 @@ def test_sizes_and_normalisation_are_those_of_the_preferred_weights(timm):
             assert (config.test_input_size or config.input_size)[-1] == entry.evaluation_size, name
 
 
-def test_without_a_network_the_way_round_it_is_told(timm, monkeypatch):
-    def offline(name, pretrained):
-        raise OSError("could not reach the host\nat all")
-
-    monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(UserError) as raised:
-        fetch_from_timm("mobilenetv2_050")
-    assert str(raised.value) == (
-        "timm could not fetch mobilenetv2_050.lamb_in1k (could not reach the host at all); download its file elsewhere "
-        "and give the path in place of the name"
-    )
-
-
-def test_weights_fetched_through_timm(timm, torch, monkeypatch, tmp_path):
-    tensors = weights("mobilenetv2_050", classes=1000)
-    counters = {
-        key.replace("weight", "num_batches_tracked"): torch.tensor(1)
-        for key in tensors
-        if ".bn" in f".{key}" and key.endswith("weight")
-    }
-    torch.save({key: torch.from_numpy(value) for key, value in tensors.items()} | counters, tmp_path / "net.pth")
-    create = timm.create_model
-
-    def from_file(name, pretrained):
-        return create(name, pretrained=pretrained, pretrained_cfg_overlay={"file": str(tmp_path / "net.pth")})
-
-    monkeypatch.setattr(timm, "create_model", from_file)
-    source = fetch_from_timm("mobilenetv2_050")
-    assert source.tensors.keys() == tensors.keys()
-    np.testing.assert_array_equal(source.tensors["conv_head.weight"], tensors["conv_head.weight"])
+def test_published_weights_are_read_with_what_is_known_of_them(tmp_path):
+    path = tmp_path / "net.safetensors"
+    save_file(weights("mobilenetv2_050", classes=1000), path, {"format": "pt"})
+    source = read_published(path, "mobilenetv2_050.lamb_in1k", "https://hub, 9 bytes, sha256 0a")
     assert source.metadata() == {
         "architecture": "mobilenetv2_050",
         "image_size": "224",
         "mean": json.dumps([0.485, 0.456, 0.406]),
         "std": json.dumps([0.229, 0.224, 0.225]),
         "interpolation": "bicubic",
-        "source": f"timm {timm.__version__}, timm/mobilenetv2_050.lamb_in1k",
+        "source": "timm's mobilenetv2_050.lamb_in1k, https://hub, 9 bytes, sha256 0a",
         "license": "apache-2.0",
         "naming": "timm",
     }
 
 
-def test_a_download_is_held_to_the_sha256_that_the_hub_calls_it_by(tmp_path, monkeypatch):
-    content = b"weights" * 1000
-    blob = tmp_path / "blobs" / hashlib.sha256(content).hexdigest()
-    snapshot = tmp_path / "snapshots" / "model.safetensors"
-    for path in (blob, snapshot):
-        path.parent.mkdir()
-    blob.write_bytes(content)
-    snapshot.symlink_to(blob)
-    hub = types.SimpleNamespace(
-        try_to_load_from_cache=lambda repository, name: str(snapshot) if name == snapshot.name else None
-    )
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    require_intact("timm/net")
-    blob.write_bytes(content[:-1] + b"S")
-    with pytest.raises(UserError, match=rf"the download of timm/net is damaged.*remove {blob}"):
-        require_intact("timm/net")
-    require_intact("")
-    # a small file is named by another hash, and a cache without links by no hash: nothing is known of them
-    snapshot.unlink()
-    snapshot.write_bytes(content)
-    require_intact("timm/net")
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    require_intact("timm/net")
+def test_what_is_known_of_published_weights_is_what_timm_says(timm):
+    from cxr_jax.models.registry import ARCHITECTURES
+
+    for name, entry in ARCHITECTURES.items():
+        for tag in entry.weights:
+            config = timm.get_pretrained_cfg(f"{name}.{tag}")
+            assert (config.mean, config.std, config.interpolation) == (entry.mean, entry.std, "bicubic"), tag
+            assert config.input_size == (3, entry.image_size, entry.image_size)
+            assert config.license == PUBLISHED_LICENSE
+            assert config.hf_hub_id == f"{PUBLISHER}/{name}.{tag}"
+
+
+def test_real_weights_are_the_tensors_that_timm_loads(timm, torch, real_weights):
+    theirs = timm.create_model("mobilenetv2_100", num_classes=0, checkpoint_path=str(real_weights)).state_dict()
+    ours = read_from_file(real_weights).tensors
+    assert ours.keys() == {name for name in theirs if not name.endswith("num_batches_tracked")}
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name].numpy())
