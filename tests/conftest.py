@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from cxr_jax.process import CACHE_SWITCH, KERNELS_SWITCH, processor_digest
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["MPLBACKEND"] = "Agg"
+# Many tests compile the very same program. It is kept for both workers, for the commands that tests start and for later
+# runs of the suite; apart for each processor, and by jax for each choice of XLA_FLAGS.
+os.environ[CACHE_SWITCH] = str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ[CACHE_SWITCH]}/{processor_digest()}"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # tests of the native kernels ask for them; all others compare runs in float32
-os.environ["CXR_NATIVE_KERNELS"] = "off"
+os.environ[KERNELS_SWITCH] = "off"
 
 import hypothesis
 import jax
@@ -20,9 +27,6 @@ hypothesis.settings.register_profile("cxr_jax", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("cxr_jax")
 
 jax.config.update("jax_num_cpu_devices", 8)
-# many tests compile the very same program; kept between runs of the suite as well
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".pytest_cache" / "compiled"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -37,9 +41,8 @@ def _prepared_data_elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypat
 def native_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switches the native kernels on; the test is skipped where no compiler is, and fails where one fails."""
     from cxr_jax.models.native.library import NO_COMPILER, why_not
-    from cxr_jax.process import KERNELS_SWITCH
 
-    monkeypatch.setenv(KERNELS_SWITCH, str(Path(__file__).parent.parent / ".pytest_cache" / "native"))
+    monkeypatch.setenv(KERNELS_SWITCH, str(Path(__file__).parents[1] / ".pytest_cache" / "native"))
     if reason := why_not():
         (pytest.skip if reason == NO_COMPILER else pytest.fail)(reason)
 

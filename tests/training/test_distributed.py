@@ -55,7 +55,6 @@ class Workers:
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": "2",
-            "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compiled"),
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "GRPC_VERBOSITY": "ERROR",
         }

@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def _built(folder: Path) -> Path:
     compiler = _compiler()
     version = _asked([*compiler, "--version"], VERSION_SECONDS)
     sources = {entry.name: entry.read_bytes() for entry in resources.files(__package__).joinpath("source").iterdir()}
-    command = [*compiler, *_flags()]
+    command = [*compiler, *_flags(compiler[1:])]
     described = [*command, version, jaxlib.__version__, processor_digest()]
     digest = hashlib.sha256("\0".join(described).encode())
     for name in sorted(sources):
@@ -110,12 +111,18 @@ def _compiler() -> list[str]:
     raise OSError(NO_COMPILER)
 
 
-def _flags() -> list[str]:
+def _flags(chosen: Sequence[str]) -> list[str]:
+    """The options of the build; for the processor at hand, unless `chosen`, the user's own options, name another."""
     machine = platform.machine()
-    processor = "-mcpu=native" if machine in ("arm64", "aarch64") else "-march=native"
+    if any(option.startswith(("-march=", "-mcpu=")) for option in chosen):
+        processor = []
+    elif machine in ("arm64", "aarch64"):
+        processor = ["-mcpu=native"]
+    else:
+        processor = ["-march=native"]
     wide = ["-mprefer-vector-width=512"] if machine == "x86_64" else []
     headers = ["-isystem", jax.ffi.include_dir()]
-    return ["-std=c++17", "-O3", processor, *wide, "-DNDEBUG", "-Wno-psabi", "-shared", "-fPIC", *headers]
+    return ["-std=c++17", "-O3", *processor, *wide, "-DNDEBUG", "-Wno-psabi", "-shared", "-fPIC", *headers]
 
 
 def _asked(command: list[str], seconds: float) -> str:

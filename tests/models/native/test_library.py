@@ -74,6 +74,19 @@ def test_the_compiler_that_is_named_may_have_options(monkeypatch, tmp_path):
     assert library._compiler() == [str(usual)]
 
 
+@pytest.mark.parametrize(
+    ("options", "processors"),
+    [("", ["native"]), (" -g", ["native"]), (" -march=haswell", ["haswell"]), (" -g -mcpu=apple-m1", ["apple-m1"])],
+)
+def test_the_processor_is_this_one_or_the_one_that_the_options_name(monkeypatch, folder, tmp_path, options, processors):
+    said = tmp_path / "said"
+    noting = script(tmp_path / "noting", f'case "$*" in *--version*) exit 0;; esac; echo "$@" > "{said}"; exit 1')
+    monkeypatch.setenv("CXX", f"{noting}{options}")
+    assert library.why_not()
+    asked = [word.partition("=") for word in said.read_text().split()]
+    assert [value for name, _, value in asked if name in ("-march", "-mcpu")] == processors
+
+
 def test_a_library_that_does_not_load_is_no_traceback(monkeypatch, folder, tmp_path):
     useless = script(
         tmp_path / "useless",
