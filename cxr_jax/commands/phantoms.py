@@ -32,29 +32,25 @@ def main(arguments: list[str]) -> None:
     if options.count < SMALLEST_COUNT:
         raise UserError(f"--count is {options.count}, but must be at least {SMALLEST_COUNT}")
 
-    from pathlib import Path
+    from cxr_jax.terminal import Terminal
 
-    from rich.console import Console
+    terminal = Terminal()
+    with terminal.waiting("Starting"):
+        import shlex
 
-    from cxr_jax.data.phantoms import write_phantoms
-    from cxr_jax.reporting.live import track_in_terminal
+        from cxr_jax.data.phantoms import write_phantoms
+        from cxr_jax.runs.files import at_home
 
-    console = Console()
     test = options.count // 4
     val = min(16, options.count // 10)
     write_phantoms(
-        Path(options.folder),
+        at_home(options.folder),
         train=options.count - test - val,
         val=val,
         test=test,
         seed=options.seed,
         image_size_range=(options.smallest, options.largest),
-        track=track_in_terminal(console),
+        track=terminal.track,
     )
-    console.print(
-        f"{options.count:,} phantoms in {options.folder}: drawn by a program, not radiographs of people. "
-        f"Next: cxr-jax prepare {options.folder}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    terminal.say(f"{options.count:,} phantoms in {options.folder}: drawn by a program, not radiographs of people.")
+    terminal.say(f"Next: cxr-jax prepare {shlex.quote(options.folder)}")

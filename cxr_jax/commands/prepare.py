@@ -12,8 +12,9 @@ from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.vocabulary import CLASS_NAMES, SUBTYPE_NAMES
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
+
+    from cxr_jax.terminal import Terminal
 
 SUMMARY = "store radiographs as records, with a data card"
 
@@ -41,48 +42,84 @@ def main(arguments: list[str]) -> None:
     if bool(options.source) == options.download:
         raise UserError("give either a SOURCE or --download: cxr-jax prepare SOURCE", EXIT_USAGE)
 
-    from pathlib import Path
+    from cxr_jax.terminal import Terminal
 
-    from rich.console import Console
+    terminal = Terminal()
+    with terminal.waiting("Starting"):
+        from cxr_jax.data.card import told_passed_over
+        from cxr_jax.data.download import MENDELEY, download
+        from cxr_jax.data.preparation import prepare
+        from cxr_jax.data.prepared import prepared_root
+        from cxr_jax.runs.files import at_home
 
-    from cxr_jax.data.download import MENDELEY, download
-    from cxr_jax.data.preparation import prepare
-    from cxr_jax.data.prepared import prepared_root
-    from cxr_jax.reporting.live import track_in_terminal
-
-    console = Console()
-    track = track_in_terminal(console)
     if options.download:
-        kept = Path(options.download_folder) if options.download_folder else prepared_root().parent / "downloads"
-        source = download(MENDELEY, kept.expanduser(), track=track)
+        kept = at_home(options.download_folder) if options.download_folder else prepared_root().parent / "downloads"
+        source = download(MENDELEY, kept, track=terminal.track)
     else:
-        source = Path(options.source).expanduser()
-    outcome = prepare(source, name=options.name or None, replace_old=options.replace, track=track)
-    print_card(console, outcome.prepared.card)
-    path, name = outcome.prepared.path, outcome.prepared.card["name"]
+        source = at_home(options.source)
+    outcome = prepare(
+        source, name=options.name or None, replace_old=options.replace, track=terminal.track, waiting=terminal.waiting
+    )
+    # files beside the data set may have come since the card was written, perhaps by an earlier version
+    card = {**outcome.prepared.card, "passed_over": told_passed_over(outcome.passed_over)}
+    print_card(terminal, card)
+    path, name = outcome.prepared.path, card["name"]
     done = f"Prepared as {name!r} in" if outcome.fresh else f"Nothing to do: {name!r} was prepared from this source in"
-    _say(console, f"{done} {path}")
+    terminal.say(f"{done} {path}")
+    terminal.say(f"Next: cxr-jax train quickstart --data.dataset {name}")
 
 
-def print_card(console: Console, card: dict[str, Any]) -> None:
+def print_card(terminal: Terminal, card: dict[str, Any]) -> None:
     """Print a data card: counts, cut, proof, files left out and what cannot be proven."""
     if card["phantom"]:
-        _say(console, "PHANTOMS: drawn by a program, not radiographs of people.", style="bold yellow")
-    console.print(_counts(card))
+        terminal.say("PHANTOMS: drawn by a program, not radiographs of people.", style="bold yellow")
+    terminal.show(_counts(card))
     same, groups = card["identical_files"], card["groups"]
-    _say(console, f"Groups: {groups['total']:,}, the largest with {groups['largest']} images.")
-    _say(console, f"Identical files: {same['sets']} sets, {same['surplus']} surplus files.")
-    _say(console, f"Proof: {_proof(card['proof'])}")
+    terminal.say(f"Groups: {groups['total']:,}, the largest with {_counted(groups['largest'], 'image')}.")
+    terminal.say(f"Identical files: {_counted(same['sets'], 'set')}, {_counted(same['surplus'], 'surplus file')}.")
+    terminal.say(f"Proof: {_proof(card['proof'])}")
+    _say_files(terminal, card)
     for title, names in (
-        ("left out", [f"{entry['file']}: {entry['reason']}" for entry in card["left_out"]]),
         ("in a folder that their names contradict (the folder counts)", card["contradicting_names"]),
         ("groups in two splits", card["proof"]["groups_in_two_splits"]),
         ("sets of identical files in two splits", map(", ".join, card["proof"]["identical_files_in_two_splits"])),
     ):
-        _list(console, title, list(names))
+        _list(terminal, title, list(names))
     for note in card["notes"]:
-        _say(console, f"Note: {note}")
-    _say(console, f"Fingerprint: {card['fingerprint']}")
+        terminal.say(f"Note: {note}")
+    terminal.say(f"Fingerprint: {card['fingerprint']}")
+
+
+def _say_files(terminal: Terminal, card: dict[str, Any]) -> None:
+    """Print how many files of the source were taken, and which were left out and why."""
+    from cxr_jax.data.card import left_out_in_all
+
+    taken, left_out = card["images"], left_out_in_all(card)
+    if not left_out:
+        terminal.say(f"Files: all {taken:,} were taken.")
+        return
+    terminal.say(f"Files: {taken + left_out:,} found, {taken:,} taken, {left_out:,} left out.", style="yellow")
+    groups = sorted(card.get("passed_over", ()), key=lambda group: -group["count"])
+    for group in groups[:LISTED]:
+        folder = "the top folder" if group["folder"] == "." else group["folder"]
+        # one file is told by its name
+        single = group["count"] == len(group["files"]) == 1
+        where = group["files"][0] if single else f"{folder} ({_counted(group['count'], 'file')})"
+        terminal.say(f"  {where}: {group['reason']}")
+    if len(groups) > LISTED:
+        more = sum(group["count"] for group in groups[LISTED:])
+        terminal.say(f"  and {_counted(more, 'file')} elsewhere, see data_card.json")
+    _list(terminal, "left out that cannot be read", [f"{e['file']}: {_reason(e)}" for e in card["left_out"]])
+
+
+def _reason(entry: dict[str, str]) -> str:
+    """Return why an image was left out, without its name in front."""
+    return entry["reason"].removeprefix(f"{entry['file']} ")
+
+
+def _counted(count: int, thing: str) -> str:
+    """Return a number of things in words."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 def _counts(card: dict[str, Any]) -> Table:
@@ -118,17 +155,12 @@ def _proof(proof: dict[str, Any]) -> str:
     return f"FAILED, {groups} groups and {sets} sets of identical files are in two splits; results will be too good."
 
 
-def _list(console: Console, title: str, names: list[str]) -> None:
+def _list(terminal: Terminal, title: str, names: list[str]) -> None:
     """Print up to LISTED names under a title that counts them, or nothing."""
     if not names:
         return
-    _say(console, f"{len(names):,} {title}:", style="yellow")
+    terminal.say(f"{len(names):,} {title}:", style="yellow")
     for name in names[:LISTED]:
-        _say(console, f"  {name}")
+        terminal.say(f"  {name}")
     if len(names) > LISTED:
-        _say(console, f"  and {len(names) - LISTED:,} more, see data_card.json")
-
-
-def _say(console: Console, text: str, style: str = "") -> None:
-    """Print a line as it is: brackets in file names are no markup."""
-    console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=True)
+        terminal.say(f"  and {len(names) - LISTED:,} more, see data_card.json")

@@ -9,6 +9,7 @@ from typing import Any
 from cxr_jax.config.schema import DataConfig
 from cxr_jax.data.examples import Example, fingerprint
 from cxr_jax.data.inspection import Inspection
+from cxr_jax.data.sources import PassedOver
 from cxr_jax.data.splits import cut_by_group, identical_files, prove_disjoint
 from cxr_jax.vocabulary import CLASS_NAMES, SPLIT_NAMES, SUBTYPE_NAMES
 
@@ -38,6 +39,7 @@ def build_card(
     inspection: Inspection,
     examples: Sequence[Example],
     *,
+    passed_over: Sequence[PassedOver],
     notes: Sequence[str],
     phantom: bool,
 ) -> dict[str, Any]:
@@ -48,6 +50,7 @@ def build_card(
         source: kind, path and stamp of the source.
         inspection: what was found in it.
         examples: the table, with the splits as they are stored.
+        passed_over: files of the source that are no part of the data set.
         notes: sentences about the source.
         phantom: the images are drawn, not taken from people.
     """
@@ -79,11 +82,28 @@ def build_card(
             "files": [[example.file for example in files] for files in same],
         },
         "left_out": [{"file": file.file, "reason": file.reason} for file in inspection.left_out],
+        "passed_over": told_passed_over(passed_over),
         "contradicting_names": list(inspection.contradicting),
         "proof": proof.as_dict(),
         "validation_cut": _validation_cut(examples),
         "notes": [_group_note(inspection, len(examples)), *inspection.notes, *notes],
     }
+
+
+def told_passed_over(groups: Sequence[PassedOver]) -> list[dict[str, Any]]:
+    """Return how the card tells of files that are no part of the data set, ready for JSON."""
+    return [
+        {"folder": group.folder, "reason": group.reason, "count": group.count, "files": list(group.files)}
+        for group in groups
+    ]
+
+
+def left_out_in_all(card: dict[str, Any]) -> int:
+    """Return how many files of the source are no examples.
+
+    A card of an earlier version does not say what was passed over: only images that could not be read count there.
+    """
+    return len(card["left_out"]) + sum(group["count"] for group in card.get("passed_over", ()))
 
 
 def _splits(examples: Sequence[Example]) -> list[str]:

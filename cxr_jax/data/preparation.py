@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -13,13 +14,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cxr_jax.data.card import SPLITS_CUT, build_card
+from cxr_jax.data.chest_xray.owners import unnamed_owners
 from cxr_jax.data.decode import without_header
 from cxr_jax.data.examples import Example, write_examples
 from cxr_jax.data.file_names import parse_file_name
 from cxr_jax.data.inspection import UNCUT, Inspection, inspect
-from cxr_jax.data.prepared import CARD, RECORDS, TABLE, PreparedData, folder_of
-from cxr_jax.data.progress import Track, silently
-from cxr_jax.data.sources import Entry, Reader, Source, find_source
+from cxr_jax.data.prepared import CARD, RECORDS, TABLE, PreparedData, folder_of, prepared_root
+from cxr_jax.data.progress import Track, Waiting, silently, unseen
+from cxr_jax.data.sources import Entry, PassedOver, Reader, Source, find_source
 from cxr_jax.data.sources.layout import OFFICIAL_FOLDER, require_two_classes
 from cxr_jax.data.splits import cut_by_group
 from cxr_jax.errors import UserError
@@ -44,9 +46,17 @@ class Outcome:
 
     prepared: PreparedData
     fresh: bool  # False: the same source had been prepared before, and nothing was done
+    passed_over: tuple[PassedOver, ...]  # what the source holds now beside its data set
 
 
-def prepare(path: Path, *, name: str | None = None, replace_old: bool = False, track: Track = silently) -> Outcome:
+def prepare(
+    path: Path,
+    *,
+    name: str | None = None,
+    replace_old: bool = False,
+    track: Track = silently,
+    waiting: Waiting = unseen,
+) -> Outcome:
     """Store the radiographs at `path` under `name`, unless that was done before.
 
     Args:
@@ -55,11 +65,14 @@ def prepare(path: Path, *, name: str | None = None, replace_old: bool = False, t
             radiographs, `phantoms` for drawn images, else the name of the file or folder.
         replace_old: put the new data in the place of other data under the same name.
         track: shows progress.
+        waiting: shows work whose end is not known, such as listing a folder.
 
     Raises:
         UserError: no such source, nothing readable in it, other data under that name, no space or no permission.
     """
-    source = find_source(path)
+    prepared_root()  # before a slow source is listed for nothing
+    with waiting(f"Looking through {path}"):
+        source = find_source(path)
     name = name or default_name(source, path)
     folder = folder_of(name)
     told = {"kind": source.kind, "path": str(path.resolve()), "stamp": source.listing.stamp}
@@ -67,7 +80,7 @@ def prepare(path: Path, *, name: str | None = None, replace_old: bool = False, t
     if (folder / CARD).is_file() and not replace_old:
         prepared = PreparedData.open(folder)
         if prepared.card["source"]["stamp"] == told["stamp"] and prepared.card["source"]["kind"] == told["kind"]:
-            return Outcome(prepared, fresh=False)
+            return Outcome(prepared, fresh=False, passed_over=source.listing.passed_over)
         raise UserError(
             f"{name!r} was prepared from {prepared.card['source']['path']} in another state or from another place: "
             "choose another --name, or put this source in its place with --replace"
@@ -78,13 +91,13 @@ def prepare(path: Path, *, name: str | None = None, replace_old: bool = False, t
     with files.atomic_path(folder) as unfinished:
         unfinished.mkdir()
         with held(unfinished, "another process took it"):
-            _store(source, name, told, unfinished, track)
+            _store(source, name, told, unfinished, track, waiting)
         if replace_old and folder.exists():
             aside = folder.with_name(f"{REPLACED_PREFIX}{folder.name}")
             folder.rename(aside)
     if aside is not None:
         shutil.rmtree(aside, ignore_errors=True)
-    return Outcome(PreparedData.open(folder), fresh=True)
+    return Outcome(PreparedData.open(folder), fresh=True, passed_over=source.listing.passed_over)
 
 
 def _tidy_up(folder: Path) -> None:
@@ -111,11 +124,13 @@ def default_name(source: Source, path: Path) -> str:
     return name
 
 
-def _store(source: Source, name: str, told: dict[str, Any], folder: Path, track: Track) -> None:
+def _store(source: Source, name: str, told: dict[str, Any], folder: Path, track: Track, waiting: Waiting) -> None:
     """Write records, table and data card of `source` to the new `folder`."""
-    with source.opened() as reader:
+    with contextlib.ExitStack() as stack:
+        # an array is summed up before any row of it is believed
+        with waiting("Checking the array") if source.kind == "npz" else contextlib.nullcontext():
+            reader = stack.enter_context(source.opened())
         inspection = inspect(reader, source.listing.entries, track)
-        inspection = replace(inspection, left_out=(*source.listing.left_out, *inspection.left_out))
         if not inspection.examples:
             raise UserError(f"{told['path']} holds no readable image; the first one: {inspection.left_out[0].reason}")
         require_two_classes(inspection.entries, source=told["path"])
@@ -123,7 +138,10 @@ def _store(source: Source, name: str, told: dict[str, Any], folder: Path, track:
         _write_records(reader, entries, examples, folder, track)
     write_examples(folder / TABLE, examples)
     notes = (*source.listing.notes, *cut)
-    card = build_card(name, told, inspection, examples, notes=notes, phantom=source.listing.phantom)
+    listing = source.listing
+    card = build_card(
+        name, told, inspection, examples, passed_over=listing.passed_over, notes=notes, phantom=listing.phantom
+    )
     files.write_json(folder / CARD, card)
 
 
@@ -150,7 +168,8 @@ def _write_records(
         watched = _Watched(reader, examples, advance)
         builder = ChestXray(reader=watched, entries=entries, examples=examples, data_dir=folder / RECORDS)
         try:
-            builder.download_and_prepare(download_dir=folder / DOWNLOADS)
+            with unnamed_owners():
+                builder.download_and_prepare(download_dir=folder / DOWNLOADS)
         except Exception as error:
             # TFDS wraps what its generator raises into other words and types.
             raise watched.failure or _cause(error) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from cxr_jax.data.card import SCHEMA_VERSION
 from cxr_jax.data.examples import Example, read_examples
 from cxr_jax.errors import UserError
+from cxr_jax.runs.files import at_home
 from cxr_jax.runs.folder import RunFolder, read_json
 
 ROOT_VARIABLE = "CXR_PREPARED_DIR"
@@ -31,9 +33,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def prepared_root() -> Path:
-    """Return the folder that holds prepared data sets: $CXR_PREPARED_DIR, or ~/.cache/cxr_jax/prepared."""
-    chosen = os.environ.get(ROOT_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "cxr_jax" / "prepared"
+    """Return the folder that holds prepared data sets: $CXR_PREPARED_DIR, or ~/.cache/cxr_jax/prepared.
+
+    Raises:
+        UserError: there is no home folder to find it in.
+    """
+    chosen = os.environ.get(ROOT_VARIABLE) or Path("~", ".cache", "cxr_jax", "prepared")
+    return at_home(chosen, instead=f"set {ROOT_VARIABLE} to the folder in which prepared data are to be kept")
 
 
 def folder_of(name: str) -> Path:
@@ -60,8 +66,7 @@ class PreparedData:
             UserError: there is none, or it was written by another version.
         """
         text = str(name_or_path)
-        candidates = [folder_of(text)] if _NAME.fullmatch(text) else []
-        for path in (*candidates, Path(text).expanduser()):
+        for path in _places(text):
             if (path / CARD).is_file():
                 prepared = cls(path)
                 if prepared.card.get("schema_version") != SCHEMA_VERSION:
@@ -103,6 +108,21 @@ class PreparedData:
     def decoded(self) -> Path:
         """Folder of the decoded caches."""
         return self.path / "decoded"
+
+
+def _places(name_or_path: str) -> Iterator[Path]:
+    """Yield where the data may be that a config calls so: under the name, then in the folder."""
+    if _NAME.fullmatch(name_or_path):
+        yield folder_of(name_or_path)
+    yield at_home(name_or_path)
+
+
+def from_any_folder(name_or_path: str) -> str:
+    """Return what means the same data wherever a command is run: the name, or the absolute path of their folder."""
+    found = next((path for path in _places(name_or_path) if (path / CARD).is_file()), None)
+    if found is None or (_NAME.fullmatch(name_or_path) and found == folder_of(name_or_path)):
+        return name_or_path
+    return str(found.absolute())
 
 
 def open_data_of_run(run: RunFolder) -> PreparedData:

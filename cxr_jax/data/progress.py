@@ -16,6 +16,20 @@ class Track(Protocol):
         """Show work of `total` steps while the block runs; the yielded function is told how many more are done."""
 
 
+@runtime_checkable
+class Waiting(Protocol):
+    """Opens a display of work whose end is not known."""
+
+    def __call__(self, description: str) -> AbstractContextManager[None]:
+        """Shows that the work is under way while the block runs."""
+
+
+def unseen(description: str) -> AbstractContextManager[None]:
+    """Shows nothing."""
+    del description
+    return contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def silently(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show nothing."""

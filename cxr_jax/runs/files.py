@@ -44,6 +44,18 @@ def writing(path: str | Path) -> Iterator[None]:
         raise
 
 
+def at_home(path: str | Path, *, instead: str = "write the path in full") -> Path:
+    """Returns `path` with a leading `~` or `~user` as the home folder that it means.
+
+    Raises:
+        UserError: there is no such home folder, as in a container without users; `instead` says what to do.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path} means a home folder, and there is none: {instead}") from error
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it becomes `path` when the block ends, and is removed if the block fails.

@@ -1,3 +1,5 @@
+import shlex
+
 import pytest
 
 from cxr_jax.commands import GROUPS, phantoms
@@ -13,7 +15,16 @@ def test_phantoms_are_drawn(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "40 phantoms in" in out
     assert "not radiographs of people" in out
-    assert f"Next: cxr-jax prepare {tmp_path / 'new'}" in out
+    assert out.splitlines()[0] == "Starting"
+    assert out.splitlines()[-1] == f"Next: cxr-jax prepare {tmp_path / 'new'}"
+
+
+def test_the_next_command_can_be_copied_whatever_the_folder_is_called(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("two words [a]", "it's"):
+        phantoms.main([name, "--count", "30", *SMALL])
+        command = shlex.split(capsys.readouterr().out.splitlines()[-1].removeprefix("Next: "))
+        assert command == ["cxr-jax", "prepare", name]
 
 
 def test_the_seed_decides(tmp_path):

@@ -126,7 +126,7 @@ def test_a_folder_gives_its_images_with_those_of_its_folders_and_counts_what_is_
         *(str(folder / name) for name in ("deeper/film.JPG", "film2.jpeg", "film10.jpeg")),
         files[5],
     ]
-    assert f"{folder}: 1 file left out (no JPEG, PNG or DICOM file by its name)" in errors
+    assert f"{folder}: 1 file left out (no JPEG, PNG or DICOM file)" in errors
 
 
 def test_a_row_is_printed_and_stored_as_soon_as_it_is_known(evaluated_run, files, tmp_path, monkeypatch, capsys):

@@ -1,4 +1,5 @@
 import json
+import os
 
 import cv2
 import numpy as np
@@ -66,14 +67,57 @@ def test_what_is_wrong_with_the_data_is_listed(source, capsys):
     (source / "PHANTOM.txt").write_text("drawn")
     prepare.main([str(source)])
     out = capsys.readouterr().out
-    assert "13 left out:" in out
-    assert "  train/NORMAL/[red]bad00.jpeg: train/NORMAL/[red]bad00.jpeg is no JPEG, PNG or DICOM file" in out
+    assert "Files: 44 found, 31 taken, 13 left out." in out
+    assert "13 left out that cannot be read:" in out
+    assert "  train/NORMAL/[red]bad00.jpeg: is no JPEG, PNG or DICOM file" in out
     assert "and 3 more, see data_card.json" in out
     assert "Proof: FAILED, 1 groups and 1 sets of identical files are in two splits" in out
     assert "train/NORMAL/person7_virus_1.jpeg, test/NORMAL/IM-0100-0001.jpeg" in out
     assert "1 in a folder that their names contradict" in out
     assert "PHANTOMS: drawn by a program, not radiographs of people." in out
     assert "Identical files: 2 sets, 2 surplus files." in out
+
+
+def test_files_beside_the_data_set_are_told_every_time(source, capsys):
+    prepare.main([str(source)])
+    out = capsys.readouterr().out
+    assert "Files: all 29 were taken." in out
+    for number in range(1500):
+        path = source / "train" / "[covid]" / f"{number}.jpeg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    (source / "val").symlink_to("test")
+    (source / "notes.txt").write_text("x")
+    for kind in range(12):
+        path = source / "train" / "NORMAL" / f"x.{kind}"
+        os.mkfifo(path) if kind else path.write_text("x")
+    prepare.main([str(source)])
+    out = capsys.readouterr().out
+    assert "Nothing to do" in out
+    assert "Files: 1,544 found, 29 taken, 1,515 left out." in out
+    lines = out.splitlines()
+    assert "  train/[covid] (1,500 files): no class folder" in lines
+    assert "  train/NORMAL (11 files): no regular file, but a named pipe" in lines
+    assert "  val (2 files): the same folder as test, which is read there" in lines
+    assert "  notes.txt: no class folder" in lines
+    assert "  train/NORMAL/x.0: no JPEG, PNG or DICOM file" in lines
+
+
+def test_the_next_step_is_printed_last_and_begins_with_something_at_once(source, capsys):
+    prepare.main([str(source), "--name", "mine"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Starting"
+    assert lines[1] == f"Looking through {source}"
+    assert lines[-1] == "Next: cxr-jax train quickstart --data.dataset mine"
+
+
+def test_no_home_folder_is_one_sentence_before_a_source_is_listed(source, monkeypatch):
+    monkeypatch.setenv("CXR_PREPARED_DIR", "~nobody-here/x")
+    monkeypatch.setattr("cxr_jax.data.preparation.find_source", lambda path: pytest.fail("it was listed"))
+    with pytest.raises(UserError, match="set CXR_PREPARED_DIR"):
+        prepare.main([str(source)])
+    with pytest.raises(UserError, match="~nobody-here means a home folder, and there is none: write the path in full"):
+        prepare.main(["~nobody-here"])
 
 
 def test_other_data_under_the_name(source, capsys):

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 
 import pytest
 
 from cxr_jax.data.cache import encoded_images
+from cxr_jax.data.card import left_out_in_all
 from cxr_jax.data.preparation import prepare
 from cxr_jax.data.sources import FolderSource
 
@@ -35,7 +37,8 @@ def test_the_official_folder(official_tree, prepared_root):
     assert card["phantom"] is False
     assert card["proof"] == {"holds": True, "groups_in_two_splits": [], "identical_files_in_two_splits": []}
     assert card["identical_files"] == {"sets": 0, "surplus": 0, "files": []}
-    assert card["left_out"] == []
+    assert card["left_out"] == card["passed_over"] == []
+    assert left_out_in_all(card) == 0
     cut = card["validation_cut"]
     assert cut["images"]["train"] + cut["images"]["val"] == 24
     assert cut["subtypes"]["val"]["normal"] == 1
@@ -52,8 +55,16 @@ def test_unreadable_files_are_left_out_with_their_reasons(official_tree, jpeg):
     (folder / "IM-0403-0001.jpeg").symlink_to(folder / "nowhere.jpeg")
     prepared = prepare(official_tree).prepared
     assert len(prepared.examples) == 36
+    assert prepared.card["passed_over"] == [
+        {
+            "folder": "train/NORMAL",
+            "reason": "no JPEG, PNG or DICOM file",
+            "count": 1,
+            "files": ["train/NORMAL/notes.txt"],
+        }
+    ]
+    assert left_out_in_all(prepared.card) == 5
     assert {entry["file"]: entry["reason"] for entry in prepared.card["left_out"]} == {
-        "train/NORMAL/notes.txt": "no JPEG, PNG or DICOM file by its name",
         "train/NORMAL/IM-0400-0001.jpeg": (
             "train/NORMAL/IM-0400-0001.jpeg is truncated: the end of its image data is missing"
         ),
@@ -61,6 +72,41 @@ def test_unreadable_files_are_left_out_with_their_reasons(official_tree, jpeg):
         "train/NORMAL/IM-0402-0001.jpeg": "train/NORMAL/IM-0402-0001.jpeg is no JPEG, PNG or DICOM file by its content",
         "train/NORMAL/IM-0403-0001.jpeg": "train/NORMAL/IM-0403-0001.jpeg cannot be read (No such file or directory)",
     }
+
+
+def test_files_beside_the_data_set_are_in_the_card(official_tree, jpeg):
+    for number in range(25):
+        path = official_tree / "train" / "covid" / f"{number:02d}.jpeg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(jpeg(number))
+    prepared = prepare(official_tree).prepared
+    (group,) = prepared.card["passed_over"]
+    assert (group["folder"], group["reason"], group["count"]) == ("train/covid", "no class folder", 25)
+    assert group["files"] == [f"train/covid/{number:02d}.jpeg" for number in range(20)]
+    assert left_out_in_all(prepared.card) == 25
+
+
+def test_names_that_are_no_utf8_can_be_passed_over(official_tree):
+    try:
+        with open(os.fsencode(official_tree) + b"/\xff.txt", "wb"):  # noqa: PTH123 (pathlib takes no bytes)
+            pass
+    except OSError:
+        pytest.skip("this file system refuses names that are no UTF-8")
+    assert prepare(official_tree).prepared.card["passed_over"][0]["files"] == ["\\udcff.txt"]
+
+
+def test_cards_of_earlier_versions_are_read(official_tree):
+    outcome = prepare(official_tree)
+    path = outcome.prepared.path / "data_card.json"
+    card = {key: value for key, value in outcome.prepared.card.items() if key != "passed_over"}
+    card["left_out"] = [{"file": "train/NORMAL/notes.txt", "reason": "no JPEG, PNG or DICOM file by its name"}]
+    path.write_text(json.dumps(card))
+    (official_tree / "covid.jpeg").write_bytes(b"later")
+    again = prepare(official_tree)
+    assert not again.fresh
+    assert again.prepared.card == card
+    assert left_out_in_all(again.prepared.card) == 1
+    assert [group.files for group in again.passed_over] == [("covid.jpeg",)]
 
 
 def test_identical_files_and_leaks_are_told(official_tree, jpeg):
@@ -152,5 +198,7 @@ def test_the_real_data(real_prepared, real_radiographs):
     assert (card["identical_files"]["sets"], card["identical_files"]["surplus"]) == (30, 32)
     assert card["proof"]["holds"]
     assert card["validation_cut"]["proof"]["holds"]
-    assert card["left_out"] == card["contradicting_names"] == []
+    assert card["left_out"] == card["passed_over"] == card["contradicting_names"] == []
+    # stored runs know their data by it
+    assert card["fingerprint"] == "9c7c6999f742acefd84589817512d774fc5330d75094f715d50e93eb3f32cbd1"
     assert FolderSource(real_radiographs).listing.entries[0].file == "train/NORMAL/IM-0115-0001.jpeg"

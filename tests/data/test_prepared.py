@@ -1,10 +1,14 @@
+import grp
 import json
+import pwd
+import shutil
 
 import pytest
 
+from cxr_jax.data.cache import encoded_images
 from cxr_jax.data.examples import COLUMNS, Example, fingerprint, read_examples, write_examples
 from cxr_jax.data.preparation import prepare
-from cxr_jax.data.prepared import PreparedData, prepared_root
+from cxr_jax.data.prepared import PreparedData, from_any_folder, prepared_root
 from cxr_jax.errors import UserError
 
 
@@ -14,6 +18,52 @@ def test_the_root_comes_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("CXR_PREPARED_DIR")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert prepared_root() == tmp_path / ".cache" / "cxr_jax" / "prepared"
+
+
+@pytest.fixture
+def nobody(monkeypatch):
+    """As in a container without users: no home folder, for nobody."""
+
+    def unknown(*arguments):
+        raise KeyError("no such user")
+
+    monkeypatch.delenv("HOME", raising=False)
+    for name in ("getpwuid", "getpwnam"):
+        monkeypatch.setattr(pwd, name, unknown)
+    monkeypatch.setattr(grp, "getgrgid", unknown)
+    yield
+    assert pwd.getpwuid is unknown
+    assert grp.getgrgid is unknown
+
+
+@pytest.mark.parametrize("chosen", [None, "", "~", "~nobody-here/x"])
+def test_without_a_home_folder_the_variable_is_named(nobody, monkeypatch, official_tree, chosen):
+    monkeypatch.delenv("CXR_PREPARED_DIR")
+    if chosen is not None:
+        monkeypatch.setenv("CXR_PREPARED_DIR", chosen)
+    for work in (prepared_root, lambda: PreparedData.open("phantoms"), lambda: prepare(official_tree)):
+        with pytest.raises(UserError, match="home folder, and there is none: set CXR_PREPARED_DIR to the folder in"):
+            work()
+
+
+def test_without_a_home_folder_data_elsewhere_are_found(nobody, prepared_root, official_tree):
+    path = prepare(official_tree).prepared.path
+    assert PreparedData.open("chest_xray").path == PreparedData.open(path).path == path
+    assert len(list(encoded_images(PreparedData.open(path)))) == 36
+    with pytest.raises(UserError, match="~nobody/x means a home folder, and there is none: write the path in full"):
+        PreparedData.open("~nobody/x")
+
+
+def test_what_a_config_calls_data_from_any_folder(official_tree, prepared_root, tmp_path, monkeypatch):
+    path = prepare(official_tree).prepared.path
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(path, tmp_path / "here")
+    for name in ("./here", "here", str(tmp_path / "here")):
+        assert from_any_folder(name) == str(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert from_any_folder("~/here") == str(tmp_path / "here")
+    for name in ("chest_xray", "./nowhere", "nowhere"):
+        assert from_any_folder(name) == name
 
 
 def test_open_by_name_and_by_path(official_tree, prepared_root):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import stat
 import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from cxr_jax.data.encoded import MAX_BYTES
-from cxr_jax.data.sources.layout import MAX_DEPTH, find_layout
+from cxr_jax.data.encoded import HEAD_BYTES, MAX_BYTES
+from cxr_jax.data.sources.layout import find_layout
+from cxr_jax.data.sources.passed_over import Stray
 from cxr_jax.data.sources.source import Entry, Listing
 from cxr_jax.errors import UserError
 
@@ -20,6 +23,9 @@ MAX_RATIO = 100
 
 ALLOWANCE = 2**20
 """Bytes up to which the ratio does not matter: a small text file may shrink as it likes."""
+
+_WINDOWS = (0, 10, 14)
+"""Systems that a zip names as its maker where `\\` is a separator: FAT, NTFS and VFAT."""
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
 """What Python's zip reader raises on damage, encryption or a compression that it does not know."""
@@ -35,14 +41,19 @@ class ZipSource:
         self._path = path
         with open_archive(path) as archive:
             members = [member for member in archive.infolist() if member.filename and not member.is_dir()]
-        sizes = {}
-        for member in members:
-            _check_member(member, path)
-            if len(PurePosixPath(member.filename).parts) <= MAX_DEPTH + 1:
-                sizes[member.filename] = member.file_size
-        check_ratio(sum(m.file_size for m in members), path.stat().st_size, str(path))
-        layout = find_layout(sizes, source=str(path))
-        self.listing = Listing(layout.entries, layout.left_out, layout.notes, layout.phantom, stamp_of_file(path))
+            for member in members:
+                _check_member(member, path)
+            check_ratio(sum(m.file_size for m in members), path.stat().st_size, str(path))
+            found, strays = _placed(members)
+            sizes = {place: member.file_size for place, member in found.items()}
+
+            def head(place: str) -> bytes:
+                return _read(archive, found[place].filename, HEAD_BYTES)
+
+            layout = find_layout(sizes, source=str(path), head=head, strays=strays)
+        # the reader finds a file by its name in the zip, which may have other separators
+        entries = tuple(replace(entry, place=found[entry.place].filename) for entry in layout.entries)
+        self.listing = Listing(entries, layout.passed_over, layout.notes, layout.phantom, stamp_of_file(path))
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[ZipReader]:
@@ -61,11 +72,11 @@ class ZipReader:
     def read(self, entry: Entry) -> bytes:
         """Return one member, at most one byte more than is allowed; UserError if it is damaged or encrypted."""
         try:
-            with self._lock, self._archive.open(entry.place) as member:
-                # Bounded whatever the archive's index says of the size.
-                return member.read(MAX_BYTES + 1)
-        except (*DAMAGED, KeyError) as error:
-            raise UserError(f"{entry.file} cannot be read from the zip ({error})") from error
+            # Bounded whatever the archive's index says of the size.
+            with self._lock:
+                return _read(self._archive, entry.place, MAX_BYTES + 1)
+        except UserError as error:
+            raise UserError(f"{entry.file} {error}") from error
 
 
 @contextlib.contextmanager
@@ -104,6 +115,40 @@ def stamp_of_file(path: Path) -> str:
     """Return a hash of name, size and modification time of one file, hexadecimal."""
     status = path.stat()
     return hashlib.sha256(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()
+
+
+def _placed(members: list[zipfile.ZipInfo]) -> tuple[dict[str, zipfile.ZipInfo], list[Stray]]:
+    """Return the members of a zip that are files, by their paths with `/`, and what is no file or is there twice.
+
+    Some programs of Windows write `\\` between folders, against the standard of zips. No file name there holds one.
+    """
+    slashes = any("/" in member.filename for member in members)
+    found: dict[str, zipfile.ZipInfo] = {}
+    strays = []
+    for member in members:
+        name = member.filename
+        if not slashes or member.create_system in _WINDOWS:
+            name = name.replace("\\", "/")
+        if name.endswith("/"):
+            continue
+        place = str(PurePosixPath(name))
+        if stat.S_ISLNK(member.external_attr >> 16):
+            strays.append(Stray(place, str(PurePosixPath(place).parent), "a link, which a zip cannot follow"))
+            continue
+        if place in found:
+            # the reader finds only the last one of this name
+            strays.append(Stray(place, str(PurePosixPath(place).parent), "an older file of a name that is there twice"))
+        found[place] = member
+    return found, strays
+
+
+def _read(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """Return up to `limit` bytes of one member; UserError, without its name, if it is damaged or encrypted."""
+    try:
+        with archive.open(name) as member:
+            return member.read(limit)
+    except (*DAMAGED, KeyError) as error:
+        raise UserError(f"cannot be read from the zip ({error})") from error
 
 
 def _check_member(member: zipfile.ZipInfo, path: Path) -> None:

@@ -1,14 +1,17 @@
-"""Finding the data set in a tree of files: [split/]CLASS/name, anywhere below the top."""
+"""Finding the data set in a tree of files, and telling why every other file is no part of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import PurePosixPath
 
-from cxr_jax.data.decode import IMAGE_SUFFIXES
-from cxr_jax.data.sources.source import Entry, LeftOut, by_order
+from cxr_jax.data.sources.class_folders import Spot, is_split, spots_of
+from cxr_jax.data.sources.leftovers import MASKS, masked_image, names_masks
+from cxr_jax.data.sources.passed_over import TOP, PassedOver, Stray, grouped
+from cxr_jax.data.sources.recognition import ARCHIVE, passed_by_name, why_no_image
+from cxr_jax.data.sources.source import Entry, by_order
 from cxr_jax.errors import UserError
 from cxr_jax.vocabulary import CLASS_NAMES, SPLIT_NAMES
 
@@ -18,11 +21,15 @@ PHANTOM_MARK = "PHANTOM.txt"
 OFFICIAL_FOLDER = "chest_xray"
 """Name of the top folder in both releases."""
 
-MAX_DEPTH = 6
-"""How many folders deep a data set is looked for."""
+NO_CLASS = "no class folder"
+NO_SPLIT = f"no split folder ({', '.join(SPLIT_NAMES)}), though the data set has them"
+COPY = "a second copy of what was read"
 
-_SPLIT_FOLDERS = {name: name for name in SPLIT_NAMES} | {"training": "train", "validation": "val", "testing": "test"}
-_CLASS_FOLDERS = {name.lower(): index for index, name in enumerate(CLASS_NAMES)}
+_SUGGESTED = 6
+"""Folders that a sentence about a missing class names."""
+
+Key = tuple[str, bool]
+"""Root of a data set and whether it has splits."""
 
 
 @dataclass(frozen=True)
@@ -30,113 +37,184 @@ class Layout:
     """One data set found in a tree."""
 
     entries: tuple[Entry, ...]
-    left_out: tuple[LeftOut, ...]
+    passed_over: tuple[PassedOver, ...]
     notes: tuple[str, ...]
     phantom: bool
 
 
-@dataclass(frozen=True)
-class _Spot:
-    """A file in a class folder."""
-
-    path: str
-    root: str  # path of the folder that holds the split or class folders; "." is the top
-    split: str | None
-    label: int
-    inner: str  # path below the class folder
-
-
-def is_hidden(name: str) -> bool:
-    """Return True for a file or folder that operating systems leave behind: dot files and __MACOSX."""
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def find_layout(sizes: Mapping[str, int], *, source: str) -> Layout:
+def find_layout(
+    sizes: Mapping[str, int], *, source: str, head: Callable[[str], bytes], strays: Sequence[Stray] = ()
+) -> Layout:
     """Find the data set in a tree.
 
     Args:
         sizes: bytes of every file by its path relative to the top, with `/`.
         source: what to call the tree in an error.
+        head: returns the first encoded.HEAD_BYTES bytes of a file, or raises UserError; asked for files in class
+            folders whose suffix tells no kind of image.
+        strays: what has been passed over before, such as links to folders that are read elsewhere.
 
     Raises:
         UserError: no class folders, one class only, no training images, or several data sets that differ.
     """
-    spots = [spot for path in sizes if (spot := _spot(path)) is not None]
-    images = [spot for spot in spots if spot.path.lower().endswith(IMAGE_SUFFIXES)]
+    passed, outside, images = list(strays), [], []
+    named = {path: passed_by_name(path) for path in sorted(sizes)}
+    passed += [stray for stray in named.values() if stray is not None]
+    for path, spot in spots_of((path for path, stray in named.items() if stray is None), source=source).items():
+        if spot is None:
+            outside.append(path)
+        elif reason := why_no_image(path, head):
+            passed.append(Stray(path, spot.class_folder, reason))
+        else:
+            images.append(spot)
+    images, masks = _without_masks(images)
+    passed += masks
     if not images:
         raise UserError(
             f"{source} holds no radiographs: expected JPEG, PNG or DICOM files in folders named "
             f"{' and '.join(CLASS_NAMES)}, with or without {', '.join(SPLIT_NAMES)} above them"
+            f"{_found_instead((*passed, *_outside(outside, TOP)))}"
         )
-    root, with_splits, notes = _choose(images, sizes, source)
-    chosen = [spot for spot in spots if spot.root == root and (spot.split is not None) == with_splits]
-    entries = by_order(
-        Entry(_file(spot), spot.split, spot.label, spot.path)
-        for spot in chosen
-        if spot.path.lower().endswith(IMAGE_SUFFIXES)
-    )
+    (root, with_splits), beside = _choose(images, sizes, source)
+    chosen = [spot for spot in images if (spot.root, spot.split is not None) == (root, with_splits)]
+    entries = by_order(Entry(spot.file, spot.split, spot.label, spot.path) for spot in chosen)
     for before, entry in pairwise(entries):
         if before.file == entry.file:
             raise UserError(f"{source} holds {entry.file} twice ({before.place} and {entry.place}): keep one of them")
-    left_out = tuple(
-        LeftOut(_file(spot), "no JPEG, PNG or DICOM file by its name")
-        for spot in sorted(chosen, key=lambda spot: spot.path)
-        if not spot.path.lower().endswith(IMAGE_SUFFIXES)
-    )
-    require_two_classes(entries, source=source if root == "." else f"{source}, {root}")
-    marks = {str(PurePosixPath(folder) / PHANTOM_MARK) for folder in (root, str(PurePosixPath(root).parent))}
-    return Layout(entries, left_out, notes, phantom=any(mark in sizes for mark in marks))
+    marks = {str(PurePosixPath(folder) / PHANTOM_MARK) for folder in (root, PurePosixPath(root).parent)}
+    passed_over = grouped((*passed, *beside, *_outside((path for path in outside if path not in marks), root)))
+    require_two_classes(entries, source=source if root == TOP else f"{source}, {root}", passed_over=passed_over)
+    return Layout(entries, passed_over, _joined_folders(chosen), phantom=not marks.isdisjoint(sizes))
 
 
-def require_two_classes(entries: Iterable[Entry], *, source: str) -> None:
-    """Raise UserError unless there are training images of both classes."""
+def require_two_classes(entries: Iterable[Entry], *, source: str, passed_over: Sequence[PassedOver] = ()) -> None:
+    """Raise UserError unless there are training images of both classes; it names folders that may be meant."""
     entries = tuple(entries)
     if entries and entries[0].split is not None and not any(entry.split == "train" for entry in entries):
         raise UserError(f"{source} has no training images: its folder train is missing or empty")
     trained = [entry.label for entry in entries if entry.split in (None, "train")]
     for label, name in enumerate(CLASS_NAMES):
         if label not in trained:
-            raise UserError(f"{source} holds no training images of class {name}: two classes are needed")
-
-
-def _spot(path: str) -> _Spot | None:
-    """Return where `path` lies if it is in a class folder, else None."""
-    parts = PurePosixPath(path).parts
-    if any(is_hidden(part) for part in parts):
-        return None
-    for index, part in enumerate(parts[:-1]):
-        label = _CLASS_FOLDERS.get(part.lower())
-        if label is not None:
-            split = _SPLIT_FOLDERS.get(parts[index - 1].lower()) if index else None
-            root = parts[: index - 1] if split else parts[:index]
-            return _Spot(path, str(PurePosixPath(*root)), split, label, "/".join(parts[index + 1 :]))
-    return None
-
-
-def _file(spot: _Spot) -> str:
-    """Return the name of the file in tables, which are UTF-8, whatever bytes the file system has."""
-    below = f"{CLASS_NAMES[spot.label]}/{spot.inner}".encode(errors="backslashreplace").decode()
-    return f"{spot.split}/{below}" if spot.split else below
-
-
-def _choose(images: list[_Spot], sizes: Mapping[str, int], source: str) -> tuple[str, bool, tuple[str, ...]]:
-    """Return (root, whether it has splits, notes) of the data set that is meant."""
-    sets: dict[tuple[str, bool], dict[str, int]] = {}
-    for spot in images:
-        sets.setdefault((spot.root, spot.split is not None), {})[_file(spot)] = sizes[spot.path]
-    ordered = sorted(sets, key=lambda key: (len(PurePosixPath(key[0]).parts), key))
-    first = next((key for key in ordered if PurePosixPath(key[0]).name == OFFICIAL_FOLDER and key[1]), ordered[0])
-    others = [key for key in ordered if key != first]
-    notes = []
-    for other in others:
-        if sets[other].items() <= sets[first].items():
-            notes.append(f"A second copy in {other[0]} ({len(sets[other]):,} files) was not read.")
-        elif PurePosixPath(first[0]).name == OFFICIAL_FOLDER and other[0] != first[0]:
-            notes.append(f"{other[0]} ({len(sets[other]):,} files) beside {first[0]} was not read.")
-        else:
             raise UserError(
-                f"{source} holds several data sets ({first[0]} and {other[0]} among them): name the folder of one"
-                if other[0] != first[0]
-                else f"{source} mixes class folders inside and outside of train, val and test: keep one kind"
+                f"{source} holds no training images of class {name}: two classes are needed"
+                f"{_meant_instead(name, passed_over)}"
             )
-    return *first, tuple(notes)
+
+
+def _outside(paths: Iterable[str], root: str) -> list[Stray]:
+    """Return files that lie in no class folder as strays, told by the folder that stands in the place of a class."""
+    return [
+        Stray(path, str(_beside_classes(PurePosixPath(path).parent, PurePosixPath(root))), NO_CLASS) for path in paths
+    ]
+
+
+def _beside_classes(folder: PurePosixPath, root: PurePosixPath) -> PurePosixPath:
+    """Return `folder` cut short where class folders stand: below `root`, and below a split folder in it."""
+    if not folder.is_relative_to(root):
+        return PurePosixPath(*folder.parts[:1])
+    below = folder.relative_to(root).parts
+    return root.joinpath(*below[: 2 if below and is_split(below[0]) else 1])
+
+
+def _without_masks(images: list[Spot]) -> tuple[list[Spot], list[Stray]]:
+    """Return the images without the masks that lie beside them, and the masks."""
+    stems = {(spot.class_folder, PurePosixPath(spot.path).stem) for spot in images}
+    kept, masks = [], []
+    for spot in images:
+        folders = PurePosixPath(spot.path).relative_to(spot.class_folder).parts[:-1]
+        depth = next((index for index, folder in enumerate(folders) if names_masks(folder)), None)
+        if depth is not None:
+            masks.append(Stray(spot.path, str(PurePosixPath(spot.class_folder, *folders[: depth + 1])), MASKS))
+        elif (spot.class_folder, masked_image(PurePosixPath(spot.path).stem)) in stems:
+            masks.append(Stray(spot.path, spot.class_folder, MASKS))
+        else:
+            kept.append(spot)
+    return kept, masks
+
+
+def _choose(images: list[Spot], sizes: Mapping[str, int], source: str) -> tuple[Key, list[Stray]]:
+    """Return which data set is meant, and the images of the others with the reason why they are not."""
+    sets: dict[Key, list[Spot]] = {}
+    for spot in images:
+        sets.setdefault((spot.root, spot.split is not None), []).append(spot)
+    contents = {key: {spot.file: sizes[spot.path] for spot in spots} for key, spots in sets.items()}
+    ordered = sorted(sets, key=lambda key: (_holds_masks(key), len(PurePosixPath(key[0]).parts), key))
+    first = next((key for key in ordered if PurePosixPath(key[0]).name == OFFICIAL_FOLDER and key[1]), ordered[0])
+    beside = []
+    for other in ordered:
+        if other == first:
+            continue
+        official = PurePosixPath(first[0]).name == OFFICIAL_FOLDER and other[0] != first[0]
+        if contents[other].items() <= contents[first].items():
+            reason = COPY
+        elif _holds_masks(other) and not _holds_masks(first):
+            reason = MASKS
+        elif official and PurePosixPath(other[0]).is_relative_to(first[0]):
+            reason = NO_SPLIT
+        elif official:
+            reason = f"beside {first[0]}, which was read"
+        else:
+            raise UserError(_several(source, first, other))
+        beside += [Stray(spot.path, other[0], reason) for spot in sets[other]]
+    return first, beside
+
+
+def _holds_masks(key: Key) -> bool:
+    return any(map(names_masks, PurePosixPath(key[0]).parts))
+
+
+def _several(source: str, first: Key, other: Key) -> str:
+    """Return the sentence about two data sets of which neither is preferred."""
+    splits = ", ".join(SPLIT_NAMES)
+    if other[0] == first[0]:
+        return f"{source} mixes class folders inside and outside of train, val and test: keep one kind"
+    if first[1] and not other[1] and PurePosixPath(other[0]).is_relative_to(first[0]):
+        return (
+            f"{source} has class folders in {other[0]}, which is no split: call it one of {splits}, or take it out of "
+            f"{source}"
+        )
+    return (
+        f"{source} holds several data sets ({first[0]} and {other[0]} among them): name the folder of one; folders "
+        f"called {splits} belong directly above {' and '.join(CLASS_NAMES)}"
+    )
+
+
+def _joined_folders(chosen: list[Spot]) -> tuple[str, ...]:
+    """Return a sentence for every split and class that was put together from folders of different names."""
+    folders: dict[str, set[str]] = {}
+    for meaning, folder in set().union(*(spot.names for spot in chosen)):
+        folders.setdefault(meaning, set()).add(folder)
+    return tuple(
+        f"The folders {' and '.join(sorted(names))} were read as one, {meaning}."
+        for meaning, names in sorted(folders.items())
+        if len(names) > 1
+    )
+
+
+def _found_instead(passed: Sequence[Stray]) -> str:
+    """Return the end of a sentence: where there are files that may be meant, if any."""
+    groups = [group for group in grouped(passed) if group.reason in (NO_CLASS, ARCHIVE, MASKS)]
+    return f"; found {_listed(groups)}" if groups else ""
+
+
+def _meant_instead(name: str, passed_over: Sequence[PassedOver]) -> str:
+    """Return the end of a sentence: what to do with folders that may hold the missing class `name`, if any."""
+    groups = [group for group in passed_over if group.reason == NO_CLASS and group.folder != TOP]
+    alike = [group for group in groups if name.lower() in group.folder.lower()]
+    if not groups:
+        return ""
+    which = _listed(alike or groups)
+    return f"; found {which}: move what shows {name} into a folder called {name}, whole folders if you like"
+
+
+def _listed(groups: Sequence[PassedOver]) -> str:
+    """Return the first folders with the counts of their files; a single file by its name."""
+    largest = sorted(groups, key=lambda group: -group.count)
+    named = [
+        group.files[0]
+        if group.count == 1
+        else f"{'the top folder' if group.folder == TOP else group.folder} ({group.count:,} files)"
+        for group in largest[:_SUGGESTED]
+    ]
+    more = len(largest) - _SUGGESTED
+    return ", ".join(named) + (f" and {more} more folders" if more > 0 else "")

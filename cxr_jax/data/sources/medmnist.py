@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import threading
 import tokenize
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -20,6 +22,7 @@ import numpy as np
 from cxr_jax.data.encoded import MAX_PIXELS
 from cxr_jax.data.sources.archive import DAMAGED, check_packing, open_archive, stamp_of_file
 from cxr_jax.data.sources.layout import require_two_classes
+from cxr_jax.data.sources.passed_over import TOP, Stray, grouped
 from cxr_jax.data.sources.source import Entry, Listing, by_order
 from cxr_jax.errors import UserError
 from cxr_jax.vocabulary import CLASS_NAMES, SPLIT_NAMES
@@ -27,6 +30,20 @@ from cxr_jax.vocabulary import CLASS_NAMES, SPLIT_NAMES
 MAX_LABEL_BYTES = 64 * 2**20
 
 _OTHER_LABELS = "{path} has other labels than 0 (NORMAL) and 1 (PNEUMONIA) in {split}: is it pneumoniamnist?"
+
+COUNTS = {"pneumoniamnist": (4708, 524, 624), "breastmnist": (546, 78, 156)}
+"""Images in train, val and test of the files whose labels are 0 and 1, as published."""
+
+OURS = "pneumoniamnist"
+
+OTHER_SET = "{path} {has} {name}, whose labels do not mean NORMAL and PNEUMONIA: give a pneumoniamnist file"
+
+NOT_SAID = (
+    "The file does not say what its labels mean: 0 was read as NORMAL and 1 as PNEUMONIA, as in PneumoniaMNIST, whose "
+    "counts of {published} images in train, val and test it does not have."
+)
+
+_NAME = re.compile(r"[a-z]*mnist(?:3d)?")
 
 NO_NAMES = "MedMNIST files have no names; file names here are row numbers, and every image is a group of its own."
 
@@ -39,10 +56,15 @@ class NpzSource:
     def __init__(self, path: Path) -> None:
         """List the rows of the file at `path`; UserError if it does not hold grey images with labels 0 and 1."""
         self._path = path
+        _require_not_named_otherwise(path)
         entries = []
         with open_archive(path) as archive:
             for member in archive.infolist():
                 check_packing(member, path)
+            known = {f"{split}_{kind}.npy" for split in SPLIT_NAMES for kind in ("images", "labels")}
+            others = grouped(
+                Stray(name, TOP, "no array of MedMNIST") for name in archive.namelist() if name not in known
+            )
             for split in SPLIT_NAMES:
                 if f"{split}_images.npy" not in archive.namelist():
                     continue
@@ -56,8 +78,9 @@ class NpzSource:
                 )
         if not entries:
             raise UserError(f"{path} is not a MedMNIST file: it has no array train_images")
+        notes = (*_notes_on_counts(entries, path), NO_NAMES)
         require_two_classes(entries, source=str(path))
-        self.listing = Listing(by_order(entries), (), (NO_NAMES,), phantom=False, stamp=stamp_of_file(path))
+        self.listing = Listing(by_order(entries), others, notes, phantom=False, stamp=stamp_of_file(path))
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[NpzReader]:
@@ -111,6 +134,24 @@ class NpzReader:
         if len(data) != size:
             raise UserError(f"{name} cannot be read from the array (it ends early)")
         return np.frombuffer(data, np.uint8).reshape(self._side)
+
+
+def _require_not_named_otherwise(path: Path) -> None:
+    """Raise UserError if the file has the name of another set of MedMNIST, whose labels mean something else."""
+    for name in _NAME.findall(path.stem.lower()):
+        if not name.endswith((OURS, "medmnist")):
+            raise UserError(OTHER_SET.format(path=path, has="has the name of", name=name))
+
+
+def _notes_on_counts(entries: Sequence[Entry], path: Path) -> list[str]:
+    """Return a sentence if these are not the counts of PneumoniaMNIST; UserError if they are those of another set."""
+    counts = Counter(entry.split for entry in entries)
+    found = tuple(counts[split] for split in SPLIT_NAMES)
+    name = next((name for name, published in COUNTS.items() if published == found), None)
+    if name not in (None, OURS):
+        raise UserError(OTHER_SET.format(path=path, has="has as many images in every split as", name=name))
+    published = "{:,}, {:,} and {:,}".format(*COUNTS[OURS])
+    return [] if name else [NOT_SAID.format(published=published)]
 
 
 def _image_stream(archive: zipfile.ZipFile, split: str, path: Path) -> tuple[tuple[int, ...], zipfile.ZipExtFile]:

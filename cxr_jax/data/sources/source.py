@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from cxr_jax.data.file_names import natural_key
+from cxr_jax.data.sources.passed_over import PassedOver
 from cxr_jax.vocabulary import SPLIT_NAMES
 
 
@@ -28,7 +29,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file that could not become an example, and why."""
+    """An image of the data set that could not become an example, and why."""
 
     file: str
     reason: str
@@ -39,10 +40,10 @@ class Listing:
     """What a source holds, known without reading any image."""
 
     entries: tuple[Entry, ...]  # sorted by split, class and natural file order
-    left_out: tuple[LeftOut, ...]  # files in class folders that are no images by name
+    passed_over: tuple[PassedOver, ...]  # every file that is no entry, counted by folder and reason
     notes: tuple[str, ...]  # sentences for the data card
     phantom: bool  # the images are drawn, not taken from people
-    stamp: str  # changes when names, sizes or modification times change
+    stamp: str  # changes when names, sizes or modification times of entries change
 
 
 @runtime_checkable

@@ -9,3 +9,8 @@ def official_names():
 
 def listed(path):
     return [entry.file for entry in find_source(path).listing.entries]
+
+
+def told(source):
+    """How many files a source passes over, by folder and reason."""
+    return {(group.folder, group.reason): group.count for group in source.listing.passed_over}

@@ -1,14 +1,19 @@
 """Folders: where the data set is in them, and what is told of all else."""
 
 import os
+import socket
+from pathlib import Path
 
 import pytest
 
 from cxr_jax.data.sources import find_source
 from cxr_jax.data.sources.folder import radiographs_below
+from cxr_jax.data.sources.layout import NO_CLASS
+from cxr_jax.data.sources.leftovers import HIDDEN, SYSTEM
+from cxr_jax.data.sources.recognition import MAX_DEPTH, NO_IMAGE
 from cxr_jax.errors import UserError
 
-from .listed import listed, official_names
+from .listed import listed, official_names, told
 
 
 def test_the_official_folder_itself_and_its_parents(grow):
@@ -41,11 +46,11 @@ def test_order_is_split_class_and_natural_file_order(grow):
     ]
 
 
-def test_leftovers_of_operating_systems_are_ignored(grow):
+def test_leftovers_of_operating_systems_are_ignored_and_told(grow):
     root = grow(*official_names(), "train/NORMAL/.DS_Store", "__MACOSX/train/NORMAL/x.jpeg", ".git/train/NORMAL/y.jpeg")
     source = find_source(root)
     assert len(source.listing.entries) == 3
-    assert source.listing.left_out == ()
+    assert told(source) == {("train/NORMAL", HIDDEN): 1, ("__MACOSX", SYSTEM): 1, (".git", HIDDEN): 1}
 
 
 def test_class_folders_in_any_case_with_and_without_splits(grow):
@@ -62,9 +67,9 @@ def test_folders_inside_class_folders_are_read(grow):
 
 def test_other_files_in_class_folders_are_left_out_and_told(grow):
     root = grow(*official_names(), "train/NORMAL/notes.txt", "readme.txt")
-    left_out = find_source(root).listing.left_out
-    assert [(file.file, file.reason) for file in left_out] == [
-        ("train/NORMAL/notes.txt", "no JPEG, PNG or DICOM file by its name")
+    assert [(group.files, group.reason) for group in find_source(root).listing.passed_over] == [
+        (("readme.txt",), NO_CLASS),
+        (("train/NORMAL/notes.txt",), NO_IMAGE),
     ]
 
 
@@ -121,6 +126,12 @@ def test_names_that_are_no_utf8_are_shown_escaped(tmp_path, grow):
         (("NORMAL/a.txt", "PNEUMONIA/b.txt"), "holds no radiographs"),
         (("x/NORMAL/a.png", "x/PNEUMONIA/a.png", "y/NORMAL/b.png", "y/PNEUMONIA/b.png"), "several data sets .x and y"),
         (("train/NORMAL/a.png", "train/PNEUMONIA/a.png", "NORMAL/b.png"), "mixes class folders"),
+        (("train/NORMAL/a.png", "train/PNEUMONIA/a.png", "hold out/NORMAL/b.png"), "in hold out, which is no split"),
+        (("train/x/NORMAL/a.png", "test/x/PNEUMONIA/a.png"), "train, val, test belong directly above NORMAL and"),
+        (("data.zip", "notes.txt"), r"found data\.zip, notes\.txt$"),
+        (("healthy/a.png", "ill/b.png", "ill/c.png"), r"found ill .2 files., healthy/a\.png$"),
+        (("NORMAL/a.png", "NORMAL/pneumonia/b.png"), "NORMAL/pneumonia lies in NORMAL, so that it is not clear"),
+        (("NORMAL/masks/a.png", "PNEUMONIA/masks/a.png"), "holds no radiographs.*found NORMAL/masks"),
         (("Normal/a.png", "NORMAL/a.png", "PNEUMONIA/b.png"), "NORMAL/a.png twice .NORMAL/a.png and Normal/a.png"),
     ],
 )
@@ -134,9 +145,27 @@ def test_folders_without_a_data_set(tmp_path, grow, names, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("ill", ["Viral Pneumonia", "Pneumonia-Bacterial"])
+def test_folders_that_may_hold_the_missing_class_are_named(grow, ill):
+    root = grow("Normal/a.png", f"{ill}/b.png", f"{ill}/p1/c.png", "covid/d.png", "readme.txt")
+    with pytest.raises(UserError, match=rf"found {ill} .2 files.: move .* into a folder called PNEUMONIA") as caught:
+        find_source(root)
+    assert "covid" not in str(caught.value)
+    # what the sentence says to do
+    (root / "PNEUMONIA").mkdir()
+    (root / ill).rename(root / "PNEUMONIA" / ill)
+    assert listed(root) == ["NORMAL/a.png", f"PNEUMONIA/{ill}/b.png", f"PNEUMONIA/{ill}/p1/c.png"]
+
+
 def test_missing_and_strange_sources(tmp_path):
     with pytest.raises(UserError, match="nowhere does not exist"):
         find_source(tmp_path / "nowhere")
+    (tmp_path / "film.PNG").write_bytes(b"x")
+    with pytest.raises(UserError, match="but a single image: give the folder of all; cxr-jax predict"):
+        find_source(tmp_path / "film.PNG")
+    os.mkfifo(tmp_path / "pipe.zip")
+    with pytest.raises(UserError, match=r"pipe\.zip is no regular file"):
+        find_source(tmp_path / "pipe.zip")
     (tmp_path / "a.tar").write_bytes(b"x")
     with pytest.raises(UserError, match=r"a\.tar is neither a folder nor a \.zip nor a \.npz"):
         find_source(tmp_path / "a.tar")
@@ -174,4 +203,305 @@ def test_radiographs_below_a_folder_without_any_layout(grow):
     images, left_out = radiographs_below(root)
     assert [str(path.relative_to(root)) for path in images] == ["a/c.dcm", "b2.JPEG", "b10.png"]
     assert [entry.file for entry in left_out] == [str(root / "a/table.csv"), str(root / "notes.txt")]
-    assert {entry.reason for entry in left_out} == {"no JPEG, PNG or DICOM file by its name"}
+    assert {entry.reason for entry in left_out} == {"no JPEG, PNG or DICOM file"}
+
+
+def test_radiographs_below_a_folder_are_known_by_content_too(grow):
+    grow("IM000001", "patient/study/film.IMA", data=DICOM)
+    root = grow("a.png", "@eaDir/a.png/SYNOFILE_THUMB_M.jpg", "masks/a.png", "Thumbs.db")
+    os.mkfifo(root / "pipe.png")
+    images, left_out = radiographs_below(root)
+    assert {str(path.relative_to(root)) for path in images} == {"IM000001", "a.png", "patient/study/film.IMA"}
+    assert {str(Path(entry.file).relative_to(root)): entry.reason for entry in left_out} == {
+        "@eaDir/a.png/SYNOFILE_THUMB_M.jpg": "thumbnails",
+        "masks/a.png": "masks, not radiographs",
+        "pipe.png": "no regular file, but a named pipe",
+    }
+
+
+def everything_below(root):
+    """Number of files and links below a folder, as anybody would count them."""
+    return sum(len(names) for _, _, names in os.walk(root))
+
+
+def test_every_file_is_taken_or_told(grow):
+    root = grow(
+        *(f"chest_xray/{name}" for name in official_names()),
+        *(f"chest_xray/chest_xray/{name}" for name in official_names()),
+        *(f"chest_xray/train/{name}" for name in ("covid/a.jpeg", "covid/p1/b.jpeg", "NORMAL/Thumbs.db", "a.csv")),
+        *(f"chest_xray/train/NORMAL/@eaDir/x.jpeg/{name}" for name in ("SYNOFILE_THUMB_M.jpg", "SYNOINDEX")),
+        *(f"chest_xray/test/NORMAL/masks/{name}" for name in ("IM-0002-0001.png", "2/c.png")),
+        "chest_xray/train/PNEUMONIA/scan.tif",
+        "chest_xray/train/PNEUMONIA/volume.nii.gz",
+        "chest_xray/train/PNEUMONIA/more.zip",
+        "chest_xray/holdout/NORMAL/d.jpeg",
+        "lost+found/train/NORMAL/e.jpeg",
+        "#recycle/NORMAL/f.jpeg",
+        "lung_masks/train/NORMAL/IM-0001-0001.png",
+        "OCT/train/NORMAL/g.jpeg",
+        "a.pdf",
+    )
+    os.mkfifo(root / "chest_xray/train/NORMAL/pipe.jpeg")
+    source = find_source(root)
+    assert [entry.file for entry in source.listing.entries] == official_names()
+    assert told(source) == {
+        ("chest_xray/chest_xray", "a second copy of what was read"): 3,
+        ("chest_xray/train/covid", "no class folder"): 2,
+        ("chest_xray/train", "no class folder"): 1,
+        ("chest_xray/train/NORMAL", "left behind by an operating system or another program"): 1,
+        ("chest_xray/train/NORMAL/@eaDir", "thumbnails"): 2,
+        ("chest_xray/test/NORMAL/masks", "masks, not radiographs"): 2,
+        ("chest_xray/train/PNEUMONIA", ".tif files are not read: convert them to PNG"): 1,
+        ("chest_xray/train/PNEUMONIA", ".nii.gz files are not read: convert them to PNG"): 1,
+        (
+            "chest_xray/train/PNEUMONIA",
+            "an archive, which is not looked into: unpack it, or prepare it by itself",
+        ): 1,
+        ("chest_xray/holdout", "no split folder (train, val, test), though the data set has them"): 1,
+        ("lost+found", "left behind by an operating system or another program"): 1,
+        ("#recycle", "thrown away, in a recycle bin or a snapshot"): 1,
+        ("lung_masks", "masks, not radiographs"): 1,
+        ("OCT", "beside chest_xray, which was read"): 1,
+        ("chest_xray/train/NORMAL", "no regular file, but a named pipe"): 1,
+        (".", "no class folder"): 1,
+    }
+    assert len(source.listing.entries) + sum(told(source).values()) == everything_below(root)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "@eaDir/a.png/SYNOFILE_THUMB_XL.jpg",
+        ".@__thumb/a.png",
+        ".thumbnails/a.png",
+        "thumbnails/a.png",
+        "@Recycle/a.png",
+        "$RECYCLE.BIN/a.png",
+        "#recycle/a.png",
+        "#snapshot/daily/a.png",
+        "System Volume Information/a.png",
+        "lost+found/a.png",
+        ".ipynb_checkpoints/a-checkpoint.png",
+        ".Trash-1000/files/a.png",
+        "__MACOSX/._a.png",
+        "_MACOSX/a.png",
+        "._a.png",
+        "SYNOFILE_THUMB_M.jpg",
+        "a.png~",
+        "a.png.part",
+        "desktop.ini",
+        "DICOMDIR",
+        "lung masks/a.png",
+        "Lung_Mask/a.png",
+        "Ground-truths/a.png",
+        "segmentation/a.png",
+        "a_mask.png",
+    ],
+)
+def test_what_is_no_radiograph_by_its_name(grow, name):
+    dicom = bytes(128) + b"DICM" + bytes(200)
+    grow("NORMAL/a.png", "PNEUMONIA/b.png")
+    root = grow(f"NORMAL/{name}", data=dicom)
+    assert listed(root) == ["NORMAL/a.png", "PNEUMONIA/b.png"]
+    assert sum(told(find_source(root)).values()) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["masked man/a.png", "patient #3/a.png", "a mask.png", "unmasked.png", "study.tmp/a.png"]
+)
+def test_what_only_looks_like_it(grow, name):
+    root = grow(f"NORMAL/{name}", "PNEUMONIA/b.png")
+    assert listed(root) == [f"NORMAL/{name}", "PNEUMONIA/b.png"]
+
+
+def test_masks_beside_images_in_class_folders(grow):
+    names = [f"COVID set/{label}/{kind}/{n}.png" for label in ("Normal", "Pneumonia") for kind in ("images", "masks")
+             for n in range(3)]  # fmt: skip
+    root = grow(*names, *(f"COVID set/COVID/{kind}/{n}.png" for kind in ("images", "masks") for n in range(2)))
+    assert listed(root) == [f"{label}/images/{n}.png" for label in ("NORMAL", "PNEUMONIA") for n in range(3)]
+    assert told(find_source(root)) == {
+        ("COVID set/Normal/masks", "masks, not radiographs"): 3,
+        ("COVID set/Pneumonia/masks", "masks, not radiographs"): 3,
+        ("COVID set/COVID", "no class folder"): 4,
+    }
+
+
+def test_a_tree_of_masks_beside_a_tree_of_images(grow):
+    root = grow(*(f"{tree}/{name}" for tree in ("images", "lung masks") for name in official_names()))
+    assert listed(root) == official_names()
+    grow(*(f"images/{name}" for name in ()), "lung masks/train/NORMAL/more.png")
+    assert told(find_source(root)) == {("lung masks", "masks, not radiographs"): 4}
+    # asked for by name, they are the data set
+    assert len(listed(root / "lung masks")) == 4
+
+
+def test_the_real_masks_beside_the_real_radiographs(real_radiographs):
+    if not (real_radiographs.parent / "lung_masks").is_dir():
+        pytest.skip("CXR_DATA_DIR has no lung_masks")
+    source = find_source(real_radiographs.parent)
+    assert len(source.listing.entries) == 5856
+    assert told(source)["lung_masks", "masks, not radiographs"] == 5849
+
+
+@pytest.mark.parametrize("depth", [6, 7, 20, MAX_DEPTH - 2])
+def test_deep_folders_of_patients_studies_and_series(grow, depth):
+    below = "/".join(["patient", *(f"{n}" for n in range(depth - 1))])
+    names = [f"train/NORMAL/{below}/a.png", f"train/PNEUMONIA/{below}/b.png"]
+    assert listed(grow(*names)) == names
+
+
+def test_what_lies_too_deep_is_told(grow):
+    root = grow(*official_names(), "train/NORMAL/" + "d/" * MAX_DEPTH + "a.png")
+    assert listed(root) == official_names()
+    assert list(told(find_source(root)).values()) == [1]
+    assert find_source(root).listing.passed_over[0].reason == "more than 64 folders deep"
+
+
+@pytest.mark.parametrize("above", ["pneumonia", "Pneumonia/chest_xray", "normal/data", "pneumonia/pneumonia"])
+def test_a_class_word_above_the_data_set_decides_nothing(grow, above):
+    root = grow(*(f"{above}/{name}" for name in official_names()), f"{above}/logo.png")
+    assert listed(root) == official_names()
+    assert list(told(find_source(root)).values()) == [1]
+
+
+def test_the_same_class_folder_twice_is_one(grow):
+    root = grow("NORMAL/NORMAL/a.png", "PNEUMONIA/PNEUMONIA/b.png")
+    assert listed(root) == ["NORMAL/NORMAL/a.png", "PNEUMONIA/PNEUMONIA/b.png"]
+
+
+@pytest.mark.parametrize("name", ["valid", "Valid", "validation", "val"])
+@pytest.mark.parametrize("top", ["", "x/chest_xray/"])
+def test_names_of_validation_folders(grow, name, top):
+    root = grow(*(f"{top}{name}" for name in official_names()), f"{top}{name}/NORMAL/v.png")
+    assert [entry.split for entry in find_source(root).listing.entries] == ["train", "train", "val", "test"]
+    assert find_source(root).listing.passed_over == ()
+
+
+def test_splits_inside_class_folders_are_splits(grow):
+    root = grow("NORMAL/train/a.png", "PNEUMONIA/training/b.png", "NORMAL/test/c.png", "PNEUMONIA/valid/p1/d.png")
+    assert listed(root) == [
+        "train/NORMAL/a.png", "train/PNEUMONIA/b.png", "val/PNEUMONIA/p1/d.png", "test/NORMAL/c.png",
+    ]  # fmt: skip
+
+
+def test_folders_that_are_read_as_one_are_told(grow):
+    root = grow(
+        "train/NORMAL/a.png", "Train/normal/b.png", "TRAIN/PNEUMONIA/c.png", "valid/NORMAL/d.png", "val/NORMAL/e.png"
+    )
+    if len({path.name for path in root.iterdir()}) < 5:
+        pytest.skip("this file system does not tell train from Train")
+    listing = find_source(root).listing
+    assert len(listing.entries) == 5
+    assert listing.notes == (
+        "The folders NORMAL and normal were read as one, NORMAL.",
+        "The folders TRAIN and Train and train were read as one, train.",
+        "The folders val and valid were read as one, val.",
+    )
+
+
+def test_a_linked_split_is_told(grow):
+    root = grow(*official_names(), "test/NORMAL/second.png")
+    (root / "val").symlink_to("test")
+    (root / "a train").symlink_to("train")
+    assert len(listed(root)) == 4
+    assert told(find_source(root)) == {
+        ("val", "the same folder as test, which is read there"): 2,
+        ("a train", "the same folder as train, which is read there"): 2,
+    }
+
+
+def test_two_links_to_one_folder_outside_are_read_once(grow):
+    root = grow(*(f"data/{name}" for name in official_names()), "elsewhere/v.png")
+    for label in ("a", "b"):
+        (root / "data" / "train" / "NORMAL" / label).symlink_to(root / "elsewhere")
+    assert [name for name in listed(root / "data") if "v.png" in name] == ["train/NORMAL/a/v.png"]
+    assert told(find_source(root / "data")) == {
+        ("train/NORMAL/b", "the same folder as train/NORMAL/a, which is read there"): 1
+    }
+
+
+def test_a_folder_of_the_system_that_cannot_be_listed_is_told(grow, monkeypatch):
+    root = grow(*official_names(), "lost+found/x")
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert told(find_source(root)) == {("lost+found", "cannot be read (Permission denied)"): 1}
+
+
+def test_what_is_no_regular_file_is_told_and_never_opened(grow):
+    root = grow(*official_names())
+    os.mkfifo(root / "train/NORMAL/pipe.png")
+    os.mkfifo(root / "train/NORMAL/IM000001")
+    (root / "train/NORMAL/zero").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as bound:
+        # a longer path than a socket may have is bound from its folder
+        monkey = Path.cwd()
+        os.chdir(root / "train" / "NORMAL")
+        try:
+            bound.bind("socket.png")
+        finally:
+            os.chdir(monkey)
+        source = find_source(root)
+    assert [entry.file for entry in source.listing.entries] == official_names()
+    assert told(source) == {
+        ("train/NORMAL", "no regular file, but a named pipe"): 2,
+        ("train/NORMAL", "no regular file, but a device"): 1,
+        ("train/NORMAL", "no regular file, but a socket"): 1,
+    }
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_is_told_when_read(grow):
+    root = grow(*official_names())
+    source = find_source(root)
+    path = root / official_names()[0]
+    path.unlink()
+    os.mkfifo(path)
+    with source.opened() as reader, pytest.raises(UserError, match=r"cannot be read .it is no regular file"):
+        reader.read(source.listing.entries[0])
+
+
+DICOM = bytes(128) + b"DICM" + bytes(500)
+WITHOUT_PREAMBLE = b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100\x08\x00\x08\x00CS\x04\x00A\\B " + bytes(100)
+
+
+@pytest.mark.parametrize("data", [DICOM, WITHOUT_PREAMBLE])
+@pytest.mark.parametrize("name", ["IM000001", "film.IMA", "1.2.840.113619.2", "film.dc3", "patient/study/0001"])
+def test_dicom_files_are_known_by_content(grow, data, name):
+    grow("PNEUMONIA/b.png")
+    assert listed(grow(f"NORMAL/{name}", data=data)) == [f"NORMAL/{name}", "PNEUMONIA/b.png"]
+
+
+def test_images_without_suffix_are_known_by_content_and_others_are_told(grow):
+    grow("NORMAL/0001", data=b"\x89PNG\r\n\x1a\n" + bytes(9))
+    grow("PNEUMONIA/0001", "NORMAL/a.jpeg_original", data=b"\xff\xd8\xff" + bytes(9))
+    root = grow("NORMAL/0002", "PNEUMONIA/labels.csv", "PNEUMONIA/empty", data=b"")
+    assert listed(root) == ["NORMAL/0001", "PNEUMONIA/0001"]
+    assert told(find_source(root)) == {("NORMAL", NO_IMAGE): 2, ("PNEUMONIA", NO_IMAGE): 2}
+
+
+def test_only_the_first_bytes_of_a_file_are_read_to_know_it(grow, monkeypatch):
+    root = grow(*official_names())
+    with (root / "train/NORMAL/huge").open("wb") as file:
+        file.write(DICOM)
+        file.truncate(2**40)
+    assert "train/NORMAL/huge" in listed(root)
+
+
+def test_lists_of_what_is_passed_over_are_bounded_and_counts_are_not(grow):
+    root = grow(*official_names(), *(f"covid/p{person}/{n}.png" for person in range(30) for n in range(2)),
+                *(f"{kind}/a.png" for kind in map(str, range(30))))  # fmt: skip
+    groups = find_source(root).listing.passed_over
+    assert sum(group.count for group in groups) == 90
+    assert len(groups) <= 10
+    assert all(len(group.files) <= 20 for group in groups)
+
+
+def test_the_stamp_does_not_change_with_what_is_passed_over(grow):
+    root = grow(*official_names())
+    first = find_source(root).listing.stamp
+    assert find_source(grow(".DS_Store", "covid/a.png")).listing.stamp == first

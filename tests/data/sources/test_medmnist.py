@@ -9,6 +9,7 @@ import pytest
 
 from cxr_jax.data.decode import decode_grey
 from cxr_jax.data.sources import find_source
+from cxr_jax.data.sources.medmnist import NO_NAMES
 from cxr_jax.errors import UserError
 
 
@@ -139,3 +140,43 @@ def test_array_header_of_version_two(tmp_path):
     with source.opened() as reader:
         data = reader.read(source.listing.entries[0])
     np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), 0), arrays["train_images"][0])
+
+
+def counted_arrays(counts):
+    """Arrays of 28 x 28 pixels with so many images in train, val and test, and labels 0 and 1."""
+    arrays = {}
+    for split, count in zip(("train", "val", "test"), counts, strict=True):
+        arrays[f"{split}_images"] = np.random.default_rng(0).integers(0, 256, (count, 28, 28)).astype(np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(count) % 4 > 0).astype(np.uint8)[:, None]
+    return arrays
+
+
+@pytest.mark.parametrize("name", ["breastmnist", "breastmnist_224", "ChestMNIST", "my-dermamnist_64", "nodulemnist3d"])
+def test_other_sets_of_medmnist_are_refused_by_their_names(tmp_path, name):
+    path = npz(tmp_path / f"{name}.npz", **medmnist())
+    with pytest.raises(
+        UserError, match=r"has the name of [a-z0-9]+mnist\w*, whose labels do not mean NORMAL and PNEUMON"
+    ):
+        find_source(path)
+
+
+@pytest.mark.parametrize("name", ["pneumoniamnist", "hospital"])
+def test_breastmnist_under_another_name_is_refused_by_its_counts(tmp_path, name):
+    path = npz(tmp_path / f"{name}.npz", **counted_arrays((546, 78, 156)))
+    with pytest.raises(UserError, match="as many images in every split as breastmnist, whose labels do not mean"):
+        find_source(path)
+
+
+def test_what_the_labels_were_taken_for_is_said_unless_the_counts_are_the_published_ones(tmp_path):
+    notes = find_source(npz(tmp_path / "hospital.npz", **medmnist())).listing.notes
+    assert notes[0].startswith("The file does not say what its labels mean: 0 was read as NORMAL and 1 as PNEUMONIA")
+    assert "4,708, 524 and 624" in notes[0]
+    arrays = counted_arrays((4708, 524, 624))
+    for name in ("pneumoniamnist_28", "renamed"):
+        assert find_source(npz(tmp_path / f"{name}.npz", **arrays)).listing.notes == (NO_NAMES,)
+
+
+def test_other_arrays_in_the_file_are_told(tmp_path):
+    source = find_source(npz(tmp_path / "pneumoniamnist.npz", **medmnist(), masks=np.zeros(3), ages=np.ones(3)))
+    (group,) = source.listing.passed_over
+    assert (group.count, group.files, group.reason) == (2, ("ages.npy", "masks.npy"), "no array of MedMNIST")
