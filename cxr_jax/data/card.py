@@ -86,6 +86,7 @@ def build_card(
         "contradicting_names": list(inspection.contradicting),
         "proof": proof.as_dict(),
         "validation_cut": _validation_cut(examples),
+        "image_notes": list(inspection.notes),
         "notes": [_group_note(inspection, len(examples)), *inspection.notes, *notes],
     }
 

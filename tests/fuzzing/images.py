@@ -8,8 +8,11 @@ from functools import cache
 from random import Random
 
 import cv2
+import jpeg_ls
 import numpy as np
+from pydicom.encaps import generate_frames
 
+from ..data.dicom import frames
 from ..data.dicom.drawn import compressed, dataset, dicom, encode, lut
 from .mutations import ODD_NUMBERS, ODD_TEXTS
 
@@ -25,6 +28,25 @@ def picture(seed: int, height: int = 24, width: int = 32) -> np.ndarray:
     """A smooth grey picture, uint8 [H, W]."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 5)).astype(np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+@cache
+def streams() -> tuple[tuple[str, bytes], ...]:
+    """Transfer syntaxes and whole frames of 30 x 40 pixels, one for each decoder and more."""
+    ramp = np.add.outer(np.arange(30) * 60, np.arange(40) * 50).astype("<u2")
+    made = dataset(np.pad(ramp, ((0, 2), (0, 0))), bits=12)
+    made.compress("1.2.840.10008.1.2.4.90", generate_instance_uid=False)
+    large = next(generate_frames(made.PixelData, number_of_frames=1))
+    return (
+        ("1.2.840.10008.1.2.4.201", frames.HIGH_THROUGHPUT),
+        ("1.2.840.10008.1.2.4.201", frames.HIGH_THROUGHPUT_SIGNED),
+        ("1.2.840.10008.1.2.4.51", frames.TWELVE_BITS),
+        ("1.2.840.10008.1.2.4.57", frames.LOSSLESS),
+        ("1.2.840.10008.1.2.4.70", frames.LOSSLESS),
+        ("1.2.840.10008.1.2.4.80", bytes(jpeg_ls.encode_array(ramp))),
+        ("1.2.840.10008.1.2.4.81", bytes(jpeg_ls.encode_array(ramp, lossy_error=2))),
+        ("1.2.840.10008.1.2.4.90", large),
+    )
 
 
 @cache
@@ -50,7 +72,10 @@ def jpeg(random: Random) -> bytes:
         kind = random.choice((0xE1, 0xFE, 0xDB, 0xC4, 0xDD, 0xDC))
         start = random.choice((b"Exif\0\0MM\0*", b"Exif\0\0II*\0", b""))
         data[2:2] = struct.pack(">BBH", 0xFF, kind, length) + (start + random.randbytes(length))[: length - 2]
-    elif odd < 0.3:
+    elif odd < 0.35:
+        # another kind of frame, or another depth
+        data[frame + 1], data[frame + 4] = random.choice(range(0xC0, 0xD0)), random.choice((8, 12, 16, 0, 255))
+    elif odd < 0.4:
         data[-2:-2] = data[data.find(b"\xff\xda") : -2] * random.choice((1, 30))
     return bytes(data)
 
@@ -88,6 +113,9 @@ def png(random: Random) -> bytes:
                 (b"fcTL", struct.pack(">LLLLLHHBB", 0, width, height, random.choice((0, 9)), 0, 1, 1, 2, 1)),
                 (b"fdAT", b"\0\0\0\1" + chunks[1][1]),
                 (b"eXIf", b"MM\0*" + random.randbytes(20)),
+                (b"eXIf", b"MM\0*" + struct.pack(">LHHHLHH", 8, 1, 0x0112, 3, 1, random.choice((0, 3, 6, 8, 99)), 0)),
+                (b"sBIT", random.randbytes(random.choice((0, 1, 3)))),
+                (b"sBIT", bytes([random.choice((8, 10, 12, 14))])),
                 (b"IDAT", random.randbytes(20)),
                 (b"IHDR", chunks[0][1]),
             )
@@ -97,6 +125,21 @@ def png(random: Random) -> bytes:
         struct.pack(">L", len(content)) + name + content + struct.pack(">L", zlib.crc32(name + content))
         for name, content in chunks
     )
+
+
+def _changed(frame: bytes, random: Random) -> bytes:
+    """A frame with some bytes of its own changed, cut out or put in, more often near its headers."""
+    data = bytearray(frame)
+    for _ in range(random.choice((0, 1, 1, 2, 5))):
+        at = random.randrange(min(len(data), random.choice((120, len(data)))))
+        how = random.random()
+        if how < 0.7:
+            data[at] = random.randrange(256)
+        elif how < 0.85:
+            del data[at : at + random.choice((1, 2, 50))]
+        else:
+            data[at:at] = random.randbytes(random.choice((1, 2, 50)))
+    return bytes(data)
 
 
 def film(random: Random) -> bytes:
@@ -113,14 +156,24 @@ def film(random: Random) -> bytes:
         entries = [random.randrange(256) for _ in range(random.choice((1, 2, 300)))]
         table = lut(entries, random.choice((0, 1, 30_000)), random.choice((8, 8, 12, 16, 0, 99)))
         elements[random.choice(("VOILUTSequence", "ModalityLUTSequence"))] = table
+    if random.random() < 0.3:
+        elements["PixelPaddingValue"] = random.choice((0, 255, 4095, 30_000))
+        elements["PixelPaddingRangeLimit"] = random.choice((None, 0, 4000))
+    elements = {name: value for name, value in elements.items() if value is not None}
     for _ in range(random.choice((0, 0, 1, 2))):
         name = random.choice(("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "SamplesPerPixel"))
         elements[name] = random.choice((None, 0, 1, 7, 8, 12, 16, 32, 24, 65_535))
     for _ in range(random.choice((0, 0, 0, 1))):
         name = random.choice(("Modality", "PhotometricInterpretation", "VOILUTFunction"))
         elements[name] = random.choice(("CR", "MR", "MONOCHROME1", "RGB", *ODD_TEXTS[:4]))
-    if random.random() < 0.5:
-        return dicom(pixels, random.choice(UNCOMPRESSED), **elements)
+    if random.random() < 0.4:
+        data = dicom(pixels, random.choice(UNCOMPRESSED), **elements)
+        return data[random.choice((0, 0, 0, 132)) :]
+    if random.random() < 0.6:
+        syntax, frame = random.choice(streams())
+        kind = random.choice(("<u2", "<i2"))
+        rows = 32 if syntax.endswith(".90") else 30
+        return compressed(np.zeros((rows, 40), kind), _changed(frame, random), syntax, **{"bits": 12, **elements})
     if random.random() < 0.3:
         made = dataset(pixels)
         made.compress("1.2.840.10008.1.2.5", generate_instance_uid=False)

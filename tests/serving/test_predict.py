@@ -28,6 +28,14 @@ def files(tmp_path):
     return names
 
 
+def test_an_image_of_a_few_pixels_ends_nothing(trained, files, tmp_path):
+    thin = str(tmp_path / "thin.png")
+    cv2.imwrite(thin, np.zeros((200, 7), np.uint8))
+    results = list(predict_files(trained, [files[0], thin, files[1]], Threshold.of(trained)))
+    assert [result.error for result in results] == [None] * 3
+    assert any("enlarged" in warning for warning in results[1].warnings)
+
+
 def expected_probability(trained, file):
     grey = cv2.imread(file, cv2.IMREAD_GRAYSCALE)
     return probability_of(trained.logits(to_square(grey, 32, "squash", "area")[None]))[0]

@@ -95,3 +95,34 @@ def test_colour_is_told_and_grey_stored_in_colour_is_not(description):
         for suffix in (".png", ".jpg"):
             data = cv2.imencode(suffix, image)[1].tobytes()
             assert not any("colour" in warning for warning in read_radiograph(data, "a", description).warnings)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_the_smallest_images_are_warned_of_and_nothing_else(description, suffix, channels):
+    for shape in ((200, 7), (7, 200), (1, 1)):
+        data = cv2.imencode(suffix, np.zeros((*shape, *channels), np.uint8))[1].tobytes()
+        radiograph = read_radiograph(data, "thin", description)
+        assert radiograph.square.shape == (32, 32)
+        assert any("enlarged" in warning for warning in radiograph.warnings)
+        assert not any("colour" in warning for warning in radiograph.warnings)
+
+
+def test_a_16_bit_image_that_hardly_uses_its_range_carries_a_warning(description):
+    deep = noise(64, 64).astype(np.uint16)
+    assert read_radiograph(png_of(deep * 257), "a.png", description).warnings == ()
+    (warning,) = read_radiograph(png_of(deep * 16), "a.png", description).warnings
+    assert "read as one of 12 bits" in warning
+    np.testing.assert_array_equal(
+        read_radiograph(png_of(deep * 16), "a.png", description).grey, np.rint(deep * 16 / 4095 * 255)
+    )
+
+
+def test_a_grey_file_is_decoded_once(description, monkeypatch):
+    grey = noise(64, 64)
+    decoded, imdecode = [], cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda data, flags: decoded.append(flags) or imdecode(data, flags))
+    for suffix in (".png", ".jpg"):
+        decoded.clear()
+        read_radiograph(cv2.imencode(suffix, grey)[1].tobytes(), "a", description)
+        assert len(decoded) == 1

@@ -20,8 +20,7 @@ from cxr_jax.errors import UserError
 from .drawn import PLANTED, SECRET, SECRET_DATE, compressed, dataset, dicom, encode, lut
 
 RLE = "1.2.840.10008.1.2.5"
-BASELINE, EXTENDED, LOSSLESS = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.70"
-JPEG_LS, JPEG_2000 = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"
+BASELINE, JPEG_2000 = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90"
 
 
 def deep(height=30, width=40):
@@ -62,35 +61,6 @@ def test_jpeg_baseline_is_decoded_as_any_jpeg():
     assert np.abs(found.astype(int) - decode_grey(jpeg, name="a")).max() <= 1
     inverted = read(compressed(pixels, jpeg, BASELINE, PhotometricInterpretation="MONOCHROME1", **elements))
     np.testing.assert_array_equal(inverted, 255 - found)
-
-
-@pytest.mark.parametrize("pixels", [shallow(), deep()])
-def test_jpeg_2000_by_a_decoder_that_is_installed(pixels):
-    import io
-
-    image = pytest.importorskip("PIL.Image").fromarray(pixels)
-    stream = io.BytesIO()
-    image.save(stream, "JPEG2000", no_jp2=True, irreversible=False)
-    found = read(compressed(pixels, stream.getvalue(), JPEG_2000))
-    np.testing.assert_array_equal(found, read(dicom(pixels)))
-
-
-def lossless_header(width, height):
-    """The beginning and the end of a lossless JPEG."""
-    frame = struct.pack(">BHHBBBB", 12, height, width, 1, 1, 0x11, 0)
-    scan = struct.pack(">BBBBBB", 1, 1, 0, 1, 0, 0)
-    segments = [(b"\xff\xc3", frame), (b"\xff\xda", scan)]
-    return b"\xff\xd8" + b"".join(m + struct.pack(">H", len(d) + 2) + d for m, d in segments) + b"\0\0\xff\xd9"
-
-
-@pytest.mark.parametrize("syntax", [LOSSLESS, EXTENDED, JPEG_LS])
-def test_a_missing_decoder_is_one_sentence(syntax, monkeypatch):
-    from pydicom.pixels import get_decoder
-
-    decoder = get_decoder(syntax)
-    monkeypatch.setattr(type(decoder), "available_plugins", property(lambda self: ("pillow",) * (syntax == EXTENDED)))
-    sentence = refusal(compressed(deep(), lossless_header(40, 30), syntax, bits=12))
-    assert "no decoder for that is installed" in sentence and "convert the file to PNG" in sentence
 
 
 def test_a_decoder_that_fails_is_one_sentence():
