@@ -91,6 +91,8 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
         f"{config.model.name} on {len(train_set)} images, validated on {len(validation_set)}; run {run.path}",
         soft_wrap=True,
     )
+    for note in prepared.card.get("image_notes", ()):
+        console.print(f"Note on the images: {note}", soft_wrap=True, markup=False)
     if group.processes > 1:
         console.print(f"{group.processes} processes with {len(trainer.devices)} devices train together")
     if network.fresh:

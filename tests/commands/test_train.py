@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from cxr_jax.cli import main as command_line
@@ -153,3 +155,19 @@ def test_a_disk_that_fills_up_in_training_is_one_sentence_and_the_run_can_be_res
 def _has_steps(out: Path) -> bool:
     path = out / "metrics.jsonl"
     return path.is_file() and path.read_text().count("\n") > 3
+
+
+def test_training_says_what_is_odd_about_the_images(config_file, tmp_path, monkeypatch, capsys):
+    """Of 12 bits in 16, which are read as 12, a note stands in the data card: training repeats it."""
+    monkeypatch.setenv("CXR_PREPARED_DIR", str(tmp_path / "prepared"))
+    random = np.random.default_rng(0)
+    for number in range(48):
+        folder = tmp_path / "deep" / ("NORMAL", "PNEUMONIA")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"{number}.png"), random.integers(0, 4096, (40, 40)).astype(np.uint16))
+    assert command_line(["prepare", str(tmp_path / "deep")]) == 0
+    note = "48 of 48 16-bit images hold no value above 4,095"
+    assert note in capsys.readouterr().out
+    options = ["--data.dataset", "deep", "--training.epochs", "1", "--training.batch-size", "8"]
+    assert command_line(["train", str(config_file), "--out", str(tmp_path / "run"), *options]) == 0
+    assert f"Note on the images: {note}" in capsys.readouterr().out
