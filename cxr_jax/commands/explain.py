@@ -83,12 +83,14 @@ def main(arguments: list[str]) -> None:
     _require_possible(options, explained)
 
     from cxr_jax.inference.restore import restore_run
+    from cxr_jax.models.network import stage_names_of
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.serving.predict import Threshold
 
     run = RunFolder.open(options.run)
     trained = restore_run(run)
-    question = Question(Threshold.of(trained), options.stage or trained.model().stage_names[-1], explained)
+    stage = options.stage or stage_names_of(trained.model())[-1]
+    question = Question(Threshold.of(trained), stage, explained)
     if options.check:
         _check(run, trained, options, question)
         return

@@ -81,10 +81,13 @@ def main(arguments: list[str]) -> None:
     with terminal.waiting(f"Loading the network of {options.run}"):
         from cxr_jax.data.quality.reference import read_reference
         from cxr_jax.inference.restore import restore_run
+        from cxr_jax.models.network import stage_names_of
         from cxr_jax.serving.maps import write_map
         from cxr_jax.serving.predict import Threshold, predict_files
 
         model = restore_run(run)
+        if options.maps:
+            stage_names_of(model.model())
         threshold = Threshold.of(model, options.threshold)
         # A run that was not evaluated has none; the output says so.
         reference = read_reference(run.quality_reference) if run.quality_reference.is_file() else None

@@ -33,6 +33,7 @@ from cxr_jax.explain.randomisation import (
 from cxr_jax.explain.record import SCHEMA_VERSION
 from cxr_jax.explain.verdict import FEWEST_IMAGES, Verdict, column_means, judged_classes
 from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.models.network import stage_names_of
 from cxr_jax.runs.predictions import probability_of
 from cxr_jax.vocabulary import CLASS_NAMES, NORMAL, PNEUMONIA
 
@@ -161,7 +162,7 @@ def check_maps(
         told = f"No verdict: {len(original)} of {len(kept)} maps show anything, and {FEWEST_IMAGES} are needed."
         verdicts = tuple(check.no_verdict(told) for check in CHECKS)
         return Findings(trained, stage, sample, blank, original, verdicts, None, None)
-    levels = len(cascade_levels(trained.model().stage_names))
+    levels = len(cascade_levels(stage_names_of(trained.model())))
     with track("Weights drawn anew", DRAWS * levels) as advance:
         changes = cascade(
             trained,

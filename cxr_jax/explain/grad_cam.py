@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from cxr_jax.errors import UserError
-from cxr_jax.models.network import StagedNetwork
+from cxr_jax.models.network import StagedNetwork, stage_names_of
 from cxr_jax.models.state import ArrayDict, merge_model, split_model
 
 
@@ -42,9 +42,9 @@ def grad_cam(
         stage: one of `model.stage_names`.
 
     Raises:
-        UserError: the network has no such stage.
+        UserError: the network has no such stage, or none at all.
     """
-    require_stage(model.stage_names, stage)
+    require_stage(stage_names_of(model), stage)
     graphdef, params, batch_stats = split_model(model)
     classes = jnp.broadcast_to(jnp.asarray(class_index, jnp.int32), (images.shape[0],))
     return _grad_cam(graphdef, params, batch_stats, images, classes, stage)

@@ -15,6 +15,7 @@ from jax import Array
 from cxr_jax.data.batches import padded_batches
 from cxr_jax.explain.grad_cam import GradCam, grad_cam, require_stage
 from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.models.network import stage_names_of
 from cxr_jax.models.state import ArrayDict, merge_model
 from cxr_jax.preprocessing.normalise import normalise
 
@@ -40,7 +41,7 @@ def heat_maps(
     Raises:
         UserError: the network has no such stage.
     """
-    require_stage(trained.model().stage_names, stage)
+    require_stage(stage_names_of(trained.model()), stage)
     batch_size = min(batch_size, len(images))
     heat, blank = [], []
     for start, (batch, count) in enumerate(padded_batches(images, batch_size)):

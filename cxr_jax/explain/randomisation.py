@@ -31,6 +31,7 @@ from cxr_jax.explain.heat_maps import HeatMaps, enlarged
 from cxr_jax.explain.similarity import rank_correlation, structural_similarity
 from cxr_jax.explain.verdict import Check, Verdict, means_by_class
 from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.models.network import stage_names_of
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import ArrayDict, batch_stats_of, merge_model, split_model
 from cxr_jax.preprocessing.normalise import normalise
@@ -102,7 +103,7 @@ def cascade(
         examples: how many maps are kept to be looked at.
         advance: is told after each level.
     """
-    levels = cascade_levels(trained.model().stage_names)
+    levels = cascade_levels(stage_names_of(trained.model()))
     side = images.shape[-1]
     correlation, similarity = (np.zeros((draws, len(images), len(levels))) for _ in range(2))
     blank = np.zeros((draws, len(levels)))

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from cxr_jax.errors import UserError
 from cxr_jax.models.depthwise import accumulator_of
 from cxr_jax.models.layers import (
     BatchNorm,
@@ -30,6 +31,9 @@ DROPOUT_LAYER = 0
 
 class StagedNetwork(nnx.Module):
     """What MobileNetV2 and EfficientNetV2 share: every stage has a name, and can be entered and left there."""
+
+    has_native_kernels = True
+    """Tells `can_run_natively` that activations go through the kernels in C++ where `native` is asked for."""
 
     def __init__(
         self,
@@ -128,6 +132,26 @@ class StagedNetwork(nnx.Module):
         return x
 
 
+def can_run_natively(model: nnx.Module) -> bool:
+    """True if `model` sends bfloat16 activations through the kernels in C++ when it is asked to."""
+    return bool(getattr(model, "has_native_kernels", False))
+
+
+def stage_names_of(model: nnx.Module) -> tuple[str, ...]:
+    """Names of the stages of `model` from input to output, as `StagedNetwork.stage_names`.
+
+    Raises:
+        UserError: it is a plain module, which has no stages to look into.
+    """
+    names = getattr(model, "stage_names", None)
+    if names is None:
+        raise UserError(
+            f"{type(model).__name__} has no stages, so that no heat map can be made of it: give it stage_names, "
+            "activations and forward_from, as docs/extending.md shows"
+        )
+    return tuple(names)
+
+
 def pool(features: Array) -> Array:
     """Features [B, C], averaged over the image, of features [B, h, w, C]; in float32 where those are bfloat16."""
     return jnp.mean(features, (1, 2), dtype=accumulator_of(features))
@@ -145,10 +169,22 @@ def stage_of(parameter: str) -> str:
 
 
 def ordered_stages(parameters: Iterable[str]) -> tuple[str, ...]:
-    """The stages that `parameters`, dotted names, belong to, from the input to the classifier."""
+    """The stages that `parameters`, dotted names, belong to, from the input to the classifier.
+
+    Raises:
+        UserError: a layer is none of those of a network of stages, so that its place is not known.
+    """
+    kinds = ("conv_stem", "blocks", "conv_head", "classifier")
 
     def position(stage: str) -> tuple[int, int]:
         kind, _, number = stage.partition(".")
-        return ("conv_stem", "blocks", "conv_head", "classifier").index(kind), int(number or 0)
+        return kinds.index(kind), int(number or 0)
 
-    return tuple(sorted({stage_of(name) for name in parameters}, key=position))
+    stages = {stage_of(name) for name in parameters}
+    strangers = sorted(stage for stage in stages if stage.partition(".")[0] not in kinds)
+    if strangers:
+        raise UserError(
+            f"the order of the network's layers is not known, because {strangers[0]} is none of {', '.join(kinds)}: "
+            "set optimizer.layer_decay to 1"
+        )
+    return tuple(sorted(stages, key=position))

@@ -11,6 +11,7 @@ from cxr_jax.explain.case import Case, with_caption
 from cxr_jax.explain.heat_maps import heat_maps
 from cxr_jax.explain.overlay import overlay, place_on_original
 from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.models.network import stage_names_of
 from cxr_jax.runs.files import write_bytes
 from cxr_jax.serving.predict import FilePrediction, Threshold
 from cxr_jax.vocabulary import CLASS_NAMES
@@ -27,7 +28,7 @@ def write_map(model: TrainedModel, prediction: FilePrediction, threshold: Thresh
     """
     if prediction.radiograph is None or prediction.label is None or prediction.probability is None:
         raise ValueError(f"{prediction.file} was not predicted")
-    stage = model.model().stage_names[-1]
+    stage = stage_names_of(model.model())[-1]
     classes = np.array([CLASS_NAMES.index(prediction.label)])
     found = heat_maps(model, prediction.radiograph.square[None], classes, stage)
     case = Case(

@@ -90,7 +90,7 @@ class Trainer:
         self.devices = choose_devices(config.parallel.devices)
         self.phases = config.resolved_phases()
         self.batches = iterations_per_epoch(len(train_set), config.training.batch_size)
-        self.plan = plan_run(config, network.params, train_set, validation_set, self.devices)
+        self.plan = plan_run(config, network, train_set, validation_set, self.devices)
         self.placement = Placement(config.data.placement, self.devices, group, kept=train_set)
         self.class_weights = class_weights(config.loss.class_weights, train_set.labels)
 
@@ -166,7 +166,7 @@ class Trainer:
             batch_statistics=phase.batch_norm == "train",
             seed=self.config.training.seed,
             frozen_stages=frozen_stages(params, phase),
-            frozen_backbone=trains_head_alone(params, phase),
+            frozen_backbone=self.network.has_features and trains_head_alone(params, phase),
             accumulation_steps=self.config.training.accumulation_steps,
             precision=self.plan.precision,
             native_kernels=self.plan.native_kernels,

@@ -11,7 +11,7 @@ from cxr_jax.config.schema import Config
 from cxr_jax.data.batches import iterations_per_epoch
 from cxr_jax.data.image_set import ImageSet
 from cxr_jax.errors import UserError
-from cxr_jax.models.state import ArrayDict
+from cxr_jax.training.network import Network
 from cxr_jax.training.optimizer import make_schedule, partition
 from cxr_jax.training.precision import choose_precision, missing_kernels, takes_native_kernels
 from cxr_jax.training.progress import Plan
@@ -20,12 +20,12 @@ from cxr_jax.training.sharding import require_divisible
 
 def plan_run(
     config: Config,
-    params: ArrayDict,
+    network: Network,
     train_set: ImageSet,
     validation_set: ImageSet,
     devices: Sequence[jax.Device],
 ) -> Plan:
-    """What training `params` as `config` says will do; UserError if it cannot work at all.
+    """What training `network` as `config` says will do; UserError if it cannot work at all.
 
     Checked are whether there is one batch, whether the devices can share batches, whether validation can be monitored
     as asked, and whether each phase has parameters to train and steps beyond its warm-up.
@@ -47,16 +47,17 @@ def plan_run(
         )
     for phase in phases:
         make_schedule(phase.optimizer, phase.schedule, phase.epochs * batches)
-    sizes = [[sum(map(np.size, part.values())) for part in partition(params, phase)] for phase in phases]
+    sizes = [[sum(map(np.size, part.values())) for part in partition(network.params, phase)] for phase in phases]
     backend = config.parallel.backend
-    precision = choose_precision(training.precision, devices, backend)
-    note = missing_kernels(training.precision, devices)
+    natively = network.has_native_kernels
+    precision = choose_precision(training.precision, devices, backend, natively=natively)
+    note = missing_kernels(training.precision, devices) if natively else ""
     return Plan(
         phase_names=tuple(phase.name for phase in phases),
         phase_iterations=tuple(phase.epochs * batches for phase in phases),
         trainable=tuple(trained for trained, _ in sizes),
         frozen=tuple(frozen for _, frozen in sizes),
         precision=precision,
-        native_kernels=takes_native_kernels(precision, devices, backend),
+        native_kernels=natively and takes_native_kernels(precision, devices, backend),
         notes=(note,) if note else (),
     )

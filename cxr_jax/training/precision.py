@@ -18,16 +18,22 @@ AskedPrecision = Literal["auto"] | Precision
 
 
 def choose_precision(
-    asked: AskedPrecision, devices: Sequence[jax.Device], backend: Literal["jit", "pmap"]
+    asked: AskedPrecision,
+    devices: Sequence[jax.Device],
+    backend: Literal["jit", "pmap"],
+    *,
+    natively: bool = True,
 ) -> Precision:
     """The precision of activations on `devices`, by itself bf16 wherever it is the faster one.
 
-    That is on GPUs and TPUs, and on a CPU by the native kernels; XLA only emulates bfloat16 there.
+    That is on GPUs and TPUs, and on a CPU by the native kernels, if the network knows them (`natively`); XLA only
+    emulates bfloat16 there.
     """
     if asked != "auto":
         return asked
     on_cpu = any(device.platform == "cpu" for device in devices)
-    return "float32" if on_cpu and not takes_native_kernels("bf16", devices, backend) else "bf16"
+    by_kernels = natively and takes_native_kernels("bf16", devices, backend)
+    return "float32" if on_cpu and not by_kernels else "bf16"
 
 
 def takes_native_kernels(precision: Precision, devices: Sequence[jax.Device], backend: Literal["jit", "pmap"]) -> bool:
