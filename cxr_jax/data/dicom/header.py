@@ -216,7 +216,7 @@ def _check_kind(elements: Elements, name: str) -> None:
             f"{name} is a DICOM file of another class than those of radiographs, and tells no modality; only "
             f"{' and '.join(MODALITIES)} are read"
         )
-    if int(_text(data_set, "NumberOfFrames") or 1) != 1:
+    if int(_text(data_set, "NumberOfFrames") or 1) > 1:
         raise UserError(f"{name} holds several frames; only single radiographs are read")
     photometric = _text(data_set, "PhotometricInterpretation")
     if _integer(data_set, "SamplesPerPixel", 1) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):

@@ -55,6 +55,8 @@ def stored_words(value: bytes, syntax: UID, header: Header, name: str) -> np.nda
         raise UserError(f"{name} {DAMAGED}: its header and its pixels tell two sizes")
     if stream.bits > header.bits_allocated:
         raise UserError(f"{name} {DAMAGED}: its pixels take more bits than its header says")
+    if stream.plain and header.bits_stored > stream.bits:
+        raise UserError(f"{name} {DAMAGED}: its pixels take fewer bits than its header says")
     pixels = _decoded(stream, syntax, name)
     if stream.signed and not header.signed and pixels.min() < 0:
         raise UserError(f"{name} {DAMAGED}: it has negative pixels, and its header says that it has none")

@@ -16,6 +16,7 @@ from cxr_jax.errors import UserError
 from .drawn import compressed, dataset, dicom
 from .frames import HIGH_THROUGHPUT, HIGH_THROUGHPUT_SIGNED, LOSSLESS, TWELVE_BITS
 
+BASELINE = "1.2.840.10008.1.2.4.50"
 EXTENDED, PROCESS_14, SV1 = "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"
 LS, NEAR_LS = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"
 J2K, LOSSY_J2K, HTJ2K = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.201"
@@ -197,6 +198,16 @@ def test_without_a_decoder_the_sentence_names_the_extra(monkeypatch, stream, syn
 def test_more_bits_than_the_header_has_room_for():
     with pytest.raises(UserError, match="its pixels take more bits than its header says"):
         read(compressed(BYTES, LOSSLESS, SV1))
+
+
+def test_a_jpeg_of_8_bits_under_a_header_of_12_would_be_black():
+    stream = io.BytesIO()
+    Image.fromarray(BYTES).save(stream, "JPEG")
+    for syntax in (BASELINE, EXTENDED):
+        with pytest.raises(UserError, match="its pixels take fewer bits than its header says"):
+            read(compressed(UNSIGNED, stream.getvalue(), syntax, bits=12))
+        found = read(compressed(UNSIGNED, stream.getvalue(), syntax, bits=8))  # 8 bits in 16
+        np.testing.assert_array_equal(found, read(compressed(BYTES, stream.getvalue(), syntax)))
 
 
 def test_what_is_lossy_may_leave_its_range_and_stays_white():

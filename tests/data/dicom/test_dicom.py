@@ -63,6 +63,11 @@ def test_jpeg_baseline_is_decoded_as_any_jpeg():
     np.testing.assert_array_equal(inverted, 255 - found)
 
 
+@pytest.mark.parametrize("frames", ["0", "1", ""])
+def test_a_single_frame_is_read_however_it_is_counted(frames):
+    np.testing.assert_array_equal(read(dicom(deep(), NumberOfFrames=frames)), read(dicom(deep())))
+
+
 def test_a_decoder_that_fails_is_one_sentence():
     broken = b"\xff\x4f\xff\x51" + struct.pack(">HHLLLL", 41, 0, 40, 30, 0, 0) + bytes(40)
     assert refusal(compressed(deep(), broken, JPEG_2000)).endswith("is damaged and cannot be decoded")
