@@ -28,7 +28,7 @@ IMPORTED = (
     "cxr_jax.data.prepared",
     "cxr_jax.data.split_loading",
     "cxr_jax.reporting.live",
-    "cxr_jax.training.distributed",
+    "cxr_jax.training.processes",
     "cxr_jax.training.loop",
     "cxr_jax.training.network",
     "tyro",

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from cxr_jax.data.prepared import PreparedData
     from cxr_jax.inference.description import NetworkDescription
     from cxr_jax.runs.folder import RunFolder
-    from cxr_jax.training.distributed import ProcessGroup
     from cxr_jax.training.network import Network
+    from cxr_jax.training.processes import ProcessGroup
 
 SUMMARY = "train a network as a config says"
 _MORE = "every field of the config is an option too: cxr-jax train CONFIG --help lists them"
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
     config = load_config(config_path, overrides)
     run_path = Path(options.out or Path("runs") / config_path.stem)
 
-    from cxr_jax.training.distributed import joined
+    from cxr_jax.training.processes import joined
 
     with joined(config.parallel) as group:
         _train(config, run_path, options.resume, group)

@@ -6,7 +6,7 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-from cxr_jax.training.distributed import ALONE, ProcessGroup
+from cxr_jax.training.processes import ALONE, ProcessGroup
 from cxr_jax.training.progress import EndReason
 
 
@@ -35,19 +35,17 @@ class Interruption:
     ) -> None:
         self._restore()
 
-    def ask(self, *, together: bool = False) -> EndReason | None:
-        """Why training is to stop here, or None; called wherever it can.
+    def ask(self) -> EndReason | None:
+        """Return why training is to stop here, or None; called wherever it can.
 
-        Of several processes all get the same answer, soon after one of them has got a signal; with `together` they
-        wait for each other to give it, which is needed where no step of all of them lies between two calls.
+        Of several processes all get the same answer, soon after one of them has got a signal.
         """
-        agree = self._group.stop_together if together else self._group.agree_to_stop
-        self.reason = agree(self._wish)
+        self.reason = self._group.agree_to_stop(self._wish)
         return self.reason
 
-    def check(self, *, together: bool = False) -> None:
+    def check(self) -> None:
         """Raise InterruptionError if training is to stop, as in `ask`; called wherever work may be left."""
-        if self.ask(together=together) is not None:
+        if self.ask() is not None:
             raise InterruptionError
 
     def _remember(self, number: int, frame: FrameType | None) -> None:

@@ -20,7 +20,6 @@ from cxr_jax.data.image_set import ImageSet
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import MetricsLog
-from cxr_jax.training.distributed import ALONE, NoWriter, ProcessGroup
 from cxr_jax.training.interruption import Interruption, InterruptionError
 from cxr_jax.training.loss import class_weights
 from cxr_jax.training.network import Network
@@ -35,6 +34,7 @@ from cxr_jax.training.optimizer import (
 from cxr_jax.training.parallel import TrainStep, compile_evaluation_step, compile_pooling_step, compile_train_step
 from cxr_jax.training.placement import Placement, placed_batches
 from cxr_jax.training.plan import plan_run
+from cxr_jax.training.processes import ALONE, NoWriter, ProcessGroup
 from cxr_jax.training.progress import EndReason, Observer, Progress, after_validation
 from cxr_jax.training.sharding import choose_devices, replicate
 from cxr_jax.training.state import (
@@ -115,7 +115,9 @@ class Trainer:
             while progress.phase < len(self.phases):
                 try:
                     phase = self._prepare(progress, params, batch_stats)
-                    self.interruption.check(together=True)
+                    # what comes next needs all of them, and does not wait long for one that compiles slowly
+                    self.group.together()
+                    self.interruption.check()
                 except InterruptionError:
                     self._leave(progress)
                 if checkpoint is not None and progress.iteration > 0:
@@ -251,7 +253,7 @@ class Trainer:
         )
         # once and not after the last validation too: to replace a checkpoint is to be without it for a moment
         self._save(state, progress)
-        if self.interruption.ask(together=True) is not None:
+        if self.interruption.ask() is not None:
             self._leave(progress)
         return state, progress
 

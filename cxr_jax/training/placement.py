@@ -12,7 +12,7 @@ from jax import Array, lax
 from cxr_jax.data.batches import WHOLE, Batch, Share, training_batches, training_rows
 from cxr_jax.data.image_set import ImageSet
 from cxr_jax.errors import UserError
-from cxr_jax.training.distributed import ProcessGroup
+from cxr_jax.training.processes import ProcessGroup
 from cxr_jax.training.sharding import replicated, share_out
 from cxr_jax.training.state import TrainState
 from cxr_jax.training.steps import DeviceBatch, StepMetrics, StepRules, train_step

@@ -50,7 +50,7 @@ def run_two(config: Path, out: Path, *, first: tuple = (), second: tuple = ()) -
 def test_processes_with_different_configs_are_told_in_what_they_differ(prepared_phantoms, config_file, tmp_path):
     ends = run_two(config_file, tmp_path / "run", second=(("--optimizer.learning-rate", "0.5"), {}))
     sentence = "optimizer.learning_rate is 0.05 for process 0 and 0.5 for process 1; start all of them with the same"
-    assert ends == [(1, f"cxr-jax: the processes differ in config: {sentence}\n")] * 2
+    assert ends == [(69, f"cxr-jax: the processes differ in config: {sentence}\n")] * 2
     assert not (tmp_path / "run").exists()
 
 
@@ -63,7 +63,7 @@ def test_processes_with_different_data_are_told_so(prepared_phantoms, config_fil
     subprocess.run(prepare, env=environment, check=True, capture_output=True)
     ends = run_two(config_file, tmp_path / "run", second=((), {"CXR_PREPARED_DIR": str(other)}))
     for code, errors in ends:
-        assert code == 1
+        assert code == 69
         assert errors.startswith("cxr-jax: the processes differ in what they train on: the data's fingerprint is ")
         assert errors.count("\n") == 1
     assert not (tmp_path / "run").exists()
@@ -74,7 +74,7 @@ def test_processes_that_would_compute_in_different_ways_are_told_so(prepared_pha
     options = ("--parallel.backend", "pmap")
     ends = run_two(config_file, tmp_path / "run", first=(options, {}), second=(options, {KERNELS_SWITCH: "off"}))
     sentence = "the precision is 'bf16 by native kernels' for process 0 and 'float32 by XLA' for process 1; start all"
-    assert ends == [(1, f"cxr-jax: the processes differ in how they compute: {sentence} of them with the same\n")] * 2
+    assert ends == [(69, f"cxr-jax: the processes differ in how they compute: {sentence} of them with the same\n")] * 2
     assert not (tmp_path / "run").exists()
 
 
@@ -83,13 +83,11 @@ def test_a_coordinator_that_cannot_be_reached_is_one_sentence_within_the_time_ou
     arguments = ["train", str(config_file), "--out", str(tmp_path / "run"), "--parallel.startup-timeout", "1"]
     arguments += ["--parallel.coordinator", f"127.0.0.1:{port}", "--parallel.processes", "2"]
     began = time.monotonic()
-    assert command_line([*arguments, "--parallel.process-id", "1"]) == 1
+    assert command_line([*arguments, "--parallel.process-id", "1"]) == 69
     assert time.monotonic() - began < 30
     assert capsys.readouterr().err.startswith(
         f"cxr-jax: process 1 could not reach process 0 at 127.0.0.1:{port} within 1 s (parallel.startup_timeout;"
     )
-    assert command_line([*arguments, "--parallel.process-id", "0"]) == 1
-    assert "process 1 did not come within 1 s (parallel.startup_timeout)" in capsys.readouterr().err
 
 
 def test_a_run_of_one_process_goes_on_with_two(run_path, config_file):

@@ -33,12 +33,12 @@ from cxr_jax.config.schema import (
 from cxr_jax.errors import UserError
 from cxr_jax.process import leave_with
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.training.distributed import ALONE, ProcessGroup, joined
 from cxr_jax.training.loop import Trainer
 from cxr_jax.training.network import Network, build_network
 from cxr_jax.training.optimizer import make_optimizer
 from cxr_jax.training.parallel import Backend, compile_train_step
 from cxr_jax.training.placement import placed_batches, put_on_devices
+from cxr_jax.training.processes import ALONE, ProcessGroup, joined
 from cxr_jax.training.sharding import choose_devices, replicate
 from cxr_jax.training.state import new_state, state_arrays
 
@@ -129,7 +129,7 @@ def main() -> int:
         process_id=int(number),
         startup_timeout=60,
         heartbeat_timeout=heartbeat,
-        step_timeout=60,
+        step_timeout=600,
     )
     with joined(parallel) as group:
         if work == "steps":

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from process_worker import MODEL, doubled, make_trainer, take_steps
@@ -25,10 +21,10 @@ from cxr_jax.data.batches import Share
 from cxr_jax.errors import EXIT_LOST, EXIT_TERMINATED, UserError
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
-from cxr_jax.training.distributed import ALONE, ProcessGroup, find_place, joined
+from cxr_jax.training.connections import Place
 from cxr_jax.training.loop import LAST
 from cxr_jax.training.network import build_network
-from cxr_jax.training.roll_call import Limits, Place, join
+from cxr_jax.training.processes import ALONE, find_place, joined
 from cxr_jax.training.sharding import choose_devices
 
 ROOT = Path(__file__).parents[2]
@@ -130,99 +126,13 @@ def test_a_place_that_cannot_be_told_is_a_mistake(parallel, sentence):
         find_place(parallel, {})
 
 
-def in_each(count: int, call) -> list:
-    """What `call` gives, or raises, for the group of each of `count` processes, here threads."""
-    port = free_port()
-
-    def run(number: int):
-        roll_call = join(Place("127.0.0.1", port, number, count), Limits(10, 10, 10), lambda sentence: None)
-        try:
-            return call(ProcessGroup(roll_call))
-        except UserError as error:
-            return str(error)
-        finally:
-            roll_call.finish()
-            roll_call.close()
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(run, range(count)))
-
-
-def test_what_the_processes_differ_in_is_named_in_all_of_them():
-    def differ(group: ProcessGroup) -> None:
-        group.require_same("config", {"training.seed": 0, "optimizer.learning_rate": 0.1})
-        rate = 0.2 if group.process == 2 else 0.1
-        group.require_same("config", {"training.seed": 0, "optimizer.learning_rate": rate})
-
-    expected = (
-        "the processes differ in config: optimizer.learning_rate is 0.1 for process 0 and 0.2 for process 2; "
-        "start all of them with the same"
-    )
-    assert in_each(3, differ) == [expected] * 3
-
-
-def test_the_first_process_writes_and_each_reads_its_share():
-    assert in_each(2, lambda group: (group.writes, group.share)) == [(True, Share(0, 2)), (False, Share(1, 2))]
-    assert (ALONE.writes, ALONE.share) == (True, Share(0, 1))
-
-
 def test_alone_a_process_agrees_with_itself():
     ALONE.require_same("config", {"a": 1})
     ALONE.together()
-    assert (ALONE.agree_to_stop("terminated"), ALONE.stop_together(None)) == ("terminated", None)
+    assert (ALONE.writes, ALONE.share) == (True, Share(0, 1))
+    assert (ALONE.agree_to_stop("terminated"), ALONE.agree(False)) == ("terminated", False)
     checkpoint = Checkpoint(1, {}, {})
     assert ALONE.handed_out(lambda: checkpoint) is checkpoint
-
-
-@pytest.fixture
-def group() -> Iterator[ProcessGroup]:
-    """A group that goes the way of several processes, though there is only this one."""
-    roll_call = join(Place("127.0.0.1", free_port(), 0, 1), Limits(10, 10, 10), lambda sentence: None)
-    yield ProcessGroup(roll_call)
-    roll_call.close()
-
-
-def test_a_checkpoint_is_handed_out_to_the_bit(group):
-    arrays = {
-        "params.kernel": jnp.arange(6, dtype=jnp.float32).reshape(2, 3) / 7,
-        "step": jnp.asarray(12, jnp.int32),
-        "half": jnp.asarray([1.5, -2.0], jnp.bfloat16),
-        "none": jnp.zeros((0, 3)),
-    }
-    checkpoint = group.handed_out(lambda: Checkpoint(12, arrays, {"phase": 1}))
-    assert (checkpoint.step, checkpoint.details) == (12, {"phase": 1})
-    assert checkpoint.arrays.keys() == arrays.keys()
-    for name, value in arrays.items():
-        assert checkpoint.arrays[name].dtype == value.dtype
-        np.testing.assert_array_equal(checkpoint.arrays[name], value)
-
-
-@pytest.mark.parametrize(
-    ("error", "told"),
-    [
-        (UserError("the disk is full"), "the disk is full"),
-        (KeyboardInterrupt(), "it was interrupted"),
-        (RuntimeError("Gloo\nfailed"), "RuntimeError: Gloo failed"),
-    ],
-)
-def test_a_process_that_leaves_alone_tells_why_and_does_not_wait_at_exit(group, monkeypatch, error, told):
-    heard, at_once = [], []
-    monkeypatch.setattr(group._roll_call, "fail", heard.append)
-    monkeypatch.setattr(group._roll_call, "await_cause", lambda: heard.append("waited"))
-    monkeypatch.setattr("cxr_jax.training.distributed.leave_without_cleanup", lambda: at_once.append(True))
-    with pytest.raises(type(error)), group:
-        raise error
-    assert heard == (["waited", told] if isinstance(error, RuntimeError) else [told])
-    assert at_once == [True]
-
-
-@pytest.mark.parametrize("error", [None, UserError("training was terminated", EXIT_TERMINATED)])
-def test_those_that_end_together_end_in_the_usual_way(group, monkeypatch, error):
-    monkeypatch.setattr("cxr_jax.training.distributed.leave_without_cleanup", lambda: pytest.fail("left at once"))
-    with contextlib.suppress(UserError), group:
-        if error is not None:
-            raise error
-    assert not group._roll_call._thread.is_alive()
 
 
 def test_without_several_processes_there_is_nothing_to_join():
@@ -230,17 +140,11 @@ def test_without_several_processes_there_is_nothing_to_join():
         assert group is ALONE
 
 
-def test_a_stop_together_is_that_of_whoever_wishes_it():
-    wishes = [None, "terminated", None]
-    assert in_each(3, lambda group: group.stop_together(wishes[group.process])) == ["terminated"] * 3
-    assert in_each(2, lambda group: group.handed_out(lambda: None)) == [None, None]
-
-
 def test_two_processes_of_two_devices_compute_what_one_device_does(tmp_path):
     with Workers("steps", tmp_path) as workers, jax.enable_x64(True):
         losses, arrays = take_steps(doubled(build_network(MODEL, seed=0)), choose_devices(1), "jit")
         for number in (0, 1):
-            assert workers.end_of(number, 240) == (0, "")
+            assert workers.end_of(number, 580) == (0, "")
     for backend in ("jit-host", "jit-device", "pmap-host", "pmap-device"):
         with np.load(tmp_path / f"{backend}.npz") as stored:
             np.testing.assert_allclose(stored["losses"], losses, rtol=1e-9, err_msg=backend)
