@@ -110,6 +110,7 @@ def _begin_run(
 ) -> None:
     """Make the run's folder, and write there what is known before the first step."""
     from cxr_jax.config.loading import write_config
+    from cxr_jax.data.prepared import from_any_folder
     from cxr_jax.inference.description import write_description
     from cxr_jax.runs.environment import write_environment
     from cxr_jax.runs.files import atomic_path, write_json
@@ -122,7 +123,8 @@ def _begin_run(
         write_environment(run, devices=names, data_fingerprint=prepared.fingerprint)
         write_json(run.data_card, prepared.card)
         write_description(run, _describe(config, network))
-        write_config(dataclasses.replace(config, parallel=config.parallel.anywhere()), run.config)
+        data = dataclasses.replace(config.data, dataset=from_any_folder(config.data.dataset))
+        write_config(dataclasses.replace(config, data=data, parallel=config.parallel.anywhere()), run.config)
 
 
 def _flat(config: Config) -> dict[str, Any]:

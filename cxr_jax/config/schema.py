@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from cxr_jax.runs.files import at_home
+
 # What pydantic reads from a dataclass to refuse unknown keys; a plain dict, so that pydantic is not imported here.
 _STRICT = {"extra": "forbid"}
 
@@ -308,8 +310,13 @@ class Config:
         _require(len(set(names)) == len(names), "phases", names, "named differently from each other")
 
     def computed_as(self, other: Config) -> Config:
-        """The same experiment, computed where `other` is, with its images kept where the other's are."""
-        data = dataclasses.replace(self.data, placement=other.data.placement)
+        """The same experiment, computed where `other` is, with its images kept where the other's are.
+
+        Data that are given as the same folder in another way, such as by a relative path, are called as the other does.
+        """
+        folders = [at_home(config.data.dataset).resolve() for config in (self, other)]
+        dataset = other.data.dataset if folders[0] == folders[1] else self.data.dataset
+        data = dataclasses.replace(self.data, placement=other.data.placement, dataset=dataset)
         return dataclasses.replace(self, data=data, parallel=other.parallel)
 
     def resolved_phases(self) -> tuple[PhaseConfig, ...]:

@@ -122,7 +122,7 @@ def from_any_folder(name_or_path: str) -> str:
     found = next((path for path in _places(name_or_path) if (path / CARD).is_file()), None)
     if found is None or (_NAME.fullmatch(name_or_path) and found == folder_of(name_or_path)):
         return name_or_path
-    return str(found.absolute())
+    return str(found.resolve())
 
 
 def open_data_of_run(run: RunFolder) -> PreparedData:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from cxr_jax.cli import main as command_line
 from cxr_jax.commands import train
+from cxr_jax.data.prepared import open_data_of_run
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_USAGE, UserError
 from cxr_jax.inference.description import read_description
 from cxr_jax.runs.folder import RunFolder, read_json
@@ -100,6 +102,23 @@ def test_a_resumed_run_that_is_finished_says_so(run_path, config_file, capsys):
     train.main([str(config_file), "--out", str(run_path), "--resume"])
     assert read_metrics(run_path / "metrics.jsonl") == before
     assert "Next: cxr-jax evaluate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["./here", "here", "../folder/here"])
+def test_data_given_by_a_relative_path_are_found_from_any_folder(
+    prepared_folder, config_file, tmp_path, monkeypatch, capsys, name
+):
+    monkeypatch.setenv("CXR_PREPARED_DIR", str(tmp_path / "nothing here"))
+    folder = tmp_path / "folder"
+    shutil.copytree(prepared_folder / "phantoms", folder / "here")
+    monkeypatch.chdir(folder)
+    arguments = [str(config_file), "--out", str(tmp_path / "run"), "--data.dataset", name, "--training.epochs", "1"]
+    train.main(arguments)
+    train.main([*arguments, "--resume"])
+    monkeypatch.chdir(tmp_path)
+    assert open_data_of_run(RunFolder(tmp_path / "run")).path == folder / "here"
+    train.main([str(tmp_path / "run" / "config.toml"), "--out", str(tmp_path / "run"), "--resume"])
+    assert capsys.readouterr().out.count("Next: cxr-jax evaluate") == 3
 
 
 def test_a_run_may_be_resumed_with_its_images_elsewhere(run_path, config_file, capsys):
