@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
@@ -15,7 +15,9 @@ from cxr_jax.terminal import Terminal
 if TYPE_CHECKING:
     from cxr_jax.config.schema import Config
     from cxr_jax.data.prepared import PreparedData
+    from cxr_jax.evaluation.judgement import Judgement
     from cxr_jax.evaluation.operating_point import OperatingPoint
+    from cxr_jax.evaluation.quality import ImageQuality
     from cxr_jax.inference.restore import TrainedModel
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.predictions import Predictions
@@ -47,7 +49,8 @@ def main(arguments: list[str]) -> None:
     terminal.say(f"Evaluating {options.run}")
     from cxr_jax.config.loading import load_config
     from cxr_jax.data.prepared import open_data_of_run
-    from cxr_jax.runs.files import write_json
+    from cxr_jax.evaluation.judgement import write_judgement
+    from cxr_jax.evaluation.quality import write_quality
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.locks import evaluating
 
@@ -58,9 +61,9 @@ def main(arguments: list[str]) -> None:
     prepared = open_data_of_run(run)
     with evaluating(run):
         judged = (_judge_stored if options.stored else _predict_and_judge)(run, config, prepared, terminal)
-        write_json(run.evaluation, judged.judgement)
+        write_judgement(run.evaluation, judged.judgement)
         quality = _judge_quality(prepared, config, judged, run, terminal)
-        write_json(run.quality, quality)
+        write_quality(run.quality, quality)
         _draw(run, prepared, config, judged, quality, terminal)
     _print(terminal, run, judged.judgement, quality, stored=options.stored)
 
@@ -85,7 +88,7 @@ class _Judged:
 
     validation: Predictions
     test: Predictions
-    judgement: dict[str, Any]
+    judgement: Judgement
 
 
 def _predict_and_judge(run: RunFolder, config: Config, prepared: PreparedData, terminal: Terminal) -> _Judged:
@@ -119,7 +122,7 @@ def _predict_and_judge(run: RunFolder, config: Config, prepared: PreparedData, t
     return _Judged(validation, test, judgement)
 
 
-def _judge(validation: Predictions, test: Predictions, point: OperatingPoint, terminal: Terminal) -> dict[str, Any]:
+def _judge(validation: Predictions, test: Predictions, point: OperatingPoint, terminal: Terminal) -> Judgement:
     from cxr_jax.evaluation.judge import judge
     from cxr_jax.evaluation.measures import Confidence
 
@@ -151,8 +154,8 @@ def _judge_stored(run: RunFolder, config: Config, prepared: PreparedData, termin
 
 def _judge_quality(
     prepared: PreparedData, config: Config, judged: _Judged, run: RunFolder, terminal: Terminal
-) -> dict[str, Any]:
-    """Return what quality.json holds, and store beside it what `predict` compares new images with."""
+) -> ImageQuality:
+    """Returns what is known of the images without the network, and stores what `predict` compares new images with."""
     import numpy as np
 
     from cxr_jax.data.quality.measures import MEASURES
@@ -160,8 +163,8 @@ def _judge_quality(
     from cxr_jax.data.quality.table import quality_table
     from cxr_jax.data.split_loading import rows_of_split
     from cxr_jax.evaluation.baselines import judge_baselines
+    from cxr_jax.evaluation.quality import ImageQuality, MeasureDefinition, Range, SplitQuality
     from cxr_jax.evaluation.quality_audit import audit_errors, summarise
-    from cxr_jax.reporting.quality import SCHEMA_VERSION
     from cxr_jax.vocabulary import SPLIT_NAMES
 
     measured = quality_table(prepared, track=terminal.track)
@@ -171,7 +174,7 @@ def _judge_quality(
     write_reference(run.quality_reference, reference)
     labels = np.array([prepared.examples[row].label_index for row in rows["train"]])
     columns = {split: table.columns for split, table in tables.items()}
-    threshold = judged.judgement["operating_point"]["threshold"]
+    threshold = judged.judgement.operating_point.threshold
     with terminal.track("Judging image quality and baselines", len(MEASURES) + 3) as advance:
         audit = audit_errors(columns["test"], judged.test, threshold)
         advance(1)
@@ -182,24 +185,20 @@ def _judge_quality(
             (columns["test"], judged.test),
             advance=advance,
         )
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "measures": {
-            name: {"title": told.title, "unit": told.unit, "definition": told.definition}
-            for name, told in MEASURES.items()
-        },
-        "splits": {
-            split: {
-                "images": len(rows[split]),
-                "outside": int(np.any(list(reference.outside(table).values()), axis=0).sum()),
-                "measures": summarise(table.columns),
-            }
+    return ImageQuality(
+        measures={name: MeasureDefinition(told.title, told.unit, told.definition) for name, told in MEASURES.items()},
+        splits={
+            split: SplitQuality(
+                images=len(rows[split]),
+                outside=int(np.any(list(reference.outside(table).values()), axis=0).sum()),
+                measures=summarise(table.columns),
+            )
             for split, table in tables.items()
         },
-        "ranges": {name: {"low": low, "high": high} for name, (low, high) in reference.ranges.items()},
-        "audit": audit,
-        "baselines": baselines,
-    }
+        ranges={name: Range(low, high) for name, (low, high) in reference.ranges.items()},
+        audit=audit,
+        baselines=baselines,
+    )
 
 
 def _operating_point(run: RunFolder, config: Config, trained: TrainedModel, validation: Predictions) -> OperatingPoint:
@@ -219,11 +218,11 @@ def _operating_point(run: RunFolder, config: Config, trained: TrainedModel, vali
 
 
 def _append_to_ledger(
-    run: RunFolder, config: Config, trained: TrainedModel, point: OperatingPoint, judgement: dict
+    run: RunFolder, config: Config, trained: TrainedModel, point: OperatingPoint, judgement: Judgement
 ) -> None:
     from cxr_jax.runs.ledger import append_look
 
-    metrics = judgement["test"]["metrics"]
+    metrics = judgement.test.metrics
     append_look(
         run,
         {
@@ -232,7 +231,7 @@ def _append_to_ledger(
             "step": trained.step,
             "threshold": point.threshold,
             "rule": point.rule,
-            "result": {name: metrics[name]["value"] for name in ("accuracy", "sensitivity", "specificity", "roc_auc")},
+            "result": {name: metrics[name].value for name in ("accuracy", "sensitivity", "specificity", "roc_auc")},
         },
     )
 
@@ -242,7 +241,7 @@ def _draw(
     prepared: PreparedData,
     config: Config,
     judged: _Judged,
-    quality: dict[str, Any],
+    quality: ImageQuality,
     terminal: Terminal,
 ) -> None:
     """Draws every figure, and writes the report around them."""
@@ -251,7 +250,7 @@ def _draw(
 
     images = load_split(prepared, config.data, "test", track=terminal.track).images
     phantoms = bool(prepared.card["phantom"])
-    threshold = judged.judgement["operating_point"]["threshold"]
+    threshold = judged.judgement.operating_point.threshold
     with terminal.track("Drawing the figures and the report", 4) as advance:
         from cxr_jax.reporting.figures import draw_evaluation
         from cxr_jax.reporting.pictures import draw_pictures
@@ -269,10 +268,8 @@ def _draw(
         advance(1)
 
 
-def _print(
-    terminal: Terminal, run: RunFolder, judgement: dict[str, Any], quality: dict[str, Any], *, stored: bool
-) -> None:
-    from cxr_jax.reporting.figures import interval_text
+def _print(terminal: Terminal, run: RunFolder, judgement: Judgement, quality: ImageQuality, *, stored: bool) -> None:
+    from cxr_jax.reporting.numbers import measured_text
     from cxr_jax.reporting.quality import over_exposure_text
     from cxr_jax.reporting.tables import judgement_table
     from cxr_jax.runs.ledger import read_looks
@@ -281,8 +278,8 @@ def _print(
     terminal.show(judgement_table(judgement))
     if (told := over_exposure_text(quality, "false_positives")) is not None:
         terminal.say(told)
-    if (baseline := quality["baselines"].get("all_measures")) is not None:
-        area = interval_text(baseline["test"]["roc_auc"])
+    if (baseline := quality.baselines.get("all_measures")) is not None:
+        area = measured_text(baseline.test["roc_auc"])
         terminal.say(f"Image quality alone, without a network: ROC-AUC {area} on test.")
     terminal.say(_told_looks(len(read_looks(run)), stored))
     terminal.say(f"Report:  {run.report}\nFigures: {run.figures}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -12,6 +12,7 @@ from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal
 
 if TYPE_CHECKING:
+    from cxr_jax.evaluation.judgement import Judgement
     from cxr_jax.evaluation.operating_point import OperatingPoint
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.predictions import Predictions
@@ -67,7 +68,7 @@ def main(arguments: list[str]) -> None:
     _print(terminal, judgement, folder)
 
 
-def _print(terminal: Terminal, judgement: dict[str, Any], folder: RunFolder | None) -> None:
+def _print(terminal: Terminal, judgement: Judgement, folder: RunFolder | None) -> None:
     from cxr_jax.reporting.tables import judgement_table
     from cxr_jax.vocabulary import DISCLAIMER
 
@@ -128,16 +129,16 @@ def _operating_point(options: Options, validation: Predictions | None) -> Operat
     )
 
 
-def _write(folder: RunFolder, judgement: dict[str, Any], test: Predictions, validation: Predictions | None) -> None:
+def _write(folder: RunFolder, judgement: Judgement, test: Predictions, validation: Predictions | None) -> None:
     """Writes judgement, tables, figures and report into the folder."""
+    from cxr_jax.evaluation.judgement import write_judgement
     from cxr_jax.reporting.figures import draw_evaluation
     from cxr_jax.reporting.report import write_report
-    from cxr_jax.runs.files import write_json
     from cxr_jax.runs.predictions import write_predictions
 
     write_predictions(folder.predictions_of("test"), test)
     if validation is not None:
         write_predictions(folder.predictions_of("val"), validation)
-    write_json(folder.evaluation, judgement)
+    write_judgement(folder.evaluation, judgement)
     draw_evaluation(folder.figures, judgement, test, validation)
     write_report(folder)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from scipy.special import expit
 
 from cxr_jax.evaluation.cases import Cases
-from cxr_jax.evaluation.measures import Confidence, Measure, measure
+from cxr_jax.evaluation.measures import Confidence, Measure, Measured, measure
 from cxr_jax.evaluation.metrics import METRICS, metric_value
 from cxr_jax.evaluation.operating_point import choose_threshold
 from cxr_jax.runs.predictions import Predictions
@@ -37,6 +36,23 @@ JUDGED = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "roc_au
 Columns = Mapping[str, np.ndarray]
 
 
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """A score that needs no network, as it was judged.
+
+    Attributes:
+        threshold: an image is called PNEUMONIA if its score is at least this.
+        validation_roc_auc: None where it is undefined.
+        test: the metrics of `JUDGED`.
+        weights: of each measure, of standardised values.
+    """
+
+    threshold: float
+    validation_roc_auc: float | None
+    test: dict[str, Measured]
+    weights: dict[str, float]
+
+
 def judge_baselines(
     train: Columns,
     train_label: np.ndarray,
@@ -44,8 +60,8 @@ def judge_baselines(
     test: tuple[Columns, Predictions],
     confidence: Confidence | None = None,
     advance: Callable[[int], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Return every baseline by name: one for each measure, `ALL_MEASURES` and `ALL_PNEUMONIA`.
+) -> dict[str, Baseline | None]:
+    """Returns every baseline by name: one for each measure, `ALL_MEASURES` and `ALL_PNEUMONIA`.
 
     A measure becomes a probability by logistic regression on training images, which fixes whether high or low values
     speak for PNEUMONIA; the threshold is chosen on validation by `RULE`, or is 0.5 if a class is missing there. Test
@@ -60,15 +76,12 @@ def judge_baselines(
         advance: told how many more of the `len(train) + 2` baselines are done.
 
     Returns:
-        An object for JSON, None for a measure that is the same for all training images, else
-
-        - `weights`: by measure, what one standard deviation of the training images adds to the log-odds;
-        - `threshold`, and `validation_roc_auc` (None where undefined);
-        - `test`: `JUDGED` metrics, see `measures.measure`.
+        None for a measure that is the same for all training images; a weight is what one standard deviation of the
+        training images adds to the log-odds.
     """
     confidence = confidence or Confidence(resamples=RESAMPLES)
     varying = [name for name in train if np.ptp(train[name]) > 0]
-    baselines: dict[str, Any] = dict.fromkeys(train)
+    baselines: dict[str, Baseline | None] = dict.fromkeys(train)
     advance(len(train) - len(varying))
     for name, used in {**{name: [name] for name in varying}, ALL_MEASURES: varying}.items():
         if not used:
@@ -78,12 +91,12 @@ def judge_baselines(
         # Without a class on validation no rule can choose; 0.5 is then what the regression itself would call.
         rule = RULE if len(np.unique(tables[0].label)) == len(CLASS_NAMES) else "fixed"
         threshold = choose_threshold(tables[0].probability, tables[0].label, rule=rule)
-        baselines[name] = _judged(*tables, threshold, confidence) | {"weights": logistic.weights()}
+        baselines[name] = _judged(*tables, threshold, logistic.weights(), confidence)
         advance(1)
     certain = [
         dataclasses.replace(table, probability=np.ones(len(table)), logits=None) for _, table in (validation, test)
     ]
-    baselines[ALL_PNEUMONIA] = _judged(*certain, 0.5, confidence) | {"weights": {}}
+    baselines[ALL_PNEUMONIA] = _judged(*certain, 0.5, {}, confidence)
     advance(1 if varying else 2)
     return baselines
 
@@ -125,10 +138,13 @@ def _with_probability(table: Predictions, logistic: _Logistic, columns: Columns)
     return dataclasses.replace(table, probability=logistic.probability(columns), logits=None)
 
 
-def _judged(validation: Predictions, test: Predictions, threshold: float, confidence: Confidence) -> dict[str, Any]:
+def _judged(
+    validation: Predictions, test: Predictions, threshold: float, weights: dict[str, float], confidence: Confidence
+) -> Baseline:
     cases = Cases.unweighted(validation.label, validation.probability, threshold)
-    return {
-        "threshold": threshold,
-        "validation_roc_auc": metric_value("roc_auc", cases),
-        "test": measure(test, threshold, {name: Measure(METRICS[name]) for name in JUDGED}, confidence),
-    }
+    return Baseline(
+        threshold=threshold,
+        validation_roc_auc=metric_value("roc_auc", cases),
+        test=measure(test, threshold, {name: Measure(METRICS[name]) for name in JUDGED}, confidence),
+        weights=weights,
+    )

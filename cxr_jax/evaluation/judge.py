@@ -1,12 +1,10 @@
-"""The judgement of a predictions table: every number that a report prints, in one object ready for JSON."""
+"""The judgement of a predictions table: every number that a report prints, in one record."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +19,23 @@ from cxr_jax.evaluation.calibration import (
 )
 from cxr_jax.evaluation.cases import Cases, calls_of, confidence_of
 from cxr_jax.evaluation.decision_curve import THRESHOLDS, decision_curve, treat_all_curve
-from cxr_jax.evaluation.measures import Confidence, Measure, measure
+from cxr_jax.evaluation.judgement import (
+    SCHEMA_VERSION as SCHEMA_VERSION,
+)
+from cxr_jax.evaluation.judgement import (
+    AtSensitivity,
+    Calibration,
+    CalibrationError,
+    CalibrationMoment,
+    Confusion,
+    DecisionCurve,
+    JudgedCalls,
+    JudgedSplit,
+    Judgement,
+    TransferredThreshold,
+    WrongCall,
+)
+from cxr_jax.evaluation.measures import Confidence, Measure, Measured, measure
 from cxr_jax.evaluation.metrics import (
     CALL_METRICS,
     METRICS,
@@ -36,8 +50,8 @@ from cxr_jax.evaluation.shift import diagnose_shift
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.vocabulary import CLASS_NAMES, NORMAL, PNEUMONIA, SUBTYPE_NAMES
 
-SCHEMA_VERSION = 1
-"""Version of the judgement's layout."""
+Results = dict[tuple[str, ...], Measured]
+"""Measures by section and name."""
 
 TARGET_SENSITIVITIES = (0.95, 0.975)
 
@@ -59,8 +73,8 @@ def judge(
     operating_point: OperatingPoint | None = None,
     confidence: Confidence | None = None,
     advance: Callable[[int], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Judge predictions on test, at a threshold that was fixed before, beside those on validation if there are any.
+) -> Judgement:
+    """Judges predictions on test, at a threshold that was fixed before, beside those on validation if there are any.
 
     Args:
         validation: predictions on the validation images, which calibration and transferred thresholds come from.
@@ -70,11 +84,6 @@ def judge(
             is fitted on `validation`.
         confidence: level, resamples and seed of the intervals.
         advance: told how many more resamples are done; there are those of `confidence` for test and for validation.
-
-    Returns:
-        An object for JSON: `schema_version`, `confidence`, `operating_point`, `test` and `validation` (see
-        `_judge_split`; None without validation), `shift` between them (see `shift.diagnose_shift`; None without
-        validation) and `warnings`, sentences that belong beside the numbers.
 
     Raises:
         ValueError: `threshold` is not that of `operating_point`.
@@ -93,15 +102,14 @@ def judge(
         confidence=confidence,
         advance=advance,
     )
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "confidence": dataclasses.asdict(confidence),
-        "operating_point": operating_point.as_json(),
-        "test": of_split(test),
-        "validation": None if validation is None else of_split(validation),
-        "shift": None if validation is None else diagnose_shift(validation, test, threshold, confidence.level),
-        "warnings": _warnings(validation, test),
-    }
+    return Judgement(
+        confidence=confidence,
+        operating_point=operating_point,
+        test=of_split(test),
+        validation=None if validation is None else of_split(validation),
+        shift=None if validation is None else diagnose_shift(validation, test, threshold, confidence.level),
+        warnings=tuple(_warnings(validation, test)),
+    )
 
 
 def _fixed(threshold: float, validation: Predictions | None) -> OperatingPoint:
@@ -135,14 +143,8 @@ def _judge_split(
     transferred: dict[float, float],
     confidence: Confidence,
     advance: Callable[[int], None],
-) -> dict[str, Any]:
-    """Return the judgement of one split.
-
-    `images`, `groups` (None if unknown), `classes`, `subtypes` (images each), `all_pneumonia_accuracy` (what calling
-    everything PNEUMONIA would score), `confusion` (rows true, columns called), `metrics` and `by_subtype` (measures,
-    see `measures.measure`; a subtype is judged against all NORMAL images), `at_one_half` (see
-    `_section_at_one_half`), `specificity_at_sensitivity`, `calibration`, `decision_curve`, `worst_errors`.
-    """
+) -> JudgedSplit:
+    """Returns the judgement of one split."""
     measures = {
         **{("metrics", name): Measure(metric) for name, metric in METRICS.items()},
         **{("at_one_half", name): Measure(METRICS[name], threshold=ONE_HALF) for name in CALL_METRICS},
@@ -150,41 +152,42 @@ def _judge_split(
         **_sensitivity_measures(transferred),
         **_calibration_measures(predictions, temperature),
     }
-    results: dict[tuple[str, ...], dict[str, Any]] = measure(predictions, threshold, measures, confidence, advance)
+    results: Results = measure(predictions, threshold, measures, confidence, advance)
     labels = Counter(predictions.label.tolist())
     subtypes = Counter(predictions.subtype)
     present = [name for name in SUBTYPE_NAMES if subtypes[name]]
-    return {
-        "images": len(predictions),
-        "groups": len(set(predictions.group)) if predictions.has_groups else None,
-        "classes": {name: labels[index] for index, name in enumerate(CLASS_NAMES)},
-        "subtypes": {name: subtypes[name] for name in present},
-        "all_pneumonia_accuracy": labels[PNEUMONIA] / len(predictions),
-        "confusion": confusion_matrix(predictions.label, predictions.probability, threshold).tolist(),
-        "metrics": {name: results["metrics", name] for name in METRICS},
-        "by_subtype": {
+    return JudgedSplit(
+        images=len(predictions),
+        groups=len(set(predictions.group)) if predictions.has_groups else None,
+        classes={name: labels[index] for index, name in enumerate(CLASS_NAMES)},
+        subtypes={name: subtypes[name] for name in present},
+        all_pneumonia_accuracy=labels[PNEUMONIA] / len(predictions),
+        confusion=_confusion(predictions, threshold),
+        metrics={name: results["metrics", name] for name in METRICS},
+        by_subtype={
             subtype: {name: results["by_subtype", subtype, name] for name in ("sensitivity", "roc_auc")}
             for subtype in present
             if subtype != "normal"
         },
-        "at_one_half": _section_at_one_half(predictions, threshold, results),
-        "specificity_at_sensitivity": _sensitivity_section(predictions, transferred, results),
-        "calibration": _calibration_section(predictions, temperature, results),
-        "decision_curve": _decision_section(predictions, temperature),
-        "worst_errors": _worst_errors(predictions, threshold),
-    }
+        at_one_half=_at_one_half(predictions, threshold, results),
+        specificity_at_sensitivity=_at_sensitivities(predictions, transferred, results),
+        calibration=_calibration(predictions, temperature, results),
+        decision_curve=_decision_curve(predictions, temperature),
+        worst_errors=_worst_errors(predictions, threshold),
+    )
 
 
-def _section_at_one_half(
-    predictions: Predictions, threshold: float, results: dict[tuple[str, ...], dict[str, Any]]
-) -> dict[str, Any] | None:
-    """Return `confusion` and the `metrics` that depend on calls, at a threshold of 0.5; None if that is `threshold`."""
+def _confusion(predictions: Predictions, threshold: float) -> Confusion:
+    counts = confusion_matrix(predictions.label, predictions.probability, threshold)
+    return tuple(tuple(row) for row in counts.tolist())
+
+
+def _at_one_half(predictions: Predictions, threshold: float, results: Results) -> JudgedCalls | None:
+    """Returns the calls at a threshold of 0.5; None if that is `threshold`."""
     if threshold == ONE_HALF:
         return None
-    return {
-        "confusion": confusion_matrix(predictions.label, predictions.probability, ONE_HALF).tolist(),
-        "metrics": {name: results["at_one_half", name] for name in CALL_METRICS},
-    }
+    metrics = {name: results["at_one_half", name] for name in CALL_METRICS}
+    return JudgedCalls(_confusion(predictions, ONE_HALF), metrics)
 
 
 def _subtype_measures(predictions: Predictions) -> dict[tuple[str, ...], Measure]:
@@ -215,27 +218,22 @@ def _sensitivity_measures(transferred: dict[float, float]) -> dict[tuple[str, ..
     return measures
 
 
-def _sensitivity_section(
-    predictions: Predictions, transferred: dict[float, float], results: dict[tuple[str, ...], dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return, for every target, `read_off` with its `threshold`, and `transferred` (None without validation)."""
-    section = []
+def _at_sensitivities(
+    predictions: Predictions, transferred: dict[float, float], results: Results
+) -> tuple[AtSensitivity, ...]:
+    """Returns, for every target, what is read off these images and what the threshold of validation gives on them."""
+    has_positives = (predictions.label == PNEUMONIA).any()
+    cases = Cases.unweighted(predictions.label, predictions.probability)
+    entries = []
     for target in TARGET_SENSITIVITIES:
-        has_positives = (predictions.label == PNEUMONIA).any()
-        cases = Cases.unweighted(predictions.label, predictions.probability)
         kept = None
         if target in transferred:
             rates = {name: results["target", str(target), name] for name in ("sensitivity", "specificity")}
-            kept = {"threshold": transferred[target], **rates}
-        section.append(
-            {
-                "target": target,
-                "threshold": threshold_at_sensitivity(cases, target) if has_positives else None,
-                "read_off": results["target", str(target), "read_off"],
-                "transferred": kept,
-            }
-        )
-    return section
+            kept = TransferredThreshold(threshold=transferred[target], **rates)
+        read_off = results["target", str(target), "read_off"]
+        threshold = threshold_at_sensitivity(cases, target) if has_positives else None
+        entries.append(AtSensitivity(target, threshold, read_off, kept))
+    return tuple(entries)
 
 
 _CALIBRATION_METRICS = ("log_loss", "brier")
@@ -258,25 +256,20 @@ def _calibration_measures(predictions: Predictions, temperature: float | None) -
     return measures
 
 
-def _calibration_section(
-    predictions: Predictions, temperature: float | None, results: dict[tuple[str, ...], dict[str, Any]]
-) -> dict[str, Any]:
-    """Return `temperature` and, `before` and `after` it, log_loss, brier, `errors` by binning and the `curve`.
-
-    `after` is None without a temperature.
-    """
-    section: dict[str, Any] = {"temperature": temperature, "after": None}
+def _calibration(predictions: Predictions, temperature: float | None, results: Results) -> Calibration:
+    """Returns calibration before and, if there is a temperature, after it."""
+    moments = {}
     for moment, probability in _moments(predictions, temperature).items():
-        curve = reliability_curve(predictions.label, probability)
-        section[moment] = {
+        errors = (
+            CalibrationError(**vars(results["calibration", moment, f"{binning}-{bins}"]), binning=binning, bins=bins)
+            for binning, bins in BINNINGS
+        )
+        moments[moment] = CalibrationMoment(
             **{name: results["calibration", moment, name] for name in _CALIBRATION_METRICS},
-            "errors": [
-                {"binning": binning, "bins": bins, **results["calibration", moment, f"{binning}-{bins}"]}
-                for binning, bins in BINNINGS
-            ],
-            "curve": [dataclasses.asdict(entry) for entry in curve],
-        }
-    return section
+            errors=tuple(errors),
+            curve=tuple(reliability_curve(predictions.label, probability)),
+        )
+    return Calibration(temperature, moments.get("after"), moments["before"])
 
 
 def _moments(predictions: Predictions, temperature: float | None) -> dict[str, np.ndarray]:
@@ -287,31 +280,31 @@ def _moments(predictions: Predictions, temperature: float | None) -> dict[str, n
     return moments
 
 
-def _decision_section(predictions: Predictions, temperature: float | None) -> dict[str, Any]:
-    """Return net benefit at `thresholds`, `before` and `after` the temperature (None without), and of `all` called."""
+def _decision_curve(predictions: Predictions, temperature: float | None) -> DecisionCurve:
     curves = {
-        moment: decision_curve(predictions.label, probability)
+        moment: tuple(decision_curve(predictions.label, probability))
         for moment, probability in _moments(predictions, temperature).items()
     }
-    return {"thresholds": THRESHOLDS.tolist(), "after": None, **curves, "all": treat_all_curve(predictions.label)}
+    everybody = tuple(treat_all_curve(predictions.label))
+    return DecisionCurve(tuple(THRESHOLDS.tolist()), curves.get("after"), curves["before"], everybody)
 
 
-def _worst_errors(predictions: Predictions, threshold: float) -> list[dict[str, Any]]:
-    """Return the errors made with most confidence, the worst first, by file where two are equally bad."""
+def _worst_errors(predictions: Predictions, threshold: float) -> tuple[WrongCall, ...]:
+    """Returns the errors made with most confidence, the worst first, by file where two are equally bad."""
     called = calls_of(predictions.probability, threshold)
     confidence = confidence_of(predictions.probability, threshold)
     wrong = np.flatnonzero(called != (predictions.label == PNEUMONIA))
     order = sorted(wrong, key=lambda row: (-confidence[row], predictions.file[row]))[:WORST_ERRORS]
-    return [
-        {
-            "file": predictions.file[row],
-            "subtype": predictions.subtype[row],
-            "label": CLASS_NAMES[predictions.label[row]],
-            "called": CLASS_NAMES[int(called[row])],
-            "probability": float(predictions.probability[row]),
-        }
+    return tuple(
+        WrongCall(
+            file=predictions.file[row],
+            subtype=predictions.subtype[row],
+            label=CLASS_NAMES[predictions.label[row]],
+            called=CLASS_NAMES[int(called[row])],
+            probability=float(predictions.probability[row]),
+        )
         for row in order
-    ]
+    )
 
 
 def _warnings(validation: Predictions | None, test: Predictions) -> list[str]:

@@ -1,11 +1,10 @@
-"""Values with their intervals, ready for JSON: what a report prints of one number."""
+"""Values with their intervals: what a report prints of one number."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -32,6 +31,28 @@ class Confidence:
     level: float = LEVEL
     resamples: int = RESAMPLES
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The value of a metric with its intervals.
+
+    Attributes:
+        title: what the metric is called.
+        value: None where it is undefined.
+        undefined: the reason why there is no value; None where there is one.
+        intervals: the one to show comes first; empty where there is none.
+    """
+
+    title: str
+    value: float | None
+    undefined: str | None
+    intervals: tuple[Interval, ...]
+
+    @property
+    def interval(self) -> Interval | None:
+        """The interval to show."""
+        return self.intervals[0] if self.intervals else None
 
 
 @dataclass(frozen=True)
@@ -75,14 +96,11 @@ def measure(
     measures: Mapping[str, Measure],
     confidence: Confidence,
     advance: Callable[[int], None] = lambda _: None,
-) -> dict[str, dict[str, Any]]:
-    """Return every measure by its name, each as
+) -> dict[str, Measured]:
+    """Returns every measure by its name.
 
-    `{"title", "value", "undefined", "intervals": [{"low", "high", "method"}, ...]}`
-
-    where `value` is None and `undefined` a reason where there is no value, and the first interval is the one to show:
-    it respects groups where the predictions have them. All bootstrap intervals stand on the same resamples,
-    and `advance` is told how many more are done.
+    The first interval respects groups where the predictions have them. All bootstrap intervals stand on the same
+    resamples, and `advance` is told how many more are done.
     """
     cases = Cases.unweighted(predictions.label, predictions.probability, threshold)
     clusters = predictions.clusters()
@@ -100,12 +118,12 @@ def measure(
         value = float(entry.values(cases)[0])
         undefined = bool(np.isnan(value))
         intervals = [] if undefined else _intervals(entry, cases, resampled[name], clusters, grouped, confidence.level)
-        results[name] = {
-            "title": entry.metric.title,
-            "value": None if undefined else value,
-            "undefined": entry.metric.undefined if undefined else None,
-            "intervals": [dataclasses.asdict(interval) for interval in intervals if interval is not None],
-        }
+        results[name] = Measured(
+            title=entry.metric.title,
+            value=None if undefined else value,
+            undefined=entry.metric.undefined if undefined else None,
+            intervals=tuple(interval for interval in intervals if interval is not None),
+        )
     return results
 
 

@@ -62,6 +62,20 @@ class OperatingPoint:
             "temperature": self.temperature,
         }
 
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> OperatingPoint:
+        """Returns the point that `as_json` gave `value` for; KeyError, TypeError or ValueError where it did not."""
+        validation = value["validation"]
+        return cls(
+            threshold=_number(value["threshold"]),
+            rule=str(value["rule"]),
+            parameters=dict(value["parameters"]),
+            sensitivity=_optional(_number, validation["sensitivity"]),
+            specificity=_optional(_number, validation["specificity"]),
+            images=int(validation["images"]),
+            temperature=_optional(_number, value["temperature"]),
+        )
+
 
 def choose_threshold(
     probability: np.ndarray,
@@ -157,7 +171,7 @@ def write_operating_point(path: str | Path, point: OperatingPoint) -> None:
 
 
 def read_operating_point(path: str | Path) -> OperatingPoint:
-    """Read operating_point.json.
+    """Reads operating_point.json.
 
     Raises:
         UserError: the file is missing, damaged, or of another version.
@@ -166,19 +180,9 @@ def read_operating_point(path: str | Path) -> OperatingPoint:
     if value.get("schema_version") != SCHEMA_VERSION:
         raise UserError(f"{path} has schema version {value.get('schema_version')}; this cxr_jax reads {SCHEMA_VERSION}")
     try:
-        validation = value["validation"]
-        point = OperatingPoint(
-            threshold=_number(value["threshold"]),
-            rule=str(value["rule"]),
-            parameters=dict(value["parameters"]),
-            sensitivity=_optional(_number, validation["sensitivity"]),
-            specificity=_optional(_number, validation["specificity"]),
-            images=int(validation["images"]),
-            temperature=_optional(_number, value["temperature"]),
-        )
+        return OperatingPoint.from_json(value)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}): choose the operating point anew") from error
-    return point
 
 
 def _number(value: Any) -> float:

@@ -5,14 +5,13 @@ Everything here looks at test labels. It explains a result; nothing may be chose
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from cxr_jax.evaluation.calibration import margins_of
 from cxr_jax.evaluation.cases import Cases
-from cxr_jax.evaluation.intervals import LEVEL, auc_interval
+from cxr_jax.evaluation.intervals import LEVEL, Interval, auc_interval
 from cxr_jax.evaluation.metrics import metric_value, roc_auc
 from cxr_jax.runs.predictions import Predictions, probability_of
 from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA
@@ -20,25 +19,60 @@ from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA
 _COMPARED = ("accuracy", "sensitivity", "specificity", "log_loss", "brier")
 
 
-def diagnose_shift(
-    validation: Predictions, test: Predictions, threshold: float, level: float = LEVEL
-) -> dict[str, Any] | None:
-    """Return what separates test from validation, ready for JSON; None if either lacks a class.
+@dataclass(frozen=True)
+class ScoreShift:
+    """How far the scores of one class moved from validation to test; see `score_shift`."""
 
-    Returns:
-        `scores`: by class, see `score_shift`; `drop`: see `split_drop`; `prior`: see `prior_correction`.
-    """
+    higher_on_test: float
+    interval: Interval | None
+    validation_median: float
+    test_median: float
+
+
+@dataclass(frozen=True)
+class SplitDrop:
+    """The fall of the balanced accuracy from validation to test, and its two causes; see `split_drop`."""
+
+    validation: float
+    test: float
+    test_best: float
+    total: float
+    ranking: float
+    operating_point: float
+
+
+@dataclass(frozen=True)
+class PriorCorrection:
+    """What knowing the share of PNEUMONIA in test would have gained; see `prior_correction`."""
+
+    validation_share: float
+    test_share: float
+    before: dict[str, float | None]
+    after: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What separates test from validation: scores by class, the fall and its causes, and the share of PNEUMONIA."""
+
+    scores: dict[str, ScoreShift]
+    drop: SplitDrop
+    prior: PriorCorrection
+
+
+def diagnose_shift(validation: Predictions, test: Predictions, threshold: float, level: float = LEVEL) -> Shift | None:
+    """Returns what separates test from validation; None if either lacks a class."""
     for predictions in (validation, test):
         if len(np.unique(predictions.label)) < len(CLASS_NAMES):
             return None
-    return {
-        "scores": {name: score_shift(validation, test, index, level) for index, name in enumerate(CLASS_NAMES)},
-        "drop": split_drop(validation, test, threshold),
-        "prior": prior_correction(validation, test, threshold),
-    }
+    return Shift(
+        scores={name: score_shift(validation, test, index, level) for index, name in enumerate(CLASS_NAMES)},
+        drop=split_drop(validation, test, threshold),
+        prior=prior_correction(validation, test, threshold),
+    )
 
 
-def score_shift(validation: Predictions, test: Predictions, label: int, level: float = LEVEL) -> dict[str, Any]:
+def score_shift(validation: Predictions, test: Predictions, label: int, level: float = LEVEL) -> ScoreShift:
     """Return how far the scores of one class moved from validation to test.
 
     `higher_on_test` is the probability that an image of test scores above one of validation of the same class, ties
@@ -52,15 +86,15 @@ def score_shift(validation: Predictions, test: Predictions, label: int, level: f
     names = [group or file for part in parts for group, file in zip(part.group, part.file, strict=True)]
     clusters = np.unique(names, return_inverse=True)[1] if grouped else None
     interval = auc_interval(split, scores, clusters, level)
-    return {
-        "higher_on_test": float(roc_auc(Cases.unweighted(split, scores))[0]),
-        "interval": None if interval is None else dataclasses.asdict(interval),
-        "validation_median": float(np.median(parts[0].probability)),
-        "test_median": float(np.median(parts[1].probability)),
-    }
+    return ScoreShift(
+        higher_on_test=float(roc_auc(Cases.unweighted(split, scores))[0]),
+        interval=interval,
+        validation_median=float(np.median(parts[0].probability)),
+        test_median=float(np.median(parts[1].probability)),
+    )
 
 
-def split_drop(validation: Predictions, test: Predictions, threshold: float) -> dict[str, float]:
+def split_drop(validation: Predictions, test: Predictions, threshold: float) -> SplitDrop:
     """Return the fall of the balanced accuracy from validation to test, parted into its two causes.
 
     `ranking` is the fall of the best balanced accuracy that any threshold could reach: classes that are harder to tell
@@ -70,14 +104,14 @@ def split_drop(validation: Predictions, test: Predictions, threshold: float) -> 
     """
     at = [_balanced_accuracy(predictions, threshold) for predictions in (validation, test)]
     best = [_best_balanced_accuracy(predictions) for predictions in (validation, test)]
-    return {
-        "validation": at[0],
-        "test": at[1],
-        "test_best": best[1],
-        "total": at[0] - at[1],
-        "ranking": best[0] - best[1],
-        "operating_point": (best[1] - at[1]) - (best[0] - at[0]),
-    }
+    return SplitDrop(
+        validation=at[0],
+        test=at[1],
+        test_best=best[1],
+        total=at[0] - at[1],
+        ranking=best[0] - best[1],
+        operating_point=(best[1] - at[1]) - (best[0] - at[0]),
+    )
 
 
 def _balanced_accuracy(predictions: Predictions, threshold: float) -> float:
@@ -91,7 +125,7 @@ def _best_balanced_accuracy(predictions: Predictions) -> float:
     return float(np.max((sensitivity + specificity) / 2))
 
 
-def prior_correction(validation: Predictions, test: Predictions, threshold: float) -> dict[str, Any]:
+def prior_correction(validation: Predictions, test: Predictions, threshold: float) -> PriorCorrection:
     """Return what knowing test's share of PNEUMONIA would have gained: metrics on test `before` and `after`.
 
     The odds of every probability are multiplied by the ratio of the odds of the two shares (Saerens, Latinne &
@@ -102,14 +136,8 @@ def prior_correction(validation: Predictions, test: Predictions, threshold: floa
     step = np.log(shares[1] / (1 - shares[1])) - np.log(shares[0] / (1 - shares[0]))
     margins = margins_of(test) + step
     corrected = probability_of(np.stack([np.zeros(len(test)), margins], axis=1))
-    probabilities = {"before": test.probability, "after": corrected}
-    return {
-        "validation_share": shares[0],
-        "test_share": shares[1],
-        **{
-            moment: {
-                name: metric_value(name, Cases.unweighted(test.label, probability, threshold)) for name in _COMPARED
-            }
-            for moment, probability in probabilities.items()
-        },
-    }
+    before, after = (
+        {name: metric_value(name, Cases.unweighted(test.label, probability, threshold)) for name in _COMPARED}
+        for probability in (test.probability, corrected)
+    )
+    return PriorCorrection(validation_share=shares[0], test_share=shares[1], before=before, after=after)

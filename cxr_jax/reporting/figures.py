@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from cxr_jax.evaluation.judgement import CalibrationMoment, JudgedSplit, Judgement
 from cxr_jax.evaluation.metrics import precision_recall_curve, roc_curve
 from cxr_jax.reporting.curves import epoch_figure, iteration_figure
+from cxr_jax.reporting.numbers import measured_text
 from cxr_jax.reporting.style import (
     CLASS_COLOURS,
     GREY,
@@ -28,8 +30,6 @@ from cxr_jax.reporting.style import (
 )
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.vocabulary import CLASS_NAMES, NORMAL, PNEUMONIA
-
-Judgement = dict[str, Any]
 
 
 def draw_evaluation(
@@ -53,9 +53,9 @@ def draw_evaluation(
     Raises:
         UserError: a file cannot be written.
     """
-    figures = {"confusion_matrix": confusion_figure(judgement["test"], "Test")}
-    if judgement["validation"] is not None:
-        figures["confusion_matrix_validation"] = confusion_figure(judgement["validation"], "Validation")
+    figures = {"confusion_matrix": confusion_figure(judgement.test, "Test")}
+    if judgement.validation is not None:
+        figures["confusion_matrix_validation"] = confusion_figure(judgement.validation, "Validation")
     if _has_both_classes(test):
         shown = validation if validation is not None and _has_both_classes(validation) else None
         figures["roc"] = roc_figure(judgement, test, shown)
@@ -73,20 +73,9 @@ def _has_both_classes(predictions: Predictions) -> bool:
     return len(np.unique(predictions.label)) == len(CLASS_NAMES)
 
 
-def interval_text(measured: dict[str, Any], digits: int = 3) -> str:
-    """Return a measure as `0.912 (0.888-0.938)`, without interval where it has none, `undefined` without value."""
-    if measured["value"] is None:
-        return "undefined"
-    text = f"{measured['value']:.{digits}f}"
-    if measured["intervals"]:
-        first = measured["intervals"][0]
-        text += f" ({first['low']:.{digits}f}–{first['high']:.{digits}f})"
-    return text
-
-
-def confusion_figure(judged: dict[str, Any], title: str) -> Figure:
+def confusion_figure(judged: JudgedSplit, title: str) -> Figure:
     """Return the confusion matrix of one judged split: counts, and shares of the true class, which shade the cells."""
-    counts = np.array(judged["confusion"])
+    counts = np.array(judged.confusion)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     with styled():
@@ -122,12 +111,12 @@ def roc_figure(judgement: Judgement, test: Predictions, validation: Predictions 
         axes = figure.subplots()
         axes.plot((0, 1), (0, 1), color=GREY, linewidth=0.9, linestyle=(0, (2, 2)))
         for name, predictions in _splits(test, validation):
-            metrics = judgement[name]["metrics"]
+            metrics = judgement.splits[name].metrics
             x, y, _ = roc_curve(predictions.label, predictions.probability)
-            legend = f"{name}, AUC {interval_text(metrics['roc_auc'])}"
+            legend = f"{name}, AUC {measured_text(metrics['roc_auc'])}"
             axes.plot(x, y, drawstyle="steps-post", label=legend, **_line_of(name))
-            if metrics["sensitivity"]["value"] is not None and metrics["specificity"]["value"] is not None:
-                point = 1 - metrics["specificity"]["value"], metrics["sensitivity"]["value"]
+            if metrics["sensitivity"].value is not None and metrics["specificity"].value is not None:
+                point = 1 - metrics["specificity"].value, metrics["sensitivity"].value
                 axes.plot(*point, **_marker_of(name), zorder=4)
         _name_operating_point(axes, judgement)
         share_axes(axes, "1 − specificity", "Sensitivity")
@@ -142,14 +131,14 @@ def precision_recall_figure(judgement: Judgement, test: Predictions, validation:
         figure = new_figure(WIDTH, 4.2)
         axes = figure.subplots()
         for name, predictions in _splits(test, validation):
-            metrics = judgement[name]["metrics"]
+            metrics = judgement.splits[name].metrics
             precision, recall, _ = precision_recall_curve(predictions.label, predictions.probability)
-            legend = f"{name}, AUC {interval_text(metrics['average_precision'])}"
+            legend = f"{name}, AUC {measured_text(metrics['average_precision'])}"
             axes.plot(np.r_[0, recall], np.r_[precision[0], precision], label=legend, **_line_of(name))
-            base = judgement[name]["all_pneumonia_accuracy"]
+            base = judgement.splits[name].all_pneumonia_accuracy
             axes.axhline(base, linewidth=0.9, linestyle=(0, (2, 2)), color=_line_of(name)["color"], alpha=0.6)
-            if metrics["precision"]["value"] is not None:
-                axes.plot(metrics["sensitivity"]["value"], metrics["precision"]["value"], **_marker_of(name), zorder=4)
+            if metrics["precision"].value is not None:
+                axes.plot(metrics["sensitivity"].value, metrics["precision"].value, **_marker_of(name), zorder=4)
         _name_operating_point(axes, judgement)
         axes.plot((), (), color=GREY, linewidth=0.9, linestyle=(0, (2, 2)), label="all called PNEUMONIA")
         share_axes(axes, "Sensitivity (recall)", "Precision (PPV)")
@@ -160,19 +149,20 @@ def precision_recall_figure(judgement: Judgement, test: Predictions, validation:
 
 def reliability_figure(judgement: Judgement) -> Figure:
     """Return share of PNEUMONIA over probability in bins of equal mass, before and after temperature scaling."""
-    moments = [moment for moment in ("before", "after") if judgement["test"]["calibration"][moment] is not None]
+    moments = ["before"] + ([] if judgement.test.calibration.after is None else ["after"])
     titles = {
         "before": "As predicted",
-        "after": f"Temperature {judgement['test']['calibration']['temperature'] or 1:.2f}",
+        "after": f"Temperature {judgement.test.calibration.temperature or 1:.2f}",
     }
     with styled():
         figure = new_figure(WIDTH, 3.9 * len(moments))
         panels = figure.subplots(len(moments), 1, squeeze=False, sharex=True)[:, 0]
         for axes, moment in zip(panels, moments, strict=True):
             axes.plot((0, 1), (0, 1), color=GREY, linewidth=0.9, linestyle=(0, (2, 2)))
-            for name in ("validation", "test"):
-                if judgement[name] is not None and judgement[name]["calibration"][moment] is not None:
-                    _draw_reliability(axes, name, judgement[name]["calibration"][moment])
+            for name, judged in reversed(judgement.splits.items()):
+                calibration = judged.calibration.before if moment == "before" else judged.calibration.after
+                if calibration is not None:
+                    _draw_reliability(axes, name, calibration)
             share_axes(axes, "", "Share that is PNEUMONIA")
             axes.set_title(titles[moment])
             axes.legend(loc="upper left")
@@ -180,13 +170,13 @@ def reliability_figure(judgement: Judgement) -> Figure:
     return figure
 
 
-def _draw_reliability(axes: Axes, name: str, moment: dict[str, Any]) -> None:
+def _draw_reliability(axes: Axes, name: str, moment: CalibrationMoment) -> None:
     """Draw one curve with its Wilson intervals; the legend states the calibration error of the same kind of bins."""
-    curve = moment["curve"]
-    x = np.array([entry["mean_probability"] for entry in curve])
-    y = np.array([entry["share_of_pneumonia"] for entry in curve])
-    ends = np.array([(entry["interval"]["low"], entry["interval"]["high"]) for entry in curve])
-    error = next(e for e in moment["errors"] if e["binning"] == "mass" and e["bins"] == 10)
+    curve = moment.curve
+    x = np.array([entry.mean_probability for entry in curve])
+    y = np.array([entry.share_of_pneumonia for entry in curve])
+    ends = np.array([(entry.interval.low, entry.interval.high) for entry in curve if entry.interval])
+    error = moment.error("mass", 10)
     style = _line_of(name)
     axes.errorbar(
         x,
@@ -199,23 +189,23 @@ def _draw_reliability(axes: Axes, name: str, moment: dict[str, Any]) -> None:
         capsize=2,
         marker=_marker_of(name)["marker"],
         markersize=4.5,
-        label=f"{name}, ECE {error['value']:.3f}",
+        label=f"{name}, ECE {error.value:.3f}",
     )
 
 
 def decision_figure(judgement: Judgement) -> Figure:
     """Return net benefit on test over the threshold probability, beside calling all images PNEUMONIA and none."""
-    curves = judgement["test"]["decision_curve"]
-    thresholds = curves["thresholds"]
+    curves = judgement.test.decision_curve
+    thresholds = curves.thresholds
     with styled():
         figure = new_figure(WIDTH, 4.2)
         axes = figure.subplots()
-        axes.plot(thresholds, curves["before"], color=TEST_COLOUR, label="network, as predicted")
-        if curves["after"] is not None:
-            axes.plot(thresholds, curves["after"], color=SKY, linestyle=(0, (5, 2)), label="network, after temperature")
-        axes.plot(thresholds, curves["all"], color=GREY, linewidth=1.2, label="all called PNEUMONIA")
+        axes.plot(thresholds, curves.before, color=TEST_COLOUR, label="network, as predicted")
+        if curves.after is not None:
+            axes.plot(thresholds, curves.after, color=SKY, linestyle=(0, (5, 2)), label="network, after temperature")
+        axes.plot(thresholds, curves.all, color=GREY, linewidth=1.2, label="all called PNEUMONIA")
         axes.axhline(0, color=GREY, linewidth=1.2, linestyle=(0, (2, 2)), label="none called PNEUMONIA")
-        highest = judgement["test"]["all_pneumonia_accuracy"]
+        highest = judgement.test.all_pneumonia_accuracy
         axes.set(xlim=(0, 1), ylim=(-0.15 * max(highest, 0.2), 1.08 * max(highest, 0.2)), title="Decision curve")
         axes.set(xlabel="Threshold probability", ylabel="Net benefit")
         figure.legend(loc="outside lower center")
@@ -225,7 +215,7 @@ def decision_figure(judgement: Judgement) -> Figure:
 def distribution_figure(judgement: Judgement, test: Predictions, validation: Predictions | None = None) -> Figure:
     """Return histograms of the probability by class, validation over test, with the threshold."""
     splits = list(_splits(test, validation))[::-1]
-    threshold = judgement["operating_point"]["threshold"]
+    threshold = judgement.operating_point.threshold
     edges = np.linspace(0, 1, 41)
     with styled():
         figure = new_figure(WIDTH, 2.1 * len(splits) + 0.5)
@@ -272,7 +262,7 @@ def _marker_of(split: str) -> dict[str, Any]:
 
 
 def _name_operating_point(axes: Axes, judgement: Judgement) -> None:
-    threshold = judgement["operating_point"]["threshold"]
+    threshold = judgement.operating_point.threshold
     axes.plot(
         (),
         (),

@@ -1,20 +1,19 @@
-"""Tables of results: a judgement in the terminal and in Markdown, and many runs side by side."""
+"""Tables of results: a judgement in the terminal, and many runs side by side in Markdown."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
-from cxr_jax.evaluation.intervals import Interval
+from cxr_jax.evaluation.judgement import Confusion, Judgement, read_judgement
 from cxr_jax.evaluation.seeds import Spread, mean_auc_interval, same_images, spread
-from cxr_jax.reporting.figures import interval_text
+from cxr_jax.reporting.numbers import interval_text, measured_text
 from cxr_jax.reporting.published import Published
 from cxr_jax.reporting.training_time import wall_seconds
-from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.runs.predictions import read_predictions
@@ -26,12 +25,12 @@ _COUNTS = "TN / FP / FN / TP"
 """The counts of a confusion matrix, row by row."""
 
 
-def judgement_table(judgement: dict[str, Any]) -> Table:
+def judgement_table(judgement: Judgement) -> Table:
     """Return a judgement as a table for the terminal: every metric with its interval, test beside validation."""
-    threshold = judgement["operating_point"]["threshold"]
-    level = f"{100 * judgement['confidence']['level']:g} %"
+    threshold = judgement.operating_point.threshold
+    level = f"{100 * judgement.confidence.level:g} %"
     table = Table(
-        title=f"{judgement['test']['images']:,} test images, threshold {threshold:.4g}, {level} intervals",
+        title=f"{judgement.test.images:,} test images, threshold {threshold:.4g}, {level} intervals",
         title_justify="left",
     )
     header, *rows = _judgement_rows(judgement)
@@ -39,35 +38,27 @@ def judgement_table(judgement: dict[str, Any]) -> Table:
         table.add_column(name, justify="right" if index else "left", no_wrap=bool(index))
     for row in rows:
         table.add_row(*row)
-    if judgement["warnings"]:
-        table.caption = "\n".join(judgement["warnings"])
+    if judgement.warnings:
+        table.caption = "\n".join(judgement.warnings)
         table.caption_justify = "left"
     return table
 
 
-def judgement_markdown(judgement: dict[str, Any]) -> str:
-    """Return a judgement as a Markdown table, ended by a line break."""
-    return markdown_table(_judgement_rows(judgement))
-
-
-def _judgement_rows(judgement: dict[str, Any]) -> list[list[str]]:
-    splits = [name for name in ("test", "validation") if judgement[name] is not None]
-    rows = [["Metric", *(name.capitalize() for name in splits)]]
-    for name, measured in judgement["test"]["metrics"].items():
-        rows.append([measured["title"], *(interval_text(judgement[split]["metrics"][name]) for split in splits)])
-    judged = [judgement[split] for split in splits]
-    rows.append([_COUNTS, *(_counts_text(split["confusion"]) for split in judged)])
-    # evaluation.json of earlier versions has no such entry.
-    halves = [split.get("at_one_half") for split in judged]
-    if all(halves):
+def _judgement_rows(judgement: Judgement) -> list[list[str]]:
+    judged = judgement.splits.values()
+    rows = [["Metric", *(name.capitalize() for name in judgement.splits)]]
+    for name, measured in judgement.test.metrics.items():
+        rows.append([measured.title, *(measured_text(split.metrics[name]) for split in judged)])
+    rows.append([_COUNTS, *(_counts_text(split.confusion) for split in judged)])
+    halves = [split.at_one_half for split in judged if split.at_one_half is not None]
+    if len(halves) == len(judged):
         for name in _RATES:
-            title = f"{name.capitalize()} at 0.5"
-            rows.append([title, *(interval_text(half["metrics"][name]) for half in halves)])
-        rows.append([f"{_COUNTS} at 0.5", *(_counts_text(half["confusion"]) for half in halves)])
+            rows.append([f"{name.capitalize()} at 0.5", *(measured_text(half.metrics[name]) for half in halves)])
+        rows.append([f"{_COUNTS} at 0.5", *(_counts_text(half.confusion) for half in halves)])
     return rows
 
 
-def _counts_text(confusion: list[list[int]]) -> str:
+def _counts_text(confusion: Confusion) -> str:
     """Return the four counts in the order of `_COUNTS`."""
     return " / ".join(f"{count:,}" for row in confusion for count in row)
 
@@ -108,19 +99,19 @@ def _recipes(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
 
 
 def _recipe_row(runs: Sequence[RunFolder]) -> list[str]:
-    judged = [read_json(run.evaluation)["test"]["metrics"] for run in runs]
-    rates = [_spread_text(spread([metrics[name]["value"] for metrics in judged]), percent=True) for name in _RATES]
+    judged = [read_judgement(run.evaluation).test.metrics for run in runs]
+    rates = [_spread_text(spread([metrics[name].value for metrics in judged]), percent=True) for name in _RATES]
     tables = same_images(
         [read_predictions(run.predictions_of("test")) for run in runs], [str(run.path) for run in runs]
     )
-    auc = _spread_text(spread([metrics["roc_auc"]["value"] for metrics in judged]), percent=False)
+    auc = _spread_text(spread([metrics["roc_auc"].value for metrics in judged]), percent=False)
     looks = sorted({len(read_looks(run)) for run in runs})
     minutes = [wall_seconds(read_metrics(run.metrics)) / 60 for run in runs if run.metrics.is_file()]
     return [
         recipe_of(runs[0].path).name,
         str(len(runs)),
         *rates,
-        f"{auc} {_interval_text(mean_auc_interval(tables))}".rstrip(),
+        f"{auc} {interval_text(mean_auc_interval(tables))}".rstrip(),
         "–".join(str(count) for count in sorted({looks[0], looks[-1]})),
         f"{spread(minutes).mean:.1f}" if minutes else "–",
     ]
@@ -132,10 +123,6 @@ def _spread_text(values: Spread, *, percent: bool) -> str:
         return text if values.deviation is None else f"{100 * values.mean:.1f} ± {100 * values.deviation:.1f} %"
     text = f"{values.mean:.3f}"
     return text if values.deviation is None else f"{text} ± {values.deviation:.3f}"
-
-
-def _interval_text(interval: Interval | None) -> str:
-    return "" if interval is None else f"({interval.low:.3f}–{interval.high:.3f})"
 
 
 def _share(value: float | None) -> str:

@@ -47,7 +47,7 @@ def baselines(splits):
 
 
 def value(baselines, name, metric="roc_auc"):
-    return baselines[name]["test"][metric]["value"]
+    return baselines[name].test[metric].value
 
 
 def test_the_direction_comes_from_training_and_the_auc_is_that_of_the_measure(baselines, splits):
@@ -56,9 +56,9 @@ def test_the_direction_comes_from_training_and_the_auc_is_that_of_the_measure(ba
         scores = sign * columns[name]
         ranks = np.argsort(np.argsort(scores)) / len(scores)
         assert value(baselines, name) == pytest.approx(metric_values(table.label, ranks)["roc_auc"], abs=1e-12)
-        assert np.sign(baselines[name]["weights"][name]) == sign
+        assert np.sign(baselines[name].weights[name]) == sign
         assert value(baselines, name) > 0.65
-        assert baselines[name]["validation_roc_auc"] > 0.65
+        assert baselines[name].validation_roc_auc > 0.65
     assert abs(value(baselines, "nothing") - 0.5) < 0.1
 
 
@@ -79,7 +79,7 @@ def test_test_labels_choose_nothing(baselines, splits):
         if baseline is None:
             continue
         for fixed in ("threshold", "weights", "validation_roc_auc"):
-            assert others[name][fixed] == baseline[fixed]
+            assert getattr(others[name], fixed) == getattr(baseline, fixed)
     assert abs(value(others, "high") - 0.5) < 0.1
 
 
@@ -100,7 +100,7 @@ def test_the_threshold_is_the_best_on_validation_by_youden(baselines, splits):
 
 def test_all_measures_together_beat_each_alone(baselines):
     assert value(baselines, ALL_MEASURES) > max(value(baselines, "high"), value(baselines, "low")) + 0.03
-    assert set(baselines[ALL_MEASURES]["weights"]) == {"high", "low", "nothing"}
+    assert set(baselines[ALL_MEASURES].weights) == {"high", "low", "nothing"}
 
 
 def test_a_measure_that_never_varies_says_nothing(baselines):
@@ -124,11 +124,11 @@ def test_they_are_judged_as_networks_are(baselines):
     for baseline in baselines.values():
         if baseline is None:
             continue
-        assert tuple(baseline["test"]) == JUDGED
-        for name, measured in baseline["test"].items():
-            assert measured["title"] == METRICS[name].title
-    assert baselines["high"]["test"]["roc_auc"]["intervals"][0]["method"] == "Obuchowski"
-    low, high = (baselines["high"]["test"]["accuracy"]["intervals"][0][end] for end in ("low", "high"))
+        assert tuple(baseline.test) == JUDGED
+        for name, measured in baseline.test.items():
+            assert measured.title == METRICS[name].title
+    assert baselines["high"].test["roc_auc"].interval.method == "Obuchowski"
+    low, high = (getattr(baselines["high"].test["accuracy"].interval, end) for end in ("low", "high"))
     assert low < value(baselines, "high", "accuracy") < high
 
 
@@ -137,12 +137,12 @@ def test_validation_of_one_class_leaves_the_threshold_at_one_half(splits):
     rows = table.label == 1
     single = ({name: values[rows] for name, values in columns.items()}, table.select(rows))
     baselines = judged(splits, val=single)
-    assert baselines["high"]["threshold"] == 0.5
-    assert baselines["high"]["validation_roc_auc"] is None
+    assert baselines["high"].threshold == 0.5
+    assert baselines["high"].validation_roc_auc is None
 
 
 def test_classes_that_a_measure_separates_give_finite_weights(splits):
     columns, table = splits["train"]
     train = {**columns, "high": table.label * 10.0}
-    weights = judged(splits, train=(train, table))["high"]["weights"]
+    weights = judged(splits, train=(train, table))["high"].weights
     assert 1 < weights["high"] < 100

@@ -13,6 +13,7 @@ from cxr_jax.evaluation.judge import judge
 from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.quality_audit import audit_errors
 from cxr_jax.runs.predictions import Predictions
+from cxr_jax.runs.records import to_json
 
 FEW = Confidence(resamples=60)
 
@@ -76,7 +77,7 @@ def test_in_a_judgement(made):
         table(seed + index, count, separation, group_size, split, sharpness)
         for index, split in enumerate(("val", "test"))
     )
-    assert_held(judge(validation, test, 0.5, confidence=FEW), 60)
+    assert_held(judge(validation, test, 0.5, confidence=FEW).as_json(), 60)
 
 
 @settings(max_examples=10, deadline=None)
@@ -95,9 +96,9 @@ def test_in_the_audit_of_errors_and_the_baselines(made):
     validation, test = (table(seed + i, count, separation, group_size, str(i), sharpness) for i in range(2))
     random = np.random.default_rng(seed)
     columns = {"skewed": random.lognormal(0, 2, count), "rare": (random.random(count) < 0.1).astype(float)}
-    assert_held(audit_errors(columns, test, 0.5, FEW), 0)
+    assert_held(to_json(audit_errors(columns, test, 0.5, FEW)), 0)
     baselines = judge_baselines(columns, test.label, (columns, validation), (columns, test), FEW)
-    assert_held(baselines, 8)
+    assert_held(to_json(baselines), 8)
 
 
 @pytest.mark.parametrize("group_size", [0, 3])
@@ -114,9 +115,9 @@ def test_calibrated_probabilities_have_a_calibration_error_that_may_be_nothing(g
         subtype = ["unknown" if positive else "normal" for positive in label]
         names = [str(i) for i in range(len(label))]
         predictions = Predictions(names, ["test"] * len(label), group, subtype, label, None, probability)
-        error = judge(None, predictions, 0.5, confidence=FEW)["test"]["calibration"]["before"]["errors"][0]
-        assert error["value"] == pytest.approx(
+        error = judge(None, predictions, 0.5, confidence=FEW).test.calibration.before.error("width", 10)
+        assert error.value == pytest.approx(
             expected_calibration_error(Cases.unweighted(label, probability), "width", 10)[0]
         )
-        held += error["intervals"][0]["low"] == 0
+        held += error.interval.low == 0
     assert held >= 34

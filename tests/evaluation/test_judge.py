@@ -35,6 +35,11 @@ def made_up(normals, pneumonia, *, split, groups, seed, difference=2.5):
     )
 
 
+def judged(*arguments, **options):
+    """The judgement as evaluation.json keeps it."""
+    return judge(*arguments, **options).as_json()
+
+
 @pytest.fixture(scope="module")
 def validation():
     return made_up(60, 140, split="val", groups=60, seed=1, difference=3.0)
@@ -52,7 +57,7 @@ def point(validation):
 
 @pytest.fixture(scope="module")
 def judgement(validation, test_split, point):
-    return judge(validation, test_split, point.threshold, operating_point=point, confidence=QUICK)
+    return judged(validation, test_split, point.threshold, operating_point=point, confidence=QUICK)
 
 
 def test_a_judgement_is_json_with_a_version(judgement):
@@ -131,7 +136,7 @@ def test_calls_are_judged_at_one_half_too(judgement, validation, test_split):
 
 
 def test_what_is_judged_at_one_half_anyway_is_not_told_twice(test_split):
-    assert judge(None, test_split, 0.5, confidence=QUICK)["test"]["at_one_half"] is None
+    assert judged(None, test_split, 0.5, confidence=QUICK)["test"]["at_one_half"] is None
 
 
 def test_the_metrics_of_calls_are_those_that_a_threshold_changes(test_split):
@@ -147,7 +152,7 @@ def test_every_number_comes_from_a_function_that_names_its_source(validation, te
         return measures.measure(predictions, threshold, entries, *others)
 
     monkeypatch.setattr("cxr_jax.evaluation.judge.measure", watched)
-    judge(validation, test_split, point.threshold, operating_point=point, confidence=QUICK)
+    judged(validation, test_split, point.threshold, operating_point=point, confidence=QUICK)
     assert {name[0] for name in seen} == {"metrics", "at_one_half", "by_subtype", "target", "calibration"}
     for name, metric in seen.items():
         assert re.search(r"\b(18|19|20)\d\d\b", metric.definition), name
@@ -205,7 +210,7 @@ def test_the_promise_and_what_was_kept_are_both_there(judgement, point):
 
 def test_the_order_of_rows_does_not_matter(validation, test_split, judgement, point):
     order = np.random.default_rng(0).permutation(len(test_split))
-    again = judge(validation, test_split.select(order), point.threshold, operating_point=point, confidence=QUICK)
+    again = judged(validation, test_split.select(order), point.threshold, operating_point=point, confidence=QUICK)
 
     def same(one, other, where=""):
         assert type(one) is type(other), where
@@ -226,7 +231,7 @@ def test_the_order_of_rows_does_not_matter(validation, test_split, judgement, po
 
 
 def test_without_validation_nothing_is_promised(test_split):
-    judgement = judge(None, test_split, 0.5, confidence=QUICK)
+    judgement = judged(None, test_split, 0.5, confidence=QUICK)
     assert judgement["validation"] is None
     assert judgement["operating_point"]["validation"] == {"images": 0, "sensitivity": None, "specificity": None}
     assert judgement["test"]["calibration"]["after"] is None
@@ -235,7 +240,7 @@ def test_without_validation_nothing_is_promised(test_split):
 
 
 def test_a_fixed_threshold_gets_its_promise_and_temperature_from_validation(validation, test_split, point):
-    judgement = judge(validation, test_split, 0.5, confidence=QUICK)
+    judgement = judged(validation, test_split, 0.5, confidence=QUICK)
     stated = judgement["operating_point"]
     assert stated["rule"] == "fixed"
     assert stated["temperature"] == point.temperature
@@ -245,7 +250,7 @@ def test_a_fixed_threshold_gets_its_promise_and_temperature_from_validation(vali
 
 def test_a_threshold_beside_another_operating_point_is_a_bug(validation, test_split, point):
     with pytest.raises(ValueError, match="is not the operating point's"):
-        judge(validation, test_split, 0.123, operating_point=point)
+        judged(validation, test_split, 0.123, operating_point=point)
 
 
 def columns(predictions):
@@ -256,7 +261,7 @@ def test_a_foreign_table_without_groups_and_subtypes_is_judged_and_warned_about(
     count = len(test_split)
     subtype = tuple("unknown" if positive else "normal" for positive in test_split.label)
     foreign = Predictions(**{**columns(test_split), "group": ("",) * count, "subtype": subtype, "logits": None})
-    judgement = judge(None, foreign, 0.5, confidence=QUICK)
+    judgement = judged(None, foreign, 0.5, confidence=QUICK)
     assert judgement["test"]["groups"] is None
     assert list(judgement["test"]["by_subtype"]) == ["unknown"]
     methods = [interval["method"] for interval in judgement["test"]["metrics"]["roc_auc"]["intervals"]]
@@ -267,7 +272,7 @@ def test_a_foreign_table_without_groups_and_subtypes_is_judged_and_warned_about(
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_gives_reasons_in_place_of_numbers(test_split, label):
     one_class = test_split.select(test_split.label == label)
-    judgement = judge(None, one_class, 0.5, confidence=QUICK)
+    judgement = judged(None, one_class, 0.5, confidence=QUICK)
     json.dumps(judgement, allow_nan=False)
     metrics = judgement["test"]["metrics"]
     assert metrics["roc_auc"] == {
@@ -284,26 +289,26 @@ def test_one_class_gives_reasons_in_place_of_numbers(test_split, label):
 
 def test_a_validation_split_without_pneumonia_transfers_no_threshold(validation, test_split):
     normals = validation.select(validation.label == 0)
-    judgement = judge(normals, test_split, 0.5, confidence=QUICK)
+    judgement = judged(normals, test_split, 0.5, confidence=QUICK)
     assert all(entry["transferred"] is None for entry in judgement["test"]["specificity_at_sensitivity"])
 
 
 def test_images_and_groups_in_both_splits_are_told(validation, test_split):
     leaked = Predictions(**{**columns(test_split), "group": (validation.group[0], *test_split.group[1:])})
-    warnings = judge(validation, leaked, 0.5, confidence=QUICK)["warnings"]
+    warnings = judged(validation, leaked, 0.5, confidence=QUICK)["warnings"]
     assert any(warning.startswith("1 groups") for warning in warnings)
-    warnings = judge(test_split, test_split, 0.5, confidence=QUICK)["warnings"]
+    warnings = judged(test_split, test_split, 0.5, confidence=QUICK)["warnings"]
     assert any(warning.startswith("240 images are in validation and in test") for warning in warnings)
 
 
 def test_the_official_validation_of_sixteen_images_is_warned_about(test_split):
     tiny = made_up(8, 8, split="val", groups=8, seed=3)
-    warnings = judge(tiny, test_split, 0.5, confidence=QUICK)["warnings"]
+    warnings = judged(tiny, test_split, 0.5, confidence=QUICK)["warnings"]
     assert [warning for warning in warnings if "Only 8 validation images are NORMAL" in warning]
 
 
 def test_a_sensitivity_of_one_has_an_interval_that_counts_groups_and_no_empty_bootstrap(test_split):
-    judgement = judge(None, test_split, 0.0, confidence=QUICK)
+    judgement = judged(None, test_split, 0.0, confidence=QUICK)
     sensitivity = judgement["test"]["metrics"]["sensitivity"]
     assert sensitivity["value"] == 1
     by_group, by_image = sensitivity["intervals"]
@@ -318,12 +323,12 @@ def test_a_sensitivity_of_one_has_an_interval_that_counts_groups_and_no_empty_bo
 
 def test_a_sensitivity_of_one_without_groups_has_wilsons_interval_alone(test_split):
     alone = dataclasses.replace(test_split, group=[""] * len(test_split))
-    sensitivity = judge(None, alone, 0.0, confidence=QUICK)["test"]["metrics"]["sensitivity"]
+    sensitivity = judged(None, alone, 0.0, confidence=QUICK)["test"]["metrics"]["sensitivity"]
     assert [interval["method"] for interval in sensitivity["intervals"]] == ["Wilson"]
 
 
 def test_groups_of_a_subtype_are_counted_among_its_images(test_split):
-    virus = judge(None, test_split, 0.0, confidence=QUICK)["test"]["by_subtype"]["virus"]["sensitivity"]
+    virus = judged(None, test_split, 0.0, confidence=QUICK)["test"]["by_subtype"]["virus"]["sensitivity"]
     of_virus = zip(test_split.group, test_split.subtype, strict=True)
     groups = len({group for group, kind in of_virus if kind == "virus"})
     assert virus["intervals"][0]["low"] == pytest.approx(wilson_interval(groups, groups).low)
@@ -333,7 +338,7 @@ def test_624_images_with_all_intervals_take_seconds():
     validation = made_up(135, 388, split="val", groups=200, seed=4)
     official = made_up(234, 390, split="test", groups=250, seed=5)
     start = time.process_time()
-    judge(validation, official, 0.5)
+    judged(validation, official, 0.5)
     assert time.process_time() - start < 20
 
 
@@ -346,12 +351,7 @@ def test_a_measure_can_change_threshold_probability_and_rows(test_split):
         "rows": measures.Measure(METRICS["specificity"], rows=rows),
     }
     results = measures.measure(test_split, 0.5, entries, QUICK)
-    assert results["low"]["value"] == 1
-    assert results["other"]["value"] == 0
-    assert 0.5 < results["plain"]["value"] < 1
-    assert results["rows"] == {
-        "title": "Specificity",
-        "value": None,
-        "undefined": "no image is NORMAL",
-        "intervals": [],
-    }
+    assert results["low"].value == 1
+    assert results["other"].value == 0
+    assert 0.5 < results["plain"].value < 1
+    assert results["rows"] == measures.Measured("Specificity", None, "no image is NORMAL", ())

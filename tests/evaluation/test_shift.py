@@ -7,6 +7,7 @@ from scipy.stats import mannwhitneyu
 from cxr_jax.evaluation.metrics import metric_values
 from cxr_jax.evaluation.shift import diagnose_shift, prior_correction, score_shift, split_drop
 from cxr_jax.runs.predictions import Predictions
+from cxr_jax.runs.records import to_json
 
 
 def made_up(normals, pneumonia, *, seed, split, difference=3.0, moved=0.0, group_size=1):
@@ -28,43 +29,43 @@ def test_without_shift_nothing_is_found():
     validation = made_up(600, 1500, seed=1, split="val")
     test = made_up(600, 1500, seed=2, split="test")
     found = diagnose_shift(validation, test, 0.5)
-    json.dumps(found, allow_nan=False)
-    for scores in found["scores"].values():
-        assert scores["higher_on_test"] == pytest.approx(0.5, abs=0.04)
-        assert scores["interval"]["low"] < 0.5 < scores["interval"]["high"]
-    assert found["drop"]["total"] == pytest.approx(0, abs=0.03)
-    assert found["drop"]["ranking"] == pytest.approx(0, abs=0.03)
+    json.dumps(to_json(found), allow_nan=False)
+    for scores in found.scores.values():
+        assert scores.higher_on_test == pytest.approx(0.5, abs=0.04)
+        assert scores.interval.low < 0.5 < scores.interval.high
+    assert found.drop.total == pytest.approx(0, abs=0.03)
+    assert found.drop.ranking == pytest.approx(0, abs=0.03)
 
 
 def test_moved_scores_are_a_matter_of_the_operating_point():
     validation = made_up(1000, 1000, seed=1, split="val")
     test = made_up(1000, 1000, seed=2, split="test", moved=2.0)
     drop = split_drop(validation, test, 0.5)
-    assert drop["total"] > 0.15
-    assert drop["operating_point"] == pytest.approx(drop["total"], abs=0.03)
-    assert drop["ranking"] == pytest.approx(0, abs=0.03)
+    assert drop.total > 0.15
+    assert drop.operating_point == pytest.approx(drop.total, abs=0.03)
+    assert drop.ranking == pytest.approx(0, abs=0.03)
     normals = score_shift(validation, test, 0)
-    assert normals["higher_on_test"] > 0.85
-    assert normals["interval"]["low"] > 0.8
-    assert normals["test_median"] > normals["validation_median"]
+    assert normals.higher_on_test > 0.85
+    assert normals.interval.low > 0.8
+    assert normals.test_median > normals.validation_median
 
 
 def test_harder_images_are_a_matter_of_ranking():
     validation = made_up(1000, 1000, seed=1, split="val", difference=4.0)
     test = made_up(1000, 1000, seed=2, split="test", difference=1.5)
     drop = split_drop(validation, test, 0.5)
-    assert drop["ranking"] > 0.1
-    assert drop["operating_point"] == pytest.approx(0, abs=0.03)
+    assert drop.ranking > 0.1
+    assert drop.operating_point == pytest.approx(0, abs=0.03)
 
 
 def test_the_parts_of_the_drop_add_up_and_are_those_of_the_metrics():
     validation = made_up(80, 220, seed=1, split="val")
     test = made_up(90, 150, seed=2, split="test", difference=2.0, moved=1.0)
     drop = split_drop(validation, test, 0.4)
-    assert drop["ranking"] + drop["operating_point"] == pytest.approx(drop["total"])
-    assert drop["test"] == metric_values(test.label, test.probability, 0.4)["balanced_accuracy"]
+    assert drop.ranking + drop.operating_point == pytest.approx(drop.total)
+    assert drop.test == metric_values(test.label, test.probability, 0.4)["balanced_accuracy"]
     best = max(metric_values(test.label, test.probability, t)["balanced_accuracy"] for t in test.probability)
-    assert drop["test_best"] == pytest.approx(best)
+    assert drop.test_best == pytest.approx(best)
 
 
 def test_the_shift_of_scores_is_mann_and_whitneys_and_respects_groups():
@@ -72,13 +73,13 @@ def test_the_shift_of_scores_is_mann_and_whitneys_and_respects_groups():
     test = made_up(120, 30, seed=2, split="test", moved=0.3, group_size=3)
     found = score_shift(validation, test, 0)
     u = mannwhitneyu(test.probability[:120], validation.probability[:90]).statistic
-    assert found["higher_on_test"] == pytest.approx(u / (90 * 120))
-    assert found["interval"]["method"] == "Obuchowski"
+    assert found.higher_on_test == pytest.approx(u / (90 * 120))
+    assert found.interval.method == "Obuchowski"
     alone = [Predictions(**{**vars(p), "group": [""] * len(p)}) for p in (validation, test)]
-    independent = score_shift(*alone, 0)["interval"]
-    assert independent["method"] == "DeLong"
-    width = found["interval"]["high"] - found["interval"]["low"]
-    assert width > 1.3 * (independent["high"] - independent["low"])
+    independent = score_shift(*alone, 0).interval
+    assert independent.method == "DeLong"
+    width = found.interval.high - found.interval.low
+    assert width > 1.3 * (independent.high - independent.low)
 
 
 def test_the_prior_correction_multiplies_odds_and_helps_when_only_shares_differ():
@@ -93,12 +94,12 @@ def test_the_prior_correction_multiplies_odds_and_helps_when_only_shares_differ(
         for p in (validation, test)
     ]
     found = prior_correction(*honest, 0.5)
-    assert (found["validation_share"], found["test_share"]) == (0.75, 0.25)
-    assert found["after"]["log_loss"] < found["before"]["log_loss"] - 0.05
-    assert found["after"]["accuracy"] > found["before"]["accuracy"] + 0.02
+    assert (found.validation_share, found.test_share) == (0.75, 0.25)
+    assert found.after["log_loss"] < found.before["log_loss"] - 0.05
+    assert found.after["accuracy"] > found.before["accuracy"] + 0.02
     odds = honest[1].probability / (1 - honest[1].probability) / 9
     expected = metric_values(honest[1].label, odds / (1 + odds), 0.5)
-    for name, value in found["after"].items():
+    for name, value in found.after.items():
         assert value == pytest.approx(expected[name], abs=1e-9)
 
 
@@ -106,7 +107,7 @@ def test_equal_shares_correct_nothing():
     validation = made_up(50, 100, seed=1, split="val")
     test = made_up(100, 200, seed=2, split="test")
     found = prior_correction(validation, test, 0.5)
-    assert found["after"] == pytest.approx(found["before"])
+    assert found.after == pytest.approx(found.before)
 
 
 @pytest.mark.parametrize("which", [0, 1])

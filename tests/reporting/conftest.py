@@ -11,12 +11,12 @@ from cxr_jax.evaluation.baselines import judge_baselines
 from cxr_jax.evaluation.judge import judge
 from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.operating_point import choose_operating_point
+from cxr_jax.evaluation.quality import ImageQuality, MeasureDefinition, SplitQuality, write_quality
 from cxr_jax.evaluation.quality_audit import audit_errors
 from cxr_jax.explain.record import SCHEMA_VERSION as CHECKS_VERSION
 from cxr_jax.explain.record import write_checks
 from cxr_jax.reporting.explanations import draw_checks
 from cxr_jax.reporting.figures import draw_evaluation
-from cxr_jax.reporting.quality import SCHEMA_VERSION as QUALITY_VERSION
 from cxr_jax.reporting.quality import draw_quality
 from cxr_jax.runs.environment import write_environment
 from cxr_jax.runs.files import write_json, write_text
@@ -62,15 +62,22 @@ def example():
     validation = made_up(50, 90, split="val", seed=1)
     test = made_up(60, 80, split="test", seed=2)
     point = choose_operating_point(validation, rule="sensitivity", target_sensitivity=0.95)
-    judgement = judge(validation, test, point.threshold, operating_point=point, confidence=Confidence(resamples=50))
-    return SimpleNamespace(validation=validation, test=test, point=point, judgement=judgement, lines=training_lines())
+    judged = judge(validation, test, point.threshold, operating_point=point, confidence=Confidence(resamples=50))
+    return SimpleNamespace(
+        validation=validation,
+        test=test,
+        point=point,
+        judged=judged,
+        judgement=judged.as_json(),
+        lines=training_lines(),
+    )
 
 
 @pytest.fixture(scope="session")
 def drawn(example, tmp_path_factory):
     """The folder of every figure of the example, drawn once because drawing is slow."""
     folder = tmp_path_factory.mktemp("drawn") / "figures"
-    draw_evaluation(folder, example.judgement, example.test, example.validation, example.lines)
+    draw_evaluation(folder, example.judged, example.test, example.validation, example.lines)
     return folder
 
 
@@ -147,20 +154,17 @@ def complete(example, drawn, tmp_path_factory):
     few = Confidence(resamples=50)
     tables = {"val": _quality_columns(example.validation, 2), "test": _quality_columns(example.test, 3)}
     train = _quality_columns(example.validation, 1)
-    quality = {
-        "schema_version": QUALITY_VERSION,
-        "measures": {
-            name: {"title": told.title, "unit": told.unit, "definition": told.definition}
-            for name, told in MEASURES.items()
-        },
-        "splits": {split: {"images": 140, "outside": 7} for split in SPLIT_NAMES},
-        "audit": audit_errors(tables["test"], example.test, 0.1, few),
-        "baselines": judge_baselines(
+    quality = ImageQuality(
+        measures={name: MeasureDefinition(told.title, told.unit, told.definition) for name, told in MEASURES.items()},
+        splits={split: SplitQuality(images=140, outside=7, measures={}) for split in SPLIT_NAMES},
+        ranges={},
+        audit=audit_errors(tables["test"], example.test, 0.1, few),
+        baselines=judge_baselines(
             train, example.validation.label, (tables["val"], example.validation), (tables["test"], example.test), few
         ),
-    }
-    write_json(run.quality, quality)
-    draw_quality(run.figures, quality, example.judgement)
+    )
+    write_quality(run.quality, quality)
+    draw_quality(run.figures, quality, example.judged)
     findings = _findings()
     write_checks(run, findings)
     maps = np.random.default_rng(0).random((3, 4, 7, 7))

@@ -48,7 +48,7 @@ def test_every_figure_is_written_as_png_and_svg(drawn):
 
 def test_the_paths_of_what_was_drawn_are_returned_and_equal_numbers_give_equal_files(example, drawn, tmp_path):
     before = dict(matplotlib.rcParams)
-    paths = figures.draw_evaluation(tmp_path, example.judgement, example.test, example.validation)
+    paths = figures.draw_evaluation(tmp_path, example.judged, example.test, example.validation)
     assert dict(matplotlib.rcParams) == before
     assert set(paths) == set(tmp_path.iterdir())
     assert {path.stem for path in paths} == ALL - {"training_iterations", "training_epochs"}
@@ -65,14 +65,14 @@ def test_figures_do_not_import_pyplot():
 
 
 def test_a_persons_own_settings_do_not_change_a_figure(example, tmp_path):
-    plain = save(figures.confusion_figure(example.judgement["test"], "Test"), tmp_path, "plain")[0]
+    plain = save(figures.confusion_figure(example.judged.test, "Test"), tmp_path, "plain")[0]
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red"}):
-        other = save(figures.confusion_figure(example.judgement["test"], "Test"), tmp_path, "other")[0]
+        other = save(figures.confusion_figure(example.judged.test, "Test"), tmp_path, "other")[0]
     assert plain.read_bytes() == other.read_bytes()
 
 
 def test_the_roc_passes_through_its_operating_point_and_states_the_judged_area(example):
-    figure = figures.roc_figure(example.judgement, example.test, example.validation)
+    figure = figures.roc_figure(example.judged, example.test, example.validation)
     axes = figure.axes[0]
     values = metric_values(example.test.label, example.test.probability, example.point.threshold)
     curve = line_labelled(axes, "test, AUC")
@@ -80,37 +80,37 @@ def test_the_roc_passes_through_its_operating_point_and_states_the_judged_area(e
     assert np.min(np.hypot(*(np.array(curve.get_data()).T - point).T)) < 1e-12
     markers = [tuple(line.get_data()) for line in axes.get_lines() if line.get_marker() == "o"]
     assert any(np.allclose(np.ravel(marker), point) for marker in markers if np.size(marker) == 2)
-    interval = example.judgement["test"]["metrics"]["roc_auc"]["intervals"][0]
-    legend = f"test, AUC {values['roc_auc']:.3f} ({interval['low']:.3f}–{interval['high']:.3f})"
+    interval = example.judged.test.metrics["roc_auc"].interval
+    legend = f"test, AUC {values['roc_auc']:.3f} ({interval.low:.3f}–{interval.high:.3f})"
     assert legend in texts_of(figure)
 
 
 def test_the_precision_recall_curve_ends_at_the_share_of_pneumonia(example):
-    curve = line_labelled(figures.precision_recall_figure(example.judgement, example.test).axes[0], "test, AUC")
+    curve = line_labelled(figures.precision_recall_figure(example.judged, example.test).axes[0], "test, AUC")
     assert curve.get_xdata()[-1] == 1
     assert curve.get_ydata()[-1] == pytest.approx(80 / 140)
 
 
 def test_the_confusion_figure_shows_counts_and_shares(example):
-    shown = texts_of(figures.confusion_figure(example.judgement["test"], "Test"))
-    for row in example.judgement["test"]["confusion"]:
+    shown = texts_of(figures.confusion_figure(example.judged.test, "Test"))
+    for row in example.judged.test.confusion:
         assert {str(count) for count in row} <= set(shown)
-    misses = example.judgement["test"]["confusion"][1][0]
+    misses = example.judged.test.confusion[1][0]
     assert f"{misses / 80:.1%}\nof pneumonia" in shown
 
 
 def test_the_reliability_figure_has_both_moments_where_there_is_a_temperature(example):
-    figure = figures.reliability_figure(example.judgement)
+    figure = figures.reliability_figure(example.judged)
     titles = [axes.get_title("left") for axes in figure.axes]
     assert titles == ["As predicted", f"Temperature {example.point.temperature:.2f}"]
-    error = example.judgement["test"]["calibration"]["after"]["errors"][2]
-    assert f"test, ECE {error['value']:.3f}" in texts_of(figure)
+    error = example.judged.test.calibration.after.error("mass", 10)
+    assert f"test, ECE {error.value:.3f}" in texts_of(figure)
     alone = judge(None, example.test, 0.5, confidence=Confidence(resamples=20))
     assert len(figures.reliability_figure(alone).axes) == 1
 
 
 def test_the_distributions_count_every_image_and_show_the_threshold(example):
-    figure = figures.distribution_figure(example.judgement, example.test, example.validation)
+    figure = figures.distribution_figure(example.judged, example.test, example.validation)
     assert [axes.get_title("left") for axes in figure.axes] == ["Validation", "Test"]
     shown = texts_of(figure)
     assert "PNEUMONIA (80)" in shown
@@ -138,12 +138,12 @@ def test_a_perfect_ranking_is_drawn_without_interval(example, tmp_path):
 
 
 def test_the_decision_curve_has_the_network_beside_all_and_none(example):
-    axes = figures.decision_figure(example.judgement).axes[0]
-    curves = example.judgement["test"]["decision_curve"]
+    axes = figures.decision_figure(example.judged).axes[0]
+    curves = example.judged.test.decision_curve
     drawn = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
-    np.testing.assert_array_equal(drawn["network, as predicted"], curves["before"])
-    np.testing.assert_array_equal(drawn["network, after temperature"], curves["after"])
-    np.testing.assert_array_equal(drawn["all called PNEUMONIA"], curves["all"])
+    np.testing.assert_array_equal(drawn["network, as predicted"], curves.before)
+    np.testing.assert_array_equal(drawn["network, after temperature"], curves.after)
+    np.testing.assert_array_equal(drawn["all called PNEUMONIA"], curves.all)
     assert set(drawn["none called PNEUMONIA"]) == {0}
 
 
@@ -154,13 +154,6 @@ def test_no_figure_is_wider_than_a_phone_shows_or_has_smaller_text(drawn, comple
         assert width == 72 * WIDTH, path.name
         checked += 1
     assert checked > 2 * len(ALL)
-
-
-def test_interval_text():
-    interval = {"low": 0.88, "high": 0.94, "method": "DeLong"}
-    assert figures.interval_text({"value": 0.912, "intervals": [interval]}) == "0.912 (0.880–0.940)"
-    assert figures.interval_text({"value": 0.912, "intervals": []}, digits=2) == "0.91"
-    assert figures.interval_text({"value": None, "intervals": []}) == "undefined"
 
 
 def test_figures_can_be_saved_from_threads(tmp_path):

@@ -1,4 +1,4 @@
-import json
+import dataclasses
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -9,9 +9,9 @@ import pytest
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.baselines import judge_baselines
 from cxr_jax.evaluation.measures import Confidence
-from cxr_jax.evaluation.quality_audit import audit_errors, compare_errors, summarise
+from cxr_jax.evaluation.quality import ImageQuality, MeasureDefinition, SplitQuality, write_quality
+from cxr_jax.evaluation.quality_audit import Chance, audit_errors, compare_errors, summarise
 from cxr_jax.reporting.quality import (
-    SCHEMA_VERSION,
     baselines_figure,
     draw_quality,
     over_exposure_text,
@@ -26,9 +26,9 @@ from cxr_jax.runs.folder import RunFolder
 FEW = Confidence(resamples=50)
 
 MEASURES = {
-    "mean": {"title": "Mean <b>brightness</b>", "unit": "grey levels", "definition": "mean of all pixels"},
-    "bright_area": {"title": "Bright area", "unit": "share", "definition": "pixels that look washed out"},
-    "pixels": {"title": "Image size", "unit": "pixels", "definition": "width times height"},
+    "mean": MeasureDefinition("Mean <b>brightness</b>", "grey levels", "mean of all pixels"),
+    "bright_area": MeasureDefinition("Bright area", "share", "pixels that look washed out"),
+    "pixels": MeasureDefinition("Image size", "pixels", "width times height"),
 }
 
 
@@ -47,18 +47,15 @@ def quality_with(example, exposed=0.0, threshold=0.5):
     train = columns_of(example.validation, 1)
     tables = {"train": train, "val": columns_of(example.validation, 2), "test": columns_of(example.test, 3, exposed)}
     images = {"train": len(example.validation), "val": len(example.validation), "test": len(example.test)}
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "measures": MEASURES,
-        "splits": {
-            name: {"images": images[name], "outside": 7, "measures": summarise(table)} for name, table in tables.items()
-        },
-        "ranges": {},
-        "audit": audit_errors(tables["test"], example.test, threshold, FEW),
-        "baselines": judge_baselines(
+    return ImageQuality(
+        measures=MEASURES,
+        splits={name: SplitQuality(images[name], 7, summarise(table)) for name, table in tables.items()},
+        ranges={},
+        audit=audit_errors(tables["test"], example.test, threshold, FEW),
+        baselines=judge_baselines(
             train, example.validation.label, (tables["val"], example.validation), (tables["test"], example.test), FEW
         ),
-    }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +68,7 @@ def quality(example):
 def run(example, quality, tmp_path):
     folder = RunFolder(tmp_path / "run")
     write_json(folder.evaluation, example.judgement)
-    write_json(folder.quality, quality)
+    write_quality(folder.quality, quality)
     return folder
 
 
@@ -80,17 +77,17 @@ def test_the_report_lays_out_audit_and_baselines(run, quality, example):
     assert html.count('id="quality"') == html.count('href="#quality"') == 1
     assert html.count('id="baselines"') == html.count('href="#baselines"') == 1
     assert over_exposure_text(quality, "false_positives") in html
-    entry = quality["audit"]["false_positives"]["measures"]["bright_area"]
-    assert f"{entry['error_mean']:.2%}" in html
-    assert f"{entry['higher']['value']:.3f}" in html
-    assert f"{quality['audit']['false_positives']['errors']} false positives" in html
+    entry = quality.audit["false_positives"].measures["bright_area"]
+    assert f"{entry.error_mean:.2%}" in html
+    assert f"{entry.higher.value:.3f}" in html
+    assert f"{quality.audit['false_positives'].errors} false positives" in html
     assert "7 of 140 test images (5.0%)" in html
-    area = quality["baselines"]["all_measures"]["test"]["roc_auc"]["value"]
+    area = quality.baselines["all_measures"].test["roc_auc"].value
     assert f"{area:.3f}" in html
     assert "All called PNEUMONIA" in html
     assert "The same for all training images, so that nothing can be told by it: Image size." in html
     assert "pixels that look washed out" in html
-    assert f"{example.judgement['test']['metrics']['roc_auc']['value']:.3f}" in html
+    assert f"{example.judged.test.metrics['roc_auc'].value:.3f}" in html
 
 
 def test_what_comes_from_the_file_is_escaped(run):
@@ -100,7 +97,7 @@ def test_what_comes_from_the_file_is_escaped(run):
 
 
 def test_figures_stand_in_the_report_and_name_every_measure(run, quality, example):
-    paths = draw_quality(run.figures, quality, example.judgement)
+    paths = draw_quality(run.figures, quality, example.judged)
     assert {path.name for path in paths} == {
         f"{name}.{end}" for name in ("quality", "baselines") for end in ("png", "svg")
     }
@@ -113,13 +110,13 @@ def test_figures_stand_in_the_report_and_name_every_measure(run, quality, exampl
 
 def test_figures_show_the_numbers(quality, example):
     axes = quality_figure(quality).axes
-    entry = quality["audit"]["false_positives"]["measures"]["mean"]
+    entry = quality.audit["false_positives"].measures["mean"]
     points = [tuple(line.get_xydata()[0]) for line in axes[0].lines if len(line.get_xydata()) == 1]
-    assert (pytest.approx(entry["higher"]["value"]), 0) in points
+    assert (pytest.approx(entry.higher.value), 0) in points
     assert [label.get_text() for label in axes[0].get_yticklabels()] == [
-        MEASURES[name]["title"] for name in ("mean", "bright_area")
+        MEASURES[name].title for name in ("mean", "bright_area")
     ]
-    axes = baselines_figure(quality, example.judgement).axes[0]
+    axes = baselines_figure(quality, example.judged).axes[0]
     titles = [label.get_text() for label in axes.get_yticklabels()]
     assert titles[0] == "This network"
     assert titles[-1] == "All called PNEUMONIA"
@@ -131,10 +128,13 @@ def test_figures_show_the_numbers(quality, example):
 
 def test_errors_too_few_for_an_interval_have_no_point(example):
     quality = quality_with(example, threshold=0.5)
-    quality = json.loads(json.dumps(quality))
-    for entry in quality["audit"]["false_negatives"]["measures"].values():
-        if entry:
-            entry["higher"]["interval"] = None
+    missed = quality.audit["false_negatives"]
+    unknown = {
+        name: entry and dataclasses.replace(entry, higher=Chance(entry.higher.value, None))
+        for name, entry in missed.measures.items()
+    }
+    audit = {**quality.audit, "false_negatives": dataclasses.replace(missed, measures=unknown)}
+    quality = dataclasses.replace(quality, audit=audit)
     axes = quality_figure(quality).axes[1]
     assert [text.get_text() for text in axes.texts] == ["too few to compare"]
     assert not [line for line in axes.lines if len(line.get_xdata()) == 1]
@@ -145,7 +145,7 @@ def audit_of(values, wrong):
     random = np.random.default_rng(0)
     noise = {f"noise {index}": random.normal(size=len(values)) for index in range(4)}
     compared = compare_errors({"bright_area": values} | noise, wrong, None, FEW)
-    return {"audit": {"false_positives": compared}}
+    return ImageQuality(MEASURES, {}, {}, {"false_positives": compared}, {})
 
 
 @pytest.mark.parametrize(
@@ -156,10 +156,10 @@ def test_over_exposure_is_told_by_what_was_counted(exposed, said):
     wrong = np.arange(120) % 3 == 0
     values = np.random.default_rng(0).normal(0.2, 0.04, size=120) + exposed * wrong
     quality = audit_of(values, wrong)
-    entry = quality["audit"]["false_positives"]["measures"]["bright_area"]
+    entry = quality.audit["false_positives"].measures["bright_area"]
     text = over_exposure_text(quality, "false_positives")
     assert said in text
-    assert f"{entry['higher']['value']:.1%} of pairs" in text
+    assert f"{entry.higher.value:.1%} of pairs" in text
     assert f"take {values[wrong].mean():.1%} of the false positives" in text
 
 
@@ -193,7 +193,7 @@ def test_the_sentence_agrees_with_its_own_interval():
 
 def test_without_errors_nothing_is_said(example):
     quality = quality_with(example, threshold=1.0)
-    assert quality["audit"]["false_positives"]["errors"] == 0
+    assert quality.audit["false_positives"].errors == 0
     assert over_exposure_text(quality, "false_positives") is None
     quality_figure(quality)
 
@@ -210,7 +210,7 @@ def test_a_run_without_quality_has_no_section(example, tmp_path):
     [({"schema_version": 99}, "another version"), ({"audit": {}}, "damaged"), ({"splits": []}, "damaged")],
 )
 def test_a_damaged_file_is_one_sentence(run, quality, change, sentence):
-    write_json(run.quality, {**quality, **change})
+    write_json(run.quality, {**quality.as_json(), **change})
     with pytest.raises(UserError, match=sentence):
         render_report(run)
 

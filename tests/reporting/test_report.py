@@ -228,7 +228,7 @@ def test_a_judgement_of_another_version_is_one_sentence(bare, example):
 @pytest.mark.parametrize("label", [0, 1])
 def test_undefined_values_are_explained(bare, example, label):
     one_class = example.test.select(example.test.label == label)
-    write_json(bare.evaluation, judge(None, one_class, 0.5, confidence=Confidence(resamples=20)))
+    write_json(bare.evaluation, judge(None, one_class, 0.5, confidence=Confidence(resamples=20)).as_json())
     text = Page(render_report(bare)).text
     assert "ROC-AUC undefined the images are of one class only" in text
     assert "No temperature could be fitted" in text
@@ -237,7 +237,7 @@ def test_undefined_values_are_explained(bare, example, label):
 
 def test_without_errors_it_says_so(bare, example):
     right = example.test.select(example.test.label == 1)
-    write_json(bare.evaluation, judge(None, right, 0.0, confidence=Confidence(resamples=20)))
+    write_json(bare.evaluation, judge(None, right, 0.0, confidence=Confidence(resamples=20)).as_json())
     assert "Every test image was called what it is." in Page(render_report(bare)).text
 
 

@@ -7,11 +7,12 @@ from rich.console import Console
 
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.judge import judge
+from cxr_jax.evaluation.judgement import write_judgement
 from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.seeds import mean_auc_interval
 from cxr_jax.reporting import tables
 from cxr_jax.reporting.published import Published
-from cxr_jax.runs.files import write_json, write_text
+from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import append_look
 from cxr_jax.runs.metrics_log import MetricsLog
@@ -29,7 +30,7 @@ def cells(markdown):
 
 
 def test_the_terminal_table_has_every_metric_beside_validation(example):
-    text = printed(tables.judgement_table(example.judgement))
+    text = printed(tables.judgement_table(example.judged))
     for name, measured in example.judgement["test"]["metrics"].items():
         line = next(line for line in text.splitlines() if measured["title"] in line)
         for split in ("test", "validation"):
@@ -47,30 +48,30 @@ def test_warnings_stand_below_the_terminal_table(example):
     assert "Validation" not in text.splitlines()[2]
 
 
-def test_the_markdown_table_is_well_formed(example):
-    header, rule, *rows = cells(tables.judgement_markdown(example.judgement))
-    assert header == ["Metric", "Test", "Validation"]
-    assert rule == ["---", "---:", "---:"]
-    titles = [entry["title"] for entry in example.judgement["test"]["metrics"].values()]
+def rows_of(judgement):
+    """The rows of the terminal table by their title, and the header."""
+    header, *columns = ([column.header, *column.cells] for column in tables.judgement_table(judgement).columns)
+    return {title: list(values) for title, *values in zip(header, *columns, strict=True)}
+
+
+def test_the_terminal_table_has_every_metric_and_the_counts(example):
+    titles = [entry.title for entry in example.judged.test.metrics.values()]
     further = ["TN / FP / FN / TP", "Accuracy at 0.5", "Sensitivity at 0.5", "Specificity at 0.5"]
-    assert [row[0] for row in rows] == [*titles, *further, "TN / FP / FN / TP at 0.5"]
-    assert {len(row) for row in rows} == {3}
+    rows = rows_of(example.judged)
+    assert list(rows) == ["Metric", *titles, *further, "TN / FP / FN / TP at 0.5"]
+    assert rows["Metric"] == ["Test", "Validation"]
 
 
 def test_counts_and_rates_are_told_at_both_thresholds(example):
-    rows = {row[0]: row[1:] for row in cells(tables.judgement_markdown(example.judgement))}
-    for column, split in enumerate(("test", "validation")):
-        judged = example.judgement[split]
-        for title, counted in (("TN / FP / FN / TP", judged), ("TN / FP / FN / TP at 0.5", judged["at_one_half"])):
-            (tn, fp), (fn, tp) = counted["confusion"]
+    rows = rows_of(example.judged)
+    for column, judged in enumerate(example.judged.splits.values()):
+        for title, counted in (("TN / FP / FN / TP", judged), ("TN / FP / FN / TP at 0.5", judged.at_one_half)):
+            (tn, fp), (fn, tp) = counted.confusion
             assert rows[title][column] == f"{tn} / {fp} / {fn} / {tp}"
-        assert rows["Accuracy at 0.5"][column].startswith(
-            f"{judged['at_one_half']['metrics']['accuracy']['value']:.3f} ("
-        )
+        assert rows["Accuracy at 0.5"][column].startswith(f"{judged.at_one_half.metrics['accuracy'].value:.3f} (")
     at_half = judge(None, example.test, 0.5, confidence=Confidence(resamples=20))
-    assert "at 0.5" not in tables.judgement_markdown(at_half)
-    del at_half["test"]["at_one_half"]
-    assert "TN / FP / FN / TP" in tables.judgement_markdown(at_half)
+    assert not any("at 0.5" in title for title in rows_of(at_half))
+    assert "TN / FP / FN / TP" in rows_of(at_half)
 
 
 def make_run(path, example, *, seed, rate=0.01, looks=1, minutes=8.0):
@@ -82,7 +83,7 @@ def make_run(path, example, *, seed, rate=0.01, looks=1, minutes=8.0):
     names = ("file", "split", "group", "subtype", "label")
     test = Predictions.from_logits(logits, **{name: getattr(example.test, name) for name in names})
     write_predictions(run.predictions_of("test"), test)
-    write_json(run.evaluation, judge(None, test, 0.5, confidence=Confidence(resamples=20)))
+    write_judgement(run.evaluation, judge(None, test, 0.5, confidence=Confidence(resamples=20)))
     for _ in range(looks):
         append_look(run, {"threshold": 0.5})
     with MetricsLog(run.metrics) as log:

@@ -1,0 +1,194 @@
+"""What is known of a network's predictions: the record that `judge` makes, evaluation.json keeps, and reports read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.calibration import Bin, Binning
+from cxr_jax.evaluation.measures import Confidence, Measured
+from cxr_jax.evaluation.operating_point import OperatingPoint
+from cxr_jax.evaluation.shift import Shift
+from cxr_jax.runs.files import write_json
+from cxr_jax.runs.folder import read_json
+from cxr_jax.runs.records import fields_to_json, from_json
+
+SCHEMA_VERSION = 1
+"""Version of evaluation.json."""
+
+Confusion = tuple[tuple[int, ...], ...]
+"""Counts of images: rows are the true class, columns the called class."""
+
+
+@dataclass(frozen=True)
+class JudgedCalls:
+    """Calls at another threshold: their counts, and the metrics that depend on calls."""
+
+    confusion: Confusion
+    metrics: dict[str, Measured]
+
+
+@dataclass(frozen=True)
+class TransferredThreshold:
+    """A threshold that reaches a sensitivity on validation, and the rates that it gives here."""
+
+    threshold: float
+    sensitivity: Measured
+    specificity: Measured
+
+
+@dataclass(frozen=True)
+class AtSensitivity:
+    """The specificity at a sensitivity of `target`.
+
+    Attributes:
+        target: share of PNEUMONIA images to be called so.
+        threshold: the highest that reaches it on these images; None without PNEUMONIA.
+        read_off: the specificity there.
+        transferred: validation's threshold; None without validation.
+    """
+
+    target: float
+    threshold: float | None
+    read_off: Measured
+    transferred: TransferredThreshold | None
+
+
+@dataclass(frozen=True)
+class CalibrationError(Measured):
+    """A calibration error with the bins that it is computed in."""
+
+    binning: Binning
+    bins: int
+
+
+@dataclass(frozen=True)
+class CalibrationMoment:
+    """Calibration before or after the temperature."""
+
+    log_loss: Measured
+    brier: Measured
+    errors: tuple[CalibrationError, ...]
+    curve: tuple[Bin, ...]
+
+    def error(self, binning: Binning, bins: int) -> CalibrationError:
+        """Returns the calibration error in these bins."""
+        return next(error for error in self.errors if (error.binning, error.bins) == (binning, bins))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Calibration with the temperature of validation; `after` is None where none could be fitted."""
+
+    temperature: float | None
+    after: CalibrationMoment | None
+    before: CalibrationMoment
+
+
+@dataclass(frozen=True)
+class DecisionCurve:
+    """Net benefit at `thresholds`: of the network before and after the temperature, and of calling all PNEUMONIA."""
+
+    thresholds: tuple[float, ...]
+    after: tuple[float, ...] | None
+    before: tuple[float, ...]
+    all: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class WrongCall:
+    """An image that was called wrongly, and its probability of PNEUMONIA."""
+
+    file: str
+    subtype: str
+    label: str
+    called: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class JudgedSplit:
+    """Everything that is said of one split.
+
+    Attributes:
+        images: how many there are.
+        groups: how many, None if unknown.
+        classes: images of each class.
+        subtypes: images of each subtype that occurs.
+        all_pneumonia_accuracy: what calling everything PNEUMONIA would score.
+        confusion: counts at the threshold.
+        metrics: every metric by name.
+        by_subtype: sensitivity and roc_auc of each kind of pneumonia against all NORMAL images.
+        at_one_half: the calls at a threshold of 0.5; None if that is the threshold.
+        specificity_at_sensitivity: one for each target.
+        calibration: whether probabilities are what they say.
+        decision_curve: whether acting on the calls is better than treating everybody.
+        worst_errors: the errors made with most confidence, the worst first.
+    """
+
+    images: int
+    groups: int | None
+    classes: dict[str, int]
+    subtypes: dict[str, int]
+    all_pneumonia_accuracy: float
+    confusion: Confusion
+    metrics: dict[str, Measured]
+    by_subtype: dict[str, dict[str, Measured]]
+    # evaluation.json of earlier versions has no such entry
+    at_one_half: JudgedCalls | None = field(default=None, kw_only=True)
+    specificity_at_sensitivity: tuple[AtSensitivity, ...]
+    calibration: Calibration
+    decision_curve: DecisionCurve
+    worst_errors: tuple[WrongCall, ...]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The judgement of predictions on test, beside those on validation if there are any.
+
+    Attributes:
+        confidence: how intervals were computed.
+        operating_point: the threshold, and how it was chosen.
+        test: the split that is judged.
+        validation: the split that the threshold comes from; None without it.
+        shift: what separates the two; None without validation, or where either lacks a class.
+        warnings: sentences that belong beside the numbers.
+    """
+
+    confidence: Confidence
+    operating_point: OperatingPoint
+    test: JudgedSplit
+    validation: JudgedSplit | None
+    shift: Shift | None
+    warnings: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the content of evaluation.json."""
+        return {"schema_version": SCHEMA_VERSION, **fields_to_json(self)}
+
+    @property
+    def splits(self) -> dict[str, JudgedSplit]:
+        """Test, and validation if there is one, by name."""
+        return {"test": self.test} | ({} if self.validation is None else {"validation": self.validation})
+
+
+def write_judgement(path: str | Path, judgement: Judgement) -> None:
+    """Writes evaluation.json atomically; UserError as in `write_json`."""
+    write_json(path, judgement.as_json())
+
+
+def read_judgement(path: str | Path) -> Judgement:
+    """Reads evaluation.json.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another version.
+    """
+    value = read_json(path)
+    if value.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(f"{path} was written by another version of cxr_jax: evaluate the run again")
+    try:
+        return from_json(Judgement, value, "evaluation")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}): evaluate the run again") from error

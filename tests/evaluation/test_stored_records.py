@@ -1,0 +1,46 @@
+"""The records of earlier versions, as results keep them, are read whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.judgement import read_judgement, write_judgement
+from cxr_jax.evaluation.quality import read_quality, write_quality
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "write"),
+    [("evaluation.json", read_judgement, write_judgement), ("quality.json", read_quality, write_quality)],
+)
+def test_stored_files_read_and_write_back_as_they_are(tmp_path, name, read, write):
+    paths = sorted(RESULTS.rglob(name))
+    if not paths:
+        pytest.skip("no results are kept here")
+    for path in paths:
+        write(tmp_path / name, read(path))
+        kept, again = (json.loads(file.read_text()) for file in (path, tmp_path / name))
+        if name == "evaluation.json":
+            for split in ("test", "validation"):
+                kept[split].setdefault("at_one_half", None)
+        assert again == kept, path
+
+
+@pytest.mark.parametrize(("name", "read"), [("evaluation.json", read_judgement), ("quality.json", read_quality)])
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"schema_version": 99}', "another version"),
+        ('{"schema_version": 1}', "is damaged .* has no .*evaluate the run again"),
+        ("[]", "no JSON object"),
+        ("{", "not JSON"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence(tmp_path, name, read, text, sentence):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        read(path)
