@@ -37,7 +37,7 @@ explain_failure() {
     rm -f "$1"
     printf '%s\n' "$messages" | grep -v '^WARNING' | tail -n 12 >&2
     if says 'no space left|disk quota'; then
-        fail "the disk is full: the installation needs about 3 GB in $root; free some space and run it again."
+        fail "the disk is full: the installation needs about 2 GB in $root; free some space and run it again."
     elif says 'permission denied|read-only file system'; then
         fail "$root/.venv cannot be written; change the rights of $root or clone to another place."
     elif says 'do not match the hashes'; then

@@ -17,7 +17,6 @@ from cxr_jax.models import efficientnetv2, mobilenetv2
 from cxr_jax.models.efficientnetv2 import EfficientNetV2
 from cxr_jax.models.layers import Lowering
 from cxr_jax.models.mobilenetv2 import MobileNetV2
-from cxr_jax.models.network import StagedNetwork
 from cxr_jax.models.stages import Scaling, Stage
 from cxr_jax.models.state import ArrayDict, split_model
 
@@ -31,7 +30,7 @@ FROM_IMAGENET_21K = ("in21k_ft_in1k", "in1k", "in21k")
 class Architecture:
     """A network that can be asked for by name."""
 
-    build: Callable[..., StagedNetwork]  # takes classes, dropout_rate, stochastic_depth, lowering and generator
+    build: Callable[..., nnx.Module]  # takes classes, dropout_rate, stochastic_depth, lowering and generator
     image_size: int  # side in pixels of the images that its published weights were trained on
     evaluation_size: int  # side in pixels at which those weights were judged
     mean: tuple[float, float, float]  # of the channels in [0, 1]
@@ -103,7 +102,7 @@ def build_model(
     dropout_rate: float = 0.0,
     stochastic_depth: float = 0.0,
     lowering: Lowering = "fast",
-) -> StagedNetwork:
+) -> nnx.Module:
     """A freshly initialised network; equal seeds give equal parameters.
 
     `dropout_rate` is that before the classifier, `stochastic_depth` the share of examples that skip the last block.
@@ -141,6 +140,10 @@ def model_shapes(
 
 class _ZeroGenerator:
     """A generator for shapes alone: its zeros take no time and, as views of one zero, no memory."""
+
+    def integers(self, high: int) -> int:
+        del high
+        return 0
 
     def standard_normal(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
         return np.broadcast_to(dtype(0), shape)
