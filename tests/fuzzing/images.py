@@ -16,7 +16,7 @@ from ..data.dicom import frames
 from ..data.dicom.drawn import compressed, dataset, dicom, encode, lut
 from .mutations import ODD_NUMBERS, ODD_TEXTS
 
-UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
+UNCOMPRESSED = tuple(f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".1.99", ".2"))
 COMPRESSED = tuple(
     f"1.2.840.10008.1.2.{end}"
     for end in ("4.50", "4.51", "4.57", "4.70", "4.80", "4.81", "4.90", "4.91", "4.100", "4.201", "5")

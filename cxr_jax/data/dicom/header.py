@@ -6,13 +6,15 @@ import io
 import logging
 import math
 import re
-import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from cxr_jax.data.dicom.tables import LookUpTable, read_table
-from cxr_jax.data.encoded import DICOM_PREFIX, DICOM_PREFIX_AT, check_pixels
+import numpy as np
+
+from cxr_jax.data.dicom.tables import LookUpTable, read_table, read_words
+from cxr_jax.data.encoded import DICOM_PREFIX, DICOM_PREFIX_AT, MAX_BYTES, check_bytes, check_pixels
 from cxr_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,8 +59,8 @@ READ = (
 )
 """Keywords of the elements that are kept while a file is parsed."""
 
-NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
-"""Transfer syntaxes whose pixels are not encoded: implicit and explicit VR, little endian."""
+NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")
+"""Transfer syntaxes whose pixels are not encoded: implicit and explicit VR, deflated, and big endian."""
 
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
@@ -120,14 +122,11 @@ def read_elements(data: bytes, name: str) -> Elements:
     try:
         meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != _META_GROUP)
         syntax = uid.UID(_text(meta, "TransferSyntaxUID") or uid.ImplicitVRLittleEndian)
-        # A deflated file would be unpacked whole, without a bound.
-        if syntax in (uid.DeflatedExplicitVRLittleEndian, uid.ExplicitVRBigEndian):
-            raise UserError(
-                f"{name} is stored as {syntax.name}, which is not read: convert it to Explicit VR Little Endian"
-            )
+        if syntax == uid.DeflatedExplicitVRLittleEndian:
+            file = _Bounded(_inflated(data[file.tell() :], name))
         # pydicom sees for itself where a data set has explicit VRs though it should not, or the other way round
         implicit = syntax == uid.ImplicitVRLittleEndian
-        data_set = read_dataset(file, implicit, True, specific_tags=_tags())
+        data_set = read_dataset(file, implicit, syntax != uid.ExplicitVRBigEndian, specific_tags=_tags())
         return Elements(syntax, _text(data_set, "SOPClassUID") or _text(meta, "MediaStorageSOPClassUID"), data_set)
     except UserError:
         raise
@@ -165,7 +164,7 @@ def read_header(elements: Elements, name: str) -> Header:
 
 
 def read_pixel_data(elements: Elements, name: str) -> bytes:
-    """Return the value of the element PixelData; UserError if there is none."""
+    """Return the value of the element PixelData, its words little endian; UserError if there is none."""
     try:
         raw = elements.data_set.get_item("PixelData")
     except Exception:
@@ -175,7 +174,9 @@ def read_pixel_data(elements: Elements, name: str) -> bytes:
     # only encoded pixels come in pieces whose length is told nowhere
     if raw.length == _UNDEFINED and elements.syntax in NATIVE:
         raise UserError(f"{name} {DAMAGED}: its pixels are encoded, and it does not say how")
-    return raw.value
+    if raw.is_little_endian or raw.VR != "OW":
+        return raw.value
+    return np.frombuffer(raw.value, ">u2", len(raw.value) // 2).astype("<u2").tobytes()
 
 
 class _Bounded(io.BytesIO):
@@ -189,6 +190,13 @@ class _Bounded(io.BytesIO):
         if self._reads > MAX_READS:
             raise ValueError("too many elements")
         return super().read(size)
+
+
+def _inflated(data: bytes, name: str) -> bytes:
+    """Return a deflated data set, unpacked no further than a file may be large; UserError beyond."""
+    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MAX_BYTES + 1)
+    check_bytes(len(inflated), name)
+    return inflated
 
 
 def _tags() -> list[int]:
@@ -269,8 +277,9 @@ def _padding(elements: Dataset, signed: bool) -> tuple[int, int] | None:
     for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
         raw = elements.get_item(keyword)
         if raw is not None and raw.value:
-            # as the pixels are, whatever representation of its value the file states
-            ends.append(struct.unpack("<h" if signed else "<H", raw.value[:2])[0])
+            value = read_words(raw)[0]
+            # signed as the pixels are, whatever representation of its value the file states
+            ends.append(value - 2**16 if signed and value >= 2**15 else value)
         elif not ends:
             return None
     return min(ends), max(ends)
@@ -304,4 +313,5 @@ def _integer(elements: Dataset, keyword: str, default: int | None = None) -> int
         if default is None:
             raise ValueError(f"no {keyword}")
         return default
-    return struct.unpack("<H", raw.value)[0]
+    (value,) = read_words(raw)
+    return value

@@ -10,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pydicom.dataelem import RawDataElement
 
 MAX_SEQUENCE_BYTES = 2**20
 """Longest sequence that is parsed; the largest look-up table has 128 KiB."""
@@ -49,22 +50,32 @@ def read_table(elements: Dataset, keyword: str, inputs: tuple[float, float]) -> 
         # some writers put in every optional element, empty where they have nothing to say
         descriptor, data = item.get_item("LUTDescriptor"), item.get_item("LUTData")
         if descriptor is not None and descriptor.value and data is not None and data.value:
-            return _table(descriptor.value, descriptor.VR, data.value, inputs)
+            return _table(descriptor, data, inputs)
     return None
 
 
-def _table(descriptor: bytes, vr: str | None, data: bytes, inputs: tuple[float, float]) -> LookUpTable:
+def read_words(raw: RawDataElement) -> tuple[int, ...]:
+    """Return the value of an element as unsigned words of 16 bits; struct.error if it is not made of them."""
+    return struct.unpack(f"{'<' if raw.is_little_endian else '>'}{len(raw.value) // 2}H", raw.value)
+
+
+def _table(descriptor: RawDataElement, data: RawDataElement, inputs: tuple[float, float]) -> LookUpTable:
     """Return the table of one item."""
-    count, first, bits = struct.unpack("<HHH", descriptor)
+    count, first, bits = read_words(descriptor)
     count = count or 2**16
     # Tables of 8 bits may be packed in bytes; all others are words.
-    width = 1 if bits <= 8 and len(data) < 2 * count else 2
-    entries = np.frombuffer(data, f"<u{width}", count=count).astype(np.float64)
+    if bits <= 8 and len(data.value) < 2 * count:
+        values = np.frombuffer(data.value, np.uint8, count)
+    else:
+        values = np.array(read_words(data)[:count])
+    if len(values) < count:
+        raise ValueError("a table of fewer entries than it says")
+    entries = values.astype(np.float64)
     highest = int(entries.max())
     if not 8 <= bits <= 16 or highest >= 2**bits:
         raise ValueError("a table of other bits than it says")
     # Many descriptors state the 16 bits of a word, whatever the entries take: white would come out black.
-    return LookUpTable(entries, _first(first, vr, count, inputs), max(8, highest.bit_length()))
+    return LookUpTable(entries, _first(first, descriptor.VR, count, inputs), max(8, highest.bit_length()))
 
 
 def _first(first: int, vr: str | None, count: int, inputs: tuple[float, float]) -> int:

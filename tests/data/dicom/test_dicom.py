@@ -6,6 +6,7 @@ import sys
 import time
 import tracemalloc
 import warnings
+import zlib
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from pydicom.encaps import encapsulate
 
 from cxr_jax.data.decode import decode_grey, without_header
+from cxr_jax.data.encoded import MAX_BYTES
 from cxr_jax.errors import UserError
 
 from .drawn import PLANTED, SECRET, SECRET_DATE, compressed, dataset, dicom, encode, lut
@@ -115,8 +117,7 @@ def test_what_is_no_radiograph_is_refused_in_one_sentence(elements, words):
 @pytest.mark.parametrize(
     ("syntax", "words"),
     [
-        ("1.2.840.10008.1.2.1.99", "Deflated"),
-        ("1.2.840.10008.1.2.2", "Big Endian"),
+        ("1.2.840.10008.1.2.4.92", "Multi-component"),
         ("1.2.840.10008.1.2.4.100", "MPEG2"),
     ],
 )
@@ -264,6 +265,48 @@ def test_files_without_preamble_and_without_meta_are_read(syntax):
     np.testing.assert_array_equal(read(whole[whole.index(struct.pack("<HH", 8, 0x16)) :]), expected)
     with pytest.raises(UserError):
         decode_grey(whole[128:], name="begins with the prefix")
+
+
+BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
+
+
+@pytest.mark.parametrize("syntax", [BIG_ENDIAN, DEFLATED])
+def test_big_endian_and_deflated_files_are_read(syntax):
+    told = {
+        "bits": 12,
+        "ModalityLUTSequence": lut(list(range(0, 8192, 2)), -2000, 13, "SS"),
+        "VOILUTSequence": lut(list(range(4096)), 100, 12),
+    }
+    signed = (deep().astype(int) - 2000).astype("<i2")
+    for pixels, elements in ((signed, told), (deep(), {"bits": 12, "PixelPaddingValue": 0}), (shallow(), {})):
+        expected = read(dicom(pixels, **elements))
+        made = dataset(pixels, syntax, **elements)
+        if syntax == BIG_ENDIAN and pixels.itemsize == 2:
+            # pydicom leaves words as they are
+            made.PixelData = pixels.byteswap().tobytes()
+            for keyword in ("ModalityLUTSequence", "VOILUTSequence"):
+                for item in made.get(keyword, []):
+                    item.LUTData = np.frombuffer(item.LUTData, "<u2").byteswap().tobytes()
+        np.testing.assert_array_equal(read(encode(made)), expected)
+    bytes_as_words = dataset(shallow(), BIG_ENDIAN)
+    bytes_as_words.PixelData = shallow().view("<u2").byteswap().tobytes()
+    bytes_as_words["PixelData"].VR = "OW"
+    np.testing.assert_array_equal(read(encode(bytes_as_words)), read(dicom(shallow())))
+
+
+def test_a_deflated_bomb_is_unpacked_no_further_than_a_file_may_be_large():
+    whole = dicom(deep(), DEFLATED)
+    start = whole.index(b"1.2.840.10008.1.2.1.99") + 22
+    packer = zlib.compressobj(wbits=-15)
+    packed = packer.compress(bytes(16 * MAX_BYTES)) + packer.flush()
+    tracemalloc.start()
+    try:
+        assert "images may have up to 64 MiB" in refusal(whole[:start] + packed)
+        assert tracemalloc.get_traced_memory()[1] < 3 * MAX_BYTES
+    finally:
+        tracemalloc.stop()
+    for kept in range(start, len(whole) - 1, 40):
+        refusal(whole[:kept])
 
 
 def test_a_file_that_does_not_say_how_its_pixels_are_encoded_is_refused():
