@@ -288,9 +288,10 @@ def _draw_page(
     run: RunFolder, trained: TrainedModel, groups: list[Group], question: Question, title: str, page: str
 ) -> None:
     """Write the page of all cases; a report that exists already is written again, to show it."""
-    from cxr_jax.explain.panel import draw_groups
+    from cxr_jax.explain.panel import draw_groups, gallery_of
     from cxr_jax.runs.files import atomic_path
     from cxr_jax.runs.folder import read_json
+    from cxr_jax.runs.gallery import write_gallery
 
     threshold = question.threshold
     notes = [
@@ -301,9 +302,11 @@ def _draw_page(
     ]
     if run.data_card.is_file() and read_json(run.data_card).get("phantom"):
         notes.insert(0, "Trained on phantoms: images drawn by a program, no patients.")
-    figure = draw_groups(groups, f"Grad-CAM at {question.stage}: {title}", notes)
+    title = f"Grad-CAM at {question.stage}: {title}"
+    figure = draw_groups(groups, title, notes)
     with atomic_path(run.explanations / page) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
+    write_gallery(run.explanations / page, gallery_of(groups, title))
     print(f"Page: {run.explanations / page}")
     _write_report_anew(run)
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from cxr_jax.explain.case import Case
 from cxr_jax.explain.overlay import HOTTEST_COLOUR
+from cxr_jax.runs import gallery
 
 MOST_TILES = 24
 """How many cases fit on one page."""
@@ -99,6 +100,26 @@ def draw_groups(groups: Sequence[Group], title: str, notes: Sequence[str]) -> Fi
     return page.figure
 
 
+def gallery_of(groups: Sequence[Group], title: str) -> gallery.Gallery:
+    """Return the same cases for a report, the pictures apart from their words."""
+    return gallery.Gallery(
+        title, tuple(gallery.Group(group.heading, tuple(map(_gallery_tile, group.tiles))) for group in groups)
+    )
+
+
+def _gallery_tile(tile: Tile) -> gallery.Tile:
+    case = tile.case
+    blank = f"blank: nothing at {case.stage} speaks for {case.explained}"
+    return gallery.Tile(
+        file=case.file,
+        label=case.label,
+        called=case.called,
+        probability=case.probability,
+        pictures=tuple(gallery.encode_picture(picture) for picture in (tile.grey, tile.overlay)),
+        told=blank if case.blank else f"evidence for {case.explained}",
+    )
+
+
 class _Line(NamedTuple):
     """What stands side by side on the page, under the heading that begins a group."""
 
@@ -155,7 +176,7 @@ def _draw_tile(page: _Page, tile: Tile, left: float, top: float, width: float, h
     """Draw one case: labels, file name, radiograph and overlay."""
     case = tile.case
     colour = _WRONG if case.is_wrong else _INK
-    headline = f"{case.headline()} ({case.probability:.3f})"
+    headline = f"{case.headline()}, {gallery.chance_text(case.probability)}"
     page.write(left, top, headline, size=8.5, width=9, color=colour, weight="bold")
     heat = f"{case.explained}{' (blank)' if case.blank else ''}"
     page.write(left, top + 0.17, _shortened(PurePosixPath(case.file).name), size=7.5, width=9, color=_PALE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from cxr_jax.reporting.style import (
     styled,
 )
 from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.gallery import gallery_path, read_gallery
 from cxr_jax.runs.ledger import read_looks
 
 if TYPE_CHECKING:
@@ -166,28 +168,37 @@ def number_texts(check: dict[str, Any]) -> list[str]:
 def explanations_of(run: RunFolder) -> dict[str, Any]:
     """Return what the report says of a run's explanations.
 
-    `pictures` are paths to show, its pages of cases if it has some; `further_pictures` counts the others in the run
-    folder. `checks` is None if the maps were not checked, else the findings, each check with `verdict` and `lines`, its
-    numbers, in words; `warnings` is what must stand beside the pictures.
+    `galleries` are its pages of cases, `pictures` paths to show where a page has no gallery or there is no page;
+    `further_pictures` counts the others in the run folder. `checks` is None if the maps were not checked, else the
+    findings, each check with `verdict` and `lines`, its numbers, in words; `warnings` is what must stand beside the
+    pictures.
 
     Raises:
         UserError: checks.json is damaged or of another version.
     """
     paths = sorted(run.explanations.glob("*.png")) if run.explanations.is_dir() else []
     pages = [path for path in paths if path.stem == "panel" or path.stem.startswith("panel-")]
-    shown = pages or paths[:MOST_PICTURES]
+    galleries = [gallery for page in pages if (gallery := read_gallery(page)) is not None]
+    pages = [page for page in pages if not gallery_path(page).is_file()]
+    shown = pages or ([] if galleries else paths[:MOST_PICTURES])
     findings = read_checks(run)
     if findings is not None:
         for check in findings["checks"]:
             check |= {"verdict": verdict_word(check), "lines": number_texts(check)}
     return {
         "pictures": shown,
-        "further_pictures": len(paths) - len(shown),
+        "galleries": galleries,
+        "further_pictures": len(paths) - len(shown) - len(galleries),
         "checks": findings,
         "checked": heading(findings) if findings else "",
         "warnings": _warnings(run, findings),
-        "command": f"cxr-jax explain {run.name} --check",
+        "command": f"cxr-jax explain {_argument(run.path)} --check",
     }
+
+
+def _argument(path: Path) -> str:
+    """Return a path as a shell takes it for a path."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 def _warnings(run: RunFolder, findings: Findings | None) -> list[str]:

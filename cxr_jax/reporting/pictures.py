@@ -20,7 +20,6 @@ NAMES = ("predictions_grid", "failure_cases")
 
 _COLUMNS = 4
 _TILE_WIDTH, _TILE_HEIGHT = 1.9, 2.45
-_GRID_TITLE = "Test images drawn by lot, right and wrong as they come"
 
 
 def draw_pictures(
@@ -62,7 +61,7 @@ Shown = list[tuple[str, np.ndarray]]
 
 def predictions_drawn(predictions: Predictions, count: int = 24, seed: int = 0) -> Shown:
     """Return up to `count` rows drawn by lot: a fair look, errors included."""
-    return [(_GRID_TITLE, np.sort(np.random.default_rng(seed).permutation(len(predictions))[:count]))]
+    return [("", np.sort(np.random.default_rng(seed).permutation(len(predictions))[:count]))]
 
 
 def failures_of(predictions: Predictions, threshold: float, count: int = 12) -> Shown:

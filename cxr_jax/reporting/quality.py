@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from cxr_jax.evaluation.baselines import ALL_MEASURES, ALL_PNEUMONIA
 from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.evaluation.judgement import Judgement
 from cxr_jax.evaluation.quality import ImageQuality, read_quality
-from cxr_jax.evaluation.quality_audit import FEW
+from cxr_jax.evaluation.quality_audit import FEW, MeasureComparison
 from cxr_jax.reporting.numbers import interval_text
 from cxr_jax.reporting.style import BLUE, GREY, INK, ORANGE, VALIDATION_COLOUR, WIDTH, new_figure, save, styled
+from cxr_jax.reporting.wording import counted
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.records import to_json
 
@@ -193,15 +195,17 @@ def over_exposure_text(quality: ImageQuality, kind: str) -> str | None:
     return f"{told}; {means}."
 
 
-def counted(number: int, plural: str) -> str:
-    """Return a number with its noun, which loses its plural s where there is one."""
-    return f"{number:,} {plural.removesuffix('s') if number == 1 else plural}"
+def _most_telling(measures: Mapping[str, MeasureComparison | None], count: int = 2) -> list[str]:
+    """Return the measures by which errors differ most from right calls, the most telling first."""
+    entries = {name: abs(entry.higher.value - 0.5) for name, entry in measures.items() if entry is not None}
+    return sorted(entries, key=entries.get, reverse=True)[:count]
 
 
 def _told_errors(quality: ImageQuality, kind: str) -> dict[str, Any]:
     """Return one kind of error with a row of text for every measure."""
     plural, explained, label = _KINDS[kind]
     compared = quality.audit[kind]
+    telling = _most_telling(compared.measures)
     rows = []
     for name, told in quality.measures.items():
         entry = compared.measures.get(name)
@@ -220,6 +224,7 @@ def _told_errors(quality: ImageQuality, kind: str) -> dict[str, Any]:
                 "higher_ends": interval_text(higher.interval),
                 "p_value": "–" if p_value is None else "< 0.001" if p_value < 0.001 else f"{p_value:.3f}",
                 "shown": entry.verdict in ("higher", "lower"),
+                "matters": name in telling,
             }
         )
     return {
@@ -234,7 +239,12 @@ def _told_errors(quality: ImageQuality, kind: str) -> dict[str, Any]:
 def _told_baselines(quality: ImageQuality) -> list[dict[str, Any]]:
     """Return the baselines that there are, each with its title, judged metrics and ROC-AUC on validation."""
     return [
-        {"title": _title(quality, name), "test": to_json(entry.test), "validation_roc_auc": entry.validation_roc_auc}
+        {
+            "name": name,
+            "title": _title(quality, name),
+            "test": to_json(entry.test),
+            "validation_roc_auc": entry.validation_roc_auc,
+        }
         for name, entry in quality.baselines.items()
         if entry is not None
     ]

@@ -1,7 +1,8 @@
 """The report of a run: one self-contained HTML file, made of what lies in the run folder and of nothing else.
 
 It needs `evaluation.json`; every other file adds its section where it is there. Figures are inlined, so that the file
-can be moved, opened offline and printed. Everything that comes from outside is escaped.
+can be moved, opened offline and printed. Everything that comes from outside is escaped. Its one script, which nothing
+from outside enters, tells what calls are worth at a prevalence of the reader's own; all else works without it.
 """
 
 from __future__ import annotations
@@ -10,23 +11,28 @@ import base64
 import datetime
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cxr_jax
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.judge import SCHEMA_VERSION
-from cxr_jax.reporting.definitions import definitions
 from cxr_jax.reporting.explanations import CAPTIONS as _EXPLANATIONS
 from cxr_jax.reporting.explanations import explanations_of
-from cxr_jax.reporting.pictures import NAMES as PICTURES
+from cxr_jax.reporting.glossary import GLOSSARY
 from cxr_jax.reporting.published import OFFICIAL_TEST
 from cxr_jax.reporting.quality import BASELINE_CAPTIONS, QUALITY_CAPTIONS, quality_of
+from cxr_jax.reporting.summary import outlook, summarise
 from cxr_jax.reporting.training_time import images_per_second, wall_seconds
+from cxr_jax.reporting.wording import counted, date_text, devices_text, duration_text, times
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.gallery import read_gallery
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.vocabulary import DISCLAIMER
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 Captions = tuple[tuple[str, str], ...]
 
@@ -38,8 +44,6 @@ _RESULTS: Captions = (
     ("confusion_matrix", "Calls on test at the threshold fixed on validation; shares are of the true class."),
     ("roc", "ROC of test and validation; the dots are the operating point."),
     ("precision_recall", "Precision over recall; dotted, what calling every image PNEUMONIA gives."),
-)
-_SHIFT: Captions = (
     ("score_distributions", "Probabilities by class: validation, where the threshold was fixed, over test."),
 )
 _CALIBRATION: Captions = (
@@ -48,16 +52,15 @@ _CALIBRATION: Captions = (
 _DECISION: Captions = (
     ("decision_curve", "Net benefit on test for somebody who would act at that probability of PNEUMONIA."),
 )
-_FAILURES: Captions = (
-    ("failure_cases", "The errors made with most confidence."),
-    ("predictions_grid", "Test images drawn by lot, right and wrong as they come."),
-)
 
-_NARROW = ("confusion_matrix", "roc", "precision_recall", "decision_curve")
-"""Figures that a phone can show whole; the others are swept sideways there."""
+_SHEETS = {
+    "failure_cases": "The errors made with most confidence.",
+    "predictions_grid": "Test images drawn by lot, right and wrong as they come.",
+}
+"""Captions of the figures with radiographs."""
 
-# The dark turns the colours of charts round, which would falsify a radiograph or the colours of a heat map.
-_TRUE_COLOURS = (*PICTURES, "explanation_randomisation")
+_DARK_SHEETS = ("explanation_randomisation",)
+"""Figures drawn on a dark sheet. The dark turns the colours of all others round, which would falsify heat maps."""
 
 _RULES = {
     "fixed": "fixed beforehand",
@@ -93,8 +96,21 @@ def render_report(run: RunFolder) -> str:
         count=lambda number: f"{number:,}",
         percent=lambda share: "undefined" if share is None else f"{share:.1%}",
         number=lambda value: "unknown" if value is None else f"{value:.4g}",
+        counted=counted,
+        css_text=_css_text,
+        date=date_text,
+        devices=devices_text,
+        duration=duration_text,
+        times=times,
     )
     return environment.get_template("report.html.jinja").render(_contents(run))
+
+
+def _css_text(text: str) -> Markup:
+    """Return text as the inside of a CSS string, in which nothing can end the string or the style sheet."""
+    from markupsafe import Markup
+
+    return Markup("".join(c if c.isascii() and (c.isalnum() or c in " _-.,;:") else f"\\{ord(c):x} " for c in text))
 
 
 def _contents(run: RunFolder) -> dict[str, Any]:
@@ -102,11 +118,13 @@ def _contents(run: RunFolder) -> dict[str, Any]:
     judgement = read_json(run.evaluation)
     if judgement.get("schema_version") != SCHEMA_VERSION:
         raise UserError(f"{run.evaluation} was written by another version of cxr_jax: evaluate the run again")
-    card = _optional(run.data_card)
     config_text = run.config.read_text(encoding="utf-8") if run.config.is_file() else None
+    config = tomllib.loads(config_text) if config_text else None
+    quality = quality_of(run)
+    looks = read_looks(run)
     return {
         "name": run.name,
-        "written": datetime.datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z"),
+        "written": date_text(datetime.datetime.now().astimezone().isoformat(timespec="minutes")),
         "version": cxr_jax.__version__,
         "disclaimer": DISCLAIMER,
         "judgement": judgement,
@@ -114,30 +132,41 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "validation": judgement["validation"],
         # Judgements of earlier versions have no such entry.
         "half": judgement["test"].get("at_one_half"),
-        "official_test": judgement["test"]["classes"] == OFFICIAL_TEST,
-        "definitions": definitions(),
+        "summary": summarise(judgement["test"], quality["baselines"] if quality else ()),
+        "outlook": outlook(judgement["test"], (config or {}).get("report", {}).get("prevalence") or None),
+        "glossary": GLOSSARY,
         "rule": _rule(judgement["operating_point"]),
-        "card": card,
-        "phantoms": bool(card and card.get("phantom")),
-        "config": tomllib.loads(config_text) if config_text else None,
+        **_origin(run, judgement),
+        "config": config,
         "config_text": config_text,
         "network": _optional(run.network),
         "environment": _optional(run.environment),
-        "training": _training(run),
-        "looks": read_looks(run),
+        "training": _training(run, config, looks),
+        "looks": looks,
         "figures": {
             "training": _figures(run, _TRAINING),
             "results": _figures(run, _RESULTS),
             "operating_point": _figures(run, _DECISION),
             "calibration": _figures(run, _CALIBRATION),
-            "shift": _figures(run, _SHIFT),
-            "failures": _figures(run, _FAILURES),
             "explanations": _figures(run, _EXPLANATIONS),
             "quality": _figures(run, QUALITY_CAPTIONS),
             "baselines": _figures(run, BASELINE_CAPTIONS),
         },
+        "sheets": [sheet for name in _SHEETS if (sheet := _sheet(run, name)) is not None],
         "explanations": _explanations(run),
-        "quality": quality_of(run),
+        "quality": quality,
+    }
+
+
+def _origin(run: RunFolder, judgement: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known of where the images come from."""
+    card = _optional(run.data_card)
+    phantoms = bool(card and card.get("phantom"))
+    return {
+        "card": card,
+        "phantoms": phantoms,
+        # the counts are the only sign by which the collection is known
+        "guangzhou": judgement["test"]["classes"] == OFFICIAL_TEST and not phantoms,
     }
 
 
@@ -156,8 +185,8 @@ def _rule(point: dict[str, Any]) -> str:
     return told
 
 
-def _training(run: RunFolder) -> dict[str, Any] | None:
-    """Return in figures how training went, or None if the run has no metrics."""
+def _training(run: RunFolder, config: dict[str, Any] | None, looks: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return in figures how training went and which checkpoint was judged, or None if the run has no metrics."""
     if not run.metrics.is_file():
         return None
     lines = read_metrics(run.metrics)
@@ -166,12 +195,17 @@ def _training(run: RunFolder) -> dict[str, Any] | None:
         return None
     best = [line for line in lines if line["kind"] == "validation" and line.get("best")]
     ends = [line for line in lines if line["kind"] == "end"]
+    validation = (config or {}).get("validation", {})
+    last_look = looks[-1] if looks else {}
     return {
         "iterations": train[-1]["step"],
         "epochs": train[-1].get("epoch"),
-        "minutes": wall_seconds(lines) / 60,
+        "seconds": wall_seconds(lines),
         "images_per_second": images_per_second(lines),
         "best_step": best[-1]["step"] if best else None,
+        "monitor": validation.get("monitor"),
+        "judged": last_look.get("checkpoint") or validation.get("checkpoint"),
+        "judged_step": last_look.get("step"),
         "reason": ends[-1].get("reason") if ends else None,
     }
 
@@ -180,12 +214,21 @@ def _figures(run: RunFolder, captions: Captions) -> list[dict[str, Any]]:
     """Return the figures that the run has, each with its caption and its content as a data address."""
     figures = []
     for name, caption in captions:
-        # Radiographs are pixels anyway; as SVG they would be the same pixels with more around them.
-        path = run.figures / f"{name}.{'png' if name in PICTURES else 'svg'}"
+        path = run.figures / f"{name}.svg"
         if path.is_file():
-            kinds = [*(["wide"] if name not in _NARROW else []), *(["chart"] if name not in _TRUE_COLOURS else [])]
-            figures.append({"name": name, "caption": caption, "source": _inlined(path), "kinds": " ".join(kinds)})
+            kind = "dark-sheet" if name in _DARK_SHEETS else "chart"
+            figures.append({"name": name, "caption": caption, "source": _inlined(path), "kind": kind})
     return figures
+
+
+def _sheet(run: RunFolder, name: str) -> dict[str, Any] | None:
+    """Return a figure with radiographs: its gallery, or from a run that has none the figure itself."""
+    path = run.figures / f"{name}.png"
+    if not path.is_file():
+        return None
+    gallery = read_gallery(path)
+    source = _inlined(path) if gallery is None else None
+    return {"name": name, "caption": _SHEETS[name], "gallery": gallery, "source": source}
 
 
 def _explanations(run: RunFolder) -> dict[str, Any]:

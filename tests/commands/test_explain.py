@@ -198,6 +198,7 @@ def test_all_four_outcomes_are_explained_by_a_named_rule(run, capsys):
         "true NORMAL, called NORMAL",
     ]
     assert (run.explanations / "panel-outcomes.png").is_file()
+    assert read_gallery(run.explanations / "panel-outcomes.png").groups
 
 
 def test_maps_are_checked_on_validation_and_the_report_tells_it(run, tmp_path, capsys):

@@ -159,7 +159,7 @@ def test_a_rule_chooses_on_validation_and_everything_is_written(tables, tmp_path
     np.testing.assert_array_equal(read_predictions(out / "predictions" / "test.csv").logits, test.logits)
     assert read_predictions(out / "predictions" / "val.csv").file == validation.file
     assert (out / "figures" / "roc.png").is_file()
-    assert "Operating point" in (out / "report.html").read_text()
+    assert 'id="operating-point"' in (out / "report.html").read_text()
     assert str(out / "report.html") in capsys.readouterr().out
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cxr_jax.explain.case import Case
-from cxr_jax.explain.panel import MOST_TILES, Group, draw_groups, draw_panel, make_tile
+from cxr_jax.explain.panel import MOST_TILES, Group, draw_groups, draw_panel, gallery_of, make_tile
 from cxr_jax.vocabulary import DISCLAIMER
 
 
@@ -29,7 +29,7 @@ def test_every_case_is_on_the_page_with_its_labels_and_both_pictures(count):
     figure = draw_panel([tile(name) for name in names], "The title", ["A note.", DISCLAIMER])
     texts = texts_of(figure)
     assert set(names) <= set(texts)
-    assert texts.count("true NORMAL, called PNEUMONIA (0.750)") == count
+    assert texts.count("true NORMAL, called PNEUMONIA, P(pneumonia) 75 %") == count
     assert "The title" in texts
     assert any(DISCLAIMER in text.replace("\n", " ") for text in texts)
     assert sum(len(axes.images) for axes in figure.axes) == 2 * count
@@ -82,3 +82,22 @@ def test_groups_stand_under_their_headings_and_an_empty_one_is_told():
     pictures = [axes.get_window_extent() for axes in figure.axes if axes.images]
     assert len(pictures) == 10
     assert not any(extent.overlaps(picture) for extent in places.values() for picture in pictures)
+
+
+def test_a_gallery_holds_the_cases_of_the_page_with_both_pictures():
+    groups = [
+        Group("Wrong", [tile("a/b.png", blank=True)]),
+        Group("Right", [tile("c.png", "PNEUMONIA"), tile("d.png")]),
+    ]
+    gallery = gallery_of(groups, "The title")
+    assert gallery.title == "The title"
+    assert [(group.heading, [case.file for case in group.tiles]) for group in gallery.groups] == [
+        ("Wrong", ["a/b.png"]),
+        ("Right", ["c.png", "d.png"]),
+    ]
+    first, second = gallery.groups[0].tiles[0], gallery.groups[1].tiles[0]
+    assert first.told == "blank: nothing at conv_head speaks for PNEUMONIA"
+    assert second.told == "evidence for PNEUMONIA"
+    assert (second.label, second.called, second.probability) == ("PNEUMONIA", "PNEUMONIA", 0.75)
+    assert len(first.pictures) == 2
+    assert first.pictures[0] != first.pictures[1]

@@ -21,6 +21,7 @@ from cxr_jax.reporting.quality import draw_quality
 from cxr_jax.runs.environment import write_environment
 from cxr_jax.runs.files import write_json, write_text
 from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.gallery import Gallery, Group, Tile, encode_picture, write_gallery
 from cxr_jax.runs.ledger import append_look
 from cxr_jax.runs.metrics_log import MetricsLog
 from cxr_jax.runs.predictions import Predictions
@@ -100,6 +101,7 @@ def _data_card(phantom):
     counts = {split: {"NORMAL": 1_341, "PNEUMONIA": 3_875} for split in ("train", "test")}
     subtypes = {split: {"normal": 9, "bacteria": 2_530, "virus": 1_345, "unknown": 0} for split in counts}
     return {
+        "name": "chest_xray",
         "phantom": phantom,
         "fingerprint": "f1e2d3",
         "images": 5_856,
@@ -177,6 +179,13 @@ def complete(example, drawn, tmp_path_factory):
         run.explanations / "panel-outcomes.png",
     ):
         path.write_bytes(cv2.imencode(".png", noise)[1].tobytes())
+    films = tuple(encode_picture(film) for film in np.random.default_rng(1).integers(0, 255, (2, 90, 90), np.uint8))
+    long = "test/PNEUMONIA/person1234_bacteria_5678_with_a_long_name.jpeg"
+    failure = Tile(long, "PNEUMONIA", "NORMAL", 0.07, films[:1])
+    explained = Tile(long, "PNEUMONIA", "NORMAL", 0.07, films, "evidence for NORMAL")
+    write_gallery(run.figures / "failure_cases.png", Gallery("failures", (Group("Missed: 9", (failure,) * 9),)))
+    groups = (Group("False negatives", (explained,) * 3), Group("False positives", ()))
+    write_gallery(run.explanations / "panel-outcomes.png", Gallery("Grad-CAM at conv_head: all outcomes", groups))
     return run
 
 

@@ -1,5 +1,7 @@
 import base64
 import io
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,8 +138,18 @@ def test_the_terminal_table_has_a_verdict_for_every_check(findings):
 def test_maps_that_were_not_checked_say_so_and_name_the_command(run):
     html = render_report(run)
     assert "These maps were not checked." in html
-    assert "<code>cxr-jax explain a_run --check</code>" in html
+    assert f"<code>cxr-jax explain {run.path} --check</code>" in html
     assert "Grad-CAM of panel" in html
+
+
+@pytest.mark.parametrize("name", ["a run", "it's [copy]", "-out", "a;b"])
+def test_the_command_that_checks_the_maps_finds_the_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (Path(name), tmp_path / name):
+        program, verb, run, *options = shlex.split(explanations_of(RunFolder(path))["command"])
+        assert (program, verb, options) == ("cxr-jax", "explain", ["--check"])
+        assert not run.startswith("-")
+        assert Path(run).resolve() == (tmp_path / name).resolve()
 
 
 def test_maps_that_fail_are_shown_with_the_warning_above_them(run, findings):

@@ -1,7 +1,9 @@
 import importlib
 import json
 import re
+import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -9,12 +11,14 @@ from cxr_jax.errors import UserError
 from cxr_jax.evaluation.judge import judge
 from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.metrics import METRICS
-from cxr_jax.reporting.definitions import definitions
+from cxr_jax.reporting import report
 from cxr_jax.reporting.explanations import MOST_PICTURES
+from cxr_jax.reporting.glossary import GLOSSARY
 from cxr_jax.reporting.published import OFFICIAL_TEST
 from cxr_jax.reporting.report import render_report, write_report
-from cxr_jax.runs.files import write_json
-from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.files import write_json, write_text
+from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.ledger import append_look
 from cxr_jax.runs.metrics_log import MetricsLog
 from cxr_jax.vocabulary import DISCLAIMER
 
@@ -41,7 +45,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.words.append(data)
 
     @property
@@ -57,31 +61,67 @@ def bare(example, tmp_path):
     return run
 
 
+STORY = [
+    *("verdict", "use", "patients", "results", "operating-point", "calibration", "subgroups", "shift", "failures"),
+    *("explanations", "quality", "baselines", "looks", "training", "model", "environment", "reproduce", "glossary"),
+]
+CONTROLS = {"prevalence", "prevalence-choice", "prevalence-told", "print-everything"}
+
+
+def sections_of(page):
+    return {name for name in page.ids if not name.startswith(("term-", "figure-"))} - CONTROLS
+
+
 def test_a_whole_run_has_every_section_and_figure(whole):
     page = Page(render_report(whole))
-    sections = {"data", "training", "results", "operating-point", "calibration", "subgroups", "shift", "failures"}
-    sections |= {"explanations", "model-card", "looks", "environment", "reproduce"}
     figures = {"training_iterations", "training_epochs", "confusion_matrix", "roc", "precision_recall"}
     figures |= {"score_distributions", "reliability", "decision_curve", "failure_cases"}
-    assert set(page.ids) == sections | {"definitions"} | {f"figure-{name}" for name in figures}
-    assert {value[1:] for tag, name, value in page.attributes if tag == "a" and name == "href"} == sections
+    sections = set(STORY) - {"quality", "baselines"}
+    assert sections_of(page) == sections
+    assert {name for name in page.ids if name.startswith("figure-")} == {f"figure-{name}" for name in figures}
+    links = {value[1:] for tag, name, value in page.attributes if tag == "a" and name == "href"}
+    assert links == sections - {"model"}
 
 
-def test_the_story_is_told_in_its_order(complete):
+def test_the_story_begins_with_the_verdict_and_ends_with_how_it_was_made(complete):
     page = Page(render_report(complete))
-    story = ["data", "training", "results", "operating-point", "calibration", "subgroups", "shift", "failures"]
-    story += ["explanations", "quality", "baselines", "model-card"]
-    assert [name for name in page.ids if name in story] == story
-    assert page.ids[page.ids.index("model-card") :] == [
-        "model-card",
-        "looks",
-        "environment",
-        "reproduce",
-        "definitions",
-    ]
+    assert [name for name in page.ids if name in STORY] == STORY
     links = [value[1:] for tag, name, value in page.attributes if tag == "a" and name == "href"]
-    assert links == [*story, "looks", "environment", "reproduce"]
+    assert links == [name for name in STORY if name != "model"]
     assert len(page.ids) == len(set(page.ids))
+
+
+def test_the_verdict_is_told_in_counts_with_the_baseline_beside_it(complete, example):
+    text = Page(render_report(complete)).text
+    (_, false_positives), (missed, _) = example.judgement["test"]["confusion"]
+    verdict = text.index(f"Of 80 radiographs with pneumonia it missed {missed}. Of 60 without pneumonia it")
+    assert f"called {false_positives} ill." in text[verdict:]
+    network = example.judgement["test"]["metrics"]["roc_auc"]["value"]
+    baseline = read_json(complete.quality)["baselines"]["all_measures"]["test"]["roc_auc"]["value"]
+    assert f"(AUC {network:.3f})" in text and f"(AUC {baseline:.3f})" in text
+    assert verdict < text.index("It must not serve") < text.index("Who labelled them") < text.index("Loss and accuracy")
+
+
+def test_a_call_is_valued_at_the_prevalence_that_the_config_declares(whole):
+    def rows():
+        text = Page(render_report(whole)).text
+        return text[text.index("Pneumonia in") : text.index("Whose radiographs these are")]
+
+    assert "declared by the config" not in rows()
+    write_text(whole.config, whole.config.read_text() + "[report]\nprevalence = 0.03\n")
+    page = render_report(whole)
+    assert "3.0% declared by the config" in rows()
+    assert "Of 1,000 radiographs, 30 show pneumonia" in Page(page).text
+    assert 'id="prevalence" type="number"' in page and 'value="3"' in page
+
+
+def test_every_dotted_word_has_its_meaning_on_the_page(complete):
+    page = Page(render_report(complete))
+    opened = {value for _, name, value in page.attributes if name == "popovertarget"}
+    assert len(opened) > 15
+    assert opened <= set(page.ids)
+    assert {f"term-{name}" for name in METRICS} <= opened
+    assert {f"term-{key}" for key in GLOSSARY} <= set(page.ids)
 
 
 def test_calls_at_one_half_stand_beside_those_at_the_threshold(whole, example):
@@ -110,23 +150,42 @@ def test_calibration_is_told_on_both_splits_before_and_after(whole, example):
                 assert f"{measured['value']:.3f} (" in text
 
 
-def test_every_number_is_traced_to_a_function_that_names_its_source(whole):
-    for definition in definitions():
-        assert re.search(r"\b(18|19|20)\d\d\b", definition.text), definition.function
-        module, _, name = definition.function.rpartition(".")
-        assert callable(getattr(importlib.import_module(module), name))
-    titles = {definition.title for definition in definitions()}
-    assert {metric.title for metric in METRICS.values()} < titles
-    text = Page(render_report(whole)).text.replace(" ", "")
-    for definition in definitions():
-        assert definition.text.replace("`", "").replace(" ", "") + definition.function in text
+def test_every_number_is_traced_to_a_function_and_a_source(whole):
+    assert set(METRICS) < set(GLOSSARY)
+    text = Page(render_report(whole)).text
+    for key, term in GLOSSARY.items():
+        assert term.meaning in text
+        # words that no function computes need no source
+        assert bool(term.source) == bool(term.computed_by)
+        if term.computed_by:
+            assert re.search(r"\b(18|19|20)\d\d\b", term.source), key
+            module, _, name = term.function.rpartition(".")
+            assert getattr(importlib.import_module(module), name) is term.computed_by
+            assert f"{term.source} · {term.function}" in text
+        if key in METRICS:
+            assert term.computed_by is METRICS[key].function
 
 
-def test_the_official_test_split_is_named_by_its_counts(bare, example):
-    assert "Kermany" not in Page(render_report(bare)).text.split("Limits")[1].split("Looks")[0]
+def test_meanings_are_sentences_and_no_docstrings():
+    for term in GLOSSARY.values():
+        assert term.meaning.endswith(".")
+        assert not re.search(r"\[[A-Z, ]+\]|Returns?:|`|float64", term.meaning)
+
+
+def test_the_official_test_split_is_named_by_its_counts(bare, example, data_card):
+    def patients():
+        return Page(render_report(bare)).text.split("Whose radiographs these are")[1].split("Results")[0]
+
+    assert "Kermany" not in patients()
+    assert "Who labelled them Not known." in patients()
     test = {**example.judgement["test"], "classes": dict(OFFICIAL_TEST)}
     write_json(bare.evaluation, {**example.judgement, "test": test})
-    assert "children of one to five years" in Page(render_report(bare)).text
+    assert "children of one to five years" in patients()
+    assert "Two physicians read each radiograph" in patients()
+    assert "Age and sex of each patient" in patients()
+    # phantoms can be drawn in these numbers too
+    write_json(bare.data_card, data_card(phantom=True))
+    assert "Kermany" not in patients()
 
 
 def test_the_file_needs_nothing_from_outside(whole):
@@ -135,7 +194,9 @@ def test_the_file_needs_nothing_from_outside(whole):
     sources = [value for _, name, value in page.attributes if name in ("src", "href", "srcset", "poster", "data")]
     assert len(sources) > 15
     assert all(value.startswith(("data:image/", "#")) for value in sources)
-    assert "<script" not in html
+    # the one script is the same in every report
+    assert re.findall(r"<script[^>]*>", html) == ["<script>"]
+    assert (Path(report.__file__).parent / "templates" / "prevalence.js").read_text().strip() in html
     assert "@import" not in html
     assert "url(" not in html
     assert not re.search(r"\son\w+=", html)
@@ -150,16 +211,27 @@ def test_everything_from_outside_is_escaped(whole, example):
     page = Page(html)
     assert "<b>" not in html
     assert "onerror=alert(1)>.jpeg" not in html
-    for raw in ("<b>loud</b>", "a<b>_seed0", "<script>alert(1)</script>", "<file> names", "cpu <0>"):
+    for raw in ("<b>loud</b>", "a<b>_seed0", "<script>alert(1)</script>", "<file> names", "<0> (CPU)"):
         assert raw in page.text
+
+
+def test_the_name_of_a_run_cannot_leave_the_head_of_a_printed_page(example, tmp_path):
+    run = RunFolder(tmp_path / 'x"; } <script>alert(1)\\')
+    write_json(run.evaluation, example.judgement)
+    style = render_report(run).split("<style>")[1].split("</style>")[0]
+    assert "<script>" not in style
+    assert r'@top-left { content: "x\22 ; \7d  \3c script\3e alert\28 1\29 \5c "; }' in style
 
 
 def test_the_numbers_are_those_of_the_judgement(whole, example):
     text = Page(render_report(whole)).text
     test = example.judgement["test"]
-    assert f"Accuracy {test['metrics']['accuracy']['value']:.1%}" in text
+    assert f"Right calls (accuracy) {test['metrics']['accuracy']['value']:.1%}" in text
     auc = test["metrics"]["roc_auc"]
-    assert f"ROC-AUC {auc['value']:.3f} {auc['intervals'][0]['low']:.3f} to {auc['intervals'][0]['high']:.3f}" in text
+    assert (
+        f"Ranking (ROC-AUC) {auc['value']:.3f} {auc['intervals'][0]['low']:.3f} to {auc['intervals'][0]['high']:.3f}"
+        in text
+    )
     for measured in test["metrics"].values():
         ends = measured["intervals"][0]
         assert f"{measured['title']} {measured['value']:.3f} ({ends['low']:.3f}–{ends['high']:.3f})" in text
@@ -174,13 +246,47 @@ def test_the_run_tells_its_data_training_looks_and_environment(whole):
     text = Page(render_report(whole)).text
     assert "5,856 images in 4,097 groups" in text
     assert "No group and no identical file is in two of these splits." in text
-    assert "40 iterations (2 epochs) in 0.7 minutes; the checkpoint of iteration 30" in text
-    assert "patience ran out" in text
-    assert "looked at 2 times" in text
+    assert "40 iterations (2 epochs) in 41 seconds; patience ran out." in text
+    assert "looked at twice" in text
+    assert "32 files are copies of others" in text
     assert "best, iteration 30 0.25 78.1%" in text
     assert "f1e2d3" in text
     assert "cxr-jax train config.toml" in text
     assert text.count(DISCLAIMER) == 2
+
+
+def test_the_checkpoint_that_was_judged_is_named(whole):
+    def training():
+        return Page(render_report(whole)).text.split("patience ran out.")[1].split("Loss and accuracy")[0]
+
+    # the last look of this run was at its last checkpoint
+    assert "The last checkpoint is the one judged here. Iteration 30 was the best on validation" in training()
+    append_look(whole, {"checkpoint": "last", "step": 40})
+    assert "The last checkpoint, of iteration 40, is the one judged here." in training()
+    append_look(whole, {"checkpoint": "best", "step": 30})
+    assert "iteration 30 was the best on validation and is the one judged here." in training()
+    whole.ledger.unlink()
+    assert "iteration 30 was the best on validation." in training()
+    write_text(whole.config, whole.config.read_text() + '[validation]\ncheckpoint = "last"\nmonitor = "roc_auc"\n')
+    assert "best on validation by roc_auc; it was not used, as the config says." in training()
+
+
+def test_a_gallery_names_every_file_and_its_chance(complete):
+    html = render_report(complete)
+    text = Page(html).text
+    assert text.count("P(pneumonia) 7 %") == 9 + 3
+    assert text.count("✗ PNEUMONIA, called NORMAL") == 9 + 3
+    assert text.count("person1234_bacteria_5678_with_a_long_name.jpeg") >= 9 + 3
+    assert "evidence for NORMAL" in text
+    assert "On the left the radiograph, on the right the same under its heat map." in text
+    assert html.count("data:image/jpeg;base64,") == 9 + 2 * 3
+
+
+def test_every_tile_of_phantoms_says_so(complete, data_card, tmp_path):
+    run = RunFolder(shutil.copytree(complete.path, tmp_path / "run"))
+    assert "PHANTOM" not in Page(render_report(run)).text
+    write_json(run.data_card, data_card(phantom=True))
+    assert Page(render_report(run)).text.count("PHANTOM") == 9 + 2 * 3
 
 
 def test_leakage_is_told_loudly(whole, data_card):
@@ -197,13 +303,13 @@ def test_phantoms_have_a_banner_and_real_radiographs_have_none(whole, data_card)
     page = Page(render_report(whole))
     assert page.text.strip().removeprefix(page.words[0]).count("Phantoms, not patients.") == 1
     assert ("p", "role", "alert") in page.attributes
-    assert "nothing can be concluded about people" in page.text
+    assert "it was trained and judged on drawn images" in page.text
 
 
 def test_a_judgement_alone_gives_a_report(bare):
     page = Page(render_report(bare))
-    sections = {"results", "operating-point", "calibration", "subgroups", "shift", "failures", "looks", "model-card"}
-    assert set(page.ids) == sections | {"definitions"}
+    sections = {"verdict", "use", "patients", "results", "operating-point", "calibration", "subgroups", "shift"}
+    assert sections_of(page) == sections | {"failures", "looks", "model", "glossary"}
     assert "the predictions come from a table" in page.text
     assert "how often these images were looked at before is unknown" in page.text
 
