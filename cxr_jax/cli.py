@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from cxr_jax import __version__, process
 from cxr_jax.commands import GROUPS
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_USAGE, UserError
-from cxr_jax.terminal import accept_any_text
+from cxr_jax.terminal import Terminal, accept_any_text, discard, lost_output, open_closed_streams
 from cxr_jax.vocabulary import DISCLAIMER
 
 _TRACEBACK_OPTION = "--traceback"
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show_traceback = _TRACEBACK_OPTION in given or os.environ.get(_TRACEBACK_SWITCH, "0") not in ("", "0")
     given = [argument for argument in given if argument != _TRACEBACK_OPTION]
     if arguments is None:
+        open_closed_streams()
         accept_any_text()
     if arguments is None and not show_traceback:
         _silence_other_threads()
@@ -49,11 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if show_traceback:
             traceback.print_exc()
         sentence, code = _tell(error)
-        print(f"cxr-jax: {sentence}", file=sys.stderr)
+        Terminal().complain(sentence)
         try:
             sys.stdout.flush()
         except OSError:
             _discard_output()
+    lost = lost_output()
+    # whoever closed a pipe has seen enough
+    if lost is not None and lost.errno != errno.EPIPE:
+        Terminal().complain(f"what this command printed is lost in part ({lost.strerror}); its files are written")
     return process.leave_with(code)
 
 
@@ -109,6 +114,11 @@ def _tell(error: BaseException) -> tuple[str, int]:
         return str(error), error.code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", EXIT_INTERRUPTED
+    if (asked := os.environ.get("JAX_PLATFORMS")) and _finds_no_device(error):
+        return (
+            f"JAX_PLATFORMS asks for {asked}, which is not to be had here: this machine has no such device, or jax is "
+            "installed without support for it; unset JAX_PLATFORMS to compute on what there is"
+        ), EXIT_MISTAKE
     if isinstance(error, OSError) and error.errno in _FULL:
         where = f": {error.filename} could not be written" if error.filename else ""
         return f"the disk is full{where}; free some space and try again", EXIT_MISTAKE
@@ -120,6 +130,18 @@ def _tell(error: BaseException) -> tuple[str, int]:
     summary = " ".join(f"{type(error).__name__}: {error}".split())
     summary = summary if len(summary) <= 300 else summary[:300] + "..."
     return f"unexpected error, please report it ({summary}){_save_traceback(error)}", EXIT_MISTAKE
+
+
+def _finds_no_device(error: BaseException) -> bool:
+    """True if jax raised `error` for want of a device; it has no type of its own, nor always a text."""
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("Unable to initialize backend")
+    if isinstance(error, AssertionError) and not str(error) and "jax" in sys.modules:
+        try:
+            sys.modules["jax"].devices()
+        except (AssertionError, RuntimeError):
+            return True
+    return False
 
 
 def _save_traceback(error: BaseException) -> str:
@@ -143,5 +165,4 @@ def _silence_other_threads() -> None:
 
 def _discard_output() -> None:
     """Send what is left of standard output nowhere, so that leaving the interpreter does not fail on it again."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    discard(sys.stdout.fileno())

@@ -80,7 +80,7 @@ def leave_terminal_to_python(environment: Mapping[str, str]) -> None:
 
     Processes that train together greet each other there, and log every loss of one at length.
     """
-    asked = environment.get("TF_CPP_MIN_LOG_LEVEL", "2") in ("0", "1") or "NCCL_DEBUG" in environment
+    asked = environment.get("TF_CPP_MIN_LOG_LEVEL", "3") in ("0", "1") or "NCCL_DEBUG" in environment
     if asked:
         return
     for name in ("stdout", "stderr"):
@@ -109,14 +109,14 @@ def delay_aborts() -> None:
 
 
 def quieten_libraries(environment: Environment) -> None:
-    """Leave out the C++ log lines below errors, and what orbax and asyncio log from other threads.
+    """Leave out what libraries log from C++, and orbax and asyncio from other threads.
 
-    A user of the command line has nothing to act on there: orbax announces every step of a save, and prints tracebacks
-    of a failed one, which is raised as an error besides.
+    A user of the command line has nothing to act on there: XLA frames a slow compilation in asterisks, orbax announces
+    every step of a save and prints tracebacks of a failed one, which is raised as an error besides.
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     environment.setdefault("GRPC_VERBOSITY", "ERROR")
 
 

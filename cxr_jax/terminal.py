@@ -1,16 +1,20 @@
 """What a command shows while it works: lines, tables, bars, and the same as plain lines in a log.
 
-Printing never ends a command: characters that the output cannot hold are replaced by the nearest that it can.
+Printing never ends a command: characters that the output cannot hold are replaced by the nearest that it can, and what
+a full disk or a closed pipe does not take is left out.
 """
 
 from __future__ import annotations
 
 import codecs
 import contextlib
+import os
+import shlex
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,7 +24,39 @@ LOG_SECONDS = 30.0
 """Seconds between two lines about work under way, where the output is no terminal."""
 
 _WIDE = 10_000
+_SAFE = {chr(number) for number in range(32, 127)} - {"'", "\\"}
 _PLAIN = {"–": "-", "—": "-", "−": "-", "±": "+-", "…": "...", "×": "x", "≥": ">=", "≤": "<=", "·": "-", "→": "->"}
+
+
+def open_closed_streams() -> None:
+    """Opens standard input, output and error to nowhere where the process was started without them."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            discard(number)
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+
+
+def discard(descriptor: int) -> None:
+    """Sends what is written to `descriptor` from now on nowhere."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != descriptor:
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+    os.set_inheritable(descriptor, True)
+
+
+def as_typed(*words: str | Path) -> str:
+    """Returns the command line of `words` as it is typed into a shell; a path that begins with a dash is told apart."""
+    texts = [f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words]
+    return " ".join(map(_quoted, texts))
+
+
+def _quoted(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + "".join(chr(byte) if chr(byte) in _SAFE else f"\\x{byte:02x}" for byte in os.fsencode(word)) + "'"
 
 
 def accept_any_text(*streams: IO[str]) -> None:
@@ -44,6 +80,51 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
     return "".join(_PLAIN.get(char) or char.encode("unicode_escape").decode() for char in refused), error.end
 
 
+class _Output:
+    """Standard output or error, whichever stream that is at the time, as a file whose use never fails.
+
+    The first failure ends it: everything after is left out, and `lost` says why.
+    """
+
+    lost: OSError | None = None
+    """Why a stream of this process does not take any more; None as long as all do."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def write(self, text: str) -> int:
+        """Writes `text`, or leaves it out."""
+        with self._unfailing():
+            getattr(sys, self._name).write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hands on what was written, or leaves it out."""
+        with self._unfailing():
+            getattr(sys, self._name).flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(getattr(sys, self._name), name)
+
+    @contextlib.contextmanager
+    def _unfailing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            _Output.lost = _Output.lost or error
+            # what still waits in the stream would fail again when the interpreter ends
+            with contextlib.suppress(OSError, ValueError):
+                discard(self.fileno())
+        except ValueError:
+            # the stream was closed
+            return
+
+
+def lost_output() -> OSError | None:
+    """Returns why something that a `Terminal` was to print is lost; None where all was printed."""
+    return _Output.lost
+
+
 class Terminal:
     """What the commands print through; all text is printed as it is, brackets are no markup."""
 
@@ -61,10 +142,10 @@ class Terminal:
         if self._console is None:
             from rich.console import Console
 
-            stream = sys.stderr if self._on_standard_error else sys.stdout
+            output: Any = _Output("stderr" if self._on_standard_error else "stdout")
             self._console = Console(
-                stderr=self._on_standard_error,
-                width=None if stream.isatty() else _WIDE,
+                file=output,
+                width=None if output.isatty() else _WIDE,
                 quiet=self._quiet,
                 markup=False,
                 highlight=False,
@@ -87,7 +168,9 @@ class Terminal:
 
     def complain(self, sentence: str) -> None:
         """Prints `sentence` on standard error, as the mistakes of a command are printed."""
-        print(f"cxr-jax: {sentence}", file=sys.stderr, flush=True)
+        output = _Output("stderr")
+        output.write(f"cxr-jax: {sentence}\n")
+        output.flush()
 
     @contextlib.contextmanager
     def track(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -129,7 +212,7 @@ class Terminal:
         def line() -> str:
             return f"{description}: {done:,} of {total:,}, {done / (time.monotonic() - begun):.3g}/s"
 
-        with self._in_log(line):
+        with self.telling(line):
             yield advance
 
     @contextlib.contextmanager
@@ -145,21 +228,19 @@ class Terminal:
                 yield
             return
         self.say(description)
-        with self._in_log(lambda: f"{description}: {time.monotonic() - begun:.0f} s"):
+        with self.telling(lambda: f"{description}: {time.monotonic() - begun:.0f} s"):
             yield
 
     @contextlib.contextmanager
-    def _in_log(self, line: Callable[[], str]) -> Iterator[None]:
-        """Prints `line` every LOG_SECONDS while the block runs."""
+    def telling(self, line: Callable[[], str]) -> Iterator[None]:
+        """Prints `line` every LOG_SECONDS while the block runs; for a log, where no bar can move."""
         ended = threading.Event()
 
         def tell() -> None:
             while not ended.wait(LOG_SECONDS):
-                with contextlib.suppress(OSError, ValueError):
-                    self.say(line())
-                    self.console.file.flush()
+                self.say(line())
 
-        teller: Any = threading.Thread(target=tell, name="progress", daemon=True)
+        teller = threading.Thread(target=tell, name="progress", daemon=True)
         if not self._quiet:
             teller.start()
         try:

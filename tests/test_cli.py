@@ -220,6 +220,64 @@ def test_a_full_disk_under_standard_output_is_told():
     assert done.returncode == EXIT_MISTAKE
 
 
+TALKING = """
+import sys, types
+from pathlib import Path
+from cxr_jax import cli, commands
+from cxr_jax.terminal import Terminal
+def main(arguments):
+    terminal = Terminal()
+    for number in range(3):
+        terminal.say("x" * 100_000)
+    with terminal.track("work", 3) as advance, terminal.waiting("waiting"):
+        advance(3)
+    terminal.complain("a file is damaged")
+    Path(arguments[0]).write_text("a result")
+module = sys.modules["cxr_jax.commands.fake_one"] = types.ModuleType("cxr_jax.commands.fake_one")
+module.main = main
+commands.GROUPS["Test"] = {"fake-one": "talks"}
+sys.argv = ["cxr-jax", "fake-one", sys.argv[1]]
+code = cli.main()
+Path(sys.argv[2] + ".code").write_text(str(code))
+sys.exit(code)
+"""
+
+
+def talk(tmp_path, redirection: str) -> str:
+    """Run a command that prints much and then writes a file, in a shell; return what it printed on standard error."""
+    program, result, errors = tmp_path / "talking.py", tmp_path / "result", tmp_path / "errors"
+    program.write_text(TALKING)
+    errors.write_text("")
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {redirection}\n:', "sh", sys.executable, str(program), str(result)],
+        env={**os.environ, "CXR_JAX_ALLOCATOR": "off", "ERRORS": str(errors)},
+        capture_output=True,
+        timeout=120,
+    )
+    assert (result.read_text(), (tmp_path / "result.code").read_text()) == ("a result", "0"), done.stderr
+    return errors.read_text()
+
+
+def test_printing_fails_no_command(tmp_path):
+    damaged = "cxr-jax: a file is damaged\n"
+    lost = "cxr-jax: what this command printed is lost in part (No space left on device); its files are written\n"
+    assert talk(tmp_path, '2>"$ERRORS" | true') == damaged
+    assert talk(tmp_path, '2>"$ERRORS" >&-') == damaged
+    assert talk(tmp_path, ">&- 2>&- <&-") == ""
+    if Path("/dev/full").exists():
+        assert talk(tmp_path, '2>"$ERRORS" >/dev/full') == damaged + lost
+        assert talk(tmp_path, ">/dev/full 2>&1") == ""
+
+
+def test_devices_that_are_not_there_are_told():
+    program = "import sys; from cxr_jax.cli import main; sys.exit(main(['models']))"
+    for asked in ("cuda", "nonsense"):
+        done = run(program, env={**os.environ, "JAX_PLATFORMS": asked})
+        assert done.returncode == EXIT_MISTAKE
+        assert done.stderr.startswith(f"cxr-jax: JAX_PLATFORMS asks for {asked}, which is not to be had here: ")
+        assert done.stderr.count("\n") == 1
+
+
 def test_module_and_script_are_the_same_program(tmp_path):
     script = Path(sys.executable).with_name("cxr-jax")
     outputs = [

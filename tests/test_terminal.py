@@ -1,10 +1,14 @@
 import io
+import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from cxr_jax import terminal
-from cxr_jax.terminal import Terminal, accept_any_text
+from cxr_jax.terminal import Terminal, accept_any_text, as_typed
 
 
 @pytest.mark.parametrize(
@@ -55,3 +59,25 @@ def test_what_stands_beside_a_result_goes_to_standard_error(capsys):
         print("{}", file=sys.stdout)
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("{}\n", "restoring the network\n")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"runs/first",
+        b"proj [copy]/r",
+        b"it's",
+        b"back\\slash",
+        b"-x",
+        b"caf\xe9 'x'\\",
+        b"new\nline",
+        "é$HOME".encode(),
+    ],
+)
+def test_a_command_line_that_is_printed_can_be_typed(name):
+    if (bash := shutil.which("bash")) is None:
+        pytest.skip("no bash is here")
+    line = as_typed("printf", "%s", Path(os.fsdecode(name)))
+    assert line.isprintable()
+    typed = subprocess.run([bash, "-c", line], capture_output=True, check=True).stdout
+    assert typed.removeprefix(b"./") == name
