@@ -296,6 +296,18 @@ def test_leakage_is_told_loudly(whole, data_card):
     assert "Leakage: 2 groups and 0 sets" in Page(render_report(whole)).text
 
 
+def test_files_that_are_no_images_of_the_set_are_told_with_their_reason(whole, data_card):
+    assert "Every image could be read." in Page(render_report(whole)).text
+    card = data_card(phantom=False)
+    card["left_out"] = [{"file": "train/<b>.jpeg", "reason": "it is damaged"}]
+    card["passed_over"] = [{"folder": "masks", "reason": "masks of lungs", "count": 1, "files": ["masks/a.png"]}]
+    write_json(whole.data_card, card)
+    text = Page(render_report(whole)).text
+    assert "1 image could not be read and was left out." in text
+    assert "1 file in masks: masks of lungs" in text
+    assert "train/<b>.jpeg : it is damaged" in text
+
+
 def test_phantoms_have_a_banner_and_real_radiographs_have_none(whole, data_card):
     page = Page(render_report(whole))
     assert "Phantoms, not patients" not in page.text
