@@ -10,6 +10,8 @@ from typing import Any
 from rich.box import HORIZONTALS
 from rich.table import Table
 
+from cxr_jax.evaluation.intervals import Interval
+from cxr_jax.reporting.numbers import interval_text
 from cxr_jax.reporting.published import OFFICIAL_TEST, PUBLISHED, Published
 from cxr_jax.reporting.recipe_records import Costs, RecipeRecord
 from cxr_jax.reporting.tables import markdown_table
@@ -291,7 +293,7 @@ def _value_cell(summary: dict[str, Any] | None, metric: str) -> str:
     interval = summary["interval"]
     if interval is None:
         return text
-    return f"{text}\n({factor * interval['low']:.{digits}f}–{factor * interval['high']:.{digits}f})"
+    return f"{text}\n{interval_text(Interval(**interval), digits, factor)}"
 
 
 def _number(value: float, metric: str) -> str:
