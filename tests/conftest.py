@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cxr_jax.process import CACHE_SWITCH, KERNELS_SWITCH, processor_digest
@@ -100,3 +102,16 @@ def tiny_trained():
         return TrainedModel(description, graphdef, params, batch_stats, step, threshold, threshold_rule)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def metric_values() -> Callable[..., dict[str, float | None]]:
+    """A function that returns every metric by name, of labels and probabilities at a threshold (0.5)."""
+    from cxr_jax.evaluation.cases import Cases
+    from cxr_jax.evaluation.metrics import METRICS, metric_value
+
+    def values(label: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> dict[str, float | None]:
+        cases = Cases.unweighted(label, probability, threshold)
+        return {name: metric_value(name, cases) for name in METRICS}
+
+    return values

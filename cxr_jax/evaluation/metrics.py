@@ -216,18 +216,6 @@ def metric_value(name: str, cases: Cases) -> float | None:
     return None if np.isnan(value) else value
 
 
-def metric_values(label: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> dict[str, float | None]:
-    """Return every metric by name; None where it is undefined.
-
-    Args:
-        label: int [N], 0 NORMAL, 1 PNEUMONIA.
-        probability: float [N], of PNEUMONIA.
-        threshold: an image is called PNEUMONIA if its probability is at least this.
-    """
-    cases = Cases.unweighted(label, probability, threshold)
-    return {name: metric_value(name, cases) for name in METRICS}
-
-
 def confusion_matrix(label: np.ndarray, probability: np.ndarray, threshold: float) -> np.ndarray:
     """Return int [2, 2]: rows are the true class, columns the called class, both in the order of `CLASS_NAMES`."""
     counts = Cases.unweighted(label, probability, threshold).confusion

@@ -5,7 +5,6 @@ import pytest
 
 from cxr_jax.commands import judge as command
 from cxr_jax.errors import EXIT_USAGE, UserError
-from cxr_jax.evaluation.metrics import metric_values
 from cxr_jax.runs.predictions import Predictions, read_predictions, write_predictions
 
 
@@ -33,7 +32,7 @@ def tables(tmp_path):
 QUICK = ["--resamples", "100"]
 
 
-def test_a_table_is_judged_at_one_half(tables, tmp_path, capsys):
+def test_a_table_is_judged_at_one_half(tables, tmp_path, capsys, metric_values):
     command.main([str(tmp_path / "test.csv"), *QUICK])
     printed = capsys.readouterr().out
     values = metric_values(tables[1].label, tables[1].probability, 0.5)
@@ -143,7 +142,7 @@ def test_what_is_written_is_there_before_anything_is_printed_of_it(tables, tmp_p
     assert (out / "report.html").is_file() and (out / "evaluation.json").is_file()
 
 
-def test_a_rule_chooses_on_validation_and_everything_is_written(tables, tmp_path, capsys):
+def test_a_rule_chooses_on_validation_and_everything_is_written(tables, tmp_path, capsys, metric_values):
     out = tmp_path / "out"
     options = ["--validation", str(tmp_path / "val.csv"), "--rule", "sensitivity", "--target-sensitivity", "0.9"]
     command.main([str(tmp_path / "test.csv"), *options, "--out", str(out), *QUICK])

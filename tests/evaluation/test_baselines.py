@@ -5,7 +5,7 @@ import pytest
 
 from cxr_jax.evaluation.baselines import ALL_MEASURES, ALL_PNEUMONIA, JUDGED, judge_baselines
 from cxr_jax.evaluation.measures import Confidence
-from cxr_jax.evaluation.metrics import METRICS, metric_values
+from cxr_jax.evaluation.metrics import METRICS
 from cxr_jax.runs.predictions import Predictions
 
 QUICK = Confidence(resamples=50)
@@ -50,7 +50,7 @@ def value(baselines, name, metric="roc_auc"):
     return baselines[name].test[metric].value
 
 
-def test_the_direction_comes_from_training_and_the_auc_is_that_of_the_measure(baselines, splits):
+def test_the_direction_comes_from_training_and_the_auc_is_that_of_the_measure(baselines, splits, metric_values):
     columns, table = splits["test"]
     for name, sign in (("high", 1), ("low", -1)):
         scores = sign * columns[name]

@@ -9,7 +9,7 @@ from cxr_jax.evaluation import comparison
 from cxr_jax.evaluation.comparison import Endpoint, Recipe, compare
 from cxr_jax.evaluation.intervals import bootstrap_weights
 from cxr_jax.evaluation.measures import Confidence
-from cxr_jax.evaluation.metrics import METRICS, metric_values
+from cxr_jax.evaluation.metrics import METRICS
 from cxr_jax.evaluation.paired import compare_auc, difference_over_seeds, holm, mcnemar
 from cxr_jax.evaluation.seeds import mean_auc_interval
 from cxr_jax.runs.predictions import Predictions
@@ -40,7 +40,7 @@ def endpoints(result, first, second):
     return next(p["endpoints"] for p in result["pairs"] if (p["first"], p["second"]) == (first, second))
 
 
-def test_every_value_of_a_recipe_is_that_of_its_tables():
+def test_every_value_of_a_recipe_is_that_of_its_tables(metric_values):
     thresholds = (0.4, 0.6, 0.7)
     good = recipe("good", *(table(s) for s in (1, 2, 3)), thresholds=thresholds)
     result = compare([good, recipe("plain", table(4))], QUICK)

@@ -11,7 +11,7 @@ from cxr_jax.evaluation.cases import Cases, confidence_of
 from cxr_jax.evaluation.intervals import auc_interval, wilson_interval
 from cxr_jax.evaluation.judge import WORST_ERRORS, judge
 from cxr_jax.evaluation.measures import Confidence
-from cxr_jax.evaluation.metrics import CALL_METRICS, METRICS, metric_values, specificity_at_sensitivity
+from cxr_jax.evaluation.metrics import CALL_METRICS, METRICS, specificity_at_sensitivity
 from cxr_jax.evaluation.operating_point import choose_operating_point
 from cxr_jax.runs.predictions import Predictions
 
@@ -66,7 +66,7 @@ def test_a_judgement_is_json_with_a_version(judgement):
     assert judgement["confidence"] == {"level": 0.95, "resamples": 100, "seed": 0}
 
 
-def test_every_number_is_that_of_the_table(judgement, test_split, point):
+def test_every_number_is_that_of_the_table(judgement, test_split, point, metric_values):
     expected = metric_values(test_split.label, test_split.probability, point.threshold)
     metrics = judgement["test"]["metrics"]
     assert {name: entry["value"] for name, entry in metrics.items()} == expected
@@ -111,7 +111,7 @@ def test_the_shown_interval_respects_groups(judgement, test_split):
     assert metrics["accuracy"]["intervals"][1]["low"] == wilson_interval(right, 240).low
 
 
-def test_a_subtype_is_judged_against_all_normals(judgement, test_split, point):
+def test_a_subtype_is_judged_against_all_normals(judgement, test_split, point, metric_values):
     rows = [i for i, kind in enumerate(test_split.subtype) if kind in ("normal", "virus")]
     virus = test_split.select(np.array(rows))
     expected = metric_values(virus.label, virus.probability, point.threshold)
@@ -122,7 +122,7 @@ def test_a_subtype_is_judged_against_all_normals(judgement, test_split, point):
     assert judged["roc_auc"]["intervals"][0]["low"] == pytest.approx(interval.low)
 
 
-def test_calls_are_judged_at_one_half_too(judgement, validation, test_split):
+def test_calls_are_judged_at_one_half_too(judgement, validation, test_split, metric_values):
     for name, predictions in (("validation", validation), ("test", test_split)):
         half = judgement[name]["at_one_half"]
         expected = metric_values(predictions.label, predictions.probability, 0.5)
@@ -139,7 +139,7 @@ def test_what_is_judged_at_one_half_anyway_is_not_told_twice(test_split):
     assert judged(None, test_split, 0.5, confidence=QUICK)["test"]["at_one_half"] is None
 
 
-def test_the_metrics_of_calls_are_those_that_a_threshold_changes(test_split):
+def test_the_metrics_of_calls_are_those_that_a_threshold_changes(test_split, metric_values):
     low, high = (metric_values(test_split.label, test_split.probability, threshold) for threshold in (0.2, 0.8))
     assert {name for name in METRICS if low[name] != high[name]} == set(CALL_METRICS)
 
@@ -159,7 +159,7 @@ def test_every_number_comes_from_a_function_that_names_its_source(validation, te
         assert len(metric.definition) > 40, name
 
 
-def test_the_transferred_threshold_is_that_of_validation(judgement, validation, test_split):
+def test_the_transferred_threshold_is_that_of_validation(judgement, validation, test_split, metric_values):
     for entry in judgement["test"]["specificity_at_sensitivity"]:
         target = entry["target"]
         cases = Cases.unweighted(test_split.label, test_split.probability)
@@ -239,7 +239,7 @@ def test_without_validation_nothing_is_promised(test_split):
     assert any("no validation predictions" in warning for warning in judgement["warnings"])
 
 
-def test_a_fixed_threshold_gets_its_promise_and_temperature_from_validation(validation, test_split, point):
+def test_a_fixed_threshold_gets_promise_and_temperature_from_validation(validation, test_split, point, metric_values):
     judgement = judged(validation, test_split, 0.5, confidence=QUICK)
     stated = judgement["operating_point"]
     assert stated["rule"] == "fixed"

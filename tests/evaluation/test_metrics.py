@@ -39,16 +39,16 @@ def test_every_metric_has_a_reference():
 
 
 @given(images=labelled, threshold=thresholds)
-def test_metrics_agree_with_scikit_learn_wherever_they_are_defined(images, threshold):
+def test_metrics_agree_with_scikit_learn_wherever_they_are_defined(metric_values, images, threshold):
     label, probability = unpack(images)
     calls = (probability >= threshold).astype(int)
-    for name, value in metrics.metric_values(label, probability, threshold).items():
+    for name, value in metric_values(label, probability, threshold).items():
         if value is not None:
             np.testing.assert_allclose(value, REFERENCES[name](label, probability, calls), atol=1e-12, err_msg=name)
 
 
 @given(images=labelled, threshold=thresholds)
-def test_a_metric_is_undefined_exactly_when_its_denominator_is_zero(images, threshold):
+def test_a_metric_is_undefined_exactly_when_its_denominator_is_zero(metric_values, images, threshold):
     label, probability = unpack(images)
     calls = calls_of(probability, threshold)
     one_class = len(set(label.tolist())) < 2
@@ -67,16 +67,16 @@ def test_a_metric_is_undefined_exactly_when_its_denominator_is_zero(images, thre
         "brier": False,
         "log_loss": False,
     }
-    values = metrics.metric_values(label, probability, threshold)
+    values = metric_values(label, probability, threshold)
     assert {name: value is None for name, value in values.items()} == undefined
 
 
 @given(images=labelled, threshold=thresholds, seed=st.integers(0, 1000))
-def test_the_order_of_images_does_not_matter(images, threshold, seed):
+def test_the_order_of_images_does_not_matter(metric_values, images, threshold, seed):
     label, probability = unpack(images)
     order = np.random.default_rng(seed).permutation(len(label))
-    before = metrics.metric_values(label, probability, threshold)
-    after = metrics.metric_values(label[order], probability[order], threshold)
+    before = metric_values(label, probability, threshold)
+    after = metric_values(label[order], probability[order], threshold)
     assert before.keys() == after.keys()
     for name, value in before.items():
         assert (value is None) == (after[name] is None)
@@ -148,11 +148,11 @@ def test_a_probability_equal_to_the_threshold_is_pneumonia():
     assert matrix.tolist() == [[1, 1], [1, 2]]
 
 
-def test_the_published_confusion_matrix_gives_the_published_figures():
+def test_the_published_confusion_matrix_gives_the_published_figures(metric_values):
     """Lee et al. 2024: TN 184, FP 50, FN 39, TP 351: accuracy 85.74 %, precision 88 %, recall 90 %, F1 89 %."""
     label = np.repeat([0, 0, 1, 1], [184, 50, 39, 351])
     probability = np.repeat([0.0, 1.0, 0.0, 1.0], [184, 50, 39, 351])
-    values = metrics.metric_values(label, probability)
+    values = metric_values(label, probability)
     assert round(values["accuracy"], 4) == 0.8574
     assert round(values["precision"], 2) == 0.88
     assert round(values["sensitivity"], 2) == 0.90

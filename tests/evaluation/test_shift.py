@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
-from cxr_jax.evaluation.metrics import metric_values
 from cxr_jax.evaluation.shift import diagnose_shift, prior_correction, score_shift, split_drop
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.runs.records import to_json
@@ -58,7 +57,7 @@ def test_harder_images_are_a_matter_of_ranking():
     assert drop.operating_point == pytest.approx(0, abs=0.03)
 
 
-def test_the_parts_of_the_drop_add_up_and_are_those_of_the_metrics():
+def test_the_parts_of_the_drop_add_up_and_are_those_of_the_metrics(metric_values):
     validation = made_up(80, 220, seed=1, split="val")
     test = made_up(90, 150, seed=2, split="test", difference=2.0, moved=1.0)
     drop = split_drop(validation, test, 0.4)
@@ -82,7 +81,7 @@ def test_the_shift_of_scores_is_mann_and_whitneys_and_respects_groups():
     assert width > 1.3 * (independent.high - independent.low)
 
 
-def test_the_prior_correction_multiplies_odds_and_helps_when_only_shares_differ():
+def test_the_prior_correction_multiplies_odds_and_helps_when_only_shares_differ(metric_values):
     validation = made_up(500, 1500, seed=1, split="val", difference=2.0)
     test = made_up(1500, 500, seed=2, split="test", difference=2.0)
     # Scores that are true probabilities where three in four are PNEUMONIA; the spread of a score is about 1.09.

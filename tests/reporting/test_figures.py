@@ -9,7 +9,6 @@ import pytest
 
 from cxr_jax.evaluation.judge import judge
 from cxr_jax.evaluation.measures import Confidence
-from cxr_jax.evaluation.metrics import metric_values
 from cxr_jax.reporting import figures
 from cxr_jax.reporting.style import WIDTH, new_figure, save, styled
 
@@ -71,7 +70,7 @@ def test_a_persons_own_settings_do_not_change_a_figure(example, tmp_path):
     assert plain.read_bytes() == other.read_bytes()
 
 
-def test_the_roc_passes_through_its_operating_point_and_states_the_judged_area(example):
+def test_the_roc_passes_through_its_operating_point_and_states_the_judged_area(example, metric_values):
     figure = figures.roc_figure(example.judged, example.test, example.validation)
     axes = figure.axes[0]
     values = metric_values(example.test.label, example.test.probability, example.point.threshold)
