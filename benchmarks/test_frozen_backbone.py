@@ -16,14 +16,14 @@ import pytest
 
 pytest.importorskip("pytest_benchmark", reason="needs pytest-benchmark")
 
-from cxr_jax.config.schema import AugmentationConfig, ModelConfig, OptimizerConfig, PhaseConfig
-from cxr_jax.data.batches import Batch
+from cxr_jax.bench.workload import noise_images
+from cxr_jax.config.schema import Config, DataConfig, ModelConfig, PhaseConfig, TrainingConfig
+from cxr_jax.devices import replicate
+from cxr_jax.training.feed import HostFeed
 from cxr_jax.training.network import build_network
-from cxr_jax.training.optimizer import make_optimizer, partition
-from cxr_jax.training.parallel import compile_train_step
-from cxr_jax.training.sharding import choose_devices, replicate
+from cxr_jax.training.plan import plan_run
+from cxr_jax.training.run import compile_train_step
 from cxr_jax.training.state import new_state
-from cxr_jax.training.steps import StepRules
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,37 +57,31 @@ def test_an_epoch_on_features_costs_less_than_a_tenth(
 
 
 def _stepper(model: str, size: int, batch_size: int, *, features: bool) -> Callable[[int], None]:
-    """A function that trains the head for so many steps."""
-    network = build_network(ModelConfig(name=model), seed=0)
-    trainable, frozen = partition(network.params, PhaseConfig(trainable=("classifier",), batch_norm="frozen"))
-    optimizer = make_optimizer(OptimizerConfig(), lambda step: 0.01, trainable)
-    rules = StepRules(
-        graphdef=network.graphdef,
-        optimizer=optimizer,
-        mean=network.mean,
-        std=network.std,
-        augmentation=AugmentationConfig(),
-        class_weights=(1.0, 1.0),
-        label_smoothing=0.0,
-        batch_statistics=False,
-        seed=0,
-        frozen_backbone=True,
+    """Returns a function that trains the head for so many steps."""
+    config = Config(
+        data=DataConfig(image_size=size),
+        model=ModelConfig(name=model),
+        training=TrainingConfig(batch_size=batch_size, evaluation_batch_size=batch_size, precision="float32"),
+        phases=(PhaseConfig(trainable=("classifier",), batch_norm="frozen"),),
     )
-    random = np.random.default_rng(0)
-    inputs = random.integers(0, 256, (batch_size, size, size), np.uint8)
+    network = build_network(config.model, seed=0)
+    images = noise_images(batch_size, size)
+    plan = plan_run(config, network, images, images)
+    (phase,) = plan.phases
     if features:
         channels = network.params["classifier.kernel"].shape[0]
-        rules = dataclasses.replace(rules, feature_channels=channels)
-        inputs = random.random((batch_size, channels), np.float32)
-    batch = Batch(inputs, random.integers(0, 2, batch_size).astype(np.int32), np.arange(batch_size, dtype=np.int32))
-    devices = choose_devices(0)
-    state = replicate(new_state(trainable, frozen, network.batch_stats, optimizer, 0), devices)
-    step = compile_train_step(rules, state, size, batch_size, devices, "jit")
+        pooled = np.random.default_rng(0).random((batch_size, channels), np.float32)
+        images = dataclasses.replace(images, images=pooled)
+    feed = HostFeed(images)
+    state = new_state(network.params, network.batch_stats, phase.trainable, phase.optimizer)
+    step = compile_train_step(plan, network, phase, state, feed)
+    state = replicate(state, plan.devices)
+    (batch,) = feed.batches(batch_size=batch_size, seed=0, epoch=0)
 
     def run(steps: int) -> None:
         nonlocal state
         for _ in range(steps):
-            state, metrics = step(state, batch, 0)
+            state, metrics = step(state, step.place(batch), 0)
         float(metrics.loss)
 
     return run

@@ -44,8 +44,9 @@ from cxr_jax.data.split_loading import load_split
 from cxr_jax.errors import UserError
 from cxr_jax.reporting.live import TensorBoardObserver
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.training.loop import Trainer
 from cxr_jax.training.network import build_network
+from cxr_jax.training.plan import plan_run
+from cxr_jax.training.run import train
 
 SIDE = 32
 """Of the images, in pixels."""
@@ -170,8 +171,8 @@ def drawn(count: int, seed: int) -> ImageSet:
     )
 
 
-def train(folder: Path, options: Options) -> None:
-    """Train for `options.steps` steps, validated and saved every 250."""
+def train_long(folder: Path, options: Options) -> None:
+    """Trains for `options.steps` steps, validated and saved every 250."""
     config = Config(
         data=DataConfig(image_size=SIDE),
         model=ModelConfig(name="mobilenetv2_tiny", dropout=0.1),
@@ -186,8 +187,9 @@ def train(folder: Path, options: Options) -> None:
     network = build_network(config.model, config.training.seed)
     sampler = Sampler("steps", config.training.epochs * TRAIN // BATCH_SIZE, options.samples)
     events = TensorBoardObserver(run)
-    trainer = Trainer(config, network, drawn(TRAIN, 0), drawn(VALIDATION, 1), run, Both(sampler, events))
-    trainer.train()
+    train_set, validation_set = drawn(TRAIN, 0), drawn(VALIDATION, 1)
+    plan = plan_run(config, network, train_set, validation_set)
+    train(plan, network, train_set, validation_set, run, Both(sampler, events))
     events.close()
     print("after the end:")
     sampler.print_row()
@@ -233,7 +235,7 @@ def main() -> int:
     options = parse(Options, sys.argv[1:], prog="long_run.py", description=__doc__)
     with tempfile.TemporaryDirectory(prefix="long-run-") as folder:
         if options.steps:
-            train(Path(folder), options)
+            train_long(Path(folder), options)
         if options.files:
             read_files(Path(folder), options)
     return 0

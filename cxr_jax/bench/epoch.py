@@ -8,7 +8,6 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,16 @@ from cxr_jax.config.schema import Config, DataConfig, ModelConfig, ParallelConfi
 from cxr_jax.data.image_set import ImageSet
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.split_loading import load_split
+from cxr_jax.devices import replicate
 from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.training.loop import PreparedPhase, Trainer
-from cxr_jax.training.network import build_network
-from cxr_jax.training.placement import epoch_batches
+from cxr_jax.training.feed import make_feed
+from cxr_jax.training.network import Network, build_network
+from cxr_jax.training.plan import Plan, plan_run
+from cxr_jax.training.processes import ALONE
 from cxr_jax.training.progress import Progress
-from cxr_jax.training.sharding import replicate
+from cxr_jax.training.run import compile_train_step, train
+from cxr_jax.training.state import new_state
 
 
 class EpochClock:
@@ -76,33 +78,33 @@ class EpochClock:
 
 
 def run_epoch(case: EpochCase) -> dict[str, Any]:
-    """Train an epoch by the real loop, and as many bare steps, half of them right before and half right after.
+    """Trains an epoch by the real loop, and as many bare steps, half of them right before and half right after.
 
     The loop has all that `cxr-jax train` gives it: prepared data, log, checkpoints, TensorBoard, a progress bar. The
-    bare steps are the same compiled program on batches at hand. Returns seconds, their `ratio` and what was computed,
-    ready for JSON. Raises UserError as training does.
+    bare steps are the same program on batches at hand. Returns seconds, their `ratio` and what was computed, ready for
+    JSON. Raises UserError as training does.
     """
+    config, train_set, validation_set = _experiment(case)
+    network = build_network(config.model, 0)
+    plan = plan_run(config, network, train_set, validation_set)
+    steps = plan.batches_per_epoch
+    bare = _BareSteps(plan, network, train_set)
     with tempfile.TemporaryDirectory(prefix="cxr-jax-bench-") as folder, Path(os.devnull).open("w") as nowhere:
         run, clock = RunFolder(Path(folder)), EpochClock()
         terminal = TerminalObserver(Console(file=nowhere, force_terminal=True))
         with Observers(terminal, TensorBoardObserver(run), clock) as observers:
-            trainer = _trainer(case, run, observers)
-            network = trainer.network
-            # its own preparation, so that the bare steps are the very program that the loop runs
-            phase = trainer._prepare(Progress(), network.params, network.batch_stats)
-            steps = phase.iterations
-            pure = _pure_steps(phase, trainer, max(steps // 2, 1))
-            trainer.train()
+            bare_seconds = bare.seconds(max(steps // 2, 1))
+            train(plan, network, train_set, validation_set, run, observers)
             ended = time.perf_counter()
-            pure += _pure_steps(phase, trainer, max(steps - steps // 2, 1))
+            bare_seconds += bare.seconds(max(steps - steps // 2, 1))
     timing = clock.timing(ended, case.batch_size)
-    pure_seconds = float(np.mean(pure)) * steps
-    device = trainer.devices[0]
+    pure_seconds = float(np.mean(bare_seconds)) * steps
+    device = plan.devices[0]
     return {
         "platform": device.platform,
         "device": device.device_kind,
-        "devices": len(trainer.devices),
-        "images": len(trainer.train_set),
+        "devices": len(plan.devices),
+        "images": len(train_set),
         "steps": steps,
         **timing,
         "pure_seconds": pure_seconds,
@@ -112,8 +114,8 @@ def run_epoch(case: EpochCase) -> dict[str, Any]:
     }
 
 
-def _trainer(case: EpochCase, run: RunFolder, observers: Observers) -> Trainer:
-    """A trainer of one epoch over all training images, as far as the source has a validation split of its own."""
+def _experiment(case: EpochCase) -> tuple[Config, ImageSet, ImageSet]:
+    """Returns the config of one epoch and its images: all of train, if the source has a validation split of its own."""
     prepared = PreparedData.open(case.dataset)
     own = any(example.split == "val" for example in prepared.examples)
     config = Config(
@@ -131,27 +133,32 @@ def _trainer(case: EpochCase, run: RunFolder, observers: Observers) -> Trainer:
     train_set, validation_set = (load_split(prepared, config.data, split) for split in ("train", "val"))
     if case.steps:
         train_set = _first(train_set, case.steps * case.batch_size)
-    return Trainer(config, build_network(config.model, 0), train_set, validation_set, run, observers)
+    return config, train_set, validation_set
 
 
 def _first(images: ImageSet, count: int) -> ImageSet:
     return ImageSet(*(getattr(images, field.name)[:count] for field in dataclasses.fields(images)))
 
 
-def _pure_steps(phase: PreparedPhase, trainer: Trainer, count: int) -> list[float]:
-    """Seconds of each of `count` steps on batches at hand, after one that is not counted."""
-    batches = itertools.cycle(_batches(phase, trainer))
-    state, seconds = replicate(phase.state, trainer.devices), []
-    for _ in range(count + 1):
-        batch = next(batches)
-        began = time.perf_counter()
-        state, metrics = phase.step(state, batch, 0)
-        jax.block_until_ready((state, metrics))
-        seconds.append(time.perf_counter() - began)
-    return seconds[1:]
+class _BareSteps:
+    """The step of a run on a few batches at hand, and nothing around it."""
 
+    def __init__(self, plan: Plan, network: Network, train_set: ImageSet) -> None:
+        (phase,) = plan.phases
+        state = new_state(network.params, network.batch_stats, phase.trainable, phase.optimizer)
+        feed = make_feed(plan.config.data.placement, train_set, plan.devices, ALONE)
+        self._step = compile_train_step(plan, network, phase, state, feed)
+        self._state = replicate(state, plan.devices)
+        batches = feed.batches(batch_size=plan.config.training.batch_size, seed=0, epoch=0)
+        self._batches = itertools.cycle([*itertools.islice(batches, DISTINCT_BATCHES)])
 
-def _batches(phase: PreparedPhase, trainer: Trainer) -> Iterator[Any]:
-    batch_size = trainer.config.training.batch_size
-    batches = epoch_batches(phase.step, phase.train_set, batch_size=batch_size, seed=0, epoch=0)
-    return itertools.islice(batches, DISTINCT_BATCHES)
+    def seconds(self, count: int) -> list[float]:
+        """Returns the seconds of each of `count` steps, after one that is not counted."""
+        seconds = []
+        for _ in range(count + 1):
+            batch = next(self._batches)
+            began = time.perf_counter()
+            self._state, metrics = self._step(self._state, self._step.place(batch), 0)
+            jax.block_until_ready((self._state, metrics))
+            seconds.append(time.perf_counter() - began)
+        return seconds[1:]

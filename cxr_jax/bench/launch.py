@@ -29,7 +29,7 @@ IMPORTED = (
     "cxr_jax.data.split_loading",
     "cxr_jax.reporting.live",
     "cxr_jax.training.processes",
-    "cxr_jax.training.loop",
+    "cxr_jax.training.run",
     "cxr_jax.training.network",
     "tyro",
     "tensorboardX",
@@ -41,9 +41,9 @@ WATCHED = {
     "data": ("cxr_jax.data.split_loading:load_split",),
     "weights": ("cxr_jax.training.network:build_network",),
     "run folder": ("cxr_jax.commands.train:_begin_run",),
-    "compile training step": ("cxr_jax.training.loop:compile_train_step",),
-    "compile evaluation step": ("cxr_jax.training.loop:compile_evaluation_step",),
-    "state": ("cxr_jax.training.loop:new_state", "cxr_jax.training.loop:replicate"),
+    "compile training step": ("cxr_jax.training.run:compile_train_step",),
+    "compile evaluation step": ("cxr_jax.training.run:compile_logits",),
+    "state": ("cxr_jax.training.run:new_state", "cxr_jax.training.run:replicate"),
 }
 """The functions in which each part of a start is spent, as module:name, where they are looked up."""
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import time
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from cxr_jax.bench.cases import Case
-from cxr_jax.bench.workload import Workload, cycling_batches
+from cxr_jax.bench.workload import DISTINCT_BATCHES, Workload, noise_images
 from cxr_jax.config.schema import OptimizerConfig
 from cxr_jax.errors import UserError
 from cxr_jax.porting.requirements import import_timm, import_torch
@@ -45,7 +48,9 @@ def prepare(case: Case) -> Workload:
     mean, std = (torch.tensor(model.default_cfg[name], device=device).view(1, 3, 1, 1) for name in ("mean", "std"))
     model = model.to(device, memory_format=torch.channels_last).train(case.work == "train")
     network = torch.compile(model) if case.backend == "compile" else model
-    batches = cycling_batches(case.batch_size, case.image_size)
+    noise = noise_images(DISTINCT_BATCHES * case.batch_size, case.image_size)
+    parts = (np.split(column, DISTINCT_BATCHES) for column in (noise.images, noise.labels))
+    batches = itertools.cycle(zip(*parts, strict=True))
 
     def inputs(images: Any) -> Any:
         grey = torch.from_numpy(images).to(device)[:, None].float().div_(255)
@@ -57,8 +62,8 @@ def prepare(case: Case) -> Workload:
     )
 
     def run() -> None:
-        batch = next(batches)
-        step(inputs(batch.images), torch.from_numpy(batch.labels).to(device, torch.long))
+        images, labels = next(batches)
+        step(inputs(images), torch.from_numpy(labels).to(device, torch.long))
         if device.type == "cuda":
             torch.cuda.synchronize()
 

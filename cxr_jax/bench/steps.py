@@ -2,91 +2,107 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import flax
 import jax
 import jaxlib
-import optax
+import numpy as np
 from jax.stages import Compiled
 
 from cxr_jax.bench.cases import Case
 from cxr_jax.bench.native_costs import native_costs
-from cxr_jax.bench.workload import Workload, cycling_batches
-from cxr_jax.config.schema import AugmentationConfig, OptimizerConfig
-from cxr_jax.models.registry import build_model, find_architecture
-from cxr_jax.models.state import split_model
-from cxr_jax.training.optimizer import make_optimizer
-from cxr_jax.training.parallel import compile_evaluation_step, compile_train_step
-from cxr_jax.training.precision import Precision, takes_native_kernels
-from cxr_jax.training.sharding import choose_devices, replicate
-from cxr_jax.training.state import TrainState, all_params, new_state
-from cxr_jax.training.steps import StepRules
-from cxr_jax.vocabulary import CLASS_NAMES
+from cxr_jax.bench.workload import DISTINCT_BATCHES, Workload, noise_images
+from cxr_jax.config.schema import Config, DataConfig, ModelConfig, OptimizerConfig, ParallelConfig, TrainingConfig
+from cxr_jax.data.image_set import ImageSet
+from cxr_jax.devices import replicate
+from cxr_jax.inference.forward import compile_logits
+from cxr_jax.training.feed import HostFeed
+from cxr_jax.training.network import Network, build_network
+from cxr_jax.training.plan import Plan, plan_run
+from cxr_jax.training.run import compile_train_step
+from cxr_jax.training.state import new_state
 
 OPTIMIZER = OptimizerConfig(decayed="all")
 """The studies' SGD with momentum and weight decay; PyTorch decays every parameter."""
 
 
 def prepare(case: Case) -> Workload:
-    """Compile the step of `case`. Raises UserError for an unknown model or a batch that the devices cannot share."""
-    devices = choose_devices(case.devices)
-    rules, state = _begin(case, devices)
+    """Compiles the step of `case`. Raises UserError for an unknown model or a batch that the devices cannot share."""
+    noise = noise_images(DISTINCT_BATCHES * case.batch_size, case.image_size)
+    plain = case.implementation == "plain"
+    config = _config(case)
+    network = build_network(config.model, seed=0, lowering="plain" if plain else "fast")
+    plan = plan_run(config, network, noise, noise)
+    if plain:
+        plan = dataclasses.replace(plan, native_kernels=False)
     began = time.perf_counter()
-    if case.work == "train":
-        run = compile_train_step(rules, state, case.image_size, case.batch_size, devices, case.backend)
-    else:
-        params = all_params(state)
-        run = compile_evaluation_step(
-            rules, params, state.batch_stats, case.image_size, case.batch_size, devices, rules.precision
-        )
-    compile_seconds = time.perf_counter() - began
-    state = replicate(state, devices)
-    batches = cycling_batches(case.batch_size, case.image_size)
-
-    def train() -> None:
-        nonlocal state
-        state, metrics = run(state, next(batches), 0)
-        jax.block_until_ready((state, metrics))
-
-    def infer() -> None:
-        jax.block_until_ready(run(all_params(state), state.batch_stats, next(batches).images))
-
+    step, program = (_training if case.work == "train" else _inference)(case, plan, network, noise)
     facts = {
-        "platform": devices[0].platform,
-        "device": devices[0].device_kind,
-        "devices": len(devices),
-        "native_kernels": rules.native_kernels,
+        "platform": plan.devices[0].platform,
+        "device": plan.devices[0].device_kind,
+        "devices": len(plan.devices),
+        "native_kernels": plan.native_kernels,
         "products": jax.config.jax_default_matmul_precision or "default",
         "versions": {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "flax": flax.__version__},
-        "compile_seconds": compile_seconds,
-        **_costs(run.compiled, len(devices)),
+        "compile_seconds": time.perf_counter() - began,
+        **_costs(program, len(plan.devices)),
     }
-    return Workload(train if case.work == "train" else infer, facts, lambda: _device_peak_bytes(devices[0]))
+    return Workload(step, facts, lambda: _device_peak_bytes(plan.devices[0]))
 
 
-def _begin(case: Case, devices: list[jax.Device]) -> tuple[StepRules, TrainState]:
-    architecture = find_architecture(case.model)
-    precision: Precision = "bf16" if case.precision == "bfloat16" else "float32"
-    plain = case.implementation == "plain"
-    lowering = "plain" if plain else "fast"
-    graphdef, params, batch_stats = split_model(build_model(case.model, classes=len(CLASS_NAMES), lowering=lowering))
-    optimizer = make_optimizer(OPTIMIZER, optax.constant_schedule(OPTIMIZER.learning_rate), params)
-    rules = StepRules(
-        graphdef=graphdef,
-        optimizer=optimizer,
-        mean=architecture.mean,
-        std=architecture.std,
-        augmentation=AugmentationConfig(),
-        class_weights=(1.0,) * len(CLASS_NAMES),
-        label_smoothing=0.0,
-        batch_statistics=True,
-        seed=0,
-        precision=precision,
-        native_kernels=not plain and takes_native_kernels(precision, devices, case.backend),
+def _config(case: Case) -> Config:
+    return Config(
+        data=DataConfig(image_size=case.image_size),
+        model=ModelConfig(name=case.model),
+        optimizer=OPTIMIZER,
+        training=TrainingConfig(
+            batch_size=case.batch_size,
+            evaluation_batch_size=case.batch_size,
+            precision="bf16" if case.precision == "bfloat16" else "float32",
+        ),
+        parallel=ParallelConfig(backend=case.backend, devices=case.devices),
     )
-    return rules, new_state(params, {}, batch_stats, optimizer, step=0)
+
+
+def _training(case: Case, plan: Plan, network: Network, noise: ImageSet) -> tuple[Callable[[], None], Compiled]:
+    """Returns a function that takes a training step, and its program."""
+    (phase,) = plan.phases
+    state = new_state(network.params, network.batch_stats, phase.trainable, phase.optimizer)
+    feed = HostFeed(noise)
+    run = compile_train_step(plan, network, phase, state, feed)
+    state = replicate(state, plan.devices)
+    batches = itertools.cycle([*feed.batches(batch_size=case.batch_size, seed=0, epoch=0)])
+
+    def step() -> None:
+        nonlocal state
+        state, metrics = run(state, run.place(next(batches)), 0)
+        jax.block_until_ready((state, metrics))
+
+    return step, run.compiled
+
+
+def _inference(case: Case, plan: Plan, network: Network, noise: ImageSet) -> tuple[Callable[[], None], Compiled]:
+    """Returns a function that predicts a batch, and its program."""
+    params, batch_stats = replicate((network.params, network.batch_stats), plan.devices)
+    run = compile_logits(
+        network.graphdef,
+        params,
+        batch_stats,
+        mean=network.mean,
+        std=network.std,
+        image_size=case.image_size,
+        batch_size=case.batch_size,
+        devices=plan.devices,
+        precision=plan.precision,
+        native_kernels=plan.native_kernels,
+    )
+    batches = itertools.cycle(np.split(noise.images, DISTINCT_BATCHES))
+    return lambda: jax.block_until_ready(run(params, batch_stats, next(batches))), run.compiled
 
 
 def _costs(compiled: Compiled, devices: int) -> dict[str, Any]:

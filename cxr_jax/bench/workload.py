@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from cxr_jax.data.batches import Batch
+from cxr_jax.data.image_set import ImageSet
 from cxr_jax.vocabulary import CLASS_NAMES
 
 DISTINCT_BATCHES = 4
@@ -28,16 +28,14 @@ class Workload:
     device_peak_bytes: Callable[[], int | None] = _unknown  # most memory used on the accelerator; None on a CPU
 
 
-def cycling_batches(batch_size: int, image_size: int, seed: int = 0) -> Iterator[Batch]:
-    """Endless batches of noise, [B, S, S] uint8 in 0..255 with labels and ids; the same for equal arguments."""
+def noise_images(count: int, image_size: int, seed: int = 0) -> ImageSet:
+    """Returns `count` images of noise, [N, S, S] uint8 in 0..255, with labels; the same for equal arguments."""
     generator = np.random.default_rng(seed)
-    batches = [
-        Batch(
-            images=generator.integers(0, 256, (batch_size, image_size, image_size), np.uint8),
-            labels=generator.integers(0, len(CLASS_NAMES), batch_size, np.int32),
-            ids=np.arange(index * batch_size, (index + 1) * batch_size, dtype=np.int32),
-        )
-        for index in range(DISTINCT_BATCHES)
-    ]
-    while True:
-        yield from batches
+    return ImageSet(
+        images=generator.integers(0, 256, (count, image_size, image_size), np.uint8),
+        labels=generator.integers(0, len(CLASS_NAMES), count, np.int32),
+        ids=np.arange(count, dtype=np.int32),
+        files=("",) * count,
+        groups=("",) * count,
+        subtypes=("",) * count,
+    )

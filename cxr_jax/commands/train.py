@@ -60,8 +60,9 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
     from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver, track_in_terminal
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.locks import training
-    from cxr_jax.training.loop import Trainer
     from cxr_jax.training.network import build_network
+    from cxr_jax.training.plan import plan_run
+    from cxr_jax.training.run import train
 
     console = Console(quiet=not group.writes)
     group.require_same("what they are to do", {"--out": str(run_path), "--resume": resume})
@@ -81,12 +82,12 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
     train_set = load_split(prepared, config.data, "train", track=track, mapped=True)
     validation_set = load_split(prepared, config.data, "val", track=track, mapped=True)
     observers = Observers(*([TerminalObserver(console), TensorBoardObserver(run)] if group.writes else []))
-    trainer = Trainer(config, network, train_set, validation_set, run, observers, group)
+    plan = plan_run(config, network, train_set, validation_set)
     # each has found out by itself whether there is a compiler for the native kernels
-    kernels = "native kernels" if trainer.plan.native_kernels else "XLA"
-    group.require_same("how they compute", {"the precision": f"{trainer.plan.precision} by {kernels}"})
+    kernels = "native kernels" if plan.native_kernels else "XLA"
+    group.require_same("how they compute", {"the precision": f"{plan.precision} by {kernels}"})
     if group.writes and not resume:
-        _begin_run(run_path, config, network, prepared, trainer.devices)
+        _begin_run(run_path, config, network, prepared, plan.devices)
     console.print(
         f"{config.model.name} on {len(train_set)} images, validated on {len(validation_set)}; run {run.path}",
         soft_wrap=True,
@@ -94,13 +95,13 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
     for note in prepared.card.get("image_notes", ()):
         console.print(f"Note on the images: {note}", soft_wrap=True, markup=False)
     if group.processes > 1:
-        console.print(f"{group.processes} processes with {len(trainer.devices)} devices train together")
+        console.print(f"{group.processes} processes with {len(plan.devices)} devices train together")
     if network.fresh:
         console.print(
             f"The weights have no classifier for these classes: {', '.join(network.fresh)} start afresh", soft_wrap=True
         )
     with training(run) if group.writes else contextlib.nullcontext(), observers:
-        reason = trainer.train(resume=resume)
+        reason = train(plan, network, train_set, validation_set, run, observers, group, resume=resume)
     ended = "patience ran out" if reason == "patience" else "all epochs done"
     console.print(f"Training ended, {ended}. Next: cxr-jax evaluate {run.path}", soft_wrap=True)
 

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-import jax
 import numpy as np
 from flax import nnx
 
 from cxr_jax.checkpoints import read_newest
-from cxr_jax.data.batches import padded_batches
+from cxr_jax.devices import choose_devices
 from cxr_jax.errors import UserError
 from cxr_jax.inference.description import NetworkDescription, read_description
+from cxr_jax.inference.forward import ForwardProgram, compile_logits
 from cxr_jax.models.network import StagedNetwork
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import ArrayDict, differences, merge_model, pack_network, split_model, unpack_network
-from cxr_jax.preprocessing.normalise import normalise
 from cxr_jax.runs.folder import RunFolder, read_json
 
 Which = Literal["best", "last"]
@@ -66,26 +65,35 @@ class TrainedModel:
         size = self.image_size
         if images.dtype != np.uint8 or images.shape[1:] != (size, size):
             raise ValueError(f"images are {images.dtype} {images.shape}, but must be uint8 [N, {size}, {size}]")
-        batch_size = min(batch_size, max(len(images), 1))
         parts = [np.zeros((0, len(self.description.classes)), np.float32)]
-        for batch, count in padded_batches(images, batch_size):
-            parts.append(self._answer(batch)[:count])
-            advance(count)
+        for start in range(0, len(images), batch_size):
+            batch, program = images[start : start + batch_size], self._program(min(batch_size, len(images)))
+            logits = program.over(self.params, self.batch_stats, batch)
+            if self.description.flip_average:
+                # the mirror images go through the same program, so that the order of the two has no say
+                logits = (logits + program.over(self.params, self.batch_stats, batch[:, :, ::-1])) / 2
+            parts.append(logits)
+            advance(len(batch))
         return np.concatenate(parts)
 
-    def _answer(self, batch: np.ndarray) -> np.ndarray:
-        """Logits [B, K] of a whole batch; the mirrored one goes through the same program, so order has no say."""
-        logits = np.asarray(self._forward(self.params, self.batch_stats, batch))
-        if self.description.flip_average:
-            logits = (logits + np.asarray(self._forward(self.params, self.batch_stats, batch[:, :, ::-1]))) / 2
-        return logits
+    def _program(self, batch_size: int) -> ForwardProgram:
+        """Returns the program for batches of `batch_size`, compiled when it is first asked for."""
+        if batch_size not in self._programs:
+            self._programs[batch_size] = compile_logits(
+                self.graphdef,
+                self.params,
+                self.batch_stats,
+                mean=self.mean,
+                std=self.std,
+                image_size=self.image_size,
+                batch_size=batch_size,
+                devices=choose_devices(1),
+            )
+        return self._programs[batch_size]
 
     @cached_property
-    def _forward(self) -> jax.stages.Wrapped:
-        def forward(params: ArrayDict, batch_stats: ArrayDict, images: jax.Array) -> jax.Array:
-            return merge_model(self.graphdef, params, batch_stats)(normalise(images, self.mean, self.std))
-
-        return jax.jit(forward)
+    def _programs(self) -> dict[int, ForwardProgram]:
+        return {}
 
 
 def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:

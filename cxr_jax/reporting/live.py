@@ -57,11 +57,11 @@ class TerminalObserver:
 
     def on_start(self, plan: Any, progress: Any) -> None:
         """Open the bar for the steps of `plan`, at `progress`, after a line for each phase."""
-        for name, steps, trainable, frozen in zip(
-            plan.phase_names, plan.phase_iterations, plan.trainable, plan.frozen, strict=True
-        ):
+        for phase in plan.phases:
             self._console.print(
-                f"Phase {name}: {steps} steps, {trainable:,} parameters trained, {frozen:,} frozen", soft_wrap=True
+                f"Phase {phase.config.name}: {phase.iterations} steps, {phase.trained_size:,} parameters trained, "
+                f"{phase.frozen_size:,} frozen",
+                soft_wrap=True,
             )
         if plan.precision != "float32":
             kernels = " by native kernels" if plan.native_kernels else ""
@@ -80,8 +80,9 @@ class TerminalObserver:
             TimeRemainingColumn(),
             console=self._console,
         )
-        done = sum(plan.phase_iterations[: progress.phase]) + progress.iteration
-        self._task = self._bar.add_task("", total=sum(plan.phase_iterations), completed=done)
+        iterations = [phase.iterations for phase in plan.phases]
+        done = sum(iterations[: progress.phase]) + progress.iteration
+        self._task = self._bar.add_task("", total=sum(iterations), completed=done)
         self._bar.start()
 
     def on_train(self, line: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from cxr_jax.config.schema import LossConfig
 from cxr_jax.vocabulary import CLASS_NAMES
 
 
@@ -26,21 +27,19 @@ def example_weights(labels: Array, weights: tuple[float, ...], dtype: jnp.dtype)
     return jnp.asarray(weights, dtype)[labels]
 
 
-def cross_entropies(
-    logits: Array, labels: Array, weights: tuple[float, ...], label_smoothing: float = 0.0, focusing: float = 0.0
-) -> Array:
-    """The softmax cross-entropies [B] of `logits` [B, K], each weighted by the class of its example.
+def weighted_losses(logits: Array, labels: Array, weights: tuple[float, ...], loss: LossConfig) -> Array:
+    """Returns the softmax cross-entropies [B] of `logits` [B, K], each weighted by the class of its example.
 
-    Smoothing mixes the label with the uniform distribution (Szegedy et al. 2016). With `focusing` gamma above 0 it is
-    the focal loss (Lin et al. 2017), -w_t (1 - p_t)^gamma log p_t with p_t the probability of the label's own class
-    and w_t that class's weight. Where both are asked for, (1 - p_t)^gamma multiplies the smoothed cross-entropy; p_t
-    itself is not smoothed.
+    Smoothing mixes the label with the uniform distribution (Szegedy et al. 2016). With a gamma above 0 it is the focal
+    loss (Lin et al. 2017), -w_t (1 - p_t)^gamma log p_t with p_t the probability of the label's own class and w_t that
+    class's weight. Where both are asked for, (1 - p_t)^gamma multiplies the smoothed cross-entropy; p_t itself is not
+    smoothed.
     """
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    targets = optax.smooth_labels(targets, label_smoothing) if label_smoothing > 0 else targets
+    targets = optax.smooth_labels(targets, loss.label_smoothing) if loss.label_smoothing > 0 else targets
     losses = optax.softmax_cross_entropy(logits, targets)
-    if focusing > 0:
-        losses = jnp.exp(focusing * _log_probability_of_others(logits, labels)) * losses
+    if loss.focusing > 0:
+        losses = jnp.exp(loss.focusing * _log_probability_of_others(logits, labels)) * losses
     return example_weights(labels, weights, logits.dtype) * losses
 
 

@@ -9,6 +9,7 @@ from flax import nnx
 
 from cxr_jax.checkpoints import content_hash
 from cxr_jax.config.schema import ModelConfig
+from cxr_jax.models.layers import Lowering
 from cxr_jax.models.network import can_run_natively
 from cxr_jax.models.pretrained import find_weights, load_weights
 from cxr_jax.models.registry import build_model, find_architecture
@@ -35,10 +36,11 @@ class Network:
         return content_hash({name: np.asarray(value) for name, value in arrays.items()})[:16]
 
 
-def build_network(config: ModelConfig, seed: int) -> Network:
-    """The network of `config`, initialised from `seed` and then, if it names a file, from its weights.
+def build_network(config: ModelConfig, seed: int, *, lowering: Lowering = "fast") -> Network:
+    """Returns the network of `config`, initialised from `seed` and then, if it names a file, from its weights.
 
-    Raises UserError for an unknown model, or weights that are missing or do not fit.
+    `lowering` is `plain` for XLA's stock convolutions. Raises UserError for an unknown model, or weights that are
+    missing or do not fit.
     """
     architecture = find_architecture(config.name)
     model = build_model(
@@ -47,6 +49,7 @@ def build_network(config: ModelConfig, seed: int) -> Network:
         seed=seed,
         dropout_rate=config.dropout,
         stochastic_depth=config.stochastic_depth,
+        lowering=lowering,
     )
     abilities = {"has_native_kernels": can_run_natively(model), "has_features": hasattr(model, "pooled")}
     graphdef, params, batch_stats = split_model(model)

@@ -3,40 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import jax
 import numpy as np
+import optax
 
-from cxr_jax.config.schema import Config
+from cxr_jax.config.schema import Config, PhaseConfig
 from cxr_jax.data.batches import iterations_per_epoch
 from cxr_jax.data.image_set import ImageSet
+from cxr_jax.devices import choose_devices, require_divisible
 from cxr_jax.errors import UserError
+from cxr_jax.inference.forward import Precision
+from cxr_jax.training.loss import class_weights
 from cxr_jax.training.network import Network
-from cxr_jax.training.optimizer import make_schedule, partition
+from cxr_jax.training.optimizer import frozen_stages, make_optimizer, make_schedule, partition, trains_head_alone
 from cxr_jax.training.precision import choose_precision, missing_kernels, takes_native_kernels
-from cxr_jax.training.progress import Plan
-from cxr_jax.training.sharding import require_divisible
 
 
-def plan_run(
-    config: Config,
-    network: Network,
-    train_set: ImageSet,
-    validation_set: ImageSet,
-    devices: Sequence[jax.Device],
-) -> Plan:
-    """What training `network` as `config` says will do; UserError if it cannot work at all.
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training, with what the network makes of its config."""
 
-    Checked are whether there is one batch, whether the devices can share batches, whether validation can be monitored
-    as asked, and whether each phase has parameters to train and steps beyond its warm-up.
+    config: PhaseConfig  # no field is None
+    iterations: int
+    trainable: tuple[str, ...]  # names of the parameters that it trains
+    trained_size: int  # numbers in them
+    frozen_size: int  # numbers in the parameters that it leaves alone
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    frozen_stages: tuple[str, ...]  # stages that run as in evaluation
+    frozen_backbone: bool  # the classifier alone is trained, on features in evaluation mode
+
+    @property
+    def computes_features_once(self) -> bool:
+        """True if the pooled features of an image are the same in every epoch of the phase."""
+        return self.frozen_backbone and not self.config.augmentation.is_random
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run as it will be computed."""
+
+    config: Config
+    devices: list[jax.Device]  # of all processes
+    phases: tuple[Phase, ...]
+    batches_per_epoch: int
+    class_weights: tuple[float, ...]  # [K], 1 for every class if unweighted
+    precision: Precision  # of the activations
+    native_kernels: bool  # bfloat16 activations go through the kernels in C++
+    notes: tuple[str, ...]  # what a person should know of it
+
+    def epochs_before(self, phase: int) -> int:
+        """Returns how many epochs the phases before number `phase` have."""
+        return sum(entry.config.epochs for entry in self.phases[:phase])
+
+
+def plan_run(config: Config, network: Network, train_set: ImageSet, validation_set: ImageSet) -> Plan:
+    """Returns what training `network` as `config` says will do.
+
+    Raises UserError if it cannot work: there is no whole batch, the devices cannot share batches, validation cannot be
+    monitored as asked, or a phase has no parameters to train or no steps beyond its warm-up.
     """
-    training, phases = config.training, config.resolved_phases()
+    training, backend = config.training, config.parallel.backend
+    devices = choose_devices(config.parallel.devices)
     batches = iterations_per_epoch(len(train_set), training.batch_size)
     if batches == 0:
         raise UserError(
             f"training.batch_size is {training.batch_size}, but there are only {len(train_set)} training images; take "
             "a smaller batch"
         )
+    phases = config.resolved_phases()
     mixes = any(phase.augmentation.mixup > 0 for phase in phases)
     require_divisible("training.batch_size", training.batch_size, devices, training.accumulation_steps, pairs=mixes)
     require_divisible("training.evaluation_batch_size", training.evaluation_batch_size, devices)
@@ -45,19 +82,37 @@ def plan_run(
             "validation.monitor is roc_auc, but the validation images are all of one class; monitor the loss, or take "
             "another validation split"
         )
-    for phase in phases:
-        make_schedule(phase.optimizer, phase.schedule, phase.epochs * batches)
-    sizes = [[sum(map(np.size, part.values())) for part in partition(network.params, phase)] for phase in phases]
-    backend = config.parallel.backend
     natively = network.has_native_kernels
     precision = choose_precision(training.precision, devices, backend, natively=natively)
     note = missing_kernels(training.precision, devices) if natively else ""
     return Plan(
-        phase_names=tuple(phase.name for phase in phases),
-        phase_iterations=tuple(phase.epochs * batches for phase in phases),
-        trainable=tuple(trained for trained, _ in sizes),
-        frozen=tuple(frozen for _, frozen in sizes),
+        config=config,
+        devices=devices,
+        phases=tuple(_plan_phase(phase, network, phase.epochs * batches) for phase in phases),
+        batches_per_epoch=batches,
+        class_weights=class_weights(config.loss.class_weights, train_set.labels),
         precision=precision,
         native_kernels=natively and takes_native_kernels(precision, devices, backend),
         notes=(note,) if note else (),
     )
+
+
+def _plan_phase(config: PhaseConfig, network: Network, iterations: int) -> Phase:
+    params = network.params
+    schedule = make_schedule(config.optimizer, config.schedule, iterations)
+    trainable, frozen = partition(params, config)
+    return Phase(
+        config=config,
+        iterations=iterations,
+        trainable=tuple(trainable),
+        trained_size=_size(trainable.values()),
+        frozen_size=_size(frozen.values()),
+        schedule=schedule,
+        optimizer=make_optimizer(config.optimizer, schedule, trainable, frozen),
+        frozen_stages=frozen_stages(params, config),
+        frozen_backbone=network.has_features and trains_head_alone(params, config),
+    )
+
+
+def _size(arrays: Sequence) -> int:
+    return sum(map(np.size, arrays))

@@ -8,10 +8,9 @@ from typing import Literal
 
 import jax
 
+from cxr_jax.inference.forward import Precision
 from cxr_jax.models.native.library import native_kernels_work, why_not
 from cxr_jax.process import KERNELS_SWITCH
-
-Precision = Literal["float32", "bf16"]
 
 AskedPrecision = Literal["auto"] | Precision
 """What a config can ask for."""
@@ -48,9 +47,9 @@ def takes_native_kernels(precision: Precision, devices: Sequence[jax.Device], ba
 
 
 def missing_kernels(asked: AskedPrecision, devices: Sequence[jax.Device]) -> str:
-    """Why training on one CPU device is slower than it could be, as a sentence; empty where nothing is missing.
+    """Returns why training on one CPU device is slower than it could be, as a sentence; empty if it is not.
 
-    Nothing is where float32 was asked for, and then nothing is compiled either.
+    Where float32 was asked for, the kernels are not needed, and are not compiled.
     """
     wanted = asked != "float32" and os.environ.get(KERNELS_SWITCH) != "off"
     if not wanted or len(devices) > 1 or devices[0].platform != "cpu" or native_kernels_work():

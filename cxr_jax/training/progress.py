@@ -1,11 +1,11 @@
-"""How far a run has come: what a checkpoint stores beside the arrays, and who is told while it goes on."""
+"""How far a run has come: what a checkpoint stores beside the arrays."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 EndReason = Literal["finished", "patience", "interrupted", "terminated"]
 
@@ -36,35 +36,6 @@ class Progress:
         return cls(**{name: value for name, value in stored.items() if name in known})
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What lies ahead, for a progress bar."""
-
-    phase_names: tuple[str, ...]
-    phase_iterations: tuple[int, ...]
-    trainable: tuple[int, ...]  # parameters that each phase trains
-    frozen: tuple[int, ...]  # parameters that it leaves alone
-    precision: str = "float32"  # of the activations
-    native_kernels: bool = False  # compute them on a CPU
-    notes: tuple[str, ...] = ()  # what a person should know of it
-
-
-class Observer(Protocol):
-    """Who is told of a run's progress."""
-
-    def on_start(self, plan: Plan, progress: Progress) -> None:
-        """Training begins, or goes on from `progress`."""
-
-    def on_train(self, line: dict[str, Any]) -> None:
-        """A step was done; `line` is what metrics.jsonl says of it."""
-
-    def on_validation(self, line: dict[str, Any]) -> None:
-        """The network was validated; `line` is what metrics.jsonl says of it."""
-
-    def on_note(self, sentence: str) -> None:
-        """Something that a person should know."""
-
-
 def is_better(monitor: str, value: float, best: float | None) -> bool:
     """True if `value` of the monitored figure improves on `best`; a loss should fall, the others rise."""
     if value != value:
@@ -86,4 +57,26 @@ def after_validation(progress: Progress, monitor: str, value: float) -> tuple[Pr
             validation_due=False,
         ),
         best,
+    )
+
+
+def is_exhausted(progress: Progress, patience: int) -> bool:
+    """Returns whether `patience` validations, above 0, have passed without improvement in this phase."""
+    return 0 < patience <= progress.stale_validations
+
+
+def is_over(progress: Progress, iterations: int, patience: int) -> bool:
+    """Returns whether the phase of `iterations` steps that `progress` stands in has come to its end."""
+    return progress.iteration >= iterations or is_exhausted(progress, patience)
+
+
+def next_phase(progress: Progress, patience: int) -> Progress:
+    """Returns `progress` at the end of a phase as it stands before the next one."""
+    return dataclasses.replace(
+        progress,
+        phase=progress.phase + 1,
+        iteration=0,
+        phase_best=None,
+        stale_validations=0,
+        reason="patience" if is_exhausted(progress, patience) else "finished",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -101,25 +102,27 @@ def restore_state(arrays: ArrayDict, template: TrainState, where: str) -> TrainS
 
 def new_state(
     params: ArrayDict,
-    frozen: ArrayDict,
     batch_stats: ArrayDict,
+    trainable: Collection[str],
     optimizer: optax.GradientTransformation,
-    step: int,
     *,
+    step: int = 0,
     averages: bool = False,
 ) -> TrainState:
-    """A state at the beginning of a phase, with an optimizer that has seen nothing yet.
+    """Returns the state at the beginning of a phase that trains the parameters named in `trainable`.
 
-    With `averages` the moving average begins as the network itself, in arrays of its own.
+    Its optimizer has seen nothing yet. With `averages` the moving average begins as the network itself, in arrays of
+    its own.
     """
-    network = pack_network(frozen | params, batch_stats) if averages else {}
+    trained = {name: params[name] for name in trainable}
+    average = pack_network(params, batch_stats) if averages else {}
     return TrainState(
-        params=params,
-        frozen=frozen,
+        params=trained,
+        frozen={name: value for name, value in params.items() if name not in trained},
         batch_stats=batch_stats,
-        optimizer_state=optimizer.init(params),
+        optimizer_state=optimizer.init(trained),
         step=jnp.asarray(step, jnp.int32),
-        average={name: jnp.array(value) for name, value in network.items()},
+        average={name: jnp.array(value) for name, value in average.items()},
     )
 
 

@@ -5,9 +5,7 @@ import pytest
 from cxr_jax.bench import epoch
 from cxr_jax.bench.cases import EpochCase
 from cxr_jax.bench.epoch import EpochClock, run_epoch
-from cxr_jax.training import placement
-from cxr_jax.training.loop import Trainer
-from cxr_jax.training.parallel import TrainStep
+from cxr_jax.training.compile import CompiledStep
 
 
 def test_what_an_epoch_is_made_of(monkeypatch):
@@ -29,36 +27,32 @@ def test_what_an_epoch_is_made_of(monkeypatch):
     }
 
 
-@pytest.fixture
-def steps_run(monkeypatch):
-    """A mark for every step, and where training begins and ends; a step of training is slow."""
-    log = []
-    train, take = Trainer.train, TrainStep.take
+def test_bare_steps_and_the_epoch_are_timed_apart(few_phantoms, monkeypatch):
+    """A step of training that is slowed down shows in the epoch alone."""
+    took, train, step = [], epoch.train, CompiledStep.__call__
+    training = False
 
-    def slow_take(step, *arguments):
-        log.append("step")
-        if log.count("begin") > log.count("end"):
+    def slow_step(program, *given):
+        took.append("epoch" if training else "bare")
+        if training:
             time.sleep(0.2)
-        return take(step, *arguments)
+        return step(program, *given)
 
-    def trained(trainer):
-        log.append("begin")
-        train(trainer)
-        log.append("end")
+    def marked_train(*given):
+        nonlocal training
+        training = True
+        try:
+            return train(*given)
+        finally:
+            training = False
 
-    monkeypatch.setattr(TrainStep, "take", slow_take)
-    monkeypatch.setattr(Trainer, "train", trained)
-    return log
-
-
-def test_bare_steps_come_right_before_and_right_after_the_epoch(few_phantoms, steps_run):
+    monkeypatch.setattr(CompiledStep, "__call__", slow_step)
+    monkeypatch.setattr(epoch, "train", marked_train)
     case = EpochCase("mobilenetv2_tiny", 32, 8, threads=1, dataset=str(few_phantoms), devices=1)
     figures = run_epoch(case)
     # 40 images are 5 steps: 2 bare ones before, 3 after, and one each that is not counted
-    before, after = steps_run.index("begin"), len(steps_run) - steps_run.index("end") - 1
-    assert (before, after) == (3, 4)
-    assert steps_run.index("end") - before - 1 == figures["steps"] == 5
-    assert figures["images"] == 40
+    assert took == ["bare"] * 3 + ["epoch"] * 5 + ["bare"] * 4
+    assert (figures["steps"], figures["images"]) == (5, 40)
     assert figures["ratio"] == pytest.approx(figures["epoch_seconds"] / figures["pure_seconds"])
     assert figures["epoch_seconds"] >= figures["steps_seconds"] + figures["finish_seconds"] > 5 * 0.2
     assert figures["ratio_of_steps"] == pytest.approx(figures["steps_seconds"] / figures["pure_seconds"])
@@ -71,12 +65,3 @@ def test_part_of_an_epoch_by_pmap(few_phantoms):
     figures = run_epoch(case)
     assert (figures["steps"], figures["images"], figures["devices"]) == (2, 8, 2)
     assert case.task.endswith(f"pmap, 2 steps of an epoch of {few_phantoms.name}")
-
-
-def test_an_epoch_with_its_images_on_the_devices(few_phantoms, monkeypatch, steps_run):
-    """As on an accelerator with room for them: the bare steps pick their rows there too."""
-    monkeypatch.setattr(placement, "fits_on_devices", lambda *_: True)
-    monkeypatch.setattr(placement, "training_batches", None)
-    case = EpochCase("mobilenetv2_tiny", 32, 4, threads=1, dataset=str(few_phantoms), steps=2, devices=1)
-    assert run_epoch(case)["steps"] == 2
-    assert steps_run.count("step") == 2 + 2 + 2

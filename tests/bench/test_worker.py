@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxr_jax.bench import ceilings, depthwise, epoch, worker
-from cxr_jax.bench.workload import DISTINCT_BATCHES, Workload, cycling_batches
+from cxr_jax.bench.workload import Workload
 from cxr_jax.errors import UserError
 
 CASE = {"model": "net", "image_size": 32, "batch_size": 2, "work": "train", "threads": 1}
@@ -175,19 +175,6 @@ def test_a_library_that_was_not_preloaded_is_noticed(tmp_path):
     library.write_text("no library")
     with pytest.raises(UserError, match=r"libnothing\.so could not be preloaded"):
         worker.serve([{"case": {**CASE, "preload": str(library)}, "warm_up": 0}], print, as_installed=False)
-
-
-def test_batches_cycle_and_differ():
-    batches = cycling_batches(3, 16)
-    seen = [next(batches) for _ in range(DISTINCT_BATCHES + 1)]
-    assert len({batch.images.tobytes() for batch in seen}) == DISTINCT_BATCHES > 1
-    assert seen[0] is seen[-1]
-    assert len({identity for batch in seen for identity in batch.ids.tolist()}) == 3 * DISTINCT_BATCHES
-    for batch in seen:
-        assert (batch.images.shape, batch.images.dtype) == ((3, 16, 16), np.uint8)
-        assert batch.labels.dtype == batch.ids.dtype == np.int32
-        assert set(batch.labels.tolist()) <= {0, 1}
-    np.testing.assert_array_equal(next(cycling_batches(3, 16)).images, seen[0].images)
 
 
 def test_answers_have_the_standard_output_for_themselves(monkeypatch, capfd):

@@ -11,21 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_jax.config.schema import AugmentationConfig, DataConfig, OptimizerConfig
+from cxr_jax.config.schema import DataConfig
 from cxr_jax.data import cache, decode, pool
-from cxr_jax.data.batches import padded_batches
 from cxr_jax.data.phantoms.folder import write_phantoms
 from cxr_jax.data.preparation import prepare
-from cxr_jax.inference import restore
+from cxr_jax.inference import forward
+from cxr_jax.inference.forward import compile_logits
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.preprocessing import normalise
 from cxr_jax.runs.predictions import probability_of
 from cxr_jax.serving import radiograph
 from cxr_jax.serving.predict import Threshold, predict_files
-from cxr_jax.training import steps
-from cxr_jax.training.optimizer import make_optimizer
-from cxr_jax.training.parallel import compile_evaluation_step
-from cxr_jax.training.steps import StepRules
+from cxr_jax.training import step
 
 SIZE = 32
 TOLERANCE = 1e-5
@@ -97,35 +94,27 @@ def test_a_network_that_was_restored_and_compiled_anew_has_the_same_bits(model, 
 
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
 def test_the_number_of_devices_moves_no_probability(model, images, probabilities, devices):
-    rules = StepRules(
-        graphdef=model.graphdef,
-        optimizer=make_optimizer(OptimizerConfig(), lambda step: 0.1, model.params),
-        mean=model.mean,
-        std=model.std,
-        augmentation=AugmentationConfig(),
-        class_weights=(1.0, 1.0),
-        label_smoothing=0.0,
-        batch_statistics=False,
-        seed=0,
-    )
     found = {}
     # the whole batch alike, and the part of each device alike
     for batch_size in (16, 8 * devices):
-        evaluate = compile_evaluation_step(
-            rules, model.params, model.batch_stats, SIZE, batch_size, jax.devices()[:devices]
+        program = compile_logits(
+            model.graphdef,
+            model.params,
+            model.batch_stats,
+            mean=model.mean,
+            std=model.std,
+            image_size=SIZE,
+            batch_size=batch_size,
+            devices=jax.devices()[:devices],
         )
-        parts = [
-            np.asarray(evaluate(model.params, model.batch_stats, batch))[:count]
-            for batch, count in padded_batches(images, batch_size)
-        ]
-        found[batch_size] = probability_of(np.concatenate(parts))
+        found[batch_size] = probability_of(program.over(model.params, model.batch_stats, images))
     np.testing.assert_allclose(found[16], probabilities, rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(found[8 * devices], probabilities, rtol=0, atol=PLACE_TOLERANCE)
 
 
 def test_training_and_serving_share_every_function_between_a_file_and_the_network():
     assert cache.decode_square is radiograph.decode_square is decode.decode_square
-    assert steps.normalise is restore.normalise is normalise.normalise
+    assert step.normalise is forward.normalise is normalise.normalise
 
 
 @pytest.fixture

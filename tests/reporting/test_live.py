@@ -4,14 +4,26 @@ import io
 
 from rich.console import Console
 
+from cxr_jax.config.schema import Config
 from cxr_jax.reporting.live import TerminalObserver
-from cxr_jax.training.progress import Plan, Progress
+from cxr_jax.training.plan import Plan
+from cxr_jax.training.progress import Progress
 
 
-def told(**plan):
+def told(precision="float32", native_kernels=False, notes=()):
     console = Console(file=io.StringIO(), width=60)
     observer = TerminalObserver(console)
-    observer.on_start(Plan(("train",), (10,), (5,), (0,), **plan), Progress())
+    plan = Plan(
+        config=Config(),
+        devices=[],
+        phases=(),
+        batches_per_epoch=1,
+        class_weights=(1.0, 1.0),
+        precision=precision,
+        native_kernels=native_kernels,
+        notes=notes,
+    )
+    observer.on_start(plan, Progress())
     observer.close()
     return console.file.getvalue()
 

@@ -11,11 +11,10 @@ import pytest
 from cxr_jax.config.schema import Config, DataConfig, ModelConfig, ParallelConfig, TrainingConfig, ValidationConfig
 from cxr_jax.data.image_set import ImageSet
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.training.loop import Trainer
 from cxr_jax.training.network import Network, build_network
 
 sys.path.append(str(Path(__file__).parent))
-from training_runs import SIZE, Watcher, draw_images
+from training_runs import SIZE, TrainingRun, Watcher, draw_images
 
 
 @pytest.fixture(scope="session")
@@ -46,12 +45,12 @@ def network(config: Config) -> Network:
 
 @pytest.fixture
 def trainer(config, network, train_images, validation_images, tmp_path):
-    """Makes the trainer of a run called by a name, under changes of the config."""
+    """Makes a run called by a name, under changes of the config."""
 
-    def make(name: str, watcher: Watcher | None = None, **changes) -> Trainer:
+    def make(name: str, watcher: Watcher | None = None, **changes) -> TrainingRun:
         changed = dataclasses.replace(config, **changes)
         run = RunFolder(tmp_path / name)
         run.path.mkdir(exist_ok=True)
-        return Trainer(changed, network, train_images, validation_images, run, watcher or Watcher())
+        return TrainingRun(changed, network, train_images, validation_images, run, watcher or Watcher())
 
     return make

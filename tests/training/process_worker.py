@@ -11,13 +11,12 @@ import itertools
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from training_runs import SIZE, draw_images, rules_of
+from training_runs import SIZE, Steps, TrainingRun, draw_images
 
 from cxr_jax.config.schema import (
     AugmentationConfig,
@@ -33,14 +32,11 @@ from cxr_jax.config.schema import (
 from cxr_jax.errors import UserError
 from cxr_jax.process import leave_with
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.training.loop import Trainer
+from cxr_jax.training.compile import Backend
+from cxr_jax.training.feed import make_feed
 from cxr_jax.training.network import Network, build_network
-from cxr_jax.training.optimizer import make_optimizer
-from cxr_jax.training.parallel import Backend, compile_train_step
-from cxr_jax.training.placement import placed_batches, put_on_devices
 from cxr_jax.training.processes import ALONE, ProcessGroup, joined
-from cxr_jax.training.sharding import choose_devices, replicate
-from cxr_jax.training.state import new_state, state_arrays
+from cxr_jax.training.state import state_arrays
 
 BATCH, STEPS = 16, 20
 MODEL = ModelConfig(name="mobilenetv2_tiny", dropout=0.2)
@@ -67,27 +63,40 @@ def doubled(network: Network) -> Network:
 
 def take_steps(
     network: Network,
-    devices: list[jax.Device],
+    devices: int,
     backend: Backend,
     *,
     group: ProcessGroup = ALONE,
     learning_rate: float = 0.05,
     on_devices: bool = False,
-    **changes: Any,
+    batch_norm: Literal["train", "frozen"] = "train",
+    accumulation_steps: int = 1,
+    **sections: Any,
 ) -> tuple[list[float], dict[str, np.ndarray]]:
     """The losses of STEPS steps on batches of BATCH drawn images, and all arrays of the state after them."""
-    optimizer = make_optimizer(OptimizerConfig(), optax.constant_schedule(learning_rate), network.params)
-    rules = rules_of(network, optimizer=optimizer, **changes)
-    state = replicate(new_state(network.params, {}, network.batch_stats, optimizer, 0), devices)
-    # not a multiple of the devices
-    images, losses = draw_images(41, seed=0), []
-    table = put_on_devices(images, devices, group.share) if on_devices else None
-    step = compile_train_step(rules, state, SIZE, BATCH, devices, backend, table)
-    order = {"batch_size": BATCH, "seed": 1, "start": 0, "share": group.share}
-    for epoch, batch in placed_batches(step, images, epochs=range(STEPS // 2), **order):
-        state, metrics = step.take(state, batch, epoch)
-        losses.append(float(metrics.loss))
-        group.agree_to_stop(None)
+    steps = Steps(
+        network,
+        # not a multiple of the devices
+        images=draw_images(41, seed=0),
+        optimizer=OptimizerConfig(learning_rate),
+        training=TrainingConfig(
+            batch_size=BATCH,
+            evaluation_batch_size=BATCH,
+            seed=3,
+            precision="float32",
+            batch_norm=batch_norm,
+            accumulation_steps=accumulation_steps,
+        ),
+        parallel=ParallelConfig(backend, devices),
+        **sections,
+    )
+    feed = make_feed("device" if on_devices else "host", steps.images, steps.plan.devices, group)
+    step, state, losses = steps.compiled(feed), steps.replicated(), []
+    for epoch in range(STEPS // 2):
+        for batch in feed.batches(batch_size=BATCH, seed=1, epoch=epoch, share=group.share):
+            state, metrics = step(state, step.place(batch), epoch)
+            losses.append(float(metrics.loss))
+            group.agree_to_stop(None)
     return losses, {name: np.asarray(value) for name, value in state_arrays(state).items()}
 
 
@@ -111,12 +120,12 @@ class Slow:
         """Nothing."""
 
 
-def make_trainer(run: RunFolder, group: ProcessGroup = ALONE, *, slow: float = 0.0, devices: int = 0) -> Trainer:
-    """The trainer of a short run of two phases."""
+def make_trainer(run: RunFolder, group: ProcessGroup = ALONE, *, slow: float = 0.0, devices: int = 0) -> TrainingRun:
+    """A short run of two phases."""
     config = dataclasses.replace(CONFIG, parallel=ParallelConfig(devices=devices))
     run.path.mkdir(exist_ok=True)
     network = build_network(MODEL, seed=0)
-    return Trainer(config, network, draw_images(44, seed=0), draw_images(10, seed=1), run, Slow(slow), group)
+    return TrainingRun(config, network, draw_images(44, seed=0), draw_images(10, seed=1), run, Slow(slow), group)
 
 
 def main() -> int:
@@ -136,7 +145,7 @@ def main() -> int:
             jax.config.update("jax_enable_x64", True)
             network = doubled(build_network(MODEL, seed=0))
             for backend, on_devices in itertools.product(("jit", "pmap"), (False, True)):
-                losses, arrays = take_steps(network, choose_devices(0), backend, group=group, on_devices=on_devices)
+                losses, arrays = take_steps(network, 0, backend, group=group, on_devices=on_devices)
                 if group.writes:
                     place = "device" if on_devices else "host"
                     np.savez(f"{out}/{backend}-{place}.npz", losses=losses, **arrays)

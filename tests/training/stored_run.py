@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from training_runs import SIZE, Watcher, draw_images
+from training_runs import SIZE, TrainingRun, Watcher, draw_images
 
 from cxr_jax.checkpoints import FORMAT_VERSION
 from cxr_jax.config.loading import load_config, write_config
@@ -27,7 +27,6 @@ from cxr_jax.inference.restore import restore_run
 from cxr_jax.runs.files import atomic_path, write_json
 from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
-from cxr_jax.training.loop import Trainer
 from cxr_jax.training.network import build_network
 from cxr_jax.vocabulary import CLASS_NAMES
 
@@ -54,11 +53,11 @@ def stored_file() -> Path:
     return STORED / f"format_{FORMAT_VERSION}.zip"
 
 
-def trainer_of(run: RunFolder, watcher: Watcher | None = None) -> Trainer:
+def trainer_of(run: RunFolder, watcher: Watcher | None = None) -> TrainingRun:
     """Training as `run` says, on images that are drawn anew."""
     config = load_config(run.config)
     network = build_network(config.model, config.training.seed)
-    return Trainer(config, network, draw_images(44, seed=0), draw_images(10, seed=1), run, watcher or Watcher())
+    return TrainingRun(config, network, draw_images(44, seed=0), draw_images(10, seed=1), run, watcher or Watcher())
 
 
 def outcome(run: RunFolder) -> dict:

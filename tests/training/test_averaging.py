@@ -7,18 +7,22 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_runs import Watcher, assert_equal_runs, lines_of, rules_of
+from training_runs import Steps, Watcher, assert_equal_runs, batch_of, lines_of
 
 from cxr_jax.checkpoints import read_newest
-from cxr_jax.config.schema import AugmentationConfig, OptimizerConfig, PhaseConfig
-from cxr_jax.data.batches import Batch
+from cxr_jax.config.schema import (
+    AugmentationConfig,
+    LossConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    PhaseConfig,
+    TrainingConfig,
+)
 from cxr_jax.errors import UserError
+from cxr_jax.inference.forward import logits_of
 from cxr_jax.models.state import pack_network, unpack_network, unprefixed
-from cxr_jax.training.loop import BEST, LAST
-from cxr_jax.training.parallel import compile_train_step
-from cxr_jax.training.sharding import choose_devices, replicate
-from cxr_jax.training.state import all_params, averaged, new_state
-from cxr_jax.training.steps import evaluation_step
+from cxr_jax.training.saving import BEST, LAST
+from cxr_jax.training.state import all_params, averaged
 from cxr_jax.training.validation import validation_figures
 
 TWO_PHASES = (
@@ -51,22 +55,19 @@ def test_the_decay_asked_for_is_reached():
 def test_a_step_averages_parameters_and_statistics_from_the_phases_first_step_on(
     network, train_images, devices, backend
 ):
-    rules = rules_of(
+    steps = Steps(
         network,
-        augmentation=AugmentationConfig(),
         class_weights=(1.0, 1.0),
-        label_smoothing=0.0,
-        seed=0,
-        average_decay=0.15,
-        first_step=100,
+        augmentation=AugmentationConfig(),
+        loss=LossConfig(),
+        training=TrainingConfig(batch_size=16, evaluation_batch_size=16, precision="float32", average_decay=0.15),
+        parallel=ParallelConfig(backend, devices),
     )
-    state = new_state(network.params, {}, network.batch_stats, rules.optimizer, 100, averages=True)
     expected = {name: np.asarray(value) for name, value in pack_network(network.params, network.batch_stats).items()}
-    state = replicate(state, choose_devices(devices))
-    step = compile_train_step(rules, state, 32, 16, choose_devices(devices), backend)
-    batch = Batch(train_images.images[:16], train_images.labels[:16], train_images.ids[:16])
+    step, state = steps.compiled(first_step=100), steps.replicated(step=100)
+    batch = batch_of(train_images)
     for index, decay in enumerate([0.1, 0.15, 0.15]):
-        state, _ = step(state, batch, index)
+        state, _ = step(state, step.place(batch), index)
         now = pack_network(all_params(state), state.batch_stats)
         expected = {name: decay * value + (1 - decay) * np.asarray(now[name]) for name, value in expected.items()}
     assert state.average.keys() == expected.keys()
@@ -75,7 +76,7 @@ def test_a_step_averages_parameters_and_statistics_from_the_phases_first_step_on
 
 
 def validation_loss(params, batch_stats, network, images):
-    logits = evaluation_step(
+    logits = logits_of(
         params, batch_stats, jnp.asarray(images.images), graphdef=network.graphdef, mean=network.mean, std=network.std
     )
     return validation_figures(np.asarray(logits), images.labels)["loss"]

@@ -7,15 +7,19 @@ import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from training_runs import lines_of
+from training_runs import Steps, lines_of
 
-from cxr_jax.config.schema import AugmentationConfig, LossConfig, OptimizerConfig, PhaseConfig, TrainingConfig
-from cxr_jax.models.registry import build_model
-from cxr_jax.models.state import split_model
-from cxr_jax.training.loss import class_weights, cross_entropies
-from cxr_jax.training.optimizer import make_optimizer
-from cxr_jax.training.state import new_state
-from cxr_jax.training.steps import DeviceBatch, StepRules, train_step
+from cxr_jax.config.schema import (
+    AugmentationConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    TrainingConfig,
+)
+from cxr_jax.training.loss import class_weights, weighted_losses
+from cxr_jax.training.network import build_network
+from cxr_jax.training.step import DeviceBatch
 
 WEIGHTS = (0.5, 2.0)
 
@@ -28,40 +32,26 @@ def test_balanced_weights_are_inverse_to_the_share_of_a_class():
     assert class_weights("balanced", labels[1:]) == (1.5, 0.5)
 
 
-@pytest.fixture(scope="module")
-def head():
-    """A network of which only the classifier is trained, on pooled features, without dropout."""
-    return split_model(build_model("mobilenetv2_tiny", classes=2, seed=0))
-
-
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_loss_and_the_update_of_a_step_are_those_worked_out_by_hand(head, smoothing, parts):
-    graphdef, params, batch_stats = head
-    kernel, bias = (np.asarray(params[f"classifier.{name}"], np.float64) for name in ("kernel", "bias"))
+def test_the_loss_and_the_update_of_a_step_are_those_worked_out_by_hand(smoothing, parts):
+    # the classifier alone is trained, on pooled features, without dropout
+    network = build_network(ModelConfig(name="mobilenetv2_tiny"), seed=0)
+    kernel, bias = (np.asarray(network.params[f"classifier.{name}"], np.float64) for name in ("kernel", "bias"))
     features = np.random.default_rng(0).normal(size=(6, kernel.shape[0])).astype(np.float32)
     # the halves that two parts take have different weights
     labels = np.array([0, 1, 0, 1, 1, 1], np.int32)
-    trained = {name: value for name, value in params.items() if name.startswith("classifier")}
-    frozen = {name: value for name, value in params.items() if name not in trained}
-    optimizer = make_optimizer(OptimizerConfig(weight_decay=0.0), optax.constant_schedule(0.1), trained)
-    rules = StepRules(
-        graphdef=graphdef,
-        optimizer=optimizer,
-        mean=(0.5,) * 3,
-        std=(0.5,) * 3,
-        augmentation=AugmentationConfig(),
+    steps = Steps(
+        network,
         class_weights=WEIGHTS,
-        label_smoothing=smoothing,
-        batch_statistics=False,
-        seed=0,
-        frozen_backbone=True,
-        feature_channels=features.shape[1],
-        accumulation_steps=parts,
+        augmentation=AugmentationConfig(),
+        loss=LossConfig(label_smoothing=smoothing),
+        optimizer=OptimizerConfig(0.1, weight_decay=0.0),
+        training=TrainingConfig(batch_size=6, evaluation_batch_size=6, accumulation_steps=parts),
+        phases=(PhaseConfig(trainable=("classifier",), batch_norm="frozen"),),
     )
     batch = DeviceBatch(jnp.asarray(features), jnp.asarray(labels), jnp.arange(6, dtype=jnp.int32))
-    state = new_state(trained, frozen, batch_stats, optimizer, 0)
-    after, metrics = train_step(state, batch, jnp.int32(0), rules=rules)
+    after, metrics = steps.once(steps.state(), batch)
 
     logits = features.astype(np.float64) @ kernel + bias
     log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
@@ -99,7 +89,8 @@ def test_the_focal_loss_and_its_gradient_are_those_of_its_paper(gamma, smoothing
     weights = (0.5, 2.0, 1.3)[:classes]
 
     def losses_of(values):
-        return cross_entropies(values, jnp.asarray(labels), weights, smoothing, gamma)
+        loss = LossConfig(label_smoothing=smoothing, focusing=gamma)
+        return weighted_losses(values, jnp.asarray(labels), weights, loss)
 
     with jax.enable_x64(True):
         found = losses_of(jnp.asarray(logits))
@@ -116,8 +107,8 @@ def test_without_focusing_the_loss_is_cross_entropy_to_the_bit(smoothing):
     labels = jnp.arange(32, dtype=jnp.int32) % 2
     targets = (1 - smoothing) * jax.nn.one_hot(labels, 2) + smoothing / 2
     expected = jnp.asarray(WEIGHTS)[labels] * optax.softmax_cross_entropy(logits, targets)
-    np.testing.assert_array_equal(cross_entropies(logits, labels, WEIGHTS, smoothing), expected)
-    np.testing.assert_array_equal(cross_entropies(logits, labels, WEIGHTS, smoothing, 0.0), expected)
+    found = weighted_losses(logits, labels, WEIGHTS, LossConfig(label_smoothing=smoothing))
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("gamma", [0.3, 1.0, 2.0])
@@ -129,7 +120,8 @@ def test_the_focal_loss_has_a_gradient_where_the_network_is_sure(smoothing, gamm
     labels = jnp.zeros(16, jnp.int32)
 
     def losses_of(values):
-        return cross_entropies(values, labels, (1.0, 1.0), smoothing, gamma)
+        loss = LossConfig(label_smoothing=smoothing, focusing=gamma)
+        return weighted_losses(values, labels, (1.0, 1.0), loss)
 
     losses = np.asarray(losses_of(logits))
     gradients = np.asarray(jax.grad(lambda values: losses_of(values).sum())(logits))
@@ -138,7 +130,8 @@ def test_the_focal_loss_has_a_gradient_where_the_network_is_sure(smoothing, gamm
     # a sure and right answer costs nothing and moves nothing; a sure and wrong one costs what cross-entropy asks
     assert losses[5:8].max() < 1e-10
     assert abs(gradients[5:8]).max() < 1e-10
-    np.testing.assert_allclose(losses[9:], cross_entropies(logits, labels, (1.0, 1.0), smoothing)[9:], rtol=1e-6)
+    cross_entropies = weighted_losses(logits, labels, (1.0, 1.0), LossConfig(label_smoothing=smoothing))
+    np.testing.assert_allclose(losses[9:], cross_entropies[9:], rtol=1e-6)
     np.testing.assert_allclose(gradients[11:, 0], smoothing / 2 - 1, rtol=1e-6)
 
 

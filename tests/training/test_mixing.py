@@ -10,17 +10,15 @@ import numpy as np
 import optax
 import pytest
 from process_worker import doubled, take_steps
-from training_runs import rules_of
+from training_runs import Steps, batch_of
 
-from cxr_jax.config.schema import AugmentationConfig, ModelConfig, PhaseConfig
+from cxr_jax.config.schema import AugmentationConfig, LossConfig, ModelConfig, PhaseConfig, TrainingConfig
 from cxr_jax.errors import UserError
 from cxr_jax.models.state import merge_model
 from cxr_jax.preprocessing.mixup import mix_pairs
 from cxr_jax.preprocessing.normalise import normalise
 from cxr_jax.training.network import build_network
-from cxr_jax.training.sharding import choose_devices
-from cxr_jax.training.state import new_state
-from cxr_jax.training.steps import DeviceBatch, _example_keys, train_step
+from cxr_jax.training.step import DeviceBatch, _example_keys
 
 MIXUP = AugmentationConfig(horizontal_flip=0.5, mixup=0.4)
 
@@ -30,18 +28,15 @@ def test_the_loss_is_each_labels_by_its_share(train_images, focusing):
     # without dropout, which would hide what is to be seen
     network = build_network(ModelConfig(name="mobilenetv2_tiny"), seed=0)
     weights = (0.7, 1.6)
-    rules = rules_of(
+    steps = Steps(
         network,
-        augmentation=AugmentationConfig(mixup=0.4),
         class_weights=weights,
-        batch_statistics=False,
-        focusing=focusing,
+        augmentation=AugmentationConfig(mixup=0.4),
+        loss=LossConfig(label_smoothing=0.1, focusing=focusing),
+        training=TrainingConfig(batch_size=8, evaluation_batch_size=8, seed=3, batch_norm="frozen"),
     )
-    images, labels, ids = (
-        jnp.asarray(rows[:8]) for rows in (train_images.images, train_images.labels, train_images.ids)
-    )
-    state = new_state(network.params, {}, network.batch_stats, rules.optimizer, 0)
-    _, metrics = train_step(state, DeviceBatch(images, labels, ids), jnp.int32(2), rules=rules)
+    images, labels, ids = map(jnp.asarray, batch_of(train_images, slice(8)))
+    _, metrics = steps.once(steps.state(), DeviceBatch(images, labels, ids), epoch=2)
 
     keys, _ = _example_keys(3, jnp.int32(2), ids)
     mixed, share = mix_pairs(images.astype(jnp.float32), keys, 0.4)
@@ -61,9 +56,9 @@ def test_the_loss_is_each_labels_by_its_share(train_images, focusing):
 @pytest.mark.parametrize(("devices", "backend"), [(2, "jit"), (4, "pmap")])
 def test_every_backend_and_device_count_mixes_alike(network, devices, backend):
     with jax.enable_x64(True):
-        losses, arrays = take_steps(doubled(network), choose_devices(1), "jit", augmentation=MIXUP)
-        plain, _ = take_steps(doubled(network), choose_devices(1), "jit")
-        others, other_arrays = take_steps(doubled(network), choose_devices(devices), backend, augmentation=MIXUP)
+        losses, arrays = take_steps(doubled(network), 1, "jit", augmentation=MIXUP)
+        plain, _ = take_steps(doubled(network), 1, "jit")
+        others, other_arrays = take_steps(doubled(network), devices, backend, augmentation=MIXUP)
     np.testing.assert_allclose(others, losses, rtol=1e-9)
     for name, value in arrays.items():
         np.testing.assert_allclose(other_arrays[name], value, rtol=1e-9, atol=1e-9, err_msg=name)

@@ -1,26 +1,21 @@
 """The precision of a run and the kernels that compute it."""
 
-import dataclasses
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from training_runs import Steps, batch_of
 
-from cxr_jax.config.schema import ModelConfig
+from cxr_jax.config.schema import ModelConfig, ParallelConfig, PhaseConfig, TrainingConfig
 from cxr_jax.models.native import library
-from cxr_jax.models.registry import build_model
-from cxr_jax.models.state import merge_model, split_model
+from cxr_jax.models.network import stage_of
+from cxr_jax.models.state import merge_model
 from cxr_jax.process import KERNELS_SWITCH
 from cxr_jax.training import precision
 from cxr_jax.training.network import build_network
-from cxr_jax.training.parallel import compile_evaluation_step, compile_train_step
 from cxr_jax.training.precision import choose_precision, missing_kernels, takes_native_kernels
-from cxr_jax.training.sharding import replicate
-from cxr_jax.training.state import new_state
-from cxr_jax.training.steps import DeviceBatch
-from tests.training.training_runs import draw_images, rules_of
 
 CPU, GPU, TPU = (SimpleNamespace(platform=name) for name in ("cpu", "gpu", "tpu"))
 
@@ -81,23 +76,24 @@ def network(request):
     return build_network(ModelConfig(name=request.param), 0)
 
 
-def run(network, devices, backend="jit", *, steps, **changes):
+def run(network, *, steps, native, devices=1, backend="jit", accumulation_steps=1, **sections):
     """Losses of some steps on the same images, and the parameters and statistics after them."""
-    images = draw_images(16, 0)
-    rules = rules_of(network, precision="bf16", **changes)
-    state = new_state(network.params, {}, network.batch_stats, rules.optimizer, step=0)
-    step = compile_train_step(rules, state, 32, 16, devices, backend)
-    state, losses = replicate(state, devices), []
+    training = TrainingConfig(
+        batch_size=16, evaluation_batch_size=16, seed=3, precision="bf16", accumulation_steps=accumulation_steps
+    )
+    parallel = ParallelConfig(backend, devices)
+    planned = Steps(network, native_kernels=native, training=training, parallel=parallel, **sections)
+    step, state, losses = planned.compiled(), planned.replicated(), []
     for number in range(steps):
-        state, metrics = step(state, DeviceBatch(images.images, images.labels, images.ids), number)
+        state, metrics = step(state, step.place(batch_of(planned.images)), number)
         losses.append(float(metrics.loss))
     return np.array(losses), {name: np.asarray(value) for name, value in {**state.params, **state.batch_stats}.items()}
 
 
 @pytest.mark.usefixtures("native_kernels")
 def test_the_kernels_train_as_xla_does_in_bfloat16(network):
-    losses, _ = run(network, jax.devices()[:1], steps=4, native_kernels=True)
-    expected, _ = run(network, jax.devices()[:1], steps=4)
+    losses, _ = run(network, steps=4, native=True)
+    expected, _ = run(network, steps=4, native=False)
     assert losses[-1] < 0.9 * losses[0]
     # rounding at different places; from step to step momentum makes more of it
     np.testing.assert_allclose(losses, expected, rtol=0.05)
@@ -105,8 +101,8 @@ def test_the_kernels_train_as_xla_does_in_bfloat16(network):
 
 @pytest.mark.usefixtures("native_kernels")
 def test_with_pmap_every_device_has_its_own_call_and_statistics_are_shared(network):
-    losses, arrays = run(network, jax.devices()[:2], "pmap", steps=3, native_kernels=True)
-    expected, expected_arrays = run(network, jax.devices()[:1], steps=3, native_kernels=True)
+    losses, arrays = run(network, steps=3, native=True, devices=2, backend="pmap")
+    expected, expected_arrays = run(network, steps=3, native=True)
     np.testing.assert_allclose(losses, expected, rtol=0.01)
     for name in arrays:
         if name.endswith(".mean"):
@@ -115,10 +111,13 @@ def test_with_pmap_every_device_has_its_own_call_and_statistics_are_shared(netwo
 
 @pytest.mark.usefixtures("native_kernels")
 def test_frozen_stages_and_accumulation_go_through_the_kernels_too(network):
-    frozen = tuple(sorted({"conv_stem", "blocks.0"}))
-    for changes in ({"frozen_stages": frozen, "accumulation_steps": 2}, {"batch_statistics": False}):
-        losses, _ = run(network, jax.devices()[:1], steps=2, native_kernels=True, **changes)
-        expected, _ = run(network, jax.devices()[:1], steps=2, **changes)
+    later = (*sorted({stage_of(name) for name in network.params} - {"conv_stem", "blocks.0"}), "bn2")
+    for changes in (
+        {"phases": (PhaseConfig(trainable=later),), "accumulation_steps": 2},
+        {"phases": (PhaseConfig(batch_norm="frozen"),)},
+    ):
+        losses, _ = run(network, steps=2, native=True, **changes)
+        expected, _ = run(network, steps=2, native=False, **changes)
         np.testing.assert_allclose(losses, expected, rtol=0.03)
 
 
@@ -136,24 +135,3 @@ def test_the_program_calls_the_kernels_and_only_where_it_should(network):
     assert calls(native=False, train=True) == 0
     assert calls(native=True, train=True, dtype=jnp.float32) == 0
     assert 0 < calls(native=True, train=False) < calls(native=True, train=True)
-
-
-@pytest.mark.usefixtures("native_kernels")
-def test_evaluation_is_native_only_in_bfloat16():
-    graphdef, params, batch_stats = split_model(build_model("mobilenetv2_tiny", classes=2))
-    network = dataclasses.replace(build_network(ModelConfig(name="mobilenetv2_tiny"), 0), graphdef=graphdef)
-    rules = rules_of(network, native_kernels=True)
-    images = draw_images(8, 1).images
-    logits = {
-        kind: np.asarray(
-            compile_evaluation_step(rules, params, batch_stats, 32, 8, jax.devices()[:1], kind)(
-                params, batch_stats, images
-            )
-        )
-        for kind in ("float32", "bf16")
-    }
-    plain = dataclasses.replace(rules, native_kernels=False)
-    without = compile_evaluation_step(plain, params, batch_stats, 32, 8, jax.devices()[:1])(params, batch_stats, images)
-    np.testing.assert_array_equal(logits["float32"], np.asarray(without))
-    assert not np.array_equal(logits["bf16"], logits["float32"])
-    np.testing.assert_allclose(logits["bf16"], logits["float32"], atol=0.05)

@@ -22,10 +22,9 @@ from cxr_jax.errors import EXIT_LOST, EXIT_TERMINATED, UserError
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.training.connections import Place
-from cxr_jax.training.loop import LAST
 from cxr_jax.training.network import build_network
 from cxr_jax.training.processes import ALONE, find_place, joined
-from cxr_jax.training.sharding import choose_devices
+from cxr_jax.training.saving import LAST
 
 ROOT = Path(__file__).parents[2]
 SLURM = {
@@ -142,7 +141,7 @@ def test_without_several_processes_there_is_nothing_to_join():
 
 def test_two_processes_of_two_devices_compute_what_one_device_does(tmp_path):
     with Workers("steps", tmp_path) as workers, jax.enable_x64(True):
-        losses, arrays = take_steps(doubled(build_network(MODEL, seed=0)), choose_devices(1), "jit")
+        losses, arrays = take_steps(doubled(build_network(MODEL, seed=0)), 1, "jit")
         for number in (0, 1):
             assert workers.end_of(number, 580) == (0, "")
     for backend in ("jit-host", "jit-device", "pmap-host", "pmap-device"):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +13,10 @@ from training_runs import Watcher, assert_equal_runs, lines_of
 from cxr_jax.checkpoints import CheckpointWriter, read_newest, saved_steps
 from cxr_jax.config.schema import OptimizerConfig, PhaseConfig, ValidationConfig
 from cxr_jax.errors import UserError
-from cxr_jax.training import validation
-from cxr_jax.training.loop import BEST, LAST
+from cxr_jax.inference import forward
 from cxr_jax.training.progress import Progress
+from cxr_jax.training.run import compile_train_step
+from cxr_jax.training.saving import BEST, LAST
 
 HEAD = PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen", optimizer=OptimizerConfig(0.1))
 PHASES = (HEAD, PhaseConfig("all", 1, optimizer=OptimizerConfig(0.01)))
@@ -71,27 +70,13 @@ def test_killed_after_a_save_a_run_goes_on_as_if_undisturbed(trainer, saves, pat
     assert (lines_of(undisturbed, "end")[0]["reason"] == "patience") == bool(patience)
 
 
-class Waiting:
-    """A save that takes for ever unless somebody waits for it."""
-
-    def __init__(self, save: Callable[[], Any]) -> None:
-        self.save = save
-
-    def result(self) -> None:
-        self.save().result()
-
-
 def test_a_state_and_the_best_network_are_saved_one_after_the_other(trainer, monkeypatch):
-    found, expected = [], []
-    opened, save = CheckpointWriter._open, CheckpointWriter.save
+    """Shown with saves that write nothing until somebody waits for them."""
+    found, expected, under_way = [], [], {}
+    save, wait = CheckpointWriter.save, CheckpointWriter.wait
 
-    def open_slowly(writer):
-        checkpointer = opened(writer)
-        at_once = checkpointer.save_checkpointables_async
-        checkpointer.save_checkpointables_async = lambda *given, **named: Waiting(lambda: at_once(*given, **named))
-        return checkpointer
-
-    def look_and_save(writer, step, arrays, details):
+    def look_and_save_later(writer, step, arrays, details):
+        writer.wait()
         newest = {folder: max(saved_steps(writer.folder.parent / folder), default=0) for folder in (BEST, LAST)}
         if writer.folder.name == LAST:
             found.append(newest[BEST])
@@ -101,10 +86,15 @@ def test_a_state_and_the_best_network_are_saved_one_after_the_other(trainer, mon
             found.append(newest[LAST])
             # and the state of the validation before is there before the network that may push out its own
             expected.append(step - 2)
-        save(writer, step, arrays, details)
+        under_way[writer] = (step, {name: np.asarray(value) for name, value in arrays.items()}, details)
 
-    monkeypatch.setattr(CheckpointWriter, "_open", open_slowly)
-    monkeypatch.setattr(CheckpointWriter, "save", look_and_save)
+    def save_now(writer):
+        if writer in under_way:
+            save(writer, *under_way.pop(writer))
+        wait(writer)
+
+    monkeypatch.setattr(CheckpointWriter, "save", look_and_save_later)
+    monkeypatch.setattr(CheckpointWriter, "wait", save_now)
     trainer("run").train()
     assert len(found) > 6
     assert found == expected
@@ -129,7 +119,7 @@ def test_a_signal_during_a_validation_leaves_it_and_resuming_makes_up_for_it(tra
     undisturbed.train()
     stopped = trainer("stopped", **epochs)
     batches = []
-    padded = validation.padded_batches
+    padded = forward.padded_batches
 
     def signal_in_the_first(images, batch_size, **share):
         last = lines_of(stopped, "train")[-1:]
@@ -141,7 +131,7 @@ def test_a_signal_during_a_validation_leaves_it_and_resuming_makes_up_for_it(tra
             yield batch
 
     with monkeypatch.context() as patch:
-        patch.setattr(validation, "padded_batches", signal_in_the_first)
+        patch.setattr(forward, "padded_batches", signal_in_the_first)
         with pytest.raises(UserError, match=f"terminated after step {step}"):
             stopped.train()
     # of the two batches of a validation only the first was begun
@@ -177,7 +167,7 @@ def test_stopped_in_the_same_validation_again_the_checkpoint_is_not_replaced(tra
     undisturbed.train()
     with pytest.raises(UserError):
         trainer("run", Watcher(signal_at=2)).train()
-    padded = validation.padded_batches
+    padded = forward.padded_batches
 
     def signal_first(images, batch_size, **share):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -185,7 +175,7 @@ def test_stopped_in_the_same_validation_again_the_checkpoint_is_not_replaced(tra
 
     saves.done.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(validation, "padded_batches", signal_first)
+        patch.setattr(forward, "padded_batches", signal_first)
         with pytest.raises(UserError, match="terminated after step 2"):
             trainer("run").train(resume=True)
     assert saves.done == []
@@ -196,16 +186,16 @@ def test_stopped_in_the_same_validation_again_the_checkpoint_is_not_replaced(tra
 
 def test_a_signal_before_the_first_step_of_a_phase_is_not_kept_waiting(trainer, monkeypatch):
     run = trainer("run", phases=PHASES)
-    prepare = run._prepare
 
-    def signal_while_compiling(progress, *arguments):
-        if progress.phase == 1:
+    def signal_while_compiling(plan, network, phase, *given, **named):
+        if phase.config.name == "all":
             os.kill(os.getpid(), signal.SIGTERM)
-        return prepare(progress, *arguments)
+        return compile_train_step(plan, network, phase, *given, **named)
 
-    monkeypatch.setattr(run, "_prepare", signal_while_compiling)
-    with pytest.raises(UserError, match="terminated after step 5; go on with"):
-        run.train()
+    with monkeypatch.context() as patch:
+        patch.setattr("cxr_jax.training.run.compile_train_step", signal_while_compiling)
+        with pytest.raises(UserError, match="terminated after step 5; go on with"):
+            run.train()
     undisturbed = trainer("undisturbed", phases=PHASES)
     undisturbed.train()
     resumed = trainer("run", phases=PHASES)

@@ -7,18 +7,33 @@ import os
 import signal
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
-import optax
 
 from cxr_jax.checkpoints import read_newest
-from cxr_jax.config.schema import AugmentationConfig, OptimizerConfig
+from cxr_jax.config.schema import (
+    AugmentationConfig,
+    Config,
+    DataConfig,
+    LossConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    TrainingConfig,
+)
 from cxr_jax.data.image_set import ImageSet
+from cxr_jax.devices import replicate
+from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
-from cxr_jax.training.loop import LAST, Trainer
+from cxr_jax.training.compile import CompiledStep
+from cxr_jax.training.feed import Feed, HostFeed
 from cxr_jax.training.network import Network
-from cxr_jax.training.optimizer import make_optimizer
-from cxr_jax.training.progress import Plan, Progress
-from cxr_jax.training.steps import StepRules
+from cxr_jax.training.plan import Plan, plan_run
+from cxr_jax.training.processes import ALONE, ProcessGroup
+from cxr_jax.training.progress import Progress
+from cxr_jax.training.run import compile_train_step, train
+from cxr_jax.training.saving import LAST
+from cxr_jax.training.state import TrainState, new_state
+from cxr_jax.training.step import DeviceBatch, StepMetrics, train_step
 
 TIMINGS = {"seconds", "images_per_second"}
 
@@ -42,21 +57,58 @@ def draw_images(count: int, seed: int) -> ImageSet:
     )
 
 
-def rules_of(network: Network, **changes: Any) -> StepRules:
-    """Rules of a step that augments, weighs the classes and smooths the labels, under `changes`."""
-    optimizer = make_optimizer(OptimizerConfig(), optax.constant_schedule(0.05), network.params)
-    rules = StepRules(
-        graphdef=network.graphdef,
-        optimizer=optimizer,
-        mean=network.mean,
-        std=network.std,
-        augmentation=AugmentationConfig(horizontal_flip=0.5, rotation=10),
-        class_weights=(0.7, 1.6),
-        label_smoothing=0.1,
-        batch_statistics=True,
-        seed=3,
-    )
-    return dataclasses.replace(rules, **changes)
+class Steps:
+    """A step of training on drawn images, by itself: what it is planned as, its first state, and its program."""
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        images: ImageSet | None = None,
+        class_weights: tuple[float, ...] = (0.7, 1.6),
+        native_kernels: bool = False,
+        **sections: Any,
+    ) -> None:
+        """Plans steps that augment, weigh the classes and smooth the labels, under `sections` of the config."""
+        self.network = network
+        self.images = draw_images(16, seed=0) if images is None else images
+        defaults = {
+            "data": DataConfig(image_size=SIZE),
+            "augmentation": AugmentationConfig(horizontal_flip=0.5, rotation=10),
+            "loss": LossConfig(label_smoothing=0.1),
+            "optimizer": OptimizerConfig(0.05),
+            "training": TrainingConfig(batch_size=16, evaluation_batch_size=16, seed=3, precision="float32"),
+            "parallel": ParallelConfig(devices=1),
+        }
+        plan = plan_run(Config(**{**defaults, **sections}), network, self.images, self.images)
+        self.plan = dataclasses.replace(plan, class_weights=class_weights, native_kernels=native_kernels)
+        (self.phase,) = self.plan.phases
+
+    def state(self, step: int = 0) -> TrainState:
+        """The state before the first step."""
+        averages = self.plan.config.training.average_decay > 0
+        network, phase = self.network, self.phase
+        return new_state(
+            network.params, network.batch_stats, phase.trainable, phase.optimizer, step=step, averages=averages
+        )
+
+    def once(self, state: TrainState, batch: DeviceBatch, epoch: int = 0) -> tuple[TrainState, StepMetrics]:
+        """What the pure function gives for one step."""
+        return train_step(state, batch, jnp.int32(epoch), network=self.network, plan=self.plan, phase=self.phase)
+
+    def compiled(self, feed: Feed | None = None, first_step: int = 0) -> CompiledStep:
+        """The step as a program for the devices and the backend of the plan."""
+        feed = feed or HostFeed(self.images)
+        return compile_train_step(self.plan, self.network, self.phase, self.state(), feed, first_step=first_step)
+
+    def replicated(self, step: int = 0) -> TrainState:
+        """The state before the first step, on the devices of the plan."""
+        return replicate(self.state(step), self.plan.devices)
+
+
+def batch_of(images: ImageSet, rows: slice | np.ndarray = slice(16)) -> DeviceBatch:
+    """The named rows of `images`, on the host."""
+    return DeviceBatch(images.images[rows], images.labels[rows], images.ids[rows])
 
 
 class Watcher:
@@ -82,17 +134,46 @@ class Watcher:
         self.notes.append(sentence)
 
 
-def arrays_of(trainer: Trainer) -> dict[str, np.ndarray]:
+@dataclasses.dataclass
+class TrainingRun:
+    """A run on drawn images, which can be trained."""
+
+    config: Config
+    network: Network
+    train_set: ImageSet
+    validation_set: ImageSet
+    run: RunFolder
+    observer: Any
+    group: ProcessGroup = ALONE
+
+    def __post_init__(self) -> None:
+        self.plan = plan_run(self.config, self.network, self.train_set, self.validation_set)
+
+    def train(self, *, resume: bool = False) -> str:
+        """Trains to the end, and returns why it ended."""
+        return train(
+            self.plan,
+            self.network,
+            self.train_set,
+            self.validation_set,
+            self.run,
+            self.observer,
+            self.group,
+            resume=resume,
+        )
+
+
+def arrays_of(trainer: TrainingRun) -> dict[str, np.ndarray]:
     checkpoint = read_newest(trainer.run.checkpoints / LAST)
     return {name: np.asarray(value) for name, value in checkpoint.arrays.items()}
 
 
-def lines_of(trainer: Trainer, *kinds: str) -> list[dict]:
+def lines_of(trainer: TrainingRun, *kinds: str) -> list[dict]:
     lines = [line for line in read_metrics(trainer.run.metrics) if line["kind"] in kinds]
     return [{name: value for name, value in line.items() if name not in TIMINGS} for line in lines]
 
 
-def assert_equal_runs(first: Trainer, second: Trainer) -> None:
+def assert_equal_runs(first: TrainingRun, second: TrainingRun) -> None:
     left, right = arrays_of(first), arrays_of(second)
     assert left.keys() == right.keys()
     for name, value in left.items():

@@ -6,15 +6,16 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from training_runs import Watcher, arrays_of, assert_equal_runs, draw_images, lines_of
+from training_runs import Steps, Watcher, assert_equal_runs, draw_images, lines_of
 
 from cxr_jax.config.schema import AugmentationConfig, DataConfig, OptimizerConfig, ParallelConfig, PhaseConfig
+from cxr_jax.data.batches import training_batches
 from cxr_jax.data.image_set import SelectedRows
+from cxr_jax.devices import choose_devices, share_out
 from cxr_jax.errors import UserError
-from cxr_jax.training import placement
-from cxr_jax.training.parallel import TrainStep
-from cxr_jax.training.placement import FREE_SHARE, fits_on_devices, placed_batches, put_on_devices
-from cxr_jax.training.sharding import choose_devices
+from cxr_jax.training.compile import CompiledStep
+from cxr_jax.training.feed import FREE_SHARE, fits_on_devices, make_feed, put_on_devices
+from cxr_jax.training.processes import ALONE
 
 AUGMENTED = {"augmentation": AugmentationConfig(horizontal_flip=0.5, rotation=10)}
 HEAD = PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen", optimizer=OptimizerConfig(0.1))
@@ -57,70 +58,76 @@ def test_a_run_goes_on_with_its_images_elsewhere(trainer, placed):
     assert_equal_runs(undisturbed, resumed)
 
 
-def test_images_are_put_on_the_devices_once_for_all_phases_and_never_read_again(trainer, placed, monkeypatch):
+def test_images_are_put_on_the_devices_once_for_all_phases(trainer, placed, monkeypatch):
     put = []
 
     def record(image_set, devices, share):
         put.append(image_set)
         return put_on_devices(image_set, devices, share)
 
-    monkeypatch.setattr("cxr_jax.training.placement.put_on_devices", record)
-    monkeypatch.setattr(placement, "training_batches", None)
+    monkeypatch.setattr("cxr_jax.training.feed.put_on_devices", record)
     run = trainer("run", phases=(PhaseConfig("one", 1), PhaseConfig("two", 1)), **placed("device"))
     run.train()
     assert len(put) == 1
     assert put[0] is run.train_set
 
 
-def test_devices_with_too_little_memory_are_a_mistake_and_other_faults_are_not(trainer, placed, monkeypatch):
+@pytest.mark.parametrize("where", ["host", "device"])
+def test_a_feed_hands_over_the_examples_of_an_epoch_from_any_batch_on(where):
+    images, devices = draw_images(11, seed=0), choose_devices(2)
+    feed = make_feed(where, images, devices, ALONE)
+    order = {"batch_size": 4, "seed": 5, "epoch": 2}
+    expected = [*training_batches(images, **order)]
+    shapes = feed.shapes(4)
+    for start in (0, 1):
+        batches = [*feed.batches(start=start, **order)]
+        assert len(batches) == 2 - start
+        for batch, wanted in zip(batches, expected[start:], strict=True):
+            assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), batch) == jax.tree.map(
+                lambda shape: (shape.shape, shape.dtype), shapes
+            )
+            for column, values in zip(feed.examples(share_out(batch, devices), *feed.resident), wanted, strict=True):
+                np.testing.assert_array_equal(column, values)
+
+
+def test_devices_with_too_little_memory_are_a_mistake_and_other_faults_are_not(monkeypatch):
     faults = ["RESOURCE_EXHAUSTED: Out of memory while trying to allocate 2 bytes.", "INTERNAL: a fault"]
 
     def fail(*_):
         raise jax.errors.JaxRuntimeError(faults.pop(0))
 
-    monkeypatch.setattr(placement, "put_on_devices", fail)
-    run = trainer("run", **placed("device"))
+    monkeypatch.setattr("cxr_jax.training.feed.put_on_devices", fail)
+    images = draw_images(44, seed=0)
     with pytest.raises(UserError, match=r"too little memory for all 44 training images; set data\.placement to host"):
-        run.placement.table(run.train_set)
+        make_feed("device", images, choose_devices(2), ALONE)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        run.placement.table(run.train_set)
+        make_feed("device", images, choose_devices(2), ALONE)
 
 
 @pytest.mark.parametrize("where", ["host", "device"])
 def test_the_next_batch_is_under_way_before_a_step_is_waited_for(trainer, placed, monkeypatch, where):
-    events = []
-    take, get = TrainStep.take, jax.device_get
-    batches = placed_batches
+    events, taken, get = [], [], jax.device_get
+    step, place = CompiledStep.__call__, CompiledStep.place
 
-    def note_batches(*given, **named):
-        for number, entry in enumerate(batches(*given, **named), start=1):
-            events.append(("batch", number))
-            yield entry
-
-    def note_take(step, state, *given):
-        after = take(step, state, *given)
-        events.append(("begun", 1 + sum(kind == "begun" for kind, _ in events)))
-        return after
+    def note_step(program, *given):
+        taken.append(events.append(("begun", len(taken) + 1)))
+        return step(program, *given)
 
     def note_wait(metrics):
-        events.append(("awaited", 1 + sum(kind == "awaited" for kind, _ in events)))
+        events.append(("awaited", len(taken)))
         return get(metrics)
 
-    monkeypatch.setattr("cxr_jax.training.loop.placed_batches", note_batches)
-    monkeypatch.setattr(TrainStep, "take", note_take)
-    run = trainer("run", **placed(where))
-    after_step = run._after_step
+    def note_place(program, batch):
+        events.append(("batch", sum(kind == "batch" for kind, _ in events) + 1))
+        return place(program, batch)
 
-    def waiting(*given):
-        with monkeypatch.context() as patch:
-            patch.setattr(jax, "device_get", note_wait)
-            return after_step(*given)
-
-    run._after_step = waiting
-    run.train()
+    monkeypatch.setattr(CompiledStep, "__call__", note_step)
+    monkeypatch.setattr(CompiledStep, "place", note_place)
+    monkeypatch.setattr("cxr_jax.training.run.jax.device_get", note_wait)
+    trainer("run", **placed(where)).train()
     expected = [("batch", 1)]
-    for step in range(1, 11):
-        expected += [("begun", step), *([("batch", step + 1)] if step < 10 else []), ("awaited", step)]
+    for number in range(1, 11):
+        expected += [("begun", number), *([("batch", number + 1)] if number < 10 else []), ("awaited", number)]
     assert events == expected
 
 
@@ -180,20 +187,10 @@ def test_on_cpus_images_stay_with_the_host_unless_asked_for():
     assert fits_on_devices("device", images, choose_devices(0))
 
 
-def test_steps_on_a_table_exchange_no_images(trainer, placed):
-    run = trainer("run", parallel=ParallelConfig(devices=8), **placed("device"))
-    compiled = []
-    prepare = run._prepare
-
-    def keep(*given):
-        phase = prepare(*given)
-        compiled.append(phase.step.compiled)
-        return phase
-
-    run._prepare = keep
-    run.train()
-    text = compiled[0].as_text()
+def test_steps_on_a_table_exchange_no_images(network):
+    steps = Steps(network, parallel=ParallelConfig(devices=8))
+    feed = make_feed("device", steps.images, steps.plan.devices, ALONE)
+    text = steps.compiled(feed).compiled.as_text()
     exchanges = [line for line in text.splitlines() if "all-" in line and "u8[" in line]
-    assert "u8[1,32,32]" in text
+    assert "u8[2,32,32]" in text
     assert exchanges == []
-    assert arrays_of(run)["step"] == 10

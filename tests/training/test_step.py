@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -8,40 +7,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from process_worker import doubled, take_steps
-from training_runs import rules_of
+from training_runs import Steps, batch_of
 
-from cxr_jax.config.schema import OptimizerConfig
-from cxr_jax.data.batches import Batch
+from cxr_jax.config.schema import ParallelConfig, PhaseConfig, TrainingConfig
+from cxr_jax.devices import choose_devices, replicate, require_divisible
 from cxr_jax.errors import UserError
 from cxr_jax.models.layers import BatchNorm
-from cxr_jax.models.state import merge_model
-from cxr_jax.training.optimizer import make_optimizer
-from cxr_jax.training.parallel import compile_evaluation_step, compile_train_step
-from cxr_jax.training.sharding import choose_devices, replicate, require_divisible
-from cxr_jax.training.state import all_params, new_state, state_arrays
-from cxr_jax.training.steps import DeviceBatch, train_step
-
-
-@pytest.fixture
-def rules(network):
-    return rules_of(network)
+from cxr_jax.training.state import all_params, state_arrays
 
 
 @pytest.fixture
 def batch(train_images):
-    return Batch(train_images.images[:16], train_images.labels[:16], train_images.ids[:16])
+    return batch_of(train_images)
 
 
-def start(network, rules):
-    return new_state(network.params, {}, network.batch_stats, rules.optimizer, 0)
+def on(devices, backend="jit"):
+    return {"parallel": ParallelConfig(backend, devices)}
 
 
-def run_steps(network, rules, batch, devices, backend, steps):
-    state = replicate(start(network, rules), devices)
-    step = compile_train_step(rules, state, 32, 16, devices, backend)
-    losses = []
-    for index in range(steps):
-        state, metrics = step(state, batch, index)
+def run_steps(network, batch, devices, count):
+    steps = Steps(network, **on(devices))
+    step, state, losses = steps.compiled(), steps.replicated(), []
+    for index in range(count):
+        state, metrics = step(state, step.place(batch), index)
         losses.append(float(metrics.loss))
     return losses, {name: np.asarray(value) for name, value in state_arrays(state).items()}
 
@@ -50,13 +38,13 @@ def run_steps(network, rules, batch, devices, backend, steps):
 def one_device(network):
     """Losses and final arrays of 20 steps on one device, in float64."""
     with jax.enable_x64(True):
-        return take_steps(doubled(network), choose_devices(1), "jit")
+        return take_steps(doubled(network), 1, "jit")
 
 
 @pytest.mark.parametrize(("devices", "backend"), [(2, "jit"), (8, "jit"), (1, "pmap"), (2, "pmap"), (8, "pmap")])
 def test_every_backend_and_device_count_gives_the_same_numbers(network, one_device, devices, backend):
     with jax.enable_x64(True):
-        losses, arrays = take_steps(doubled(network), choose_devices(devices), backend)
+        losses, arrays = take_steps(doubled(network), devices, backend)
     assert len(losses) == 20
     np.testing.assert_allclose(losses, one_device[0], rtol=1e-9)
     for name, value in arrays.items():
@@ -70,7 +58,7 @@ def test_batchnorm_by_each_device_would_give_other_numbers(network, one_device, 
         BatchNorm, "__call__", lambda self, x, mode, *rest: own(self, x, mode._replace(axis_name=None), *rest)
     )
     with jax.enable_x64(True):
-        losses, _ = take_steps(doubled(network), choose_devices(2), "pmap")
+        losses, _ = take_steps(doubled(network), 2, "pmap")
     assert np.abs(np.subtract(losses, one_device[0])).max() > 1e-3
 
 
@@ -78,8 +66,8 @@ def test_batchnorm_by_each_device_would_give_other_numbers(network, one_device, 
 def test_in_float32_the_losses_stay_within_a_hundredth(network, devices, backend):
     # Sums in another order differ by 1e-7. A flipped kink of ReLU6 enlarges that, and so does BatchNorm, which divides
     # by the spread of 16 values where the image has shrunk to one pixel: single weights then differ in the third digit.
-    expected_losses, expected = take_steps(network, choose_devices(1), "jit", learning_rate=0.002)
-    losses, arrays = take_steps(network, choose_devices(devices), backend, learning_rate=0.002)
+    expected_losses, expected = take_steps(network, 1, "jit", learning_rate=0.002)
+    losses, arrays = take_steps(network, devices, backend, learning_rate=0.002)
     np.testing.assert_allclose(losses[:3], expected_losses[:3], atol=1e-5)
     np.testing.assert_allclose(losses, expected_losses, atol=1e-2)
     for name in network.params:
@@ -91,7 +79,7 @@ def test_in_float32_the_losses_stay_within_a_hundredth(network, devices, backend
 def whole_batches(network):
     """Losses and final arrays of 20 steps on one device with frozen statistics, in float64."""
     with jax.enable_x64(True):
-        return take_steps(doubled(network), choose_devices(1), "jit", batch_statistics=False)
+        return take_steps(doubled(network), 1, "jit", batch_norm="frozen")
 
 
 @pytest.mark.parametrize(("parts", "devices", "backend"), [(8, 2, "jit"), (4, 2, "pmap")])
@@ -99,9 +87,9 @@ def test_a_batch_in_parts_with_frozen_statistics_gives_the_numbers_of_the_whole(
     network, whole_batches, parts, devices, backend
 ):
     # with class weights, whose sum differs between the parts, and with dropout and augmentation of each example
-    changes = {"batch_statistics": False, "accumulation_steps": parts}
+    changes = {"batch_norm": "frozen", "accumulation_steps": parts}
     with jax.enable_x64(True):
-        losses, arrays = take_steps(doubled(network), choose_devices(devices), backend, **changes)
+        losses, arrays = take_steps(doubled(network), devices, backend, **changes)
     np.testing.assert_allclose(losses, whole_batches[0], rtol=1e-9)
     for name, value in arrays.items():
         np.testing.assert_allclose(value, whole_batches[1][name], rtol=1e-9, atol=1e-9, err_msg=name)
@@ -110,7 +98,7 @@ def test_a_batch_in_parts_with_frozen_statistics_gives_the_numbers_of_the_whole(
 def test_a_batch_in_parts_moves_the_statistics_once_for_each_part_on_any_devices(network, one_device):
     with jax.enable_x64(True):
         one, shared = (
-            take_steps(doubled(network), choose_devices(devices), backend, accumulation_steps=2)
+            take_steps(doubled(network), devices, backend, accumulation_steps=2)
             for devices, backend in ((1, "jit"), (2, "pmap"))
         )
     np.testing.assert_allclose(shared[0], one[0], rtol=1e-9)
@@ -119,66 +107,55 @@ def test_a_batch_in_parts_moves_the_statistics_once_for_each_part_on_any_devices
     assert not np.allclose(one[1]["batch_stats.bn1.mean"], one_device[1]["batch_stats.bn1.mean"], rtol=1e-3)
 
 
-def test_a_step_is_the_same_bits_twice(network, rules, batch):
-    first, second = (run_steps(network, rules, batch, choose_devices(2), "jit", 3) for _ in range(2))
+def test_a_step_is_the_same_bits_twice(network, batch):
+    first, second = (run_steps(network, batch, 2, 3) for _ in range(2))
     assert first[0] == second[0]
     for name, value in first[1].items():
         np.testing.assert_array_equal(value, second[1][name], err_msg=name)
 
 
-def test_an_example_is_changed_by_its_id_and_not_by_its_place(network, rules, batch):
+def test_an_example_is_changed_by_its_id_and_not_by_its_place(network, train_images, batch):
     order = np.random.default_rng(0).permutation(16)
-    shuffled = Batch(*(value[order] for value in batch))
-    first = run_steps(network, rules, batch, choose_devices(1), "jit", 1)
-    second = run_steps(network, rules, shuffled, choose_devices(1), "jit", 1)
+    first = run_steps(network, batch, 1, 1)
+    second = run_steps(network, batch_of(train_images, order), 1, 1)
     np.testing.assert_allclose(first[0], second[0], rtol=1e-5)
-    moved = Batch(batch.images, batch.labels, batch.ids + 100)
-    assert run_steps(network, rules, moved, choose_devices(1), "jit", 1)[0] != pytest.approx(first[0], rel=1e-5)
+    moved = batch._replace(ids=batch.ids + 100)
+    assert run_steps(network, moved, 1, 1)[0] != pytest.approx(first[0], rel=1e-5)
 
 
-def test_the_epoch_changes_the_augmentation(network, rules, batch):
-    state = start(network, rules)
-    step = jax.jit(lambda epoch: train_step(state, DeviceBatch(*batch), epoch, rules=rules)[1].loss)
-    assert float(step(jnp.int32(0))) != pytest.approx(float(step(jnp.int32(1))), rel=1e-5)
+def test_the_epoch_changes_the_augmentation(network, batch):
+    steps = Steps(network)
+    step, losses = steps.compiled(), []
+    for epoch in (0, 1):
+        _, metrics = step(steps.replicated(), step.place(batch), epoch)
+        losses.append(float(metrics.loss))
+    assert losses[0] != pytest.approx(losses[1], rel=1e-5)
 
 
-def test_frozen_parameters_and_statistics_keep_their_bits_and_have_no_momentum(network, rules, batch):
-    trainable = {name: value for name, value in network.params.items() if name.startswith("classifier")}
-    frozen = {name: value for name, value in network.params.items() if name not in trainable}
-    optimizer = make_optimizer(OptimizerConfig(), lambda step: 0.05, trainable)
-    rules = dataclasses.replace(rules, optimizer=optimizer, batch_statistics=False)
-    before = {name: np.array(value) for name, value in (frozen | network.batch_stats).items()}
-    state = replicate(new_state(trainable, frozen, network.batch_stats, optimizer, 0), choose_devices(2))
-    step = compile_train_step(rules, state, 32, 16, choose_devices(2), "jit")
+def test_frozen_parameters_and_statistics_keep_their_bits_and_have_no_momentum(network, batch):
+    # on images that change at random, so that the backbone runs in every step
+    head = PhaseConfig(trainable=("classifier",), batch_norm="frozen")
+    steps = Steps(network, phases=(head,), **on(2))
+    step, state = steps.compiled(), steps.replicated()
+    trained = {name for name in network.params if name.startswith("classifier")}
+    assert set(state.params) == trained
+    before = {name: np.array(value) for name, value in (state.frozen | network.batch_stats).items()}
     for _ in range(3):
-        state, _metrics = step(state, batch, 0)
+        state, _metrics = step(state, step.place(batch), 0)
     for name, value in (state.frozen | state.batch_stats).items():
         np.testing.assert_array_equal(value, before[name], err_msg=name)
     for name, value in state.params.items():
         assert not np.array_equal(value, network.params[name]), name
     # one momentum for each trained array, and the step count
     shapes = [leaf.shape for leaf in jax.tree.leaves(state.optimizer_state) if leaf.ndim]
-    assert sorted(shapes) == sorted(value.shape for value in trainable.values())
+    assert sorted(shapes) == sorted(network.params[name].shape for name in trained)
 
 
-def test_a_batch_of_another_shape_is_refused_and_not_compiled_again(network, rules, batch):
-    devices = choose_devices(2)
-    state = replicate(start(network, rules), devices)
-    step = compile_train_step(rules, state, 32, 16, devices, "jit")
+def test_a_batch_of_another_shape_is_refused_and_not_compiled_again(network, train_images):
+    steps = Steps(network, **on(2))
+    step = steps.compiled()
     with pytest.raises(TypeError):
-        step(state, Batch(*(value[:8] for value in batch)), 0)
-
-
-def test_evaluation_uses_running_statistics_whatever_else_is_in_the_batch(network, rules, batch):
-    devices = choose_devices(2)
-    evaluate = compile_evaluation_step(rules, network.params, network.batch_stats, 32, 8, devices)
-    logits = np.asarray(evaluate(network.params, network.batch_stats, batch.images[:8]))
-    black = np.concatenate([batch.images[:4], np.zeros_like(batch.images[:4])])
-    np.testing.assert_array_equal(np.asarray(evaluate(network.params, network.batch_stats, black))[:4], logits[:4])
-    model = merge_model(network.graphdef, network.params, network.batch_stats)
-    grey = (batch.images[:8].astype(np.float32) / 255)[..., None]
-    inputs = (grey - np.asarray(network.mean, np.float32)) / np.asarray(network.std, np.float32)
-    np.testing.assert_allclose(logits, model(jnp.asarray(inputs)), rtol=1e-4, atol=1e-5)
+        step(steps.replicated(), step.place(batch_of(train_images, slice(8))), 0)
 
 
 def test_batches_that_cannot_be_shared_and_devices_that_are_not_there_are_refused():
@@ -221,39 +198,24 @@ def test_each_process_gives_as_many_devices(monkeypatch, counts, asked, chosen):
         assert [(device.process_index, device.id) for device in choose_devices(asked)] == chosen
 
 
-def test_the_state_given_to_a_step_is_consumed_but_not_its_source(network, rules, batch):
-    source = start(network, rules)
-    devices = choose_devices(1)
-    state = replicate(source, devices)
-    after, _metrics = compile_train_step(rules, state, 32, 16, devices, "jit")(state, batch, 0)
+def test_the_state_given_to_a_step_is_consumed_but_not_its_source(network, batch):
+    steps = Steps(network)
+    source, step = steps.state(), steps.compiled()
+    after, _metrics = step(replicate(source, steps.plan.devices), step.place(batch), 0)
     assert np.isfinite(np.asarray(source.params["conv_stem.kernel"])).all()
     assert int(after.step) == 1
     assert set(all_params(after)) == set(network.params)
 
 
-def test_bfloat16_activations_leave_the_state_in_float32_and_the_loss_near(network, rules, batch):
+def test_bfloat16_activations_leave_the_state_in_float32_and_the_loss_near(network, batch):
     losses, states = {}, {}
     for precision in ("float32", "bf16"):
-        changed = dataclasses.replace(rules, precision=precision)
-        step = jax.jit(
-            lambda state, changed=changed: train_step(state, DeviceBatch(*batch), jnp.int32(0), rules=changed)
-        )
-        states[precision], metrics = step(start(network, changed))
+        steps = Steps(network, training=TrainingConfig(batch_size=16, evaluation_batch_size=16, precision=precision))
+        step = steps.compiled()
+        states[precision], metrics = step(steps.replicated(), step.place(batch), 0)
         losses[precision] = float(metrics.loss)
         assert metrics.loss.dtype == jnp.float32
     assert losses["bf16"] != losses["float32"]
     assert losses["bf16"] == pytest.approx(losses["float32"], abs=0.02)
     dtypes = jax.tree.map(lambda leaf: leaf.dtype, states["float32"])
     assert jax.tree.map(lambda leaf: leaf.dtype, states["bf16"]) == dtypes
-
-
-def test_a_network_is_judged_in_float32_however_it_is_trained(network, rules, batch):
-    state = start(network, rules)
-    images = batch.images
-    logits = {
-        precision: compile_evaluation_step(
-            dataclasses.replace(rules, precision=precision), state.params, state.batch_stats, 32, 16, choose_devices(1)
-        )(state.params, state.batch_stats, images)
-        for precision in ("float32", "bf16")
-    }
-    np.testing.assert_array_equal(logits["float32"], logits["bf16"])

@@ -7,9 +7,9 @@ import signal
 import jax
 import numpy as np
 import pytest
-from training_runs import Watcher, arrays_of, assert_equal_runs, lines_of
+from training_runs import TrainingRun, Watcher, arrays_of, assert_equal_runs, lines_of
 
-from cxr_jax.checkpoints import saved_steps
+from cxr_jax.checkpoints import CheckpointWriter, saved_steps
 from cxr_jax.config.schema import (
     AugmentationConfig,
     LossConfig,
@@ -19,9 +19,10 @@ from cxr_jax.config.schema import (
     ValidationConfig,
 )
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
-from cxr_jax.training.loop import BEST, LAST, Trainer
 from cxr_jax.training.network import build_network
 from cxr_jax.training.progress import Progress, after_validation, is_better
+from cxr_jax.training.run import compile_train_step
+from cxr_jax.training.saving import BEST, LAST
 from cxr_jax.training.validation import validation_figures
 
 
@@ -32,7 +33,7 @@ def test_a_run_counts_its_steps_validates_and_keeps_best_and_last(trainer):
     # 44 images in batches of 8: 5 steps an epoch, the last 4 images are left out
     assert [line["step"] for line in lines_of(run, "train")] == list(range(1, 11))
     assert [line["step"] for line in lines_of(run, "validation")] == [2, 4, 6, 8, 10]
-    assert watcher.plan.phase_iterations == (10,)
+    assert [phase.iterations for phase in watcher.plan.phases] == [10]
     assert lines_of(run, "train")[4]["epoch"] == 1.0
     assert lines_of(run, "end") == [{"kind": "end", "reason": "finished", "step": 10}]
     losses = {line["step"]: line["loss"] for line in lines_of(run, "validation")}
@@ -95,17 +96,19 @@ def test_a_run_killed_between_two_phases_goes_on_with_a_fresh_optimizer(trainer,
     phases = (PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen"), PhaseConfig("all", 1))
     undisturbed = trainer("undisturbed", phases=phases)
     undisturbed.train()
-    killed = trainer("killed", phases=phases)
-    prepare = killed._prepare
+    killed, compiled = trainer("killed", phases=phases), []
 
-    def die_in_the_second(progress, params, batch_stats):
-        if progress.phase == 1:
+    def die_in_the_second(plan, network, phase, *given, **named):
+        compiled.append(phase.config.name)
+        if phase.config.name == "all":
             raise KeyboardInterrupt
-        return prepare(progress, params, batch_stats)
+        return compile_train_step(plan, network, phase, *given, **named)
 
-    monkeypatch.setattr(killed, "_prepare", die_in_the_second)
-    with pytest.raises(KeyboardInterrupt):
-        killed.train()
+    with monkeypatch.context() as patch:
+        patch.setattr("cxr_jax.training.run.compile_train_step", die_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            killed.train()
+    assert compiled == ["head", "all"]
     resumed = trainer("killed", phases=phases)
     resumed.train(resume=True)
     assert_equal_runs(undisturbed, resumed)
@@ -118,7 +121,7 @@ def test_features_computed_once_train_the_same_head(trainer, network, monkeypatc
     plain = trainer("plain", phases=(phase,))
     # the same phase, but told that images change from epoch to epoch
     monkeypatch.setattr(AugmentationConfig, "is_random", property(lambda self: True))
-    monkeypatch.setattr("cxr_jax.training.steps.augment", lambda images, keys, config: images.astype(np.float32))
+    monkeypatch.setattr("cxr_jax.training.step.augment", lambda images, keys, config: images.astype(np.float32))
     plain.train()
     left, right = arrays_of(cached), arrays_of(plain)
     for name, value in left.items():
@@ -178,7 +181,7 @@ def test_the_area_under_the_curve_needs_both_classes(trainer, validation_images)
     good = trainer("run")
     config = dataclasses.replace(good.config, validation=ValidationConfig(monitor="roc_auc"))
     with pytest.raises(UserError, match="validation images are all of one class"):
-        Trainer(config, good.network, good.train_set, one_class, good.run, Watcher())
+        TrainingRun(config, good.network, good.train_set, one_class, good.run, Watcher())
 
 
 def test_a_finished_run_resumed_has_nothing_to_do(trainer):
@@ -213,7 +216,8 @@ def test_frozen_stages_keep_their_bits_through_a_phase(trainer, network):
     watcher = Watcher()
     run = trainer("run", watcher, phases=(phase,))
     run.train()
-    assert watcher.plan.trainable[0] + watcher.plan.frozen[0] == sum(value.size for value in network.params.values())
+    (planned,) = watcher.plan.phases
+    assert planned.trained_size + planned.frozen_size == sum(value.size for value in network.params.values())
     arrays = arrays_of(run)
     for name, value in (network.params | network.batch_stats).items():
         stored = arrays.get(f"params.{name}", arrays.get(f"batch_stats.{name}"))
@@ -233,7 +237,8 @@ def test_class_weights_are_those_of_the_training_images(trainer):
     run = trainer("run")
     config = dataclasses.replace(run.config, loss=LossConfig(class_weights="balanced"))
     sick = dataclasses.replace(run.train_set, labels=(np.arange(44) % 4 > 0).astype(np.int32))
-    assert Trainer(config, run.network, sick, run.validation_set, run.run, Watcher()).class_weights == (2.0, 2 / 3)
+    changed = TrainingRun(config, run.network, sick, run.validation_set, run.run, Watcher())
+    assert changed.plan.class_weights == (2.0, 2 / 3)
 
 
 def test_a_batch_larger_than_the_data_is_refused(trainer, config):
@@ -259,9 +264,8 @@ def test_a_checkpoint_of_another_model_is_refused(trainer, config, train_images,
     other = dataclasses.replace(config, model=dataclasses.replace(config.model, name="mobilenetv2_050"))
     network = build_network(other.model, seed=0)
     progress = Progress(iteration=2, step=2)
-    run.last.__init__(run.run.checkpoints / LAST)
-    run.last.save(2, {f"params.{name}": value for name, value in network.params.items()}, progress.as_json())
-    run.last.close()
+    with CheckpointWriter(run.run.checkpoints / LAST, keep=9) as writer:
+        writer.save(2, {f"params.{name}": value for name, value in network.params.items()}, progress.as_json())
     # only the foreign checkpoint is left
     for step in saved_steps(run.run.checkpoints / LAST):
         if step != 2:

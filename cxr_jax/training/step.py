@@ -1,0 +1,160 @@
+"""The training step: a pure function, written once, for one device or many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+
+from cxr_jax.inference.forward import activations_dtype
+from cxr_jax.models.layers import Mode
+from cxr_jax.models.state import ArrayDict, batch_stats_of, merge_model
+from cxr_jax.preprocessing.augment import augment
+from cxr_jax.preprocessing.mixup import mix_pairs, swap_pairs
+from cxr_jax.preprocessing.normalise import normalise
+from cxr_jax.training.loss import example_weights, weighted_losses
+from cxr_jax.training.network import Network
+from cxr_jax.training.plan import Phase, Plan
+from cxr_jax.training.state import TrainState, averaged
+
+
+class DeviceBatch(NamedTuple):
+    """A training batch on the devices."""
+
+    images: Array  # [B, S, S] uint8 in 0..255, or pooled features [B, C] float32
+    labels: Array  # [B] int32
+    ids: Array  # [B] int32
+
+
+class StepMetrics(NamedTuple):
+    """What a step measured on its batch, before the update."""
+
+    loss: Array  # [] weighted mean cross-entropy, or focal loss
+    accuracy: Array  # [] share of the batch that got its own label, in a mixture too
+
+
+def train_step(
+    state: TrainState,
+    batch: DeviceBatch,
+    epoch: Array,
+    *,
+    network: Network,
+    plan: Plan,
+    phase: Phase,
+    first_step: int = 0,
+    axis_name: str | None = None,
+) -> tuple[TrainState, StepMetrics]:
+    """Returns the state after one step of SGD on `batch`: augment, normalise, forward, loss, backward, update.
+
+    `epoch` is a scalar int32; with the seed and an example's id it decides that example's augmentation and dropout.
+    The moving average begins at step `first_step`. Under a mapped axis `axis_name` loss, gradients and BatchNorm
+    statistics are those of the whole batch.
+    """
+    config = plan.config
+    # the arithmetic is that of the parameters: float32, or float64 where rounding must not hide a mistake
+    dtype = next(iter(state.params.values())).dtype
+    total_weight = _mean_over(axis_name, example_weights(batch.labels, plan.class_weights, dtype).sum())
+
+    def loss_of(params: ArrayDict, batch_stats: ArrayDict, part: DeviceBatch) -> tuple[Array, tuple[Array, ArrayDict]]:
+        """Returns the share of `part` in the batch's loss, how many it got right, and the statistics after it."""
+        model = merge_model(network.graphdef, state.frozen | params, batch_stats)
+        logits, share = _training_logits(model, part, epoch, network, plan, phase, dtype, axis_name)
+        losses = weighted_losses(logits, part.labels, plan.class_weights, config.loss)
+        if share is not None:
+            others = weighted_losses(logits, swap_pairs(part.labels), plan.class_weights, config.loss)
+            losses = others + share.astype(dtype) * (losses - others)
+        correct = jnp.sum((jnp.argmax(logits, -1).astype(part.labels.dtype) == part.labels).astype(jnp.float32))
+        return _mean_over(axis_name, losses.sum()) / total_weight, (correct, batch_stats_of(model))
+
+    gradient_of = jax.value_and_grad(loss_of, has_aux=True)
+    if config.training.accumulation_steps == 1:
+        (loss, (correct, batch_stats)), gradients = gradient_of(state.params, state.batch_stats, batch)
+    else:
+        parts = config.training.accumulation_steps
+        loss, correct, batch_stats, gradients = _accumulate(gradient_of, state, batch, parts)
+    gradients, accuracy = _mean_over(axis_name, (gradients, correct / batch.labels.shape[0]))
+    updates, optimizer_state = phase.optimizer.update(gradients, state.optimizer_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average = state.average
+    if average:
+        decay, step = config.training.average_decay, state.step - first_step
+        average = averaged(average, state.frozen | params, batch_stats, decay, step)
+    return (
+        TrainState(params, state.frozen, batch_stats, optimizer_state, state.step + 1, average),
+        StepMetrics(loss, accuracy),
+    )
+
+
+def _training_logits(
+    model: Any,
+    batch: DeviceBatch,
+    epoch: Array,
+    network: Network,
+    plan: Plan,
+    phase: Phase,
+    dtype: jnp.dtype,
+    axis_name: str | None,
+) -> tuple[Array, Array | None]:
+    """Returns logits [B, K] of `batch`, augmented and with dropout; the model's BatchNorm statistics move.
+
+    `dtype` is that of the parameters. With mixup also the share [B] that each example has in its own image, else None.
+    """
+    augmentation_keys, dropout_keys = _example_keys(plan.config.training.seed, epoch, batch.ids)
+    if batch.images.ndim == 2:
+        return model.classify_pooled(batch.images.astype(dtype), Mode(keys=dropout_keys)), None
+    augmentation = phase.config.augmentation
+    images, share = augment(batch.images, augmentation_keys, augmentation), None
+    if augmentation.mixup > 0:
+        images, share = mix_pairs(images, augmentation_keys, augmentation.mixup)
+    inputs = normalise(images, network.mean, network.std, activations_dtype(dtype, plan.precision))
+    if phase.frozen_backbone:
+        pooled = model.pooled(inputs, Mode(native=plan.native_kernels))
+        return model.classify_pooled(pooled, Mode(keys=dropout_keys)), share
+    logits = model(
+        inputs,
+        train=phase.config.batch_norm == "train",
+        keys=dropout_keys,
+        axis_name=axis_name,
+        frozen_stages=phase.frozen_stages,
+        native=plan.native_kernels,
+    )
+    return logits, share
+
+
+def _accumulate(
+    gradient_of: Callable[..., Any], state: TrainState, batch: DeviceBatch, count: int
+) -> tuple[Array, Array, ArrayDict, ArrayDict]:
+    """Returns loss, right answers, BatchNorm statistics and gradients of `batch`, computed in `count` parts.
+
+    Only one part's activations exist at a time. Part i holds the rows i, i + count, ...: with the batch cut into
+    contiguous shares of whole multiples of `count`, each device holds its share of every part.
+    """
+
+    def add(carry: tuple, part: DeviceBatch) -> tuple[tuple, None]:
+        batch_stats, *sums = carry
+        (loss, (correct, batch_stats)), gradients = gradient_of(state.params, batch_stats, part)
+        return (batch_stats, *jax.tree.map(jnp.add, tuple(sums), (loss, correct, gradients))), None
+
+    parts = jax.tree.map(
+        lambda rows: jnp.moveaxis(rows.reshape(rows.shape[0] // count, count, *rows.shape[1:]), 1, 0), batch
+    )
+    shapes = jax.eval_shape(gradient_of, state.params, state.batch_stats, jax.tree.map(lambda rows: rows[0], parts))
+    (loss, (correct, _)), gradients = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+    (batch_stats, loss, correct, gradients), _ = lax.scan(add, (state.batch_stats, loss, correct, gradients), parts)
+    return loss, correct, batch_stats, gradients
+
+
+def _mean_over(axis_name: str | None, values: Any) -> Any:
+    """Returns the mean of `values` over the devices of a mapped axis; `values` themselves without one."""
+    return values if axis_name is None else lax.pmean(values, axis_name)
+
+
+def _example_keys(seed: int, epoch: Array, ids: Array) -> tuple[Array, Array]:
+    """Returns two keys for every example, [B] and [B], decided by seed, epoch and the example's id alone."""
+    epoch_key = jax.random.fold_in(jax.random.key(seed), epoch)
+    keys = jax.vmap(lambda identity: jax.random.split(jax.random.fold_in(epoch_key, identity), 2))(ids)
+    return keys[:, 0], keys[:, 1]
