@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+import cv2
+import numpy as np
+
 from cxr_jax.data.decode import DARK, Depth, as_stored
 from cxr_jax.data.examples import Example
 from cxr_jax.data.file_names import parse_file_name
@@ -40,11 +43,12 @@ class _Image:
     height: int
     width: int
     depth: Depth | None
+    two_levels: bool  # it holds two grey levels only
 
 
 def inspect(reader: Reader, entries: tuple[Entry, ...], track: Track) -> Inspection:
     """Read and decode every entry in threads; what cannot be decoded is left out with its reason."""
-    kept, examples, left_out, contradicting, depths, named = [], [], [], [], [], 0
+    kept, examples, left_out, contradicting, depths, like_masks, named = [], [], [], [], [], [], 0
     with track("Reading", len(entries)) as advance:
         outcomes = []
         for outcome in map_in_order(_examined, _read_all(reader, entries)):
@@ -75,7 +79,9 @@ def inspect(reader: Reader, entries: tuple[Entry, ...], track: Track) -> Inspect
                 sha256=outcome.sha256,
             )
         )
-    notes = _depth_notes(depths)
+        if outcome.two_levels:
+            like_masks.append(entry.file)
+    notes = (*_depth_notes(depths), *_mask_notes(like_masks))
     return Inspection(tuple(kept), tuple(examples), tuple(left_out), named, tuple(contradicting), notes)
 
 
@@ -103,6 +109,18 @@ def _depth_notes(depths: list[Depth]) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _mask_notes(files: list[str]) -> tuple[str, ...]:
+    """Return what a reader must know of images that look like masks, which were read as radiographs all the same."""
+    if not files:
+        return ()
+    which = "1 image holds" if len(files) == 1 else f"{len(files):,} images hold"
+    folder = PurePosixPath(files[0]).parent
+    return (
+        f"{which} two grey levels only, as masks do, the first in {folder}: if they are no radiographs, put them into "
+        "a folder called masks and prepare again.",
+    )
+
+
 def _read_all(reader: Reader, entries: tuple[Entry, ...]) -> Iterator[tuple[Entry, bytes | UserError]]:
     """Yield every entry with its bytes, or with the reason why there are none."""
     for entry in entries:
@@ -119,6 +137,8 @@ def _examined(item: tuple[Entry, bytes | UserError]) -> _Image | LeftOut:
         if isinstance(data, UserError):
             raise data
         data, decoded = as_stored(data, name=entry.file)
-        return _Image(hashlib.sha256(data).hexdigest(), *decoded.grey.shape, decoded.depth)
+        # not by numpy, which would take eight times the memory of the image
+        two_levels = np.count_nonzero(cv2.calcHist([decoded.grey], [0], None, [256], [0, 256])) == 2
+        return _Image(hashlib.sha256(data).hexdigest(), *decoded.grey.shape, decoded.depth, bool(two_levels))
     except UserError as error:
         return LeftOut(entry.file, str(error))

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 
+import cv2
+import numpy as np
 import pytest
 
 from cxr_jax.data.cache import encoded_images
@@ -84,6 +86,26 @@ def test_files_beside_the_data_set_are_in_the_card(official_tree, jpeg):
     assert (group["folder"], group["reason"], group["count"]) == ("train/covid", "no class folder", 25)
     assert group["files"] == [f"train/covid/{number:02d}.jpeg" for number in range(20)]
     assert left_out_in_all(prepared.card) == 25
+
+
+def test_images_that_look_like_masks_are_noted(official_tree, jpeg):
+    mask = np.zeros((40, 56), np.uint8)
+    mask[10:30, 10:20] = 255
+    folder = official_tree / "train" / "NORMAL" / "outlines"
+    folder.mkdir()
+    assert not any("two grey levels" in note for note in prepare(official_tree).prepared.card["notes"])
+    for number in range(3):
+        cv2.imwrite(str(folder / f"{number}.png"), mask)
+    card = prepare(official_tree, replace_old=True).prepared.card
+    assert card["counts"]["train"]["NORMAL"] == 11
+    assert card["notes"][1].startswith(
+        "3 images hold two grey levels only, as masks do, the first in train/NORMAL/outl"
+    )
+    # what the note says to do
+    folder.rename(folder.with_name("masks"))
+    card = prepare(official_tree, replace_old=True).prepared.card
+    assert card["counts"]["train"]["NORMAL"] == 8
+    assert not any("two grey levels" in note for note in card["notes"])
 
 
 def test_names_that_are_no_utf8_can_be_passed_over(official_tree):

@@ -203,8 +203,8 @@ def _meant_instead(name: str, passed_over: Sequence[PassedOver]) -> str:
     alike = [group for group in groups if name.lower() in group.folder.lower()]
     if not groups:
         return ""
-    which = _listed(alike or groups)
-    return f"; found {which}: move what shows {name} into a folder called {name}, whole folders if you like"
+    which = "these folders" if alike else f"those that show {name}"
+    return f"; found {_listed(alike or groups)}: move {which} into one folder called {name}"
 
 
 def _listed(groups: Sequence[PassedOver]) -> str:
