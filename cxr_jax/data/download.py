@@ -71,7 +71,7 @@ def download(release: Release, folder: Path, *, track: Track = silently, patienc
     """
     target = folder / release.file
     if target.exists():
-        _verify(target, release, "remove it to fetch it again")
+        _verify(target, release, "remove it to fetch it again", track)
         return target
     partial = folder / f"{files.TEMPORARY_PREFIX}{release.file}"
     with files.writing(partial):
@@ -80,7 +80,7 @@ def download(release: Release, folder: Path, *, track: Track = silently, patienc
             _fetch(release, file, track, patience)
             file.flush()
             try:
-                _verify(partial, release, "what came was thrown away, try again later")
+                _verify(partial, release, "what came was thrown away, try again later", track)
             except UserError:
                 partial.unlink()
                 raise
@@ -151,12 +151,16 @@ def _promised(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
     return 0, int(length) if length and length.isdecimal() else None
 
 
-def _verify(path: Path, release: Release, advice: str) -> None:
+def _verify(path: Path, release: Release, advice: str, track: Track) -> None:
     """Raise UserError unless `path` has the size and sha256 of `release`."""
     if path.stat().st_size == release.size:
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == release.sha256:
-                return
+        digest = hashlib.sha256()
+        with path.open("rb") as file, track("Checking", release.size) as advance:
+            while data := file.read(CHUNK):
+                digest.update(data)
+                advance(len(data))
+        if digest.hexdigest() == release.sha256:
+            return
     raise UserError(f"{path} is not the published {release.file} (its size or sha256 differs): {advice}")
 
 

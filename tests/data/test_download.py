@@ -233,11 +233,12 @@ def test_no_place_to_write(serve, tmp_path):
 
 
 def test_progress_counts_what_was_there_and_what_is_thrown_away(serve, tmp_path):
-    seen = [0]
+    shown = {}
 
     @contextlib.contextmanager
     def track(description, total):
-        assert (description, total) == ("Downloading", len(CONTENT))
+        assert total == len(CONTENT)
+        seen = shown.setdefault(description, [0])
 
         def advance(steps):
             seen.append(seen[-1] + steps)
@@ -247,8 +248,13 @@ def test_progress_counts_what_was_there_and_what_is_thrown_away(serve, tmp_path)
     (tmp_path / ".unfinished-archive.zip").write_bytes(b"x" * 1000)
     server = serve(lambda request, number: request.send(200, CONTENT, Content_Length=str(len(CONTENT))))
     download(server.release, tmp_path, track=track, patience=QUICK)
-    assert seen[1:3] == [1000, 0]
-    assert seen[-1] == len(CONTENT)
+    assert shown["Downloading"][1:3] == [1000, 0]
+    assert list(shown) == ["Downloading", "Checking"]
+    assert all(seen[-1] == len(CONTENT) for seen in shown.values())
+    # a file that is there already is summed up before the eyes of whoever waits, too
+    shown.clear()
+    download(server.release, tmp_path, track=track, patience=QUICK)
+    assert {description: seen[-1] for description, seen in shown.items()} == {"Checking": len(CONTENT)}
 
 
 def test_the_published_figures():

@@ -13,6 +13,7 @@ import pytest
 from cxr_jax.data.cache import encoded_images
 from cxr_jax.data.preparation import prepare
 
+from .dicom.drawn import dicom
 from .folders import names_in, snapshot
 
 pytestmark = pytest.mark.usefixtures("prepared_root")
@@ -101,6 +102,20 @@ def test_medmnist_is_stored_as_png(tmp_path):
     notes = " ".join(prepared.card["notes"])
     assert "cannot be excluded" in notes
     assert "MedMNIST files have no names" in notes
+
+
+@pytest.mark.parametrize("name", ["IM{:06d}", "film{}.IMA", "patient{}/study/series/1.2.840.{}"])
+def test_dicom_files_are_prepared_whatever_they_are_called(tmp_path, picture, name):
+    for source, called in (("named", "{}.dcm"), ("otherwise", name)):
+        for number in range(1, 9):
+            folder = tmp_path / source / ("NORMAL" if number % 2 else "PNEUMONIA")
+            path = folder / called.format(number, number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(dicom(picture(number).astype("<u2"), bits=8))
+    named, otherwise = (prepare(tmp_path / source).prepared for source in ("named", "otherwise"))
+    assert sorted(example.sha256 for example in named.examples) == sorted(e.sha256 for e in otherwise.examples)
+    assert otherwise.card["left_out"] == otherwise.card["passed_over"] == []
+    assert {example.label for example in otherwise.examples} == {"NORMAL", "PNEUMONIA"}
 
 
 def test_memory_stays_flat(official_tree, tmp_path, monkeypatch):
