@@ -20,9 +20,6 @@ from cxr_jax.evaluation.calibration import (
 from cxr_jax.evaluation.cases import Cases, calls_of, confidence_of
 from cxr_jax.evaluation.decision_curve import THRESHOLDS, decision_curve, treat_all_curve
 from cxr_jax.evaluation.judgement import (
-    SCHEMA_VERSION as SCHEMA_VERSION,
-)
-from cxr_jax.evaluation.judgement import (
     AtSensitivity,
     Calibration,
     CalibrationError,

@@ -19,7 +19,6 @@ from cxr_jax.reporting.numbers import interval_text
 from cxr_jax.reporting.style import BLUE, GREY, INK, ORANGE, VALIDATION_COLOUR, WIDTH, new_figure, save, styled
 from cxr_jax.reporting.wording import counted
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.runs.records import to_json
 
 QUALITY_CAPTIONS = (
     (
@@ -242,7 +241,7 @@ def _told_baselines(quality: ImageQuality) -> list[dict[str, Any]]:
         {
             "name": name,
             "title": _title(quality, name),
-            "test": to_json(entry.test),
+            "test": entry.test,
             "validation_roc_auc": entry.validation_roc_auc,
         }
         for name, entry in quality.baselines.items()

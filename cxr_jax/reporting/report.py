@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cxr_jax
-from cxr_jax.errors import UserError
-from cxr_jax.evaluation.judge import SCHEMA_VERSION
+from cxr_jax.evaluation.judgement import Judgement, read_judgement
+from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.reporting.explanations import CAPTIONS as _EXPLANATIONS
 from cxr_jax.reporting.explanations import explanations_of
 from cxr_jax.reporting.glossary import GLOSSARY
@@ -115,9 +115,7 @@ def _css_text(text: str) -> Markup:
 
 def _contents(run: RunFolder) -> dict[str, Any]:
     """Return everything that the template names; what the run does not have is None or empty."""
-    judgement = read_json(run.evaluation)
-    if judgement.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(f"{run.evaluation} was written by another version of cxr_jax: evaluate the run again")
+    judgement = read_judgement(run.evaluation)
     config_text = run.config.read_text(encoding="utf-8") if run.config.is_file() else None
     config = tomllib.loads(config_text) if config_text else None
     quality = quality_of(run)
@@ -128,14 +126,13 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "version": cxr_jax.__version__,
         "disclaimer": DISCLAIMER,
         "judgement": judgement,
-        "test": judgement["test"],
-        "validation": judgement["validation"],
-        # Judgements of earlier versions have no such entry.
-        "half": judgement["test"].get("at_one_half"),
-        "summary": summarise(judgement["test"], quality["baselines"] if quality else ()),
-        "outlook": outlook(judgement["test"], (config or {}).get("report", {}).get("prevalence") or None),
+        "test": judgement.test,
+        "validation": judgement.validation,
+        "half": judgement.test.at_one_half,
+        "summary": summarise(judgement.test, quality["baselines"] if quality else ()),
+        "outlook": outlook(judgement.test, (config or {}).get("report", {}).get("prevalence") or None),
         "glossary": GLOSSARY,
-        "rule": _rule(judgement["operating_point"]),
+        "rule": _rule(judgement.operating_point),
         **_origin(run, judgement),
         "config": config,
         "config_text": config_text,
@@ -158,7 +155,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _origin(run: RunFolder, judgement: dict[str, Any]) -> dict[str, Any]:
+def _origin(run: RunFolder, judgement: Judgement) -> dict[str, Any]:
     """Return what is known of where the images come from."""
     card = _optional(run.data_card)
     phantoms = bool(card and card.get("phantom"))
@@ -166,7 +163,7 @@ def _origin(run: RunFolder, judgement: dict[str, Any]) -> dict[str, Any]:
         "card": card,
         "phantoms": phantoms,
         # the counts are the only sign by which the collection is known
-        "guangzhou": judgement["test"]["classes"] == OFFICIAL_TEST and not phantoms,
+        "guangzhou": judgement.test.classes == OFFICIAL_TEST and not phantoms,
     }
 
 
@@ -174,10 +171,10 @@ def _optional(path: Path) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() else None
 
 
-def _rule(point: dict[str, Any]) -> str:
+def _rule(point: OperatingPoint) -> str:
     """Return in words how the threshold was chosen."""
-    parameters = point["parameters"]
-    told = _RULES.get(point["rule"], point["rule"])
+    parameters = point.parameters or {}
+    told = _RULES.get(point.rule, point.rule)
     if "target_sensitivity" in parameters:
         return f"{told} ({parameters['target_sensitivity']:.1%})"
     if "cost_ratio" in parameters:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxr_jax.evaluation.baselines import ALL_MEASURES
+from cxr_jax.evaluation.judgement import JudgedSplit
+from cxr_jax.evaluation.measures import Measured
 from cxr_jax.evaluation.predictive_values import PredictiveValues, Share, predictive_values
 
 PREVALENCES = (0.01, 0.05, 0.1, 0.2, 0.5)
@@ -64,9 +66,9 @@ class Outlook:
     specificity: float
 
 
-def summarise(judged: dict[str, Any], baselines: Sequence[dict[str, Any]]) -> Summary:
+def summarise(judged: JudgedSplit, baselines: Sequence[dict[str, Any]]) -> Summary:
     """Return what a judged split says in counts, `baselines` being those that `quality.quality_of` tells."""
-    (true_negatives, false_positives), (false_negatives, true_positives) = judged["confusion"]
+    (true_negatives, false_positives), (false_negatives, true_positives) = judged.confusion
     ill, well = true_positives + false_negatives, true_negatives + false_positives
     sentences, bars = [], []
     if ill:
@@ -79,7 +81,7 @@ def summarise(judged: dict[str, Any], baselines: Sequence[dict[str, Any]]) -> Su
         right = true_positives + true_negatives
         sentences.append(f"In all it was right {right:,} times; who calls every radiograph ill is right {ill:,} times.")
     baseline = next((entry["test"]["roc_auc"] for entry in baselines if entry["name"] == ALL_MEASURES), None)
-    network = judged["metrics"]["roc_auc"]
+    network = judged.metrics["roc_auc"]
     return Summary(tuple(sentences), tuple(bars), _ranking(network, baseline), _against(network, baseline))
 
 
@@ -87,47 +89,47 @@ def _counted(number: int) -> str:
     return f"{number:,}" if number else "none"
 
 
-def _ranking(network: dict[str, Any], baseline: dict[str, Any] | None) -> str | None:
+def _ranking(network: Measured, baseline: Measured | None) -> str | None:
     """Return in words how often the ill one of two images has the higher score."""
-    if network["value"] is None:
+    if network.value is None:
         return None
     told = (
         "Shown one radiograph with pneumonia and one without, it gives the ill one the higher score in "
         f"{_of_pairs(network)}. Guessing does so in 50."
     )
-    if baseline is None or baseline["value"] is None:
+    if baseline is None or baseline.value is None:
         return told
     return f"{told} Brightness, sharpness and the like, without any network, do so in {_of_pairs(baseline)}."
 
 
-def _of_pairs(measured: dict[str, Any]) -> str:
-    return f"{100 * measured['value']:.0f} of 100 such pairs (AUC {measured['value']:.3f})"
+def _of_pairs(measured: Measured) -> str:
+    return f"{100 * measured.value:.0f} of 100 such pairs (AUC {measured.value:.3f})"
 
 
-def _against(network: dict[str, Any], baseline: dict[str, Any] | None) -> str | None:
+def _against(network: Measured, baseline: Measured | None) -> str | None:
     """Return what the two areas and their intervals show; None where either has no interval."""
-    if baseline is None or not network["intervals"] or not baseline["intervals"]:
+    if baseline is None or network.interval is None or baseline.interval is None:
         return None
-    own, other = network["intervals"][0], baseline["intervals"][0]
-    if own["low"] > other["high"]:
+    own, other = network.interval, baseline.interval
+    if own.low > other.high:
         return "So the network knows more than how the pictures were taken: the two intervals do not overlap."
-    if own["high"] < other["low"]:
+    if own.high < other.low:
         return "So the network does worse than what needs no network."
     return "It is not shown that the network knows more than how the pictures were taken: the two intervals overlap."
 
 
-def outlook(judged: dict[str, Any], declared: float | None) -> Outlook | None:
+def outlook(judged: JudgedSplit, declared: float | None) -> Outlook | None:
     """Return what calls would be worth at several prevalences; None where a rate is undefined.
 
     Args:
         judged: the judgement of a split.
         declared: the share of PNEUMONIA that the config declares, or None.
     """
-    rates = [_share_of(judged["metrics"][name]) for name in ("sensitivity", "specificity")]
+    rates = [_share_of(judged.metrics[name]) for name in ("sensitivity", "specificity")]
     if rates[0] is None or rates[1] is None:
         return None
     sensitivity, specificity = rates
-    own = judged["all_pneumonia_accuracy"]
+    own = judged.all_pneumonia_accuracy
     prevalence = declared or EXAMPLE_PREVALENCE
     shown = sorted({*PREVALENCES, prevalence, *([own] if 0 < own < 1 else [])})
     return Outlook(
@@ -140,13 +142,13 @@ def outlook(judged: dict[str, Any], declared: float | None) -> Outlook | None:
     )
 
 
-def _share_of(measured: dict[str, Any]) -> Share | None:
+def _share_of(measured: Measured) -> Share | None:
     """Return a measure with the ends of its first interval; None where it is undefined."""
-    if measured["value"] is None:
+    if measured.value is None:
         return None
-    if not measured["intervals"]:
-        return Share(measured["value"])
-    return Share(measured["value"], measured["intervals"][0]["low"], measured["intervals"][0]["high"])
+    if measured.interval is None:
+        return Share(measured.value)
+    return Share(measured.value, measured.interval.low, measured.interval.high)
 
 
 def outlook_sentence(sensitivity: float, specificity: float, prevalence: float) -> str:

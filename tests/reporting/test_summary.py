@@ -1,21 +1,25 @@
+from types import SimpleNamespace
+
 import pytest
 
 from cxr_jax.evaluation.baselines import ALL_MEASURES
+from cxr_jax.evaluation.intervals import Interval
+from cxr_jax.evaluation.measures import Measured
 from cxr_jax.reporting.summary import EXAMPLE_PREVALENCE, PREVALENCES, outlook, outlook_sentence, summarise
 
 
 def measured(value, low=None, high=None):
-    return {"value": value, "intervals": [] if low is None else [{"low": low, "high": high, "method": "Wilson"}]}
+    return Measured("Title", value, None, () if low is None else (Interval(low, high, "Wilson"),))
 
 
 def judged(confusion, roc_auc=(0.962, 0.95, 0.97), sensitivity=(0.9, 0.85, 0.95), specificity=(0.8, 0.7, 0.9)):
     rates = {"roc_auc": roc_auc, "sensitivity": sensitivity, "specificity": specificity}
     positives = sum(confusion[1])
-    return {
-        "confusion": confusion,
-        "metrics": {name: measured(*numbers) for name, numbers in rates.items()},
-        "all_pneumonia_accuracy": positives / (positives + sum(confusion[0])),
-    }
+    return SimpleNamespace(
+        confusion=confusion,
+        metrics={name: measured(*numbers) for name, numbers in rates.items()},
+        all_pneumonia_accuracy=positives / (positives + sum(confusion[0])),
+    )
 
 
 def baseline(*roc_auc):
