@@ -9,6 +9,7 @@ from cxr_jax.cli import main as cli
 from cxr_jax.commands import explain
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.gallery import read_gallery
 from cxr_jax.runs.predictions import read_predictions, write_predictions
 from cxr_jax.vocabulary import DISCLAIMER
 
