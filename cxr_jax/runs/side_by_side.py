@@ -14,15 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from cxr_jax.process import before_restart, has_accelerator
 from cxr_jax.runs.files import writing
-
-# Begins the sentence in which a command tells an error.
-_ERROR = b"cxr-jax: "
-_LONGEST_SENTENCE = 8192
-_BETWEEN_LOOKS = 0.05  # seconds
 
 # Share of a GPU's memory that jobs together may take, and the settings by which a user has decided otherwise.
 _GPU_SHARE = 0.9
@@ -32,11 +26,11 @@ _GPU_MEMORY_SETTINGS = (_GPU_MEMORY, "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIE
 
 @dataclass(frozen=True)
 class Job:
-    """A command line, and the file that what it prints is added to."""
+    """A command line, and the file that what it prints is added to; without one it prints where this program does."""
 
     name: str
     command: tuple[str, ...]
-    log: Path
+    log: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -49,56 +43,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended: its exit code, negative for a signal, and the last sentence that it printed."""
+    """How a job ended: its exit code, negative for a signal, and the last sentence that it printed to its log."""
 
     job: Job
     code: int
     sentence: str
-
-
-def places(jobs: int, environment: Mapping[str, str] = os.environ) -> list[Place]:
-    """One place for each of `jobs` jobs at a time.
-
-    A single job has the whole machine. On a machine with GPUs each of several gets one of them, with its share of the
-    memory where they are fewer than the jobs; elsewhere each gets its share of the cores, where the system can bind it.
-    """
-    if jobs == 1:
-        return [Place()]
-    devices = gpus(environment)
-    if not devices:
-        return [Place(cores=cores) for cores in _core_shares(jobs)]
-    given = [devices[number % len(devices)] for number in range(jobs)]
-    count = Counter(given)
-    found = []
-    for device in given:
-        settings = {"CUDA_VISIBLE_DEVICES": device}
-        # jax otherwise takes three quarters of the memory at once, which leaves nothing for the next
-        if count[device] > 1 and not any(name in environment for name in _GPU_MEMORY_SETTINGS):
-            settings[_GPU_MEMORY] = f"{_GPU_SHARE / count[device]:.3f}"
-        found.append(Place(environment=settings))
-    return found
-
-
-def gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The NVIDIA GPUs that jax would compute on, as CUDA_VISIBLE_DEVICES names them; found out without jax."""
-    if not has_accelerator(environment):
-        return ()
-    chosen = environment.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        # CUDA sees those that stand before the first impossible one
-        return tuple(itertools.takewhile(lambda name: name not in ("", "-1"), map(str.strip, chosen.split(","))))
-    return tuple(str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*")))
-
-
-def _core_shares(jobs: int) -> list[frozenset[int] | None]:
-    """The cores of this process in `jobs` shares that differ by one core at most; one core each if there are fewer."""
-    if not hasattr(os, "sched_getaffinity"):
-        return [None] * jobs
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < jobs:
-        return [frozenset({cores[number % len(cores)]}) for number in range(jobs)]
-    ends = [len(cores) * number // jobs for number in range(jobs + 1)]
-    return [frozenset(cores[start:end]) for start, end in itertools.pairwise(ends)]
 
 
 def run_side_by_side(
@@ -118,104 +67,122 @@ def run_side_by_side(
         UserError: a log cannot be written.
     """
     waiting, free = iter(jobs), list(reversed(at))
-    running: list[_Running] = []
+    running: dict[subprocess.Popen[bytes], tuple[Job, Place, int]] = {}
     ended: list[Ended] = []
-    handed_on = 0
-    with _received() as signals:
+    signals: list[int] = []
+    with _handled(lambda number, _: signals.append(signal.SIGTERM if number == signal.SIGHUP else number)):
+        handed_on = 0
         try:
             while True:
                 while free and not signals and (job := next(waiting, None)) is not None:
                     on_start(job)
-                    running.append(_Running(job, free.pop()))
+                    process, begins = _start(job, free[-1])
+                    running[process] = job, free.pop(), begins
                 if not running:
                     return ended, signals[0] if signals else None
                 for number in signals[handed_on:]:
                     handed_on += 1
-                    for one in running:
-                        one.process.send_signal(number)
-                for one in [one for one in running if one.process.poll() is not None]:
-                    running.remove(one)
-                    free.append(one.place)
-                    ended.append(one.end())
+                    for process in running:
+                        process.send_signal(number)
+                for process in [process for process in running if process.poll() is not None]:
+                    job, place, begins = running.pop(process)
+                    free.append(place)
+                    ended.append(Ended(job, process.returncode, _last_sentence(job, process.returncode, begins)))
                     on_end(ended[-1])
-                time.sleep(_BETWEEN_LOOKS)
+                time.sleep(0.05)
         finally:
-            for one in running:
-                one.process.terminate()
-            for one in running:
-                one.process.wait()
+            for process in running:
+                process.terminate()
+            for process in running:
+                process.wait()
 
 
-class _Running:
-    """A job with its process."""
+def places(jobs: int, environment: Mapping[str, str] = os.environ) -> list[Place]:
+    """Return one place for each of `jobs` jobs at a time.
 
-    def __init__(self, job: Job, place: Place) -> None:
-        self.job, self.place = job, place
-        with writing(job.log):
+    A single job has the whole machine. On a machine with GPUs each of several gets one of them, with its share of the
+    memory where they are fewer than the jobs; elsewhere each gets its share of the cores, where the system can bind it.
+    """
+    devices = gpus(environment)
+    if jobs == 1 or not (devices or hasattr(os, "sched_getaffinity")):
+        return [Place()] * jobs
+    if not devices:
+        cores = sorted(os.sched_getaffinity(0))
+        # shares that differ by one core at most, and one core each if there are fewer than jobs
+        starts = [len(cores) * number // jobs if jobs <= len(cores) else number % len(cores) for number in range(jobs)]
+        ends = [*starts[1:], len(cores)] if jobs <= len(cores) else [start + 1 for start in starts]
+        return [Place(cores=frozenset(cores[start:end])) for start, end in zip(starts, ends, strict=True)]
+    given = [devices[number % len(devices)] for number in range(jobs)]
+    settings = [{"CUDA_VISIBLE_DEVICES": device} for device in given]
+    if not any(name in environment for name in _GPU_MEMORY_SETTINGS):
+        for setting, device in zip(settings, given, strict=True):
+            # jax otherwise takes three quarters of the memory at once, which leaves nothing for the next
+            if (sharing := Counter(given)[device]) > 1:
+                setting[_GPU_MEMORY] = f"{_GPU_SHARE / sharing:.3f}"
+    return [Place(environment=setting) for setting in settings]
+
+
+def gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the NVIDIA GPUs that jax would compute on, as CUDA_VISIBLE_DEVICES names them; found out without jax."""
+    if not has_accelerator(environment):
+        return ()
+    chosen = environment.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        # CUDA sees those that stand before the first impossible one
+        return tuple(itertools.takewhile(lambda name: name not in ("", "-1"), map(str.strip, chosen.split(","))))
+    return tuple(str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def _start(job: Job, place: Place) -> tuple[subprocess.Popen[bytes], int]:
+    """Return the process of a job, and where in its log begins what it prints."""
+    with contextlib.ExitStack() as stack:
+        log = None
+        if job.log is not None:
+            stack.enter_context(writing(job.log))
             job.log.parent.mkdir(parents=True, exist_ok=True)
-            with job.log.open("ab") as log:
-                log.write(f"$ {shlex.join(job.command)}\n".encode())
-                log.flush()
-                self._began = log.tell()
-                with _bound_to(place.cores):
-                    self.process = subprocess.Popen(
-                        job.command,
-                        env={**before_restart(os.environ), "PYTHONUNBUFFERED": "1", **place.environment},
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        # Ctrl-C in a terminal reaches a whole process group: each must get it once, from here
-                        start_new_session=True,
-                    )
-
-    def end(self) -> Ended:
-        """How the process, which is over, ended."""
-        return Ended(self.job, self.process.returncode, self._last_sentence())
-
-    def _last_sentence(self) -> str:
-        code = self.process.returncode
-        if code == -signal.SIGKILL:
-            return "it was killed, most likely because memory ran out"
-        if code < 0:
-            return f"it was ended by {signal.Signals(-code).name}"
-        with self.job.log.open("rb") as log:
-            log.seek(max(self._began, log.seek(0, os.SEEK_END) - _LONGEST_SENTENCE))
-            lines = [line.strip() for line in log.read().splitlines() if line.strip()]
-        told = [line for line in lines if line.startswith(_ERROR)] or lines or [b"it printed nothing"]
-        return told[-1].removeprefix(_ERROR).decode(errors="replace")
+            log = stack.enter_context(job.log.open("ab", buffering=0))
+            log.write(f"$ {shlex.join(job.command)}\n".encode())
+        if place.cores is not None:
+            # a process begins with the cores of the thread that starts it
+            stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
+            os.sched_setaffinity(0, place.cores)
+        process = subprocess.Popen(
+            job.command,
+            env={**before_restart(os.environ), "PYTHONUNBUFFERED": "1", **place.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log and subprocess.STDOUT,
+            # Ctrl-C in a terminal reaches a whole process group: each must get it once, from here
+            start_new_session=True,
+        )
+        return process, log.tell() if log else 0
 
 
-@contextlib.contextmanager
-def _bound_to(cores: frozenset[int] | None) -> Iterator[None]:
-    """Bind this thread to `cores` while the block starts a process, which begins with the same; None binds nothing."""
-    if cores is None:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
+def _last_sentence(job: Job, code: int, begins: int) -> str:
+    """Return why a job ended, as far as its log has it from `begins` on: its last error, or else its last line."""
+    if code == -signal.SIGKILL:
+        return "it was killed, most likely because memory ran out"
+    if code < 0:
+        return f"it was ended by {signal.Signals(-code).name}"
+    if job.log is None:
+        return ""
+    with job.log.open("rb") as log:
+        log.seek(max(begins, log.seek(0, os.SEEK_END) - 8192))
+        lines = [line.strip() for line in log.read().splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith(b"cxr-jax: ")] or lines or [b"it printed nothing"]
+    return told[-1].removeprefix(b"cxr-jax: ").decode(errors="replace")
 
 
 @contextlib.contextmanager
-def _received() -> Iterator[list[int]]:
-    """The signals to hand on, as they come while the block runs; in the main thread only, as Python has it."""
-    signals: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield signals
-        return
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        signals.append(signal.SIGTERM if number == signal.SIGHUP else number)
-
+def _handled(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Have `handler` take the signals that end a program, while the block runs in the main thread, as Python has it."""
     # nohup has SIGHUP ignored
-    handled = [signal.SIGINT, signal.SIGTERM]
-    handled += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
-    previous = {number: signal.signal(number, receive) for number in handled}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
+    in_main = threading.current_thread() is threading.main_thread()
+    previous = {number: signal.signal(number, handler) for number in numbers if in_main}
     try:
-        yield signals
+        yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, before in previous.items():
+            signal.signal(number, before)
