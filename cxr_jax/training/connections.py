@@ -52,6 +52,7 @@ class Connections:
         self._heard: dict[int, float] = {}  # when each of these last sent something
         self._began = time.monotonic()
         self._marks = [(0, self._began)] * place.processes  # how far each has come, and since when
+        self._early: list[tuple[int, str, Any]] = []  # what was said before all had come
         self._given: list[deque[Any]] = [deque() for _ in range(place.processes)]
         self._wish: str | None = None  # why one of them would like to stop
         self._calls = 0  # of `agree_to_stop`
@@ -142,10 +143,8 @@ class Connections:
         with self._changed:
             if kind == "hello" and processes == count and 0 < process < count and process not in self._open:
                 self._open[process], self._heard[process] = connection, time.monotonic()
-                # nothing but the first exchange can have begun without it
-                for number, given in enumerate(self._given):
-                    for value in given:
-                        _send(connection, number, "give", value)
+                for message in self._early:
+                    _send(connection, *message)
                 return
             again = " once more" if process in self._open else ""
             complaint = f"process {process} of {processes} came{again}, where process 0 expects each of {count} once"
@@ -161,6 +160,8 @@ class Connections:
             for connection in self._open.values():
                 _send(connection, number, kind, value)
             if self.place.process == 0:
+                if len(self._open) < self.place.processes - 1:
+                    self._early.append((number, kind, value))
                 self._take_in(number, kind, value)
 
     def _take_in(self, number: int, kind: str, value: Any) -> None:

@@ -45,7 +45,7 @@ class ProcessGroup:
 
     def require_same(self, what: str, values: Mapping[str, Any]) -> None:
         """Raise UserError, in every process, if they do not all give the same JSON `values` of `what`."""
-        first, *others = self._exchange(dict(values))
+        first, *others = self.exchange(dict(values))
         for number, other in enumerate(others, start=1):
             for name in first.keys() | other.keys():
                 if first.get(name) != other.get(name):
@@ -64,11 +64,11 @@ class ProcessGroup:
 
     def agree(self, here: bool) -> bool:
         """Return True if `here` is true in all processes, which wait for each other to tell."""
-        return all(self._exchange(here))
+        return all(self.exchange(here))
 
     def together(self) -> None:
         """Wait until all processes are here."""
-        self._exchange(None)
+        self.exchange(None)
 
     def connect(self, devices: Sequence[jax.Device]) -> None:
         """Have the devices of all processes connect to each other.
@@ -88,7 +88,7 @@ class ProcessGroup:
             return checkpoint
         arrays = {} if checkpoint is None else {name: np.asarray(value) for name, value in checkpoint.arrays.items()}
         shapes = [(name, str(value.dtype), value.shape) for name, value in arrays.items()]
-        described = self._exchange(checkpoint and [checkpoint.step, checkpoint.details, shapes])[0]
+        described = self.exchange(checkpoint and [checkpoint.step, checkpoint.details, shapes])[0]
         if described is None:
             return None
         step, details, shapes = described
@@ -101,7 +101,8 @@ class ProcessGroup:
             step, {name: part.view(old.dtype).reshape(old.shape) for (name, old), part in received}, details
         )
 
-    def _exchange(self, value: Any) -> list[Any]:
+    def exchange(self, value: Any) -> list[Any]:
+        """Return the JSON `value` that each process gives here, by its number; waits for all of them."""
         return [value] if self._connections is None else self._connections.exchange(value)
 
     def __enter__(self) -> ProcessGroup:

@@ -1,15 +1,14 @@
-"""One of several processes that train together, started by tests: `process_worker.py WORK OUT PORT PROCESSES NUMBER`.
-
-WORK is `steps`, which takes 20 steps of each backend with images on the host and on the devices, and stores what they
-gave, or `slow`, which trains a run and pauses after each step.
-"""
+"""What the processes of tests do: each is forked from one that has imported this, and calls a function of it."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import json
+import os
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,16 +28,17 @@ from cxr_jax.config.schema import (
     TrainingConfig,
     ValidationConfig,
 )
+from cxr_jax.devices import choose_devices
 from cxr_jax.errors import UserError
-from cxr_jax.process import leave_with
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.training.compile import Backend
+from cxr_jax.training.connections import Connections, Place
 from cxr_jax.training.feed import make_feed
 from cxr_jax.training.network import Network, build_network
 from cxr_jax.training.processes import ALONE, ProcessGroup, joined
 from cxr_jax.training.state import state_arrays
 
-BATCH, STEPS = 16, 20
+READY = "ready\n"
 MODEL = ModelConfig(name="mobilenetv2_tiny", dropout=0.2)
 CONFIG = Config(
     data=DataConfig(image_size=SIZE),
@@ -50,6 +50,114 @@ CONFIG = Config(
         PhaseConfig("all", 2, augmentation=AugmentationConfig(horizontal_flip=0.5)),
     ),
 )
+
+
+def run(said: Path, work: Callable[..., Any], place: Place, limits: ParallelConfig, arguments: tuple) -> None:
+    """Do `work` in a group that is only connected, without jax; what it prints, and returns as JSON, goes to `said`."""
+
+    def connected() -> Any:
+        with ProcessGroup(Connections(place, limits)) as group:
+            return work(group, *arguments)
+
+    _end_as_a_command_does(said, connected)
+
+
+def run_joined(said: Path, work: Callable[..., Any], place: Place, limits: ParallelConfig, arguments: tuple) -> None:
+    """Do `work` in a group that computes together, with two devices of each process."""
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 2)
+
+    def together() -> Any:
+        address = f"{place.host}:{place.port}"
+        named = dataclasses.replace(limits, coordinator=address, processes=place.processes, process_id=place.process)
+        with joined(named) as group:
+            return work(group, *arguments)
+
+    _end_as_a_command_does(said, together)
+
+
+def _end_as_a_command_does(said: Path, work: Callable[[], Any]) -> None:
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+    os.dup2(2, 1)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    code = 0
+    try:
+        print(json.dumps(work()))
+    except UserError as error:
+        code = error.code
+        print(f"cxr-jax: {error}", file=sys.stderr)
+    except BaseException:
+        code = 1
+        traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def exchange_often(group: ProcessGroup) -> list[bool]:
+    """Whether what came was what all had given, of 20 exchanges."""
+    return [
+        group.exchange([number, group.process]) == [[number, process] for process in range(group.processes)]
+        for number in range(20)
+    ]
+
+
+def facts(group: ProcessGroup) -> list:
+    """What a process is told of itself and of all."""
+    return [group.writes, list(group.share), group.agree(True), group.agree(group.process > 0)]
+
+
+def go_on(group: ProcessGroup, seconds: float) -> None:
+    """Move on together every 0.3 s, for `seconds`; says when it begins."""
+    group.together()
+    print(READY, end="")
+    deadline = time.monotonic() + seconds
+    while group.agree(time.monotonic() < deadline):
+        time.sleep(0.3)
+
+
+def hang(group: ProcessGroup, hanging: list[int]) -> None:
+    """All but those that hang wait for them."""
+    if group.process in hanging:
+        time.sleep(60)
+    group.together()
+
+
+def fail(group: ProcessGroup, failing: list[int]) -> None:
+    """Those that fail say why, the others wait for them."""
+    group.together()
+    if group.process in failing:
+        raise UserError("the disk is full")
+    group.together()
+
+
+def interrupt(group: ProcessGroup) -> None:
+    """Process 0 is interrupted, the others wait for it."""
+    group.together()
+    if group.process == 0:
+        raise KeyboardInterrupt
+    group.together()
+
+
+def differ(group: ProcessGroup) -> None:
+    """The last process has another rate."""
+    group.require_same("config", {"training.seed": 0, "optimizer.learning_rate": 0.1})
+    rate = 0.2 if group.process == group.processes - 1 else 0.1
+    group.require_same("config", {"training.seed": 0, "optimizer.learning_rate": rate})
+
+
+def leave_one_after_another(group: ProcessGroup) -> None:
+    """Process 0 is the first to leave."""
+    group.together()
+    time.sleep(0.7 * group.process)
+
+
+def stop(group: ProcessGroup, wishing: int, at: int) -> int:
+    """The call at which it stopped; nothing but the calls keeps the processes together, which are not equally fast."""
+    for call in range(1, 10_000):
+        if group.agree_to_stop("terminated" if group.process == wishing and call >= at else None) == "terminated":
+            return call
+        time.sleep(0.001 * (group.process + 1))
+    return 0
 
 
 def doubled(network: Network) -> Network:
@@ -66,6 +174,7 @@ def take_steps(
     devices: int,
     backend: Backend,
     *,
+    steps: int = 20,
     group: ProcessGroup = ALONE,
     learning_rate: float = 0.05,
     on_devices: bool = False,
@@ -73,15 +182,15 @@ def take_steps(
     accumulation_steps: int = 1,
     **sections: Any,
 ) -> tuple[list[float], dict[str, np.ndarray]]:
-    """The losses of STEPS steps on batches of BATCH drawn images, and all arrays of the state after them."""
-    steps = Steps(
+    """The losses of steps on batches of 16 drawn images, two an epoch, and all arrays of the state after them."""
+    taken = Steps(
         network,
         # not a multiple of the devices
         images=draw_images(41, seed=0),
         optimizer=OptimizerConfig(learning_rate),
         training=TrainingConfig(
-            batch_size=BATCH,
-            evaluation_batch_size=BATCH,
+            batch_size=16,
+            evaluation_batch_size=16,
             seed=3,
             precision="float32",
             batch_norm=batch_norm,
@@ -90,28 +199,42 @@ def take_steps(
         parallel=ParallelConfig(backend, devices),
         **sections,
     )
-    feed = make_feed("device" if on_devices else "host", steps.images, steps.plan.devices, group)
-    step, state, losses = steps.compiled(feed), steps.replicated(), []
-    for epoch in range(STEPS // 2):
-        for batch in feed.batches(batch_size=BATCH, seed=1, epoch=epoch, share=group.share):
+    feed = make_feed("device" if on_devices else "host", taken.images, taken.plan.devices, group)
+    step, state, losses = taken.compiled(feed), taken.replicated(), []
+    for epoch in range(steps // 2):
+        for batch in feed.batches(batch_size=16, seed=1, epoch=epoch, share=group.share):
             state, metrics = step(state, step.place(batch), epoch)
             losses.append(float(metrics.loss))
             group.agree_to_stop(None)
     return losses, {name: np.asarray(value) for name, value in state_arrays(state).items()}
 
 
-class Slow:
-    """Takes its time after every step, so that a test can end a process in the middle of training."""
+def compute(group: ProcessGroup, out: str, steps: int, cases: list[tuple[Backend, bool]]) -> None:
+    """Process 0 stores what steps of each of `cases` gave: a backend, and whether the images are on the devices."""
+    group.connect(choose_devices(0))
+    with jax.enable_x64(True):
+        network = doubled(build_network(MODEL, seed=0))
+        for backend, on_devices in cases:
+            options = {"steps": steps, "group": group, "on_devices": on_devices}
+            losses, arrays = take_steps(network, 0, backend, **options)
+            if group.writes:
+                np.savez(f"{out}/{backend}-{'device' if on_devices else 'host'}.npz", losses=losses, **arrays)
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+
+class Watcher:
+    """Takes its time after every step, and ends this process by a signal after one of them."""
+
+    def __init__(self, *, at: int = 0, number: int = 0) -> None:
+        self.at, self.number = at, number
 
     def on_start(self, plan: object, progress: object) -> None:
         """Nothing."""
 
     def on_train(self, line: dict[str, Any]) -> None:
-        """Wait."""
-        time.sleep(self.seconds)
+        """Send the signal, or wait."""
+        if line["step"] == self.at:
+            os.kill(os.getpid(), self.number)
+        time.sleep(0.1)
 
     def on_validation(self, line: dict[str, Any]) -> None:
         """Nothing."""
@@ -120,49 +243,15 @@ class Slow:
         """Nothing."""
 
 
-def make_trainer(run: RunFolder, group: ProcessGroup = ALONE, *, slow: float = 0.0, devices: int = 0) -> TrainingRun:
+def make_trainer(run: RunFolder, group: ProcessGroup = ALONE, *, devices: int = 0, watcher: Watcher) -> TrainingRun:
     """A short run of two phases."""
     config = dataclasses.replace(CONFIG, parallel=ParallelConfig(devices=devices))
     run.path.mkdir(exist_ok=True)
     network = build_network(MODEL, seed=0)
-    return TrainingRun(config, network, draw_images(44, seed=0), draw_images(10, seed=1), run, Slow(slow), group)
+    return TrainingRun(config, network, draw_images(44, seed=0), draw_images(10, seed=1), run, watcher, group)
 
 
-def main() -> int:
-    """Do the work that the command line names."""
-    work, out, port, processes, number, *more = sys.argv[1:]
-    heartbeat = int(more[0]) if more else 20
-    parallel = ParallelConfig(
-        coordinator=f"127.0.0.1:{port}",
-        processes=int(processes),
-        process_id=int(number),
-        startup_timeout=60,
-        heartbeat_timeout=heartbeat,
-        step_timeout=600,
-    )
-    with joined(parallel) as group:
-        if work == "steps":
-            jax.config.update("jax_enable_x64", True)
-            network = doubled(build_network(MODEL, seed=0))
-            for backend, on_devices in itertools.product(("jit", "pmap"), (False, True)):
-                losses, arrays = take_steps(network, 0, backend, group=group, on_devices=on_devices)
-                if group.writes:
-                    place = "device" if on_devices else "host"
-                    np.savez(f"{out}/{backend}-{place}.npz", losses=losses, **arrays)
-        else:
-            trainer = make_trainer(RunFolder(Path(out)), group, slow=0.2)
-            # which begins anew where there is nothing yet
-            trainer.train(resume=True)
-    return 0
-
-
-if __name__ == "__main__":
-    code = 0
-    try:
-        code = main()
-    except UserError as error:
-        print(error, file=sys.stderr)
-        code = error.code
-    except KeyboardInterrupt:
-        code = 130
-    sys.exit(leave_with(code))
+def train(group: ProcessGroup, out: str, process: int, at: int, number: int) -> None:
+    """Train, or go on with, the run at `out`; `process` gets the signal `number` after step `at`."""
+    watcher = Watcher(at=at, number=number) if group.process == process else Watcher()
+    make_trainer(RunFolder(Path(out)), group, watcher=watcher).train(resume=True)
