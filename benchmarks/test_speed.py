@@ -30,7 +30,7 @@ from cxr_jax.bench.children import ask_ceilings, start_case
 from cxr_jax.bench.measure import Effort, Measurement, run_contest
 from cxr_jax.bench.record import shares
 from cxr_jax.bench.worker import available_cores
-from cxr_jax.models.native.library import why_not
+from cxr_jax.models.kernels.native.library import why_not
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture

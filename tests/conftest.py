@@ -42,7 +42,7 @@ def _prepared_data_elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypat
 @pytest.fixture
 def native_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switches the native kernels on; the test is skipped where no compiler is, and fails where one fails."""
-    from cxr_jax.models.native.library import NO_COMPILER, why_not
+    from cxr_jax.models.kernels.native.library import NO_COMPILER, why_not
 
     monkeypatch.setenv(KERNELS_SWITCH, str(Path(__file__).parents[1] / ".pytest_cache" / "native"))
     if reason := why_not():

@@ -19,7 +19,7 @@ from jax import Array, lax
 
 from cxr_jax.bench.cases import DepthwiseCase
 from cxr_jax.bench.ceilings import fastest
-from cxr_jax.models.depthwise import Padding, grouped_depthwise, shifted_depthwise
+from cxr_jax.models.kernels.depthwise import Padding, grouped_depthwise, shifted_depthwise
 from cxr_jax.models.registry import model_shapes
 from cxr_jax.models.state import merge_model
 from cxr_jax.vocabulary import CLASS_NAMES

@@ -31,7 +31,8 @@ from cxr_jax.explain.heat_maps import HeatMaps, enlarged
 from cxr_jax.explain.similarity import rank_correlation, structural_similarity
 from cxr_jax.explain.verdict import Check, Verdict, means_by_class
 from cxr_jax.inference.restore import TrainedModel
-from cxr_jax.models.network import stage_names_of
+from cxr_jax.models.layers import BatchNorm
+from cxr_jax.models.network import CLASSIFIER, has_prefix, stage_layers_of, stage_names_of
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import ArrayDict, batch_stats_of, merge_model, split_model
 from cxr_jax.preprocessing.normalise import normalise
@@ -49,8 +50,6 @@ CHECK = Check(
     measure="rank correlation with the trained network's map, mean over the cascade",
     rule=f"upper end below {LIMIT:g}",
 )
-
-CLASSIFIER = "classifier"
 
 _IMAGES_OF_STATISTICS = 32
 """How many images BatchNorm statistics are measured on."""
@@ -147,24 +146,18 @@ def randomised(
 
     Their statistics are then measured on `images`, uint8 [N, S, S], of which the first ones are used.
     """
-    params = _replaced(trained.params, fresh[0], stages)
+    table = stage_layers_of(trained.model())
+    layers = tuple(layer for stage in stages for layer in table[stage])
+    params = _replaced(trained.params, fresh[0], layers)
     batch, _ = next(padded_batches(images[:_IMAGES_OF_STATISTICS], min(len(images), _IMAGES_OF_STATISTICS)))
-    start = _replaced(trained.batch_stats, fresh[1], stages)
+    start = _replaced(trained.batch_stats, fresh[1], layers)
     measured = _measured_statistics(trained.graphdef, params, start, batch, trained.mean, trained.std)
-    return dataclasses.replace(trained, params=params, batch_stats=_replaced(trained.batch_stats, measured, stages))
+    return dataclasses.replace(trained, params=params, batch_stats=_replaced(trained.batch_stats, measured, layers))
 
 
-def belongs(name: str, stage: str) -> bool:
-    """Return whether the array called `name` is one of a stage, or of the classifier."""
-    layers = {"conv_stem": ("conv_stem", "bn1"), "conv_head": ("conv_head", "bn2")}.get(stage, (stage,))
-    return any(name.startswith(f"{layer}.") for layer in layers)
-
-
-def _replaced(arrays: ArrayDict, others: ArrayDict, stages: tuple[str, ...]) -> ArrayDict:
-    """Return `arrays`, with those of `others` where they belong to one of `stages`."""
-    return {
-        name: others[name] if any(belongs(name, stage) for stage in stages) else value for name, value in arrays.items()
-    }
+def _replaced(arrays: ArrayDict, others: ArrayDict, layers: tuple[str, ...]) -> ArrayDict:
+    """Returns `arrays`, with those of `others` where their names begin with one of `layers`."""
+    return {name: others[name] if has_prefix(name, layers) else value for name, value in arrays.items()}
 
 
 def _fresh_arrays(trained: TrainedModel, *, seed: int) -> tuple[ArrayDict, ArrayDict]:
@@ -186,7 +179,10 @@ def _measured_statistics(
 ) -> ArrayDict:
     """Return the BatchNorm statistics of a batch of uint8 images [B, S, S], every layer fed by normalised ones."""
     model = merge_model(graphdef, params, batch_stats)
-    kept = model.bn1.momentum
+    layers = [node for _, node in nnx.iter_modules(model) if isinstance(node, BatchNorm)]
+    if not layers:
+        return {}
+    kept = layers[0].momentum
     model(normalise(jnp.asarray(images), mean, std), train=True)
     # A step of training moves the running statistics by a share of the way; this is the whole way.
     return {name: (moved - kept * batch_stats[name]) / (1 - kept) for name, moved in batch_stats_of(model).items()}

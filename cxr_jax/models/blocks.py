@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from cxr_jax.models.depthwise import accumulator_of
+from cxr_jax.models.kernels.depthwise import accumulator_of
 from cxr_jax.models.layers import (
     NEVER_SKIPPED,
     Activation,

@@ -17,11 +17,11 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
-from cxr_jax.models.batch_norm import affine, factor_and_offset, normalise_by_batch, values_per_channel
-from cxr_jax.models.dense import dense_convolution, plain_convolution
-from cxr_jax.models.depthwise import Padding, accumulator_of, depthwise_convolution, grouped_depthwise
-from cxr_jax.models.native import operations as kernels
-from cxr_jax.models.pointwise import pointwise_convolution
+from cxr_jax.models.kernels.batch_norm import affine, factor_and_offset, normalise_by_batch, values_per_channel
+from cxr_jax.models.kernels.dense import dense_convolution, plain_convolution
+from cxr_jax.models.kernels.depthwise import Padding, accumulator_of, depthwise_convolution, grouped_depthwise
+from cxr_jax.models.kernels.native import operations as kernels
+from cxr_jax.models.kernels.pointwise import pointwise_convolution
 
 PaddingRule = Literal["symmetric", "same"]
 """`symmetric` is torch's k // 2 on every side; `same` TensorFlow's, uneven where the stride leaves a remainder."""

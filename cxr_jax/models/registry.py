@@ -13,11 +13,11 @@ import numpy as np
 from flax import nnx
 
 from cxr_jax.errors import UserError
-from cxr_jax.models import efficientnetv2, mobilenetv2
-from cxr_jax.models.efficientnetv2 import EfficientNetV2
 from cxr_jax.models.layers import Lowering
-from cxr_jax.models.mobilenetv2 import MobileNetV2
-from cxr_jax.models.stages import Scaling, Stage
+from cxr_jax.models.networks import efficientnetv2, mobilenetv2
+from cxr_jax.models.networks.efficientnetv2 import EfficientNetV2
+from cxr_jax.models.networks.inverted_residual import Scaling, Stage
+from cxr_jax.models.networks.mobilenetv2 import MobileNetV2
 from cxr_jax.models.state import ArrayDict, split_model
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -10,7 +10,7 @@ from flax import nnx
 from cxr_jax.checkpoints import content_hash
 from cxr_jax.config.schema import ModelConfig
 from cxr_jax.models.layers import Lowering
-from cxr_jax.models.network import can_run_natively
+from cxr_jax.models.network import StageLayers, can_run_natively, stage_layers_of
 from cxr_jax.models.pretrained import find_weights, load_weights
 from cxr_jax.models.registry import build_model, find_architecture
 from cxr_jax.models.state import ArrayDict, pack_network, split_model
@@ -27,8 +27,8 @@ class Network:
     mean: tuple[float, ...]  # of the three channels in [0, 1]
     std: tuple[float, ...]
     fresh: tuple[str, ...]  # parameters that the weights file does not give; empty without one too
+    stages: StageLayers  # from input to classifier; empty for a plain module, which has none
     has_native_kernels: bool = False  # it knows the kernels in C++, where they can be had
-    has_features: bool = True  # its pooled features can be computed apart from its classifier
 
     def fingerprint(self) -> str:
         """A short text that is the same for networks with the same values."""
@@ -51,10 +51,10 @@ def build_network(config: ModelConfig, seed: int, *, lowering: Lowering = "fast"
         stochastic_depth=config.stochastic_depth,
         lowering=lowering,
     )
-    abilities = {"has_native_kernels": can_run_natively(model), "has_features": hasattr(model, "pooled")}
+    stages, natively = stage_layers_of(model), can_run_natively(model)
     graphdef, params, batch_stats = split_model(model)
     if not config.weights:
-        return Network(graphdef, params, batch_stats, architecture.mean, architecture.std, (), **abilities)
+        return Network(graphdef, params, batch_stats, architecture.mean, architecture.std, (), stages, natively)
     loaded = load_weights(find_weights(config.weights, config.name), config.name, params, batch_stats)
     mean, std = loaded.image_statistics() or (architecture.mean, architecture.std)
-    return Network(graphdef, loaded.params, loaded.batch_stats, mean, std, loaded.fresh, **abilities)
+    return Network(graphdef, loaded.params, loaded.batch_stats, mean, std, loaded.fresh, stages, natively)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import optax
 
 from cxr_jax.config.schema import OptimizerConfig, PhaseConfig, ScheduleConfig
 from cxr_jax.errors import UserError
-from cxr_jax.models.network import ordered_stages, stage_of
+from cxr_jax.models.network import CLASSIFIER, StageLayers, has_prefix, stage_of
 from cxr_jax.models.state import ArrayDict
 
 
@@ -47,12 +47,13 @@ def rates_of(schedule: optax.Schedule, iterations: int) -> list[float]:
 
 
 def make_optimizer(
-    optimizer: OptimizerConfig, learning_rate: optax.Schedule, params: ArrayDict, frozen: Collection[str] = ()
+    optimizer: OptimizerConfig, learning_rate: optax.Schedule, params: ArrayDict, stages: StageLayers
 ) -> optax.GradientTransformation:
-    """SGD with momentum and L2 added to the gradient before momentum, as torch and MATLAB do it.
+    """Returns SGD with momentum and L2 added to the gradient before momentum, as torch and MATLAB do it.
 
-    The decay of weights applies to kernels, or to all of `params` if the config says so. The rate of a stage may fall
-    with its distance from the classifier, which is counted over the parameters of the network that are `frozen` too.
+    `params` are those that are trained. The decay of weights applies to kernels, or to all of them if the config says
+    so. The rate of a stage may fall with its distance from the classifier, counted over all `stages` of the network.
+    Raises UserError where it is to fall, but a parameter belongs to no stage.
     """
     mask = {name: optimizer.decayed == "all" or name.endswith(".kernel") for name in params}
     steps = [
@@ -60,20 +61,29 @@ def make_optimizer(
         optax.sgd(learning_rate, optimizer.momentum or None, optimizer.nesterov),
     ]
     if optimizer.layer_decay != 1:
-        shares = layer_shares({*params, *frozen}, optimizer.layer_decay)
+        shares = layer_shares(params, optimizer.layer_decay, stages)
         steps.append(
             optax.stateless(lambda updates, _: {name: shares[name] * update for name, update in updates.items()})
         )
     return optax.chain(*steps)
 
 
-def layer_shares(names: Collection[str], decay: float) -> dict[str, float]:
-    """The share of the learning rate that each parameter of a network has, by its name.
+def layer_shares(names: Collection[str], decay: float, stages: StageLayers) -> dict[str, float]:
+    """Returns the share of the learning rate that each of the parameters `names` has.
 
     It is 1 in the classifier, and in every stage `decay` times that of the next (Clark et al. 2020; Bao et al. 2022).
+    Raises UserError for a parameter that belongs to none of `stages`.
     """
-    stages = ordered_stages(names)
-    return {name: decay ** (len(stages) - 1 - stages.index(stage_of(name))) for name in names}
+    order, shares = [*stages], {}
+    for name in names:
+        stage = stage_of(name, stages)
+        if stage is None:
+            raise UserError(
+                f"the parameter {name} belongs to no stage of the network, so that its distance from the classifier "
+                "is not known: set optimizer.layer_decay to 1"
+            )
+        shares[name] = decay ** (len(order) - 1 - order.index(stage))
+    return shares
 
 
 def partition(params: ArrayDict, phase: PhaseConfig) -> tuple[ArrayDict, ArrayDict]:
@@ -95,28 +105,23 @@ def partition(params: ArrayDict, phase: PhaseConfig) -> tuple[ArrayDict, ArrayDi
 
 
 def trains_head_alone(params: ArrayDict, phase: PhaseConfig) -> bool:
-    """True if the backbone is frozen whole: nothing but the classifier is trained."""
+    """Returns whether the backbone is frozen whole: nothing but the classifier is trained."""
     trainable, _ = partition(params, phase)
-    return all(has_prefix(name, ("classifier",)) for name in trainable)
+    return all(has_prefix(name, (CLASSIFIER,)) for name in trainable)
 
 
-def frozen_stages(params: ArrayDict, phase: PhaseConfig) -> tuple[str, ...]:
-    """Stages, in order, of which the phase trains no parameter: they run as in evaluation, BatchNorm included.
+def frozen_stages(params: ArrayDict, phase: PhaseConfig, stages: StageLayers) -> tuple[str, ...]:
+    """Returns the stages of which the phase trains no parameter: they run as in evaluation, BatchNorm included.
 
     This is what Keras does with layers that are not trainable: their outputs stay those that they were trained to
     give, whatever the batch.
     """
     trainable, frozen = partition(params, phase)
-    trained = {stage_of(name) for name in trainable}
-    return tuple(sorted({stage_of(name) for name in frozen} - trained))
-
-
-def has_prefix(name: str, prefixes: Sequence[str]) -> bool:
-    """True if one of the dotted `prefixes` begins `name`: `blocks.1` begins `blocks.1.0` and not `blocks.10`."""
-    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+    trained = {stage_of(name, stages) for name in trainable}
+    return tuple(sorted({stage_of(name, stages) for name in frozen} - trained - {None}))
 
 
 def _part(name: str) -> str:
-    """The stage or layer that a parameter belongs to."""
-    parts = name.split(".")
-    return ".".join(parts[:2]) if parts[0] == "blocks" else parts[0]
+    """Returns the layer that a parameter belongs to, with its number if it is one of several."""
+    first, *rest = name.split(".")
+    return f"{first}.{rest[0]}" if rest and rest[0].isdigit() else first

@@ -108,9 +108,9 @@ def _plan_phase(config: PhaseConfig, network: Network, iterations: int) -> Phase
         trained_size=_size(trainable.values()),
         frozen_size=_size(frozen.values()),
         schedule=schedule,
-        optimizer=make_optimizer(config.optimizer, schedule, trainable, frozen),
-        frozen_stages=frozen_stages(params, config),
-        frozen_backbone=network.has_features and trains_head_alone(params, config),
+        optimizer=make_optimizer(config.optimizer, schedule, trainable, network.stages),
+        frozen_stages=frozen_stages(params, config, network.stages),
+        frozen_backbone=bool(network.stages) and trains_head_alone(params, config),
     )
 
 

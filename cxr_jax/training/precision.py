@@ -9,7 +9,7 @@ from typing import Literal
 import jax
 
 from cxr_jax.inference.forward import Precision
-from cxr_jax.models.native.library import native_kernels_work, why_not
+from cxr_jax.models.kernels.native.library import native_kernels_work, why_not
 from cxr_jax.process import KERNELS_SWITCH
 
 AskedPrecision = Literal["auto"] | Precision

@@ -9,7 +9,7 @@ from cxr_jax.bench import depthwise
 from cxr_jax.bench.cases import DepthwiseCase
 from cxr_jax.bench.depthwise import Layer, depthwise_layers, measure_depthwise, repeated
 from cxr_jax.errors import UserError
-from cxr_jax.models.depthwise import grouped_depthwise
+from cxr_jax.models.kernels.depthwise import grouped_depthwise
 
 CASE = DepthwiseCase("mobilenetv2_tiny", 32, 2, threads=1)
 SAME = ((1, 1), (1, 1))

@@ -7,7 +7,7 @@ import pytest
 from cxr_jax.bench.cases import Case
 from cxr_jax.bench.native_costs import native_costs
 from cxr_jax.bench.steps import prepare
-from cxr_jax.models.native import operations as kernels
+from cxr_jax.models.kernels.native import operations as kernels
 
 
 def costs_of(function, *arguments):

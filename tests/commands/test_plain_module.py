@@ -14,7 +14,7 @@ from cxr_jax.cli import main as cli
 from cxr_jax.commands import train
 from cxr_jax.errors import UserError
 from cxr_jax.models import registry
-from cxr_jax.models.network import ordered_stages
+from cxr_jax.training.optimizer import layer_shares
 from cxr_jax.training.precision import choose_precision
 
 NAME = "plain"
@@ -88,8 +88,8 @@ def test_its_head_can_be_trained_alone(plain, prepared_phantoms, config_file, tm
 
 
 def test_rates_by_stage_need_stages():
-    with pytest.raises(UserError, match=r"hidden is none of conv_stem, .*: set optimizer\.layer_decay to 1"):
-        ordered_stages(["hidden", "classifier"])
+    with pytest.raises(UserError, match=r"hidden belongs to no stage .*: set optimizer\.layer_decay to 1"):
+        layer_shares(["hidden", "classifier"], 0.9, {})
 
 
 def test_bfloat16_is_not_chosen_for_it_on_a_cpu(native_kernels):

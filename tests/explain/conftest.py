@@ -12,6 +12,8 @@ from flax import nnx
 
 from cxr_jax.inference.description import NetworkDescription
 from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.models.layers import Mode
+from cxr_jax.models.network import NamedStage, StagedNetwork
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import batch_stats_of, merge_model, split_model
 from cxr_jax.vocabulary import CLASS_NAMES
@@ -36,25 +38,25 @@ def trained_model(model: nnx.Module, *, architecture: str, size: int = SIZE) -> 
     return TrainedModel(description, *split_model(model), step=1, threshold=0.5, threshold_rule="fixed")
 
 
-class BrightPatch(nnx.Module):
+class BrightPatch(StagedNetwork):
     """Says PNEUMONIA where one cell of the image is brighter than half, and looks at nothing else."""
-
-    stage_names = ("cells",)
 
     def __init__(self) -> None:
         self.gain = nnx.Param(jnp.float32(400.0))
         self.seen = nnx.BatchStat(jnp.float32(0.0))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.forward_from("cells", self.activations(x, "cells"))
+    @property
+    def stages(self) -> tuple[NamedStage, ...]:
+        return (NamedStage("cells", ("seen",), self._cells),)
 
-    def activations(self, x: jax.Array, stage: str) -> jax.Array:
+    @staticmethod
+    def _cells(x: jax.Array, mode: Mode) -> jax.Array:
         count, height, width, _ = x.shape
         cells = x[..., :1].reshape(count, height // CELL, CELL, width // CELL, CELL, 1).mean((2, 4))
         return jax.nn.relu(cells - 0.5)
 
-    def forward_from(self, stage: str, activations: jax.Array) -> jax.Array:
-        margin = self.gain[...] * (activations.mean((1, 2, 3)) - 0.006)
+    def classifier(self, pooled: jax.Array) -> jax.Array:
+        margin = self.gain[...] * (pooled[:, 0] - 0.006)
         return jnp.stack([-margin, margin], axis=1)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_jax.models.batch_norm import affine, normalise_by_batch
+from cxr_jax.models.kernels.batch_norm import affine, normalise_by_batch
 
 EPSILON = 1e-3
 

@@ -14,7 +14,7 @@ from cxr_jax.models.blocks import (
     round_channels,
 )
 from cxr_jax.models.layers import LayerRules, Mode, StochasticDepth, relu6, silu
-from cxr_jax.models.stages import Scaling, Stage, build_stages
+from cxr_jax.models.networks.inverted_residual import Scaling, Stage, build_stages
 
 RULES = LayerRules(padding="same", activation=silu, epsilon=1e-3)
 EVALUATION = Mode()

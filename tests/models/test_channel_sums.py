@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_jax.models.channel_sums import STRETCH_BYTES, channel_sums, stretch_of
+from cxr_jax.models.kernels.channel_sums import STRETCH_BYTES, channel_sums, stretch_of
 
 
 @given(

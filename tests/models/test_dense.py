@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cxr_jax.models.dense import FEW_CHANNELS, convolution_by_rows, dense_convolution, plain_convolution
+from cxr_jax.models.kernels.dense import FEW_CHANNELS, convolution_by_rows, dense_convolution, plain_convolution
 from cxr_jax.models.layers import padding_of
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cxr_jax.models.depthwise import depthwise_convolution, grouped_depthwise, shifted_depthwise
+from cxr_jax.models.kernels.depthwise import depthwise_convolution, grouped_depthwise, shifted_depthwise
 from cxr_jax.models.layers import padding_of
 
 

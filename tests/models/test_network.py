@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from cxr_jax.models.network import has_prefix, stage_layers_of
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import batch_stats_of, merge_model, split_model
 
@@ -48,6 +49,16 @@ def test_a_network_can_be_left_and_entered_at_every_stage(name):
         np.testing.assert_allclose(other, logits, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(left["conv_head"], features)
     assert [left[stage].shape[1] for stage in model.stage_names] == STAGE_SIZES[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_array_belongs_to_one_stage_or_the_classifier(name):
+    model = build_model(name, classes=2)
+    stages = stage_layers_of(model)
+    assert [*stages] == [*model.stage_names, "classifier"]
+    _, params, batch_stats = split_model(model)
+    for array in (*params, *batch_stats):
+        assert sum(has_prefix(array, layers) for layers in stages.values()) == 1, array
 
 
 def test_an_unknown_stage_is_refused_by_name():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_jax.models.pointwise import pointwise_convolution
+from cxr_jax.models.kernels.pointwise import pointwise_convolution
 
 
 def reference(x, kernel):

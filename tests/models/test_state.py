@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cxr_jax.models.mobilenetv2 import DepthwiseSeparable, InvertedResidual, MobileNetV2
+from cxr_jax.models.networks.inverted_residual import Stage
+from cxr_jax.models.networks.mobilenetv2 import DepthwiseSeparable, InvertedResidual, MobileNetV2
 from cxr_jax.models.registry import build_model
-from cxr_jax.models.stages import Stage
 from cxr_jax.models.state import batch_stats_of, differences, merge_model, split_model
 
 DEEP = (Stage(DepthwiseSeparable, 8, 1, 1), Stage(InvertedResidual, 8, repeats=13, stride=1, expansion=1))

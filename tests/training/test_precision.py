@@ -9,8 +9,7 @@ import pytest
 from training_runs import Steps, batch_of
 
 from cxr_jax.config.schema import ModelConfig, ParallelConfig, PhaseConfig, TrainingConfig
-from cxr_jax.models.native import library
-from cxr_jax.models.network import stage_of
+from cxr_jax.models.kernels.native import library
 from cxr_jax.models.state import merge_model
 from cxr_jax.process import KERNELS_SWITCH
 from cxr_jax.training import precision
@@ -111,7 +110,7 @@ def test_with_pmap_every_device_has_its_own_call_and_statistics_are_shared(netwo
 
 @pytest.mark.usefixtures("native_kernels")
 def test_frozen_stages_and_accumulation_go_through_the_kernels_too(network):
-    later = (*sorted({stage_of(name) for name in network.params} - {"conv_stem", "blocks.0"}), "bn2")
+    later = tuple(layer for stage in [*network.stages][2:] for layer in network.stages[stage])
     for changes in (
         {"phases": (PhaseConfig(trainable=later),), "accumulation_steps": 2},
         {"phases": (PhaseConfig(batch_norm="frozen"),)},

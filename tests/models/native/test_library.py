@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_jax.models.native import library
+from cxr_jax.models.kernels.native import library
 from cxr_jax.process import KERNELS_SWITCH
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from cxr_jax.models.channel_sums import channel_sums
+from cxr_jax.models.kernels.channel_sums import channel_sums
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))

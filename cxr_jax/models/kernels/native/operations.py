@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from cxr_jax.models.batch_norm import batch_means, factor_and_offset, moments
-from cxr_jax.models.depthwise import Padding, output_size
-from cxr_jax.models.native.library import target
+from cxr_jax.models.kernels.batch_norm import batch_means, factor_and_offset, moments
+from cxr_jax.models.kernels.depthwise import Padding, output_size
+from cxr_jax.models.kernels.native.library import target
 
 DEPTHWISE_WINDOW = 3
 """The side of the only window that the depthwise kernels know."""
@@ -94,7 +94,7 @@ affine.defvjp(_affine_forward, _affine_backward)
 def normalise_by_batch(
     x: Array, scale: Array, bias: Array, shift: Array, epsilon: float, axis_name: str | None, activation: str
 ) -> tuple[Array, Array, Array]:
-    """As `cxr_jax.models.batch_norm.normalise_by_batch`, and activated."""
+    """As `cxr_jax.models.kernels.batch_norm.normalise_by_batch`, and activated."""
     sums = _call("statistics", _parameters((2, x.shape[-1])), x, shift)
     mean, var = moments((sums[0], sums[1]), shift, x, axis_name)
     return affine(x, *factor_and_offset(scale, bias, mean, var, epsilon), activation), mean, var

@@ -8,8 +8,7 @@ import numpy as np
 
 from cxr_jax.models.blocks import DepthwiseSeparable, InvertedResidual
 from cxr_jax.models.layers import LayerRules, Lowering, relu6
-from cxr_jax.models.network import StagedNetwork
-from cxr_jax.models.stages import UNSCALED, Scaling, Stage, build_stages
+from cxr_jax.models.networks.inverted_residual import UNSCALED, InvertedResidualNetwork, Scaling, Stage, build_stages
 
 STAGES = (
     Stage(DepthwiseSeparable, 16, repeats=1, stride=1),
@@ -31,7 +30,7 @@ TINY_STAGES = (
 """A network of the same kind, small enough to be trained in seconds."""
 
 
-class MobileNetV2(StagedNetwork):
+class MobileNetV2(InvertedResidualNetwork):
     """MobileNetV2 of any width and depth: padding k // 2, BatchNorm epsilon 1e-5, ReLU6."""
 
     def __init__(

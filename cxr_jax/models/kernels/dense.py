@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from cxr_jax.models.depthwise import Padding, accumulator_of
+from cxr_jax.models.kernels.depthwise import Padding, accumulator_of
 
 FEW_CHANNELS = 8
 """Up to so many input channels, as in a stem, XLA's weight gradient is as good as ours."""

@@ -8,8 +8,7 @@ import numpy as np
 
 from cxr_jax.models.blocks import ConvolutionBlock, FusedInvertedResidual, InvertedResidual
 from cxr_jax.models.layers import LayerRules, Lowering, silu
-from cxr_jax.models.network import StagedNetwork
-from cxr_jax.models.stages import UNSCALED, Scaling, Stage, build_stages
+from cxr_jax.models.networks.inverted_residual import UNSCALED, InvertedResidualNetwork, Scaling, Stage, build_stages
 
 
 def _plain(channels: int, repeats: int) -> Stage:
@@ -73,7 +72,7 @@ TINY_STAGES = (
 """A network with every kind of block, small enough to be trained in seconds."""
 
 
-class EfficientNetV2(StagedNetwork):
+class EfficientNetV2(InvertedResidualNetwork):
     """EfficientNetV2 of any width and depth: TensorFlow's padding, BatchNorm epsilon 1e-3, SiLU.
 
     The paper trains S with dropout 0.1 to 0.3 and stochastic depth 0.2; both are off unless asked for.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from cxr_jax.models.depthwise import accumulator_of
+from cxr_jax.models.kernels.depthwise import accumulator_of
 
 
 def pointwise_convolution(x: Array, kernel: Array) -> Array:

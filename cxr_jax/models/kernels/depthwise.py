@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from cxr_jax.models.channel_sums import channel_sums
+from cxr_jax.models.kernels.channel_sums import channel_sums
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 """Zeros added (above, below), (left, right)."""

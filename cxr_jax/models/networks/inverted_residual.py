@@ -1,15 +1,29 @@
-"""The table of stages that a network is described by, and the blocks built from it."""
+"""Networks of inverted residual blocks: a stem, stages of blocks by a table, a head. MobileNetV2 and EfficientNetV2."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from flax import nnx
+from jax import Array
 
 from cxr_jax.models.blocks import Block, BlockShape, round_channels
-from cxr_jax.models.layers import NEVER_SKIPPED, LayerRules, StochasticDepth
+from cxr_jax.models.layers import (
+    NEVER_SKIPPED,
+    BatchNorm,
+    Classifier,
+    Convolution,
+    LayerRules,
+    Mode,
+    PointwiseConvolution,
+    StochasticDepth,
+    convolve,
+)
+from cxr_jax.models.network import NamedStage, StagedNetwork
 
 
 @dataclass(frozen=True)
@@ -75,3 +89,52 @@ def build_stages(
             built[-1].append(stage.block(shape, rules, generator))
             inputs, position = shape.outputs, position + 1
     return built, inputs
+
+
+class InvertedResidualNetwork(StagedNetwork):
+    """A convolution, stages of blocks, and a pointwise convolution, each followed by BatchNorm; named as in timm."""
+
+    def __init__(
+        self,
+        blocks: Sequence[Sequence[Block]],
+        *,
+        stem_channels: int,
+        stage_channels: int,
+        head_channels: int,
+        classes: int,
+        dropout_rate: float,
+        rules: LayerRules,
+        generator: np.random.Generator,
+    ) -> None:
+        self.conv_stem = Convolution(3, stem_channels, 3, 2, rules, generator)
+        self.bn1 = BatchNorm(stem_channels, rules)
+        self.blocks = nnx.List([nnx.List(list(stage)) for stage in blocks])
+        self.conv_head = PointwiseConvolution(stage_channels, head_channels, rules, generator)
+        self.bn2 = BatchNorm(head_channels, rules)
+        self.classifier = Classifier(head_channels, classes, generator)
+        self.dropout_rate = dropout_rate
+        self.activation = rules.activation
+
+    @property
+    def stages(self) -> Sequence[NamedStage]:
+        """The stem, every list of blocks, and the head."""
+        return (
+            NamedStage("conv_stem", ("conv_stem", "bn1"), self._stem),
+            *(
+                NamedStage(f"blocks.{index}", (f"blocks.{index}",), functools.partial(_one_after_another, blocks))
+                for index, blocks in enumerate(self.blocks)
+            ),
+            NamedStage("conv_head", ("conv_head", "bn2"), self._head),
+        )
+
+    def _stem(self, x: Array, mode: Mode) -> Array:
+        return convolve(self.conv_stem, self.bn1, x, mode, self.activation)
+
+    def _head(self, x: Array, mode: Mode) -> Array:
+        return convolve(self.conv_head, self.bn2, x, mode, self.activation)
+
+
+def _one_after_another(blocks: Sequence[Block], x: Array, mode: Mode) -> Array:
+    for block in blocks:
+        x = block(x, mode)
+    return x

@@ -1,0 +1,1 @@
+"""How convolutions and normalisation are computed: lowerings for XLA, and native kernels for CPUs."""
