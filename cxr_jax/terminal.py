@@ -128,13 +128,12 @@ def lost_output() -> OSError | None:
 class Terminal:
     """What the commands print through; all text is printed as it is, brackets are no markup."""
 
-    def __init__(self, *, quiet: bool = False, on_standard_error: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, on_standard_error: bool = False, console: Console | None = None) -> None:
         """Prints on standard output, or on standard error beside a result that goes into a pipe.
 
-        With `quiet` nothing is shown.
+        With `quiet` nothing is shown. A `console` is printed on as it is.
         """
-        self._quiet, self._on_standard_error = quiet, on_standard_error
-        self._console: Console | None = None
+        self._quiet, self._on_standard_error, self._console = quiet, on_standard_error, console
 
     @property
     def console(self) -> Console:
@@ -160,7 +159,7 @@ class Terminal:
 
     def say(self, text: str, style: str | None = None) -> None:
         """Prints `text` as lines of its own, never broken by the width of the terminal."""
-        self.console.print(text, style=style, soft_wrap=True)
+        self.console.print(text, style=style, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
     def show(self, renderable: RenderableType) -> None:
         """Prints a table or another thing that rich can draw."""

@@ -24,6 +24,7 @@ from cxr_jax.data.split_loading import load_split
 from cxr_jax.devices import replicate
 from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver
 from cxr_jax.runs.folder import RunFolder
+from cxr_jax.terminal import Terminal
 from cxr_jax.training.feed import make_feed
 from cxr_jax.training.network import Network, build_network
 from cxr_jax.training.plan import Plan, plan_run
@@ -91,7 +92,7 @@ def run_epoch(case: EpochCase) -> dict[str, Any]:
     bare = _BareSteps(plan, network, train_set)
     with tempfile.TemporaryDirectory(prefix="cxr-jax-bench-") as folder, Path(os.devnull).open("w") as nowhere:
         run, clock = RunFolder(Path(folder)), EpochClock()
-        terminal = TerminalObserver(Console(file=nowhere, force_terminal=True))
+        terminal = TerminalObserver(Terminal(console=Console(file=nowhere, force_terminal=True)))
         with Observers(terminal, TensorBoardObserver(run), clock) as observers:
             bare_seconds = bare.seconds(max(steps // 2, 1))
             train(plan, network, train_set, validation_set, run, observers)

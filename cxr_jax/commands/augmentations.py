@@ -10,6 +10,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from cxr_jax.config.command_line import parse
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.terminal import Terminal
 
 SUMMARY = "show on phantoms how training images are changed at random"
 
@@ -43,13 +44,15 @@ def main(arguments: list[str]) -> None:
     from cxr_jax.config.loading import load_config
     from cxr_jax.config.shipped import find_config
 
+    terminal = Terminal()
     config = load_config(find_config(options.config)) if options.config else None
 
-    from cxr_jax.reporting.augmentations import changes_figure, training_figure, write_figure
+    with terminal.waiting(f"Drawing {out}"):
+        from cxr_jax.reporting.augmentations import changes_figure, training_figure, write_figure
 
-    if config is None:
-        figure = changes_figure(seed=options.seed)
-    else:
-        figure = training_figure(config.data, config.resolved_phases(), seed=options.seed)
-    write_figure(figure, out)
-    print(f"Written: {out}")
+        if config is None:
+            figure = changes_figure(seed=options.seed)
+        else:
+            figure = training_figure(config.data, config.resolved_phases(), seed=options.seed)
+        write_figure(figure, out)
+    terminal.say(f"Written: {out}")

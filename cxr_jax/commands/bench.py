@@ -11,6 +11,7 @@ from tyro.conf import FlagCreatePairsOff, arg
 
 from cxr_jax.config.command_line import parse
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +80,7 @@ def main(arguments: list[str]) -> None:
     Raises UserError at the end if some case failed; the others are printed and written all the same.
     """
     options = parse(Options, arguments, prog="cxr-jax bench", description=SUMMARY)
+    Terminal(on_standard_error=True).say(f"Measuring {options.work} of {options.models}, in processes of their own")
     measure = _measure_steps if options.work in STEP_WORKS else _measure_works
     plan = _plan(options) if options.work in STEP_WORKS else _work_plan(options)
     effort = _effort(options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from cxr_jax.config.command_line import parse, require_judging_options
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.terminal import Terminal, as_typed
 
 if TYPE_CHECKING:
     from cxr_jax.reporting.recipe_records import RecipeRecord
@@ -48,41 +48,39 @@ def main(arguments: list[str]) -> None:
     """Compare what `arguments` name; UserError for every mistake in it or in the options."""
     options = parse(Options, arguments, prog="cxr-jax compare", description=SUMMARY)
     _check(options)
-    import sys
+    terminal = Terminal()
+    with terminal.waiting(f"Comparing {', '.join(options.recipes)}"):
+        from cxr_jax.evaluation.comparison import compare
+        from cxr_jax.evaluation.measures import Confidence
+        from cxr_jax.reporting.comparison_table import introduction, terminal_tables
+        from cxr_jax.reporting.recipe_records import read_recipe
+        from cxr_jax.runs.recipes import find_recipes
+        from cxr_jax.vocabulary import DISCLAIMER
 
-    from rich.console import Console
-
-    from cxr_jax.evaluation.comparison import compare
-    from cxr_jax.evaluation.measures import Confidence
-    from cxr_jax.reporting.comparison_table import introduction, terminal_tables
-    from cxr_jax.reporting.recipe_records import read_recipe
-    from cxr_jax.runs.recipes import find_recipes
-    from cxr_jax.vocabulary import DISCLAIMER
-
-    files = find_recipes(options.recipes)
-    # Refused before the work, so that nobody waits for an answer that cannot be kept.
-    if options.out:
-        _check_free(Path(options.out), replace=options.replace)
-    records = [read_recipe(entry, _rule(options)) for entry in files]
-    _check_images(records)
-    left_out = [sentence for record in records for sentence in record.left_out]
-    comparison = compare(
-        [record.recipe for record in records],
-        Confidence(resamples=options.resamples),
-        reference=options.reference or None,
-    )
-    # A pipe has no width: lines are then as long as their content.
-    console = Console(width=None if sys.stdout.isatty() else 10_000)
-    for sentence in left_out:
-        console.print(sentence, soft_wrap=True, markup=False, highlight=False)
-    console.print(introduction(comparison), highlight=False)
+        files = find_recipes(options.recipes)
+        # Refused before the work, so that nobody waits for an answer that cannot be kept.
+        if options.out:
+            _check_free(Path(options.out), replace=options.replace)
+        records = [read_recipe(entry, _rule(options)) for entry in files]
+        _check_images(records)
+        comparison = compare(
+            [record.recipe for record in records],
+            Confidence(resamples=options.resamples),
+            reference=options.reference or None,
+        )
+        written = _write(options, arguments, comparison, records)
+    for sentence in (sentence for record in records for sentence in record.left_out):
+        terminal.say(sentence)
+    terminal.show(introduction(comparison))
     for table in terminal_tables(comparison, records):
-        console.print()
-        console.print(table)
-    console.print()
-    for path in _write(options, arguments, comparison, records):
-        console.print(f"Written: {path}", soft_wrap=True, markup=False, highlight=False)
-    console.print(DISCLAIMER)
+        terminal.say("")
+        terminal.show(table)
+    terminal.say("")
+    for path in written:
+        terminal.say(f"Written: {path}")
+    if not written:
+        terminal.say("Next: the same command with --out FOLDER keeps these tables, as Markdown, CSV, JSON and a figure")
+    terminal.say(DISCLAIMER)
 
 
 def _check(options: Options) -> None:
@@ -147,7 +145,7 @@ def _write(
         path = Path(options.markdown)
         figure = _relative(folder / f"{NAME}.png", path) if options.out else ""
         block = comparison_markdown(comparison, records, links=_links(records, path), figure=figure)
-        block += f"\nMade by `{shlex.join(['cxr-jax', 'compare', *arguments])}`.\n"
+        block += f"\nMade by `{as_typed('cxr-jax', 'compare', *arguments)}`.\n"
         old = path.read_text(encoding="utf-8") if path.is_file() else "# Results\n"
         write_text(path, with_block(old, MARKS, block))
         written.append(path)

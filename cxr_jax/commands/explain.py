@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,6 +11,7 @@ from tyro.conf import Positional, arg
 
 from cxr_jax.config.command_line import parse
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.terminal import Terminal, as_typed
 from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER
 
 if TYPE_CHECKING:
@@ -82,17 +82,19 @@ def main(arguments: list[str]) -> None:
     explained = options.explained.upper()
     _require_possible(options, explained)
 
-    from cxr_jax.inference.restore import restore_run
-    from cxr_jax.models.network import stage_names_of
-    from cxr_jax.runs.folder import RunFolder
-    from cxr_jax.serving.predict import Threshold
+    terminal = Terminal()
+    with terminal.waiting(f"Restoring the network of {options.run}"):
+        from cxr_jax.inference.restore import restore_run
+        from cxr_jax.models.network import stage_names_of
+        from cxr_jax.runs.folder import RunFolder
+        from cxr_jax.serving.predict import Threshold
 
-    run = RunFolder.open(options.run)
-    trained = restore_run(run)
-    stage = options.stage or stage_names_of(trained.model())[-1]
-    question = Question(Threshold.of(trained), stage, explained)
+        run = RunFolder.open(options.run)
+        trained = restore_run(run)
+        stage = options.stage or stage_names_of(trained.model())[-1]
+        question = Question(Threshold.of(trained), stage, explained)
     if options.check:
-        _check(run, trained, options, question)
+        _check(terminal, run, trained, options, question)
         return
     failures = 0
     if options.files:
@@ -104,12 +106,13 @@ def main(arguments: list[str]) -> None:
         subjects, groups, title = found.subjects, found.groups, found.title
         split, cases = ("" if options.split == "test" else "-val"), ("" if options.cases == "errors" else "-outcomes")
         page = f"panel{split}{cases}.png"
-        print(f"{title[0].upper()}{title[1:]}")
-    tiles, undecodable = _explain(run, trained, subjects, question)
+        terminal.say(f"{title[0].upper()}{title[1:]}")
+    tiles, undecodable = _explain(terminal, run, trained, subjects, question)
     failures += undecodable
     if any(tiles):
-        _draw_page(run, trained, _grouped(tiles, groups), question, title, page)
-    print(DISCLAIMER)
+        _draw_page(terminal, run, trained, _grouped(tiles, groups), question, title, page)
+        terminal.say(f"Next: {as_typed('cxr-jax', 'explain', run.path, '--check')}")
+    terminal.say(DISCLAIMER)
     if failures:
         raise UserError(f"{failures} of {len(options.files)} files could not be explained")
 
@@ -127,10 +130,8 @@ def _require_possible(options: Options, explained: str) -> None:
         raise UserError("--seeds names runs to check the maps against: add --check", EXIT_USAGE)
 
 
-def _check(run: RunFolder, trained: TrainedModel, options: Options, question: Question) -> None:
+def _check(terminal: Terminal, run: RunFolder, trained: TrainedModel, options: Options, question: Question) -> None:
     """Check the maps on validation; store, draw and print what was found, and write a report anew that exists."""
-    from rich.console import Console
-
     from cxr_jax.config.loading import load_config
     from cxr_jax.data.prepared import open_data_of_run
     from cxr_jax.data.split_loading import load_split
@@ -138,28 +139,25 @@ def _check(run: RunFolder, trained: TrainedModel, options: Options, question: Qu
     from cxr_jax.explain.record import write_checks
     from cxr_jax.inference.restore import restore_run
     from cxr_jax.reporting.explanations import checks_table, draw_checks
-    from cxr_jax.reporting.live import track_in_terminal
     from cxr_jax.runs.folder import RunFolder
 
-    console = Console()
-    track = track_in_terminal(console)
     others = [restore_run(RunFolder.open(path)) for path in options.seeds]
-    validation = load_split(open_data_of_run(run), load_config(run.config).data, "val", track=track)
+    validation = load_split(open_data_of_run(run), load_config(run.config).data, "val", track=terminal.track)
     explained = CLASS_NAMES.index(question.explained) if question.explained else None
     threshold = question.threshold.value
     sample = make_sample(trained, validation, options.images, threshold=threshold, explained=explained)
-    found = check_maps(trained, sample, question.stage, others=others, track=track)
+    found = check_maps(trained, sample, question.stage, others=others, track=terminal.track)
     findings = found.as_dict()
     path = write_checks(run, findings)
     if found.cascade is not None:
         examples = found.cascade.examples
         draw_checks(run.figures, findings, found.original[: len(examples)], examples)
-    console.print(checks_table(findings))
+    _write_report_anew(terminal, run)
+    terminal.show(checks_table(findings))
     for verdict in found.verdicts:
-        console.print(f"{verdict.check.title}: {verdict.told}", soft_wrap=True)
-    print(f"Checks: {path}")
-    _write_report_anew(run)
-    print(DISCLAIMER)
+        terminal.say(f"{verdict.check.title}: {verdict.told}")
+    terminal.say(f"Checks: {path}")
+    terminal.say(DISCLAIMER)
 
 
 def _from_split(run: RunFolder, options: Options, threshold: float) -> Subjects:
@@ -185,7 +183,7 @@ def _chosen(run: RunFolder, files: tuple[str, ...]) -> tuple[list[Subject], int]
         try:
             subjects.append(_find(file, prepared))
         except UserError as error:
-            print(f"cxr-jax: {error}", file=sys.stderr)
+            Terminal().complain(str(error))
     return subjects, len(files) - len(subjects)
 
 
@@ -212,7 +210,7 @@ def _find(file: str, prepared: PreparedData | None) -> Subject:
 
 
 def _explain(
-    run: RunFolder, trained: TrainedModel, subjects: list[Subject], question: Question
+    terminal: Terminal, run: RunFolder, trained: TrainedModel, subjects: list[Subject], question: Question
 ) -> tuple[list[Tile | None], int]:
     """Write an overlay for every subject; return their tiles, None where a page has no room or decoding failed.
 
@@ -228,36 +226,45 @@ def _explain(
     names = picture_names([subject.file for subject in subjects])
     tiles: list[Tile | None] = [None] * len(subjects)
     drawn = failures = 0
-    for start in range(0, len(subjects), _CHUNK):
-        kept, radiographs = [], []
-        for row in range(start, min(start + _CHUNK, len(subjects))):
-            try:
-                radiographs.append(read_radiograph(subjects[row].data, subjects[row].file, trained.description))
-                kept.append(row)
-            except UserError as error:
-                failures += 1
-                print(f"cxr-jax: {error}", file=sys.stderr)
-        if not kept:
-            continue
-        squares = [radiograph.square for radiograph in radiographs]
-        found = explain_cases(
-            trained,
-            [subjects[row] for row in kept],
-            np.stack(squares),
-            threshold=question.threshold.value,
-            stage=question.stage,
-            explained=question.explained,
-        )
-        for row, radiograph, (case, heat) in zip(kept, radiographs, found, strict=True):
-            picture = _write_overlay(run, trained, names[row], radiograph.grey, case, heat)
-            if drawn < MOST_TILES:
-                tiles[row] = make_tile(case, radiograph.grey, picture)
-                drawn += 1
+    with terminal.track("Explaining", len(subjects)) as advance:
+        for start in range(0, len(subjects), _CHUNK):
+            kept, radiographs = [], []
+            for row in range(start, min(start + _CHUNK, len(subjects))):
+                try:
+                    radiographs.append(read_radiograph(subjects[row].data, subjects[row].file, trained.description))
+                    kept.append(row)
+                except UserError as error:
+                    failures += 1
+                    advance(1)
+                    terminal.complain(str(error))
+            if not kept:
+                continue
+            squares = [radiograph.square for radiograph in radiographs]
+            found = explain_cases(
+                trained,
+                [subjects[row] for row in kept],
+                np.stack(squares),
+                threshold=question.threshold.value,
+                stage=question.stage,
+                explained=question.explained,
+            )
+            for row, radiograph, (case, heat) in zip(kept, radiographs, found, strict=True):
+                picture = _write_overlay(terminal, run, trained, names[row], radiograph.grey, case, heat)
+                if drawn < MOST_TILES:
+                    tiles[row] = make_tile(case, radiograph.grey, picture)
+                    drawn += 1
+                advance(1)
     return tiles, failures
 
 
 def _write_overlay(
-    run: RunFolder, trained: TrainedModel, name: str, grey: np.ndarray, case: Case, heat: np.ndarray
+    terminal: Terminal,
+    run: RunFolder,
+    trained: TrainedModel,
+    name: str,
+    grey: np.ndarray,
+    case: Case,
+    heat: np.ndarray,
 ) -> np.ndarray:
     """Write the captioned overlay of one case, say so, and return the overlay without its caption."""
     import cv2
@@ -271,7 +278,7 @@ def _write_overlay(
     path = run.explanations / f"{name}-{case.explained}-{case.stage}.png"
     write_bytes(path, encoded.tobytes())
     blank = f"; blank: nothing at {case.stage} speaks for {case.explained}" if case.blank else ""
-    print(f"{path}: {case.headline()} ({case.probability:.4f}){blank}")
+    terminal.say(f"{path}: {case.headline()} ({case.probability:.4f}){blank}")
     return picture
 
 
@@ -285,7 +292,13 @@ def _grouped(tiles: list[Tile | None], groups: list[tuple[str, int]]) -> list[Gr
 
 
 def _draw_page(
-    run: RunFolder, trained: TrainedModel, groups: list[Group], question: Question, title: str, page: str
+    terminal: Terminal,
+    run: RunFolder,
+    trained: TrainedModel,
+    groups: list[Group],
+    question: Question,
+    title: str,
+    page: str,
 ) -> None:
     """Write the page of all cases; a report that exists already is written again, to show it."""
     from cxr_jax.explain.panel import draw_groups, gallery_of
@@ -307,13 +320,13 @@ def _draw_page(
     with atomic_path(run.explanations / page) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
     write_gallery(run.explanations / page, gallery_of(groups, title))
-    print(f"Page: {run.explanations / page}")
-    _write_report_anew(run)
+    terminal.say(f"Page: {run.explanations / page}")
+    _write_report_anew(terminal, run)
 
 
-def _write_report_anew(run: RunFolder) -> None:
+def _write_report_anew(terminal: Terminal, run: RunFolder) -> None:
     """Write the report again if there is one, so that it shows what is new."""
     from cxr_jax.reporting.report import write_report
 
     if run.report.is_file() and run.evaluation.is_file():
-        print(f"Report: {write_report(run)}")
+        terminal.say(f"Report: {write_report(run)}")

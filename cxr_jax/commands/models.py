@@ -1,9 +1,16 @@
 """`cxr-jax models`: the architectures, their size, the images that they expect, and where to get weights."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cxr_jax.config.command_line import parse
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.terminal import Terminal
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SUMMARY = "list the networks, their size and known weights"
 
@@ -28,21 +35,26 @@ def main(arguments: list[str]) -> None:
     if options.classes < 1:
         raise UserError(f"--classes is {options.classes}, but must be 1 or more", EXIT_USAGE)
 
-    import sys
+    # what is shown meanwhile keeps out of a pipe that the names go into
+    with Terminal(on_standard_error=True).waiting("Measuring the networks"):
+        table = _table(options.classes)
+    terminal = Terminal()
+    terminal.show(table)
+    terminal.say(NOTE.format(classes=options.classes).rstrip())
 
-    from rich.console import Console
+
+def _table(classes: int) -> Table:
+    """Every architecture with its size, its images and its weights."""
     from rich.table import Table
 
     from cxr_jax.models.registry import ARCHITECTURES
     from cxr_jax.models.size import measure
 
-    # A pipe has no width: lines are then as long as their content, so that names can be found in them.
-    console = Console(width=None if sys.stdout.isatty() else 10_000)
     table = Table("name", "parameters", "multiply-adds", "train px", "judged px", "known weights")
     for column in table.columns[1:5]:
         column.justify = "right"
     for name, architecture in ARCHITECTURES.items():
-        size = measure(name, classes=options.classes)
+        size = measure(name, classes=classes)
         table.add_row(
             name,
             f"{size.parameters:,}",
@@ -51,5 +63,4 @@ def main(arguments: list[str]) -> None:
             str(architecture.evaluation_size),
             ", ".join(architecture.weights) or "-",
         )
-    console.print(table)
-    console.print(NOTE.format(classes=options.classes), end="", highlight=False)
+    return table

@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from cxr_jax.config.command_line import parse
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.terminal import Terminal
 
 if TYPE_CHECKING:
     from cxr_jax.reporting.published import Published
@@ -36,6 +37,8 @@ def main(arguments: list[str]) -> None:
     if not options.runs or not options.out:
         raise UserError("name at least one run and --out FOLDER: cxr-jax publish RUN... --out FOLDER", EXIT_USAGE)
 
+    terminal = Terminal()
+    terminal.say(f"Publishing {', '.join(options.runs)} in {options.out}")
     from cxr_jax.reporting.tables import results_table, with_block
     from cxr_jax.runs.files import write_text, writing
     from cxr_jax.runs.folder import RunFolder
@@ -56,7 +59,7 @@ def main(arguments: list[str]) -> None:
         table = results_table(targets, published)
         text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
         write_text(readme, with_block(text, TABLE, table))
-    print(f"{table}\nPublished {len(runs)} runs in {folder}; the table stands in {readme}")
+    terminal.say(f"{table}\nPublished {len(runs)} runs in {folder}; the table stands in {readme}")
 
 
 def _published(text: str) -> Published:

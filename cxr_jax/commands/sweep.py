@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import signal
 import sys
@@ -15,6 +16,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from cxr_jax.config.command_line import parse
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE, UserError
+from cxr_jax.terminal import Terminal, as_typed
 
 if TYPE_CHECKING:
     from cxr_jax.config.sweep import Sweep
@@ -49,6 +51,9 @@ def main(arguments: list[str]) -> None:
     """
     options = parse(Options, arguments, prog="cxr-jax sweep", description=SUMMARY)
     _check(options)
+    # a list of command lines goes into a shell
+    terminal = Terminal(on_standard_error=options.list)
+    terminal.say(f"Reading {options.sweep}")
     from cxr_jax.config.shipped import find_config
     from cxr_jax.config.sweep import read_sweep
     from cxr_jax.config.sweep_runs import chosen, sweep_runs
@@ -58,18 +63,18 @@ def main(arguments: list[str]) -> None:
     runs = sweep_runs(sweep, folder)
     wanted = chosen(runs, sweep, options.only, options.seeds)
     if options.table:
-        _write_tables(sweep, runs, folder)
+        _write_tables(terminal, sweep, runs, folder)
         return
     _begin(sweep, folder)
     if options.list:
         _list(wanted)
         return
     _check_needs([run for run in wanted if not run.finished])
-    failed = _train(wanted, folder, options.jobs, shlex.join(["cxr-jax", "sweep", *arguments]))
-    _write_tables(sweep, runs, folder)
+    failed = _train(terminal, wanted, folder, options.jobs, as_typed("cxr-jax", "sweep", *arguments))
+    _write_tables(terminal, sweep, runs, folder)
     if failed:
         for ended in failed:
-            print(f"{ended.job.name} failed: {ended.sentence} (log: {ended.job.log})", file=sys.stderr)
+            Terminal(on_standard_error=True).say(f"{ended.job.name} failed: {ended.sentence} (log: {ended.job.log})")
         raise UserError(f"{len(failed)} of {len(wanted)} runs failed, as told above; the same command tries them again")
 
 
@@ -125,7 +130,7 @@ def _begin(sweep: Sweep, folder: Path) -> None:
     if not (folder / SUMMARY_FILE).is_file():
         write_json(folder / SUMMARY_FILE, {"sweep": sweep.path.name, "variants": []})
     for name in sweep.same_as_base:
-        print(f"{name} is the base itself, which is trained once", file=sys.stderr)
+        Terminal(on_standard_error=True).say(f"{name} is the base itself, which is trained once")
 
 
 def _list(runs: Sequence[SweepRun]) -> None:
@@ -142,7 +147,7 @@ def _command(run: SweepRun) -> tuple[str, ...]:
     return (*TRAIN, str(config), "--out", str(out), *(["--resume"] if run.begun else []))
 
 
-def _train(runs: Sequence[SweepRun], folder: Path, jobs: int, again: str) -> list[Ended]:
+def _train(terminal: Terminal, runs: Sequence[SweepRun], folder: Path, jobs: int, again: str) -> list[Ended]:
     """Train those of `runs` that are not finished, up to `jobs` of them at a time; returns those that failed.
 
     Raises:
@@ -153,11 +158,12 @@ def _train(runs: Sequence[SweepRun], folder: Path, jobs: int, again: str) -> lis
 
     with held(folder, f"another process is training the sweep in {folder}: wait until it has ended"):
         left = [run for run in runs if not run.finished]
-        print(f"{len(runs)} runs, {len(runs) - len(left)} of them finished already", flush=True)
-        progress = _Progress(left)
-        ends, stopped = run_side_by_side(
-            progress.jobs(), places(jobs), on_start=progress.on_start, on_end=progress.on_end
-        )
+        terminal.say(f"{len(runs)} runs, {len(runs) - len(left)} of them finished already")
+        progress = _Progress(terminal, left)
+        with progress.shown():
+            ends, stopped = run_side_by_side(
+                progress.jobs(), places(jobs), on_start=progress.on_start, on_end=progress.on_end
+            )
     if stopped is not None:
         done = sum(run.finished for run in runs)
         raise UserError(
@@ -169,12 +175,33 @@ def _train(runs: Sequence[SweepRun], folder: Path, jobs: int, again: str) -> lis
 
 
 class _Progress:
-    """Turns runs into jobs, and prints how they come on."""
+    """Turns runs into jobs, and shows how they come on."""
 
-    def __init__(self, runs: Sequence[SweepRun]) -> None:
+    def __init__(self, terminal: Terminal, runs: Sequence[SweepRun]) -> None:
+        self._terminal = terminal
         self._runs = {run.name: run for run in runs}
         self._began: dict[str, float] = {}
+        self._under_way: dict[str, SweepRun] = {}
         self._ended = 0
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Shows the runs under way while the block runs: a bar for each, or a line at a time in a log."""
+        if not self._terminal.interactive:
+            with self._terminal.telling(self._line):
+                yield
+            return
+        from cxr_jax.reporting.sweep_live import bars
+
+        with bars(self._terminal, lambda: tuple(self._under_way.values())):
+            yield
+
+    def _line(self) -> str:
+        """What stands in a log in place of bars."""
+        from cxr_jax.reporting.sweep_live import standing
+
+        told = [f"{run.name} {standing(run)[1]}" for run in tuple(self._under_way.values())]
+        return f"{self._ended} of {len(self._runs)} runs ended; {'; '.join(told)}"
 
     def jobs(self) -> Iterator[Job]:
         """A job for every run, whose config is written when its turn comes."""
@@ -191,30 +218,44 @@ class _Progress:
     def on_start(self, job: Job) -> None:
         """Print that a run begins."""
         self._began[job.name] = time.monotonic()
-        doing = "goes on" if self._runs[job.name].begun else "begins"
-        print(f"{job.name} {doing}; log: {job.log}", flush=True)
+        run = self._under_way[job.name] = self._runs[job.name]
+        self._terminal.say(f"{job.name} {'goes on' if run.begun else 'begins'}; log: {job.log}")
 
     def on_end(self, ended: Ended) -> None:
         """Print how a run ended."""
         self._ended += 1
+        run = self._under_way.pop(ended.job.name)
         minutes = (time.monotonic() - self._began[ended.job.name]) / 60
         how = f"is not finished (exit code {ended.code}): {ended.sentence}" if self.left(ended) else "is finished"
-        print(f"[{self._ended}/{len(self._runs)}] {ended.job.name} {how}, after {minutes:.1f} min", flush=True)
+        best = "" if self.left(ended) else self._best(run)
+        self._terminal.say(f"[{self._ended}/{len(self._runs)}] {ended.job.name} {how}, after {minutes:.1f} min{best}")
+
+    def _best(self, run: SweepRun) -> str:
+        """What a finished run reached on validation, where it was validated."""
+        from cxr_jax.reporting.live import validation_figures
+        from cxr_jax.runs.metrics_log import read_metrics
+
+        best = [line for line in read_metrics(run.run.metrics, ("validation",)) if line.get("best")]
+        return f"; best on validation: {validation_figures(best[-1])}" if best else ""
 
 
-def _write_tables(sweep: Sweep, runs: Sequence[SweepRun], folder: Path) -> None:
+def _write_tables(terminal: Terminal, sweep: Sweep, runs: Sequence[SweepRun], folder: Path) -> None:
     """Write the tables of every finished run in the folder, and print them."""
-    from rich.console import Console
-
     from cxr_jax.reporting.sweep_summary import summarise
     from cxr_jax.reporting.sweep_table import notes, terminal_table, write_tables
+    from cxr_jax.runs.folder import RunFolder
 
     summary = summarise(sweep, runs, folder)
     paths = write_tables(summary, folder)
-    # A pipe has no width: lines are then as long as their content.
-    console = Console(width=None if sys.stdout.isatty() else 10_000)
-    console.print(terminal_table(summary))
+    terminal.show(terminal_table(summary))
     for note in notes(summary):
-        console.print(note, highlight=False, markup=False)
+        terminal.say(note)
     for path in paths:
-        console.print(f"Written: {path}", soft_wrap=True, markup=False, highlight=False)
+        terminal.say(f"Written: {path}")
+    monitor, best = summary["monitor"], summary["variants"][0]
+    if (figure := best["figures"].get(monitor)) is not None:
+        terminal.say(
+            f"Best on validation by {monitor}: {best['name']}, {figure['mean']:.4f} over {len(best['seeds'])} seeds"
+        )
+        ended = RunFolder(folder / best["name"] / f"seed{best['seeds'][0]}")
+        terminal.say(f"Next: {as_typed('cxr-jax', 'evaluate', ended.path)}")

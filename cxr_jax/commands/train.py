@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.terminal import Terminal, as_typed
 
 if TYPE_CHECKING:
     import jax
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.training.network import Network
     from cxr_jax.training.processes import ProcessGroup
+    from cxr_jax.training.progress import EndReason
 
 SUMMARY = "train a network as a config says"
 _MORE = "every field of the config is an option too: cxr-jax train CONFIG --help lists them"
@@ -36,16 +38,19 @@ class Options:
 
 def main(arguments: list[str]) -> None:
     """Train the config that `arguments` name; UserError for every mistake in it or in what it needs."""
-    name, options, overrides = _parse(arguments)
-    from cxr_jax.config.loading import load_config
-    from cxr_jax.config.shipped import find_config
+    asks_for_help = not arguments or arguments[0].startswith("-") or {"-h", "--help"} & set(arguments)
+    terminal = Terminal(quiet=bool(asks_for_help))
+    with terminal.waiting(f"Training {' '.join(arguments[:1])}: reading the config, loading jax"):
+        name, options, overrides = _parse(arguments)
+        from cxr_jax.config.loading import load_config
+        from cxr_jax.config.shipped import find_config
 
-    config_path = find_config(name)
+        config_path = find_config(name)
+        config = load_config(config_path, overrides)
+        run_path = Path(options.out or Path("runs") / config_path.stem)
 
-    config = load_config(config_path, overrides)
-    run_path = Path(options.out or Path("runs") / config_path.stem)
-
-    from cxr_jax.training.processes import joined
+        from cxr_jax.training import run  # noqa: F401
+        from cxr_jax.training.processes import joined
 
     with joined(config.parallel) as group:
         _train(config, run_path, options.resume, group)
@@ -53,18 +58,16 @@ def main(arguments: list[str]) -> None:
 
 def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) -> None:
     """Train in this process, as one of `group`; only the first of them touches the run folder."""
-    from rich.console import Console
-
     from cxr_jax.data.prepared import PreparedData
     from cxr_jax.data.split_loading import load_split
-    from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver, track_in_terminal
+    from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.locks import training
     from cxr_jax.training.network import build_network
     from cxr_jax.training.plan import plan_run
     from cxr_jax.training.run import train
 
-    console = Console(quiet=not group.writes)
+    terminal = Terminal(quiet=not group.writes)
     group.require_same("what they are to do", {"--out": str(run_path), "--resume": resume})
     group.require_same("config", _flat(dataclasses.replace(config, parallel=config.parallel.anywhere())))
     run = RunFolder(run_path)
@@ -73,37 +76,49 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
     prepared = PreparedData.open(config.data.dataset)
     if resume and group.writes:
         _require_same(run, config, prepared.fingerprint)
-    network = build_network(config.model, config.training.seed)
+    with terminal.waiting(f"Building {config.model.name}"):
+        network = build_network(config.model, config.training.seed)
     group.require_same(
         "what they train on",
         {"the data's fingerprint": prepared.fingerprint, "the network's first values": network.fingerprint()},
     )
-    track = track_in_terminal(console)
-    train_set = load_split(prepared, config.data, "train", track=track, mapped=True)
-    validation_set = load_split(prepared, config.data, "val", track=track, mapped=True)
-    observers = Observers(*([TerminalObserver(console), TensorBoardObserver(run)] if group.writes else []))
+    train_set = load_split(prepared, config.data, "train", track=terminal.track, mapped=True)
+    validation_set = load_split(prepared, config.data, "val", track=terminal.track, mapped=True)
+    observers = Observers(*([TerminalObserver(terminal), TensorBoardObserver(run)] if group.writes else []))
     plan = plan_run(config, network, train_set, validation_set)
     # each has found out by itself whether there is a compiler for the native kernels
     kernels = "native kernels" if plan.native_kernels else "XLA"
     group.require_same("how they compute", {"the precision": f"{plan.precision} by {kernels}"})
     if group.writes and not resume:
         _begin_run(run_path, config, network, prepared, plan.devices)
-    console.print(
-        f"{config.model.name} on {len(train_set)} images, validated on {len(validation_set)}; run {run.path}",
-        soft_wrap=True,
+    terminal.say(
+        f"{config.model.name} on {len(train_set)} images, validated on {len(validation_set)}; run {as_typed(run.path)}"
     )
     for note in prepared.card.get("image_notes", ()):
-        console.print(f"Note on the images: {note}", soft_wrap=True, markup=False)
+        terminal.say(f"Note on the images: {note}")
     if group.processes > 1:
-        console.print(f"{group.processes} processes with {len(plan.devices)} devices train together")
+        terminal.say(f"{group.processes} processes with {len(plan.devices)} devices train together")
     if network.fresh:
-        console.print(
-            f"The weights have no classifier for these classes: {', '.join(network.fresh)} start afresh", soft_wrap=True
-        )
+        terminal.say(f"The weights have no classifier for these classes: {', '.join(network.fresh)} start afresh")
     with training(run) if group.writes else contextlib.nullcontext(), observers:
         reason = train(plan, network, train_set, validation_set, run, observers, group, resume=resume)
-    ended = "patience ran out" if reason == "patience" else "all epochs done"
-    console.print(f"Training ended, {ended}. Next: cxr-jax evaluate {run.path}", soft_wrap=True)
+    if group.writes:
+        _tell_end(terminal, run, config, reason)
+
+
+def _tell_end(terminal: Terminal, run: RunFolder, config: Config, reason: EndReason) -> None:
+    """Print what the run has reached, and how to go on."""
+    from cxr_jax.reporting.live import validation_figures
+    from cxr_jax.runs.metrics_log import read_metrics
+
+    terminal.say(f"Training ended, {'patience ran out' if reason == 'patience' else 'all epochs done'}.")
+    validations = read_metrics(run.metrics, kinds=("validation",))
+    best = next((line for line in reversed(validations) if line["best"]), None)
+    if best is not None:
+        terminal.say(
+            f"Best on validation by {config.validation.monitor}: {validation_figures(best)}, at step {best['step']}"
+        )
+    terminal.say(f"Next: {as_typed('cxr-jax', 'evaluate', run.path)}")
 
 
 def _begin_run(

@@ -1,114 +1,145 @@
-"""Training as it is watched: a progress bar in the terminal and the event files of TensorBoard."""
+"""Training as it is watched: a bar in the terminal, or lines in a log, and the event files of TensorBoard."""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
+import itertools
 import math
-from collections.abc import Callable, Iterator
+import time
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from cxr_jax.data.progress import Track
 from cxr_jax.runs.folder import RunFolder
+from cxr_jax.terminal import Terminal
 
-
-def track_in_terminal(console: Console) -> Track:
-    """What the data room tells its progress to: a bar in the terminal."""
-
-    @contextlib.contextmanager
-    def track(description: str, total: int) -> Iterator[Callable[[int], None]]:
-        with Progress(
-            TextColumn(description), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
-        ) as bar:
-            task = bar.add_task("", total=total)
-            yield lambda steps: bar.advance(task, steps)
-
-    return track
-
-
-class _Figures(ProgressColumn):
-    """Loss and speed of the last steps."""
-
-    def render(self, task: Task) -> Text:
-        """The figures of `task`, once there are some."""
-        loss, speed = task.fields.get("loss"), task.fields.get("speed")
-        return Text("" if loss is None else f"loss {loss:.3f}  {speed:.1f} images/s", style="cyan")
+_LONG = 3.0
+"""Seconds without a step after which that is said."""
 
 
 class TerminalObserver:
-    """Shows a bar with loss, images per second and time left, and a line for every validation."""
+    """Shows a bar with loss, images per second and time left, and a line for every validation.
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    Where the output is no terminal, the bar is a line every `terminal.LOG_SECONDS`.
+    """
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._shown = contextlib.ExitStack()
         self._bar: Progress | None = None
-        self._speed: float | None = None
+        self._loss = self._speed = math.nan
+        self._awaited = "compiling"  # what the next line about the network comes after; empty: a step
 
     def on_start(self, plan: Any, progress: Any) -> None:
         """Open the bar for the steps of `plan`, at `progress`, after a line for each phase."""
+        say = self._terminal.say
         for phase in plan.phases:
-            self._console.print(
+            say(
                 f"Phase {phase.config.name}: {phase.iterations} steps, {phase.trained_size:,} parameters trained, "
-                f"{phase.frozen_size:,} frozen",
-                soft_wrap=True,
+                f"{phase.frozen_size:,} frozen"
             )
         if plan.precision != "float32":
             kernels = " by native kernels" if plan.native_kernels else ""
-            self._console.print(f"Activations in {plan.precision}{kernels}, all else in float32")
+            say(f"Activations in {plan.precision}{kernels}, all else in float32")
         for note in plan.notes:
-            self._console.print(note, soft_wrap=True, markup=False)
+            say(note)
         if progress.step:
-            self._console.print(f"Going on after step {progress.step}")
+            say(f"Going on after step {progress.step}")
+        iterations = [phase.iterations for phase in plan.phases]
+        self._total = sum(iterations)
+        self._begun_at = self._done = sum(iterations[: progress.phase]) + progress.iteration
+        # each phase has a step of its own, which is compiled when it is first taken
+        self._borders = [0, *itertools.accumulate(iterations)]
+        self._validated_every = plan.config.validation.every_iterations or plan.batches_per_epoch
+        self._begun = self._since = time.monotonic()
+        if not self._terminal.interactive:
+            self._shown.enter_context(self._terminal.telling(self._line))
+            return
         self._bar = Progress(
             TextColumn("Training"),
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
-            _Figures(),
+            _Doing(self),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=self._console,
+            console=self._terminal.console,
         )
-        iterations = [phase.iterations for phase in plan.phases]
-        done = sum(iterations[: progress.phase]) + progress.iteration
-        self._task = self._bar.add_task("", total=sum(iterations), completed=done)
-        self._bar.start()
+        self._task = self._bar.add_task("", total=self._total, completed=self._done)
+        self._shown.enter_context(self._bar)
 
     def on_train(self, line: dict[str, Any]) -> None:
         """Move the bar one step on."""
         speed = line["images_per_second"]
-        self._speed = speed if self._speed is None else 0.8 * self._speed + 0.2 * speed
-        self._bar.update(self._task, advance=1, loss=line["loss"], speed=self._speed)
+        self._speed = speed if math.isnan(self._speed) else 0.8 * self._speed + 0.2 * speed
+        self._loss, self._done, self._since = line["loss"], self._done + 1, time.monotonic()
+        if self._awaited == "compiling":
+            # the first step of a phase says nothing of how long others take
+            self._begun_at, self._begun = self._done, self._since
+        in_phase = self._done - max(border for border in self._borders if border < self._done)
+        validates = in_phase % self._validated_every == 0 or self._done in self._borders
+        self._awaited = "validating" if validates else ""
+        if self._bar is not None:
+            self._bar.update(self._task, advance=1)
 
     def on_validation(self, line: dict[str, Any]) -> None:
         """Print the figures of a validation."""
+        self._since = time.monotonic()
+        self._awaited = "compiling" if self._done in self._borders and self._done < self._total else ""
         best = "  (best so far)" if line["best"] else ""
-        auc = "–" if math.isnan(line["roc_auc"]) else f"{line['roc_auc']:.4f}"
-        self._console.print(
-            f"step {line['step']:>5}  epoch {line['epoch']:.2f}  validation: loss {line['loss']:.4f}, "
-            f"accuracy {line['accuracy']:.1%}, AUC {auc}{best}",
-            soft_wrap=True,
+        self._terminal.say(
+            f"step {line['step']:>5}  epoch {line['epoch']:.2f}  validation: {validation_figures(line)}{best}"
         )
 
     def on_note(self, sentence: str) -> None:
         """Print a sentence."""
-        self._console.print(sentence, style="yellow", soft_wrap=True)
+        self._terminal.say(sentence, style="yellow")
 
     def close(self) -> None:
         """Close the bar."""
-        if self._bar is not None:
-            self._bar.stop()
+        self._shown.close()
+
+    def doing(self) -> str:
+        """Loss and speed of the last steps, or what is waited for."""
+        waited = time.monotonic() - self._since
+        if self._awaited:
+            return f"{self._awaited}, {waited:.0f} s"
+        figures = "" if math.isnan(self._loss) else f"loss {self._loss:.3f}, {self._speed:.1f} images/s"
+        return f"{figures}, no step for {waited:.0f} s" if waited > _LONG else figures
+
+    def _line(self) -> str:
+        """What stands in a log in place of the bar."""
+        steps = self._done - self._begun_at
+        seconds = (self._total - self._done) * (time.monotonic() - self._begun) / steps if steps else math.nan
+        left = "" if math.isnan(seconds) else f", {datetime.timedelta(seconds=round(seconds))} left"
+        return f"step {self._done:,} of {self._total:,}, {self.doing()}{left}"
+
+
+class _Doing(ProgressColumn):
+    """What an observer says of its training, at this moment."""
+
+    def __init__(self, observer: TerminalObserver) -> None:
+        super().__init__()
+        self._observer = observer
+
+    def render(self, task: Task) -> Text:
+        """The figures of the last steps."""
+        del task
+        return Text(self._observer.doing(), style="cyan")
+
+
+def validation_figures(line: dict[str, Any]) -> str:
+    """Returns those figures of a validation that there are in a line of metrics.jsonl, or of the loop, as text."""
+    shown = {"loss": ("loss", ".4f"), "accuracy": ("accuracy", ".1%"), "roc_auc": ("AUC", ".4f")}
+    values = {name: line[name] for name in shown if name in line}
+    # metrics.jsonl has no word for NaN
+    undefined = {name for name, value in values.items() if value is None or math.isnan(value)}
+    return ", ".join(
+        f"{shown[name][0]} {'–' if name in undefined else format(value, shown[name][1])}"
+        for name, value in values.items()
+    )
 
 
 class TensorBoardObserver:

@@ -88,8 +88,11 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, atomically; UserError as in `atomic_path`."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write `text` to `path` as UTF-8, atomically; UserError as in `atomic_path`.
+
+    Bytes of a file name that are no text are escaped, in the way that JSON and Python have for it.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str | Path, value: Any) -> None:

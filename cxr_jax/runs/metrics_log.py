@@ -118,14 +118,23 @@ def is_finished(path: str | Path) -> bool:
 
     False for a file that is missing, or whose last line says anything else or was torn by a kill.
     """
+    line = newest_line(path)
+    return line is not None and line.get("kind") == "end" and line.get("reason") in FINISHED
+
+
+def newest_line(path: str | Path) -> dict[str, Any] | None:
+    """Return the last line of a metrics file, of which only the end is read.
+
+    None for a file that is missing or empty, or whose last line is torn, as while it is written.
+    """
     try:
         with Path(path).open("rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
             *_, last, after = b"\n", *file.read().split(b"\n")
         line = json.loads(last)
     except (OSError, ValueError):
-        return False
-    return after == b"" and isinstance(line, dict) and line.get("kind") == "end" and line.get("reason") in FINISHED
+        return None
+    return line if after == b"" and isinstance(line, dict) and line.get("kind") in KINDS else None
 
 
 def _line(value: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ def test_a_configs_training_images_are_drawn(config_file, tmp_path, capsys):
     augmentations.main([str(config_file), "--out", str(out)])
     picture = cv2.imread(str(out), cv2.IMREAD_UNCHANGED)
     assert picture.ndim == 2 and picture.min() == 0 and picture.max() == 255
-    assert capsys.readouterr().out == f"Written: {out}\n"
+    assert capsys.readouterr().out == f"Drawing {out}\nWritten: {out}\n"
 
 
 def test_every_change_is_drawn_without_a_config_and_the_seed_decides(tmp_path, monkeypatch):

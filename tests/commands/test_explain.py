@@ -45,7 +45,10 @@ def test_the_most_confident_errors_of_test_are_explained_at_original_size(run, p
     before = run.report.read_text()
     explain.main([str(run.path)])
     text = capsys.readouterr().out
-    assert text.startswith("The most confident of 2 wrong calls among 24 on test")
+    first, second, *_ = text.splitlines()
+    assert first == f"Restoring the network of {run.path}"
+    assert second.startswith("The most confident of 2 wrong calls among 24 on test")
+    assert f"Next: cxr-jax explain {run.path} --check" in text.splitlines()
     assert text.index(table.file[4].split("/")[-1].split(".")[0]) < text.index(
         table.file[2].split("/")[-1].split(".")[0]
     )
@@ -188,7 +191,7 @@ def test_all_four_outcomes_are_explained_by_a_named_rule(run, capsys):
     with_predictions(run, probability)
     explain.main([str(run.path), "--cases", "outcomes", "--rule", "typical", "--count", "8"])
     text = capsys.readouterr().out
-    assert text.startswith("Outcomes among 24 on test, chosen by the rule 'typical'")
+    assert text.splitlines()[1].startswith("Outcomes among 24 on test, chosen by the rule 'typical'")
     told = ["true " + line.split(": true ")[1].split(" (")[0] for line in text.splitlines() if ": true " in line]
     assert told == [
         "true PNEUMONIA, called PNEUMONIA",

@@ -92,6 +92,10 @@ def test_what_is_left_is_trained_and_compared(swept, tmp_path):
     assert load_config(out / "base" / "seed1.toml").training.seed == 1
     (started,) = starts(out / "base" / "seed1.log")
     assert shlex.split(started[2:])[3:] == [str(out / "base" / "seed1.toml"), "--out", str(out / "base" / "seed1")]
+    assert printed.splitlines()[-2:] == [
+        "Best on validation by roc_auc: base, 0.9050 over 2 seeds",
+        f"Next: cxr-jax evaluate {out / 'base' / 'seed0'}",
+    ]
     table = (out / "sweep.md").read_text()
     assert "| base | 2 | 0.9050 ± 0.0071 | 0.5000 ± 0.0000 | 0.1 |" in table
     assert "2 of 6 runs" in table
@@ -166,7 +170,7 @@ def test_a_list_is_one_command_line_a_run_that_is_left(swept, tmp_path):
     slow = tmp_path / "out" / "slow" / "seed1"
     slow.mkdir(parents=True)
     code, printed, errors = swept("--list")
-    assert (code, errors) == (0, "")
+    assert (code, errors) == (0, f"Reading {tmp_path / 's.toml'}\n")
     lines = [shlex.split(line) for line in printed.splitlines()]
     outs = [Path(line[line.index("--out") + 1]) for line in lines]
     assert [path.relative_to(tmp_path / "out").as_posix() for path in outs] == [
@@ -190,7 +194,7 @@ def test_a_list_is_one_command_line_a_run_that_is_left(swept, tmp_path):
 def test_a_table_can_be_had_at_any_time(swept, tmp_path):
     assert swept("--table") == (
         1,
-        "",
+        f"Reading {tmp_path / 's.toml'}\n",
         f"cxr-jax: there is no sweep in {tmp_path / 'out'}: leave --table out to begin one\n",
     )
     assert not (tmp_path / "out").exists()
@@ -208,7 +212,7 @@ def test_a_changed_sweep_is_refused_before_anything_is_written(swept, tmp_path):
     sweep_file.write_text(sweep_file.read_text() + "[base]\noptimizer.momentum = 0.5\n")
     for options in ((), ("--list",), ("--table",), ("--only", "slow")):
         code, printed, errors = swept(*options)
-        assert (code, printed) == (1, "")
+        assert (code, printed) == (1, "" if "--list" in options else f"Reading {sweep_file}\n")
         assert f"base of {sweep_file} has changed" in errors
         assert "optimizer.momentum = 0.9, and now it would be 0.5" in errors
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
@@ -218,7 +222,7 @@ def test_a_point_of_the_grid_that_is_the_base_is_named(swept, tmp_path):
     sweep_file = tmp_path / "s.toml"
     sweep_file.write_text(sweep_file.read_text() + "[grid]\nmodel.dropout = [0.0, 0.5]\n")
     _, printed, errors = swept("--list", "--seeds", "0")
-    assert errors == "dropout=0.0 is the base itself, which is trained once\n"
+    assert errors == f"Reading {sweep_file}\ndropout=0.0 is the base itself, which is trained once\n"
     assert len(printed.splitlines()) == 4
 
 
@@ -230,7 +234,7 @@ def test_a_point_of_the_grid_that_is_the_base_is_named(swept, tmp_path):
         (["s.toml", "--out", "o", "--jobs", "0"], "--jobs is 0, but must be 1 or more", EXIT_USAGE),
         (["s.toml", "--out", "o", "--list", "--table"], "choose one", EXIT_USAGE),
         (["s.toml", "--out", "o", "--seed", "1"], "did you mean --seeds", EXIT_USAGE),
-        (["absent.toml", "--out", "o"], "there is no config absent.toml", 1),
+        (["absent.toml", "--out", "o"], "there is no sweep absent.toml; did you mean s.toml?", 1),
         (["s.toml", "--out", "o", "--only", "slo"], "s.toml has no variant slo; it has base, fails, slow", 1),
         (["s.toml", "--out", "o", "--seeds", "7"], "s.toml has no seed 7; it has 0, 1", 1),
         (["s.toml", "--out", "s.toml"], "s.toml is a file", 1),
