@@ -85,9 +85,12 @@ def test_compiling_and_then_steps_are_told_in_a_terminal_and_in_a_log(interactiv
     wait_for(r"validating, \d+ s")
     observer.on_validation(VALIDATION)
     wait_for(r"compiling, \d+ s")
+    # the first step of a phase says nothing of the time left
     observer.on_train(train_line(3, loss=0.25))
+    observer.on_train(train_line(4, loss=0.25))
+    observer.on_validation(VALIDATION)
     left = r"loss 0\.250, 80\.0 images/s.* left"
-    wait_for(left if interactive else r"step 3 of 2,002, loss 0\.250, 80\.0 images/s, \d:\d\d:\d\d left")
+    wait_for(left if interactive else r"step 4 of 2,002, loss 0\.250, 80\.0 images/s, \d:\d\d:\d\d left")
     observer.close()
 
 
