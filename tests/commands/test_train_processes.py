@@ -54,6 +54,7 @@ def test_processes_with_different_configs_are_told_in_what_they_differ(prepared_
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_processes_with_different_data_are_told_so(prepared_phantoms, config_file, phantom_source, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(phantom_source, tmp_path / "phantoms")
@@ -69,6 +70,7 @@ def test_processes_with_different_data_are_told_so(prepared_phantoms, config_fil
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native_kernels")
 def test_processes_that_would_compute_in_different_ways_are_told_so(prepared_phantoms, config_file, tmp_path):
     options = ("--parallel.backend", "pmap")
@@ -90,6 +92,7 @@ def test_a_coordinator_that_cannot_be_reached_is_one_sentence_within_the_time_ou
     )
 
 
+@pytest.mark.slow
 def test_a_run_of_one_process_goes_on_with_two(run_path, config_file):
     steps = [line["step"] for line in read_metrics(run_path / "metrics.jsonl") if line["kind"] == "train"]
     # as if it had been killed after its first epoch, of all devices of one process

@@ -65,6 +65,7 @@ def test_one_results_folder_by_two_processes(evaluated_run, tmp_path):
     assert contents(tmp_path / "together") == contents(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_one_run_evaluated_by_two_processes(run_path):
     outcomes = at_once("evaluate", str(run_path))
     assert_one_clear_outcome(outcomes, "another process is evaluating")

@@ -93,6 +93,8 @@ def _importable():
     with pytest.MonkeyPatch.context() as patch:
         folders = [str(Path(__file__).parents[2]), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
         patch.setenv("PYTHONPATH", os.pathsep.join(folders))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
         patch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
         patch.setenv("GRPC_VERBOSITY", "ERROR")
         yield
