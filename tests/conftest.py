@@ -15,7 +15,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["MPLBACKEND"] = "Agg"
 # Many tests compile the very same program. It is kept for both workers, for the commands that tests start and for later
 # runs of the suite; apart for each processor, and by jax for each choice of XLA_FLAGS.
-os.environ[CACHE_SWITCH] = str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
+os.environ["CXR_TEST_PROGRAMS"] = os.environ.get("CXR_TEST_PROGRAMS") or str(
+    Path(__file__).parents[1] / ".pytest_cache"
+)
+os.environ[CACHE_SWITCH] = f"{os.environ['CXR_TEST_PROGRAMS']}/compiled"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ[CACHE_SWITCH]}/{processor_digest()}"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # tests of the native kernels ask for them; all others compare runs in float32
@@ -44,7 +47,7 @@ def native_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switches the native kernels on; the test is skipped where no compiler is, and fails where one fails."""
     from cxr_jax.models.kernels.native.library import NO_COMPILER, why_not
 
-    monkeypatch.setenv(KERNELS_SWITCH, str(Path(__file__).parents[1] / ".pytest_cache" / "native"))
+    monkeypatch.setenv(KERNELS_SWITCH, f"{os.environ['CXR_TEST_PROGRAMS']}/native")
     if reason := why_not():
         (pytest.skip if reason == NO_COMPILER else pytest.fail)(reason)
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from cxr_jax.commands import evaluate, train
@@ -31,22 +36,54 @@ monitor = "roc_auc"
 """
 
 
+SMALLEST_SVG = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
+SMALLEST_PNG = cv2.imencode(".png", np.zeros((1, 1), np.uint8))[1].tobytes()
+
+
+@pytest.fixture
+def undrawn_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are stored as one grey pixel: to draw them takes most of an evaluation, and other tests look at them."""
+    from matplotlib.figure import Figure
+
+    def store(figure: Figure, path: Path, *, format: str, **options: object) -> None:
+        Path(path).write_bytes(SMALLEST_SVG if format == "svg" else SMALLEST_PNG)
+
+    monkeypatch.setattr(Figure, "savefig", store)
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder `name`, made by the worker of the suite that needs it first, for all of them."""
+    root = factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder, unfinished = root / name, root / f"unfinished-{name}"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def phantom_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of phantoms in the official layout."""
-    folder = tmp_path_factory.mktemp("source") / "phantoms"
-    write_phantoms(folder, train=64, val=4, test=24, seed=0, image_size_range=(96, 128))
-    return folder
+
+    def draw(folder: Path) -> None:
+        write_phantoms(folder / "phantoms", train=64, val=4, test=24, seed=0, image_size_range=(96, 128))
+
+    return made_once(tmp_path_factory, "source", draw) / "phantoms"
 
 
 @pytest.fixture(scope="session")
 def prepared_folder(phantom_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for CXR_PREPARED_DIR that holds the prepared phantoms."""
-    root = tmp_path_factory.mktemp("prepared")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CXR_PREPARED_DIR", str(root))
-        prepare(phantom_source)
-    return root
+
+    def store(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CXR_PREPARED_DIR", str(folder))
+            prepare(phantom_source)
+
+    return made_once(tmp_path_factory, "prepared-phantoms", store)
 
 
 @pytest.fixture
@@ -67,11 +104,13 @@ def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(prepared_folder: Path, config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a trained run; tests work on copies of it."""
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CXR_PREPARED_DIR", str(prepared_folder))
-        train.main([str(config_file), "--out", str(out)])
-    return out
+
+    def train_there(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CXR_PREPARED_DIR", str(prepared_folder))
+            train.main([str(config_file), "--out", str(folder)])
+
+    return made_once(tmp_path_factory, "trained", train_there)
 
 
 @pytest.fixture
@@ -82,9 +121,12 @@ def run_path(trained: Path, prepared_phantoms: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def evaluated_run(trained: Path, prepared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a trained and evaluated run; tests work on copies of it."""
-    path = Path(shutil.copytree(trained, tmp_path_factory.mktemp("evaluated") / "run"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CXR_PREPARED_DIR", str(prepared_folder))
-        evaluate.main([str(path)])
-    return path
+    """The folder of a trained and evaluated run, with all its figures; tests work on copies of it."""
+
+    def evaluate_there(folder: Path) -> None:
+        shutil.copytree(trained, folder)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CXR_PREPARED_DIR", str(prepared_folder))
+            evaluate.main([str(folder)])
+
+    return made_once(tmp_path_factory, "evaluated", evaluate_there)

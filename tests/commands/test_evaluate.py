@@ -21,16 +21,20 @@ from cxr_jax.runs.predictions import read_predictions
 from cxr_jax.runs.publication import FIGURES, publish
 from cxr_jax.vocabulary import DISCLAIMER
 
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
 
 @pytest.fixture
-def evaluated(run_path, capsys):
+def evaluated(evaluated_run, prepared_phantoms, tmp_path):
+    """A copy of a run that was evaluated with all its figures."""
+    return RunFolder.open(shutil.copytree(evaluated_run, tmp_path / "evaluated"))
+
+
+def test_everything_that_a_reader_needs_is_there(run_path, evaluated, capsys):
     evaluate.main([str(run_path)])
-    return RunFolder.open(run_path), capsys.readouterr().out
-
-
-def test_everything_that_a_reader_needs_is_there(evaluated):
-    run, printed = evaluated
+    run, printed = evaluated, capsys.readouterr().out
     assert "Accuracy" in printed
+    assert "Image quality alone, without a network: ROC-AUC" in printed
     assert str(run.report.name) in printed
     assert DISCLAIMER in printed
     test, validation = read_predictions(run.predictions_of("test")), read_predictions(run.predictions_of("val"))
@@ -153,7 +157,7 @@ def test_every_stretch_of_work_is_shown(run_path, monkeypatch):
 
 
 def test_a_second_evaluation_adds_a_look_and_moves_no_threshold(evaluated):
-    run, _ = evaluated
+    run = evaluated
     # were it chosen again, it would be 0.5: a stored point of the same network is kept
     stored = read_json(run.operating_point) | {"threshold": 0.625}
     run.operating_point.write_text(json.dumps(stored))
@@ -218,7 +222,7 @@ def test_no_run_is_one_sentence(tmp_path, capsys, place):
 
 
 def test_pictures_of_radiographs_are_not_among_the_figures_to_publish(tmp_path, evaluated):
-    run, _ = evaluated
+    run = evaluated
     test = read_predictions(run.predictions_of("test"))
     images = np.zeros((len(test), 48, 48), np.uint8)
     drawn = draw_pictures(tmp_path / "pictures", images, test, 0.5, phantoms=True)
@@ -227,7 +231,7 @@ def test_pictures_of_radiographs_are_not_among_the_figures_to_publish(tmp_path, 
 
 
 def test_quality_and_baselines_stand_beside_the_judgement(evaluated):
-    run, printed = evaluated
+    run = evaluated
     quality = read_json(run.quality)
     test = read_predictions(run.predictions_of("test"))
     assert {name: split["images"] for name, split in quality["splits"].items()}.keys() == {"train", "val", "test"}
@@ -239,13 +243,12 @@ def test_quality_and_baselines_stand_beside_the_judgement(evaluated):
     everything = quality["baselines"]["all_pneumonia"]["test"]
     assert everything["accuracy"]["value"] == np.mean(test.label == 1)
     assert {"mean", "contrast", "sharpness", "pixels", "aspect"} <= set(quality["baselines"])
-    assert "Image quality alone, without a network: ROC-AUC" in printed
     report = run.report.read_text()
     assert 'id="quality"' in report and 'id="baselines"' in report
 
 
 def test_measures_are_those_of_the_images_of_each_split(evaluated, prepared_phantoms, phantom_source):
-    run, _ = evaluated
+    run = evaluated
     means = [
         to_square(cv2.imread(str(phantom_source / file), cv2.IMREAD_GRAYSCALE), 224).mean()
         for file in read_predictions(run.predictions_of("test")).file
@@ -254,7 +257,7 @@ def test_measures_are_those_of_the_images_of_each_split(evaluated, prepared_phan
 
 
 def test_the_mean_picture_of_radiographs_is_not_published(evaluated, tmp_path):
-    run, _ = evaluated
+    run = evaluated
     assert run.quality_reference.is_file()
     names = {path.name for path in publish(run, tmp_path / "results")}
     assert "quality.json" in names
@@ -263,7 +266,7 @@ def test_the_mean_picture_of_radiographs_is_not_published(evaluated, tmp_path):
 
 
 def test_stored_predictions_are_judged_again_without_a_look(evaluated, monkeypatch):
-    run, _ = evaluated
+    run = evaluated
     before = {name: (run.path / name).read_bytes() for name in ("evaluation.json", "quality.json", "ledger.jsonl")}
     tables = run.predictions_of("test").read_bytes()
     for name in before:
@@ -282,7 +285,7 @@ def test_without_an_evaluation_nothing_is_stored(run_path):
 
 
 def test_stored_predictions_of_other_images_are_refused(evaluated):
-    run, _ = evaluated
+    run = evaluated
     table = run.predictions_of("test")
     table.write_text(table.read_text().replace("test/NORMAL/", "test/OTHER/", 1))
     with pytest.raises(UserError, match="is not of the images of test"):

@@ -4,19 +4,18 @@ import shutil
 
 import pytest
 
-from cxr_jax.commands import evaluate, publish
+from cxr_jax.commands import publish
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.publication import FIGURES
 
 
 @pytest.fixture
-def runs(run_path, tmp_path):
+def runs(evaluated_run, prepared_phantoms, tmp_path):
     """Two evaluated runs that lie beside each other."""
-    evaluate.main([str(run_path)])
     first, second = tmp_path / "runs" / "tiny" / "seed0", tmp_path / "runs" / "tiny" / "seed1"
-    shutil.copytree(run_path, first)
-    shutil.copytree(run_path, second)
+    shutil.copytree(evaluated_run, first)
+    shutil.copytree(evaluated_run, second)
     return first, second
 
 

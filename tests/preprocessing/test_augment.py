@@ -201,7 +201,7 @@ def test_flips_alone_compute_no_resampling():
     brightness=st.floats(0, 1, exclude_min=True),
     gamma=st.floats(0, 1, exclude_min=True),
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_grey_level_changes_equal_numpy(contrast, brightness, gamma):
     config = AugmentationConfig(contrast=contrast, brightness=brightness, gamma=gamma)
     images = smooth_images(4)
@@ -219,9 +219,8 @@ def test_an_example_depends_on_its_own_key_only():
     whole = np.asarray(augment(jnp.asarray(images), keys, EVERYTHING))
     order = np.random.default_rng(0).permutation(24)
     np.testing.assert_array_equal(augment(jnp.asarray(images[order]), keys[order], EVERYTHING), whole[order])
-    for start, stop in ((0, 1), (5, 12)):
-        part = augment(jnp.asarray(images[start:stop]), keys[start:stop], EVERYTHING)
-        np.testing.assert_array_equal(part, whole[start:stop])
+    part = augment(jnp.asarray(images[5:12]), keys[5:12], EVERYTHING)
+    np.testing.assert_array_equal(part, whole[5:12])
     other_keys = augment(jnp.asarray(images), keys_of(24, seed=1), EVERYTHING)
     assert (np.asarray(other_keys) != whole).any((1, 2)).all()
 
@@ -265,7 +264,7 @@ def test_equalisation_happens_to_the_images_it_is_drawn_for(name):
     np.testing.assert_array_equal(augment(jnp.asarray(images), keys_of(8), config), expected)
 
 
-@pytest.mark.parametrize("size", [41, 224])
+@pytest.mark.parametrize("size", [41, pytest.param(224, marks=pytest.mark.slow)])
 def test_every_change_keeps_its_bits_in_batches_of_any_size(size):
     images, keys = smooth_images(5, size), keys_of(5)
     for name in CHANGES:

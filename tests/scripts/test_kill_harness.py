@@ -105,6 +105,7 @@ def test_another_state_is_seen(harness, runs, folder, change, told):
     assert any(re.search(told, sentence) for sentence in harness.differences(whole, resumed))
 
 
+@pytest.mark.slow
 def test_runs_killed_three_times_end_as_if_undisturbed(tmp_path):
     # this seed begins with kills in a checkpoint, a validation and at the border of the phases
     command = [sys.executable, str(SCRIPT), "--kills", "3", "--scenarios", "jit-two-phases", "--seed", "10"]

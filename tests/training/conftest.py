@@ -11,9 +11,10 @@ import pytest
 from cxr_jax.config.schema import Config, DataConfig, ModelConfig, ParallelConfig, TrainingConfig, ValidationConfig
 from cxr_jax.data.image_set import ImageSet
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.training.network import Network, build_network
+from cxr_jax.training.network import Network
 
 sys.path.append(str(Path(__file__).parent))
+from smallest_network import smallest_network
 from training_runs import SIZE, TrainingRun, Watcher, draw_images
 
 
@@ -40,7 +41,7 @@ def config() -> Config:
 
 @pytest.fixture(scope="session")
 def network(config: Config) -> Network:
-    return build_network(config.model, seed=0)
+    return smallest_network(config.model)
 
 
 @pytest.fixture

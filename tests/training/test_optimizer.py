@@ -12,6 +12,7 @@ from training_runs import arrays_of
 from cxr_jax.config.schema import OptimizerConfig, PhaseConfig, ScheduleConfig, TrainingConfig
 from cxr_jax.errors import UserError
 from cxr_jax.models.network import has_prefix, stage_of
+from cxr_jax.training.network import build_network
 from cxr_jax.training.optimizer import (
     frozen_stages,
     layer_shares,
@@ -37,6 +38,12 @@ STAGES = {
     "conv_head": ("conv_head", "bn2"),
     "classifier": ("classifier",),
 }
+
+
+@pytest.fixture(scope="module")
+def network(config):
+    """A network of several stages."""
+    return build_network(config.model, seed=0)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

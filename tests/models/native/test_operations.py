@@ -64,14 +64,23 @@ def assert_close(found, expected, tolerance):
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(np.abs(expected).max(), 1e-20))
 
 
+def output_and_gradients(function, arguments, g):
+    """The output of `function`, and the gradients of its arguments for the output's gradient `g`, by one program."""
+
+    @jax.jit
+    def run(arguments, g):
+        output, gradients_of = jax.vjp(function, *arguments)
+        return output, gradients_of(g)
+
+    return run(arguments, g)
+
+
 def assert_same_convolution(native, reference, x, kernel):
-    y, gradients_of = jax.vjp(native, x, kernel)
-    expected, expected_gradients_of = jax.vjp(reference, exact(x), kernel)
+    g = values(jax.eval_shape(reference, exact(x), kernel).shape, 3)
+    y, (of_x, of_kernel) = output_and_gradients(native, (x, kernel), g)
+    expected, (expected_of_x, expected_of_kernel) = output_and_gradients(reference, (exact(x), kernel), exact(g))
     assert y.dtype == jnp.bfloat16
     assert_close(y, expected, ROUNDING)
-    g = values(y.shape, 3)
-    of_x, of_kernel = gradients_of(g)
-    expected_of_x, expected_of_kernel = expected_gradients_of(exact(g))
     assert (of_x.dtype, of_kernel.dtype) == (jnp.bfloat16, jnp.float32)
     assert_close(of_x, expected_of_x, ROUNDING)
     assert_close(of_kernel, expected_of_kernel, 1e-5)
@@ -153,23 +162,18 @@ def test_normalisation_and_its_gradients(activation, channels, pixels):
         y, mean, var = normalise_by_batch(x, scale, bias, shift, 1e-3, None)
         return ACTIVATIONS[activation](y), mean, var
 
-    (y, mean, var), gradients_of = jax.vjp(native, x, scale, bias)
-    (expected, *statistics), expected_gradients_of = jax.vjp(reference, exact(x), scale, bias)
-    assert_close(y, expected, ROUNDING)
-    assert_close(mean, statistics[0], 1e-5)
-    assert_close(var, statistics[1], 1e-5)
-    g = values(y.shape, 5)
-    nothing = jnp.zeros_like(mean), jnp.zeros_like(var)
-    found = gradients_of((g, *nothing))
-    wanted = expected_gradients_of((exact(g), *nothing))
+    g, nothing = values(x.shape, 5), np.zeros(channels, np.float32)
+    (y, *statistics), found = output_and_gradients(native, (x, scale, bias), (g, nothing, nothing))
+    (expected, *wanted_statistics), wanted = output_and_gradients(
+        reference, (exact(x), scale, bias), (exact(g), nothing, nothing)
+    )
     # with one value to a channel everything cancels
     unit = 1.0 if np.prod(pixels) == 1 else 0.0
+    assert_close(y, expected, ROUNDING)
+    assert_close(statistics[0], wanted_statistics[0], 1e-5)
+    assert_close(np.append(statistics[1], unit), np.append(wanted_statistics[1], unit), 1e-5)
     for index, tolerance in enumerate((2 * ROUNDING, 1e-4, 1e-4)):
-        assert_close(
-            jnp.append(found[index].ravel().astype(jnp.float32), unit),
-            jnp.append(wanted[index].ravel(), unit),
-            tolerance,
-        )
+        assert_close(np.append(np.asarray(found[index], np.float32), unit), np.append(wanted[index], unit), tolerance)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -180,11 +184,11 @@ def test_normalisation_by_given_statistics_and_its_gradients(activation):
     def reference(x, factor, offset):
         return ACTIVATIONS[activation](x * factor.reshape(1, 1, 1, -1) + offset.reshape(1, 1, 1, -1))
 
-    y, gradients_of = jax.vjp(lambda *given: kernels.affine(*given, activation), x, factor, offset)
-    expected, expected_gradients_of = jax.vjp(reference, exact(x), factor, offset)
+    g = values(x.shape, 4)
+    y, gradients = output_and_gradients(lambda *given: kernels.affine(*given, activation), (x, factor, offset), g)
+    expected, wanted_gradients = output_and_gradients(reference, (exact(x), factor, offset), exact(g))
     assert_close(y, expected, ROUNDING)
-    g = values(y.shape, 4)
-    for found, wanted in zip(gradients_of(g), expected_gradients_of(exact(g)), strict=True):
+    for found, wanted in zip(gradients, wanted_gradients, strict=True):
         assert_close(found, wanted, ROUNDING if found.dtype == jnp.bfloat16 else 1e-5)
 
 
@@ -203,16 +207,16 @@ def test_a_folded_convolution_is_the_steps_one_after_another(activation, window,
         y = plain(x, kernel, 1, padding, groups=32 if inputs == 1 else 1)
         return ACTIVATIONS[activation](y * factor.reshape(1, 1, 1, -1) + offset.reshape(1, 1, 1, -1))
 
-    expected, expected_gradients_of = jax.vjp(in_steps, exact(x), kernel, factor, offset)
+    g = values((*x.shape[:3], 32), 5)
+    y, gradients = output_and_gradients(folded, (x, kernel, factor, offset), g)
+    expected, wanted_gradients = output_and_gradients(in_steps, (exact(x), kernel, factor, offset), exact(g))
     before = in_steps(exact(x), kernel, factor, offset, "none")
-    found = exact(folded(x, kernel, factor, offset))
+    found = np.asarray(jax.jit(folded)(x, kernel, factor, offset), np.float32)
     np.testing.assert_allclose(found, expected, rtol=0, atol=2 * ROUNDING * float(jnp.abs(before).max()))
     # rounding moves values over the corners of relu6: that activation's gradients are tested above
     if activation != "relu6":
-        y, gradients_of = jax.vjp(folded, x, kernel, factor, offset)
         assert_close(y, expected, 2 * ROUNDING)
-        g = values(y.shape, 5)
-        for found, wanted in zip(gradients_of(g), expected_gradients_of(exact(g)), strict=True):
+        for found, wanted in zip(gradients, wanted_gradients, strict=True):
             assert_close(found, wanted, 4 * ROUNDING)
 
 
