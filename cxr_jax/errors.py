@@ -28,18 +28,24 @@ class UserError(Exception):
     Sentences quote names and values out of files that anybody may have made: what a terminal would not print as it
     is, such as line breaks and control codes, is escaped, and the middle of a very long sentence is left out.
 
-    Raised by any room; only the command line catches it, prints the sentence and exits with `code`.
+    Raised by any room. The command line prints the sentence and exits with `code`; commands that go on with other files
+    print it and fail at the end.
     """
 
     def __init__(self, sentence: str, code: int = EXIT_MISTAKE) -> None:
-        super().__init__(_one_line(sentence))
+        super().__init__(printable(_shortened(sentence)))
         self.code = code
 
 
-def _one_line(text: str) -> str:
-    """Return `text` with characters that cannot be printed escaped as in Python, at most MAXIMUM_LENGTH long."""
-    if len(text) > MAXIMUM_LENGTH:
-        text = f"{text[: MAXIMUM_LENGTH - _END - 5]} ... {text[-_END:]}"
+def printable(text: str) -> str:
+    """Returns `text` with what cannot be printed escaped as in Python: control codes, bytes that are no text."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _shortened(text: str) -> str:
+    """Returns `text`, without its middle where it is longer than MAXIMUM_LENGTH."""
+    if len(text) <= MAXIMUM_LENGTH:
+        return text
+    return f"{text[: MAXIMUM_LENGTH - _END - 5]} ... {text[-_END:]}"

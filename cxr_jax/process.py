@@ -17,6 +17,7 @@ import platform
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
@@ -116,6 +117,8 @@ def quieten_libraries(environment: Environment) -> None:
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # a file's name may be in a script that the font of figures lacks
+    warnings.filterwarnings("ignore", "Glyph .* missing from font")
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     environment.setdefault("GRPC_VERBOSITY", "ERROR")
 

@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> None:
     terminal = Terminal(quiet=bool(asks_for_help))
     with terminal.waiting(f"Training {' '.join(arguments[:1])}: reading the config, loading jax"):
         name, options, overrides = _parse(arguments)
+        from cxr_jax.config.effect import refuse_options_of_several
         from cxr_jax.config.loading import load_config
         from cxr_jax.config.shipped import find_config
 
@@ -53,11 +54,14 @@ def main(arguments: list[str]) -> None:
         from cxr_jax.training.processes import joined
 
     with joined(config.parallel) as group:
+        if group.processes == 1 and config.parallel.processes == 0:
+            refuse_options_of_several(overrides)
         _train(config, run_path, options.resume, group)
 
 
 def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) -> None:
     """Train in this process, as one of `group`; only the first of them touches the run folder."""
+    from cxr_jax.config.effect import notes
     from cxr_jax.data.prepared import PreparedData
     from cxr_jax.data.split_loading import load_split
     from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver
@@ -96,6 +100,8 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
     )
     for note in prepared.card.get("image_notes", ()):
         terminal.say(f"Note on the images: {note}")
+    for note in notes(config):
+        terminal.say(f"Note on the config: {note}")
     if group.processes > 1:
         terminal.say(f"{group.processes} processes with {len(plan.devices)} devices train together")
     if network.fresh:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_jax.config.command_line import parse
+from cxr_jax.config.effect import refuse_without_effect
 from cxr_jax.config.schema import Config
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_text
@@ -41,7 +42,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, prog: str = 
     hold `--help`; `prog` is the command named there.
 
     Raises:
-        UserError: the file is missing or malformed, or a key, a type or a value is wrong there or in `overrides`.
+        UserError: the file is missing or malformed, a key, a type or a value is wrong there or in `overrides`, or one
+            of `overrides` has no effect.
     """
     path = Path(path)
     config = config_of(read_toml(path), place=str(path))
@@ -49,7 +51,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, prog: str = 
         return config
     changed = parse(Config, overrides, prog=prog, default=config)
     # tyro knows nothing of pydantic's rules for types.
-    return config_of(dataclasses.asdict(changed), place="the command line")
+    checked = config_of(dataclasses.asdict(changed), place="the command line")
+    refuse_without_effect(checked, overrides)
+    return checked
 
 
 def write_config(config: Config, path: str | Path) -> None:

@@ -167,7 +167,7 @@ class TrainingConfig:
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
-    epochs: int = 2  # ignored when [[phases]] are given
+    epochs: int = 2  # where there are no [[phases]], each of which has epochs of its own
     batch_size: int = 128  # images per step, over all devices
     # parts of a batch that are computed one after another, so that a batch fits that would not; the loss and its
     # gradient are those of the whole batch, but BatchNorm's statistics are those of each part, as in torch

@@ -36,10 +36,19 @@ def prepared_root() -> Path:
     """Return the folder that holds prepared data sets: $CXR_PREPARED_DIR, or ~/.cache/cxr_jax/prepared.
 
     Raises:
-        UserError: there is no home folder to find it in.
+        UserError: there is no home folder to find it in, or its path holds bytes that are no text.
     """
     chosen = os.environ.get(ROOT_VARIABLE) or Path("~", ".cache", "cxr_jax", "prepared")
-    return at_home(chosen, instead=f"set {ROOT_VARIABLE} to the folder in which prepared data are to be kept")
+    root = at_home(chosen, instead=f"set {ROOT_VARIABLE} to the folder in which prepared data are to be kept")
+    try:
+        str(root.absolute()).encode()
+    except UnicodeEncodeError:
+        # the library that writes records takes paths as text alone
+        raise UserError(
+            f"no prepared data can be kept in {root.absolute()}, whose path holds bytes that are no UTF-8 text: set "
+            f"{ROOT_VARIABLE} to another folder"
+        ) from None
+    return root
 
 
 def folder_of(name: str) -> Path:

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from cxr_jax.errors import printable
 from cxr_jax.vocabulary import DISCLAIMER
 
 _DOTS_PER_INCH = 100
@@ -75,7 +76,7 @@ def with_caption(picture: np.ndarray, lines: list[str]) -> np.ndarray:
     width = picture.shape[1]
     text_size = min(max(width / 55, _SMALLEST_TEXT), _LARGEST_TEXT)
     letters = max(int((width - 2 * text_size) / (_LETTER_WIDTH * text_size)), 1)
-    broken = [part for line in lines for part in textwrap.wrap(line, letters)]
+    broken = [part for line in lines for part in textwrap.wrap(printable(line), letters)]
     line_height = 1.45 * text_size
     height = round(line_height * (len(broken) + 0.9))
     figure = Figure(figsize=(width / _DOTS_PER_INCH, height / _DOTS_PER_INCH), dpi=_DOTS_PER_INCH, facecolor="black")

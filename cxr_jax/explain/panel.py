@@ -16,6 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
+from cxr_jax.errors import printable
 from cxr_jax.explain.case import Case
 from cxr_jax.explain.overlay import HOTTEST_COLOUR
 from cxr_jax.runs import gallery
@@ -162,7 +163,7 @@ class _Page:
         """Write text below and to the right of a point, broken into lines of at most `width`."""
         # A letter of DejaVu Sans is on average a little wider than half its size; points are 1/72 inch.
         letters = max(int(width * 72 / (0.58 * size)), 10)
-        text = "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, letters))
+        text = "\n".join(part for line in text.split("\n") for part in textwrap.wrap(printable(line), letters))
         place = (left / self.width, 1 - top / self.height)
         self.figure.text(*place, text, fontsize=size, parse_math=False, verticalalignment="top", **style)
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cxr_jax.errors import printable
 from cxr_jax.reporting.comparison_table import published_beside
 from cxr_jax.reporting.published import Published
 from cxr_jax.reporting.style import BLUE, GREY, INK, ORANGE, new_figure, styled
@@ -65,7 +66,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
             axes.grid(visible=False, axis="y")
             if published:
                 axes.axhline(len(published) - 0.5, color=GREY, linewidth=0.6)
-        wrapped = [textwrap.fill(name, _WIDTH, break_on_hyphens=False) for name in names]
+        wrapped = [textwrap.fill(printable(name), _WIDTH, break_on_hyphens=False) for name in names]
         panels[0].set_yticks(range(len(names)), wrapped)
         panels[0].set_ylim(len(names) - 0.4, -0.6)
         _name_signs(figure, comparison, thresholds, bool(published))

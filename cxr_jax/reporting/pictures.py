@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cxr_jax.errors import printable
 from cxr_jax.evaluation.cases import calls_of, confidence_of
 from cxr_jax.reporting.style import BLUE, GREY, ORANGE, SMALLEST_TEXT, new_figure, save, styled
 from cxr_jax.runs.gallery import Gallery, Group, Tile, chance_text, encode_picture, gallery_path, write_gallery
@@ -148,7 +149,7 @@ def _draw_tile(
         color=BLUE if right else ORANGE,
         pad=3,
     )
-    name = "\n".join(textwrap.wrap(PurePosixPath(predictions.file[index]).name, 22))
+    name = "\n".join(textwrap.wrap(printable(PurePosixPath(predictions.file[index]).name), 22))
     axes.set_xlabel(f"{chance_text(predictions.probability[index])}\n{name}", fontsize=SMALLEST_TEXT, parse_math=False)
     if phantoms:
         axes.text(

@@ -57,6 +57,8 @@ _STYLE: dict[str, Any] = {
     "legend.framealpha": 0.85,
     "lines.linewidth": 1.6,
     "savefig.facecolor": "auto",
+    # a dollar sign in a name would begin a formula
+    "text.parse_math": False,
     # Fixed, so that the same numbers give the same file.
     "svg.hashsalt": "cxr_jax",
     "text.color": INK,

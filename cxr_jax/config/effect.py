@@ -1,0 +1,118 @@
+"""Fields that bear on nothing in the company of others: an option that sets one is refused, a file is told of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cxr_jax.config.schema import Config, OptimizerConfig, PhaseConfig, ScheduleConfig
+from cxr_jax.errors import EXIT_USAGE, UserError
+
+_OF_PHASES = ("optimizer", "schedule", "augmentation")
+_OF_SEVERAL_PROCESSES = ("coordinator", "process_id", "startup_timeout", "heartbeat_timeout", "step_timeout")
+
+
+def without_effect(config: Config) -> dict[str, str]:
+    """Returns why each field that has no effect in `config` has none, and what has, by dotted key.
+
+    A phase goes by its number. How many processes train together is not looked at.
+    """
+    return dict(_without_effect(config))
+
+
+def _without_effect(config: Config) -> Iterator[tuple[str, str]]:
+    if config.phases:
+        yield "training.epochs", f"every phase has epochs of its own: {_in_phases(config, 'epochs')}"
+        if all(phase.batch_norm for phase in config.phases):
+            yield "training.batch_norm", f"every phase has its own: {_in_phases(config, 'batch_norm')}"
+    for section in _OF_PHASES:
+        own = getattr(config, section)
+        replaced = bool(config.phases) and all(getattr(phase, section) for phase in config.phases)
+        if replaced:
+            for field in dataclasses.fields(own):
+                here = _in_phases(config, f"{section}.{field.name}")
+                yield f"{section}.{field.name}", f"every phase has its own {section}: {here}"
+        else:
+            yield from _within(section, own)
+        for number, phase in enumerate(config.phases):
+            yield from _within(f"phases.{number}.{section}", getattr(phase, section))
+    if config.data.validation == "official":
+        yield "data.validation_fraction", 'data.validation is "official", which has its own images'
+    if config.data.validation in ("official", "numbered"):
+        yield "data.split_seed", f'data.validation is "{config.data.validation}", which draws nothing at random'
+    rules = {"threshold": "fixed", "target_sensitivity": "sensitivity", "cost_ratio": "cost_ratio"}
+    for name, rule in rules.items():
+        if config.operating_point.rule != rule:
+            yield (
+                f"operating_point.{name}",
+                f'operating_point.rule is "{config.operating_point.rule}"; it counts where that is "{rule}"',
+            )
+
+
+def _within(place: str, section: Any) -> Iterator[tuple[str, str]]:
+    """Fields of one section that others of the same section switch off."""
+    if isinstance(section, ScheduleConfig) and section.kind == "constant":
+        yield f"{place}.final_fraction", f'{place}.kind is "constant"; choose "cosine" or "linear"'
+    if isinstance(section, OptimizerConfig):
+        if section.momentum == 0:
+            yield f"{place}.nesterov", f"{place}.momentum is 0"
+        if section.weight_decay == 0:
+            yield f"{place}.decayed", f"{place}.weight_decay is 0"
+
+
+def _in_phases(config: Config, field: str) -> str:
+    """The keys of `field` in every phase, as options of the command line."""
+    keys = [f"--phases.{number}.{field.replace('_', '-')} ({phase.name})" for number, phase in enumerate(config.phases)]
+    return f"use {' or '.join(keys)}"
+
+
+def refuse_without_effect(config: Config, options: Sequence[str]) -> None:
+    """Raises UserError if one of `options`, which have made `config` what it is, has no effect in it."""
+    idle = without_effect(config)
+    for option, key in _given(options):
+        if key in idle:
+            raise UserError(f"{option} has no effect, because {idle[key]}", EXIT_USAGE)
+
+
+def refuse_options_of_several(options: Sequence[str]) -> None:
+    """Raises UserError if one of `options` bears on several processes; for a process that trains alone."""
+    for option, key in _given(options):
+        section, _, name = key.partition(".")
+        if section == "parallel" and name in _OF_SEVERAL_PROCESSES:
+            raise UserError(
+                f"{option} has no effect, because one process trains alone: say with --parallel.processes how many "
+                "train together",
+                EXIT_USAGE,
+            )
+
+
+def _given(options: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Every option of a command line with its dotted key."""
+    for option in (entry.partition("=")[0] for entry in options if entry.startswith("--")):
+        *sections, field = option.removeprefix("--").replace("-", "_").split(".")
+        # a switch is off as --section.no-field
+        yield option, ".".join([*sections, field.removeprefix("no_")])
+
+
+def notes(config: Config) -> list[str]:
+    """Returns a sentence for every field of `config` that is set to something and has no effect."""
+    defaults = Config(phases=tuple(map(_plain, config.phases)))
+    return [
+        f"{key} has no effect, because {why}"
+        for key, why in without_effect(config).items()
+        if _value(config, key) != _value(defaults, key)
+    ]
+
+
+def _plain(phase: PhaseConfig) -> PhaseConfig:
+    """A phase with the sections that `phase` has, each as it is by default."""
+    own = {name: type(section)() for name in _OF_PHASES if (section := getattr(phase, name)) is not None}
+    return PhaseConfig(name=phase.name, **own)
+
+
+def _value(config: Config, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value[int(part)] if isinstance(value, tuple) else getattr(value, part)
+    return value

@@ -1,0 +1,118 @@
+"""Options that bear on nothing in the company of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cxr_jax.config.effect import notes, refuse_options_of_several, without_effect
+from cxr_jax.config.loading import load_config
+from cxr_jax.config.schema import (
+    AugmentationConfig,
+    Config,
+    DataConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    ScheduleConfig,
+    TrainingConfig,
+)
+from cxr_jax.errors import EXIT_USAGE, UserError
+
+PHASES = """
+[[phases]]
+name = "head"
+epochs = 10
+batch_norm = "frozen"
+[phases.optimizer]
+momentum = 0.0
+[[phases]]
+name = "all"
+[phases.optimizer]
+learning_rate = 0.001
+"""
+
+
+@pytest.mark.parametrize(
+    ("toml", "options", "sentence"),
+    [
+        (
+            PHASES,
+            ("--training.epochs", "1"),
+            "--training.epochs has no effect, because every phase has epochs of its own: use --phases.0.epochs (head) "
+            "or --phases.1.epochs (all)",
+        ),
+        (
+            PHASES,
+            ("--optimizer.learning-rate=0.5",),
+            "--optimizer.learning-rate has no effect, because every phase has its own optimizer: use "
+            "--phases.0.optimizer.learning-rate (head) or --phases.1.optimizer.learning-rate (all)",
+        ),
+        (
+            PHASES,
+            ("--phases.0.optimizer.nesterov",),
+            "--phases.0.optimizer.nesterov has no effect, because phases.0.optimizer.momentum is 0",
+        ),
+        ("", ("--optimizer.no-nesterov", "--optimizer.momentum", "0"), "because optimizer.momentum is 0"),
+        ("", ("--optimizer.weight_decay", "0", "--optimizer.decayed", "all"), "because optimizer.weight_decay is 0"),
+        ("", ("--schedule.final-fraction", "0.1"), 'schedule.kind is "constant"; choose "cosine" or "linear"'),
+        ("", ("--data.validation", "official", "--data.split-seed", "1"), "which draws nothing at random"),
+        ("", ("--data.validation-fraction", "0.2", "--data.validation", "official"), "which has its own images"),
+        (
+            "",
+            ("--operating-point.cost-ratio", "2"),
+            'it counts where that is "cost_ratio"',
+        ),
+    ],
+)
+def test_an_option_without_effect_is_refused_with_the_one_that_has(tmp_path, toml, options, sentence):
+    path = tmp_path / "c.toml"
+    path.write_text(toml)
+    with pytest.raises(UserError) as refused:
+        load_config(path, options)
+    assert sentence in str(refused.value)
+    assert refused.value.code == EXIT_USAGE
+
+
+@pytest.mark.parametrize(
+    ("toml", "options"),
+    [
+        (PHASES, ("--phases.0.epochs", "1")),
+        # the second phase takes these from the sections
+        (PHASES, ("--training.batch-norm", "frozen", "--schedule.kind", "cosine", "--schedule.final-fraction", "0.1")),
+        ("", ("--training.epochs", "1", "--optimizer.nesterov")),
+        ("", ("--operating-point.rule", "sensitivity", "--operating-point.target-sensitivity", "0.9")),
+        ("", ("--data.validation", "numbered", "--data.validation-fraction", "0.2")),
+    ],
+)
+def test_options_that_have_an_effect_are_taken(tmp_path, toml, options):
+    path = tmp_path / "c.toml"
+    path.write_text(toml)
+    assert load_config(path, options) != load_config(path)
+
+
+def test_options_of_several_processes_are_refused_where_one_trains():
+    with pytest.raises(UserError, match=r"--parallel.process-id has no effect, because one process trains alone: say"):
+        refuse_options_of_several(["--optimizer.momentum", "0.5", "--parallel.process-id", "0"])
+    refuse_options_of_several(["--parallel.devices", "1", "--parallel.backend", "pmap"])
+
+
+def test_a_file_is_told_of_what_it_sets_in_vain():
+    whole = PhaseConfig(
+        "all", 3, (), "train", OptimizerConfig(), ScheduleConfig(final_fraction=0.5), AugmentationConfig()
+    )
+    config = Config(
+        data=DataConfig(validation="official", split_seed=3), training=TrainingConfig(epochs=7), phases=(whole,)
+    )
+    assert [note.split()[0] for note in notes(config)] == [
+        "training.epochs",
+        "phases.0.schedule.final_fraction",
+        "data.split_seed",
+    ]
+    assert "optimizer.momentum" in without_effect(config)
+    assert notes(Config()) == []
+
+
+def test_the_shipped_configs_set_nothing_in_vain():
+    folder = Path(__file__).parents[2] / "configs"
+    assert {path.name: notes(load_config(path)) for path in folder.glob("*.toml") if notes(load_config(path))} == {}
