@@ -53,13 +53,14 @@ def main(arguments: list[str]) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with held(folder, f"another process is publishing in {folder}: wait until it has ended"):
-        for run, target in zip(runs, targets, strict=True):
+        for number, (run, target) in enumerate(zip(runs, targets, strict=True)):
             with evaluating(run, reading=True):
-                publish(run, target)
+                publish(run, target, figures=number == 0)
         table = results_table(targets, published)
         text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
         write_text(readme, with_block(text, TABLE, table))
     terminal.say(f"{table}\nPublished {len(runs)} runs in {folder}; the table stands in {readme}")
+    terminal.say(f"Figures, as PNG, are those of the first, {runs[0].path}.")
 
 
 def _published(text: str) -> Published:

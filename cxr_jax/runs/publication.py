@@ -41,12 +41,13 @@ def published_names(runs: Sequence[RunFolder]) -> list[Path]:
     return [path.relative_to(shared) for path in paths]
 
 
-def publish(run: RunFolder, folder: Path) -> list[Path]:
-    """Copy what can be shown of `run` into `folder`, replacing an older copy of the same run; returns the files.
+def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]:
+    """Copies what can be shown of `run` into `folder`, replacing an older copy of the same run; returns the files.
 
-    Left out are checkpoints, TensorBoard's events, the report, the mean picture of the training images, every figure
-    with a radiograph, and the path of the source in the data card. Raises UserError if the run was not evaluated, or
-    `folder` holds another run.
+    Figures are copied as PNG, and only if `figures` asks for them: `evaluate --stored` draws them again. Left out are
+    checkpoints, TensorBoard's events, the report, the mean picture of the training images, every figure with a
+    radiograph, and the path of the source in the data card. Raises UserError if the run was not evaluated, or `folder`
+    holds another run.
     """
     if not run.evaluation.is_file():
         raise UserError(f"{run.path} has not been evaluated; run cxr-jax evaluate {run.path} first")
@@ -61,7 +62,10 @@ def publish(run: RunFolder, folder: Path) -> list[Path]:
     files = [run.environment, run.config, run.network, run.metrics, run.operating_point, run.evaluation, run.ledger]
     files += [path for path in (run.quality, run.explanation_checks) if path.is_file()]
     files += sorted(run.predictions.glob("*.csv"))
-    files += sorted(path for path in run.figures.iterdir() if path.stem in (*FIGURES, *CHECK_FIGURES))
+    shown = [path for path in run.figures.glob("*.png") if path.stem in (*FIGURES, *CHECK_FIGURES)]
+    files += sorted(shown) if figures else []
+    for path in RunFolder(folder).figures.glob("*"):
+        path.unlink()
     written = []
     for path in files:
         target = folder / path.relative_to(run.path)
