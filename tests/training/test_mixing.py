@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from process_worker import doubled, take_steps
+from smallest_network import smallest_network
 from training_runs import Steps, batch_of
 
 from cxr_jax.config.schema import AugmentationConfig, LossConfig, ModelConfig, PhaseConfig, TrainingConfig
@@ -17,7 +18,6 @@ from cxr_jax.errors import UserError
 from cxr_jax.models.state import merge_model
 from cxr_jax.preprocessing.mixup import mix_pairs
 from cxr_jax.preprocessing.normalise import normalise
-from cxr_jax.training.network import build_network
 from cxr_jax.training.step import DeviceBatch, _example_keys
 
 MIXUP = AugmentationConfig(horizontal_flip=0.5, mixup=0.4)
@@ -26,7 +26,7 @@ MIXUP = AugmentationConfig(horizontal_flip=0.5, mixup=0.4)
 @pytest.mark.parametrize("focusing", [0.0, 2.0])
 def test_the_loss_is_each_labels_by_its_share(train_images, focusing):
     # without dropout, which would hide what is to be seen
-    network = build_network(ModelConfig(name="mobilenetv2_tiny"), seed=0)
+    network = smallest_network(ModelConfig(name="mobilenetv2_tiny"))
     weights = (0.7, 1.6)
     steps = Steps(
         network,

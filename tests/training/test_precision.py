@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from smallest_network import smallest_network
 from training_runs import Steps, batch_of
 
 from cxr_jax.config.schema import ModelConfig, ParallelConfig, PhaseConfig, TrainingConfig
@@ -13,7 +14,6 @@ from cxr_jax.models.kernels.native import library
 from cxr_jax.models.state import merge_model
 from cxr_jax.process import KERNELS_SWITCH
 from cxr_jax.training import precision
-from cxr_jax.training.network import build_network
 from cxr_jax.training.precision import choose_precision, missing_kernels, takes_native_kernels
 
 CPU, GPU, TPU = (SimpleNamespace(platform=name) for name in ("cpu", "gpu", "tpu"))
@@ -72,7 +72,7 @@ def test_for_float32_nothing_is_compiled(monkeypatch):
 
 @pytest.fixture(scope="module", params=["mobilenetv2_tiny", "efficientnetv2_tiny"])
 def network(request):
-    return build_network(ModelConfig(name=request.param), 0)
+    return smallest_network(ModelConfig(name=request.param))
 
 
 def run(network, *, steps, native, devices=1, backend="jit", accumulation_steps=1, **sections):
