@@ -155,11 +155,15 @@ def test_no_restart_without_a_glibc_that_knows_huge_pages(restart, version):
 def test_a_refused_restart_is_survived(restart, monkeypatch):
     restart({})
 
-    def refuse(*_):
+    asked = []
+
+    def refuse(program, *_):
+        asked.append(program)
         raise PermissionError
 
     monkeypatch.setattr(os, "execve", refuse)
-    process.restart_with_huge_pages({})
+    assert process.restart_with_huge_pages({}) is None
+    assert asked == [sys.executable]
 
 
 @pytest.mark.parametrize("module", ["pydevd", "debugpy", "bdb"])

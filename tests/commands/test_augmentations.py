@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr_jax.commands import GROUPS, augmentations
+from cxr_jax.commands import augmentations
 from cxr_jax.config.schema import AugmentationConfig
 from cxr_jax.errors import UserError
 from cxr_jax.reporting import augmentations as figures
@@ -52,7 +52,3 @@ def test_mistakes_are_one_sentence(arguments, sentence, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=sentence):
         augmentations.main(arguments)
     assert not list(tmp_path.iterdir())
-
-
-def test_the_summary_is_that_of_the_help():
-    assert GROUPS["Training"]["augmentations"] == augmentations.SUMMARY

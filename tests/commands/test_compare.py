@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from cxr_jax.commands import GROUPS, compare
+from cxr_jax.commands import compare
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.runs.predictions import Predictions, write_predictions
 
@@ -191,7 +191,3 @@ def test_wrong_options_are_usage_errors(arguments, sentence):
     with pytest.raises(UserError, match=sentence) as caught:
         compare.main(arguments)
     assert caught.value.code == EXIT_USAGE
-
-
-def test_the_summary_is_that_of_the_help():
-    assert GROUPS["Training"]["compare"] == compare.SUMMARY

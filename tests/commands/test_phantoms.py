@@ -2,7 +2,7 @@ import shlex
 
 import pytest
 
-from cxr_jax.commands import GROUPS, phantoms
+from cxr_jax.commands import phantoms
 from cxr_jax.errors import UserError
 
 SMALL = ["--smallest", "32", "--largest", "40"]
@@ -50,7 +50,3 @@ def test_too_few(tmp_path):
 def test_the_folder_is_required():
     with pytest.raises(UserError, match="FOLDER"):
         phantoms.main([])
-
-
-def test_the_summary_is_that_of_the_help():
-    assert GROUPS["Data"]["phantoms"] == phantoms.SUMMARY

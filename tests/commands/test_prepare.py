@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr_jax.commands import GROUPS, prepare
+from cxr_jax.commands import prepare
 from cxr_jax.data.download import Release
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.errors import EXIT_USAGE, UserError
@@ -165,7 +165,3 @@ def test_the_help_names_the_options(capsys):
     out = capsys.readouterr().out
     for word in ("SOURCE", "--name", "--replace", "--download", "--download-folder"):
         assert word in out
-
-
-def test_the_summary_is_that_of_the_help():
-    assert GROUPS["Data"]["prepare"] == prepare.SUMMARY

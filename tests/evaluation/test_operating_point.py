@@ -103,8 +103,8 @@ def test_the_rules_and_their_arguments_are_those_of_the_config():
     config = OperatingPointConfig()
     label, probability = np.array([0, 1]), np.array([0.2, 0.9])
     for rule in operating_point.RULES:
-        OperatingPointConfig(rule=rule)
-        choose_threshold(probability, label, **{**vars(config), "rule": rule})
+        assert OperatingPointConfig(rule=rule).rule == rule
+        assert 0 <= choose_threshold(probability, label, **{**vars(config), "rule": rule}) <= 1
 
 
 def validation(count=200, seed=0):

@@ -62,8 +62,9 @@ def test_a_file_system_without_locks_is_used_all_the_same(tmp_path, monkeypatch)
         raise OSError("no locks here")
 
     monkeypatch.setattr(locks.fcntl, "flock", refuse)
-    with held(tmp_path, "busy"):
-        pass
+    with held(tmp_path, "busy"), held(tmp_path, "busy"):
+        (tmp_path / "written").write_text("inside")
+    assert (tmp_path / "written").read_text() == "inside"
 
 
 def aged(path, seconds=3600):
