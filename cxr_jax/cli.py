@@ -15,14 +15,13 @@ from collections.abc import Sequence
 from cxr_jax import __version__, process
 from cxr_jax.commands import GROUPS
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_USAGE, UserError
-from cxr_jax.terminal import Terminal, accept_any_text, discard, lost_output, open_closed_streams
+from cxr_jax.runs.files import FORBIDDEN, FULL
+from cxr_jax.terminal import Terminal, accept_any_text, discard, lost_output, open_closed_streams, starting
 from cxr_jax.vocabulary import DISCLAIMER
 
 _TRACEBACK_OPTION = "--traceback"
 _TRACEBACK_SWITCH = "CXR_JAX_TRACEBACK"
 _EXIT_BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,7 +94,8 @@ def _dispatch(arguments: list[str], *, configure: bool) -> int:
         raise UserError(_unknown(name), EXIT_USAGE)
     if configure:
         process.configure_process()
-    command = importlib.import_module(f"cxr_jax.commands.{name.replace('-', '_')}")
+    with starting(f"cxr-jax {name} starts") if configure else contextlib.nullcontext():
+        command = importlib.import_module(f"cxr_jax.commands.{name.replace('-', '_')}")
     return command.main(rest) or 0
 
 
@@ -119,10 +119,10 @@ def _tell(error: BaseException) -> tuple[str, int]:
             f"JAX_PLATFORMS asks for {asked}, which is not to be had here: this machine has no such device, or jax is "
             "installed without support for it; unset JAX_PLATFORMS to compute on what there is"
         ), EXIT_MISTAKE
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in FULL:
         where = f": {error.filename} could not be written" if error.filename else ""
         return f"the disk is full{where}; free some space and try again", EXIT_MISTAKE
-    if isinstance(error, OSError) and error.errno in _FORBIDDEN:
+    if isinstance(error, OSError) and error.errno in FORBIDDEN:
         return f"permission denied for {error.filename or 'a file'}: change its rights or choose another", EXIT_MISTAKE
     # jax's own error type, which only a command may import; on CPU and GPU alike it begins with the status's name.
     if isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED: Out of memory"):

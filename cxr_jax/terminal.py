@@ -120,6 +120,23 @@ class _Output:
             return
 
 
+@contextlib.contextmanager
+def starting(text: str) -> Iterator[None]:
+    """Shows `text` to a person who watches, until the block has imported what can say more."""
+    output = _Output("stderr")
+    watched = output.isatty()
+    if watched:
+        output.write(text)
+        output.flush()
+    try:
+        yield
+    finally:
+        if watched:
+            # back to the first column, and the line is empty again
+            output.write("\r\x1b[2K")
+            output.flush()
+
+
 def lost_output() -> OSError | None:
     """Returns why something that a `Terminal` was to print is lost; None where all was printed."""
     return _Output.lost

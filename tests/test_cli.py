@@ -2,6 +2,7 @@ import errno
 import importlib
 import os
 import pkgutil
+import pty
 import subprocess
 import sys
 import types
@@ -267,6 +268,30 @@ def test_printing_fails_no_command(tmp_path):
     if Path("/dev/full").exists():
         assert talk(tmp_path, '2>"$ERRORS" >/dev/full') == damaged + lost
         assert talk(tmp_path, ">/dev/full 2>&1") == ""
+
+
+def test_something_stands_on_the_screen_before_a_command_is_imported():
+    program = """
+import sys, types, importlib
+from cxr_jax import cli, commands
+def import_module(name):
+    print("imported", end=" ", flush=True)
+    module = types.ModuleType(name)
+    module.main = lambda arguments: print("done", end="", flush=True)
+    return module
+importlib.import_module = import_module
+commands.GROUPS["Test"] = {"fake-one": "is slow to import"}
+sys.argv = ["cxr-jax", "fake-one"]
+sys.exit(cli.main())
+"""
+    controller, screen = pty.openpty()
+    environment = {**os.environ, "CXR_JAX_ALLOCATOR": "off"}
+    subprocess.run(
+        [sys.executable, "-c", program], stdout=screen, stderr=screen, env=environment, timeout=120, check=True
+    )
+    os.close(screen)
+    assert os.read(controller, 1000).decode() == "cxr-jax fake-one startsimported \r\x1b[2Kdone"
+    os.close(controller)
 
 
 def test_devices_that_are_not_there_are_told():

@@ -66,7 +66,7 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
     from cxr_jax.data.split_loading import load_split
     from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver
     from cxr_jax.runs.folder import RunFolder
-    from cxr_jax.runs.locks import training
+    from cxr_jax.runs.locks import held_for_training
     from cxr_jax.training.network import build_network
     from cxr_jax.training.plan import plan_run
     from cxr_jax.training.run import train
@@ -89,7 +89,8 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
     train_set = load_split(prepared, config.data, "train", track=terminal.track, mapped=True)
     validation_set = load_split(prepared, config.data, "val", track=terminal.track, mapped=True)
     observers = Observers(*([TerminalObserver(terminal), TensorBoardObserver(run)] if group.writes else []))
-    plan = plan_run(config, network, train_set, validation_set)
+    with terminal.waiting("Planning the run; on a new machine the native kernels are compiled first"):
+        plan = plan_run(config, network, train_set, validation_set)
     # each has found out by itself whether there is a compiler for the native kernels
     kernels = "native kernels" if plan.native_kernels else "XLA"
     group.require_same("how they compute", {"the precision": f"{plan.precision} by {kernels}"})
@@ -106,7 +107,7 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
         terminal.say(f"{group.processes} processes with {len(plan.devices)} devices train together")
     if network.fresh:
         terminal.say(f"The weights have no classifier for these classes: {', '.join(network.fresh)} start afresh")
-    with training(run) if group.writes else contextlib.nullcontext(), observers:
+    with held_for_training(run) if group.writes else contextlib.nullcontext(), observers:
         reason = train(plan, network, train_set, validation_set, run, observers, group, resume=resume)
     if group.writes:
         _tell_end(terminal, run, config, reason)

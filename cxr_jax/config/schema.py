@@ -138,7 +138,7 @@ class ScheduleConfig:
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     kind: Literal["constant", "cosine", "linear"] = "constant"
-    warmup_iterations: int = 0  # linear rise from 0
+    warmup_iterations: int = 0  # linear rise, whose first step has the rate over (warmup_iterations + 1)
     final_fraction: float = 0.0  # share of the rate that cosine and linear end at
 
     def __post_init__(self) -> None:

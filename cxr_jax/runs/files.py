@@ -17,8 +17,12 @@ from cxr_jax.errors import UserError
 TEMPORARY_PREFIX = ".unfinished-"
 """Begins the name of everything that is still being written; what a killed process leaves can be deleted."""
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Numbers of the errors of a disk, or a quota, that has no room left."""
+
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+"""Numbers of the errors of a missing permission."""
+
 _MISPLACED = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG}
 
 
@@ -32,9 +36,9 @@ def writing(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise UserError(f"the disk is full: {path} could not be written; free some space and try again") from error
-        if error.errno in _FORBIDDEN:
+        if error.errno in FORBIDDEN:
             raise UserError(
                 f"no permission to write {path}: choose another place or change the rights of its folder"
             ) from error

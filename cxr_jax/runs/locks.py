@@ -62,7 +62,7 @@ def evaluating(run: RunFolder, *, reading: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def training(run: RunFolder) -> Iterator[None]:
+def held_for_training(run: RunFolder) -> Iterator[None]:
     """Hold a run, whose folder must exist, while the block trains it: two would overwrite each other's metrics.
 
     Raises:

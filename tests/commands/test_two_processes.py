@@ -10,7 +10,7 @@ from cxr_jax.commands import evaluate, publish, train
 from cxr_jax.errors import UserError
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
-from cxr_jax.runs.locks import evaluating, held, training
+from cxr_jax.runs.locks import evaluating, held, held_for_training
 from cxr_jax.runs.predictions import read_predictions
 
 
@@ -50,7 +50,7 @@ def test_nothing_is_written_while_another_process_evaluates(evaluated_run, run_p
 
 def test_a_run_that_another_process_trains_is_not_touched(run_path, config_file):
     again = [str(config_file), "--out", str(run_path), "--resume"]
-    with training(RunFolder(run_path)):
+    with held_for_training(RunFolder(run_path)):
         before = contents(run_path)
         with pytest.raises(UserError, match=r"another process is training .* wait until it has ended"):
             train.main(again)
