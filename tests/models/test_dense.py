@@ -47,7 +47,7 @@ def assert_close(found, expected, tolerance):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * max(1.0, np.abs(theirs).max()))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(convolutions())
 def test_output_and_gradients_equal_xlas(drawn):
     with jax.enable_x64(True):

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_jax.models.kernels.pointwise import pointwise_convolution
@@ -17,6 +17,8 @@ def reference(x, kernel):
     st.integers(1, 9),
     st.integers(0, 2**32 - 1),
 )
+# every shape is a program of its own
+@settings(max_examples=25)
 def test_output_and_gradients_are_those_of_the_plain_product(shape, outputs, seed):
     random = np.random.default_rng(seed)
     x, kernel = random.normal(size=shape), random.normal(size=(shape[-1], outputs))
