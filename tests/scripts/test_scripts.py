@@ -235,6 +235,8 @@ def test_test_script_fails_when_the_tests_do(checkout):
 
 STEPS = [
     "scripts/test",
+    ".venv/bin/python -m pytest --no-cov -rs --numprocesses 2 --dist loadfile -m slow "
+    "tests/scripts/test_kill_harness.py tests/training/test_processes.py",
     ".venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input torch==2.13.0 torchvision==0.28.0 "
     "timm==1.0.31",
     ".venv/bin/python -m pytest --no-cov -rs --numprocesses 2 --dist loadfile tests/porting tests/bench",
@@ -249,7 +251,7 @@ def ci(checkout):
     """Run .ci/run with stand-ins for its steps; those named in `failing` fail."""
     shutil.copytree(ROOT / ".ci", checkout.root / ".ci")
     start = "#!/bin/sh\n"
-    step = 'echo "$0 $*" | sed "s/^.*\\/\\(scripts\\|.venv\\)/\\1/" >"$TMPDIR/step"\n'
+    step = 'echo "$0 $*" | sed "s/^[^ ]*\\/\\(scripts\\|.venv\\)/\\1/" >"$TMPDIR/step"\n'
     step += 'read -r name <"$TMPDIR/step"\necho "$name" >>"$RECORD"\n'
     step += 'case "|$FAIL|" in *"|${name% }|"*) exit 1 ;; esac\n'
     checkout.write_tool(
