@@ -66,7 +66,7 @@ class Connections:
         else:
             self._open[0] = _find_first(place, limits.startup_timeout)
             self._heard[0] = time.monotonic()
-            self._say("hello", place.processes)
+            self.say("hello", place.processes)
             threading.Thread(target=self._listen, args=(self._open[0], 0), daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -74,7 +74,7 @@ class Connections:
         """Return the JSON `value` that each process gives here, by its number; waits for all of them."""
         with self._changed:
             self._move_on()
-            self._say("give", value)
+            self.say("give", value)
             self._changed.wait_for(lambda: all(self._given))
             return [given.popleft() for given in self._given]
 
@@ -87,7 +87,7 @@ class Connections:
             self._move_on()
             self._calls += 1
             if reason is not None and self._wish is None:
-                self._say("wish", reason)
+                self.say("wish", reason)
             # once there is a wish none goes further until each has said how far it has come
             self._changed.wait_for(lambda: self._wish is None or len(self._reached) == self.place.processes)
             return self._wish if self._wish is not None and self._calls > max(self._reached.values()) else None
@@ -104,11 +104,7 @@ class Connections:
         self._failing.set()
         told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         told = "it was interrupted" if isinstance(error, KeyboardInterrupt) else told
-        self._say("leave", f"process {self.place.process} stopped: {' '.join(told.split())[:300]}")
-
-    def finish(self) -> None:
-        """Tell the others that this process has done its part: it may leave without a word from now on."""
-        self._say("done")
+        self.say("leave", f"process {self.place.process} stopped: {' '.join(told.split())[:300]}")
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -128,7 +124,7 @@ class Connections:
                 if kind == "beat":
                     self._note_mark(process, value)
                 elif self.place.process == 0:
-                    self._pass_on(process, kind, value)
+                    self.say(kind, value, number=process)
                 else:
                     self._take_in(number, kind, value)
         with self._changed:
@@ -151,11 +147,12 @@ class Connections:
             _send(connection, 0, "leave", f"{complaint}: check parallel.processes and parallel.process_id")
             raise ValueError(complaint)
 
-    def _say(self, kind: str, value: Any = None) -> None:
-        self._pass_on(self.place.process, kind, value)
+    def say(self, kind: str, value: Any = None, *, number: int | None = None) -> None:
+        """Send what this process says, or process `number`, on its way: from process 0 to all, from another to it.
 
-    def _pass_on(self, number: int, kind: str, value: Any) -> None:
-        """Send what process `number` says on its way: from process 0 to all, from another to process 0."""
+        After `done` a process may leave without a word; `leave` tells the others that they must, and why.
+        """
+        number = self.place.process if number is None else number
         with self._changed:
             for connection in self._open.values():
                 _send(connection, number, kind, value)
@@ -170,7 +167,7 @@ class Connections:
                 self._given[number].append(value)
             elif kind == "wish" and self._wish is None:
                 self._wish = value
-                self._say("reached", self._calls)
+                self.say("reached", self._calls)
             elif kind == "reached":
                 self._reached[number] = value
             elif kind == "done":
@@ -205,7 +202,7 @@ class Connections:
                     self._find(found)
                 suspected = found
         if not self._failing.wait(_OWN_WORDS if self._told else 0):
-            self._say("leave", self._verdict)
+            self.say("leave", self._verdict)
             leave_at_once(self._verdict)
 
     def _look_around(self, now: float) -> str | None:

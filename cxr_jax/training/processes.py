@@ -8,7 +8,6 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -105,25 +104,6 @@ class ProcessGroup:
         """Return the JSON `value` that each process gives here, by its number; waits for all of them."""
         return [value] if self._connections is None else self._connections.exchange(value)
 
-    def __enter__(self) -> ProcessGroup:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave together with the others, or tell them why this process leaves alone."""
-        if self._connections is None:
-            return
-        stopped = isinstance(error, UserError) and error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED)
-        if error is None or stopped:
-            self._connections.finish()
-            # waits for all of them, so that none is aborted for want of its coordinator
-            jax.distributed.shutdown()
-            return
-        # jax would wait at exit for processes that never come
-        leave_without_cleanup()
-        self._connections.fail(error)
-
 
 ALONE = ProcessGroup()
 
@@ -154,11 +134,36 @@ def joined(parallel: ParallelConfig, environment: Mapping[str, str] = os.environ
         return
     leave_terminal_to_python(environment)
     delay_aborts()
-    connections = Connections(place, parallel)
-    with ProcessGroup(connections) as group:
+    with connected(place, parallel) as group:
         group.require_same("versions", {"cxr_jax": __version__, "jax": importlib.metadata.version("jax")})
-        _initialize_jax(connections, parallel)
+        _initialize_jax(place, parallel, group)
         yield group
+
+
+@contextlib.contextmanager
+def connected(place: Place, limits: ParallelConfig) -> Iterator[ProcessGroup]:
+    """Yield the group of processes that meet at `place`, which watch each other while the block runs.
+
+    They leave it together; one that leaves it alone, by an error, tells the others why.
+    """
+    connections = Connections(place, limits)
+    try:
+        yield ProcessGroup(connections)
+    except BaseException as error:
+        if not isinstance(error, UserError) or error.code not in (EXIT_INTERRUPTED, EXIT_TERMINATED):
+            # jax would wait at exit for processes that never come
+            leave_without_cleanup()
+            connections.fail(error)
+            raise
+        _leave_together(connections)
+        raise
+    _leave_together(connections)
+
+
+def _leave_together(connections: Connections) -> None:
+    connections.say("done")
+    # waits for all of them, so that none is aborted for want of its coordinator
+    jax.distributed.shutdown()
 
 
 def find_place(parallel: ParallelConfig, environment: Mapping[str, str]) -> Place | None:
@@ -210,10 +215,10 @@ def _tpu(environment: Mapping[str, str]) -> Place | None:
     return Place(hosts[0].strip(), 8476, int(environment["TPU_WORKER_ID"]), len(hosts))
 
 
-def _initialize_jax(connections: Connections, limits: ParallelConfig) -> None:
+def _initialize_jax(place: Place, limits: ParallelConfig, group: ProcessGroup) -> None:
     """Start jax among all processes, at a port that process 0 finds free."""
-    host, _, process, processes = connections.place
-    port = connections.exchange(_free_port() if process == 0 else None)[0]
+    host, _, process, processes = place
+    port = group.exchange(_free_port() if process == 0 else None)[0]
     # its service would keep SIGTERM from this program
     jax.config.update("jax_enable_preemption_service", False)
     # faults are found here first, and can be told: jax ends the process by an abort

@@ -10,12 +10,11 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from training_runs import SIZE, Steps, TrainingRun, draw_images
+from training_runs import SIZE, TrainingRun, doubled, draw_images, take_steps
 
 from cxr_jax.config.schema import (
     AugmentationConfig,
@@ -32,11 +31,9 @@ from cxr_jax.devices import choose_devices
 from cxr_jax.errors import UserError
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.training.compile import Backend
-from cxr_jax.training.connections import Connections, Place
-from cxr_jax.training.feed import make_feed
-from cxr_jax.training.network import Network, build_network
-from cxr_jax.training.processes import ALONE, ProcessGroup, joined
-from cxr_jax.training.state import state_arrays
+from cxr_jax.training.connections import Place
+from cxr_jax.training.network import build_network
+from cxr_jax.training.processes import ALONE, ProcessGroup, connected, joined
 
 READY = "ready\n"
 MODEL = ModelConfig(name="mobilenetv2_tiny", dropout=0.2)
@@ -55,11 +52,11 @@ CONFIG = Config(
 def run(said: Path, work: Callable[..., Any], place: Place, limits: ParallelConfig, arguments: tuple) -> None:
     """Do `work` in a group that is only connected, without jax; what it prints, and returns as JSON, goes to `said`."""
 
-    def connected() -> Any:
-        with ProcessGroup(Connections(place, limits)) as group:
+    def meet() -> Any:
+        with connected(place, limits) as group:
             return work(group, *arguments)
 
-    _end_as_a_command_does(said, connected)
+    _end_as_a_command_does(said, meet)
 
 
 def run_joined(said: Path, work: Callable[..., Any], place: Place, limits: ParallelConfig, arguments: tuple) -> None:
@@ -67,13 +64,13 @@ def run_joined(said: Path, work: Callable[..., Any], place: Place, limits: Paral
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 2)
 
-    def together() -> Any:
+    def meet() -> Any:
         address = f"{place.host}:{place.port}"
         named = dataclasses.replace(limits, coordinator=address, processes=place.processes, process_id=place.process)
         with joined(named) as group:
             return work(group, *arguments)
 
-    _end_as_a_command_does(said, together)
+    _end_as_a_command_does(said, meet)
 
 
 def _end_as_a_command_does(said: Path, work: Callable[[], Any]) -> None:
@@ -122,19 +119,11 @@ def hang(group: ProcessGroup, hanging: list[int]) -> None:
     group.together()
 
 
-def fail(group: ProcessGroup, failing: list[int]) -> None:
-    """Those that fail say why, the others wait for them."""
+def fail(group: ProcessGroup, failing: list[int], interrupted: bool = False) -> None:
+    """Those that fail say why, unless they are interrupted; the others wait for them."""
     group.together()
     if group.process in failing:
-        raise UserError("the disk is full")
-    group.together()
-
-
-def interrupt(group: ProcessGroup) -> None:
-    """Process 0 is interrupted, the others wait for it."""
-    group.together()
-    if group.process == 0:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt if interrupted else UserError("the disk is full")
     group.together()
 
 
@@ -158,55 +147,6 @@ def stop(group: ProcessGroup, wishing: int, at: int) -> int:
             return call
         time.sleep(0.001 * (group.process + 1))
     return 0
-
-
-def doubled(network: Network) -> Network:
-    """`network` in float64, where sums in another order cannot push an activation over a kink of ReLU6."""
-    params, batch_stats = (
-        {name: jnp.asarray(np.asarray(value), jnp.float64) for name, value in arrays.items()}
-        for arrays in (network.params, network.batch_stats)
-    )
-    return dataclasses.replace(network, params=params, batch_stats=batch_stats)
-
-
-def take_steps(
-    network: Network,
-    devices: int,
-    backend: Backend,
-    *,
-    steps: int = 20,
-    group: ProcessGroup = ALONE,
-    learning_rate: float = 0.05,
-    on_devices: bool = False,
-    batch_norm: Literal["train", "frozen"] = "train",
-    accumulation_steps: int = 1,
-    **sections: Any,
-) -> tuple[list[float], dict[str, np.ndarray]]:
-    """The losses of steps on batches of 16 drawn images, two an epoch, and all arrays of the state after them."""
-    taken = Steps(
-        network,
-        # not a multiple of the devices
-        images=draw_images(41, seed=0),
-        optimizer=OptimizerConfig(learning_rate),
-        training=TrainingConfig(
-            batch_size=16,
-            evaluation_batch_size=16,
-            seed=3,
-            precision="float32",
-            batch_norm=batch_norm,
-            accumulation_steps=accumulation_steps,
-        ),
-        parallel=ParallelConfig(backend, devices),
-        **sections,
-    )
-    feed = make_feed("device" if on_devices else "host", taken.images, taken.plan.devices, group)
-    step, state, losses = taken.compiled(feed), taken.replicated(), []
-    for epoch in range(steps // 2):
-        for batch in feed.batches(batch_size=16, seed=1, epoch=epoch, share=group.share):
-            state, metrics = step(state, step.place(batch), epoch)
-            losses.append(float(metrics.loss))
-            group.agree_to_stop(None)
-    return losses, {name: np.asarray(value) for name, value in state_arrays(state).items()}
 
 
 def compute(group: ProcessGroup, out: str, steps: int, cases: list[tuple[Backend, bool]]) -> None:

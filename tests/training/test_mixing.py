@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from process_worker import doubled, take_steps
 from smallest_network import smallest_network
-from training_runs import Steps, batch_of
+from training_runs import Steps, batch_of, doubled, take_steps
 
 from cxr_jax.config.schema import AugmentationConfig, LossConfig, ModelConfig, PhaseConfig, TrainingConfig
 from cxr_jax.errors import UserError

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from process_worker import doubled, take_steps
-from training_runs import Steps, batch_of
+from training_runs import Steps, batch_of, doubled, take_steps
 
 from cxr_jax.config.schema import ParallelConfig, PhaseConfig, TrainingConfig
 from cxr_jax.devices import choose_devices, replicate, require_divisible

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,15 +24,15 @@ from cxr_jax.data.image_set import ImageSet
 from cxr_jax.devices import replicate
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
-from cxr_jax.training.compile import CompiledStep
-from cxr_jax.training.feed import Feed, HostFeed
+from cxr_jax.training.compile import Backend, CompiledStep
+from cxr_jax.training.feed import Feed, HostFeed, make_feed
 from cxr_jax.training.network import Network
 from cxr_jax.training.plan import Plan, plan_run
 from cxr_jax.training.processes import ALONE, ProcessGroup
 from cxr_jax.training.progress import Progress
 from cxr_jax.training.run import compile_train_step, train
 from cxr_jax.training.saving import LAST
-from cxr_jax.training.state import TrainState, new_state
+from cxr_jax.training.state import TrainState, new_state, state_arrays
 from cxr_jax.training.step import DeviceBatch, StepMetrics, train_step
 
 TIMINGS = {"seconds", "images_per_second"}
@@ -104,6 +104,55 @@ class Steps:
     def replicated(self, step: int = 0) -> TrainState:
         """The state before the first step, on the devices of the plan."""
         return replicate(self.state(step), self.plan.devices)
+
+
+def doubled(network: Network) -> Network:
+    """`network` in float64, where sums in another order cannot push an activation over a kink of ReLU6."""
+    params, batch_stats = (
+        {name: jnp.asarray(np.asarray(value), jnp.float64) for name, value in arrays.items()}
+        for arrays in (network.params, network.batch_stats)
+    )
+    return dataclasses.replace(network, params=params, batch_stats=batch_stats)
+
+
+def take_steps(
+    network: Network,
+    devices: int,
+    backend: Backend,
+    *,
+    steps: int = 20,
+    group: ProcessGroup = ALONE,
+    learning_rate: float = 0.05,
+    on_devices: bool = False,
+    batch_norm: Literal["train", "frozen"] = "train",
+    accumulation_steps: int = 1,
+    **sections: Any,
+) -> tuple[list[float], dict[str, np.ndarray]]:
+    """The losses of steps on batches of 16 drawn images, two an epoch, and all arrays of the state after them."""
+    taken = Steps(
+        network,
+        # not a multiple of the devices
+        images=draw_images(41, seed=0),
+        optimizer=OptimizerConfig(learning_rate),
+        training=TrainingConfig(
+            batch_size=16,
+            evaluation_batch_size=16,
+            seed=3,
+            precision="float32",
+            batch_norm=batch_norm,
+            accumulation_steps=accumulation_steps,
+        ),
+        parallel=ParallelConfig(backend, devices),
+        **sections,
+    )
+    feed = make_feed("device" if on_devices else "host", taken.images, taken.plan.devices, group)
+    step, state, losses = taken.compiled(feed), taken.replicated(), []
+    for epoch in range(steps // 2):
+        for batch in feed.batches(batch_size=16, seed=1, epoch=epoch, share=group.share):
+            state, metrics = step(state, step.place(batch), epoch)
+            losses.append(float(metrics.loss))
+            group.agree_to_stop(None)
+    return losses, {name: np.asarray(value) for name, value in state_arrays(state).items()}
 
 
 def batch_of(images: ImageSet, rows: slice | np.ndarray = slice(16)) -> DeviceBatch:
