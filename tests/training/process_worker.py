@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from smallest_network import smallest_network
 from training_runs import SIZE, TrainingRun, doubled, draw_images, take_steps
 
 from cxr_jax.config.schema import (
@@ -32,7 +33,6 @@ from cxr_jax.errors import UserError
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.training.compile import Backend
 from cxr_jax.training.connections import Place
-from cxr_jax.training.network import build_network
 from cxr_jax.training.processes import ALONE, ProcessGroup, connected, joined
 
 READY = "ready\n"
@@ -153,7 +153,7 @@ def compute(group: ProcessGroup, out: str, steps: int, cases: list[tuple[Backend
     """Process 0 stores what steps of each of `cases` gave: a backend, and whether the images are on the devices."""
     group.connect(choose_devices(0))
     with jax.enable_x64(True):
-        network = doubled(build_network(MODEL, seed=0))
+        network = doubled(smallest_network(MODEL))
         for backend, on_devices in cases:
             options = {"steps": steps, "group": group, "on_devices": on_devices}
             losses, arrays = take_steps(network, 0, backend, **options)
@@ -187,7 +187,7 @@ def make_trainer(run: RunFolder, group: ProcessGroup = ALONE, *, devices: int = 
     """A short run of two phases."""
     config = dataclasses.replace(CONFIG, parallel=ParallelConfig(devices=devices))
     run.path.mkdir(exist_ok=True)
-    network = build_network(MODEL, seed=0)
+    network = smallest_network(MODEL)
     return TrainingRun(config, network, draw_images(44, seed=0), draw_images(10, seed=1), run, watcher, group)
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import process_worker as worker
 import pytest
+from smallest_network import smallest_network
 from training_runs import doubled, take_steps
 
 from cxr_jax.checkpoints import Checkpoint, saved_steps
@@ -26,7 +27,6 @@ from cxr_jax.errors import EXIT_LOST, EXIT_TERMINATED, UserError
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.training.connections import Connections, Place
-from cxr_jax.training.network import build_network
 from cxr_jax.training.processes import ALONE, connected, find_place, joined
 from cxr_jax.training.saving import LAST
 
@@ -308,7 +308,7 @@ def test_a_checkpoint_is_handed_out_to_the_bit():
 def assert_computed_as_by_one_device(processes: Processes, folder: Path, steps: int, cases: list) -> None:
     processes.start_all(worker.compute, str(folder), steps, cases, count=2, run=worker.run_joined)
     with jax.enable_x64(True):
-        network = doubled(build_network(worker.MODEL, seed=0))
+        network = doubled(smallest_network(worker.MODEL))
         losses, arrays = take_steps(network, 1, "jit", steps=steps)
     assert processes.ends(within=550) == [(0, "null\n")] * 2
     for backend, on_devices in cases:
