@@ -25,12 +25,12 @@ import pytest
 
 pytest.importorskip("pytest_benchmark", reason="needs pytest-benchmark")
 
-from cxr_jax.bench.cases import Case, Contest, Precision, Work
-from cxr_jax.bench.children import ask_ceilings, start_case
-from cxr_jax.bench.measure import Effort, Measurement, run_contest
+from cxr_jax.bench.cases import Case, Contest, Effort, Precision, Work
+from cxr_jax.bench.children import ask_ceilings, available_cores, start_case
+from cxr_jax.bench.measure import Measurement, run_contest
 from cxr_jax.bench.record import shares
-from cxr_jax.bench.worker import available_cores
 from cxr_jax.models.kernels.native.library import why_not
+from cxr_jax.terminal import Terminal
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -81,12 +81,12 @@ def test_step(
     outcome = run_contest(
         Contest(case, (dataclasses.replace(case, implementation="plain", precision="float32"),)),
         EFFORT,
-        lambda text: None,
+        Terminal(quiet=True),
     )
     assert [measurement.error for measurement in outcome.measurements] == ["", ""]
     (ratio,) = outcome.ratios
 
-    with start_case(case, EFFORT.warm_up) as child:
+    with start_case(case, EFFORT) as child:
         benchmark.pedantic(child.ask, ({"steps": 1, "seconds": 0.0, "uncounted": 0},), rounds=ROUNDS, warmup_rounds=2)
         measurement = Measurement(case, child.facts, list(benchmark.stats.stats.data))
     reached = shares(measurement, ceilings)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Work = Literal["train", "inference"]
+Work = Literal["train", "inference", "epoch", "startup"]
+"""The first two are steps, which opponents can do too; the last two are whole works of `cxr-jax train`."""
+
 Implementation = Literal["cxr_jax", "plain", "timm"]
 """`plain` is our network with XLA's stock convolutions, as `nnx.Conv` has them; `timm` the same network in PyTorch."""
 
@@ -33,11 +35,20 @@ class Case:
     precision: Precision = "float32"
     devices: int = 0  # devices that share the batch; 0: all that jax finds
     preload: str = ""  # path of a library to load before all others, such as tcmalloc
+    dataset: str = ""  # name or path of prepared data; of an epoch and a start
+    weights: str = ""  # file of weights that a start begins with; empty: random ones
+    steps: int = 0  # only so many steps of an epoch; 0: all
 
     @property
     def task(self) -> str:
         """What is computed, whoever does it."""
-        return f"{self.model}, {self.image_size} px, batch {self.batch_size}, {self.work}"
+        work = str(self.work)
+        if work == "epoch":
+            part = f"{self.steps} steps of an epoch" if self.steps else "an epoch"
+            work = f"{self.precision}, {self.backend}, {part} of {Path(self.dataset).name}"
+        elif work == "startup":
+            work = f"start of train on {Path(self.dataset).name}{', with weights' if self.weights else ''}"
+        return f"{self.model}, {self.image_size} px, batch {self.batch_size}, {work}"
 
     @property
     def way(self) -> str:
@@ -49,10 +60,21 @@ class Case:
 
 @dataclass(frozen=True)
 class Contest:
-    """Our case, and those that run alternately with it."""
+    """Our case, and those that take turns with it."""
 
     case: Case
     opponents: tuple[Case, ...] = ()
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long everything is measured."""
+
+    warm_up: int  # steps before the first turn
+    rounds: int  # turns of each process; starts
+    steps: int  # fewest counted steps of a turn
+    seconds: float  # shortest time of a turn
+    limit: float = 120.0  # seconds after which a turn is given up; 0: never
 
 
 @dataclass(frozen=True)
@@ -71,95 +93,32 @@ class Plan:
     precisions: tuple[Precision, ...] = ("float32",)  # of our activations
     torch_compile: bool = False
     preload: str = ""
+    dataset: str = ""
+    weights: str = ""
+    steps: int = 0  # of an epoch
 
     def contests(self) -> Iterator[Contest]:
-        """The contests in order; further backends, plain convolutions and PyTorch's modes are opponents."""
+        """Yields the contests in order; further backends, plain convolutions and PyTorch's modes are opponents."""
         grid = itertools.product(self.models, self.image_sizes, self.batch_sizes, self.works, self.threads)
-        for model, image_size, batch_size, work, threads in grid:
-            shared = {
-                "model": model,
-                "image_size": image_size,
-                "batch_size": batch_size,
-                "work": work,
-                "threads": threads,
-            }
+        for shared in grid:
+            if shared[3] == "startup":
+                yield Contest(Case(*shared, dataset=self.dataset, weights=self.weights))
+                continue
             # evaluation runs under jit whatever the training step is compiled by
-            backends = self.backends if work == "train" else ("jit",)
+            backends = ("jit",) if shared[3] == "inference" else self.backends
             ours = [
-                Case(**shared, backend=backend, precision=precision, devices=self.devices)
+                Case(*shared, backend=backend, precision=precision, devices=self.devices)
                 for precision, backend in itertools.product(self.precisions, backends)
             ]
-            opponents = ours[1:]
-            if self.plain:
-                opponents.append(dataclasses.replace(ours[0], implementation="plain"))
-            opponents += self._modes_of_timm(shared)
-            yield Contest(ours[0], tuple(opponents))
+            if shared[3] == "epoch":
+                yield from (Contest(dataclasses.replace(c, dataset=self.dataset, steps=self.steps)) for c in ours)
+                continue
+            plain = [dataclasses.replace(ours[0], implementation="plain")] if self.plain else []
+            yield Contest(ours[0], (*ours[1:], *plain, *self._modes_of_timm(shared)))
 
-    def _modes_of_timm(self, shared: dict) -> list[Case]:
-        if not self.against_timm:
-            return []
-        backends = ("eager", "compile") if self.torch_compile else ("eager",)
-        preloads = ("", self.preload) if self.preload else ("",)
-        return [
-            Case(**shared, implementation="timm", backend=backend, precision=precision, preload=preload)
-            for preload, backend, precision in itertools.product(preloads, backends, ("float32", "bfloat16"))
-        ]
-
-
-@dataclass(frozen=True)
-class DepthwiseCase:
-    """The depthwise convolutions of one network at one size, each by itself."""
-
-    model: str
-    image_size: int  # side in pixels
-    batch_size: int
-    threads: int  # cores that the process is held to
-    precision: Precision = "float32"
-
-    @property
-    def task(self) -> str:
-        """What is computed."""
-        return f"{self.model}, {self.image_size} px, batch {self.batch_size}, {self.precision}, depthwise convolutions"
-
-
-@dataclass(frozen=True)
-class EpochCase:
-    """One epoch of training one network."""
-
-    model: str
-    image_size: int  # side in pixels
-    batch_size: int
-    threads: int  # cores that the process is held to
-    dataset: str  # name or path of prepared data
-    steps: int = 0  # only so many of the epoch's steps; 0: all
-    backend: Backend = "jit"
-    precision: Precision = "float32"
-    devices: int = 0  # 0: all
-
-    @property
-    def task(self) -> str:
-        """What is computed."""
-        part = f"{self.steps} steps of an epoch" if self.steps else "an epoch"
-        return (
-            f"{self.model}, {self.image_size} px, batch {self.batch_size}, {self.precision}, {self.backend}, {part} of "
-            f"{Path(self.dataset).name}"
-        )
-
-
-@dataclass(frozen=True)
-class StartupCase:
-    """One start of `cxr-jax train`."""
-
-    model: str
-    image_size: int  # side in pixels
-    batch_size: int
-    threads: int  # cores that the process is held to
-    dataset: str  # name or path of prepared data
-    weights: str = ""  # file of weights to begin with; empty: random ones
-
-    @property
-    def task(self) -> str:
-        """What is started."""
-        weights = ", with weights" if self.weights else ""
-        name = Path(self.dataset).name
-        return f"{self.model}, {self.image_size} px, batch {self.batch_size}, start of train on {name}{weights}"
+    def _modes_of_timm(self, shared: tuple) -> Iterator[Case]:
+        if self.against_timm:
+            backends = ("eager", "compile") if self.torch_compile else ("eager",)
+            preloads = ("", self.preload) if self.preload else ("",)
+            for preload, backend, precision in itertools.product(preloads, backends, ("float32", "bfloat16")):
+                yield Case(*shared, implementation="timm", backend=backend, precision=precision, preload=preload)

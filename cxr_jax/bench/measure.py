@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cxr_jax.bench.cases import Case, Contest
+from cxr_jax.bench.cases import Case, Contest, Effort
 from cxr_jax.bench.children import Child, start_case
 from cxr_jax.errors import UserError
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How long everything is measured."""
-
-    warm_up: int  # steps before the first round
-    rounds: int  # turns of each process
-    steps: int  # fewest counted steps of a round
-    seconds: float  # shortest time of a round
+from cxr_jax.terminal import Terminal
 
 
 @dataclass
@@ -43,13 +32,11 @@ class Measurement:
     @property
     def middle_half(self) -> tuple[float, float]:
         """Images a second of the slower and the faster quartile of the steps."""
-        if len(self.seconds) < 2:
-            return (self.images_per_second, self.images_per_second)
-        fast, _, slow = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        fast, slow = middle_half(self.seconds)
         return (self.case.batch_size / slow, self.case.batch_size / fast)
 
     def rate_of(self, fact: str) -> float | None:
-        """A count per step, such as `flops`, per second of the median step; None where it is not known."""
+        """Returns a count per step, such as `flops`, per second of the median step; None where it is not known."""
         count = self.facts.get(fact)
         return None if count is None else count / statistics.median(self.seconds)
 
@@ -60,7 +47,7 @@ class Ratio:
 
     case: Case
     opponent: Case
-    of_rounds: tuple[float, ...]  # the opponent's median step over ours, for each pair of rounds
+    of_rounds: tuple[float, ...]  # the opponent's median step over ours, for each pair of turns
     memory: float | None  # our peak memory over the opponent's
 
     @property
@@ -77,109 +64,112 @@ class Outcome:
     ratios: list[Ratio]
 
 
-Start = Callable[[Case, int], Child]
-Tell = Callable[[str], None]
+def middle_half(values: list[float] | tuple[float, ...]) -> tuple[float, float]:
+    """Returns the lower and the upper quartile of `values`."""
+    if len(values) < 2:
+        return (values[0], values[0])
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return (low, high)
 
 
-def run_contest(
-    contest: Contest, effort: Effort, tell: Tell, *, trace: Path | None = None, start: Start = start_case
-) -> Outcome:
-    """Measure a contest: our process lives through it, and every opponent takes turns with it for as long.
+def run_contest(contest: Contest, effort: Effort, terminal: Terminal, trace: Path | None = None) -> Outcome:
+    """Measures a contest: our process lives through it, and every opponent takes turns with it for as long.
 
-    `tell` is told what is going on. With `trace`, profiler traces of our programs are left in folders there once all
-    is measured. A case that fails is a measurement with an error; if it is ours, nothing else is measured.
+    `terminal` shows every round. With `trace`, profiler traces of our programs are left in folders there once all is
+    measured. A case that fails, or that takes longer than `effort.limit` for a turn, is a measurement with an error;
+    if it is ours, nothing else is measured.
     """
     ours = Measurement(contest.case)
     outcome = Outcome([ours], [])
-    with contextlib.ExitStack() as stack, _telling(ours):
-        tell(f"compiling {contest.case.task}: {contest.case.way}")
-        child = stack.enter_context(start(contest.case, effort.warm_up))
-        ours.facts = child.facts
-        rounds: dict[Case, tuple[float, ...]] = {}
-        for opponent in contest.opponents:
-            measurement = Measurement(opponent)
-            outcome.measurements.append(measurement)
-            with _telling(measurement):
-                rounds[opponent] = _duel(child, ours, measurement, effort, tell, trace, start)
-        if not ours.seconds:
-            # no opponent, or none that came as far as its first turn
-            tell(f"measuring {contest.case.task}: {contest.case.way}")
-            for _ in range(effort.rounds):
-                ours.seconds += _round(child, effort)
-        _finish(child, ours, trace)
-        for measurement in outcome.measurements[1:]:
-            if not measurement.error:
-                memory = _memory_ratio(ours, measurement)
-                outcome.ratios.append(Ratio(contest.case, measurement.case, rounds[measurement.case], memory))
-    return outcome
+    terminal.say(contest.case.task)
+    try:
+        with _started(ours, effort, terminal) as child:
+            for opponent in contest.opponents or (None,):
+                theirs = None if opponent is None else Measurement(opponent)
+                try:
+                    ratios = _turns(child, ours, theirs, effort, terminal, trace)
+                except UserError as error:
+                    if theirs is None or child.failed:
+                        raise
+                    _pass_over(theirs, error, terminal)
+                if theirs is not None:
+                    outcome.measurements.append(theirs)
+                    if not theirs.error:
+                        outcome.ratios.append(Ratio(ours.case, theirs.case, tuple(ratios), None))
+            if not ours.seconds:
+                # no opponent came as far as its first turn
+                _turns(child, ours, None, effort, terminal, trace)
+            _finish(child, ours, effort, trace)
+    except UserError as error:
+        _pass_over(ours, error, terminal)
+        return Outcome(outcome.measurements, [])
+    measured = {entry.case: entry for entry in outcome.measurements}
+    ratios = [Ratio(r.case, r.opponent, r.of_rounds, _memory(ours, measured[r.opponent])) for r in outcome.ratios]
+    return Outcome(outcome.measurements, ratios)
 
 
-def _duel(
-    child: Child,
-    ours: Measurement,
-    theirs: Measurement,
-    effort: Effort,
-    tell: Tell,
-    trace: Path | None,
-    start: Start,
-) -> tuple[float, ...]:
-    """Let both take turns, each first in every other round; returns the ratio of each pair of rounds."""
-    tell(f"compiling {theirs.case.task}: {theirs.case.way}")
-    ratios = []
-    with start(theirs.case, effort.warm_up) as opponent:
-        theirs.facts = opponent.facts
-        tell(f"measuring {ours.case.task}: {ours.case.way} | {theirs.case.way}")
+def _turns(
+    child: Child, ours: Measurement, theirs: Measurement | None, effort: Effort, terminal: Terminal, trace: Path | None
+) -> list[float]:
+    """Lets both take turns, each first in every other round; returns the ratio of each round, none if we are alone."""
+    ratios: list[float] = []
+    if theirs is None:
         for number in range(effort.rounds):
-            if number % 2:
-                their_seconds, our_seconds = _round(opponent, effort), _round(child, effort)
-            else:
-                our_seconds, their_seconds = _round(child, effort), _round(opponent, effort)
-            ours.seconds += our_seconds
-            theirs.seconds += their_seconds
-            ratios.append(statistics.median(their_seconds) / statistics.median(our_seconds))
-        _finish(opponent, theirs, None if theirs.case.implementation == "timm" else trace)
-    return tuple(ratios)
+            taken = _turn(child, effort)
+            ours.seconds += taken
+            terminal.say(f"  round {number + 1} of {effort.rounds}: {_speed(ours, taken)}")
+        return ratios
+    with _started(theirs, effort, terminal) as opponent:
+        for number in range(effort.rounds):
+            first, second = (opponent, child) if number % 2 else (child, opponent)
+            taken = {first: _turn(first, effort)}
+            taken[second] = _turn(second, effort)
+            ours.seconds += taken[child]
+            theirs.seconds += taken[opponent]
+            ratios.append(statistics.median(taken[opponent]) / statistics.median(taken[child]))
+            terminal.say(
+                f"  round {number + 1} of {effort.rounds}: {_speed(ours, taken[child])}, the other "
+                f"{_speed(theirs, taken[opponent])}: {ratios[-1]:.2f} times as fast"
+            )
+        _finish(opponent, theirs, effort, None if theirs.case.implementation == "timm" else trace)
+    return ratios
 
 
-def _round(child: Child, effort: Effort) -> list[float]:
-    return child.ask({"steps": effort.steps, "seconds": effort.seconds})["seconds"]
+def _started(measurement: Measurement, effort: Effort, terminal: Terminal) -> Child:
+    with terminal.waiting(f"  starting and compiling {measurement.case.way}"):
+        child = start_case(measurement.case, effort)
+    measurement.facts = child.facts
+    return child
 
 
-def _finish(child: Child, measurement: Measurement, trace: Path | None) -> None:
+def _turn(child: Child, effort: Effort) -> list[float]:
+    return child.ask({"steps": effort.steps, "seconds": effort.seconds}, effort.limit)["seconds"]
+
+
+def _speed(measurement: Measurement, taken: list[float]) -> str:
+    return f"{measurement.case.batch_size / statistics.median(taken):,.1f} images/s"
+
+
+def _pass_over(measurement: Measurement, error: UserError, terminal: Terminal) -> None:
+    measurement.error = str(error)
+    terminal.say(f"  {measurement.case.way}: {error}")
+
+
+def _finish(child: Child, measurement: Measurement, effort: Effort, trace: Path | None) -> None:
     if trace is not None:
-        child.ask({"trace": str(trace / _folder_of(measurement.case))})
-    last = child.finish()
+        case = measurement.case
+        words = (case.model, f"{case.image_size}px", f"batch{case.batch_size}", case.work, case.implementation)
+        folder = "-".join((*words, case.backend, case.precision, f"threads{case.threads}"))
+        child.ask({"trace": str(trace / folder)}, effort.limit)
+    last = child.finish(effort.limit)
     measurement.peak_memory_bytes = last["peak_memory_bytes"]
     measurement.device_peak_bytes = last["device_peak_bytes"]
 
 
-def _folder_of(case: Case) -> str:
-    """A folder name that says what was traced."""
-    words: Sequence[object] = (
-        case.model,
-        f"{case.image_size}px",
-        f"batch{case.batch_size}",
-        case.work,
-        case.implementation,
-        case.backend,
-        f"threads{case.threads}",
-    )
-    return "-".join(map(str, words))
-
-
-def _memory_ratio(ours: Measurement, theirs: Measurement) -> float | None:
-    """Peaks of the device where both are known, otherwise of the processes."""
+def _memory(ours: Measurement, theirs: Measurement) -> float | None:
+    """Returns our peak over theirs: of the device where both are known, otherwise of the processes."""
     for name in ("device_peak_bytes", "peak_memory_bytes"):
         mine, other = getattr(ours, name), getattr(theirs, name)
         if mine and other:
             return mine / other
     return None
-
-
-@contextlib.contextmanager
-def _telling(measurement: Measurement) -> Any:
-    """Keep a mistake of the child in `measurement`, so that the other cases are measured all the same."""
-    try:
-        yield
-    except UserError as error:
-        measurement.error = str(error)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cxr_jax.bench.cases import Plan
-from cxr_jax.bench.measure import Effort, Measurement, Outcome, Ratio
+from cxr_jax.bench.cases import Case, Effort, Plan
+from cxr_jax.bench.measure import Measurement, Outcome, Ratio
 from cxr_jax.runs.environment import describe_environment
-
-if TYPE_CHECKING:
-    from cxr_jax.bench.works import WorkPlan
 
 SCHEMA_VERSION = 1
 """Of the file that `--json` names."""
@@ -21,50 +18,44 @@ CeilingsByThreads = Mapping[int, Mapping[str, float]]
 """The fields of `ceilings.Ceilings` for each number of cores."""
 
 
-def describe(plan: Plan, effort: Effort, ceilings: CeilingsByThreads, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """What was asked, where it ran and what came out; rates are per second, memory in bytes, times in seconds."""
-    measurements = [measurement for outcome in outcomes for measurement in outcome.measurements]
-    facts = [measurement.facts for measurement in measurements if measurement.facts]
+def describe(
+    plan: Plan,
+    effort: Effort,
+    ceilings: CeilingsByThreads,
+    outcomes: Sequence[Outcome],
+    results: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Returns what was asked, where it ran and what came out; rates are per second, memory in bytes, times in seconds.
+
+    `outcomes` are those of contests, `results` those of `whole.measure_whole`.
+    """
+    measurements = [entry for outcome in outcomes for entry in outcome.measurements]
+    facts = [entry.facts for entry in measurements if entry.facts] + [entry for entry in results if "platform" in entry]
     devices = sorted({f"{fact['platform']} {fact['device']}" for fact in facts})
-    versions = {name: version for fact in facts for name, version in fact["versions"].items()}
     environment = describe_environment(devices=devices, data_fingerprint="")
-    environment["versions"] |= versions
-    return {
+    for fact in facts:
+        environment["versions"] |= fact.get("versions", {})
+    record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "environment": environment,
-        "plan": _anonymous(dataclasses.asdict(plan)),
+        "plan": _anonymous(plan),
         "effort": dataclasses.asdict(effort),
         "ceilings": [{"threads": threads, **values} for threads, values in ceilings.items()],
-        **describe_outcomes(outcomes, ceilings),
     }
-
-
-def describe_outcomes(outcomes: Sequence[Outcome], ceilings: CeilingsByThreads) -> dict[str, Any]:
-    """The `measurements` of contests, and their `ratios`."""
-    return {
-        "measurements": [_measurement(entry, ceilings) for outcome in outcomes for entry in outcome.measurements],
+    if results:
+        return record | {"results": [{**result, "case": _anonymous(result["case"])} for result in results]}
+    return record | {
+        "measurements": [_measurement(entry, ceilings) for entry in measurements],
         "ratios": [_ratio(ratio) for outcome in outcomes for ratio in outcome.ratios],
     }
 
 
-def describe_works(plan: WorkPlan, results: Sequence[Mapping[str, Any]], ceilings: CeilingsByThreads) -> dict[str, Any]:
-    """The same for works that are no contest, `results` being those of `works.measure_works`."""
-    devices = sorted({f"{result['platform']} {result['device']}" for result in results if "platform" in result})
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "environment": describe_environment(devices=devices, data_fingerprint=""),
-        "plan": _anonymous(dataclasses.asdict(plan)),
-        "ceilings": [{"threads": threads, **values} for threads, values in ceilings.items()],
-        "results": [{**result, "case": _anonymous(result["case"])} for result in results],
-    }
-
-
 def shares(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[str, float | None]:
-    """Operations and bytes a second, and how much of the measured ceilings they are; None where XLA counts nothing,
-    and no shares of ceilings that are not known.
+    """Returns operations and bytes a second, and how much of the measured ceilings they are.
 
-    Operations are held against the product of the case's own precision. The roofline bounds a program by whichever
-    ceiling it is nearer to, so the larger share is that of the roofline.
+    None where XLA counts nothing, and no shares of ceilings that are not known. Operations are held against the product
+    of the case's own precision. The roofline bounds a program by whichever ceiling it is nearer to, so the larger share
+    is that of the roofline.
     """
     ceiling = ceilings.get(measurement.case.threads, {})
     product, copy = ceiling.get(f"matmul_{measurement.case.precision}_flops"), ceiling.get("copy_bytes")
@@ -78,7 +69,7 @@ def shares(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[str, f
 
 
 def _measurement(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[str, Any]:
-    described = {"case": _anonymous(dataclasses.asdict(measurement.case)), "facts": measurement.facts}
+    described = {"case": _anonymous(measurement.case), "facts": measurement.facts}
     if measurement.error:
         return described | {"error": measurement.error}
     return described | {
@@ -91,10 +82,10 @@ def _measurement(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[
     }
 
 
-def _anonymous(case: Mapping[str, Any]) -> dict[str, Any]:
-    """`case` without the folders of its files: where they lie says something of one machine only."""
-    files = {name: Path(value).name for name, value in case.items() if name in ("dataset", "weights", "preload")}
-    return {**case, **files}
+def _anonymous(asked: Case | Plan) -> dict[str, Any]:
+    """Returns the fields without the folders of files: where they lie says something of one machine only."""
+    fields = dataclasses.asdict(asked)
+    return fields | {name: Path(fields[name]).name for name in ("dataset", "weights", "preload")}
 
 
 def _ratio(ratio: Ratio) -> dict[str, Any]:

@@ -1,47 +1,64 @@
-"""The measurements as tables for the terminal."""
+"""What was measured as tables for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from cxr_jax.bench.measure import Measurement, Outcome, Ratio
+from cxr_jax.bench.measure import Measurement, Outcome, Ratio, middle_half
 from cxr_jax.bench.record import CeilingsByThreads, shares
 
 LEGEND = (
     "images/s: of the median step, and of its slower and faster quartile. Every step begins with uint8 images on the "
     "host and ends when all its results are there; warm-up and compilation are left out.\n"
     "compile: seconds to a program, with nothing kept from earlier. peak memory: largest resident set of the case's "
-    "own process from its start to its end, nothing subtracted (on a GPU: largest use of the device): interpreter, "
-    "libraries, compiler, parameters and activations.\n"
+    "own process, nothing subtracted (on a GPU: largest use of the device).\n"
     "GFLOP/s, GB/s: operations, and bytes of operands and results, that XLA counts in the compiled program, by the "
     "median step; beside them the share of the ceilings (of the product in the case's precision, and of the copy), the "
-    "larger of which is the share of the roofline. Operations "
-    "that only one lowering does are counted for it alone, and bytes that stay in a cache can exceed the ceiling."
+    "larger of which is the share of the roofline. Bytes that stay in a cache can exceed the ceiling."
 )
 
 
 def render(outcomes: Sequence[Outcome], ceilings: CeilingsByThreads, machine: Mapping[str, Any]) -> Group:
-    """All tables, with the machine and its ceilings before them and what the columns mean below.
+    """Returns all tables of contests, the machine and its ceilings before them and the ratios below.
 
     `machine` is that of `runs.environment.describe_environment`.
     """
-    title = Text(f"{machine['processor']}, {_cores(machine['cores'])}", "bold")
-    parts = [title, *_surroundings(outcomes, ceilings), _measurements(outcomes, ceilings), *_failures(outcomes)]
     ratios = [ratio for outcome in outcomes for ratio in outcome.ratios]
-    if ratios:
-        parts += [_ratios(ratios), *_best_modes(outcomes)]
-    if len(ceilings) > 1 and any(not entry.error for outcome in outcomes for entry in outcome.measurements):
-        parts.append(_scaling(outcomes))
-    return Group(*parts, Text(LEGEND, "dim"))
+    parts = [_title(machine), *_surroundings(outcomes, ceilings), _measurements(outcomes, ceilings)]
+    parts += [_failure(f"{e.case.task}, {e.case.way}", e.error) for o in outcomes for e in o.measurements if e.error]
+    parts.append(Text(LEGEND, "dim"))
+    return Group(*parts, *([_ratios(ratios), *_best_modes(outcomes)] if ratios else []))
+
+
+def render_whole(results: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> Group:
+    """Returns a paragraph for every epoch and start among the results of `whole.measure_whole`."""
+    told = {"epoch": _epoch, "startup": _start}
+    return Group(
+        _title(machine),
+        *(
+            _failure(result["task"], result["error"])
+            if "error" in result
+            else Text(f"{result['task']}, {_cores(result['case'].threads)}:\n{told[result['work']](result)}")
+            for result in results
+        ),
+    )
+
+
+def _title(machine: Mapping[str, Any]) -> RenderableType:
+    return Text(f"{machine['processor']}, {_cores(machine['cores'])}", "bold")
+
+
+def _failure(what: str, error: str) -> RenderableType:
+    return Text(f"{what}: {error}", "red")
 
 
 def _surroundings(outcomes: Sequence[Outcome], ceilings: CeilingsByThreads) -> Iterator[Text]:
-    """A line for every kind of process, and one for the ceilings on every number of cores."""
+    """Yields a line for every kind of process, and one for the ceilings on every number of cores."""
     described: dict[str, None] = {}
     for measurement in (entry for outcome in outcomes for entry in outcome.measurements if entry.facts):
         facts = measurement.facts
@@ -62,20 +79,10 @@ def _measurements(outcomes: Sequence[Outcome], ceilings: CeilingsByThreads) -> T
     figures = ("cores", "images/s", "middle half", "compile", "peak memory", "GFLOP/s (of product)", "GB/s (of copy)")
     table = Table("task", "by", *_right(*figures))
     for outcome in outcomes:
-        for measurement in outcome.measurements:
-            table.add_row(
-                measurement.case.task,
-                measurement.case.way,
-                str(measurement.case.threads),
-                *_cells(measurement, ceilings),
-            )
+        for entry in outcome.measurements:
+            table.add_row(entry.case.task, entry.case.way, str(entry.case.threads), *_cells(entry, ceilings))
         table.add_section()
     return table
-
-
-def _failures(outcomes: Sequence[Outcome]) -> Iterator[Text]:
-    for measurement in (entry for outcome in outcomes for entry in outcome.measurements if entry.error):
-        yield Text(f"{measurement.case.task}, {measurement.case.way}: {measurement.error}", "red")
 
 
 def _cells(measurement: Measurement, ceilings: CeilingsByThreads) -> list[Text | str]:
@@ -90,39 +97,37 @@ def _cells(measurement: Measurement, ceilings: CeilingsByThreads) -> list[Text |
         f"{slow:,.1f} to {fast:,.1f}",
         "-" if compile_seconds is None else f"{compile_seconds:.1f} s",
         f"{memory / 2**20:,.0f} MiB",
-        _rate(rates["flops_per_second"], rates["share_of_matmul"], ",.1f"),
-        _rate(rates["bytes_per_second"], rates["share_of_copy"], ",.1f"),
+        _rate(rates["flops_per_second"], rates["share_of_matmul"]),
+        _rate(rates["bytes_per_second"], rates["share_of_copy"]),
     ]
 
 
-def _rate(value: float | None, share: float | None, form: str) -> str:
-    return "-" if value is None or share is None else f"{value / 1e9:{form}} ({share:.0%})"
+def _rate(value: float | None, share: float | None) -> str:
+    return "-" if value is None or share is None else f"{value / 1e9:,.1f} ({share:.0%})"
 
 
 def _ratios(ratios: Sequence[Ratio]) -> Table:
-    table = Table("task", "ours", "against", *_right("cores", "times as fast", "rounds", "memory"))
+    table = Table("task", "ours", "against", *_right("cores", "times as fast", "middle half", "memory"))
     for ratio in ratios:
+        low, high = middle_half(ratio.of_rounds)
         table.add_row(
             ratio.case.task,
             ratio.case.way,
             ratio.opponent.way,
             str(ratio.case.threads),
             Text(f"{ratio.value:.2f} x", "bold green" if ratio.value >= 1 else "bold red"),
-            f"{min(ratio.of_rounds):.2f} to {max(ratio.of_rounds):.2f}",
+            f"{low:.2f} to {high:.2f}",
             "-" if ratio.memory is None else f"{ratio.memory:.2f} x",
         )
     return table
 
 
 def _best_modes(outcomes: Sequence[Outcome]) -> Iterator[Text]:
-    """A sentence for every task: how we stand against PyTorch at its best, as installed and with another allocator."""
+    """Yields a sentence for every task: how we stand against PyTorch at its best, with each allocator."""
     for outcome in outcomes:
         for preloaded in (False, True):
-            ratios = [
-                ratio
-                for ratio in outcome.ratios
-                if ratio.opponent.implementation == "timm" and bool(ratio.opponent.preload) is preloaded
-            ]
+            timm = [entry for entry in outcome.ratios if entry.opponent.implementation == "timm"]
+            ratios = [entry for entry in timm if bool(entry.opponent.preload) is preloaded]
             if ratios:
                 best = min(ratios, key=lambda ratio: ratio.value)
                 yield Text(
@@ -131,24 +136,24 @@ def _best_modes(outcomes: Sequence[Outcome]) -> Iterator[Text]:
                 )
 
 
-def _scaling(outcomes: Sequence[Outcome]) -> Table:
-    """Images a second on every number of cores, as multiples of the fewest."""
-    table = Table("task", "by", *_right("cores", "images/s", "scaling"))
-    series: dict[tuple[str, str], list[Measurement]] = {}
-    for measurement in (entry for outcome in outcomes for entry in outcome.measurements if not entry.error):
-        series.setdefault((measurement.case.task, measurement.case.way), []).append(measurement)
-    for (task, way), measurements in series.items():
-        ordered = sorted(measurements, key=lambda measurement: measurement.case.threads)
-        for measurement in ordered:
-            table.add_row(
-                task,
-                way,
-                str(measurement.case.threads),
-                f"{measurement.images_per_second:,.1f}",
-                f"{measurement.images_per_second / ordered[0].images_per_second:.2f} x",
-            )
-        table.add_section()
-    return table
+def _epoch(result: Mapping[str, Any]) -> str:
+    return (
+        f"  {result['steps']} steps in {result['epoch_seconds']:.2f} s, validation left out: "
+        f"{result['images_per_second']:,.1f} images/s\n"
+        f"  {result['ratio']:.3f} x the bare steps, which take {result['pure_seconds']:.2f} s "
+        f"(within the steps {result['ratio_of_steps']:.3f} x)\n"
+        f"  saving after the last validation {result['finish_seconds']:.2f} s, "
+        f"validation {result['validation_seconds']:.2f} s"
+    )
+
+
+def _start(result: Mapping[str, Any]) -> str:
+    lines = (
+        f"  {meaning}: {result[kind]['seconds']:.2f} s to the end of the first step "
+        f"({', '.join(f'{phase} {seconds:.2f} s' for phase, seconds in result[kind]['phases'].items())})"
+        for kind, meaning in (("cold", "nothing compiled before"), ("cached", "compiled before"))
+    )
+    return "\n".join(lines)
 
 
 def _right(*names: str) -> list[Column]:

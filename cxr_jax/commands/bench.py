@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,30 +15,20 @@ from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rich.console import RenderableType
-
-    from cxr_jax.bench.cases import Plan
-    from cxr_jax.bench.measure import Effort
-    from cxr_jax.bench.record import CeilingsByThreads
-    from cxr_jax.bench.works import WorkPlan
+    from cxr_jax.bench.cases import Effort, Plan
 
 SUMMARY = "measure speed and memory, beside stock convolutions or PyTorch"
-
-STEP_WORKS = ("train", "inference", "both")
-
-WITHOUT_EFFECT = {
-    "startup": ("backends", "precisions", "devices", "steps"),
-    "depthwise": ("backends", "devices", "dataset", "steps"),
-}
-"""Options that these works do not know."""
 
 FEWEST_STEPS = 3
 """Of a turn."""
 
-Measured = tuple[dict[str, "Any"], "RenderableType", list[str]]
-"""The record, the table, and a line for each failure."""
+TURN_LIMIT = 120.0
+"""Seconds of a turn."""
+
+OF_STEPS = ("plain", "against", "compile", "preload", "trace")
+"""Options that an epoch and a start do not know."""
+
+UNKNOWN_TO_A_START = ("backends", "precisions", "devices", "steps")
 
 _Switch = FlagCreatePairsOff[bool]
 _List = Annotated[str, arg(metavar="A,B,...")]
@@ -51,12 +42,11 @@ class Options:
     sizes: _List = "224"  # sides of the images in pixels
     batches: _List = "32"  # images in a step
     # both: the steps of train and inference; epoch: an epoch of real training beside its bare steps; startup: seconds
-    # from the command to the first step; depthwise: the depthwise convolutions alone beside their floor
-    work: Literal["train", "inference", "both", "epoch", "startup", "depthwise"] = "both"
+    # from the command to the first step
+    work: Literal["train", "inference", "both", "epoch", "startup"] = "both"
     backends: _List = "jit"  # what compiles the training step: jit, pmap, or both, which then take turns
     precisions: _List = "float32"  # of our activations: float32, bfloat16, or both, which then take turns
-    # cores that the processes are held to: by default all, and with several numbers the scaling is shown
-    threads: _List = ""
+    threads: _List = ""  # cores that the processes are held to; by default all
     devices: int = 0  # devices that share a batch; on a CPU that many are made; 0: all that there are
     plain: _Switch = False  # the same network with stock convolutions, as nnx.Conv has them, takes turns with ours
     # the same work in PyTorch takes turns with ours: channels_last, float32 and bfloat16 autocast
@@ -67,156 +57,137 @@ class Options:
     rounds: int = 5  # turns of each process; starts with and without compiled programs
     steps: int = 0  # fewest steps of a turn (0: 3); steps of an epoch (0: all)
     seconds: float = 1.0  # shortest time of a turn
+    # seconds after which a turn is given up and its case passed over (0: 120; an epoch or a start then has no limit)
+    limit: float = 0.0
     dataset: str = "chest_xray"  # with epoch and startup: prepared data to train on
-    # with startup: weights to begin with
-    weights: Annotated[str, arg(metavar="FILE")] = ""
+    weights: Annotated[str, arg(metavar="FILE")] = ""  # with startup: weights to begin with
     trace: Annotated[str, arg(metavar="FOLDER")] = ""  # leave a profiler trace of each of our programs there
     json: Annotated[str, arg(metavar="FILE")] = ""  # write everything there, each step's time included
 
 
 def main(arguments: list[str]) -> None:
-    """Measure what `arguments` ask for and print it as tables.
+    """Measures what `arguments` ask for and prints it as tables.
 
     Raises UserError at the end if some case failed; the others are printed and written all the same.
     """
     options = parse(Options, arguments, prog="cxr-jax bench", description=SUMMARY)
-    Terminal(on_standard_error=True).say(f"Measuring {options.work} of {options.models}, in processes of their own")
-    measure = _measure_steps if options.work in STEP_WORKS else _measure_works
-    plan = _plan(options) if options.work in STEP_WORKS else _work_plan(options)
-    effort = _effort(options)
+    terminal = Terminal()
+    terminal.say(f"Measuring {options.work} of {options.models}, in processes of their own")
+    plan, effort = plan_of(options), effort_of(options)
     if options.json:
         _require_new(Path(options.json))
-
-    import sys
-
-    from rich.console import Console
-
-    from cxr_jax.bench.children import ask_ceilings
-    from cxr_jax.runs.files import write_json
-
-    with Console(stderr=True).status("measuring the machine") as status:
-        needed = () if options.work in ("epoch", "startup") else plan.threads
-        ceilings = {threads: ask_ceilings(threads) for threads in needed}
-        record, table, failures = measure(options, plan, effort, ceilings, status.update)
-    # A pipe has no width: lines are then as long as their content, so that figures can be found in them.
-    Console(width=None if sys.stdout.isatty() else 10_000).print(table)
-    if options.json:
-        write_json(options.json, record)
+    failures = _measure(options, plan, effort, terminal)
+    terminal.say(f"written to {options.json}" if options.json else "Nothing is written; --json FILE keeps the figures.")
     if failures:
         raise UserError(f"{len(failures)} measurements failed, first {failures[0]}")
 
 
-def _measure_steps(
-    options: Options, plan: Plan, effort: Effort, ceilings: CeilingsByThreads, tell: Callable[[str], None]
-) -> Measured:
-    """Contests of training and inference."""
-    from cxr_jax.bench.measure import run_contest
+def _measure(options: Options, plan: Plan, effort: Effort, terminal: Terminal) -> list[str]:
+    """Measures, writes what is known after every contest, and shows all; returns a line for each failure."""
+    from cxr_jax.bench.children import ask_ceilings
+    from cxr_jax.bench.measure import Outcome, run_contest
     from cxr_jax.bench.record import describe
-    from cxr_jax.bench.tables import render
+    from cxr_jax.bench.tables import render, render_whole
+    from cxr_jax.bench.whole import measure_whole
+    from cxr_jax.runs.files import write_json
 
+    whole = plan.works[0] in ("epoch", "startup")
     trace = Path(options.trace).absolute() if options.trace else None
-    outcomes = [run_contest(contest, effort, tell, trace=trace) for contest in plan.contests()]
-    record = describe(plan, effort, ceilings, outcomes)
+    ceilings: dict[int, dict[str, float]] = {}
+    for threads in () if whole else plan.threads:
+        with terminal.waiting(f"measuring the machine on {threads} of its cores"):
+            ceilings[threads] = ask_ceilings(threads)
+    outcomes: list[Outcome] = []
+    results: list[dict[str, Any]] = []
+    for contest in plan.contests():
+        if whole:
+            results.append(measure_whole(contest.case, effort, terminal))
+        else:
+            outcomes.append(run_contest(contest, effort, terminal, trace))
+        record = describe(plan, effort, ceilings, outcomes, results)
+        if options.json:
+            write_json(options.json, record)
+    machine = record["environment"]["machine"]
+    terminal.show(render_whole(results, machine) if whole else render(outcomes, ceilings, machine))
     failed = [entry for outcome in outcomes for entry in outcome.measurements if entry.error]
-    failures = [f"{entry.case.task}, {entry.case.way}: {entry.error}" for entry in failed]
-    return record, render(outcomes, ceilings, record["environment"]["machine"]), failures
+    return [f"{entry.case.task}, {entry.case.way}: {entry.error}" for entry in failed] + [
+        f"{result['task']}: {result['error']}" for result in results if "error" in result
+    ]
 
 
-def _measure_works(
-    options: Options, plan: WorkPlan, effort: Effort, ceilings: CeilingsByThreads, tell: Callable[[str], None]
-) -> Measured:
-    """Epochs, starts or depthwise convolutions."""
-    del options, effort
-    from cxr_jax.bench.record import describe_works
-    from cxr_jax.bench.work_tables import render_works
-    from cxr_jax.bench.works import measure_works
-
-    results = measure_works(plan, ceilings, tell)
-    record = describe_works(plan, results, ceilings)
-    failures = [f"{result['task']}: {result['error']}" for result in results if "error" in result]
-    return record, render_works(results, record["environment"]["machine"]), failures
-
-
-def _grid(options: Options) -> dict[str, Any]:
-    """The lists that every work has; UserError for a mistake in one of them."""
+def plan_of(options: Options) -> Plan:
+    """Returns what to measure; UserError for whatever cannot work at all."""
+    from cxr_jax.bench.cases import Plan
+    from cxr_jax.bench.rivals import require_timm
     from cxr_jax.models.registry import find_architecture
 
+    _require_fitting(options)
     models = _names("models", options.models)
     for model in models:
         find_architecture(model)
-    backends = _names("backends", options.backends)
-    unknown = set(backends) - {"jit", "pmap"}
-    if unknown:
-        raise UserError(f"--backends holds {', '.join(sorted(unknown))}; choose among jit and pmap", EXIT_USAGE)
-    precisions = _names("precisions", options.precisions)
-    if set(precisions) - {"float32", "bfloat16"}:
-        raise UserError(f"--precisions is {options.precisions!r}; choose among float32 and bfloat16", EXIT_USAGE)
-    return {
-        "models": models,
-        "image_sizes": _numbers("sizes", options.sizes, 16, 2048),
-        "batch_sizes": _numbers("batches", options.batches, 1, 2**20),
-        "backends": backends,
-        "precisions": precisions,
-        "threads": _threads(options.threads),
-        "devices": _at_least("devices", options.devices, 0),
-    }
-
-
-def _work_plan(options: Options) -> WorkPlan:
-    """What to measure of a work that is no contest; UserError for whatever cannot work at all."""
-    from cxr_jax.bench.works import WorkPlan
-
-    asked = [name for name in ("plain", "against", "compile", "preload", "trace") if getattr(options, name)]
-    if asked:
-        raise UserError(f"--{asked[0]} needs --work train, inference or both", EXIT_USAGE)
-    if options.weights and options.work != "startup":
-        raise UserError("--weights needs --work startup", EXIT_USAGE)
-    for name in WITHOUT_EFFECT.get(options.work, ()):
-        if getattr(options, name) != getattr(Options, name):
-            raise UserError(f"--{name} has no effect with --work {options.work}; leave it out", EXIT_USAGE)
-    grid = _grid(options)
-    if options.work != "depthwise":
+    whole = options.work in ("epoch", "startup")
+    if whole:
         from cxr_jax.data.prepared import PreparedData
 
         PreparedData.open(options.dataset)
     if options.weights:
         from cxr_jax.models.pretrained import find_weights
 
-        find_weights(options.weights, grid["models"][0])
-    steps = int(_at_least("steps", options.steps, 0))
-    return WorkPlan(
-        options.work, **grid, dataset=options.dataset, weights=options.weights, steps=steps, rounds=options.rounds
-    )
-
-
-def _plan(options: Options) -> Plan:
-    """What to measure of steps; UserError for whatever cannot work at all."""
-    from cxr_jax.bench.cases import Plan
-    from cxr_jax.bench.rivals import require_timm
-
-    grid = _grid(options)
-    if options.weights:
-        raise UserError("--weights needs --work startup", EXIT_USAGE)
-    if options.against is None and (options.compile or options.preload):
-        raise UserError("--compile and --preload change how PyTorch runs; add --against timm", EXIT_USAGE)
+        find_weights(options.weights, models[0])
     if options.preload and not Path(options.preload).is_file():
         raise UserError(f"there is no file {options.preload} to preload")
     if options.against is not None:
         require_timm()
     return Plan(
-        **grid,
+        models=models,
+        image_sizes=_numbers("sizes", options.sizes, 16, 2048),
+        batch_sizes=_numbers("batches", options.batches, 1, 2**20),
         works=("train", "inference") if options.work == "both" else (options.work,),
+        backends=_choices("backends", options.backends, ("jit", "pmap")),
+        threads=_threads(options.threads),
+        devices=int(_at_least("devices", options.devices, 0)),
         plain=options.plain,
         against_timm=options.against is not None,
+        precisions=_choices("precisions", options.precisions, ("float32", "bfloat16")),
         torch_compile=options.compile,
         preload=str(Path(options.preload).absolute()) if options.preload else "",
+        dataset=options.dataset if whole else "",
+        weights=options.weights,
+        steps=int(_at_least("steps", options.steps, 0)) if options.work == "epoch" else 0,
     )
 
 
-def _require_new(path: Path) -> None:
-    """Raise UserError now, rather than after all is measured, if `path` cannot be written."""
-    import os
+def effort_of(options: Options) -> Effort:
+    """Returns how long to measure; UserError for a number out of bounds."""
+    from cxr_jax.bench.cases import Effort
 
+    limit = _at_least("limit", options.limit, 0)
+    return Effort(
+        warm_up=2,
+        rounds=int(_at_least("rounds", options.rounds, 1)),
+        steps=int(_at_least("steps", options.steps, 0)) or FEWEST_STEPS,
+        seconds=_at_least("seconds", options.seconds, 0),
+        limit=limit if limit or options.work in ("epoch", "startup") else TURN_LIMIT,
+    )
+
+
+def _require_fitting(options: Options) -> None:
+    """Raises UserError for options that do not go together."""
+    if options.work in ("epoch", "startup"):
+        asked = [name for name in OF_STEPS if getattr(options, name)]
+        if asked:
+            raise UserError(f"--{asked[0]} needs --work train, inference or both", EXIT_USAGE)
+    elif options.against is None and (options.compile or options.preload):
+        raise UserError("--compile and --preload change how PyTorch runs; add --against timm", EXIT_USAGE)
+    if options.weights and options.work != "startup":
+        raise UserError("--weights needs --work startup", EXIT_USAGE)
+    for name in UNKNOWN_TO_A_START if options.work == "startup" else ():
+        if getattr(options, name) != getattr(Options, name):
+            raise UserError(f"--{name} has no effect with --work startup; leave it out", EXIT_USAGE)
+
+
+def _require_new(path: Path) -> None:
+    """Raises UserError now, rather than after all is measured, if `path` cannot be written."""
     if path.exists():
         raise UserError(f"{path} exists already; name a new file for --json.")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
@@ -224,21 +195,8 @@ def _require_new(path: Path) -> None:
         raise UserError(f"{folder} cannot be written; choose another place for --json.")
 
 
-def _effort(options: Options) -> Effort:
-    from cxr_jax.bench.measure import Effort
-
-    return Effort(
-        warm_up=2,
-        rounds=_at_least("rounds", options.rounds, 1),
-        steps=_at_least("steps", options.steps, 0) or FEWEST_STEPS,
-        seconds=_at_least("seconds", options.seconds, 0),
-    )
-
-
 def _threads(listed: str) -> tuple[int, ...]:
-    import os
-
-    from cxr_jax.bench.worker import available_cores
+    from cxr_jax.bench.children import available_cores
 
     cores = available_cores()
     threads = _numbers("threads", listed, 1, cores) if listed else (cores,)
@@ -251,6 +209,14 @@ def _names(option: str, listed: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in listed.split(",")))
     if "" in names:
         raise UserError(f"--{option} is {listed!r}, but must be names with commas between them.", EXIT_USAGE)
+    return names
+
+
+def _choices(option: str, listed: str, known: tuple[str, str]) -> tuple[str, ...]:
+    names = _names(option, listed)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UserError(f"--{option} holds {', '.join(unknown)}; choose among {' and '.join(known)}", EXIT_USAGE)
     return names
 
 

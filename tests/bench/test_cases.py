@@ -45,6 +45,19 @@ def test_precisions_take_turns():
         assert ours == ["float32", "bfloat16"]
 
 
+@pytest.mark.parametrize(("work", "count"), [("epoch", 8), ("startup", 1)])
+def test_whole_works_have_no_opponents(work, count):
+    """A start knows neither backend nor precision; an epoch has a case for each."""
+    lists = {"models": ("a",), "image_sizes": (32,), "threads": (2,), "batch_sizes": (2, 4) if count > 1 else (2,)}
+    both = {"backends": ("jit", "pmap"), "precisions": ("float32", "bfloat16"), "plain": True, "against_timm": True}
+    plan = dataclasses.replace(PLAN, works=(work,), dataset="/home/few", steps=3, **lists, **both)
+    contests = list(plan.contests())
+    assert len({contest.case for contest in contests}) == len(contests) == count
+    assert all(contest.opponents == () and contest.case.dataset == "/home/few" for contest in contests)
+    assert {contest.case.steps for contest in contests} == ({3} if work == "epoch" else {0})
+    assert all("/home" not in contest.case.task and "few" in contest.case.task for contest in contests)
+
+
 def test_plain_differs_in_the_convolutions_alone():
     for contest in dataclasses.replace(PLAN, plain=True, backends=("pmap",)).contests():
         (plain,) = contest.opponents

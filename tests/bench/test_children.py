@@ -1,24 +1,30 @@
 import dataclasses
 import os
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from cxr_jax.bench import children
-from cxr_jax.bench.cases import Case, DepthwiseCase, EpochCase
-from cxr_jax.bench.children import Child, bare_environment, environment_of, start_case
+from cxr_jax.bench.cases import Case, Effort
+from cxr_jax.bench.children import Child, available_cores, bare_environment, environment_of, held_to_cores, start_case
 from cxr_jax.errors import UserError
-from cxr_jax.process import allocator_applies, glibc_version
 
 TINY = Case("mobilenetv2_tiny", 32, 2, "inference", threads=1)
+EFFORT = Effort(warm_up=1, rounds=1, steps=1, seconds=0.0, limit=100.0)
 
 
-def interpreter(monkeypatch, tmp_path, script):
+@pytest.fixture
+def interpreter(monkeypatch, tmp_path):
     """Let children run a shell script in place of Python."""
-    path = tmp_path / "python"
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(path))
+
+    def install(script):
+        path = tmp_path / "python"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(path))
+
+    return install
 
 
 @pytest.mark.parametrize(
@@ -30,27 +36,55 @@ def interpreter(monkeypatch, tmp_path, script):
         ("""read task; echo '{"failure": "no such model."}'""", r"^no such model\.$"),
     ],
 )
-def test_a_child_that_fails_says_why(monkeypatch, tmp_path, script, sentence):
-    interpreter(monkeypatch, tmp_path, script)
+def test_a_child_that_fails_says_why(interpreter, script, sentence):
+    interpreter(script)
     with pytest.raises(UserError, match=sentence):
-        start_case(TINY, 1)
+        start_case(TINY, EFFORT)
 
 
-def test_a_child_that_dies_later_says_why(monkeypatch, tmp_path):
-    interpreter(monkeypatch, tmp_path, """read task; echo '{"ready": {"a": 1}}'; exec >&-; exit 5""")
-    with start_case(TINY, 1) as child:
+def test_a_child_that_dies_later_says_why(interpreter):
+    interpreter("""read task; echo '{"ready": {"a": 1}}'; read turn; exit 5""")
+    with start_case(TINY, EFFORT) as child:
         assert child.facts == {"a": 1}
-        child._process.wait()
         with pytest.raises(UserError, match="ended with code 5"):
-            child.ask({"steps": 1, "seconds": 0.0})
+            child.ask({"steps": 1, "seconds": 0.0}, 100.0)
+        assert child.failed
 
 
-def test_no_child_is_left_behind(monkeypatch, tmp_path):
-    interpreter(monkeypatch, tmp_path, "exec sleep 100")
-    with pytest.raises(ZeroDivisionError), Child({}, os.environ, as_installed=True) as child:
+def test_a_child_that_hangs_is_ended_with_all_that_it_started(interpreter, tmp_path):
+    """The limit holds for the start and for a turn; the processes of torch.compile go with their parent."""
+    helper = tmp_path / "helper"
+    interpreter(f"""sleep 300 & echo $! >{helper}; read task; echo '{{"ready": {{}}}}'; sleep 300""")
+    with start_case(TINY, EFFORT) as child:
+        began = time.monotonic()
+        with pytest.raises(UserError, match=r"^did not finish a turn in 0\.2 s$"):
+            child.ask({"steps": 1, "seconds": 0.0}, 0.2)
+    assert time.monotonic() - began < 60
+    pid = int(helper.read_text())
+    deadline = time.monotonic() + 60
+    while _runs(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _runs(pid)
+    interpreter("sleep 300")
+    with pytest.raises(UserError, match=r"^did not compile and warm up in 0\.2 s$"):
+        start_case(TINY, dataclasses.replace(EFFORT, limit=0.2))
+
+
+def _runs(pid: int) -> bool:
+    """A zombie, which a container without an init keeps, does not run."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_no_child_is_left_behind(interpreter, tmp_path):
+    interpreter(f"echo $$ >{tmp_path}/pid; read task; echo '{{}}'; exec sleep 300")
+    with pytest.raises(ZeroDivisionError), Child({}, os.environ, 1) as child:
+        child.answer()
         raise ZeroDivisionError
     with pytest.raises(ProcessLookupError):
-        os.kill(child._process.pid, 0)
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_children_begin_with_the_environment_of_the_user():
@@ -76,48 +110,11 @@ def test_environment_of_a_case():
     assert environment_of(compiling, {})["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] == "1"
 
 
-def test_ceilings_are_asked_of_a_child_as_installed(monkeypatch, tmp_path):
-    interpreter(monkeypatch, tmp_path, """read task; echo "{\\"task\\": $task, \\"arguments\\": \\"$*\\"}" """)
-    assert children.ask_ceilings(2) == {
-        "task": {"ceilings": {"threads": 2}},
-        "arguments": "-m cxr_jax.bench.worker as-installed",
-    }
-
-
-def test_rows_are_handed_on_until_the_last(monkeypatch, tmp_path):
-    interpreter(
-        monkeypatch, tmp_path, """read task; echo "{\\"row\\": $task}"; echo '{"row": {}}'; echo '{"rows": 2}'"""
-    )
-    case = DepthwiseCase("net", 32, 2, threads=1)
-    first, last = children.ask_depthwise(case, 5.0)
-    assert first == {"depthwise": dataclasses.asdict(case), "copy_bytes": 5.0}
-    assert last == {}
-
-
-def test_an_epoch_keeps_compiled_programs_as_any_training(monkeypatch, tmp_path):
-    interpreter(
-        monkeypatch,
-        tmp_path,
-        """read task; echo "{\\"task\\": $task, \\"cache\\": \\"$CXR_COMPILATION_CACHE\\", """
-        """\\"devices\\": \\"$JAX_NUM_CPU_DEVICES\\"}" """,
-    )
-    case = EpochCase("net", 32, 2, 1, "few", devices=2)
-    told = children.ask_epoch(case, {**os.environ, "CXR_COMPILATION_CACHE": "/kept"})
-    assert told == {"task": {"epoch": dataclasses.asdict(case)}, "cache": "/kept", "devices": "2"}
-
-
-def test_a_whole_case_in_its_child():
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV_")}
-    with start_case(TINY, 1, environment) as child:
-        taken = child.ask({"steps": 3, "seconds": 0.0})["seconds"]
-        last = child.finish()
-    assert len(taken) == 3
-    assert all(seconds > 0 for seconds in taken)
-    assert child.facts["cores"] == 1
-    assert child.facts["devices"] == 1
-    assert child.facts["flops"] > 1e5
-    assert last["device_peak_bytes"] is None
-    assert 50 * 2**20 < last["peak_memory_bytes"] < 4 * 2**30
-    # the child sets the allocator itself, as the console entry point does
-    if allocator_applies(environment) and glibc_version() >= (2, 35):
-        assert child.facts["allocator"].endswith("glibc.malloc.hugetlb=1, freed memory kept")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs sched_setaffinity")
+def test_a_process_that_is_started_keeps_to_its_cores():
+    before = os.sched_getaffinity(0)
+    with held_to_cores(1):
+        assert os.sched_getaffinity(0) == {min(before)}
+    assert os.sched_getaffinity(0) == before
+    with held_to_cores(available_cores() + 5):
+        assert os.sched_getaffinity(0) == before

@@ -1,148 +1,143 @@
-import dataclasses
 import json
+import sys
 
 import pytest
 
-from cxr_jax.bench.cases import Case, Contest, Plan
-from cxr_jax.bench.measure import Effort, Measurement, Outcome, run_contest
+from cxr_jax.bench.cases import Case, Contest, Effort, Plan
+from cxr_jax.bench.measure import Measurement, run_contest
 from cxr_jax.bench.record import describe, shares
 from cxr_jax.bench.tables import render
-from cxr_jax.errors import UserError
+from cxr_jax.terminal import Terminal
 
-OURS = Case("net", 32, 8, "train", threads=2)
-PLAIN = Case("net", 32, 8, "train", threads=2, implementation="plain")
-TIMM = Case("net", 32, 8, "train", threads=2, implementation="timm", backend="eager", precision="bfloat16")
-TUNED = Case("net", 32, 8, "train", threads=2, implementation="timm", backend="eager", preload="/lib/libtcmalloc.so.4")
-EFFORT = Effort(warm_up=3, rounds=4, steps=2, seconds=0.5)
-CEILINGS = {2: {"matmul_float32_flops": 100.0, "matmul_bfloat16_flops": 200.0, "copy_bytes": 50.0}}
-MACHINE = {"processor": "Some CPU", "cores": 2}
+OURS = Case("net", 32, 8, "train", threads=1)
+PLAIN = Case("net", 32, 8, "train", threads=1, implementation="plain")
+TIMM = Case("net", 32, 8, "train", threads=1, implementation="timm", backend="eager", precision="bfloat16")
+TUNED = Case("net", 32, 8, "train", threads=1, implementation="timm", backend="eager", preload="/lib/libtcmalloc.so.4")
+EFFORT = Effort(warm_up=3, rounds=4, steps=2, seconds=0.5, limit=100.0)
+CEILINGS = {1: {"matmul_float32_flops": 100.0, "matmul_bfloat16_flops": 200.0, "copy_bytes": 50.0}}
 
-
-class FakeChild:
-    """Plays a child whose steps take `pace` seconds; notes in `log` what it was asked."""
-
-    def __init__(self, case, log, pace, dies_in_round=None):
-        self.case, self.log, self.pace, self.dies_in_round = case, log, pace, dies_in_round
-        self.rounds = 0
-        ours = case.implementation != "timm"
-        self.facts = {
-            "platform": "cpu",
-            "device": "cpu",
-            "devices": 1,
-            "products": "default",
-            "versions": {"jax": "1"} if ours else {"torch": "2"},
-            "allocator": "default",
-            "compile_seconds": 1.5 if ours else None,
-            **({"flops": 10.0, "bytes_accessed": 20.0} if ours else {}),
-        }
-
-    def ask(self, request):
-        self.log.append((self.case, request))
-        if "trace" in request:
-            return {"traced": request["trace"]}
-        assert request == {"steps": EFFORT.steps, "seconds": EFFORT.seconds}
-        self.rounds += 1
-        if self.rounds == self.dies_in_round:
-            raise UserError("the process was killed")
-        return {"seconds": [self.pace, 2 * self.pace, self.pace]}
-
-    def finish(self):
-        self.log.append((self.case, "finish"))
-        return {"peak_memory_bytes": int(self.pace * 1000), "device_peak_bytes": None}
-
-    def __enter__(self):
-        self.log.append((self.case, "enter"))
-        return self
-
-    def __exit__(self, *_):
-        self.log.append((self.case, "exit"))
+# a process that speaks as `worker` does, and whose steps take as long as it is told by the name of its case
+STAND_IN = """#!{python} -IS
+import json, os, sys, time
+sys.stdin.reconfigure(line_buffering=True)
+task = json.loads(sys.stdin.readline())
+case = task["case"]
+name = "tuned" if case["preload"] else case["implementation"]
+how = json.load(open("{folder}/how.json")).get(name, "fail")
+def reply(message):
+    print(json.dumps(message), flush=True)
+def note(what):
+    open("{folder}/log", "a").write(name + " " + what + "\\n")
+if how == "fail":
+    reply({{"failure": "out of memory"}})
+    sys.exit()
+facts = {{"platform": "cpu", "device": "cpu", "devices": 1, "products": "default", "allocator": "default"}}
+facts |= {{"versions": {{"torch": "2"}}, "compile_seconds": None}} if name in ("timm", "tuned") else {{
+    "versions": {{"jax": "1"}}, "compile_seconds": 1.5, "flops": 10.0, "bytes_accessed": 20.0}}
+note("begins")
+reply({{"ready": facts}})
+turns = 0
+for line in sys.stdin:
+    request = json.loads(line)
+    if "trace" in request:
+        note("traced " + request["trace"])
+        reply({{"traced": ""}})
+        continue
+    turns += 1
+    assert request == {{"steps": 2, "seconds": 0.5}}, request
+    if how == "hang" or how == "hang later" and turns == 2:
+        time.sleep(300)
+    if how == "die":
+        sys.exit("gone")
+    note("turn")
+    pace = how if isinstance(how, float) else 0.1
+    reply({{"seconds": [pace, 2 * pace, pace]}})
+note("ends")
+reply({{"peak_memory_bytes": int(pace * 1000), "device_peak_bytes": None}})
+"""
 
 
 @pytest.fixture
-def stage():
-    """Run a contest among fake children with the given paces; returns its outcome and what happened."""
+def stage(monkeypatch, tmp_path):
+    """Run a contest among processes whose steps take so long; returns its outcome and what happened."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text(STAND_IN.format(python=sys.executable, folder=tmp_path))
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stand_in))
 
-    def run(contest, paces, trace=None, dies_in_round=None):
-        log = []
-
-        def start(case, warm_up):
-            assert warm_up == EFFORT.warm_up
-            if case not in paces:
-                raise UserError("out of memory")
-            return FakeChild(case, log, paces[case], (dies_in_round or {}).get(case))
-
-        return run_contest(contest, EFFORT, lambda text: None, trace=trace, start=start), log
+    def run(opponents, effort=EFFORT, trace=None, **how):
+        (tmp_path / "how.json").write_text(json.dumps(how))
+        (tmp_path / "log").write_text("")
+        outcome = run_contest(Contest(OURS, opponents), effort, Terminal(), trace)
+        return outcome, (tmp_path / "log").read_text().splitlines()
 
     return run
 
 
-def test_both_take_turns_and_each_is_first_as_often(stage):
-    _, log = stage(Contest(OURS, (PLAIN,)), {OURS: 0.1, PLAIN: 0.4})
-    turns = [case for case, request in log if isinstance(request, dict)]
-    assert turns == [OURS, PLAIN, PLAIN, OURS, OURS, PLAIN, PLAIN, OURS]
-
-
-def test_no_more_than_two_processes_live_at_a_time(stage):
-    _, log = stage(Contest(OURS, (PLAIN, TIMM)), {OURS: 0.1, PLAIN: 0.4, TIMM: 0.2})
-    moves = [(case, what) for case, what in log if what in ("enter", "exit")]
-    assert moves == [
-        (OURS, "enter"),
-        (PLAIN, "enter"),
-        (PLAIN, "exit"),
-        (TIMM, "enter"),
-        (TIMM, "exit"),
-        (OURS, "exit"),
+def test_both_take_turns_and_no_more_than_two_processes_live(stage, capsys):
+    """Each is first as often; every round is told as soon as it is done."""
+    outcome, log = stage((PLAIN, TIMM), cxr_jax=0.1, plain=0.4, timm=0.05)
+    turns = [line.split()[0] for line in log if line.endswith("turn")]
+    once = ["cxr_jax", "plain", "plain", "cxr_jax"] * 2
+    assert turns == once + [name.replace("plain", "timm") for name in once]
+    assert [line for line in log if not line.endswith("turn")] == [
+        "cxr_jax begins", "plain begins", "plain ends", "timm begins", "timm ends", "cxr_jax ends",
+    ]  # fmt: skip
+    assert [(ratio.opponent, round(ratio.value, 6), ratio.memory) for ratio in outcome.ratios] == [
+        (PLAIN, 4.0, 0.25),
+        (TIMM, 0.5, 2.0),
     ]
-
-
-def test_ratio_is_their_time_over_ours(stage):
-    outcome, _ = stage(Contest(OURS, (PLAIN, TIMM)), {OURS: 0.1, PLAIN: 0.4, TIMM: 0.05})
-    assert [(ratio.opponent, ratio.value) for ratio in outcome.ratios] == [
-        (PLAIN, pytest.approx(4)),
-        (TIMM, pytest.approx(0.5)),
-    ]
-    assert [ratio.memory for ratio in outcome.ratios] == [pytest.approx(0.25), pytest.approx(2)]
     assert [len(ratio.of_rounds) for ratio in outcome.ratios] == [EFFORT.rounds] * 2
-
-
-def test_steps_of_all_rounds_are_kept(stage):
-    outcome, _ = stage(Contest(OURS, (PLAIN, TIMM)), {OURS: 0.1, PLAIN: 0.4, TIMM: 0.05})
     assert [len(entry.seconds) for entry in outcome.measurements] == [2 * 4 * 3, 4 * 3, 4 * 3]
-    alone, _ = stage(Contest(OURS), {OURS: 0.1})
-    assert [len(entry.seconds) for entry in alone.measurements] == [4 * 3]
-    assert alone.ratios == []
+    printed = capsys.readouterr().out
+    assert printed.count("round 4 of 4: 80.0 images/s, the other 20.0 images/s: 4.00 times as fast") == 1
+    assert printed.count(" of 4: ") == 8
 
 
-def test_a_failing_opponent_leaves_the_others_measured(stage):
-    outcome, _ = stage(Contest(OURS, (PLAIN, TIMM)), {OURS: 0.1, TIMM: 0.2})
-    assert [entry.error for entry in outcome.measurements] == ["", "out of memory", ""]
-    assert [ratio.opponent for ratio in outcome.ratios] == [TIMM]
-    outcome, log = stage(Contest(OURS, (PLAIN, TIMM)), {OURS: 0.1, PLAIN: 0.2, TIMM: 0.2}, dies_in_round={PLAIN: 2})
-    assert [entry.error for entry in outcome.measurements] == ["", "the process was killed", ""]
-    assert (PLAIN, "exit") in log
+def test_alone_we_take_our_turns_too(stage, capsys):
+    outcome, _ = stage((), cxr_jax=0.1)
+    assert [len(entry.seconds) for entry in outcome.measurements] == [4 * 3]
+    assert outcome.ratios == []
+    assert "round 4 of 4: 80.0 images/s\n" in capsys.readouterr().out
+
+
+def test_a_rival_that_cannot_finish_is_told_and_passed_over(stage, capsys):
+    """The others go on; what is known of the machine and of ours stays."""
+    limited = Effort(3, 4, 2, 0.5, limit=3.0)
+    outcome, log = stage((PLAIN, TIMM, TUNED), limited, cxr_jax=0.1, plain="hang later", timm="die", tuned=0.2)
+    errors = ["", "did not finish a turn in 3 s", "the process ended with code 1: gone", ""]
+    assert [entry.error for entry in outcome.measurements] == errors
+    assert [ratio.opponent for ratio in outcome.ratios] == [TUNED]
+    assert log[-1] == "cxr_jax ends"
+    printed = capsys.readouterr().out
+    assert "cxr_jax, plain convolutions, jit, float32: did not finish a turn in 3 s" in printed
+    record = describe(Plan(("net",), (32,), (8,), ("train",), ("jit",), (1,)), limited, CEILINGS, [outcome])
+    assert record["measurements"][1]["error"] == errors[1]
+    assert record["effort"]["limit"] == 3.0
 
 
 def test_ours_is_measured_alone_if_every_opponent_fails(stage):
-    outcome, log = stage(Contest(OURS, (PLAIN, TIMM)), {OURS: 0.1})
+    outcome, log = stage((PLAIN, TIMM), cxr_jax=0.1)
     assert [entry.error for entry in outcome.measurements] == ["", "out of memory", "out of memory"]
     assert len(outcome.measurements[0].seconds) == EFFORT.rounds * 3
-    assert log[-2:] == [(OURS, "finish"), (OURS, "exit")]
+    assert log[-1] == "cxr_jax ends"
 
 
-def test_nothing_else_is_measured_if_ours_fails(stage):
-    outcome, log = stage(Contest(OURS, (PLAIN, TIMM)), {PLAIN: 0.1, TIMM: 0.2})
+def test_nothing_else_is_measured_if_ours_fails_and_no_opponent_is_blamed(stage):
+    outcome, log = stage((PLAIN, TIMM), plain=0.1, timm=0.2)
     assert [(entry.case, entry.error) for entry in outcome.measurements] == [(OURS, "out of memory")]
     assert log == []
+    outcome, _ = stage((PLAIN, TIMM), cxr_jax="die", plain=0.1, timm=0.2)
+    assert [(e.case, e.error) for e in outcome.measurements] == [(OURS, "the process ended with code 1: gone")]
+    assert outcome.ratios == []
 
 
 def test_traces_come_after_the_rounds_and_never_from_pytorch(stage, tmp_path):
-    _, log = stage(Contest(OURS, (PLAIN, TIMM)), {OURS: 0.1, PLAIN: 0.4, TIMM: 0.2}, trace=tmp_path)
-    traced = [(case, request["trace"]) for case, request in log if "trace" in request]
-    assert [case for case, _ in traced] == [PLAIN, OURS]
-    assert len({folder for _, folder in traced}) == 2
-    assert all(folder.startswith(f"{tmp_path}/net-32px-batch8-train-") for _, folder in traced)
-    last_of_ours = [request for case, request in log if case == OURS and isinstance(request, dict)][-1]
-    assert "trace" in last_of_ours
+    _, log = stage((PLAIN, TIMM), trace=tmp_path, cxr_jax=0.1, plain=0.4, timm=0.2)
+    traced = [line for line in log if "traced" in line]
+    assert [line.split()[0] for line in traced] == ["plain", "cxr_jax"]
+    assert len({line.split()[-1] for line in traced}) == 2
+    assert log.index(traced[1]) > max(number for number, line in enumerate(log) if line == "cxr_jax turn")
 
 
 def test_speed_is_that_of_the_median_step_with_its_quartiles():
@@ -154,86 +149,41 @@ def test_speed_is_that_of_the_median_step_with_its_quartiles():
     assert Measurement(OURS, {}, [2.0]).middle_half == (4.0, 4.0)
 
 
-def test_shares_are_those_of_the_ceilings_on_as_many_cores():
-    measurement = Measurement(OURS, {"flops": 100.0, "bytes_accessed": 20.0}, [2.0])
-    assert shares(measurement, {1: {}, **CEILINGS}) == {
+def test_shares_are_those_of_the_ceilings_on_as_many_cores_in_the_same_precision():
+    facts = {"flops": 100.0, "bytes_accessed": 20.0}
+    assert shares(Measurement(OURS, facts, [2.0]), {2: {}, **CEILINGS}) == {
         "flops_per_second": 50.0,
         "share_of_matmul": 0.5,
         "bytes_per_second": 10.0,
         "share_of_copy": 0.2,
     }
+    half = Case("net", 32, 8, "train", threads=1, precision="bfloat16")
+    assert shares(Measurement(half, facts, [2.0]), CEILINGS)["share_of_matmul"] == 0.25
     assert set(shares(Measurement(OURS, {}, [2.0]), CEILINGS).values()) == {None}
-    unknown = shares(measurement, {})
+    unknown = shares(Measurement(OURS, facts, [2.0]), {})
     assert (unknown["flops_per_second"], unknown["share_of_matmul"], unknown["share_of_copy"]) == (50.0, None, None)
 
 
-def test_operations_are_held_against_the_product_in_their_precision():
-    half = dataclasses.replace(OURS, precision="bfloat16")
-    facts = {"flops": 100.0}
-    assert shares(Measurement(OURS, facts, [2.0]), CEILINGS)["share_of_matmul"] == 0.5
-    assert shares(Measurement(half, facts, [2.0]), CEILINGS)["share_of_matmul"] == 0.25
-
-
-@pytest.fixture
-def outcomes(stage):
-    paces = {OURS: 0.1, TIMM: 0.05, TUNED: 0.2}
-    return [stage(Contest(OURS, (PLAIN, TIMM, TUNED)), paces)[0]]
-
-
-def test_record_is_json_with_every_step(outcomes):
-    library = "/somewhere/lib/libtcmalloc.so.4"
-    plan = Plan(("net",), (32,), (8,), ("train",), ("jit",), (2,), plain=True, against_timm=True, preload=library)
-    record = json.loads(json.dumps(describe(plan, EFFORT, CEILINGS, outcomes), allow_nan=False))
-    ours, plain, timm, _ = record["measurements"]
+def test_record_and_tables(stage, capsys):
+    """Every step is kept, and no folder of the machine; the tables end with the ratios."""
+    outcome, _ = stage((PLAIN, TIMM, TUNED), cxr_jax=0.1, timm=0.05, tuned=0.2)
+    plan = Plan(("net",), (32,), (8,), ("train",), ("jit",), (1,), plain=True, preload="/lib/libtcmalloc.so.4")
+    record = json.loads(json.dumps(describe(plan, EFFORT, CEILINGS, [outcome]), allow_nan=False))
+    ours, plain, timm, tuned = record["measurements"]
     assert ours["images_per_second"] == pytest.approx(80)
-    assert ours["peak_memory_bytes"] == 100
-    assert ours["share_of_copy"] == pytest.approx(20 / 0.1 / 50)
-    assert len(ours["seconds"]) == 24
+    assert (ours["peak_memory_bytes"], len(ours["seconds"])) == (100, 24)
     assert plain == {"case": plain["case"], "facts": {}, "error": "out of memory"}
-    assert timm["case"]["precision"] == "bfloat16"
-    assert timm["flops_per_second"] is None
-    assert record["environment"]["versions"]["torch"] == "2"
-    assert record["environment"]["devices"] == ["cpu cpu"]
-    assert record["plan"]["preload"] == "libtcmalloc.so.4"
-    assert "/" not in record["measurements"][3]["case"]["preload"]
-    assert record["ceilings"] == [{"threads": 2, **CEILINGS[2]}]
+    assert (timm["case"]["precision"], timm["flops_per_second"]) == ("bfloat16", None)
+    assert (record["environment"]["versions"]["torch"], record["environment"]["devices"]) == ("2", ["cpu cpu"])
+    assert (record["plan"]["preload"], tuned["case"]["preload"]) == ("libtcmalloc.so.4", "libtcmalloc.so.4")
+    assert record["ceilings"] == [{"threads": 1, **CEILINGS[1]}]
     assert [entry["times_as_fast"] for entry in record["ratios"]] == [pytest.approx(0.5), pytest.approx(2)]
-
-
-def printed(renderable) -> str:
-    from rich.console import Console
-
-    console = Console(width=400)
-    with console.capture() as capture:
-        console.print(renderable)
-    return capture.get()
-
-
-def test_tables_show_speed_ratio_failure_and_best_mode(outcomes):
-    text = printed(render(outcomes, CEILINGS, MACHINE))
-    assert text.startswith("Some CPU, 2 cores")
-    assert "cxr_jax, jit, float32: 1 x cpu cpu, jax 1, products default, allocator default" in text
-    assert "net, 32 px, batch 8, train, cxr_jax, plain convolutions, jit, float32: out of memory" in text
-    assert "0.50 x" in text
-    assert "1 core:" not in text
-    best = "net, 32 px, batch 8, train, 2 cores: {} times as fast as the best mode of timm, channels_last, eager, {}"
-    assert best.format("0.50", "bfloat16") in text
-    assert best.format("2.00", "float32, libtcmalloc") in text
-    assert "scaling" not in text
-
-
-def test_tables_of_failures_alone():
-    outcome = Outcome([Measurement(OURS, error="out of memory")], [])
-    text = printed(render([outcome], {1: CEILINGS[2], 2: CEILINGS[2]}, MACHINE))
-    assert "failed" in text
-    assert "scaling" not in text
-
-
-def test_tables_show_the_scaling_over_cores():
-    one = Case("net", 32, 8, "train", threads=1)
-    facts = FakeChild(OURS, [], 1.0).facts
-    measured = [Measurement(OURS, facts, [1.0], 5), Measurement(one, facts, [1.7], 5)]
-    outcomes = [Outcome([entry], []) for entry in measured]
-    text = printed(render(outcomes, {2: CEILINGS[2], 1: CEILINGS[2]}, MACHINE))
-    rows = [line for line in text.splitlines() if line.rstrip().endswith(" x │")]
-    assert [row.split("│")[-2].strip() for row in rows] == ["1.00 x", "1.70 x"]
+    capsys.readouterr()
+    Terminal().show(render([outcome], CEILINGS, {"processor": "Some CPU", "cores": 2}))
+    printed = capsys.readouterr().out
+    assert printed.startswith("Some CPU, 2 cores")
+    assert "cxr_jax, jit, float32: 1 x cpu cpu, jax 1, products default, allocator default" in printed
+    assert "net, 32 px, batch 8, train, cxr_jax, plain convolutions, jit, float32: out of memory" in printed
+    best = "net, 32 px, batch 8, train, 1 core: {} times as fast as the best mode of timm, channels_last, eager, {}\n"
+    assert best.format("0.50", "bfloat16") in printed
+    assert printed.rstrip().endswith(best.format("2.00", "float32, libtcmalloc").strip())
