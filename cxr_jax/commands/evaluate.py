@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from cxr_jax.config.command_line import parse
 from cxr_jax.errors import UserError
-from cxr_jax.terminal import Terminal
+from cxr_jax.terminal import Terminal, as_typed
 
 if TYPE_CHECKING:
     from cxr_jax.config.schema import Config
@@ -77,8 +76,9 @@ def _require_finished(run: RunFolder) -> None:
     steps = [line["step"] for line in read_metrics(run.metrics)] if run.metrics.is_file() else []
     reached = f"it stopped after step {steps[-1]:,}" if steps else "it has made no step"
     raise UserError(
-        f"training of {run.path} is not finished, {reached}: go on with cxr-jax train {shlex.quote(str(run.config))} "
-        f"--out {shlex.quote(str(run.path))} --resume, or spend a look at test on it with --unfinished"
+        f"training of {run.path} is not finished, {reached}: go on with "
+        f"{as_typed('cxr-jax', 'train', run.config, '--out', run.path, '--resume')}, or spend a look at "
+        "test on it with --unfinished"
     )
 
 
@@ -283,7 +283,7 @@ def _print(terminal: Terminal, run: RunFolder, judgement: Judgement, quality: Im
         terminal.say(f"Image quality alone, without a network: ROC-AUC {area} on test.")
     terminal.say(_told_looks(len(read_looks(run)), stored))
     terminal.say(f"Report:  {run.report}\nFigures: {run.figures}")
-    terminal.say(f"Next: open the report in a browser, or cxr-jax explain {shlex.quote(str(run.path))}")
+    terminal.say(f"Next: open the report in a browser, or {as_typed('cxr-jax', 'explain', run.path)}")
     terminal.say(DISCLAIMER)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
@@ -32,12 +33,10 @@ def main(arguments: list[str]) -> None:
     if options.count < SMALLEST_COUNT:
         raise UserError(f"--count is {options.count}, but must be at least {SMALLEST_COUNT}")
 
-    from cxr_jax.terminal import Terminal
+    from cxr_jax.terminal import Terminal, as_typed
 
     terminal = Terminal()
     with terminal.waiting("Starting"):
-        import shlex
-
         from cxr_jax.data.phantoms import write_phantoms
         from cxr_jax.runs.files import at_home
 
@@ -53,4 +52,4 @@ def main(arguments: list[str]) -> None:
         track=terminal.track,
     )
     terminal.say(f"{options.count:,} phantoms in {options.folder}: drawn by a program, not radiographs of people.")
-    terminal.say(f"Next: cxr-jax prepare {shlex.quote(options.folder)}")
+    terminal.say(f"Next: cxr-jax prepare {as_typed(Path(options.folder))}")

@@ -208,8 +208,8 @@ def _require_same(run: RunFolder, config: Config, fingerprint: str) -> None:
     stored = load_config(run.config)
     if stored.computed_as(config) != config:
         raise UserError(
-            f"{run.path} was started with another config than this; go on with cxr-jax train {run.config} "
-            f"--out {run.path} --resume, or start a new run"
+            f"{run.path} was started with another config than this; go on with "
+            f"{as_typed('cxr-jax', 'train', run.config, '--out', run.path, '--resume')}, or start a new run"
         )
     if read_json(run.environment).get("data_fingerprint") != fingerprint:
         raise UserError(f"the prepared data is not what {run.path} was started with; prepare the same source again")

@@ -8,6 +8,7 @@ from typing import Any
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.terminal import as_typed
 
 SCHEMA_VERSION = 1
 """Version of checks.json; raised when an older reader would misread it."""
@@ -35,6 +36,6 @@ def read_checks(run: RunFolder) -> dict[str, Any] | None:
     if findings.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
             f"{run.explanation_checks} was written by another version of cxr_jax: "
-            f"run cxr-jax explain {run.path} --check"
+            f"run {as_typed('cxr-jax', 'explain', run.path, '--check')}"
         )
     return findings

@@ -12,6 +12,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.explain.selection import Rule, select_outcomes, select_worst
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.predictions import Predictions, read_predictions
+from cxr_jax.terminal import as_typed
 from cxr_jax.vocabulary import CLASS_NAMES
 
 
@@ -69,7 +70,9 @@ def outcomes_of_split(run: RunFolder, split: str, threshold: float, each: int, r
 
 def _predictions_of(run: RunFolder, split: str) -> Predictions:
     if not run.predictions_of(split).is_file():
-        raise UserError(f"{run.path} has no predictions on {split}: run cxr-jax evaluate {run.path} first")
+        raise UserError(
+            f"{run.path} has no predictions on {split}: run {as_typed('cxr-jax', 'evaluate', run.path)} first"
+        )
     return read_predictions(run.predictions_of(split))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from cxr_jax.reporting.style import (
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.gallery import gallery_path, read_gallery
 from cxr_jax.runs.ledger import read_looks
+from cxr_jax.terminal import as_typed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -192,13 +192,8 @@ def explanations_of(run: RunFolder) -> dict[str, Any]:
         "checks": findings,
         "checked": heading(findings) if findings else "",
         "warnings": _warnings(run, findings),
-        "command": f"cxr-jax explain {_argument(run.path)} --check",
+        "command": as_typed("cxr-jax", "explain", run.path, "--check"),
     }
-
-
-def _argument(path: Path) -> str:
-    """Return a path as a shell takes it for a path."""
-    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 def _warnings(run: RunFolder, findings: Findings | None) -> list[str]:

@@ -20,6 +20,7 @@ from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.runs.predictions import Predictions, SplitRows, read_predictions, rows_of
 from cxr_jax.runs.recipes import RecipeFiles
+from cxr_jax.terminal import as_typed
 
 _SEEDS = {("training", "seed"), ("data", "split_seed")}
 
@@ -107,7 +108,7 @@ def _read_table(path: Path) -> SplitRows:
     if run.config.is_file():
         run = RunFolder.open(path)
     if not run.predictions_of("test").is_file():
-        raise UserError(f"{path} has not been evaluated; run cxr-jax evaluate {path} first")
+        raise UserError(f"{path} has not been evaluated; run {as_typed('cxr-jax', 'evaluate', Path(path))} first")
     return SplitRows(read_predictions(run.predictions_of("test")), {})
 
 

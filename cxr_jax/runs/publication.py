@@ -9,6 +9,7 @@ from pathlib import Path
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_bytes, write_json
 from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.terminal import as_typed
 
 FIGURES = (
     "baselines",
@@ -50,13 +51,14 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
     holds another run.
     """
     if not run.evaluation.is_file():
-        raise UserError(f"{run.path} has not been evaluated; run cxr-jax evaluate {run.path} first")
+        raise UserError(f"{run.path} has not been evaluated; run {as_typed('cxr-jax', 'evaluate', run.path)} first")
     _require_same_run(run, folder)
     needed = [run.config, run.environment, run.network, run.metrics, run.operating_point, run.ledger, run.data_card]
     missing = [path.name for path in needed if not path.is_file()]
     if missing or not run.figures.is_dir():
         raise UserError(
-            f"{run.path} lacks {', '.join(missing) or 'its figures'}; run cxr-jax evaluate {run.path} again"
+            f"{run.path} lacks {', '.join(missing) or 'its figures'}; run "
+            f"{as_typed('cxr-jax', 'evaluate', run.path)} again"
         )
     # The environment first: by it a copy that was broken off is known again.
     files = [run.environment, run.config, run.network, run.metrics, run.operating_point, run.evaluation, run.ledger]

@@ -16,6 +16,7 @@ from cxr_jax.devices import replicate
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
 from cxr_jax.inference.forward import compile_classifier, compile_logits, compile_pooled_features
 from cxr_jax.runs.folder import RunFolder
+from cxr_jax.terminal import as_typed
 from cxr_jax.training.compile import CompiledStep, compile_step
 from cxr_jax.training.feed import Feed, make_feed
 from cxr_jax.training.interruption import Interruption, InterruptionError
@@ -283,7 +284,7 @@ def _leave(
     group.together()
     writer.log("end", reason=reason, step=progress.step, seconds=progress.seconds)
     raise UserError(
-        f"training was {reason} after step {progress.step}; go on with cxr-jax train {run.config} "
-        f"--out {run.path} --resume",
+        f"training was {reason} after step {progress.step}; go on with "
+        + as_typed("cxr-jax", "train", run.config, "--out", run.path, "--resume"),
         EXIT_INTERRUPTED if reason == "interrupted" else EXIT_TERMINATED,
     )

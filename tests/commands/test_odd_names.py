@@ -65,6 +65,14 @@ def test_any_name_works_through_every_command(phantom_source, config_file, tmp_p
     assert (place / "published" / ODD / ODD / "evaluation.json").is_file()
 
 
+def test_a_command_in_a_sentence_can_be_typed(trained, prepared_phantoms, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, tmp_path / "-a b")
+    accept_any_text()
+    assert command_line(["compare", "./-a b"]) == 1
+    assert "run cxr-jax evaluate './-a b' first" in capsys.readouterr().err
+
+
 def test_prepared_data_in_a_place_that_records_cannot_be_written_in_are_refused(
     phantom_source, tmp_path, monkeypatch, capsys
 ):
