@@ -376,6 +376,6 @@ def test_one_lost_while_all_compute_is_named_and_the_run_goes_on(processes, tmp_
     train_two(processes, out, process, 7, number, heartbeat_timeout=5)
     assert processes.end_of(1 - process, within=300) == lost(f"process {process} {how}")
     assert steps_logged(out)[-1] >= 6
-    processes.send(process, signal.SIGKILL)
+    processes.started[process][0].kill()
     processes.end_of(process)
     assert_goes_on_with_one_process_of_eight_devices(out)
