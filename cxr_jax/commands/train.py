@@ -89,7 +89,8 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
     train_set = load_split(prepared, config.data, "train", track=terminal.track, mapped=True)
     validation_set = load_split(prepared, config.data, "val", track=terminal.track, mapped=True)
     observers = Observers(*([TerminalObserver(terminal), TensorBoardObserver(run)] if group.writes else []))
-    with terminal.waiting("Planning the run; on a new machine the native kernels are compiled first"):
+    first = "; on a new machine the native kernels are compiled first" if network.has_native_kernels else ""
+    with terminal.waiting(f"Planning the run{first}"):
         plan = plan_run(config, network, train_set, validation_set)
     # each has found out by itself whether there is a compiler for the native kernels
     kernels = "native kernels" if plan.native_kernels else "XLA"

@@ -72,6 +72,7 @@ def calls(evaluated_run, prepared_phantoms, phantom_source, config_file, tmp_pat
         "predict": [str(run), image],
         "judge": [str(run / "predictions" / "test.csv"), "--resamples", "100"],
         "compare": [f"one={run}", f"other={shutil.copytree(run, tmp_path / 'other')}", "--resamples", "100"],
+        "configs": ["quickstart"],
         "models": [],
         "bench": [
             *("--models", "mobilenetv2_tiny", "--sizes", "32", "--batches", "2", "--work", "inference"),
