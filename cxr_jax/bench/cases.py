@@ -99,8 +99,7 @@ class Plan:
 
     def contests(self) -> Iterator[Contest]:
         """Yields the contests in order; further backends, plain convolutions and PyTorch's modes are opponents."""
-        grid = itertools.product(self.models, self.image_sizes, self.batch_sizes, self.works, self.threads)
-        for shared in grid:
+        for shared in itertools.product(self.models, self.image_sizes, self.batch_sizes, self.works, self.threads):
             if shared[3] == "startup":
                 yield Contest(Case(*shared, dataset=self.dataset, weights=self.weights))
                 continue

@@ -79,47 +79,41 @@ def run_contest(contest: Contest, effort: Effort, terminal: Terminal, trace: Pat
     measured. A case that fails, or that takes longer than `effort.limit` for a turn, is a measurement with an error;
     if it is ours, nothing else is measured.
     """
-    ours = Measurement(contest.case)
-    outcome = Outcome([ours], [])
+    ours, opponents = Measurement(contest.case), list[Measurement]()
+    of_rounds: dict[Case, tuple[float, ...]] = {}
     terminal.say(contest.case.task)
     try:
         with _started(ours, effort, terminal) as child:
-            for opponent in contest.opponents or (None,):
-                theirs = None if opponent is None else Measurement(opponent)
+            for theirs in map(Measurement, contest.opponents):
+                opponents.append(theirs)
                 try:
-                    ratios = _turns(child, ours, theirs, effort, terminal, trace)
+                    of_rounds[theirs.case] = _duel(child, ours, theirs, effort, terminal, trace)
                 except UserError as error:
-                    if theirs is None or child.failed:
+                    if child.failed:
+                        opponents.pop()
                         raise
                     _pass_over(theirs, error, terminal)
-                if theirs is not None:
-                    outcome.measurements.append(theirs)
-                    if not theirs.error:
-                        outcome.ratios.append(Ratio(ours.case, theirs.case, tuple(ratios), None))
             if not ours.seconds:
-                # no opponent came as far as its first turn
-                _turns(child, ours, None, effort, terminal, trace)
+                # no opponent, or none that came as far as its first turn
+                with terminal.waiting("  taking turns alone"):
+                    for number in range(effort.rounds):
+                        ours.seconds += (taken := _turn(child, effort))
+                        terminal.say(f"  round {number + 1} of {effort.rounds}: {_speed(ours, taken)}")
             _finish(child, ours, effort, trace)
     except UserError as error:
         _pass_over(ours, error, terminal)
-        return Outcome(outcome.measurements, [])
-    measured = {entry.case: entry for entry in outcome.measurements}
-    ratios = [Ratio(r.case, r.opponent, r.of_rounds, _memory(ours, measured[r.opponent])) for r in outcome.ratios]
-    return Outcome(outcome.measurements, ratios)
+        return Outcome([ours, *opponents], [])
+    measured = [entry for entry in opponents if not entry.error]
+    ratios = [Ratio(ours.case, entry.case, of_rounds[entry.case], _memory(ours, entry)) for entry in measured]
+    return Outcome([ours, *opponents], ratios)
 
 
-def _turns(
-    child: Child, ours: Measurement, theirs: Measurement | None, effort: Effort, terminal: Terminal, trace: Path | None
-) -> list[float]:
-    """Lets both take turns, each first in every other round; returns the ratio of each round, none if we are alone."""
+def _duel(
+    child: Child, ours: Measurement, theirs: Measurement, effort: Effort, terminal: Terminal, trace: Path | None
+) -> tuple[float, ...]:
+    """Lets both take turns, each first in every other round; returns the ratio of each round."""
     ratios: list[float] = []
-    if theirs is None:
-        for number in range(effort.rounds):
-            taken = _turn(child, effort)
-            ours.seconds += taken
-            terminal.say(f"  round {number + 1} of {effort.rounds}: {_speed(ours, taken)}")
-        return ratios
-    with _started(theirs, effort, terminal) as opponent:
+    with _started(theirs, effort, terminal) as opponent, terminal.waiting(f"  taking turns with {theirs.case.way}"):
         for number in range(effort.rounds):
             first, second = (opponent, child) if number % 2 else (child, opponent)
             taken = {first: _turn(first, effort)}
@@ -132,7 +126,7 @@ def _turns(
                 f"{_speed(theirs, taken[opponent])}: {ratios[-1]:.2f} times as fast"
             )
         _finish(opponent, theirs, effort, None if theirs.case.implementation == "timm" else trace)
-    return ratios
+    return tuple(ratios)
 
 
 def _started(measurement: Measurement, effort: Effort, terminal: Terminal) -> Child:

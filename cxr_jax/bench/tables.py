@@ -37,16 +37,12 @@ def render(outcomes: Sequence[Outcome], ceilings: CeilingsByThreads, machine: Ma
 
 def render_whole(results: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> Group:
     """Returns a paragraph for every epoch and start among the results of `whole.measure_whole`."""
-    told = {"epoch": _epoch, "startup": _start}
-    return Group(
-        _title(machine),
-        *(
-            _failure(result["task"], result["error"])
-            if "error" in result
-            else Text(f"{result['task']}, {_cores(result['case'].threads)}:\n{told[result['work']](result)}")
-            for result in results
-        ),
-    )
+    parts = [_title(machine)]
+    for result in results:
+        task = f"{result['task']}, {_cores(result['case'].threads)}"
+        told = _start if result["work"] == "startup" else _epoch
+        parts.append(_failure(task, result["error"]) if "error" in result else Text(f"{task}:\n{told(result)}"))
+    return Group(*parts)
 
 
 def _title(machine: Mapping[str, Any]) -> RenderableType:
