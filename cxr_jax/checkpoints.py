@@ -52,7 +52,7 @@ class CheckpointWriter:
     """
 
     def __init__(self, folder: Path, *, keep: int = 1, rewind_to: int | None = None) -> None:
-        """Open or make `folder`; leftovers of a save that was killed are removed.
+        """Opens or makes `folder`; leftovers of a save that was killed are removed.
 
         Args:
             folder: the folder of these checkpoints.
@@ -75,7 +75,7 @@ class CheckpointWriter:
         self._checkpointer = _alone(orbax.AsyncCheckpointer)
 
     def save(self, step: int, arrays: Mapping[str, Array], details: Mapping[str, Any]) -> None:
-        """Save `arrays` and the JSON object `details` under `step`, replacing what is there under that step.
+        """Saves `arrays` and the JSON object `details` under `step`, replacing what is there under that step.
 
         Returns as soon as the arrays are copied; a save that is still under way is waited for first. Raises UserError
         if the disk is full or cannot be written; what was saved before stays.
@@ -93,7 +93,7 @@ class CheckpointWriter:
         self._pending = step
 
     def wait(self) -> None:
-        """Return when nothing is being saved any more; raises UserError if the save failed."""
+        """Returns when nothing is being saved any more; raises UserError if the save failed."""
         step, self._pending = self._pending, None
         if step is None:
             return
@@ -106,7 +106,7 @@ class CheckpointWriter:
             _remove(self.folder, old)
 
     def close(self) -> None:
-        """Finish the save under way, read it back, and release the folder."""
+        """Finishes the save under way, reads it back, and release the folder."""
         with self._opened:
             try:
                 self.wait()
@@ -126,7 +126,7 @@ class CheckpointWriter:
         self.close()
 
     def _verify(self) -> None:
-        """Read the newest checkpoint back; UserError if it does not hold what was saved."""
+        """Reads the newest checkpoint back; UserError if it does not hold what was saved."""
         if _stored(self.folder, self._saved) is None:
             raise UserError(
                 f"the checkpoint of step {self._saved} was written to {self.folder} and does not come back as it was: "
@@ -136,7 +136,7 @@ class CheckpointWriter:
 
 
 def _alone(kind: type[Checkpointer]) -> Checkpointer:
-    """A checkpointer of `kind` that works in this process alone, whatever others train with it."""
+    """Returns a checkpointer of `kind` that works in this process alone, whatever others train with it."""
     this = jax.process_index()
     options = orbax.options.MultiprocessingOptions(
         primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process_{this}"
@@ -175,7 +175,7 @@ def _plainly_named(folder: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(folder: Path, rewind_to: int | None) -> None:
-    """Remove checkpoints later than `rewind_to`, and what a killed save or removal left of others."""
+    """Removes checkpoints later than `rewind_to`, and what a killed save or removal left of others."""
     for step in saved_steps(folder):
         if rewind_to is not None and step > rewind_to:
             _remove(folder, step)
@@ -185,7 +185,7 @@ def _remove_leftovers(folder: Path, rewind_to: int | None) -> None:
 
 
 def _remove(folder: Path, step: int) -> None:
-    """Remove the checkpoint of `step`."""
+    """Removes the checkpoint of `step`."""
     # under a name that no reader takes for a checkpoint, should the removal be killed half-way
     moved = (folder / str(step)).rename(folder / f"{TEMPORARY_PREFIX}{step}")
     shutil.rmtree(moved)
@@ -193,7 +193,7 @@ def _remove(folder: Path, step: int) -> None:
 
 @contextlib.contextmanager
 def _saving(folder: Path, size: int) -> Iterator[None]:
-    """Turn the errors of a failed save of `size` bytes into one sentence."""
+    """Turns the errors of a failed save of `size` bytes into one sentence."""
     try:
         with writing(folder):
             yield
@@ -208,7 +208,7 @@ def _saving(folder: Path, size: int) -> Iterator[None]:
 
 
 def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
-    """sha256 over the names, dtypes, shapes and bytes of `arrays`, whatever their order."""
+    """Returns sha256 over the names, dtypes, shapes and bytes of `arrays`, whatever their order."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         value = np.ascontiguousarray(arrays[name])
@@ -218,20 +218,20 @@ def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _seal(metadata: Mapping[str, Any]) -> str:
-    """sha256 of all that is stored beside the arrays, in the one spelling that JSON has for it here."""
+    """Returns sha256 of all that is stored beside the arrays, in the one spelling that JSON has for it here."""
     stored = {name: value for name, value in metadata.items() if name != "seal"}
     return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """The steps that have a finished checkpoint in `folder`, oldest first; none if there is no such folder."""
+    """Returns the steps that have a finished checkpoint in `folder`, oldest first; none if there is no such folder."""
     if not folder.is_dir():
         return []
     return sorted(int(entry.name) for entry in folder.iterdir() if entry.is_dir() and entry.name.isdigit())
 
 
 def read_newest(folder: Path, warn: Callable[[str], None] | None = None) -> Checkpoint:
-    """The newest checkpoint of `folder` whose content is what was saved.
+    """Returns the newest checkpoint of `folder` whose content is what was saved.
 
     A damaged one is skipped, and `warn` is called with a sentence about it. Raises UserError if there is none at all,
     none that is intact, or one that a newer version of the project wrote.
@@ -249,7 +249,9 @@ def read_newest(folder: Path, warn: Callable[[str], None] | None = None) -> Chec
 
 
 def _read(folder: Path, step: int) -> Checkpoint | None:
-    """The checkpoint of `step`, or None if it is damaged in whatever way; UserError if it is of a newer format."""
+    """Returns the checkpoint of `step`, or None if it is damaged in whatever way; UserError if it is of a newer
+    format.
+    """
     stored = _stored(folder, step)
     if stored is None:
         return None
@@ -261,7 +263,9 @@ def _read(folder: Path, step: int) -> Checkpoint | None:
 
 
 def _stored(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Arrays and details of the checkpoint of `step`; None if it is damaged, UserError if it is of a newer format."""
+    """Returns arrays and details of the checkpoint of `step`; None if it is damaged, UserError if it is of a newer
+    format.
+    """
     with _plainly_named(folder.absolute()) as plain, _alone(orbax.Checkpointer) as checkpointer:
         path = plain / str(step)
         # a damaged file can fail anywhere inside orbax, tensorstore or JSON; all of it means the same to the reader

@@ -25,7 +25,7 @@ _EXIT_BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` name, and return the exit code.
+    """Runs the command that `arguments` name, and returns the exit code.
 
     Without `arguments` those of the process are taken and the process itself is configured, which may start it anew:
     only the console entry point calls it so.
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def help_text() -> str:
-    """What `cxr-jax --help` prints: the commands in the order of use, a line each."""
+    """Returns what `cxr-jax --help` prints: the commands in the order of use, a line each."""
     width = max((len(name) for commands in GROUPS.values() for name in commands), default=0)
     lines = ["usage: cxr-jax COMMAND [arguments]", "       cxr-jax COMMAND --help"]
     for title, commands in GROUPS.items():
@@ -109,7 +109,7 @@ def _unknown(name: str) -> str:
 
 
 def _tell(error: BaseException) -> tuple[str, int]:
-    """`error` as a sentence and an exit code."""
+    """Returns `error` as a sentence and an exit code."""
     if isinstance(error, UserError):
         return str(error), error.code
     if isinstance(error, KeyboardInterrupt):
@@ -133,7 +133,7 @@ def _tell(error: BaseException) -> tuple[str, int]:
 
 
 def _finds_no_device(error: BaseException) -> bool:
-    """True if jax raised `error` for want of a device; it has no type of its own, nor always a text."""
+    """Returns whether jax raised `error` for want of a device; it has no type of its own, nor always a text."""
     if isinstance(error, RuntimeError):
         return str(error).startswith("Unable to initialize backend")
     if isinstance(error, AssertionError) and not str(error) and "jax" in sys.modules:
@@ -145,7 +145,7 @@ def _finds_no_device(error: BaseException) -> bool:
 
 
 def _save_traceback(error: BaseException) -> str:
-    """Write the traceback of `error` to a new file for the report, and say where; nothing if it cannot be written."""
+    """Writes the traceback of `error` to a new file for the report, and says where; nothing if it cannot be written."""
     with contextlib.suppress(OSError):
         handle, path = tempfile.mkstemp(prefix="cxr-jax-", suffix=".log")
         with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
@@ -155,7 +155,7 @@ def _save_traceback(error: BaseException) -> str:
 
 
 def _silence_other_threads() -> None:
-    """Print no traceback of a background thread or of a clean-up at exit.
+    """Prints no traceback of a background thread or of a clean-up at exit.
 
     When a disk fills up, the threads that save checkpoints and write logs print hundreds of lines each; what a person
     must know is raised in the main thread and told by `main`.
@@ -164,5 +164,5 @@ def _silence_other_threads() -> None:
 
 
 def _discard_output() -> None:
-    """Send what is left of standard output nowhere, so that leaving the interpreter does not fail on it again."""
+    """Sends what is left of standard output nowhere, so that leaving the interpreter does not fail on it again."""
     discard(sys.stdout.fileno())

@@ -19,7 +19,7 @@ Tree = TypeVar("Tree")
 
 
 def choose_devices(count: int) -> list[jax.Device]:
-    """The devices of a run, those of one process next to each other: `count` of them, or all for 0.
+    """Returns the devices of a run, those of one process next to each other: `count` of them, or all for 0.
 
     Of several processes each gives the same number. Raises UserError if there are fewer, or they cannot.
     """
@@ -48,7 +48,9 @@ def choose_devices(count: int) -> list[jax.Device]:
 def require_divisible(
     name: str, batch_size: int, devices: Sequence[jax.Device], parts: int = 1, *, pairs: bool = False
 ) -> None:
-    """Raise UserError unless a batch of `batch_size`, cut into `parts`, can be shared out evenly, in pairs if asked."""
+    """Raises UserError unless a batch of `batch_size`, cut into `parts`, can be shared out evenly, in pairs if
+    asked.
+    """
     unit = len(devices) * parts * (2 if pairs else 1)
     if batch_size % unit:
         nearest = max(unit, batch_size // unit * unit)
@@ -61,17 +63,17 @@ def require_divisible(
 
 
 def replicated(devices: Sequence[jax.Device]) -> NamedSharding:
-    """A copy on every device."""
+    """Returns a copy on every device."""
     return NamedSharding(_mesh(devices), PartitionSpec())
 
 
 def sharded(devices: Sequence[jax.Device]) -> NamedSharding:
-    """The first axis cut into as many equal parts as there are devices."""
+    """Returns the first axis cut into as many equal parts as there are devices."""
     return NamedSharding(_mesh(devices), PartitionSpec(BATCH_AXIS))
 
 
 def replicate(tree: Tree, devices: Sequence[jax.Device]) -> Tree:
-    """`tree` with a copy of its own on every device: a step may then consume it.
+    """Returns `tree` with a copy of its own on every device: a step may then consume it.
 
     Every process must give the same values.
     """
@@ -85,18 +87,18 @@ def replicate(tree: Tree, devices: Sequence[jax.Device]) -> Tree:
 
 
 def share_out(tree: Tree, devices: Sequence[jax.Device]) -> Tree:
-    """The arrays of `tree`, each this process's share of the rows, as arrays of all rows over all devices."""
+    """Returns the arrays of `tree`, each this process's share of the rows, as arrays of all rows over all devices."""
     sharding = sharded(devices)
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), tree)
 
 
 def local_count(devices: Sequence[jax.Device]) -> int:
-    """How many of `devices` belong to this process."""
+    """Returns how many of `devices` belong to this process."""
     return sum(device.process_index == jax.process_index() for device in devices)
 
 
 def shapes_of(tree: Any) -> Any:
-    """The shapes and dtypes of `tree`, to compile for."""
+    """Returns the shapes and dtypes of `tree`, to compile for."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), tree)
 
 

@@ -46,7 +46,7 @@ _MALLOPT = {
 
 
 def configure_process() -> None:
-    """Apply every setting that suits this machine. For the console entry point alone: the process may start anew.
+    """Applies every setting that suits this machine. For the console entry point alone: the process may start anew.
 
     Settings that the user has made in the environment are kept.
     """
@@ -59,7 +59,7 @@ def configure_process() -> None:
 
 
 def leave_without_cleanup() -> None:
-    """Have the console command end this process at once, with its exit code, instead of through Python's clean-up.
+    """Has the console command end this process at once, with its exit code, instead of through Python's clean-up.
 
     For a process that would wait there for others that are gone.
     """
@@ -68,7 +68,7 @@ def leave_without_cleanup() -> None:
 
 
 def leave_with(code: int) -> int:
-    """`code`, for the interpreter to end with; or never, if the process is to be left without clean-up."""
+    """Returns `code`, for the interpreter to end with; or never, if the process is to be left without clean-up."""
     if not _cleans_up:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -77,7 +77,7 @@ def leave_with(code: int) -> int:
 
 
 def leave_terminal_to_python(environment: Mapping[str, str]) -> None:
-    """Show nothing that libraries print from C++, unless the user asked for their logs.
+    """Shows nothing that libraries print from C++, unless the user asked for their logs.
 
     Processes that train together greet each other there, and log every loss of one at length.
     """
@@ -98,7 +98,7 @@ def leave_terminal_to_python(environment: Mapping[str, str]) -> None:
 
 
 def delay_aborts() -> None:
-    """Hold up a library that aborts this process for some seconds, in which another thread may say why it ends.
+    """Holds up a library that aborts this process for some seconds, in which another thread may say why it ends.
 
     jax aborts as soon as it misses its coordinator, which Python gets no chance to handle.
     """
@@ -110,7 +110,7 @@ def delay_aborts() -> None:
 
 
 def quieten_libraries(environment: Environment) -> None:
-    """Leave out what libraries log from C++, and orbax and asyncio from other threads.
+    """Leaves out what libraries log from C++, and orbax and asyncio from other threads.
 
     A user of the command line has nothing to act on there: XLA frames a slow compilation in asterisks, orbax announces
     every step of a save and prints tracebacks of a failed one, which is raised as an error besides.
@@ -124,7 +124,7 @@ def quieten_libraries(environment: Environment) -> None:
 
 
 def use_compilation_cache(environment: Environment) -> None:
-    """Have jax keep compiled programs in a folder that can be written, unless the user chose otherwise."""
+    """Has jax keep compiled programs in a folder that can be written, unless the user chose otherwise."""
     chosen = environment.get(CACHE_SWITCH, "")
     if chosen == "off" or "JAX_COMPILATION_CACHE_DIR" in environment:
         return
@@ -143,14 +143,14 @@ def use_compilation_cache(environment: Environment) -> None:
 
 
 def allocator_applies(environment: Environment) -> bool:
-    """True where the allocator settings help: glibc on Linux, computing on the CPU, and not switched off."""
+    """Returns True where the allocator settings help: glibc on Linux, computing on the CPU, and not switched off."""
     if environment.get(ALLOCATOR_SWITCH) == "off" or glibc_version() is None:
         return False
     return not has_accelerator(environment)
 
 
 def glibc_version() -> tuple[int, int] | None:
-    """Version of the GNU C library that the process runs on; None with any other C library."""
+    """Returns the version of the GNU C library that the process runs on; None with any other C library."""
     try:
         name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
     except (AttributeError, OSError, ValueError):
@@ -160,7 +160,7 @@ def glibc_version() -> tuple[int, int] | None:
 
 
 def restart_with_huge_pages(environment: Environment) -> None:
-    """Start this very command line again with glibc's huge pages on; returns where that is impossible or done.
+    """Starts this very command line again with glibc's huge pages on; returns where that is impossible or done.
 
     glibc reads its tunables before the program begins, so a running process cannot set them for itself.
     """
@@ -184,7 +184,7 @@ def restart_with_huge_pages(environment: Environment) -> None:
 
 
 def before_restart(environment: Mapping[str, str]) -> dict[str, str]:
-    """`environment` as it was before `restart_with_huge_pages`, for a child that is to choose for itself."""
+    """Returns `environment` as it was before `restart_with_huge_pages`, for a child that is to choose for itself."""
     before = dict(environment)
     if before.pop(_RESTARTED, None) is not None:
         tunables = before.pop("GLIBC_TUNABLES", "").removesuffix(_HUGE_PAGES).removesuffix(":")
@@ -194,7 +194,7 @@ def before_restart(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc's allocator to keep what is freed instead of handing it back to the kernel."""
+    """Tells glibc's allocator to keep what is freed instead of handing it back to the kernel."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for option, value in _MALLOPT.values():
@@ -202,13 +202,13 @@ def keep_freed_memory() -> None:
 
 
 def _is_watched() -> bool:
-    """True under a test runner, a debugger or a tracer, which a restart would throw out of the process."""
+    """Returns True under a test runner, a debugger or a tracer, which a restart would throw out of the process."""
     watchers = {"pytest", "pydevd", "debugpy", "bdb", "coverage"}
     return sys.gettrace() is not None or not watchers.isdisjoint(sys.modules) or not sys.executable
 
 
 def has_accelerator(environment: Environment) -> bool:
-    """True if jax would compute on a GPU or TPU; found out without importing it."""
+    """Returns whether jax would compute on a GPU or TPU; found out without importing it."""
     platforms = environment.get("JAX_PLATFORMS", "")
     if platforms:
         return platforms.split(",")[0] != "cpu"
@@ -218,7 +218,7 @@ def has_accelerator(environment: Environment) -> bool:
 
 
 def processor_digest() -> str:
-    """A short name that differs between processors with different instructions."""
+    """Returns a short name that differs between processors with different instructions."""
     described = platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -38,7 +38,7 @@ class Ceilings:
 
 
 def measure_ceilings(sizes: Sizes | None = None) -> Ceilings:
-    """Measure the ceilings of the first device, with the cores that this process may use."""
+    """Measures the ceilings of the first device, with the cores that this process may use."""
     if sizes is None:
         sizes = CPU_SIZES if jax.devices()[0].platform == "cpu" else ACCELERATOR_SIZES
     return Ceilings(
@@ -49,7 +49,9 @@ def measure_ceilings(sizes: Sizes | None = None) -> Ceilings:
 
 
 def fastest(program: Callable[..., Array], *operands: Array, queued: int = 1) -> float:
-    """Seconds of one of `queued` runs in the fastest of several goes; the first run, which compiles, is left out."""
+    """Returns seconds of one of `queued` runs in the fastest of several goes; the first run, which compiles, is
+    left out.
+    """
     jax.block_until_ready(program(*operands))
     seconds = []
     for _ in range(REPEATS):

@@ -13,7 +13,8 @@ _BYTES = {"f32": 4, "bf16": 2}
 
 
 def native_costs(program: str) -> tuple[float, float]:
-    """Operations of convolutions, and bytes of all operands and results, of the native calls in a compiled program.
+    """Returns operations of convolutions, and bytes of all operands and results, of the native calls in a compiled
+    program.
 
     `program` is its text as XLA prints it. A multiply-add is two operations; of everything but convolutions no
     operations are counted.

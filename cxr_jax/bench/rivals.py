@@ -20,7 +20,7 @@ from cxr_jax.vocabulary import CLASS_NAMES
 
 
 def require_timm() -> None:
-    """Raise UserError unless torch and timm are installed; imports neither."""
+    """Raises UserError unless torch and timm are installed; imports neither."""
     missing = [name for name in ("torch", "timm") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
@@ -30,7 +30,7 @@ def require_timm() -> None:
 
 
 def prepare(case: Case) -> Workload:
-    """The step of `case` in PyTorch, on the GPU if there is one, channels last, by timm's network of that name.
+    """Returns the step of `case` in PyTorch, on the GPU if there is one, channels last, by timm's network of that name.
 
     Like ours, a step begins with uint8 grey images on the host, which are normalised on the device, and training is
     SGD with momentum and weight decay on the cross-entropy. bfloat16 means autocast. Raises UserError if torch or timm

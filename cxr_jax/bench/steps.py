@@ -106,7 +106,7 @@ def _inference(case: Case, plan: Plan, network: Network, noise: ImageSet) -> tup
 
 
 def _costs(compiled: Compiled, devices: int) -> dict[str, Any]:
-    """Operations and bytes of the compiled program over all devices, as XLA and `native_costs` count them.
+    """Returns operations and bytes of the compiled program over all devices, as XLA and `native_costs` count them.
 
     Beside them the memory that is planned on one device.
     """

@@ -27,7 +27,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Draw the figure that `arguments` ask for.
+    """Draws the figure that `arguments` ask for.
 
     Raises:
         UserError: a mistake in the options or the config, or the figure exists or cannot be written.

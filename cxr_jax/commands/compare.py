@@ -45,7 +45,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Compare what `arguments` name; UserError for every mistake in it or in the options."""
+    """Compares what `arguments` name; UserError for every mistake in it or in the options."""
     options = parse(Options, arguments, prog="cxr-jax compare", description=SUMMARY)
     _check(options)
     terminal = Terminal()
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _check(options: Options) -> None:
-    """Raise UserError for options that say too little or lie out of range."""
+    """Raises UserError for options that say too little or lie out of range."""
     if not options.recipes:
         raise UserError("name runs or tables: cxr-jax compare RUN_OR_TABLE...", EXIT_USAGE)
     require_judging_options(options.target_sensitivity, options.cost_ratio, options.resamples)
@@ -95,7 +95,7 @@ def _check(options: Options) -> None:
 
 
 def _check_free(folder: Path, *, replace: bool) -> None:
-    """Raise UserError if the folder holds something, unless that is an earlier comparison and may be replaced."""
+    """Raises UserError if the folder holds something, unless that is an earlier comparison and may be replaced."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: choose another place for --out")
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -114,7 +114,7 @@ def _rule(options: Options) -> dict[str, Any] | None:
 
 
 def _check_images(records: Sequence[RecipeRecord]) -> None:
-    """Raise UserError, with the paths of the tables, if two tables are over different images or labels."""
+    """Raises UserError, with the paths of the tables, if two tables are over different images or labels."""
     from cxr_jax.evaluation.seeds import same_images
 
     pairs = [pair for record in records for pair in zip(record.recipe.tables, record.paths, strict=True)]
@@ -124,7 +124,7 @@ def _check_images(records: Sequence[RecipeRecord]) -> None:
 def _write(
     options: Options, arguments: Sequence[str], comparison: dict[str, Any], records: Sequence[RecipeRecord]
 ) -> list[Path]:
-    """Write what --out and --markdown ask for, and return the paths."""
+    """Writes what --out and --markdown ask for, and returns the paths."""
     from cxr_jax.reporting.comparison_csv import costs_csv, pairs_csv, recipes_csv
     from cxr_jax.reporting.comparison_figure import NAME, comparison_figure
     from cxr_jax.reporting.comparison_table import comparison_markdown
@@ -153,7 +153,7 @@ def _write(
 
 
 def _links(records: Sequence[RecipeRecord], markdown: Path) -> dict[str, str]:
-    """Return the address of every recipe's folder, relative to the Markdown file, for those that lie below it."""
+    """Returns the address of every recipe's folder, relative to the Markdown file, for those that lie below it."""
     from cxr_jax.runs.recipes import recipe_of
 
     links = {}

@@ -20,7 +20,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Print or copy what `arguments` name; UserError for an unknown name, or a file that may not be replaced."""
+    """Prints or copies what `arguments` name; UserError for an unknown name, or a file that may not be replaced."""
     options = parse(Options, arguments, prog="cxr-jax configs", description=SUMMARY)
 
     from pathlib import Path
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _list(terminal: object, shipped: dict, folder: object) -> None:
-    """Print every config and sweep with what it is and on what it runs."""
+    """Prints every config and sweep with what it is and on what it runs."""
     for is_sweep, title in ((False, "Configs, for cxr-jax train NAME:"), (True, "Sweeps, for cxr-jax sweep NAME:")):
         terminal.say(title)
         for config in shipped.values():

@@ -132,7 +132,7 @@ def _judge(validation: Predictions, test: Predictions, point: OperatingPoint, te
 
 
 def _judge_stored(run: RunFolder, config: Config, prepared: PreparedData, terminal: Terminal) -> _Judged:
-    """Judge the predictions and the operating point that an earlier evaluation stored.
+    """Judges the predictions and the operating point that an earlier evaluation stored.
 
     Raises:
         UserError: there was none, or its predictions are not of the images of the prepared data.
@@ -202,7 +202,7 @@ def _judge_quality(
 
 
 def _operating_point(run: RunFolder, config: Config, trained: TrainedModel, validation: Predictions) -> OperatingPoint:
-    """The stored operating point, or the one that the config's rule chooses on validation, stored at once.
+    """Returns the stored operating point, or the one that the config's rule chooses on validation, stored at once.
 
     A stored one is kept as long as the network is the same, so that no look at test can move it.
     """

@@ -73,7 +73,7 @@ class Question:
 
 
 def main(arguments: list[str]) -> None:
-    """Draw explanations as `arguments` say.
+    """Draws explanations as `arguments` say.
 
     Raises UserError for every mistake in them; if a file cannot be explained, at the end, and its own sentence stands
     on standard error.
@@ -118,7 +118,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _require_possible(options: Options, explained: str) -> None:
-    """Raise UserError if the options contradict each other or cannot be."""
+    """Raises UserError if the options contradict each other or cannot be."""
     if explained not in ("", *CLASS_NAMES):
         raise UserError(f"there is no class {options.explained}; the classes are {', '.join(CLASS_NAMES)}", EXIT_USAGE)
     for name in ("count", "images"):
@@ -131,7 +131,7 @@ def _require_possible(options: Options, explained: str) -> None:
 
 
 def _check(terminal: Terminal, run: RunFolder, trained: TrainedModel, options: Options, question: Question) -> None:
-    """Check the maps on validation; store, draw and print what was found, and write a report anew that exists."""
+    """Checks the maps on validation; store, draws and print what was found, and writes a report anew that exists."""
     from cxr_jax.config.loading import load_config
     from cxr_jax.data.prepared import open_data_of_run
     from cxr_jax.data.split_loading import load_split
@@ -161,7 +161,7 @@ def _check(terminal: Terminal, run: RunFolder, trained: TrainedModel, options: O
 
 
 def _from_split(run: RunFolder, options: Options, threshold: float) -> Subjects:
-    """Return the cases that the options ask for."""
+    """Returns the cases that the options ask for."""
     from cxr_jax.explain.subjects import errors_of_split, outcomes_of_split
 
     if options.cases == "outcomes":
@@ -170,7 +170,7 @@ def _from_split(run: RunFolder, options: Options, threshold: float) -> Subjects:
 
 
 def _chosen(run: RunFolder, files: tuple[str, ...]) -> tuple[list[Subject], int]:
-    """Return the files that can be read, and how many cannot; the sentence of each goes to standard error."""
+    """Returns the files that can be read, and how many cannot; the sentence of each goes to standard error."""
     from cxr_jax.data.prepared import open_data_of_run
 
     try:
@@ -188,7 +188,7 @@ def _chosen(run: RunFolder, files: tuple[str, ...]) -> tuple[list[Subject], int]
 
 
 def _find(file: str, prepared: PreparedData | None) -> Subject:
-    """Return a file on disk or an image of the prepared data, with its true class where the prepared data knows it."""
+    """Returns a file on disk or an image of the prepared data, with its true class where the prepared data knows it."""
     from cxr_jax.data.cache import encoded_images_at
     from cxr_jax.data.decode import without_header
     from cxr_jax.explain.subjects import Subject
@@ -212,7 +212,7 @@ def _find(file: str, prepared: PreparedData | None) -> Subject:
 def _explain(
     terminal: Terminal, run: RunFolder, trained: TrainedModel, subjects: list[Subject], question: Question
 ) -> tuple[list[Tile | None], int]:
-    """Write an overlay for every subject; return their tiles, None where a page has no room or decoding failed.
+    """Writes an overlay for every subject; returns their tiles, None where a page has no room or decoding failed.
 
     The second value is how many could not be decoded.
     """
@@ -266,7 +266,7 @@ def _write_overlay(
     case: Case,
     heat: np.ndarray,
 ) -> np.ndarray:
-    """Write the captioned overlay of one case, say so, and return the overlay without its caption."""
+    """Writes the captioned overlay of one case, says so, and returns the overlay without its caption."""
     import cv2
 
     from cxr_jax.explain.case import with_caption
@@ -283,7 +283,7 @@ def _write_overlay(
 
 
 def _grouped(tiles: list[Tile | None], groups: list[tuple[str, int]]) -> list[Group]:
-    """Return the tiles that there are under their headings; `groups` are those of `Subjects`."""
+    """Returns the tiles that there are under their headings; `groups` are those of `Subjects`."""
     from cxr_jax.explain.panel import Group
 
     rest = iter(tiles)
@@ -300,7 +300,7 @@ def _draw_page(
     title: str,
     page: str,
 ) -> None:
-    """Write the page of all cases; a report that exists already is written again, to show it."""
+    """Writes the page of all cases; a report that exists already is written again, to show it."""
     from cxr_jax.explain.panel import draw_groups, gallery_of
     from cxr_jax.runs.files import atomic_path
     from cxr_jax.runs.folder import read_json
@@ -325,7 +325,7 @@ def _draw_page(
 
 
 def _write_report_anew(terminal: Terminal, run: RunFolder) -> None:
-    """Write the report again if there is one, so that it shows what is new."""
+    """Writes the report again if there is one, so that it shows what is new."""
     from cxr_jax.reporting.report import write_report
 
     if run.report.is_file() and run.evaluation.is_file():

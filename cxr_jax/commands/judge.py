@@ -38,7 +38,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Judge the table that `arguments` name; UserError for every mistake in it or in the options."""
+    """Judges the table that `arguments` name; UserError for every mistake in it or in the options."""
     options = parse(Options, arguments, prog="cxr-jax judge", description=SUMMARY)
     _check(options)
     terminal = Terminal()
@@ -81,7 +81,7 @@ def _print(terminal: Terminal, judgement: Judgement, folder: RunFolder | None) -
 
 
 def _check(options: Options) -> None:
-    """Raise UserError for options that contradict each other or lie out of range."""
+    """Raises UserError for options that contradict each other or lie out of range."""
     if not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold is {options.threshold}, but must be from 0 to 1", EXIT_USAGE)
     require_judging_options(options.target_sensitivity, options.cost_ratio, options.resamples)

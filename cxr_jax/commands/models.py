@@ -30,7 +30,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Print a table of the architectures; UserError for an unknown option."""
+    """Prints a table of the architectures; UserError for an unknown option."""
     options = parse(Options, arguments, prog="cxr-jax models", description=SUMMARY)
     if options.classes < 1:
         raise UserError(f"--classes is {options.classes}, but must be 1 or more", EXIT_USAGE)
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _table(classes: int) -> Table:
-    """Every architecture with its size, its images and its weights."""
+    """Returns every architecture with its size, its images and its weights."""
     from rich.table import Table
 
     from cxr_jax.models.registry import ARCHITECTURES

@@ -28,7 +28,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Draw the phantoms that `arguments` ask for; UserError if the folder is not empty or a number is impossible."""
+    """Draws the phantoms that `arguments` ask for; UserError if the folder is not empty or a number is impossible."""
     options = parse(Options, arguments, prog="cxr-jax phantoms", description=SUMMARY)
     if options.count < SMALLEST_COUNT:
         raise UserError(f"--count is {options.count}, but must be at least {SMALLEST_COUNT}")

@@ -63,7 +63,7 @@ class Files:
 
 
 def main(arguments: list[str]) -> None:
-    """Print a prediction for every file that `arguments` name, each as soon as it is known.
+    """Prints a prediction for every file that `arguments` name, each as soon as it is known.
 
     Raises UserError at the end if some file could not be predicted; its own sentence stands on standard error.
     """
@@ -126,7 +126,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _find(given: tuple[str, ...], terminal: Terminal) -> Files:
-    """Return the files that are named or lie in folders that are named, and tell what is left out or missing.
+    """Returns the files that are named or lie in folders that are named, and tells what is left out or missing.
 
     Raises:
         UserError: no file is left that can be read.
@@ -163,7 +163,7 @@ def _find(given: tuple[str, ...], terminal: Terminal) -> Files:
 
 
 def _require_free(options: Options) -> None:
-    """Raise UserError if something stands already where results are to be written, unless it may be replaced."""
+    """Raises UserError if something stands already where results are to be written, unless it may be replaced."""
     table, maps = Path(options.csv), Path(options.maps)
     if options.csv and table.is_dir():
         raise UserError(f"--csv {table} is a folder: name a file, such as {table / 'predictions.csv'}")
@@ -176,7 +176,7 @@ def _require_free(options: Options) -> None:
 
 
 def _map_paths(folder: str, names: tuple[str, ...]) -> list[Path | None]:
-    """Return where the heat map of every file goes; None for each where none is wanted."""
+    """Returns where the heat map of every file goes; None for each where none is wanted."""
     if not folder:
         return [None] * len(names)
     from cxr_jax.explain.case import picture_names
@@ -186,7 +186,7 @@ def _map_paths(folder: str, names: tuple[str, ...]) -> list[Path | None]:
 
 @contextlib.contextmanager
 def _csv_writer(path: str) -> Iterator[Any]:
-    """Yield a function that appends an entry to the CSV file at `path`, on the disk at once; it does nothing without.
+    """Yields a function that appends an entry to the CSV file at `path`, on the disk at once; it does nothing without.
 
     An interrupted command leaves the rows that were known.
     """
@@ -205,7 +205,7 @@ def _csv_writer(path: str) -> Iterator[Any]:
 
 
 def _row(prediction: FilePrediction) -> tuple[str, str | None]:
-    """Return the line of the table about one file, and its style."""
+    """Returns the line of the table about one file, and its style."""
     failed = prediction.error is not None
     probability = "-" if failed else f"{prediction.probability:.4f}"
     remarks = "not predicted, see the error" if failed else "; ".join(prediction.warnings)
@@ -220,7 +220,7 @@ def _print_end(
     model: str,
     reference: QualityReference | None,
 ) -> None:
-    """Print how many were called what, the threshold, the model, the check of inputs and the disclaimer."""
+    """Prints how many were called what, the threshold, the model, the check of inputs and the disclaimer."""
     counts = Counter("not predicted" if "error" in entry else entry["label"] for entry in entries)
     files = "1 file" if len(entries) == 1 else f"{len(entries):,} files"
     told = ", ".join(f"{counts[name]:,} {name}" for name in (*reversed(CLASS_NAMES), "not predicted") if counts[name])

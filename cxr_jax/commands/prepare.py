@@ -37,7 +37,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Prepare the source that `arguments` name and print its data card; UserError for every mistake in it."""
+    """Prepares the source that `arguments` name and print its data card; UserError for every mistake in it."""
     options = parse(Options, arguments, prog="cxr-jax prepare", description=SUMMARY)
     if bool(options.source) == options.download:
         raise UserError("give either a SOURCE or --download: cxr-jax prepare SOURCE", EXIT_USAGE)
@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> None:
 
 
 def print_card(terminal: Terminal, card: dict[str, Any]) -> None:
-    """Print a data card: counts, cut, proof, files left out and what cannot be proven."""
+    """Prints a data card: counts, cut, proof, files left out and what cannot be proven."""
     if card["phantom"]:
         terminal.say("PHANTOMS: drawn by a program, not radiographs of people.", style="bold yellow")
     terminal.show(_counts(card))
@@ -91,7 +91,7 @@ def print_card(terminal: Terminal, card: dict[str, Any]) -> None:
 
 
 def _say_files(terminal: Terminal, card: dict[str, Any]) -> None:
-    """Print how many files of the source were taken, and which were left out and why."""
+    """Prints how many files of the source were taken, and which were left out and why."""
     from cxr_jax.data.card import left_out_in_all
 
     taken, left_out = card["images"], left_out_in_all(card)
@@ -113,17 +113,17 @@ def _say_files(terminal: Terminal, card: dict[str, Any]) -> None:
 
 
 def _reason(entry: dict[str, str]) -> str:
-    """Return why an image was left out, without its name in front."""
+    """Returns why an image was left out, without its name in front."""
     return entry["reason"].removeprefix(f"{entry['file']} ")
 
 
 def _counted(count: int, thing: str) -> str:
-    """Return a number of things in words."""
+    """Returns a number of things in words."""
     return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 def _counts(card: dict[str, Any]) -> Table:
-    """Return the table of images and groups per split, and those of the validation cut."""
+    """Returns the table of images and groups per split, and those of the validation cut."""
     from rich import box
     from rich.table import Table
 
@@ -143,12 +143,12 @@ def _counts(card: dict[str, Any]) -> Table:
 
 
 def _cells(subtypes: dict[str, int], pneumonia: int) -> list[str]:
-    """Return the counts of one row: both classes, then the subtypes of pneumonia."""
+    """Returns the counts of one row: both classes, then the subtypes of pneumonia."""
     return [f"{count:,}" for count in (subtypes["normal"], pneumonia, *(subtypes[s] for s in SUBTYPE_NAMES[1:]))]
 
 
 def _proof(proof: dict[str, Any]) -> str:
-    """Return in words whether the splits are disjoint."""
+    """Returns in words whether the splits are disjoint."""
     if proof["holds"]:
         return "no group and no identical file is in two splits."
     groups, sets = len(proof["groups_in_two_splits"]), len(proof["identical_files_in_two_splits"])
@@ -156,7 +156,7 @@ def _proof(proof: dict[str, Any]) -> str:
 
 
 def _list(terminal: Terminal, title: str, names: list[str]) -> None:
-    """Print up to LISTED names under a title that counts them, or nothing."""
+    """Prints up to LISTED names under a title that counts them, or nothing."""
     if not names:
         return
     terminal.say(f"{len(names):,} {title}:", style="yellow")

@@ -32,7 +32,9 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Publish the runs that `arguments` name; UserError if one is not evaluated or the folder holds something else."""
+    """Publishes the runs that `arguments` name; UserError if one is not evaluated or the folder holds something
+    else.
+    """
     options = parse(Options, arguments, prog="cxr-jax publish", description=SUMMARY)
     if not options.runs or not options.out:
         raise UserError("name at least one run and --out FOLDER: cxr-jax publish RUN... --out FOLDER", EXIT_USAGE)

@@ -43,7 +43,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Train what the sweep that `arguments` name has left, and write its tables.
+    """Trains what the sweep that `arguments` name has left, and writes its tables.
 
     Raises:
         UserError: a mistake in the sweep or the options; trainings failed; or a signal stopped them, with the exit
@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _check(options: Options) -> None:
-    """Raise UserError for options that say too little or contradict each other."""
+    """Raises UserError for options that say too little or contradict each other."""
     if not options.sweep:
         raise UserError("name a sweep first: cxr-jax sweep SWEEP.toml --out FOLDER", EXIT_USAGE)
     if not options.out:
@@ -91,7 +91,7 @@ def _check(options: Options) -> None:
 
 
 def _check_folder(folder: Path, *, must_exist: bool) -> None:
-    """Raise UserError if the folder holds something else than a sweep."""
+    """Raises UserError if the folder holds something else than a sweep."""
     from cxr_jax.config.sweep_runs import SUMMARY_FILE
     from cxr_jax.runs.files import writing
 
@@ -106,7 +106,7 @@ def _check_folder(folder: Path, *, must_exist: bool) -> None:
 
 
 def _check_needs(runs: Sequence[SweepRun]) -> None:
-    """Raise UserError, naming the variant, if data, model or weights of a run are not to be found."""
+    """Raises UserError, naming the variant, if data, model or weights of a run are not to be found."""
     from cxr_jax.data.prepared import PreparedData
     from cxr_jax.models.pretrained import find_weights
     from cxr_jax.models.registry import find_architecture
@@ -123,7 +123,7 @@ def _check_needs(runs: Sequence[SweepRun]) -> None:
 
 
 def _begin(sweep: Sweep, folder: Path) -> None:
-    """Mark the folder as that of a sweep, from before its first run."""
+    """Marks the folder as that of a sweep, from before its first run."""
     from cxr_jax.config.sweep_runs import SUMMARY_FILE
     from cxr_jax.runs.files import write_json
 
@@ -134,7 +134,7 @@ def _begin(sweep: Sweep, folder: Path) -> None:
 
 
 def _list(runs: Sequence[SweepRun]) -> None:
-    """Print the command line of every run that is left, with paths that hold in any folder."""
+    """Prints the command line of every run that is left, with paths that hold in any folder."""
     for run in runs:
         if not run.finished:
             run.write_config_file()
@@ -142,13 +142,13 @@ def _list(runs: Sequence[SweepRun]) -> None:
 
 
 def _command(run: SweepRun) -> tuple[str, ...]:
-    """The command line that trains a run, or goes on with it."""
+    """Returns the command line that trains a run, or goes on with it."""
     config, out = run.config_file.absolute(), run.run.path.absolute()
     return (*TRAIN, str(config), "--out", str(out), *(["--resume"] if run.begun else []))
 
 
 def _train(terminal: Terminal, runs: Sequence[SweepRun], folder: Path, jobs: int, again: str) -> list[Ended]:
-    """Train those of `runs` that are not finished, up to `jobs` of them at a time; returns those that failed.
+    """Trains those of `runs` that are not finished, up to `jobs` of them at a time; returns those that failed.
 
     Raises:
         UserError: a signal stopped them, and how to go on with `again`; or another process works in the folder.
@@ -197,14 +197,14 @@ class _Progress:
             yield
 
     def _line(self) -> str:
-        """What stands in a log in place of bars."""
+        """Returns what stands in a log in place of bars."""
         from cxr_jax.reporting.sweep_live import standing
 
         told = [f"{run.name} {standing(run)[1]}" for run in tuple(self._under_way.values())]
         return f"{self._ended} of {len(self._runs)} runs ended; {'; '.join(told)}"
 
     def jobs(self) -> Iterator[Job]:
-        """A job for every run, whose config is written when its turn comes."""
+        """Yields a job for every run, whose config is written when its turn comes."""
         from cxr_jax.runs.side_by_side import Job
 
         for name, run in self._runs.items():
@@ -212,17 +212,17 @@ class _Progress:
             yield Job(name, _command(run), run.log)
 
     def left(self, ended: Ended) -> bool:
-        """True if something of a run is left to train, however its process ended."""
+        """Returns whether something of a run is left to train, however its process ended."""
         return not self._runs[ended.job.name].finished
 
     def on_start(self, job: Job) -> None:
-        """Print that a run begins."""
+        """Prints that a run begins."""
         self._began[job.name] = time.monotonic()
         run = self._under_way[job.name] = self._runs[job.name]
         self._terminal.say(f"{job.name} {'goes on' if run.begun else 'begins'}; log: {job.log}")
 
     def on_end(self, ended: Ended) -> None:
-        """Print how a run ended."""
+        """Prints how a run ended."""
         self._ended += 1
         run = self._under_way.pop(ended.job.name)
         minutes = (time.monotonic() - self._began[ended.job.name]) / 60
@@ -231,7 +231,7 @@ class _Progress:
         self._terminal.say(f"[{self._ended}/{len(self._runs)}] {ended.job.name} {how}, after {minutes:.1f} min{best}")
 
     def _best(self, run: SweepRun) -> str:
-        """What a finished run reached on validation, where it was validated."""
+        """Returns what a finished run reached on validation, where it was validated."""
         from cxr_jax.reporting.live import validation_figures
         from cxr_jax.runs.metrics_log import read_metrics
 
@@ -240,7 +240,7 @@ class _Progress:
 
 
 def _write_tables(terminal: Terminal, sweep: Sweep, runs: Sequence[SweepRun], folder: Path) -> None:
-    """Write the tables of every finished run in the folder, and print them."""
+    """Writes the tables of every finished run in the folder, and prints them."""
     from cxr_jax.reporting.sweep_summary import summarise
     from cxr_jax.reporting.sweep_table import notes, terminal_table, write_tables
     from cxr_jax.runs.folder import RunFolder

@@ -37,7 +37,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Train the config that `arguments` name; UserError for every mistake in it or in what it needs."""
+    """Trains the config that `arguments` name; UserError for every mistake in it or in what it needs."""
     asks_for_help = not arguments or arguments[0].startswith("-") or {"-h", "--help"} & set(arguments)
     terminal = Terminal(quiet=bool(asks_for_help))
     with terminal.waiting(f"Training {' '.join(arguments[:1])}: reading the config, loading jax"):
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) -> None:
-    """Train in this process, as one of `group`; only the first of them touches the run folder."""
+    """Trains in this process, as one of `group`; only the first of them touches the run folder."""
     from cxr_jax.config.effect import notes
     from cxr_jax.data.prepared import PreparedData
     from cxr_jax.data.split_loading import load_split
@@ -115,7 +115,7 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
 
 
 def _tell_end(terminal: Terminal, run: RunFolder, config: Config, reason: EndReason) -> None:
-    """Print what the run has reached, and how to go on."""
+    """Prints what the run has reached, and how to go on."""
     from cxr_jax.reporting.live import validation_figures
     from cxr_jax.runs.metrics_log import read_metrics
 
@@ -132,7 +132,7 @@ def _tell_end(terminal: Terminal, run: RunFolder, config: Config, reason: EndRea
 def _begin_run(
     run_path: Path, config: Config, network: Network, prepared: PreparedData, devices: list[jax.Device]
 ) -> None:
-    """Make the run's folder, and write there what is known before the first step."""
+    """Makes the run's folder, and writes there what is known before the first step."""
     from cxr_jax.config.loading import write_config
     from cxr_jax.data.prepared import from_any_folder
     from cxr_jax.inference.description import write_description
@@ -152,7 +152,7 @@ def _begin_run(
 
 
 def _flat(config: Config) -> dict[str, Any]:
-    """Every field of `config` under its dotted name, as JSON knows it."""
+    """Returns every field of `config` under its dotted name, as JSON knows it."""
     sections = json.loads(json.dumps(dataclasses.asdict(config)))
     return {
         f"{section}.{name}": value
@@ -162,7 +162,7 @@ def _flat(config: Config) -> dict[str, Any]:
 
 
 def _parse(arguments: list[str]) -> tuple[str, Options, list[str]]:
-    """The config's path or name, the options of the command, and the overrides of the config."""
+    """Returns the config's path or name, the options of the command, and the overrides of the config."""
     from cxr_jax.config.command_line import parse, parse_known
 
     prog = "cxr-jax train CONFIG"
@@ -199,7 +199,7 @@ def _describe(config: Config, network: Network) -> NetworkDescription:
 
 
 def _require_same(run: RunFolder, config: Config, fingerprint: str) -> None:
-    """Raise UserError if the run to be resumed was started with another config or other data.
+    """Raises UserError if the run to be resumed was started with another config or other data.
 
     Where it is computed may change, and where images wait: the state is the same.
     """

@@ -26,7 +26,7 @@ def parse(
     default: T | None = None,
     description: str | None = None,
 ) -> T:
-    """An instance of dataclass `kind` filled from `arguments`, starting from `default` where it is given.
+    """Returns an instance of dataclass `kind` filled from `arguments`, starting from `default` where it is given.
 
     Prints the help of all options and raises SystemExit(0) when `arguments` hold `--help` or `-h`.
 
@@ -40,7 +40,7 @@ def parse(
 def parse_known(
     kind: type[T], arguments: Sequence[str], *, prog: str, description: str | None = None
 ) -> tuple[T, list[str]]:
-    """As `parse`, together with the arguments that `kind` has no option for, in their order."""
+    """Returns as `parse`, together with the arguments that `kind` has no option for, in their order."""
     return _run_tyro(kind, arguments, prog=prog, description=description, return_unknown_args=True)
 
 
@@ -66,7 +66,7 @@ def _run_tyro(kind: type, arguments: Sequence[str], **options: Any) -> Any:
 
 @contextlib.contextmanager
 def _terminal_width(columns: int) -> Iterator[None]:
-    """Let shutil.get_terminal_size say `columns`, for as long as the block runs."""
+    """Lets shutil.get_terminal_size say `columns`, for as long as the block runs."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = str(columns)
     try:
@@ -79,7 +79,7 @@ def _terminal_width(columns: int) -> Iterator[None]:
 
 
 def _read_box(box: str) -> str:
-    """The message of tyro's error box as one sentence, with the nearest valid options if the box names any."""
+    """Returns the message of tyro's error box as one sentence, with the nearest valid options if the box names any."""
     # the first row is its title
     rows = [_COLOUR.sub("", row) for row in box.splitlines()][1:]
     rows = [row.strip().strip("│").strip() for row in rows if not row.startswith("╰")]
@@ -104,7 +104,7 @@ def _read_box(box: str) -> str:
 
 
 def require_judging_options(target_sensitivity: float, cost_ratio: float, resamples: int) -> None:
-    """Raise UserError for an option out of range of those that every command has which judges predictions."""
+    """Raises UserError for an option out of range of those that every command has which judges predictions."""
     if not 0 < target_sensitivity <= 1:
         raise UserError(f"--target-sensitivity is {target_sensitivity}, but must be above 0 and at most 1", EXIT_USAGE)
     if not cost_ratio > 0:

@@ -51,7 +51,7 @@ def _without_effect(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _within(place: str, section: Any) -> Iterator[tuple[str, str]]:
-    """Fields of one section that others of the same section switch off."""
+    """Yields fields of one section that others of the same section switch off."""
     if isinstance(section, ScheduleConfig) and section.kind == "constant":
         yield f"{place}.final_fraction", f'{place}.kind is "constant"; choose "cosine" or "linear"'
     if isinstance(section, OptimizerConfig):
@@ -62,7 +62,7 @@ def _within(place: str, section: Any) -> Iterator[tuple[str, str]]:
 
 
 def _in_phases(config: Config, field: str) -> str:
-    """The keys of `field` in every phase, as options of the command line."""
+    """Returns the keys of `field` in every phase, as options of the command line."""
     keys = [f"--phases.{number}.{field.replace('_', '-')} ({phase.name})" for number, phase in enumerate(config.phases)]
     return f"use {' or '.join(keys)}"
 
@@ -88,7 +88,7 @@ def refuse_options_of_several(options: Sequence[str]) -> None:
 
 
 def _given(options: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Every option of a command line with its dotted key."""
+    """Yields every option of a command line with its dotted key."""
     for option in (entry.partition("=")[0] for entry in options if entry.startswith("--")):
         *sections, field = option.removeprefix("--").replace("-", "_").split(".")
         # a switch is off as --section.no-field
@@ -106,7 +106,7 @@ def notes(config: Config) -> list[str]:
 
 
 def _plain(phase: PhaseConfig) -> PhaseConfig:
-    """A phase with the sections that `phase` has, each as it is by default."""
+    """Returns a phase with the sections that `phase` has, each as it is by default."""
     own = {name: type(section)() for name in _OF_PHASES if (section := getattr(phase, name)) is not None}
     return PhaseConfig(name=phase.name, **own)
 

@@ -35,7 +35,7 @@ _EXPECTED = {
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), *, prog: str = "cxr-jax train CONFIG") -> Config:
-    """The experiment that TOML file `path` describes, changed by command-line options such as
+    """Returns the experiment that TOML file `path` describes, changed by command-line options such as
     `--optimizer.learning-rate 0.02` or `--phases.0.epochs 3`.
 
     Prints the help of the options, with the file's values as defaults, and raises SystemExit(0) when `overrides`
@@ -57,12 +57,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, prog: str = 
 
 
 def write_config(config: Config, path: str | Path) -> None:
-    """Write every field of `config` to TOML file `path`, atomically; `load_config` reads the same config back."""
+    """Writes every field of `config` to TOML file `path`, atomically; `load_config` reads the same config back."""
     write_text(path, format_config(config))
 
 
 def format_config(config: Config) -> str:
-    """Every field of `config` as TOML text; what a phase leaves out is left out."""
+    """Returns every field of `config` as TOML text; what a phase leaves out is left out."""
     tables = {name: value for name, value in dataclasses.asdict(config).items() if name != "phases"}
     lines = [line for name, fields in tables.items() for line in _format_table(f"[{name}]", fields)]
     for phase in config.phases:
@@ -80,12 +80,12 @@ def _format_table(header: str, fields: Mapping[str, Any]) -> list[str]:
 
 
 def _format_value(value: bool | int | float | str | Sequence[str]) -> str:
-    """`value` in TOML's notation, which is JSON's but for one control character."""
+    """Returns `value` in TOML's notation, which is JSON's but for one control character."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of TOML file `path`, unchecked; UserError if it is missing or malformed."""
+    """Returns the tables of TOML file `path`, unchecked; UserError if it is missing or malformed."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -102,7 +102,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def config_of(values: Mapping[str, Any], place: str) -> Config:
-    """The config of `values`, as `read_toml` gives them; `place` says where they stand.
+    """Returns the config of `values`, as `read_toml` gives them; `place` says where they stand.
 
     Raises:
         UserError: a key, a type or a value is wrong.
@@ -125,14 +125,14 @@ def config_of(values: Mapping[str, Any], place: str) -> Config:
 
 @functools.cache
 def _adapter() -> pydantic.TypeAdapter[Config]:
-    """What checks a config; it takes far longer to build than to use."""
+    """Returns what checks a config; it takes far longer to build than to use."""
     import pydantic
 
     return pydantic.TypeAdapter(Config)
 
 
 def _describe(mistake: ErrorDetails, place: str) -> str:
-    """One of pydantic's findings as a sentence that names the field, the place and the way out."""
+    """Returns one of pydantic's findings as a sentence that names the field, the place and the way out."""
     kind, loc = mistake["type"], mistake["loc"]
     name = ".".join(str(part) for part in loc)
     if kind == "unexpected_keyword_argument":
@@ -152,13 +152,13 @@ def _describe(mistake: ErrorDetails, place: str) -> str:
 
 
 def suggestion(name: str, valid: Iterable[str]) -> str:
-    """A question with the nearest of `valid` names, or nothing when none is near."""
+    """Returns a question with the nearest of `valid` names, or nothing when none is near."""
     nearest = difflib.get_close_matches(name, list(valid), n=1)
     return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
 def _fields_beside(loc: Sequence[str | int]) -> list[str]:
-    """The valid names where `loc` points: fields of the dataclass that holds its last part."""
+    """Returns the valid names where `loc` points: fields of the dataclass that holds its last part."""
     kind: Any = Config
     for part in loc[:-1]:
         hint = typing.get_args(kind)[0] if isinstance(part, int) else typing.get_type_hints(kind)[part]

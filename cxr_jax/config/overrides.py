@@ -15,7 +15,7 @@ _SECTIONS = {field.name for field in dataclasses.fields(Config)}
 
 
 def dotted(tables: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """The values of nested tables under their dotted keys; a quoted key may hold dots of its own.
+    """Returns the values of nested tables under their dotted keys; a quoted key may hold dots of its own.
 
     Raises:
         UserError: two ways of writing one key give it two values; `place` says where they stand.
@@ -32,7 +32,7 @@ def dotted(tables: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 
 def overridden(tables: Mapping[str, Any], changes: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """The tables of a config with `changes` by dotted key; a phase goes by its name or its number from 0.
+    """Returns the tables of a config with `changes` by dotted key; a phase goes by its name or its number from 0.
 
     A phase that takes a section from the config's own gets that section, changed: what a change does not name stays
     as it was. Keys and values are for `config_of` to check.
@@ -54,7 +54,7 @@ def overridden(tables: Mapping[str, Any], changes: Mapping[str, Any], place: str
 
 
 def _phase(values: Mapping[str, Any], key: str, place: str) -> tuple[dict[str, Any], str]:
-    """The phase that `key` reaches into, and what is left of the key."""
+    """Returns the phase that `key` reaches into, and what is left of the key."""
     phases = values.get("phases") or []
     if not isinstance(phases, list) or not all(isinstance(phase, dict) for phase in phases):
         raise UserError(f"{key} in {place} reaches into phases, which is no list of tables there")

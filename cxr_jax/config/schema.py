@@ -14,7 +14,7 @@ _STRICT = {"extra": "forbid"}
 
 
 def _require(condition: bool, name: str, value: object, rule: str) -> None:
-    """Raise ValueError telling that field `name` breaks `rule`, or is infinite or no number."""
+    """Raises ValueError telling that field `name` breaks `rule`, or is infinite or no number."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} is {value!r}, but must be a finite number, {rule}")
     if not condition:
@@ -232,7 +232,7 @@ class ParallelConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
 
     def anywhere(self) -> ParallelConfig:
-        """The same without what belongs to one launch, as a run folder keeps it."""
+        """Returns the same without what belongs to one launch, as a run folder keeps it."""
         return dataclasses.replace(self, coordinator="", processes=0, process_id=-1)
 
 
@@ -310,7 +310,7 @@ class Config:
         _require(len(set(names)) == len(names), "phases", names, "named differently from each other")
 
     def computed_as(self, other: Config) -> Config:
-        """The same experiment, computed where `other` is, with its images kept where the other's are.
+        """Returns the same experiment, computed where `other` is, with its images kept where the other's are.
 
         Data that are given as the same folder in another way, such as by a relative path, are called as the other does.
         """
@@ -320,7 +320,7 @@ class Config:
         return dataclasses.replace(self, data=data, parallel=other.parallel)
 
     def resolved_phases(self) -> tuple[PhaseConfig, ...]:
-        """The phases to train, every field filled from the sections where a phase leaves it out."""
+        """Returns the phases to train, every field filled from the sections where a phase leaves it out."""
         phases = self.phases or (PhaseConfig(epochs=self.training.epochs),)
         return tuple(
             dataclasses.replace(

@@ -37,7 +37,7 @@ class Variant:
     config: Config  # with its seed still that of the base config
 
     def with_seed(self, seed: int) -> Config:
-        """The config of one run."""
+        """Returns the config of one run."""
         return dataclasses.replace(self.config, training=dataclasses.replace(self.config.training, seed=seed))
 
 
@@ -58,7 +58,7 @@ class Sweep:
 
 
 def read_sweep(path: str | Path) -> Sweep:
-    """The sweep that TOML file `path` describes, every config of it checked.
+    """Returns the sweep that TOML file `path` describes, every config of it checked.
 
     Its keys are `config` (the base config: relative to the file, or the name of a shipped one), `seeds`, and tables
     `base` (changes of every run),
@@ -104,7 +104,7 @@ def _base_path(path: Path, tables: Mapping[str, Any]) -> Path:
 
 
 def _changes(tables: Any, place: str) -> dict[str, Any]:
-    """The changes of one table by dotted key; they may not touch the seed, which has a list of its own."""
+    """Returns the changes of one table by dotted key; they may not touch the seed, which has a list of its own."""
     if not isinstance(tables, Mapping):
         raise UserError(f"{place} is {json.dumps(tables, default=str)}, but must be a table of changes")
     changes = dotted(tables, place)
@@ -126,7 +126,7 @@ def _seeds(path: Path, seeds: Any, base: Variant) -> tuple[int, ...]:
 
 
 def _named(path: Path, tables: Any) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Place and changes of every table below [variants]."""
+    """Places and changes of every table below [variants]."""
     if not isinstance(tables, Mapping):
         raise UserError(f"variants in {path} must be tables, such as [variants.gamma]")
     found = {}
@@ -139,7 +139,7 @@ def _named(path: Path, tables: Any) -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def _points(path: Path, table: Any) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Place and changes of every point of [grid], by its name."""
+    """Places and changes of every point of [grid], by its name."""
     place = f"[grid] of {path}"
     lists = _changes(table, place)
     for key, values in lists.items():
@@ -157,7 +157,7 @@ def _points(path: Path, table: Any) -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def _joined(path: Path, named: dict[str, Any], points: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Variants by name, those of [variants] first."""
+    """Returns variants by name, those of [variants] first."""
     for name in points.keys() & named.keys():
         raise UserError(f"[variants.{name}] of {path} has the name of a point of [grid]: rename it")
     for name in (*named, *points):
@@ -171,7 +171,7 @@ def _joined(path: Path, named: dict[str, Any], points: dict[str, Any]) -> dict[s
 
 
 def _labels(keys: Sequence[str]) -> dict[str, str]:
-    """For every dotted key the shortest end of it, in whole parts, that no other key shares."""
+    """Returns for every dotted key the shortest end of it, in whole parts, that no other key shares."""
     labels = {}
     for key in keys:
         parts = key.split(".")
@@ -182,13 +182,14 @@ def _labels(keys: Sequence[str]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    """A value as part of a folder's name."""
+    """Returns a value as part of a folder's name."""
     text = value if isinstance(value, str) else "+".join(map(str, value)) if isinstance(value, list) else None
     return re.sub(r"[^\w.+-]+", "_", json.dumps(value, default=str) if text is None else text)
 
 
 def _trained(config: Config) -> Config:
-    """`config` with all that does not bear on what is trained made equal: two that give the same network are equal.
+    """Returns `config` with all that does not bear on what is trained made equal: two that give the same network are
+    equal.
 
     That is where and how it is computed, and the sections and fields that every phase has for itself.
     """

@@ -59,14 +59,15 @@ class SweepRun:
         return self.run.path.with_name(f"{self.run.path.name}.log")
 
     def write_config_file(self) -> None:
-        """Write the resolved config, unless it stands there already; UserError if it cannot be written."""
+        """Writes the resolved config, unless it stands there already; UserError if it cannot be written."""
         text = format_config(self.config)
         if not self.config_file.is_file() or self.config_file.read_text(encoding="utf-8") != text:
             write_text(self.config_file, text)
 
 
 def sweep_runs(sweep: Sweep, folder: str | Path) -> list[SweepRun]:
-    """Every run of `sweep` in `folder`, which need not exist, seed by seed so that all variants come on together.
+    """Returns every run of `sweep` in `folder`, which need not exist, seed by seed so that all variants come on
+    together.
 
     Raises:
         UserError: a run was begun with another config than the sweep now asks for.
@@ -79,7 +80,7 @@ def sweep_runs(sweep: Sweep, folder: str | Path) -> list[SweepRun]:
 
 
 def chosen(runs: Sequence[SweepRun], sweep: Sweep, variants: Sequence[str], seeds: Sequence[int]) -> list[SweepRun]:
-    """Those of `runs` of the named variants and seeds; an empty choice means all.
+    """Returns those of `runs` of the named variants and seeds; an empty choice means all.
 
     Raises:
         UserError: the sweep has no such variant or seed.
@@ -104,7 +105,9 @@ def _sweep_run(sweep: Sweep, variant: str, seed: int, config: Config, folder: Pa
 
 
 def _difference(run: RunFolder, config: Config) -> tuple[str, Any, Any] | None:
-    """The first field in which a run's config differs from `config`, with both values; where it computes is its own."""
+    """Returns the first field in which a run's config differs from `config`, with both values; where it computes is
+    its own.
+    """
     stored_form = dataclasses.replace(config, parallel=config.parallel.anywhere())
     # nearly always the very text, which saves reading it as a config
     if run.config.read_bytes() == format_config(stored_form).encode():
@@ -119,7 +122,9 @@ def _difference(run: RunFolder, config: Config) -> tuple[str, Any, Any] | None:
 
 
 def _fields(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every plain value that is set under its dotted key, phases by their number; empty lists count as not set."""
+    """Yields every plain value that is set under its dotted key, phases by their number; empty lists count as not
+    set.
+    """
     if isinstance(value, dict):
         entries = value.items()
     elif isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):

@@ -20,7 +20,7 @@ BLOCK = 600
 
 
 def balance_as_barnett(images: ImageSet, *, first_id: int) -> ImageSet:
-    """Return `images` followed by changed copies of its normals.
+    """Returns `images` followed by changed copies of its normals.
 
     Of the normals, in the order of `images` (file order): 1-600 enlarged by 30 % (the central 1/1.3 at full size),
     1-600 flipped top to bottom, 601-1200 rotated by 20 degrees, 1201 to the last flipped left to right. 1,341 normals
@@ -61,27 +61,27 @@ def balance_as_barnett(images: ImageSet, *, first_id: int) -> ImageSet:
 
 
 def enlarge(image: UInt8[np.ndarray, "S S"]) -> UInt8[np.ndarray, "S S"]:
-    """Return the central 1/1.3 of `image` at full size, uint8 [S, S]."""
+    """Returns the central 1/1.3 of `image` at full size, uint8 [S, S]."""
     return _turned(image, degrees=0.0, scale=ENLARGEMENT)
 
 
 def rotate(image: UInt8[np.ndarray, "S S"]) -> UInt8[np.ndarray, "S S"]:
-    """Return `image` rotated counterclockwise by 20 degrees about its centre, uint8 [S, S], black where it was not."""
+    """Returns `image` rotated counterclockwise by 20 degrees about its centre, uint8 [S, S], black where it was not."""
     return _turned(image, degrees=ROTATION, scale=1.0)
 
 
 def flip_top_to_bottom(image: UInt8[np.ndarray, "S S"]) -> UInt8[np.ndarray, "S S"]:
-    """Return `image` upside down, uint8 [S, S]."""
+    """Returns `image` upside down, uint8 [S, S]."""
     return image[::-1]
 
 
 def flip_left_to_right(image: UInt8[np.ndarray, "S S"]) -> UInt8[np.ndarray, "S S"]:
-    """Return `image` mirrored, uint8 [S, S]."""
+    """Returns `image` mirrored, uint8 [S, S]."""
     return image[:, ::-1]
 
 
 def _turned(image: np.ndarray, *, degrees: float, scale: float) -> np.ndarray:
-    """Return `image` rotated counterclockwise and scaled about its centre, same size, uint8 [S, S]."""
+    """Returns `image` rotated counterclockwise and scaled about its centre, same size, uint8 [S, S]."""
     height, width = image.shape
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
     return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)

@@ -25,7 +25,7 @@ class Share(NamedTuple):
     count: int = 1
 
     def of(self, rows: np.ndarray) -> np.ndarray:
-        """This process's part of `rows` [B, ...]: [B / count, ...]."""
+        """Returns this process's part of `rows` [B, ...]: [B / count, ...]."""
         size = len(rows) // self.count
         return rows[self.index * size : (self.index + 1) * size]
 
@@ -34,19 +34,19 @@ WHOLE = Share()
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:
-    """The order [count] in which an epoch visits its examples: a function of its arguments and nothing else."""
+    """Returns the order [count] in which an epoch visits its examples: a function of its arguments and nothing else."""
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def iterations_per_epoch(count: int, batch_size: int) -> int:
-    """Steps of an epoch; the last short batch is dropped, because padded rows would enter BatchNorm."""
+    """Returns steps of an epoch; the last short batch is dropped, because padded rows would enter BatchNorm."""
     return count // batch_size
 
 
 def training_rows(
     count: int, *, batch_size: int, seed: int, epoch: int, start: int = 0, share: Share = WHOLE
 ) -> Iterator[np.ndarray]:
-    """Which of `count` examples make up each batch of an epoch, from the one numbered `start` on.
+    """Yields which of `count` examples make up each batch of an epoch, from the one numbered `start` on.
 
     Yields `share` of `batch_size` rows, int32, ascending. The shares of all processes, one after the other, are the
     rows of one process alone.
@@ -60,13 +60,14 @@ def training_rows(
 def training_batches(
     image_set: ImageSet, *, batch_size: int, seed: int, epoch: int, start: int = 0, share: Share = WHOLE
 ) -> Iterator[Batch]:
-    """The batches of an epoch that `training_rows` describes, each read when it is asked for."""
+    """Yields the batches of an epoch that `training_rows` describes, each read when it is asked for."""
     for rows in training_rows(len(image_set), batch_size=batch_size, seed=seed, epoch=epoch, start=start, share=share):
         yield Batch(np.asarray(image_set.images[rows]), image_set.labels[rows], image_set.ids[rows])
 
 
 def padded_batches(images: np.ndarray, batch_size: int, share: Share = WHOLE) -> Iterator[tuple[np.ndarray, int]]:
-    """Consecutive `images` [N, ...] as `share` of batches [batch_size, ...], with how many rows of the batch are real.
+    """Yields consecutive `images` [N, ...] as `share` of batches [batch_size, ...], with how many rows of the batch are
+    real.
 
     The last batch is filled up with zeros, whose results the caller drops.
     """

@@ -26,7 +26,7 @@ from cxr_jax.vocabulary import SPLIT_NAMES
 def decoded_images(
     prepared: PreparedData, config: DataConfig, *, track: Track = silently
 ) -> UInt8[np.ndarray, "N S S"]:
-    """Return all images of the table, uint8 [N, S, S], memory-mapped read-only.
+    """Returns all images of the table, uint8 [N, S, S], memory-mapped read-only.
 
     They are decoded at the first call for a size, resize and interpolation, and kept beside the records. Two processes
     may do so at once: each writes its own file, and the last one stays.
@@ -50,7 +50,7 @@ def decoded_images(
 
 
 def encoded_images(prepared: PreparedData) -> Iterator[bytes]:
-    """Yield the encoded image of every example, in the order of the table.
+    """Yields the encoded image of every example, in the order of the table.
 
     Raises:
         UserError: the records are missing, damaged or belong to another table.
@@ -65,7 +65,7 @@ def encoded_images(prepared: PreparedData) -> Iterator[bytes]:
 
 
 def encoded_images_at(prepared: PreparedData, rows: Sequence[int]) -> list[bytes]:
-    """Return the encoded images of these rows of the table, in the order of `rows`, without reading the others.
+    """Returns the encoded images of these rows of the table, in the order of `rows`, without reading the others.
 
     Raises:
         UserError: the records are missing, damaged or belong to another table.
@@ -79,7 +79,7 @@ def encoded_images_at(prepared: PreparedData, rows: Sequence[int]) -> list[bytes
 
 
 def _records(prepared: PreparedData) -> list[Any]:
-    """Return the stored records of every split that there is, in the order of the table; each a TFDS data source."""
+    """Returns the stored records of every split that there is, in the order of the table; each a TFDS data source."""
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(next(prepared.records.glob("*/*/dataset_info.json")).parent)
@@ -89,17 +89,17 @@ def _records(prepared: PreparedData) -> list[Any]:
 
 
 def _image_of(record: dict[str, Any], example: Example, prepared: PreparedData) -> bytes:
-    """Return the encoded image of a record that must be that of `example`."""
+    """Returns the encoded image of a record that must be that of `example`."""
     if hashlib.sha256(record["image"]).hexdigest() != example.sha256:
         raise UserError(f"{prepared.path} is damaged, its records and its table differ: {AGAIN}")
     return record["image"]
 
 
 def _decoded(prepared: PreparedData, config: DataConfig) -> Iterator[np.ndarray]:
-    """Yield every image, uint8 [S, S], in the order of the table, decoded in threads."""
+    """Yields every image, uint8 [S, S], in the order of the table, decoded in threads."""
 
     def decode(item: tuple[str, bytes]) -> np.ndarray:
-        """Return one image as a square."""
+        """Returns one image as a square."""
         name, data = item
         return decode_square(data, config.image_size, config.resize, config.interpolation, name=name)
 
@@ -110,7 +110,7 @@ def _decoded(prepared: PreparedData, config: DataConfig) -> Iterator[np.ndarray]
 def _write_decoded(
     path: Path, shape: tuple[int, int, int], images: Iterator[np.ndarray], advance: Callable[[int], None]
 ) -> None:
-    """Write `images` to `path` as an .npy file of `shape`.
+    """Writes `images` to `path` as an .npy file of `shape`.
 
     Written rather than mapped: a full disk is then an error that can be told, not a fatal signal.
     """
@@ -126,7 +126,7 @@ def _write_decoded(
 
 
 def _mapped(path: Path, shape: tuple[int, int, int]) -> np.ndarray | None:
-    """Return the cache at `path`, or None if there is none of this shape."""
+    """Returns the cache at `path`, or None if there is none of this shape."""
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError):

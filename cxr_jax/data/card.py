@@ -43,7 +43,7 @@ def build_card(
     notes: Sequence[str],
     phantom: bool,
 ) -> dict[str, Any]:
-    """Return the data card, ready for JSON.
+    """Returns the data card, ready for JSON.
 
     Args:
         name: under which the data set is stored.
@@ -92,7 +92,7 @@ def build_card(
 
 
 def told_passed_over(groups: Sequence[PassedOver]) -> list[dict[str, Any]]:
-    """Return how the card tells of files that are no part of the data set, ready for JSON."""
+    """Returns how the card tells of files that are no part of the data set, ready for JSON."""
     return [
         {"folder": group.folder, "reason": group.reason, "count": group.count, "files": list(group.files)}
         for group in groups
@@ -100,7 +100,7 @@ def told_passed_over(groups: Sequence[PassedOver]) -> list[dict[str, Any]]:
 
 
 def left_out_in_all(card: dict[str, Any]) -> int:
-    """Return how many files of the source are no examples.
+    """Returns how many files of the source are no examples.
 
     A card of an earlier version does not say what was passed over: only images that could not be read count there.
     """
@@ -108,19 +108,19 @@ def left_out_in_all(card: dict[str, Any]) -> int:
 
 
 def _splits(examples: Sequence[Example]) -> list[str]:
-    """Return the splits that hold an example, in their usual order."""
+    """Returns the splits that hold an example, in their usual order."""
     present = {example.split for example in examples}
     return [split for split in SPLIT_NAMES if split in present]
 
 
 def _count(examples: Sequence[Example], split: str, column: str, names: Sequence[str]) -> dict[str, int]:
-    """Return how many examples of a split have each value of a column."""
+    """Returns how many examples of a split have each value of a column."""
     counts = Counter(getattr(example, column) for example in examples if example.split == split)
     return {name: counts[name] for name in names}
 
 
 def _validation_cut(examples: Sequence[Example]) -> dict[str, Any]:
-    """Describe the validation split that is cut from train unless a config asks for another."""
+    """Describes the validation split that is cut from train unless a config asks for another."""
     config = DataConfig()
     train = [example for example in examples if example.split == "train"]
     chosen = cut_by_group(train, config.validation_fraction, config.split_seed)
@@ -145,7 +145,7 @@ def _validation_cut(examples: Sequence[Example]) -> dict[str, Any]:
 
 
 def _group_note(inspection: Inspection, images: int) -> str:
-    """Say how far groups are known."""
+    """Says how far groups are known."""
     if inspection.named == 0:
         return GROUPS_UNKNOWN
     if inspection.named < images:

@@ -77,7 +77,7 @@ class Decoded:
 
 
 def decode(data: bytes, *, name: str) -> Decoded:
-    """Decode a JPEG, PNG or DICOM file to grey, once.
+    """Decodes a JPEG, PNG or DICOM file to grey, once.
 
     Colour becomes luma by the weights of ITU-R BT.601. Transparent images are laid over black, the background of a
     radiograph. EXIF's orientation is obeyed. DICOM files are shown as they ask to be (see `data.dicom`).
@@ -107,7 +107,7 @@ def decode(data: bytes, *, name: str) -> Decoded:
 
 
 def decode_grey(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W"]:
-    """Return the pixels of `decode`; UserError as there."""
+    """Returns the pixels of `decode`; UserError as there."""
     return decode(data, name=name).grey
 
 
@@ -120,7 +120,8 @@ def decode_square(
     name: str,
     decoded: Decoded | None = None,
 ) -> UInt8[np.ndarray, "{size} {size}"]:
-    """Decode a JPEG, PNG or DICOM file to the square that a network sees, uint8 [size, size]: in training and after it.
+    """Decodes a JPEG, PNG or DICOM file to the square that a network sees, uint8 [size, size]: in training and after
+    it.
 
     It is `to_square` of `decode_grey`, but a JPEG of more than four times the size wanted is decoded at a half, a
     quarter or an eighth of its own: the decoder then averages within its blocks, which costs a fraction of the time,
@@ -153,7 +154,7 @@ def decode_square(
 
 
 def as_stored(data: bytes, *, name: str) -> tuple[bytes, Decoded]:
-    """Return an image as records keep it, and decoded.
+    """Returns an image as records keep it, and decoded.
 
     Records keep the file itself, or for a DICOM file the PNG of its pixels: what its header tells of a patient is gone
     then, and the decoded image is the same.
@@ -168,12 +169,12 @@ def as_stored(data: bytes, *, name: str) -> tuple[bytes, Decoded]:
 
 
 def without_header(data: bytes, *, name: str) -> bytes:
-    """Return the first value of `as_stored`, without decoding an image that is kept as it is."""
+    """Returns the first value of `as_stored`, without decoding an image that is kept as it is."""
     return as_stored(data, name=name)[0] if kind_of(data) == "DICOM" else data
 
 
 def _header(data: bytes, name: str) -> JpegHeader | PngHeader | None:
-    """Return what the file says of its pixels, having checked the bounds; None for DICOM, which is checked elsewhere.
+    """Returns what the file says of its pixels, having checked the bounds; None for DICOM, which is checked elsewhere.
 
     Raises:
         UserError: as `decode`, for what a header tells.
@@ -203,7 +204,7 @@ def _decoded_by_opencv(data: bytes, flags: int, name: str) -> np.ndarray:
 
 
 def _decoded_png(data: bytes, header: PngHeader, name: str) -> Decoded:
-    """Return what `decode` makes of a PNG."""
+    """Returns what `decode` makes of a PNG."""
     # with any other flag OpenCV drops what is transparent
     image = _upright(_decoded_by_opencv(data, cv2.IMREAD_UNCHANGED, name), header.orientation)
     colours = image[..., :3] if image.ndim == 3 else image
@@ -218,21 +219,21 @@ def _decoded_png(data: bytes, header: PngHeader, name: str) -> Decoded:
 
 
 def _depth(highest: int, significant_bits: int | None) -> Depth:
-    """Return how deep the samples of a 16-bit image are that has no larger value than `highest`."""
+    """Returns how deep the samples of a 16-bit image are that has no larger value than `highest`."""
     if significant_bits is not None and 8 <= significant_bits < 16 and highest < 2**significant_bits:
         return Depth(highest, significant_bits, stated=True)
     return Depth(highest, _SHALLOW_BITS if highest < 2**_SHALLOW_BITS else 16, stated=False)
 
 
 def _colourfulness(colours: np.ndarray) -> float:
-    """Return by how much the largest and smallest channel of [H, W, 3] differ, mean over a grid of its pixels."""
+    """Returns by how much the largest and smallest channel of [H, W, 3] differ, mean over a grid of its pixels."""
     step = max(1, min(colours.shape[:2]) // _COLOUR_GRID)
     grid = colours[::step, ::step].astype(np.int32)
     return float(np.mean(grid.max(axis=2) - grid.min(axis=2)))
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Return an image turned and mirrored as EXIF's `orientation` asks, 1 to 8."""
+    """Returns an image turned and mirrored as EXIF's `orientation` asks, 1 to 8."""
     if orientation > 4:
         image = cv2.transpose(image)
     # around the vertical axis, the horizontal one, or both
@@ -241,7 +242,7 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _reduction(side: int, at_least: int) -> int:
-    """Return what a JPEG's sides may be divided by so that `side` pixels stay `at_least` as many."""
+    """Returns what a JPEG's sides may be divided by so that `side` pixels stay `at_least` as many."""
     return max(divisor for divisor in _REDUCED if divisor == 1 or side // divisor >= at_least)
 
 
@@ -253,7 +254,7 @@ def to_square(
     *,
     shape: tuple[int, int] | None = None,
 ) -> UInt8[np.ndarray, "{size} {size}"]:
-    """Return grey `image`, uint8 [H, W], as a square, uint8 [size, size].
+    """Returns grey `image`, uint8 [H, W], as a square, uint8 [size, size].
 
     Args:
         image: uint8 [H, W].
@@ -281,14 +282,14 @@ def to_square(
 
 
 def _resized(image: np.ndarray, height: int, width: int, interpolation: Interpolation) -> np.ndarray:
-    """Return uint8 [H, W] resized to [height, width]: axes that shrink first, then axes that grow."""
+    """Returns uint8 [H, W] resized to [height, width]: axes that shrink first, then axes that grow."""
     smaller = (min(image.shape[1], width), min(image.shape[0], height))
     image = cv2.resize(image, smaller, interpolation=_INTERPOLATIONS[interpolation])
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _over_black(image: np.ndarray) -> np.ndarray:
-    """Return [H, W] or [H, W, 3 or 4] as grey [H, W] of the same type, what is transparent laid over black."""
+    """Returns [H, W] or [H, W, 3 or 4] as grey [H, W] of the same type, what is transparent laid over black."""
     if image.ndim == 2:
         return image
     alpha = image[..., 3] if image.shape[2] == 4 else None

@@ -60,7 +60,7 @@ class Patience:
 
 
 def download(release: Release, folder: Path, *, track: Track = silently, patience: Patience = Patience()) -> Path:
-    """Return the path of `release` in `folder`, fetched unless it is there.
+    """Returns the path of `release` in `folder`, fetched unless it is there.
 
     What an interrupted download brought is kept as `.unfinished-FILE` and continued. The file gets its name only after
     size and sha256 have been found right.
@@ -89,7 +89,7 @@ def download(release: Release, folder: Path, *, track: Track = silently, patienc
 
 
 def _fetch(release: Release, file: BinaryIO, track: Track, patience: Patience) -> None:
-    """Append what is missing of `release` to `file`, trying again as long as bytes arrive."""
+    """Appends what is missing of `release` to `file`, trying again as long as bytes arrive."""
     if file.tell() > release.size:
         _empty(file)
     _require_space(release, Path(file.name).parent, already=file.tell())
@@ -113,7 +113,7 @@ def _fetch(release: Release, file: BinaryIO, track: Track, patience: Patience) -
 
 
 def _continue(release: Release, file: BinaryIO, advance: Callable[[int], None], timeout: float) -> None:
-    """Ask the server for what is missing and append it, until the connection ends or all is there."""
+    """Asks the server for what is missing and append it, until the connection ends or all is there."""
     headers = {"User-Agent": f"cxr-jax/{__version__}", "Range": f"bytes={file.tell()}-"}
     with urllib.request.urlopen(urllib.request.Request(release.url, headers=headers), timeout=timeout) as answer:
         start, total = _promised(answer)
@@ -142,7 +142,7 @@ def _empty(file: BinaryIO) -> None:
 
 
 def _promised(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
-    """Return (first byte that the answer holds, size of the whole file or None)."""
+    """Returns (first byte that the answer holds, size of the whole file or None)."""
     if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
         if match:
@@ -152,7 +152,7 @@ def _promised(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
 
 
 def _verify(path: Path, release: Release, advice: str, track: Track) -> None:
-    """Raise UserError unless `path` has the size and sha256 of `release`."""
+    """Raises UserError unless `path` has the size and sha256 of `release`."""
     if path.stat().st_size == release.size:
         digest = hashlib.sha256()
         with path.open("rb") as file, track("Checking", release.size) as advance:
@@ -165,7 +165,7 @@ def _verify(path: Path, release: Release, advice: str, track: Track) -> None:
 
 
 def _require_space(release: Release, folder: Path, *, already: int) -> None:
-    """Raise UserError unless the rest of the file and a copy of it fit on the disk."""
+    """Raises UserError unless the rest of the file and a copy of it fit on the disk."""
     needed = release.size - already + release.size
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -177,7 +177,7 @@ def _require_space(release: Release, folder: Path, *, already: int) -> None:
 
 @contextlib.contextmanager
 def _locked(file: BinaryIO, path: Path) -> Iterator[None]:
-    """Hold `file` for this process alone; UserError if another one holds it."""
+    """Holds `file` for this process alone; UserError if another one holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -186,7 +186,7 @@ def _locked(file: BinaryIO, path: Path) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Return in words what went wrong with a connection."""
+    """Returns in words what went wrong with a connection."""
     if isinstance(error, urllib.error.HTTPError):
         return f"the server answered {error.code} {error.reason}"
     if isinstance(error, urllib.error.URLError):
@@ -197,7 +197,7 @@ def _reason(error: Exception) -> str:
 
 
 def _by_hand(release: Release, reason: str) -> str:
-    """Return the sentence that ends a download, with the way around it."""
+    """Returns the sentence that ends a download, with the way around it."""
     return (
         f"{release.file} could not be fetched: {reason}; or fetch it by hand from {release.page} "
         f"and run `{release.command}`"

@@ -45,7 +45,7 @@ UPRIGHT = 1
 
 
 def kind_of(head: bytes) -> Kind | None:
-    """Return what kind of image file begins with `head`, whatever it is called; None if no kind that is read.
+    """Returns what kind of image file begins with `head`, whatever it is called; None if no kind that is read.
 
     `head` are the first HEAD_BYTES bytes of the file, or more. Old archives and network dumps hold DICOM files without
     the 128 bytes and the prefix in front; they are known by their first two elements.
@@ -60,7 +60,9 @@ def kind_of(head: bytes) -> Kind | None:
 
 
 def _begins_with_elements(head: bytes) -> bool:
-    """Return True if `head` begins with two DICOM elements in rising order, of file meta or identifying information."""
+    """Returns True if `head` begins with two DICOM elements in rising order, of file meta or identifying
+    information.
+    """
     first = _element(head, 0)
     if first is None or first[0] not in (_META_GROUP, _IDENTIFYING_GROUP):
         return False
@@ -71,7 +73,7 @@ def _begins_with_elements(head: bytes) -> bool:
 
 
 def _element(head: bytes, position: int) -> tuple[int, int, int] | None:
-    """Return (group, number, end) of the DICOM element at a position, little endian; None if there is none."""
+    """Returns (group, number, end) of the DICOM element at a position, little endian; None if there is none."""
     if position + 8 > len(head):
         return None
     group, number, vr, short = struct.unpack_from("<HH2sH", head, position)
@@ -87,13 +89,13 @@ def _element(head: bytes, position: int) -> tuple[int, int, int] | None:
 
 
 def check_bytes(size: int, name: str) -> None:
-    """Raise UserError if an encoded image has more than MAX_BYTES."""
+    """Raises UserError if an encoded image has more than MAX_BYTES."""
     if size > MAX_BYTES:
         raise UserError(f"{name} has {size / 2**20:.0f} MiB; images may have up to {MAX_BYTES // 2**20} MiB")
 
 
 def check_pixels(width: int, height: int, name: str) -> None:
-    """Raise UserError if an image has more than MAX_PIXELS."""
+    """Raises UserError if an image has more than MAX_PIXELS."""
     if width * height > MAX_PIXELS:
         limit = MAX_PIXELS // 10**6
         raise UserError(f"{name} is {width:,} x {height:,} pixels; images may have up to {limit} megapixels")
@@ -136,7 +138,7 @@ class PngHeader:
 
 
 def jpeg_header(data: bytes, name: str) -> JpegHeader:
-    """Return what the frame header of a JPEG says, having checked that the image has an end.
+    """Returns what the frame header of a JPEG says, having checked that the image has an end.
 
     Raises UserError if it has none: the decoder would fill the missing part with grey.
     """
@@ -161,7 +163,7 @@ def jpeg_header(data: bytes, name: str) -> JpegHeader:
 
 
 def png_header(data: bytes, name: str) -> PngHeader:
-    """Return what the chunks of a PNG say; UserError unless all of them and the end are intact."""
+    """Returns what the chunks of a PNG say; UserError unless all of them and the end are intact."""
     size, bits, orientation, position = None, None, None, len(PNG_SIGNATURE)
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -186,7 +188,7 @@ def png_header(data: bytes, name: str) -> PngHeader:
 
 
 def exif_orientation(block: bytes) -> int:
-    """Return the orientation in a block of EXIF, 1 to 8; `UPRIGHT` if it tells none, or nonsense."""
+    """Returns the orientation in a block of EXIF, 1 to 8; `UPRIGHT` if it tells none, or nonsense."""
     block = block.removeprefix(b"Exif\0\0")  # belongs to JPEG alone, and is written elsewhere too
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
     if order is None or len(block) < 8:

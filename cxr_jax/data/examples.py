@@ -37,7 +37,7 @@ COLUMNS = tuple(entry.name for entry in fields(Example))
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
-    """Write the table as CSV, atomically; UserError if it cannot be written."""
+    """Writes the table as CSV, atomically; UserError if it cannot be written."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -46,7 +46,7 @@ def write_examples(path: Path, examples: Iterable[Example]) -> None:
 
 
 def read_examples(path: Path, *, advice: str = "prepare the data again") -> tuple[Example, ...]:
-    """Read the table that `write_examples` wrote; `advice` ends the sentence if that is impossible.
+    """Reads the table that `write_examples` wrote; `advice` ends the sentence if that is impossible.
 
     Raises:
         UserError: the file is missing or is not such a table.
@@ -62,7 +62,7 @@ def read_examples(path: Path, *, advice: str = "prepare the data again") -> tupl
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
-    """Return the sha256 of what the data set holds, hexadecimal: splits, classes, files and their contents.
+    """Returns the sha256 of what the data set holds, hexadecimal: splits, classes, files and their contents.
 
     The order of the examples and the place of the source do not enter.
     """

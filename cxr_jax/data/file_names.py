@@ -32,7 +32,7 @@ class FileName:
 
 
 def parse_file_name(name: str) -> FileName | None:
-    """Return what `name` (without folders) says, or None if it follows neither grammar."""
+    """Returns what `name` (without folders) says, or None if it follows neither grammar."""
     if match := _PNEUMONIA.fullmatch(name):
         person, subtype = match[1], match[2].lower()
         return FileName(PNEUMONIA, subtype, f"{subtype}-person{person}")
@@ -46,7 +46,7 @@ def parse_file_name(name: str) -> FileName | None:
 
 
 def natural_key(path: str) -> tuple[tuple[str | int, ...], str]:
-    """Return a sort key that orders the numbers in `path` by value: person2 before person10."""
+    """Returns a sort key that orders the numbers in `path` by value: person2 before person10."""
     parts = re.split(r"(\d+)", path)
     # Text and numbers alternate, so that two keys never compare one with the other.
     return tuple(int(part) if index % 2 else part for index, part in enumerate(parts)), path

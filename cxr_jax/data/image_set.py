@@ -50,7 +50,7 @@ class ImageSet:
     subtypes: tuple[str, ...]  # one of SUBTYPE_NAMES
 
     def __post_init__(self) -> None:
-        """Refuse fields of unequal length."""
+        """Refuses fields of unequal length."""
         lengths = {len(part) for part in (self.labels, self.ids, self.files, self.groups, self.subtypes)}
         if lengths != {len(self.images)}:
             raise ValueError(f"fields of an ImageSet of {len(self.images)} images have lengths {sorted(lengths)}")

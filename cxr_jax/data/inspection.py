@@ -47,7 +47,7 @@ class _Image:
 
 
 def inspect(reader: Reader, entries: tuple[Entry, ...], track: Track) -> Inspection:
-    """Read and decode every entry in threads; what cannot be decoded is left out with its reason."""
+    """Reads and decode every entry in threads; what cannot be decoded is left out with its reason."""
     kept, examples, left_out, contradicting, depths, like_masks, named = [], [], [], [], [], [], 0
     with track("Reading", len(entries)) as advance:
         outcomes = []
@@ -86,7 +86,7 @@ def inspect(reader: Reader, entries: tuple[Entry, ...], track: Track) -> Inspect
 
 
 def _depth_notes(depths: list[Depth]) -> tuple[str, ...]:
-    """Return what a reader must know of how 16-bit images were read: greys of different files may not compare."""
+    """Returns what a reader must know of how 16-bit images were read: greys of different files may not compare."""
     guessed = [depth for depth in depths if depth.bits < 16 and not depth.stated]
     whole = [depth for depth in depths if depth.bits == 16]
     notes = []
@@ -110,7 +110,7 @@ def _depth_notes(depths: list[Depth]) -> tuple[str, ...]:
 
 
 def _mask_notes(files: list[str]) -> tuple[str, ...]:
-    """Return what a reader must know of images that look like masks, which were read as radiographs all the same."""
+    """Returns what a reader must know of images that look like masks, which were read as radiographs all the same."""
     if not files:
         return ()
     which = "1 image holds" if len(files) == 1 else f"{len(files):,} images hold"
@@ -122,7 +122,7 @@ def _mask_notes(files: list[str]) -> tuple[str, ...]:
 
 
 def _read_all(reader: Reader, entries: tuple[Entry, ...]) -> Iterator[tuple[Entry, bytes | UserError]]:
-    """Yield every entry with its bytes, or with the reason why there are none."""
+    """Yields every entry with its bytes, or with the reason why there are none."""
     for entry in entries:
         try:
             yield entry, reader.read(entry)
@@ -131,7 +131,7 @@ def _read_all(reader: Reader, entries: tuple[Entry, ...]) -> Iterator[tuple[Entr
 
 
 def _examined(item: tuple[Entry, bytes | UserError]) -> _Image | LeftOut:
-    """Return what was found in an image, or why it is left out."""
+    """Returns what was found in an image, or why it is left out."""
     entry, data = item
     try:
         if isinstance(data, UserError):

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 def map_in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield `function(item)` for every item, in order, computed by as many threads as there are cores.
+    """Yields `function(item)` for every item, in order, computed by as many threads as there are cores.
 
     Items are taken from `items` in the calling thread, only a few ahead of the result that is yielded.
     """

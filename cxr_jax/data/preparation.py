@@ -57,7 +57,7 @@ def prepare(
     track: Track = silently,
     waiting: Waiting = unseen,
 ) -> Outcome:
-    """Store the radiographs at `path` under `name`, unless that was done before.
+    """Stores the radiographs at `path` under `name`, unless that was done before.
 
     Args:
         path: folder, zip or MedMNIST .npz.
@@ -101,7 +101,7 @@ def prepare(
 
 
 def _tidy_up(folder: Path) -> None:
-    """Delete what preparations that were killed left beside `folder`, and put back data that one had set aside."""
+    """Deletes what preparations that were killed left beside `folder`, and put back data that one had set aside."""
     remove_stale(folder.parent)
     aside = folder.with_name(f"{REPLACED_PREFIX}{folder.name}")
     if aside.exists():
@@ -113,7 +113,7 @@ def _tidy_up(folder: Path) -> None:
 
 
 def default_name(source: Source, path: Path) -> str:
-    """Return the name under which a source is stored unless another is asked for; UserError if none can be made."""
+    """Returns the name under which a source is stored unless another is asked for; UserError if none can be made."""
     if source.listing.phantom:
         return "phantoms"
     if all(parse_file_name(PurePosixPath(entry.file).name) for entry in source.listing.entries):
@@ -125,7 +125,7 @@ def default_name(source: Source, path: Path) -> str:
 
 
 def _store(source: Source, name: str, told: dict[str, Any], folder: Path, track: Track, waiting: Waiting) -> None:
-    """Write records, table and data card of `source` to the new `folder`."""
+    """Writes records, table and data card of `source` to the new `folder`."""
     with contextlib.ExitStack() as stack:
         # an array is summed up before any row of it is believed
         with waiting("Checking the array") if source.kind == "npz" else contextlib.nullcontext():
@@ -146,7 +146,7 @@ def _store(source: Source, name: str, told: dict[str, Any], folder: Path, track:
 
 
 def _with_splits(inspection: Inspection) -> tuple[list[Entry], list[Example], list[str]]:
-    """Return entries and examples in the order of the records, and sentences on how they were split."""
+    """Returns entries and examples in the order of the records, and sentences on how they were split."""
     if inspection.examples[0].split != UNCUT:
         return list(inspection.entries), list(inspection.examples), []
     tested = cut_by_group(inspection.examples, TEST_FRACTION, TEST_SEED)
@@ -158,7 +158,7 @@ def _with_splits(inspection: Inspection) -> tuple[list[Entry], list[Example], li
 def _write_records(
     reader: Reader, entries: Sequence[Entry], examples: Sequence[Example], folder: Path, track: Track
 ) -> None:
-    """Write the TFDS data set below `folder`."""
+    """Writes the TFDS data set below `folder`."""
     import tensorflow_datasets as tfds
 
     from cxr_jax.data.chest_xray.builder import ChestXray
@@ -185,7 +185,7 @@ class _Watched:
         self.failure: UserError | None = None
 
     def read(self, entry: Entry) -> bytes:
-        """Return the encoded image as it is stored; UserError if it can no longer be read."""
+        """Returns the encoded image as it is stored; UserError if it can no longer be read."""
         try:
             data = without_header(self._reader.read(entry), name=entry.file)
             if hashlib.sha256(data).hexdigest() != self._sha256[entry.file]:
@@ -198,7 +198,7 @@ class _Watched:
 
 
 def _cause(error: Exception) -> Exception:
-    """Return the OSError that led to `error`, or `error` itself."""
+    """Returns the OSError that led to `error`, or `error` itself."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno is not None:

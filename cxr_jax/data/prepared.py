@@ -33,7 +33,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def prepared_root() -> Path:
-    """Return the folder that holds prepared data sets: $CXR_PREPARED_DIR, or ~/.cache/cxr_jax/prepared.
+    """Returns the folder that holds prepared data sets: $CXR_PREPARED_DIR, or ~/.cache/cxr_jax/prepared.
 
     Raises:
         UserError: there is no home folder to find it in, or its path holds bytes that are no text.
@@ -52,7 +52,7 @@ def prepared_root() -> Path:
 
 
 def folder_of(name: str) -> Path:
-    """Return the folder of the prepared data set called `name`, which need not exist; UserError if it is no name."""
+    """Returns the folder of the prepared data set called `name`, which need not exist; UserError if it is no name."""
     if not _NAME.fullmatch(name):
         raise UserError(f"{name!r} cannot name prepared data: use letters, digits, dots, dashes and underscores")
     return prepared_root() / name
@@ -69,7 +69,7 @@ class PreparedData:
 
     @classmethod
     def open(cls, name_or_path: str | Path) -> PreparedData:
-        """Return the data set prepared under a name, or kept in a folder.
+        """Returns the data set prepared under a name, or kept in a folder.
 
         Raises:
             UserError: there is none, or it was written by another version.
@@ -120,14 +120,14 @@ class PreparedData:
 
 
 def _places(name_or_path: str) -> Iterator[Path]:
-    """Yield where the data may be that a config calls so: under the name, then in the folder."""
+    """Yields where the data may be that a config calls so: under the name, then in the folder."""
     if _NAME.fullmatch(name_or_path):
         yield folder_of(name_or_path)
     yield at_home(name_or_path)
 
 
 def from_any_folder(name_or_path: str) -> str:
-    """Return what means the same data wherever a command is run: the name, or the absolute path of their folder."""
+    """Returns what means the same data wherever a command is run: the name, or the absolute path of their folder."""
     found = next((path for path in _places(name_or_path) if (path / CARD).is_file()), None)
     if found is None or (_NAME.fullmatch(name_or_path) and found == folder_of(name_or_path)):
         return name_or_path
@@ -135,7 +135,7 @@ def from_any_folder(name_or_path: str) -> str:
 
 
 def open_data_of_run(run: RunFolder) -> PreparedData:
-    """Return the prepared data that a run was trained on.
+    """Returns the prepared data that a run was trained on.
 
     Raises:
         UserError: it is not there, or what lies there now is something else.

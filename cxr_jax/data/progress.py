@@ -13,7 +13,7 @@ class Track(Protocol):
     """Opens a display of one stretch of work."""
 
     def __call__(self, description: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        """Show work of `total` steps while the block runs; the yielded function is told how many more are done."""
+        """Shows work of `total` steps while the block runs; the yielded function is told how many more are done."""
 
 
 @runtime_checkable
@@ -32,6 +32,6 @@ def unseen(description: str) -> AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def silently(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show nothing."""
+    """Shows nothing."""
     del description, total
     yield lambda steps: None

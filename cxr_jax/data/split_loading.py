@@ -20,7 +20,7 @@ from cxr_jax.vocabulary import SPLIT_NAMES
 def load_split(
     prepared: PreparedData, config: DataConfig, split: str, *, track: Track = silently, mapped: bool = False
 ) -> ImageSet:
-    """Return one split, decoded and resized as `config` says.
+    """Returns one split, decoded and resized as `config` says.
 
     `val` is cut from train, or the source's own, as `config.validation` says; what is cut is left out of `train`, and
     the source's own val is never part of it. `train` is balanced if `config.balancing` says so. The images may be
@@ -53,7 +53,7 @@ def load_split(
 def rows_of_split(
     prepared: PreparedData, config: DataConfig, split: str, *, track: Track = silently
 ) -> Int32[np.ndarray, " N"]:
-    """Return the rows of the table that make up a split, ascending, int32 [N]; UserError if there are none."""
+    """Returns the rows of the table that make up a split, ascending, int32 [N]; UserError if there are none."""
     cuts = config.validation != "official"
     stored = "train" if split == "val" and cuts else split
     rows = [row for row, example in enumerate(prepared.examples) if example.split == stored]
@@ -71,7 +71,7 @@ def rows_of_split(
 
 
 def _validation_cut(prepared: PreparedData, config: DataConfig, rows: list[int], track: Track) -> list[bool]:
-    """Return for each row of train whether it is cut from it for validation."""
+    """Returns for each row of train whether it is cut from it for validation."""
     train, fraction, seed = [prepared.examples[row] for row in rows], config.validation_fraction, config.split_seed
     if config.validation == "numbered":
         return cut_lowest_numbers(train, fraction)
@@ -81,7 +81,7 @@ def _validation_cut(prepared: PreparedData, config: DataConfig, rows: list[int],
 
 
 def _taken(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return `images[rows]`, without a copy where the rows follow each other."""
+    """Returns `images[rows]`, without a copy where the rows follow each other."""
     if rows[-1] - rows[0] + 1 == len(rows):
         return images[rows[0] : rows[-1] + 1]
     return images[rows]

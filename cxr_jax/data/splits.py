@@ -33,12 +33,12 @@ class Proof:
         return not self.groups_in_two_splits and not self.identical_files_in_two_splits
 
     def as_dict(self) -> dict[str, object]:
-        """Return the proof for a JSON file."""
+        """Returns the proof for a JSON file."""
         return {"holds": self.holds, **asdict(self)}
 
 
 def identical_files(examples: Sequence[Example]) -> tuple[tuple[Example, ...], ...]:
-    """Return the sets of two or more examples whose files are byte for byte the same."""
+    """Returns the sets of two or more examples whose files are byte for byte the same."""
     by_content: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
         by_content[example.sha256].append(example)
@@ -46,7 +46,7 @@ def identical_files(examples: Sequence[Example]) -> tuple[tuple[Example, ...], .
 
 
 def prove_disjoint(examples: Sequence[Example], splits: Sequence[str] | None = None) -> Proof:
-    """Compare the parts of a data set.
+    """Compares the parts of a data set.
 
     Args:
         examples: all examples.
@@ -66,11 +66,11 @@ def prove_disjoint(examples: Sequence[Example], splits: Sequence[str] | None = N
 
 
 def clusters_of(examples: Sequence[Example]) -> list[str]:
-    """Return for each example the name of its cluster: groups joined where they share a byte-identical file."""
+    """Returns for each example the name of its cluster: groups joined where they share a byte-identical file."""
     parent: dict[str, str] = {}
 
     def find(node: str) -> str:
-        """Return the root of `node`, shortening the way to it."""
+        """Returns the root of `node`, shortening the way to it."""
         parent.setdefault(node, node)
         while parent[node] != node:
             parent[node] = parent[parent[node]]
@@ -84,7 +84,7 @@ def clusters_of(examples: Sequence[Example]) -> list[str]:
 
 
 def cut_by_group(examples: Sequence[Example], fraction: float, seed: int) -> list[bool]:
-    """Choose about `fraction` of the clusters of `examples`, in every subtype alike.
+    """Chooses about `fraction` of the clusters of `examples`, in every subtype alike.
 
     Clusters of a subtype are ordered by a hash of seed and name and the first share is taken, so that the choice
     depends neither on the order of the examples nor on a library's random numbers. A subtype with two or more
@@ -97,7 +97,7 @@ def cut_by_group(examples: Sequence[Example], fraction: float, seed: int) -> lis
 
 
 def cut_lowest_numbers(examples: Sequence[Example], fraction: float) -> list[bool]:
-    """Choose the clusters with the lowest numbers, about `fraction` of every series of numbers.
+    """Chooses the clusters with the lowest numbers, about `fraction` of every series of numbers.
 
     The official test split of these radiographs is such a block of numbers, so this cut stands beside it as nearly as
     train allows. A series is a subtype and what stands before the number of a group, such as NORMAL2-IM-.
@@ -128,7 +128,7 @@ def cut_lowest_numbers(examples: Sequence[Example], fraction: float) -> list[boo
 def cut_least_sharp(
     examples: Sequence[Example], fraction: float, seed: int, sharpness: Float[np.ndarray, " N"]
 ) -> list[bool]:
-    """Choose the NORMAL clusters that are least sharp, and PNEUMONIA clusters as `cut_by_group` does.
+    """Chooses the NORMAL clusters that are least sharp, and PNEUMONIA clusters as `cut_by_group` does.
 
     Sharp pictures are a shortcut to NORMAL where healthy children were photographed better than ill ones. A network
     that took it fails on these images, on which it was not trained: it calls blurred normals ill.
@@ -144,7 +144,7 @@ def cut_least_sharp(
     """
 
     def order(stratum: tuple[str, ...], cluster: str, members: list[int]) -> tuple[float, bytes]:
-        """Return normals by sharpness, others by chance."""
+        """Returns normals by sharpness, others by chance."""
         normal = stratum[0] == CLASS_NAMES[NORMAL]
         return (float(np.mean(sharpness[members])) if normal else 0.0, _shuffled(cluster, seed))
 
@@ -157,7 +157,7 @@ def _cut(
     stratum_of: Callable[[Example], tuple[str, ...]],
     order: Callable[[tuple[str, ...], str, list[int]], Any],
 ) -> list[bool]:
-    """Choose the first `fraction` of the clusters of every stratum, by the key that `order` gives.
+    """Chooses the first `fraction` of the clusters of every stratum, by the key that `order` gives.
 
     `order` is called with the stratum, the name of a cluster and its rows. A stratum with two or more clusters gives at
     least one and keeps at least one.
@@ -184,5 +184,5 @@ def _subtype_of(example: Example) -> tuple[str, ...]:
 
 
 def _shuffled(cluster: str, seed: int) -> bytes:
-    """Return the key by which clusters are ordered at random."""
+    """Returns the key by which clusters are ordered at random."""
     return hashlib.sha256(f"{seed} {cluster}".encode()).digest()

@@ -32,7 +32,7 @@ CHECK = Check(
 
 
 def pairwise_agreement(maps: Sequence[np.ndarray]) -> np.ndarray:
-    """Return float64 [N]: the mean rank correlation of every image's maps over all pairs of runs.
+    """Returns float64 [N]: the mean rank correlation of every image's maps over all pairs of runs.
 
     `maps` holds [N, h, w] of each of two or more runs.
     """
@@ -41,7 +41,7 @@ def pairwise_agreement(maps: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def judge_agreement(maps: Sequence[np.ndarray], classes: np.ndarray, clusters: np.ndarray) -> Verdict:
-    """Return the verdict by the rule above for maps [N, h, w] of two or more runs.
+    """Returns the verdict by the rule above for maps [N, h, w] of two or more runs.
 
     `classes`, int [N], are those explained; `clusters`, int [N], number the groups.
     """

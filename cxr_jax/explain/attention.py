@@ -35,7 +35,7 @@ BORDER = Check(
 
 
 def heat_share(heat: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Return float64 [N]: the share of each map's heat [N, h, w] that lies inside its mask, bool [N, S, S].
+    """Returns float64 [N]: the share of each map's heat [N, h, w] that lies inside its mask, bool [N, S, S].
 
     Maps are stretched to the masks' size; none may be blank.
     """
@@ -44,7 +44,7 @@ def heat_share(heat: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def judge_attention(images: np.ndarray, heat: np.ndarray, classes: np.ndarray, clusters: np.ndarray) -> list[Verdict]:
-    """Return the verdicts on lung field and border for maps [N, h, w] of images, uint8 [N, S, S].
+    """Returns the verdicts on lung field and border for maps [N, h, w] of images, uint8 [N, S, S].
 
     `classes`, int [N], are those explained; `clusters`, int [N], number the groups.
     """
@@ -58,7 +58,9 @@ def judge_attention(images: np.ndarray, heat: np.ndarray, classes: np.ndarray, c
 
 
 def _excess(heat: np.ndarray, masks: np.ndarray, place: str) -> tuple[np.ndarray, str]:
-    """Return float64 [N], how much more of each map lies in its mask than of a uniform one, and the shares in words."""
+    """Returns float64 [N], how much more of each map lies in its mask than of a uniform one, and the shares in
+    words.
+    """
     share, expected = heat_share(heat, masks), masks.mean(axis=(1, 2))
     told = f"{share.mean():.1%} of the heat lies in the {place}, which is {expected.mean():.1%} of the image."
     return share - expected, told

@@ -39,11 +39,11 @@ class Case:
         return self.label is not None and self.label != self.called
 
     def headline(self) -> str:
-        """Return the true and the predicted label in one line."""
+        """Returns the true and the predicted label in one line."""
         return f"true {self.label or 'unknown'}, called {self.called}"
 
     def sentences(self) -> list[str]:
-        """Return the caption of the picture: file, labels, what the colours show."""
+        """Returns the caption of the picture: file, labels, what the colours show."""
         heat = f"Grad-CAM of {self.explained} at {self.stage}"
         if self.blank:
             heat += ": blank, nothing there speaks for this class"
@@ -56,7 +56,7 @@ class Case:
 
 
 def picture_names(files: Sequence[str]) -> list[str]:
-    """Return a name for the picture of every file: its own without the ending, numbered where that is taken."""
+    """Returns a name for the picture of every file: its own without the ending, numbered where that is taken."""
     names: list[str] = []
     taken: set[str] = set()
     for file in files:
@@ -69,7 +69,7 @@ def picture_names(files: Sequence[str]) -> list[str]:
 
 
 def with_caption(picture: np.ndarray, lines: list[str]) -> np.ndarray:
-    """Return the picture, RGB uint8 `[H, W, 3]`, pixel by pixel, with lines of text in a black bar below it.
+    """Returns the picture, RGB uint8 `[H, W, 3]`, pixel by pixel, with lines of text in a black bar below it.
 
     The text is as large as suits the picture's width, and long lines are broken.
     """

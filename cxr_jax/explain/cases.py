@@ -24,7 +24,7 @@ def explain_cases(
     stage: str,
     explained: str = "",
 ) -> list[tuple[Case, np.ndarray]]:
-    """Return what the network calls each subject, with its heat map float32 [h, w].
+    """Returns what the network calls each subject, with its heat map float32 [h, w].
 
     Args:
         trained: the network.

@@ -73,7 +73,7 @@ class Findings:
     curves: Curves | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the findings for a JSON file: verdicts, and what the figures show."""
+        """Returns the findings for a JSON file: verdicts, and what the figures show."""
         clusters = self.sample.clusters
         return {
             "schema_version": SCHEMA_VERSION,
@@ -103,7 +103,7 @@ class Findings:
         }
 
     def _curves_of(self, rows: np.ndarray) -> dict[str, Any]:
-        """Return the mean curves of the images of a mask [N], by kind and by what put the pixels in order."""
+        """Returns the mean curves of the images of a mask [N], by kind and by what put the pixels in order."""
         return {
             kind: {name: score[rows].mean(axis=0).tolist() for name, score in self.curves.scores[kind].items()}
             for kind in KINDS
@@ -111,7 +111,7 @@ class Findings:
 
 
 def draw_sample(images: ImageSet, count: int, *, seed: int = 0) -> np.ndarray:
-    """Return the rows of `count` images by lot, ascending: half of each class as far as there are enough."""
+    """Returns the rows of `count` images by lot, ascending: half of each class as far as there are enough."""
     random = np.random.default_rng(seed)
     normal, ill = (random.permutation(np.flatnonzero(images.labels == label)) for label in (NORMAL, PNEUMONIA))
     normals = min(len(normal), max((count + 1) // 2, count - len(ill)))
@@ -121,7 +121,7 @@ def draw_sample(images: ImageSet, count: int, *, seed: int = 0) -> np.ndarray:
 def make_sample(
     trained: TrainedModel, images: ImageSet, count: int, *, threshold: float, explained: int | None, seed: int = 0
 ) -> Sample:
-    """Return `count` images of a split, each to be explained for class `explained`, or for the one it is called."""
+    """Returns `count` images of a split, each to be explained for class `explained`, or for the one it is called."""
     rows = draw_sample(images, count, seed=seed)
     pixels = np.asarray(images.images[rows])
     called = np.where(calls_of(probability_of(trained.logits(pixels)), threshold), PNEUMONIA, NORMAL)
@@ -144,7 +144,7 @@ def check_maps(
     seed: int = 0,
     track: Track = silently,
 ) -> Findings:
-    """Check the maps of `sample` at `stage`; `others` are runs of the same recipe with other seeds.
+    """Checks the maps of `sample` at `stage`; `others` are runs of the same recipe with other seeds.
 
     Blank maps are counted and left out: they mark nothing that could be checked. With too few images left there are
     no verdicts. `seed` is that of everything drawn by lot.
@@ -190,7 +190,7 @@ def check_maps(
 
 
 def _require_same_images(trained: TrainedModel, other: TrainedModel) -> None:
-    """Raise UserError if another run is given images of another size or shape."""
+    """Raises UserError if another run is given images of another size or shape."""
     mine, its = (
         (one.description.image_size, one.description.resize, one.description.interpolation) for one in (trained, other)
     )
@@ -202,6 +202,6 @@ def _require_same_images(trained: TrainedModel, other: TrainedModel) -> None:
 
 
 def _kept(sample: Sample, rows: np.ndarray) -> Sample:
-    """Return the rows of a mask [N]."""
+    """Returns the rows of a mask [N]."""
     files = tuple(file for file, kept in zip(sample.files, rows, strict=True) if kept)
     return Sample(sample.images[rows], files, sample.clusters[rows], sample.classes[rows])

@@ -29,7 +29,7 @@ class GradCam(NamedTuple):
 def grad_cam(
     model: StagedNetwork, images: Float[Array, "B H W 3"], class_index: int | Int[Array, " B"], stage: str
 ) -> GradCam:
-    """Explain the logit of `class_index` by the activations at the end of `stage`, for a batch of normalised images.
+    """Explains the logit of `class_index` by the activations at the end of `stage`, for a batch of normalised images.
 
     The map is ReLU(sum over channels of weight * activation), where a channel's weight is the mean over space of the
     logit's derivative by its activations; it is then divided by its highest value. Batch statistics are not used, so
@@ -51,7 +51,7 @@ def grad_cam(
 
 
 def require_stage(stage_names: Sequence[str], stage: str) -> None:
-    """Raise UserError, naming the stages that there are, if `stage` is none of them."""
+    """Raises UserError, naming the stages that there are, if `stage` is none of them."""
     if stage not in stage_names:
         raise UserError(f"the network has no stage {stage!r}: choose one of {', '.join(stage_names)}")
 
@@ -60,7 +60,7 @@ def require_stage(stage_names: Sequence[str], stage: str) -> None:
 def _grad_cam(
     graphdef: nnx.GraphDef, params: ArrayDict, batch_stats: ArrayDict, images: Array, classes: Array, stage: str
 ) -> GradCam:
-    """`grad_cam` for a model taken apart."""
+    """Returns `grad_cam` for a model taken apart."""
     activations = merge_model(graphdef, params, batch_stats).activations(images, stage)
 
     def class_logits(activations: Array) -> Array:

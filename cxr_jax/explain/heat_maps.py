@@ -33,7 +33,7 @@ class HeatMaps(NamedTuple):
 def heat_maps(
     trained: TrainedModel, images: np.ndarray, classes: np.ndarray, stage: str, *, batch_size: int = BATCH_SIZE
 ) -> HeatMaps:
-    """Return Grad-CAM of `images`, uint8 `[N, S, S]`, at `stage`, each for its class of `classes`, int `[N]`.
+    """Returns Grad-CAM of `images`, uint8 `[N, S, S]`, at `stage`, each for its class of `classes`, int `[N]`.
 
     One call of one compiled program for every `batch_size` images, the last batch padded. The parameters are arguments
     of the program, so that the same network with other ones is explained without compiling again.
@@ -65,13 +65,13 @@ def _explain_batch(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> GradCam:
-    """Return Grad-CAM of uint8 images [B, S, S] for a model taken apart."""
+    """Returns Grad-CAM of uint8 images [B, S, S] for a model taken apart."""
     model = merge_model(graphdef, params, batch_stats)
     return grad_cam(model, normalise(jnp.asarray(images), mean, std), classes, stage)
 
 
 def enlarged(heat: np.ndarray, side: int) -> np.ndarray:
-    """Return maps [N, h, w] stretched to float32 [N, side, side], bilinear between the centres of the cells.
+    """Returns maps [N, h, w] stretched to float32 [N, side, side], bilinear between the centres of the cells.
 
     This is how they are laid over an image, see `overlay.place_on_original`.
     """

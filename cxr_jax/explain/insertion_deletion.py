@@ -73,7 +73,7 @@ class Curves(NamedTuple):
     scores: dict[str, dict[str, np.ndarray]]  # by KINDS, then by OWN, RANDOM, OTHER: float64 [N, K]
 
     def areas(self, kind: str, name: str) -> np.ndarray:
-        """Return the area under each image's curve, float64 [N] in 0..1."""
+        """Returns the area under each image's curve, float64 [N] in 0..1."""
         return np.trapezoid(self.scores[kind][name], self.shares, axis=1)
 
 
@@ -87,7 +87,7 @@ def draw_curves(
     seed: int = 0,
     advance: Callable[[int], None] = lambda steps: None,
 ) -> Curves:
-    """Return the curves of N images, uint8 [N, S, S], explained for `classes`, int [N], by maps `heat` [N, h, w].
+    """Returns the curves of N images, uint8 [N, S, S], explained for `classes`, int [N], by maps `heat` [N, h, w].
 
     `seed` is that of the random maps and of the order among pixels of equal heat; `advance` is told after each image.
     """
@@ -110,7 +110,7 @@ def draw_curves(
 
 
 def judge_curves(curves: Curves, classes: np.ndarray, clusters: np.ndarray) -> list[Verdict]:
-    """Return the verdicts of insertion and deletion by the rules above.
+    """Returns the verdicts of insertion and deletion by the rules above.
 
     `classes`, int [N], are those explained; `clusters`, int [N], number the groups.
     """
@@ -118,7 +118,7 @@ def judge_curves(curves: Curves, classes: np.ndarray, clusters: np.ndarray) -> l
 
 
 def other_of_class(classes: np.ndarray) -> np.ndarray:
-    """Return int [N]: for every image the row of another one explained for the same class, its own if it is alone."""
+    """Returns int [N]: for every image the row of another one explained for the same class, its own if it is alone."""
     partners = np.arange(len(classes))
     for value in np.unique(classes):
         rows = np.flatnonzero(classes == value)
@@ -127,19 +127,19 @@ def other_of_class(classes: np.ndarray) -> np.ndarray:
 
 
 def blurred(image: np.ndarray) -> np.ndarray:
-    """Return the image uint8 [S, S] that insertion begins with."""
+    """Returns the image uint8 [S, S] that insertion begins with."""
     return cv2.GaussianBlur(image, (0, 0), _BLUR * image.shape[0])
 
 
 def _hottest_first(heat: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return the pixels [S * S] of a map from the hottest to the coldest, those of equal heat by lot."""
+    """Returns the pixels [S * S] of a map from the hottest to the coldest, those of equal heat by lot."""
     return np.lexsort((random.random(heat.size), -heat.ravel()))
 
 
 def _scores(
     trained: TrainedModel, image: np.ndarray, explained: int, orders: list[np.ndarray], steps: int
 ) -> Mapping[str, np.ndarray]:
-    """Return for each of KINDS the probability of class `explained` float64 [M, steps + 1], by M orders of pixels."""
+    """Returns for each of KINDS the probability of class `explained` float64 [M, steps + 1], by M orders of pixels."""
     blur, grey = blurred(image), np.full_like(image, round(float(image.mean())))
     changed = [image, blur, grey]
     for start, end in ((blur, image), (image, grey)):

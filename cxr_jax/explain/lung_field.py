@@ -52,13 +52,13 @@ _GRID = (
 
 
 def lung_fields(images: UInt8[np.ndarray, "N S S"]) -> Bool[np.ndarray, "N S S"]:
-    """Return the lung field of every image, uint8 [N, S, S] in 0..255, as a mask [N, S, S]."""
+    """Returns the lung field of every image, uint8 [N, S, S] in 0..255, as a mask [N, S, S]."""
     side = images.shape[-1]
     return np.stack([draw_field(outline, side) for outline in fit_outlines(images)])
 
 
 def fit_outlines(images: UInt8[np.ndarray, "N S S"]) -> list[Outline]:
-    """Return the outline that fits every image, uint8 [N, S, S], best; nearly the usual for a plain grey."""
+    """Returns the outline that fits every image, uint8 [N, S, S], best; nearly the usual for a plain grey."""
     small = np.stack([cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) for image in images])
     small = small.astype(np.float32)
     centre = small[:, _SIDE // 4 : 3 * _SIDE // 4, _SIDE // 4 : 3 * _SIDE // 4]
@@ -73,7 +73,7 @@ def fit_outlines(images: UInt8[np.ndarray, "N S S"]) -> list[Outline]:
 
 
 def draw_field(outline: Outline, side: int) -> Bool[np.ndarray, "S S"]:
-    """Return the field inside an outline as a mask [side, side]."""
+    """Returns the field inside an outline as a mask [side, side]."""
     rows, columns = (np.mgrid[:side, :side] + 0.5) / side
     height = outline.bottom - outline.top
     away = np.abs(columns - outline.middle) / outline.half_width  # 0 in the middle, 1 at the widest outer wall
@@ -85,7 +85,7 @@ def draw_field(outline: Outline, side: int) -> Bool[np.ndarray, "S S"]:
 
 
 def border(side: int, share: float = 0.1) -> Bool[np.ndarray, "S S"]:
-    """Return a mask [side, side] of the image's rim, `share` of the side wide: markers, collimation and cables."""
+    """Returns a mask [side, side] of the image's rim, `share` of the side wide: markers, collimation and cables."""
     width = max(round(share * side), 1)
     mask = np.ones((side, side), bool)
     mask[width : side - width, width : side - width] = False
@@ -94,7 +94,7 @@ def border(side: int, share: float = 0.1) -> Bool[np.ndarray, "S S"]:
 
 @functools.cache
 def _templates() -> tuple[list[Outline], np.ndarray, np.ndarray]:
-    """Return every outline of the grid, its template float32 [T, P] of length 1 and mean 0, and its penalty [T]."""
+    """Returns every outline of the grid, its template float32 [T, P] of length 1 and mean 0, and its penalty [T]."""
     outlines = [Outline(*map(float, measures)) for measures in itertools.product(*_GRID)]
     templates = np.stack([_template(outline).ravel() for outline in outlines])
     templates -= templates.mean(axis=1, keepdims=True)
@@ -104,7 +104,7 @@ def _templates() -> tuple[list[Outline], np.ndarray, np.ndarray]:
 
 
 def _template(outline: Outline) -> np.ndarray:
-    """Return float32 [_SIDE, _SIDE]: positive where lungs should be dark, negative where tissue should be bright."""
+    """Returns float32 [_SIDE, _SIDE]: positive where lungs should be dark, negative where tissue should be bright."""
     field = draw_field(outline, _SIDE)
     columns = (np.arange(_SIDE) + 0.5) / _SIDE
     away = np.abs(columns - outline.middle)[None, :] / outline.half_width

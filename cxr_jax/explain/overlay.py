@@ -15,7 +15,7 @@ HOTTEST_COLOUR = 220
 
 
 def place_on_original(heat: np.ndarray, height: int, width: int, resize: Resize) -> np.ndarray:
-    """Stretch `heat` [h, w] in 0..1, a map of the network's square input, over the image that the input came from.
+    """Stretches `heat` [h, w] in 0..1, a map of the network's square input, over the image that the input came from.
 
     The inverse of `data.decode.to_square`: `squash` stretches both axes by themselves, `pad` leaves out what lies on
     the padding, `crop` fills the central square and leaves 0 where the network did not look. Bilinear between the
@@ -35,7 +35,7 @@ def place_on_original(heat: np.ndarray, height: int, width: int, resize: Resize)
 
 
 def overlay(grey: np.ndarray, heat: np.ndarray, opacity: float = OPACITY) -> np.ndarray:
-    """Colour a radiograph uint8 `[H, W]` by its heat map float `[H, W]` in 0..1; returns RGB uint8 `[H, W, 3]`.
+    """Returns colour a radiograph uint8 `[H, W]` by its heat map float `[H, W]` in 0..1; returns RGB uint8 `[H, W, 3]`.
 
     The colours are those of the map Inferno, whose lightness grows with the heat for every kind of colour vision. Where
     there is no heat the radiograph is left as it is, bit by bit.

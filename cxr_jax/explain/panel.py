@@ -46,7 +46,7 @@ class Tile(NamedTuple):
 
 
 def make_tile(case: Case, grey: np.ndarray, overlay: np.ndarray) -> Tile:
-    """Return a case with its pictures, uint8 `[H, W]` and `[H, W, 3]`, made small enough for the page."""
+    """Returns a case with its pictures, uint8 `[H, W]` and `[H, W, 3]`, made small enough for the page."""
     height, width = grey.shape
     scale = min(_THUMBNAIL / max(height, width), 1.0)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
@@ -61,7 +61,7 @@ class Group(NamedTuple):
 
 
 def draw_panel(tiles: Sequence[Tile], title: str, notes: Sequence[str]) -> Figure:
-    """Return a page with 1 to MOST_TILES cases, the title above, a colour scale and notes below.
+    """Returns a page with 1 to MOST_TILES cases, the title above, a colour scale and notes below.
 
     Raises:
         ValueError: there are no cases, or too many for a page.
@@ -70,7 +70,7 @@ def draw_panel(tiles: Sequence[Tile], title: str, notes: Sequence[str]) -> Figur
 
 
 def draw_groups(groups: Sequence[Group], title: str, notes: Sequence[str]) -> Figure:
-    """Return a page as `draw_panel` does, with the cases of every group under its heading.
+    """Returns a page as `draw_panel` does, with the cases of every group under its heading.
 
     Raises:
         ValueError: there are no cases, or too many for a page.
@@ -102,7 +102,7 @@ def draw_groups(groups: Sequence[Group], title: str, notes: Sequence[str]) -> Fi
 
 
 def gallery_of(groups: Sequence[Group], title: str) -> gallery.Gallery:
-    """Return the same cases for a report, the pictures apart from their words."""
+    """Returns the same cases for a report, the pictures apart from their words."""
     return gallery.Gallery(
         title, tuple(gallery.Group(group.heading, tuple(map(_gallery_tile, group.tiles))) for group in groups)
     )
@@ -136,7 +136,7 @@ class _Line(NamedTuple):
 
 
 def _lines_of(group: Group, columns: int, picture_width: float) -> list[_Line]:
-    """Return the lines of a group, the first with its heading."""
+    """Returns the lines of a group, the first with its heading."""
     parts = [group.tiles[start : start + columns] for start in range(0, max(len(group.tiles), 1), columns)]
     return [
         _Line("" if number else group.heading, part, _picture_height(part, picture_width) if part else 0)
@@ -153,14 +153,14 @@ class _Page:
         FigureCanvasAgg(self.figure)
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Return axes without ticks and frame in this box."""
+        """Returns axes without ticks and frame in this box."""
         bottom = self.height - top - height
         axes = self.figure.add_axes((left / self.width, bottom / self.height, width / self.width, height / self.height))
         axes.axis("off")
         return axes
 
     def write(self, left: float, top: float, text: str, *, size: float, width: float, **style: str) -> None:
-        """Write text below and to the right of a point, broken into lines of at most `width`."""
+        """Writes text below and to the right of a point, broken into lines of at most `width`."""
         # A letter of DejaVu Sans is on average a little wider than half its size; points are 1/72 inch.
         letters = max(int(width * 72 / (0.58 * size)), 10)
         text = "\n".join(part for line in text.split("\n") for part in textwrap.wrap(printable(line), letters))
@@ -169,12 +169,14 @@ class _Page:
 
 
 def _picture_height(tiles: Sequence[Tile], width: float) -> float:
-    """Return the height of the highest picture of a row, each `width` wide; a narrow strip may not stretch the page."""
+    """Returns the height of the highest picture of a row, each `width` wide; a narrow strip may not stretch the
+    page.
+    """
     return width * min(max(tile.grey.shape[0] / tile.grey.shape[1] for tile in tiles), 1.25)
 
 
 def _draw_tile(page: _Page, tile: Tile, left: float, top: float, width: float, height: float) -> None:
-    """Draw one case: labels, file name, radiograph and overlay."""
+    """Draws one case: labels, file name, radiograph and overlay."""
     case = tile.case
     colour = _WRONG if case.is_wrong else _INK
     headline = f"{case.headline()}, {gallery.chance_text(case.probability)}"
@@ -189,7 +191,7 @@ def _draw_tile(page: _Page, tile: Tile, left: float, top: float, width: float, h
 
 
 def _draw_foot(page: _Page, notes: Sequence[str]) -> None:
-    """Draw the colour scale and the notes beside it."""
+    """Draws the colour scale and the notes beside it."""
     top = page.height - _MARGIN - _FOOT_HEIGHT + 0.1
     colours = matplotlib.colormaps["inferno"](np.linspace(0, HOTTEST_COLOUR / 255, 256))
     bar = page.figure.colorbar(
@@ -207,6 +209,6 @@ def _draw_foot(page: _Page, notes: Sequence[str]) -> None:
 
 
 def _shortened(name: str, longest: int = 30) -> str:
-    """Return a file name of at most `longest` letters, its middle left out if need be."""
+    """Returns a file name of at most `longest` letters, its middle left out if need be."""
     half = (longest - 1) // 2
     return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"

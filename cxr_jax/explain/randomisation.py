@@ -71,7 +71,7 @@ class Cascade:
 
 
 def cascade_levels(stage_names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the stages in the order in which they are drawn anew: from the classifier to the stem."""
+    """Returns the stages in the order in which they are drawn anew: from the classifier to the stem."""
     return (CLASSIFIER, *reversed(stage_names))
 
 
@@ -88,7 +88,7 @@ def cascade(
     examples: int = 3,
     advance: Callable[[int], None] = lambda steps: None,
 ) -> Cascade:
-    """Return how the maps of `images`, uint8 [N, S, S], for `classes`, int [N], change under randomisation.
+    """Returns how the maps of `images`, uint8 [N, S, S], for `classes`, int [N], change under randomisation.
 
     Args:
         trained: the network.
@@ -129,7 +129,7 @@ def cascade(
 
 
 def judge_randomisation(cascade: Cascade, classes: np.ndarray, clusters: np.ndarray) -> Verdict:
-    """Return the verdict by the rule above; `classes` [N] are those explained, `clusters` [N] number the groups."""
+    """Returns the verdict by the rule above; `classes` [N] are those explained, `clusters` [N] number the groups."""
     means = means_by_class(cascade.rank_correlation.mean(axis=1), classes, clusters)
     told = (
         f"With only the classifier drawn anew the rank correlation is {cascade.rank_correlation[:, 0].mean():.2f}, "
@@ -142,7 +142,7 @@ def judge_randomisation(cascade: Cascade, classes: np.ndarray, clusters: np.ndar
 def randomised(
     trained: TrainedModel, stages: tuple[str, ...], fresh: tuple[ArrayDict, ArrayDict], images: np.ndarray
 ) -> TrainedModel:
-    """Return the network with the parameters of `stages` taken from `fresh`, parameters and BatchNorm statistics.
+    """Returns the network with the parameters of `stages` taken from `fresh`, parameters and BatchNorm statistics.
 
     Their statistics are then measured on `images`, uint8 [N, S, S], of which the first ones are used.
     """
@@ -161,7 +161,7 @@ def _replaced(arrays: ArrayDict, others: ArrayDict, layers: tuple[str, ...]) -> 
 
 
 def _fresh_arrays(trained: TrainedModel, *, seed: int) -> tuple[ArrayDict, ArrayDict]:
-    """Return parameters and statistics of the same network before any training."""
+    """Returns parameters and statistics of the same network before any training."""
     description = trained.description
     # Far from the seeds of training runs: the very weights that a run began with would not be random to it.
     model = build_model(description.architecture, classes=len(description.classes), seed=1_000_003 + seed)
@@ -177,7 +177,7 @@ def _measured_statistics(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> ArrayDict:
-    """Return the BatchNorm statistics of a batch of uint8 images [B, S, S], every layer fed by normalised ones."""
+    """Returns the BatchNorm statistics of a batch of uint8 images [B, S, S], every layer fed by normalised ones."""
     model = merge_model(graphdef, params, batch_stats)
     layers = [node for _, node in nnx.iter_modules(model) if isinstance(node, BatchNorm)]
     if not layers:

@@ -15,7 +15,7 @@ SCHEMA_VERSION = 1
 
 
 def write_checks(run: RunFolder, findings: dict[str, Any]) -> Path:
-    """Store findings, as `checks.Findings.as_dict` gives them, in place of older ones; return where.
+    """Stores findings, as `checks.Findings.as_dict` gives them, in place of older ones; returns where.
 
     Raises:
         UserError: they cannot be written.
@@ -25,7 +25,7 @@ def write_checks(run: RunFolder, findings: dict[str, Any]) -> Path:
 
 
 def read_checks(run: RunFolder) -> dict[str, Any] | None:
-    """Return the findings of a run, or None if its maps were not checked.
+    """Returns the findings of a run, or None if its maps were not checked.
 
     Raises:
         UserError: they are damaged, or another version wrote them.

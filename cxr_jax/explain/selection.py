@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
 
 
 def select_worst(predictions: Predictions, threshold: float, count: int, rule: Rule = "confident") -> Selection:
-    """Return `count` wrong calls chosen by `rule`; without errors, the least certain calls.
+    """Returns `count` wrong calls chosen by `rule`; without errors, the least certain calls.
 
     Equal confidence is ordered by file name, so that the choice does not depend on the order of the table.
     """
@@ -56,7 +56,7 @@ def select_worst(predictions: Predictions, threshold: float, count: int, rule: R
 def select_outcomes(
     predictions: Predictions, threshold: float, each: int, rule: Rule = "confident"
 ) -> tuple[Outcome, ...]:
-    """Return up to `each` true and false positives and negatives chosen by `rule`; an outcome may have no case.
+    """Returns up to `each` true and false positives and negatives chosen by `rule`; an outcome may have no case.
 
     Equal confidence is ordered by file name, as in `select_worst`.
     """
@@ -70,7 +70,7 @@ def select_outcomes(
 
 
 def _chosen(predictions: Predictions, confidence: np.ndarray, rows: np.ndarray, rule: Rule) -> np.ndarray:
-    """Return `rows` in the order in which `rule` prefers them."""
+    """Returns `rows` in the order in which `rule` prefers them."""
     rows = rows[np.argsort(np.array([predictions.file[row] for row in rows], dtype=str), kind="stable")]
     if rule == "random":
         return np.random.default_rng(0).permutation(rows)

@@ -18,7 +18,7 @@ _STABILISERS = (0.01**2, 0.03**2)
 
 
 def rank_correlation(first: Float[np.ndarray, "N h w"], second: Float[np.ndarray, "N h w"]) -> Float[np.ndarray, " N"]:
-    """Return Spearman's rank correlation of every pair of maps [N, h, w] over their cells, float64 [N] in -1..1.
+    """Returns Spearman's rank correlation of every pair of maps [N, h, w] over their cells, float64 [N] in -1..1.
 
     Ties share their mean rank. 0 where one of the two has the same value everywhere: it ranks nothing.
     """
@@ -32,7 +32,7 @@ def rank_correlation(first: Float[np.ndarray, "N h w"], second: Float[np.ndarray
 def structural_similarity(
     first: Float[np.ndarray, "N h w"], second: Float[np.ndarray, "N h w"]
 ) -> Float[np.ndarray, " N"]:
-    """Return the structural similarity of every pair of maps in 0..1 [N, h, w], float64 [N]; 1 for equal maps.
+    """Returns the structural similarity of every pair of maps in 0..1 [N, h, w], float64 [N]; 1 for equal maps.
 
     Wang et al., IEEE Transactions on Image Processing 2004: brightness, contrast and pattern compared in a Gaussian
     window, averaged over the map.

@@ -36,7 +36,7 @@ class Subjects:
 
 
 def errors_of_split(run: RunFolder, split: str, threshold: float, count: int, rule: Rule) -> Subjects:
-    """Return `count` wrong calls on a split chosen by `rule`; without errors, the least certain calls.
+    """Returns `count` wrong calls on a split chosen by `rule`; without errors, the least certain calls.
 
     Raises:
         UserError: the split was not predicted, or its images are not in the prepared data.
@@ -53,7 +53,7 @@ def errors_of_split(run: RunFolder, split: str, threshold: float, count: int, ru
 
 
 def outcomes_of_split(run: RunFolder, split: str, threshold: float, each: int, rule: Rule) -> Subjects:
-    """Return `each` true and false positives and negatives on a split chosen by `rule`, as far as there are any.
+    """Returns `each` true and false positives and negatives on a split chosen by `rule`, as far as there are any.
 
     Raises:
         UserError: the split was not predicted, or its images are not in the prepared data.
@@ -77,7 +77,7 @@ def _predictions_of(run: RunFolder, split: str) -> Predictions:
 
 
 def _subjects(run: RunFolder, split: str, predictions: Predictions, rows: np.ndarray) -> list[Subject]:
-    """Return rows of a run's predictions with their encoded images."""
+    """Returns rows of a run's predictions with their encoded images."""
     prepared = open_data_of_run(run)
     rows_by_file = {example.file: row for row, example in enumerate(prepared.examples)}
     chosen = predictions.select(rows)

@@ -46,7 +46,7 @@ class Check:
     def verdict(
         self, means: dict[str, Mean], holds: Callable[[Mean], bool], told: str, *, provided: bool = True
     ) -> Verdict:
-        """Return that maps pass if the rule holds for every mean, and else that they fail.
+        """Returns that maps pass if the rule holds for every mean, and else that they fail.
 
         `means` are those of `means_by_class`; `told` is one sentence or two on what was found; `provided` is whether
         that is so which the rule demands besides.
@@ -54,7 +54,7 @@ class Check:
         return Verdict(self, provided and all(holds(mean) for mean in means.values()), told, means)
 
     def no_verdict(self, reason: str) -> Verdict:
-        """Return that there is no verdict, and why."""
+        """Returns that there is no verdict, and why."""
         return Verdict(self, None, reason, {})
 
 
@@ -68,13 +68,13 @@ class Verdict:
     means: dict[str, Mean]  # by class; empty where there is no verdict
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the verdict for a JSON file."""
+        """Returns the verdict for a JSON file."""
         numbers = {name: asdict(mean) for name, mean in self.means.items()}
         return {**asdict(self.check), "passes": self.passes, "told": self.told, "numbers": numbers}
 
 
 def judged_classes(classes: Int[np.ndarray, " N"]) -> dict[str, Bool[np.ndarray, " N"]]:
-    """Return the masks [N] of the classes that have enough images to be judged, by name; all images if none has."""
+    """Returns the masks [N] of the classes that have enough images to be judged, by name; all images if none has."""
     masks = {name: classes == value for value, name in enumerate(CLASS_NAMES)}
     judged = {name: mask for name, mask in masks.items() if mask.sum() >= FEWEST_IMAGES}
     return judged or {ALL: np.ones(len(classes), bool)}
@@ -83,12 +83,12 @@ def judged_classes(classes: Int[np.ndarray, " N"]) -> dict[str, Bool[np.ndarray,
 def means_by_class(
     values: Float[np.ndarray, " N"], classes: Int[np.ndarray, " N"], clusters: Int[np.ndarray, " N"]
 ) -> dict[str, Mean]:
-    """Return the mean of `values` [N] for each of `judged_classes`, with its interval as in `mean_over_images`."""
+    """Returns the mean of `values` [N] for each of `judged_classes`, with its interval as in `mean_over_images`."""
     return {name: mean_over_images(values[mask], clusters[mask]) for name, mask in judged_classes(classes).items()}
 
 
 def mean_over_images(values: Float[np.ndarray, " N"], clusters: Int[np.ndarray, " N"], *, seed: int = 0) -> Mean:
-    """Return the mean of `values` [N] with the interval of the group bootstrap; `clusters` [N] number the groups.
+    """Returns the mean of `values` [N] with the interval of the group bootstrap; `clusters` [N] number the groups.
 
     Where all values are equal, or all images of one group, resampling says nothing and both ends are the mean.
     """
@@ -102,6 +102,6 @@ def mean_over_images(values: Float[np.ndarray, " N"], clusters: Int[np.ndarray, 
 
 
 def column_means(values: Float[np.ndarray, "N K"], clusters: Int[np.ndarray, " N"]) -> dict[str, list[float]]:
-    """Return mean, low and high of every column of values [N, K], each a list of K numbers, for a figure."""
+    """Returns mean, low and high of every column of values [N, K], each a list of K numbers, for a figure."""
     means = [mean_over_images(column, clusters) for column in values.T]
     return {name: [getattr(mean, name) for mean in means] for name in ("value", "low", "high")}

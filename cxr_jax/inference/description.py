@@ -27,12 +27,12 @@ class NetworkDescription:
 
 
 def write_description(run: RunFolder, description: NetworkDescription) -> None:
-    """Write network.json of `run`; UserError if it cannot be written."""
+    """Writes network.json of `run`; UserError if it cannot be written."""
     write_json(run.network, {"schema_version": SCHEMA_VERSION, **asdict(description)})
 
 
 def read_description(run: RunFolder) -> NetworkDescription:
-    """The network of `run`; UserError if network.json is missing or is not what a run writes.
+    """Returns the network of `run`; UserError if network.json is missing or is not what a run writes.
 
     What a later version says besides is passed over.
     """

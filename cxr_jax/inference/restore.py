@@ -51,13 +51,13 @@ class TrainedModel:
         return self.description.std
 
     def model(self) -> StagedNetwork:
-        """The network as a module; call it without `train` and `keys`."""
+        """Returns the network as a module; call it without `train` and `keys`."""
         return merge_model(self.graphdef, self.params, self.batch_stats)
 
     def logits(
         self, images: np.ndarray, *, batch_size: int = 64, advance: Callable[[int], None] = lambda _: None
     ) -> np.ndarray:
-        """Logits [N, K] float32 of `images` [N, S, S] uint8 in 0..255, by padded batches of `batch_size`.
+        """Returns logits [N, K] float32 of `images` [N, S, S] uint8 in 0..255, by padded batches of `batch_size`.
 
         Where the run averages over flips they are the mean of an image's and of its mirror image's, left to right.
         `advance` is told how many more images are done. Raises ValueError for images of another type or size.
@@ -97,7 +97,7 @@ class TrainedModel:
 
 
 def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
-    """The network of `run` as it validated best or as it was last; by default the one that its config names.
+    """Returns the network of `run` as it validated best or as it was last; by default the one that its config names.
 
     Raises UserError if the run has no intact checkpoint, or one that belongs to another network.
     """
@@ -126,5 +126,5 @@ def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
 
 
 def chosen_checkpoint(run: RunFolder) -> Which:
-    """Which checkpoint a run stands for, as its config says; UserError if the config cannot be read."""
+    """Returns which checkpoint a run stands for, as its config says; UserError if the config cannot be read."""
     return run.configured("validation", "checkpoint")

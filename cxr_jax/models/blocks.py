@@ -56,12 +56,12 @@ class Block(nnx.Module):
         self.activation = rules.activation
 
     def __call__(self, x: Array, mode: Mode) -> Array:
-        """Map `x` [B, H, W, I] to [B, H', W', O]."""
+        """Maps `x` [B, H, W, I] to [B, H', W', O]."""
         y = self.branch(x, mode)
         return x + self.depth(y, mode) if self.has_skip else y
 
     def branch(self, x: Array, mode: Mode) -> Array:
-        """What the block computes beside its skip connection, [B, H', W', O]."""
+        """Returns what the block computes beside its skip connection, [B, H', W', O]."""
         raise NotImplementedError
 
 
@@ -76,7 +76,7 @@ class DepthwiseSeparable(Block):
         self.bn2 = BatchNorm(shape.outputs, rules)
 
     def branch(self, x: Array, mode: Mode) -> Array:
-        """Filter every channel, then mix them."""
+        """Filters every channel, then mix them."""
         y = convolve(self.conv_dw, self.bn1, x, mode, self.activation)
         return convolve(self.conv_pw, self.bn2, y, mode)
 
@@ -110,7 +110,7 @@ class InvertedResidual(Block):
         self.bn3 = BatchNorm(shape.outputs, rules)
 
     def branch(self, x: Array, mode: Mode) -> Array:
-        """Widen, filter, weigh the channels where the block does so, project."""
+        """Widens, filter, weigh the channels where the block does so, project."""
         y = convolve(self.conv_pw, self.bn1, x, mode, self.activation)
         y = convolve(self.conv_dw, self.bn2, y, mode, self.activation)
         y = y if self.se is None else self.se(y)
@@ -128,7 +128,7 @@ class FusedInvertedResidual(Block):
         self.bn2 = BatchNorm(shape.outputs, rules)
 
     def branch(self, x: Array, mode: Mode) -> Array:
-        """Widen and filter in one convolution, then project."""
+        """Widens and filter in one convolution, then project."""
         y = convolve(self.conv_exp, self.bn1, x, mode, self.activation)
         return convolve(self.conv_pwl, self.bn2, y, mode)
 
@@ -142,11 +142,13 @@ class ConvolutionBlock(Block):
         self.bn1 = BatchNorm(shape.outputs, rules)
 
     def branch(self, x: Array, mode: Mode) -> Array:
-        """Filter and activate: here the activation comes before the sum."""
+        """Filters and activate: here the activation comes before the sum."""
         return convolve(self.conv, self.bn1, x, mode, self.activation)
 
 
 def round_channels(channels: float, divisor: int = 8, round_limit: float = 0.9) -> int:
-    """`channels` rounded to a multiple of `divisor`, never below `round_limit` of the value (the papers' rule)."""
+    """Returns `channels` rounded to a multiple of `divisor`, never below `round_limit` of the value (the papers'
+    rule).
+    """
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded if rounded >= round_limit * channels else rounded + divisor

@@ -52,16 +52,16 @@ class Mode(NamedTuple):
     native: bool = False  # bfloat16 activations go through the kernels in C++: in programs of one CPU device alone
 
     def frozen(self) -> Mode:
-        """The same for a stage that runs as in evaluation."""
+        """Returns the same for a stage that runs as in evaluation."""
         return self._replace(batch_statistics=False, keys=None)
 
     def keys_of(self, layer: int) -> Array:
-        """The keys [B] of one random layer, independent of those of every other."""
+        """Returns the keys [B] of one random layer, independent of those of every other."""
         return jax.vmap(lambda key: jax.random.fold_in(key, layer))(self.keys)
 
 
 def padding_of(rule: PaddingRule, size: tuple[int, int], window: int, stride: int) -> Padding:
-    """The zeros that `rule` adds around an image of `size` (H, W) for a square window."""
+    """Returns the zeros that `rule` adds around an image of `size` (H, W) for a square window."""
     if rule == "symmetric":
         return ((window // 2, window // 2), (window // 2, window // 2))
     pads = []
@@ -72,18 +72,18 @@ def padding_of(rule: PaddingRule, size: tuple[int, int], window: int, stride: in
 
 
 def relu6(x: Array) -> Array:
-    """min(max(x, 0), 6), the activation of MobileNetV2 (Sandler et al. 2018)."""
+    """Returns min(max(x, 0), 6), the activation of MobileNetV2 (Sandler et al. 2018)."""
     # as in torch the gradient is 0 at 0 and at 6; that of jnp.clip would be a half, and slower
     return lax.clamp(jnp.zeros((), x.dtype), x, jnp.full((), 6, x.dtype))
 
 
 def silu(x: Array) -> Array:
-    """x * sigmoid(x), the activation of EfficientNetV2 (Tan and Le 2021)."""
+    """Returns x * sigmoid(x), the activation of EfficientNetV2 (Tan and Le 2021)."""
     return x * jax.nn.sigmoid(x)
 
 
 def identity(x: Array) -> Array:
-    """`x`: no activation."""
+    """Returns `x`: no activation."""
     return x
 
 
@@ -92,7 +92,7 @@ NATIVE_ACTIVATIONS: dict[Activation, str] = {identity: "none", relu6: "relu6", s
 
 
 def he_normal(generator: np.random.Generator, shape: tuple[int, ...], fan_out: int) -> Array:
-    """Normal values [shape] float32 with variance 2 / fan_out, as timm initialises convolutions."""
+    """Returns normal values [shape] float32 with variance 2 / fan_out, as timm initialises convolutions."""
     # drawn by numpy: jax would compile a program for every shape, which takes seconds before the first step
     return jnp.asarray(generator.standard_normal(shape, np.float32) * np.float32((2.0 / fan_out) ** 0.5))
 
@@ -109,7 +109,7 @@ class Filter(nnx.Module):
     lowering: Lowering
 
     def padding_for(self, x: Array) -> Padding:
-        """The zeros to put around `x` [B, H, W, I]."""
+        """Returns the zeros to put around `x` [B, H, W, I]."""
         return padding_of(self.padding, x.shape[1:3], self.kernel.shape[0], self.stride)
 
     def __call__(self, x: Array) -> Array:
@@ -117,11 +117,11 @@ class Filter(nnx.Module):
         raise NotImplementedError
 
     def native(self, x: Array) -> Array:
-        """The same by the native kernels."""
+        """Returns the same by the native kernels."""
         return kernels.convolution(x, self.kernel[...], self.stride, self.padding_for(x))
 
     def is_native(self, x: Array, mode: Mode) -> bool:
-        """True if the native kernels are to take `x`, and can."""
+        """Returns whether the native kernels are to take `x`, and can."""
         return mode.native and x.dtype == jnp.bfloat16
 
 
@@ -152,7 +152,7 @@ class PointwiseConvolution(Filter):
         self.stride, self.padding, self.lowering = 1, rules.padding, rules.lowering
 
     def __call__(self, x: Array) -> Array:
-        """Map `x` [B, H, W, I] to [B, H, W, O]."""
+        """Maps `x` [B, H, W, I] to [B, H, W, O]."""
         kernel = self.kernel[...].astype(x.dtype)
         if self.lowering == "plain":
             y = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -163,7 +163,7 @@ class PointwiseConvolution(Filter):
         return y.astype(x.dtype)
 
     def is_native(self, x: Array, mode: Mode) -> bool:
-        """True if the native kernels are to take `x`, and can: they know of no bias."""
+        """Returns whether the native kernels are to take `x`, and can: they know of no bias."""
         return self.bias is None and super().is_native(x, mode)
 
 
@@ -184,11 +184,11 @@ class DepthwiseConvolution(Filter):
         return convolution(x, kernel, stride=self.stride, padding=self.padding_for(x))
 
     def native(self, x: Array) -> Array:
-        """The same by the native kernels."""
+        """Returns the same by the native kernels."""
         return kernels.depthwise_convolution(x, self.kernel[...], self.stride, self.padding_for(x))
 
     def is_native(self, x: Array, mode: Mode) -> bool:
-        """True if the native kernels are to take `x`, and can: its channels have to fill their vectors."""
+        """Returns whether the native kernels are to take `x`, and can: its channels have to fill their vectors."""
         fits = self.kernel.shape[0] == kernels.DEPTHWISE_WINDOW and x.shape[-1] % kernels.LANES == 0
         return fits and self.stride <= 2 and super().is_native(x, mode)
 
@@ -208,7 +208,7 @@ class BatchNorm(nnx.Module):
         self.epsilon, self.momentum = rules.epsilon, rules.momentum
 
     def __call__(self, x: Array, mode: Mode, activation: Activation = identity) -> Array:
-        """Normalise `x` [B, H, W, C] by the batch's statistics or the running ones, as `mode` says, and activate."""
+        """Normalises `x` [B, H, W, C] by the batch's statistics or the running ones, as `mode` says, and activate."""
         is_native = mode.native and x.dtype == jnp.bfloat16
         if not mode.batch_statistics:
             parameters = self.running_affine()
@@ -227,7 +227,7 @@ class BatchNorm(nnx.Module):
         return y
 
     def running_affine(self) -> tuple[Array, Array]:
-        """Factor and offset [C] by which the running statistics normalise."""
+        """Returns the factor and offset [C] by which the running statistics normalise."""
         return factor_and_offset(self.scale[...], self.bias[...], self.mean[...], self.var[...], self.epsilon)
 
     def _move(self, running: nnx.BatchStat, value: Array) -> None:
@@ -238,7 +238,7 @@ class BatchNorm(nnx.Module):
 def convolve(
     convolution: Filter, batch_norm: BatchNorm, x: Array, mode: Mode, activation: Activation = identity
 ) -> Array:
-    """`x` [B, H, W, I] convolved, normalised and activated: [B, H', W', O]."""
+    """Returns `x` [B, H, W, I] convolved, normalised and activated: [B, H', W', O]."""
     if not convolution.is_native(x, mode):
         return batch_norm(convolution(x), mode, activation)
     if mode.batch_statistics:
@@ -262,12 +262,12 @@ class Classifier(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((classes,), jnp.float32))
 
     def __call__(self, x: Array) -> Array:
-        """Map pooled features [B, C] to logits [B, K]."""
+        """Maps pooled features [B, C] to logits [B, K]."""
         return x @ self.kernel[...] + self.bias[...].reshape(1, -1)
 
 
 def dropout(x: Array, rate: float, keys: Array) -> Array:
-    """`x` [B, ...] with a share `rate` of its values zero and the others enlarged to keep the mean.
+    """Returns `x` [B, ...] with a share `rate` of its values zero and the others enlarged to keep the mean.
 
     `keys` [B] are typed keys, one for each example, so that its mask does not depend on its place in the batch.
     """

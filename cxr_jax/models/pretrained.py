@@ -41,7 +41,7 @@ class LoadedWeights:
     metadata: dict[str, str]
 
     def image_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Mean and std (three channels in [0, 1]) that the weights expect, if the file names them."""
+        """Returns the mean and std (three channels in [0, 1]) that the weights expect, if the file names them."""
         try:
             mean, std = (tuple(map(float, json.loads(self.metadata[key]))) for key in ("mean", "std"))
         except (KeyError, ValueError, TypeError):
@@ -50,7 +50,7 @@ class LoadedWeights:
 
 
 def find_weights(name: str, architecture: str) -> Path:
-    """The file called `name`: a path, or a file in the folder CXR_WEIGHTS_DIR.
+    """Returns the file called `name`: a path, or a file in the folder CXR_WEIGHTS_DIR.
 
     Raises UserError if there is none, with the command that makes one for `architecture`.
     """
@@ -68,7 +68,7 @@ def find_weights(name: str, architecture: str) -> Path:
 
 
 def load_weights(path: Path, architecture: str, params: ArrayDict, batch_stats: ArrayDict) -> LoadedWeights:
-    """The arrays of `params` and `batch_stats` replaced by those of the file at `path`, as `fit_weights` does.
+    """Returns the arrays of `params` and `batch_stats` replaced by those of the file at `path`, as `fit_weights` does.
 
     Raises UserError listing every offender, or for a file that is no safetensors file or belongs to another
     architecture.
@@ -88,7 +88,7 @@ def fit_weights(
     params: ArrayDict,
     batch_stats: ArrayDict,
 ) -> LoadedWeights:
-    """The arrays of `params` and `batch_stats` replaced by `tensors` under timm's names, in torch's layout.
+    """Returns the arrays of `params` and `batch_stats` replaced by `tensors` under timm's names, in torch's layout.
 
     Every array must be found with the right shape and finite values, and every tensor used. Only the classifier may
     be missing or of another shape: then it stays as it is and is named in `fresh`. `where` and `architecture` are
@@ -129,25 +129,25 @@ def fit_weights(
 
 
 def timm_name(name: str) -> str:
-    """timm's name of the array that we call `name`."""
+    """Returns timm's name of the array that we call `name`."""
     module, leaf = name.rsplit(".", 1)
     return f"{module}.{TORCH_LEAVES[leaf]}"
 
 
 def expected_tensors(arrays: ArrayDict) -> dict[str, tuple[int, ...]]:
-    """timm's name and torch's shape of every array in `arrays`."""
+    """Returns timm's name and torch's shape of every array in `arrays`."""
     return {timm_name(name): torch_shape(name, array) for name, array in arrays.items()}
 
 
 def as_ours(name: str, value: np.ndarray, ndim: int) -> np.ndarray:
-    """A torch array in our layout: kernels OIHW become HWIO, linear weights (out, in) become (in, out)."""
+    """Returns a torch array in our layout: kernels OIHW become HWIO, linear weights (out, in) become (in, out)."""
     if name.endswith(".weight") and value.ndim == ndim and ndim in (2, 4):
         return value.transpose((2, 3, 1, 0) if ndim == 4 else (1, 0))
     return value
 
 
 def torch_shape(name: str, array: Array) -> tuple[int, ...]:
-    """The shape that torch gives our array called `name`; the inverse of `as_ours`."""
+    """Returns the shape that torch gives our array called `name`; the inverse of `as_ours`."""
     shape = tuple(array.shape)
     if name.endswith(".kernel"):
         return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
@@ -155,7 +155,7 @@ def torch_shape(name: str, array: Array) -> tuple[int, ...]:
 
 
 def read_weights(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays and the metadata of a safetensors file.
+    """Returns the arrays and the metadata of a safetensors file.
 
     The format itself notices missing bytes and no changed ones; files that state a checksum are held to it. Raises
     UserError if it is no such file or was changed.
@@ -172,7 +172,7 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def checksum(tensors: Mapping[str, np.ndarray]) -> str:
-    """The sha256 of names, types, shapes and values, hexadecimal; the order does not enter."""
+    """Returns the sha256 of names, types, shapes and values, hexadecimal; the order does not enter."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = np.ascontiguousarray(tensors[name])

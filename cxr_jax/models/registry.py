@@ -86,7 +86,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def find_architecture(name: str) -> Architecture:
-    """The architecture called `name`; raises UserError naming the nearest one if there is none."""
+    """Returns the architecture called `name`; raises UserError naming the nearest one if there is none."""
     if name not in ARCHITECTURES:
         near = difflib.get_close_matches(name, ARCHITECTURES, 1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(ARCHITECTURES)}"
@@ -103,7 +103,7 @@ def build_model(
     stochastic_depth: float = 0.0,
     lowering: Lowering = "fast",
 ) -> nnx.Module:
-    """A freshly initialised network; equal seeds give equal parameters.
+    """Returns a freshly initialised network; equal seeds give equal parameters.
 
     `dropout_rate` is that before the classifier, `stochastic_depth` the share of examples that skip the last block.
     Raises UserError for an unknown name.
@@ -120,7 +120,7 @@ def build_model(
 def model_shapes(
     name: str, *, classes: int, lowering: Lowering = "fast"
 ) -> tuple[nnx.GraphDef, dict[str, jax.ShapeDtypeStruct], dict[str, jax.ShapeDtypeStruct]]:
-    """The structure of a network and the shapes of its parameters and statistics, as `split_model` names them.
+    """Returns the structure of a network and the shapes of its parameters and statistics, as `split_model` names them.
 
     No values are drawn, so that it is quick for the largest networks. Raises UserError for an unknown name.
     """

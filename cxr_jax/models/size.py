@@ -21,7 +21,8 @@ class Size:
 
 
 def measure(name: str, *, classes: int, image_size: int | None = None) -> Size:
-    """The size of the network `name` for `classes` classes and square images, by default of its own `image_size`.
+    """Returns the size of the network `name` for `classes` classes and square images, by default of its own
+    `image_size`.
 
     Multiply-adds are half the floating-point operations that XLA's cost analysis finds in the program before it is
     optimised, with plain convolutions; nothing is compiled. Raises UserError for an unknown name.

@@ -12,13 +12,13 @@ ArrayDict = dict[str, Array]
 
 
 def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, ArrayDict, ArrayDict]:
-    """The model's structure, its parameters and its BatchNorm statistics, both under dotted names."""
+    """Returns the model's structure, its parameters and its BatchNorm statistics, both under dotted names."""
     graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     return graphdef, _flatten(nnx.to_pure_dict(params)), _flatten(nnx.to_pure_dict(batch_stats))
 
 
 def merge_model(graphdef: nnx.GraphDef, params: ArrayDict, batch_stats: ArrayDict) -> Any:
-    """The model that `split_model` took apart, with these arrays.
+    """Returns the model that `split_model` took apart, with these arrays.
 
     The names must be those of `split_model`: `nnx.merge` assigns by order and would accept others in silence, so
     they are compared by `check_names` wherever arrays come from outside.
@@ -27,32 +27,34 @@ def merge_model(graphdef: nnx.GraphDef, params: ArrayDict, batch_stats: ArrayDic
 
 
 def batch_stats_of(model: nnx.Module) -> ArrayDict:
-    """The model's BatchNorm statistics under dotted names, after a run in training mode."""
+    """Returns the model's BatchNorm statistics under dotted names, after a run in training mode."""
     return _flatten(nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
 
 def pack_network(params: ArrayDict, batch_stats: ArrayDict) -> ArrayDict:
-    """Parameters and statistics in one dictionary, under `params.` and `batch_stats.`: as a checkpoint stores them."""
+    """Returns parameters and statistics in one dictionary, under `params.` and `batch_stats.`: as a checkpoint
+    stores them.
+    """
     return prefixed("params", params) | prefixed("batch_stats", batch_stats)
 
 
 def unpack_network(arrays: ArrayDict) -> tuple[ArrayDict, ArrayDict]:
-    """The parameters and BatchNorm statistics in the arrays of a checkpoint; what else it holds is left out."""
+    """Returns the parameters and BatchNorm statistics in the arrays of a checkpoint; what else it holds is left out."""
     return unprefixed("params", arrays), unprefixed("batch_stats", arrays)
 
 
 def prefixed(prefix: str, arrays: ArrayDict) -> ArrayDict:
-    """`arrays` with `prefix` and a dot before every name."""
+    """Returns `arrays` with `prefix` and a dot before every name."""
     return {f"{prefix}.{name}": value for name, value in arrays.items()}
 
 
 def unprefixed(prefix: str, arrays: ArrayDict) -> ArrayDict:
-    """Those of `arrays` whose name begins with `prefix` and a dot, under the rest of it."""
+    """Returns those of `arrays` whose name begins with `prefix` and a dot, under the rest of it."""
     return {name.removeprefix(f"{prefix}."): value for name, value in arrays.items() if name.startswith(f"{prefix}.")}
 
 
 def differences(expected: ArrayDict, found: ArrayDict) -> list[str]:
-    """One phrase for every name that is missing or unknown and every shape or dtype that differs."""
+    """Returns one phrase for every name that is missing or unknown and every shape or dtype that differs."""
     phrases = [f"{name} is missing" for name in expected if name not in found]
     phrases += [f"{name} is unknown" for name in found if name not in expected]
     for name in expected.keys() & found.keys():

@@ -53,7 +53,7 @@ class Source:
 
 
 def find_source(name_or_file: str) -> Source:
-    """The source called `name_or_file`: a file if there is one of that name or it looks like one, else timm's.
+    """Returns the source called `name_or_file`: a file if there is one of that name or it looks like one, else timm's.
 
     Raises UserError if there is no such file, and no weights of that name are known to be published.
     """
@@ -68,7 +68,7 @@ def find_source(name_or_file: str) -> Source:
 def open_source(
     source: Source, out: Path, architecture: str = "", license: str = "", track: Track = silently
 ) -> SourceWeights:
-    """The weights of `source`; published ones are fetched, and kept beside `out` until that is written.
+    """Returns the weights of `source`; published ones are fetched, and kept beside `out` until that is written.
 
     `architecture` and `license` are for files that do not say them. Raises UserError as `fetch` and `read_from_file`
     do.
@@ -80,13 +80,13 @@ def open_source(
 
 
 def forget_download(source: Source, out: Path) -> None:
-    """Delete what was fetched for `out`, now that it is written."""
+    """Deletes what was fetched for `out`, now that it is written."""
     if source.file is None:
         remove(download_folder(out, source.full_name))
 
 
 def port(weights: SourceWeights, out: Path, *, classes: int = IMAGENET_CLASSES, replace: bool = False) -> Ported:
-    """Write `weights` to `out` as a safetensors file that `load_weights` takes, and tell what was done.
+    """Writes `weights` to `out` as a safetensors file that `load_weights` takes, and tells what was done.
 
     A classifier of another number of classes than `classes` is left out. Before anything is written, the weights must
     fit our network as a whole, and its logits be those of timm's where timm is installed; `out` is written atomically
@@ -120,7 +120,7 @@ def port(weights: SourceWeights, out: Path, *, classes: int = IMAGENET_CLASSES, 
 
 
 def check_destination(out: Path, *, replace: bool) -> None:
-    """Raise UserError if `out` is not named as a safetensors file, or exists and may not be replaced."""
+    """Raises UserError if `out` is not named as a safetensors file, or exists and may not be replaced."""
     if out.suffix != ".safetensors":
         raise UserError(f"{out} must be called something.safetensors, because that is what is written")
     if out.exists() and not replace:
@@ -128,7 +128,7 @@ def check_destination(out: Path, *, replace: bool) -> None:
 
 
 def _difference_from_timm(weights: SourceWeights, graphdef: nnx.GraphDef, loaded: LoadedWeights) -> float | None:
-    """How far our output is from timm's on random images, in relative L2 norm.
+    """Returns how far our output is from timm's on random images, in relative L2 norm.
 
     The output are the logits, or the pooled features of weights without a classifier, in float64: in float32 a deep
     network can multiply rounding errors until they look like mistakes. None if timm is not installed or has no such

@@ -16,12 +16,12 @@ _kept: list[Any] = []
 
 
 def import_torch(purpose: str) -> ModuleType:
-    """The module torch. Raises UserError saying that `purpose` needs it if it is not installed."""
+    """Returns the module torch. Raises UserError saying that `purpose` needs it if it is not installed."""
     return _import("torch", purpose)
 
 
 def import_timm(purpose: str) -> ModuleType:
-    """The module timm. Raises UserError saying that `purpose` needs it if it or torch is not installed.
+    """Returns the module timm. Raises UserError saying that `purpose` needs it if it or torch is not installed.
 
     timm imports torchvision, whose binaries load only beside the build of torch that they were made for: a CPU build
     of torch beside the registry's torchvision ends with two operators that nothing defined. timm uses neither of them

@@ -48,7 +48,7 @@ class SourceWeights:
         return None if kernel is None else kernel.shape[0]
 
     def metadata(self) -> dict[str, str]:
-        """What stands beside the tensors in the file, as strings; lists as JSON."""
+        """Returns what stands beside the tensors in the file, as strings; lists as JSON."""
         return {
             "architecture": self.architecture,
             "image_size": str(self.image_size),
@@ -61,13 +61,13 @@ class SourceWeights:
         }
 
     def without_classifier(self) -> SourceWeights:
-        """These weights less the last layer."""
+        """Returns these weights less the last layer."""
         kept = {name: value for name, value in self.tensors.items() if not name.startswith("classifier.")}
         return replace(self, tensors=kept)
 
 
 def read_published(path: Path, full_name: str, origin: str) -> SourceWeights:
-    """The weights in a file that timm published as `full_name`; `origin` says where it came from.
+    """Returns the weights in a file that timm published as `full_name`; `origin` says where it came from.
 
     Raises UserError as `read_from_file`.
     """
@@ -76,7 +76,7 @@ def read_published(path: Path, full_name: str, origin: str) -> SourceWeights:
 
 
 def read_from_file(path: Path, architecture: str = "", license: str = "") -> SourceWeights:
-    """The weights in the file at `path`, a safetensors file or one written by torch.
+    """Returns the weights in the file at `path`, a safetensors file or one written by torch.
 
     What the file does not say of itself is that of `architecture`, which is found by the tensors' names and shapes
     where neither the file nor the caller names it. Raises UserError if the file cannot be read, holds more than
@@ -99,7 +99,7 @@ def read_from_file(path: Path, architecture: str = "", license: str = "") -> Sou
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Tensors and metadata of a file; those of torch have no metadata."""
+    """Returns tensors and metadata of a file; those of torch have no metadata."""
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path} is no file of weights by its name; such files end in {', '.join(SUFFIXES)}")
     if path.suffix == SUFFIXES[0]:
@@ -128,7 +128,7 @@ def _bare(name: str) -> str:
 
 
 def _recognise(tensors: Mapping[str, np.ndarray], path: Path) -> str:
-    """The architecture whose every tensor but the classifier's is in `tensors` with its shape, and no other."""
+    """Returns the architecture whose every tensor but the classifier's is in `tensors` with its shape, and no other."""
     found = {name: value.shape for name, value in tensors.items() if not name.startswith("classifier.")}
     for architecture in ARCHITECTURES:
         _, params, batch_stats = model_shapes(architecture, classes=1)

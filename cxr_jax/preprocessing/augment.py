@@ -52,7 +52,7 @@ class Draw(NamedTuple):
 
 
 def draw(key: Key[Array, ""], config: AugmentationConfig) -> Draw:
-    """Draw the changes of one image from its key.
+    """Draws the changes of one image from its key.
 
     Angles, shifts, brightness, noise, blur, the area and place of a crop and the place of a cutout are uniform;
     factors, slopes and aspects are uniform on the logarithm, so that doubling is as likely as halving. Every change
@@ -62,7 +62,7 @@ def draw(key: Key[Array, ""], config: AugmentationConfig) -> Draw:
     signed = 2 * uniform - 1
 
     def own(number: int, strength: float, count: int = 1) -> Float[Array, " count"]:
-        """Uniform numbers of one change alone; zeros if it is off."""
+        """Returns uniform numbers of one change alone; zeros if it is off."""
         if strength == 0:
             return jnp.zeros(count, jnp.float32)
         return jax.random.uniform(jax.random.fold_in(key, number), (count,), jnp.float32)
@@ -95,7 +95,7 @@ def _factor(signed: Float[Array, "*N"], strength: float) -> Float[Array, "*N"]:
 
 
 def _crop(uniform: Float[Array, 4], config: AugmentationConfig) -> Crop:
-    """Area, aspect and place of the part that is kept, as in GoogLeNet's training (Szegedy et al., 2014).
+    """Returns area, aspect and place of the part that is kept, as in GoogLeNet's training (Szegedy et al., 2014).
 
     An aspect at which the part would be longer than the picture is brought to the nearest that fits.
     """
@@ -109,7 +109,7 @@ def _crop(uniform: Float[Array, 4], config: AugmentationConfig) -> Crop:
 
 @functools.partial(jax.jit, static_argnames="config")
 def augment(images: UInt8[Array, "B S S"], keys: Key[Array, " B"], config: AugmentationConfig) -> Float[Array, "B S S"]:
-    """Change each image `[B, S, S]` uint8 at random by its own key; returns float32 `[B, S, S]` in 0..255.
+    """Changes each image `[B, S, S]` uint8 at random by its own key; returns float32 `[B, S, S]` in 0..255.
 
     In this order: flips; crop, rotation, scale and translation as one bilinear resampling, black (0) outside; CLAHE,
     then equalisation of the whole, both on grey levels rounded to whole numbers; the tone curve; contrast about the
@@ -122,7 +122,7 @@ def augment(images: UInt8[Array, "B S S"], keys: Key[Array, " B"], config: Augme
 
 
 def _augment_one(image: UInt8[Array, "S S"], key: Key[Array, ""], config: AugmentationConfig) -> Float[Array, "S S"]:
-    """`augment` for one image."""
+    """Returns `augment` for one image."""
     drawn = draw(key, config)
     if config.horizontal_flip > 0:
         image = jnp.where(drawn.horizontal_flip, image[:, ::-1], image)
@@ -146,7 +146,7 @@ def _augment_one(image: UInt8[Array, "S S"], key: Key[Array, ""], config: Augmen
 def _change_grey_levels(
     image: Float[Array, "S S"], mean: Float[Array, ""], drawn: Draw, config: AugmentationConfig
 ) -> Float[Array, "S S"]:
-    """CLAHE, equalisation, tone curve, contrast about `mean`, brightness and gamma, as far as they are on."""
+    """Returns CLAHE, equalisation, tone curve, contrast about `mean`, brightness and gamma, as far as they are on."""
     if config.clahe > 0:
         image = jnp.where(drawn.clahe, equalise_adaptively(_rounded(image)).astype(jnp.float32), image)
     if config.equalisation > 0:
@@ -165,5 +165,5 @@ def _change_grey_levels(
 
 
 def _rounded(image: Float[Array, "S S"]) -> UInt8[Array, "S S"]:
-    """Grey levels in 0..255 as the nearest whole numbers."""
+    """Returns grey levels in 0..255 as the nearest whole numbers."""
     return jnp.round(image).astype(jnp.uint8)

@@ -14,7 +14,7 @@ from cxr_jax.preprocessing.tone import mean_grey
 
 
 def gaussian_blur(image: Float[Array, "S S"], sigma: Float[Array, ""], largest_sigma: float) -> Float[Array, "S S"]:
-    """Blur by a Gaussian of `sigma` pixels, at most `largest_sigma`; 0 changes nothing.
+    """Blurs by a Gaussian of `sigma` pixels, at most `largest_sigma`; 0 changes nothing.
 
     The window is that of `largest_sigma`, 3 sigmas to either side, and the border is mirrored without repeating the
     outermost pixel, as OpenCV's `GaussianBlur` with that window and `BORDER_REFLECT_101`.
@@ -39,13 +39,13 @@ def gaussian_blur(image: Float[Array, "S S"], sigma: Float[Array, ""], largest_s
 
 
 def add_noise(image: Float[Array, "S S"], key: Key[Array, ""], deviation: Float[Array, ""]) -> Float[Array, "S S"]:
-    """Add white Gaussian noise with a standard deviation of `deviation` grey levels, clipped to 0..255."""
+    """Adds white Gaussian noise with a standard deviation of `deviation` grey levels, clipped to 0..255."""
     noise = jax.random.normal(key, image.shape, jnp.float32)
     return jnp.clip(image + product(deviation, noise), 0.0, GREY_RANGE)
 
 
 def cut_out(image: Float[Array, "S S"], x: Float[Array, ""], y: Float[Array, ""], side: float) -> Float[Array, "S S"]:
-    """Cover the square of `side`, centred on (`x`, `y`), with the image's mean grey; all are shares of the side.
+    """Covers the square of `side`, centred on (`x`, `y`), with the image's mean grey; all are shares of the side.
 
     It is clipped at the border: DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with
     Cutout", 2017. The mean is that of grey levels rounded to whole numbers.

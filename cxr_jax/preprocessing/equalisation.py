@@ -17,7 +17,7 @@ _CLIP_LIMIT = 2.0
 
 
 def equalise(image: UInt8[Array, "S S"]) -> UInt8[Array, "S S"]:
-    """Spread grey levels so that their histogram is as flat as it can be: OpenCV's `equalizeHist`, bit for bit."""
+    """Spreads grey levels so that their histogram is as flat as it can be: OpenCV's `equalizeHist`, bit for bit."""
     histogram = _histograms(image, jnp.zeros(image.shape, jnp.int32), 1)[0]
     first = histogram[jnp.argmax(histogram > 0)]
     scale = jnp.float32(GREY_RANGE) / jnp.maximum(image.size - first, 1).astype(jnp.float32)
@@ -28,7 +28,8 @@ def equalise(image: UInt8[Array, "S S"]) -> UInt8[Array, "S S"]:
 
 
 def equalise_adaptively(image: UInt8[Array, "S S"]) -> UInt8[Array, "S S"]:
-    """Contrast-limited adaptive histogram equalisation, as OpenCV's `createCLAHE(clipLimit=2.0, tileGridSize=(8, 8))`.
+    """Returns contrast-limited adaptive histogram equalisation, as OpenCV's `createCLAHE(clipLimit=2.0,
+    tileGridSize=(8, 8))`.
 
     Each of the 8 x 8 tiles is equalised by its own histogram, whose bars are cut off and spread over all levels, and
     a pixel's result is interpolated between the four tiles around it (Zuiderveld, Graphics Gems IV, 1994). A side
@@ -49,13 +50,13 @@ def equalise_adaptively(image: UInt8[Array, "S S"]) -> UInt8[Array, "S S"]:
 
 
 def _histograms(image: UInt8[Array, "S S"], numbers: Int32[Array, "S S"], count: int) -> Int32[Array, "count levels"]:
-    """How often each grey level occurs among the pixels of each number from 0 to `count` - 1."""
+    """Returns how often each grey level occurs among the pixels of each number from 0 to `count` - 1."""
     places = (numbers * _LEVELS + image.astype(jnp.int32)).reshape(-1)
     return jnp.zeros(count * _LEVELS, jnp.int32).at[places].add(1, mode="promise_in_bounds").reshape(count, _LEVELS)
 
 
 def _clip(histograms: Int32[Array, "N levels"], limit: int) -> Int32[Array, "N levels"]:
-    """Cut bars off at `limit` and spread what was above it over all levels, the remainder in equal steps."""
+    """Cuts bars off at `limit` and spread what was above it over all levels, the remainder in equal steps."""
     excess = jnp.sum(jnp.maximum(histograms - limit, 0), axis=1, keepdims=True, dtype=jnp.int32)
     share, remainder = excess // _LEVELS, excess % _LEVELS
     step = jnp.maximum(_LEVELS // jnp.maximum(remainder, 1), 1)
@@ -65,7 +66,7 @@ def _clip(histograms: Int32[Array, "N levels"], limit: int) -> Int32[Array, "N l
 
 
 def _interpolate(image: UInt8[Array, "S S"], levels: Array, tile: int) -> UInt8[Array, "S S"]:
-    """Each pixel through the tables `levels`, `[tiles, tiles, 256]` uint32, of the four tiles nearest to it."""
+    """Returns each pixel through the tables `levels`, `[tiles, tiles, 256]` uint32, of the four tiles nearest to it."""
     # A pixel lies in one of 9 x 9 cells, between the centres of four tiles, two or one of them at the border. Their
     # four new grey levels stand in the four bytes of one number, so that a pixel needs one look-up.
     before = np.clip(np.arange(_TILES + 1) - 1, 0, None)
@@ -88,5 +89,5 @@ def _interpolate(image: UInt8[Array, "S S"], levels: Array, tile: int) -> UInt8[
 
 
 def _look_up(table: Array, places: Int[Array, "S S"]) -> Array:
-    """`table[places]`, without checking bounds."""
+    """Returns `table[places]`, without checking bounds."""
     return table.at[places].get(mode="promise_in_bounds")

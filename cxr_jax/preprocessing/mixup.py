@@ -15,7 +15,7 @@ _MIXUP = 2**20
 
 
 def swap_pairs(rows: Any) -> Any:
-    """The rows of `rows` [B, ...], B even, each in the place of its neighbour: 1, 0, 3, 2, ...
+    """Returns the rows of `rows` [B, ...], B even, each in the place of its neighbour: 1, 0, 3, 2, ...
 
     The order of a batch is drawn anew every epoch, so neighbours are strangers; and a device that holds an even number
     of rows holds both of every pair.
@@ -26,7 +26,7 @@ def swap_pairs(rows: Any) -> Any:
 def mix_pairs(
     images: Float[Array, "B S S"], keys: Key[Array, " B"], strength: float
 ) -> tuple[Float[Array, "B S S"], Float[Array, " B"]]:
-    """Each of `images` [B, S, S] mixed with its neighbour, and the share [B] that it has in the mixture itself.
+    """Returns each of `images` [B, S, S] mixed with its neighbour, and the share [B] that it has in the mixture itself.
 
     The share is drawn from Beta(strength, strength) by the image's own key; it belongs to its label in the loss, the
     rest to the neighbour's.

@@ -19,7 +19,7 @@ def normalise(
     std: Sequence[float],
     dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "B S S C"]:
-    """Repeat grey images `[B, S, S]`, uint8 or float in 0..255, over the channels of `mean` and `std`.
+    """Repeats grey images `[B, S, S]`, uint8 or float in 0..255, over the channels of `mean` and `std`.
 
     Returns `(image / 255 - mean) / std` as `[B, S, S, C]` of `dtype`; `mean` and `std` are per channel and in units
     of the grey range, as timm writes them. Computed in float32 whatever `dtype` is.

@@ -13,24 +13,25 @@ TONE_SEGMENTS = 8
 
 
 def mean_grey(image: UInt8[Array, "S S"]) -> Float[Array, ""]:
-    """Mean grey level of a uint8 image, float32; the sum is of integers, hence exact in any order."""
+    """Returns the mean grey level of a uint8 image, float32; the sum is of integers, hence exact in any order."""
     return jnp.sum(image, dtype=jnp.int32).astype(jnp.float32) / image.size
 
 
 def adjust_contrast(
     image: Float[Array, "S S"], factor: Float[Array, ""], mean: Float[Array, ""]
 ) -> Float[Array, "S S"]:
-    """Stretch grey levels about `mean` by `factor`; not clipped."""
+    """Stretches grey levels about `mean` by `factor`; not clipped."""
     return product(image - mean, factor) + mean
 
 
 def adjust_gamma(image: Float[Array, "S S"], exponent: Float[Array, ""]) -> Float[Array, "S S"]:
-    """Raise grey levels in 0..255 to `exponent`, as shares of the grey range."""
+    """Raises grey levels in 0..255 to `exponent`, as shares of the grey range."""
     return GREY_RANGE * jnp.power(image / GREY_RANGE, exponent)
 
 
 def apply_tone_curve(image: Float[Array, "S S"], slopes: Float[Array, " K"]) -> Float[Array, "S S"]:
-    """Send grey levels in 0..255 through the monotone curve whose K equally wide pieces rise in proportion to `slopes`.
+    """Sends grey levels in 0..255 through the monotone curve whose K equally wide pieces rise in proportion to
+    `slopes`.
 
     `slopes` are above 0, at any scale: black stays black and white white. Equal slopes change nothing. With random
     slopes it is what histogram matching to a random histogram of K bars would do; gamma is a special case, nearly.

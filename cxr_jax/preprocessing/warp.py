@@ -34,7 +34,7 @@ def warp(
     shift_y: Float[Array, ""],
     crop: Crop | None = None,
 ) -> Float[Array, "S S"]:
-    """Cut out `crop`, rotate (radians, counter-clockwise) and enlarge it about its centre, then shift it (share of S).
+    """Cuts out `crop`, rotate (radians, counter-clockwise) and enlarge it about its centre, then shift it (share of S).
 
     Bilinear with black outside, as OpenCV's `warpAffine` with `BORDER_CONSTANT`; returns float32 `[S, S]` in 0..255.
     It is one resampling of the whole image: what lies outside the crop comes in where rotation or shift uncovers it,
@@ -63,7 +63,7 @@ def warp(
 def _source_coordinates(
     size: int, angle: Array, scale: Array, shift_x: Array, shift_y: Array, crop: Crop | None
 ) -> tuple[Array, Array]:
-    """Where each output pixel comes from: int32 `[S, S]` x and y, in units of 2^-(_MATRIX_BITS + 1) pixels.
+    """Returns where each output pixel comes from: int32 `[S, S]` x and y, in units of 2^-(_MATRIX_BITS + 1) pixels.
 
     With floating point, the compiler may compute a coordinate twice, once for its whole part and once for the rest,
     and round the two differently: a pixel on a boundary would then take the wrong neighbour.

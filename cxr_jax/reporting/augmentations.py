@@ -51,7 +51,8 @@ _CAPTION = "Phantoms: drawn by a program, no patients."
 
 
 def changes_figure(*, seed: int = 0, columns: int = 4) -> Figure:
-    """A row for every change in `SHOWN`: a phantom, then what comes of it in `columns` draws, the mildest first.
+    """Returns a row for every change in `SHOWN`: a phantom, then what comes of it in `columns` draws, the mildest
+    first.
 
     Draws are ordered by the mean difference of grey levels, and picked at equal steps from the eighth to the strongest
     of 32, so that both ends of what a strength allows are seen.
@@ -63,7 +64,8 @@ def changes_figure(*, seed: int = 0, columns: int = 4) -> Figure:
 
 
 def training_figure(data: DataConfig, phases: Sequence[PhaseConfig], *, seed: int = 0, columns: int = 6) -> Figure:
-    """Four phantoms as `data` prepares images, then `columns` draws of each in every phase, as training would see them.
+    """Returns four phantoms as `data` prepares images, then `columns` draws of each in every phase, as training would
+    see them.
 
     A phase in which nothing changes at random has one row with one image.
 
@@ -90,19 +92,19 @@ def training_figure(data: DataConfig, phases: Sequence[PhaseConfig], *, seed: in
 
 
 def phantoms(data: DataConfig, *, seed: int = 0) -> UInt8[np.ndarray, "4 S S"]:
-    """Four phantoms, a focal and a diffuse opacity among them, cut to the square that `data` asks for."""
+    """Returns four phantoms, a focal and a diffuse opacity among them, cut to the square that `data` asks for."""
     drawn = [draw_phantom(kind, person, person, seed=seed) for person, kind in enumerate(_KINDS)]
     return np.stack([to_square(image, data.image_size, data.resize, data.interpolation) for image in drawn])
 
 
 def describe(config: AugmentationConfig) -> str:
-    """The changes that are on with their strengths, as `rotation = 10, contrast = 0.2`; empty if none is."""
+    """Returns the changes that are on with their strengths, as `rotation = 10, contrast = 0.2`; empty if none is."""
     strengths = dataclasses.asdict(config).items()
     return ", ".join(f"{name} = {strength:g}" for name, strength in strengths if strength > 0)
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure that has no colour as a grey PNG to `path`, atomically; UserError if it cannot be written."""
+    """Writes a figure that has no colour as a grey PNG to `path`, atomically; UserError if it cannot be written."""
     canvas = FigureCanvasAgg(figure)
     with styled():
         canvas.draw()
@@ -111,7 +113,7 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 
 def _changed(images: UInt8[np.ndarray, "B S S"], keys: jax.Array, config: AugmentationConfig) -> np.ndarray:
-    """A batch of an even number of `images` as one training step sees it, float32 [B, S, S] in 0..255."""
+    """Returns a batch of an even number of `images` as one training step sees it, float32 [B, S, S] in 0..255."""
     changed = augment(jnp.asarray(images), keys, config)
     return np.asarray(mix_pairs(changed, keys, config.mixup)[0] if config.mixup > 0 else changed)
 
@@ -119,7 +121,7 @@ def _changed(images: UInt8[np.ndarray, "B S S"], keys: jax.Array, config: Augmen
 def _by_strength(
     images: UInt8[np.ndarray, "4 S S"], config: AugmentationConfig, seed: int, count: int
 ) -> list[Float[np.ndarray, "S S"]]:
-    """`count` of 32 draws of the second image, the mildest first."""
+    """Returns `count` of 32 draws of the second image, the mildest first."""
     # each stands beside another person's image, with which mixup mixes it
     batch = np.repeat(images[None, :2], 32, axis=0).reshape(-1, *images.shape[1:])
     drawn = _changed(batch, jax.random.split(jax.random.key(seed), len(batch)), config)[1::2]
@@ -128,7 +130,9 @@ def _by_strength(
 
 
 def _grid(rows: Sequence[np.ndarray], labels: Sequence[str], titles: Sequence[str], tile: float) -> Figure:
-    """A figure of grey images, `rows` of [columns, S, S], each tile `tile` inches wide, with a label left of a row."""
+    """Returns a figure of grey images, `rows` of [columns, S, S], each tile `tile` inches wide, with a label left
+    of a row.
+    """
     width, height, margin, head = len(titles) * tile, len(rows) * tile, 1.45, 0.45
     with styled():
         figure = new_figure(width + margin, height + head)

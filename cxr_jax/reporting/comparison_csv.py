@@ -15,7 +15,7 @@ Comparison = dict[str, Any]
 
 
 def recipes_csv(comparison: Comparison) -> str:
-    """Return every metric of every recipe as CSV, one row each."""
+    """Returns every metric of every recipe as CSV, one row each."""
     header = ["recipe", "seeds", "metric", "threshold", "mean", "deviation", "low", "high", "interval", "values"]
     rows = []
     for name, recipe in comparison["recipes"].items():
@@ -38,7 +38,7 @@ def recipes_csv(comparison: Comparison) -> str:
 
 
 def pairs_csv(comparison: Comparison) -> str:
-    """Return every metric of every pair as CSV, one row each; `retrained` is over other seeds as well."""
+    """Returns every metric of every pair as CSV, one row each; `retrained` is over other seeds as well."""
     answered = ["difference", "low", "high", "test", "p_value", "adjusted_p_value"]
     counted = ["only_first_right", "only_second_right"]
     again = ["low", "high", "p_value", "adjusted_p_value", "degrees_of_freedom"]
@@ -64,7 +64,7 @@ def pairs_csv(comparison: Comparison) -> str:
 
 
 def costs_csv(records: Sequence[RecipeRecord]) -> str:
-    """Return costs, thresholds and looks of every recipe as CSV, one row each."""
+    """Returns costs, thresholds and looks of every recipe as CSV, one row each."""
     costs = ["parameters", "multiply_adds", "images_per_second", "minutes", "machine"]
     rows = [
         {

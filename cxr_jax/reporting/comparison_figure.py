@@ -38,7 +38,7 @@ Comparison = dict[str, Any]
 
 
 def comparison_figure(comparison: Comparison) -> Figure:
-    """Return mean, interval and seeds of every recipe, published results on the same images above them.
+    """Returns mean, interval and seeds of every recipe, published results on the same images above them.
 
     Args:
         comparison: what `evaluation.comparison.compare` gave.
@@ -74,7 +74,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
 
 
 def _draw_recipe(axes: Axes, row: float, summary: dict[str, Any] | None, colour: str, marker: str) -> None:
-    """Draw interval and mean on one line and the seeds just below it; nothing where there is no value."""
+    """Draws interval and mean on one line and the seeds just below it; nothing where there is no value."""
     if summary is None:
         return
     interval = summary["interval"]
@@ -101,7 +101,7 @@ def _draw_published(axes: Axes, row: int, result: Published, metric: str) -> Non
 
 
 def _name_signs(figure: Figure, comparison: Comparison, thresholds: Sequence[str], published: bool) -> None:
-    """Put the legend below all panels."""
+    """Puts the legend below all panels."""
     axes = figure.axes[0]
     level = f"{100 * comparison['confidence']['level']:g} %"
     signs = [

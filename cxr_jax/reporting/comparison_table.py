@@ -52,13 +52,15 @@ class Section:
 
 
 def published_beside(comparison: Comparison) -> tuple[Published, ...]:
-    """Return the published results that may stand beside a comparison: none unless it is on the official test split."""
+    """Returns the published results that may stand beside a comparison: none unless it is on the official test
+    split.
+    """
     official = comparison["images"] == sum(OFFICIAL_TEST.values())
     return PUBLISHED if official and comparison["pneumonia"] == OFFICIAL_TEST["PNEUMONIA"] else ()
 
 
 def sections(comparison: Comparison, records: Sequence[RecipeRecord]) -> list[Section]:
-    """Return every table of a comparison: metrics, costs and pairs.
+    """Returns every table of a comparison: metrics, costs and pairs.
 
     Args:
         comparison: what `evaluation.comparison.compare` gave for the recipes of these records.
@@ -79,7 +81,7 @@ def sections(comparison: Comparison, records: Sequence[RecipeRecord]) -> list[Se
 
 
 def terminal_tables(comparison: Comparison, records: Sequence[RecipeRecord]) -> list[Table]:
-    """Return the sections of a comparison as tables for the terminal."""
+    """Returns the sections of a comparison as tables for the terminal."""
     tables = []
     for section in sections(comparison, records):
         table = Table(
@@ -100,7 +102,7 @@ def terminal_tables(comparison: Comparison, records: Sequence[RecipeRecord]) -> 
 def comparison_markdown(
     comparison: Comparison, records: Sequence[RecipeRecord], *, links: Mapping[str, str] | None = None, figure: str = ""
 ) -> str:
-    """Return a comparison as Markdown, from its first section's heading (level 2) to its last note.
+    """Returns a comparison as Markdown, from its first section's heading (level 2) to its last note.
 
     Args:
         comparison: what `evaluation.comparison.compare` gave.
@@ -125,7 +127,7 @@ def _linked(name: str, links: Mapping[str, str]) -> str:
 
 
 def introduction(comparison: Comparison) -> str:
-    """Return what a comparison is on, and how its values are to be read."""
+    """Returns what a comparison is on, and how its values are to be read."""
     groups = comparison["groups"]
     return (
         f"{comparison['images']:,} images, {comparison['pneumonia']:,} of them PNEUMONIA"
@@ -260,14 +262,14 @@ def _pair_notes(comparison: Comparison) -> tuple[str, ...]:
 
 
 def _tests(comparison: Comparison, metric: str) -> str:
-    """Return the names of the tests that a metric was given."""
+    """Returns the names of the tests that a metric was given."""
     keys = [key for key, entry in comparison["endpoints"].items() if entry["metric"] == metric]
     answers = [pair["endpoints"][key] for pair in comparison["pairs"] for key in keys]
     return ", ".join(dict.fromkeys(answer["test"] for answer in answers if answer)) or "not testable"
 
 
 def _pair_cell(answer: dict[str, Any] | None, metric: str) -> str:
-    """Return difference, interval and corrected p-values, a line each."""
+    """Returns difference, interval and corrected p-values, a line each."""
     if answer is None:
         return NOTHING
     retrained = answer["over_seeds"]
@@ -283,7 +285,7 @@ def _pair_cell(answer: dict[str, Any] | None, metric: str) -> str:
 
 
 def _value_cell(summary: dict[str, Any] | None, metric: str) -> str:
-    """Return mean, deviation and below them the interval."""
+    """Returns mean, deviation and below them the interval."""
     if summary is None:
         return NOTHING
     factor, digits = (100, 1) if metric in RATES else (1, 3)
@@ -310,7 +312,7 @@ def _p_value(value: float) -> str:
 
 
 def _threshold(value: float) -> str:
-    """Return three digits, or as many as a threshold just below 1 needs not to look like 1."""
+    """Returns three digits, or as many as a threshold just below 1 needs not to look like 1."""
     texts = (f"{value:.{digits}g}" for digits in range(3, 17))
     return next((text for text in texts if float(text) < 1), "1")
 

@@ -24,7 +24,7 @@ ENDINGS = {
 
 
 def iteration_figure(lines: Sequence[Line]) -> Figure:
-    """Return loss and accuracy over iterations: every training batch, its running mean, and validation.
+    """Returns loss and accuracy over iterations: every training batch, its running mean, and validation.
 
     Args:
         lines: those of metrics.jsonl; several phases are parted by dashed lines.
@@ -33,7 +33,7 @@ def iteration_figure(lines: Sequence[Line]) -> Figure:
 
 
 def epoch_figure(lines: Sequence[Line]) -> Figure:
-    """Return loss and accuracy over epochs: the mean over the batches of each epoch, and validation."""
+    """Returns loss and accuracy over epochs: the mean over the batches of each epoch, and validation."""
     return _figure(lines, "epoch", "Epoch")
 
 
@@ -65,7 +65,7 @@ def _figure(lines: Sequence[Line], position: str, label: str) -> Figure:
 
 
 def _column(lines: Sequence[Line], name: str) -> np.ndarray:
-    """Return float64: a value of every line, NaN where it is missing or was not finite."""
+    """Returns float64: a value of every line, NaN where it is missing or was not finite."""
     return np.array([np.nan if line.get(name) is None else line[name] for line in lines], dtype=np.float64)
 
 
@@ -145,7 +145,7 @@ def _tell_end(axes: Axes, lines: Sequence[Line]) -> None:
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Return float64 [N]: the mean of the last `window` values at each place, fewer at the start; NaN is left out."""
+    """Returns float64 [N]: the mean of the last `window` values at each place, fewer at the start; NaN is left out."""
     known = ~np.isnan(values)
     sums = np.cumsum(np.r_[0, np.where(known, values, 0)])
     counts = np.cumsum(np.r_[0, known])
@@ -158,7 +158,7 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def epoch_means(epoch: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each epoch ended and the mean of the values logged within it, float64 [E] each.
+    """Returns where each epoch ended and the mean of the values logged within it, float64 [E] each.
 
     An epoch that was cut short ends where its last value was logged.
 

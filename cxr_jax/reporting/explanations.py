@@ -53,7 +53,7 @@ Findings = dict[str, Any]
 
 
 def draw_checks(folder: str | Path, findings: Findings, original: np.ndarray, examples: np.ndarray) -> list[Path]:
-    """Draw the figures of CAPTIONS into `folder`, as PNG and SVG, and return the paths.
+    """Draws the figures of CAPTIONS into `folder`, as PNG and SVG, and returns the paths.
 
     Args:
         folder: made if need be; figures of the same name are replaced.
@@ -69,7 +69,7 @@ def draw_checks(folder: str | Path, findings: Findings, original: np.ndarray, ex
 
 
 def randomisation_figure(findings: Findings, original: np.ndarray, examples: np.ndarray) -> Figure:
-    """Return the cascade of randomisation, a row for every level: likeness, and the maps; arguments as `draw_checks`.
+    """Returns the cascade of randomisation, a row for every level: likeness, and the maps; arguments as `draw_checks`.
 
     It is drawn on a dark sheet, so that the colours of the maps are the same on a light and on a dark screen.
     """
@@ -101,7 +101,7 @@ def randomisation_figure(findings: Findings, original: np.ndarray, examples: np.
 
 
 def curves_figure(findings: Findings) -> Figure:
-    """Return insertion and deletion curves of each class beside those of random maps and of other images' maps."""
+    """Returns insertion and deletion curves of each class beside those of random maps and of other images' maps."""
     curves = findings["curves"]
     numbers = {check["name"]: check["numbers"] for check in findings["checks"]}
     looks = ((BLUE, "-"), (GREY, "--"), (ORANGE, ":"))
@@ -125,7 +125,7 @@ _DONE = {"insertion": "brought back", "deletion": "greyed out"}
 
 
 def checks_table(findings: Findings) -> Table:
-    """Return verdict, number and rule of every check, for the terminal."""
+    """Returns verdict, number and rule of every check, for the terminal."""
     from rich.table import Table
 
     table = Table(title=heading(findings), title_justify="left", caption_justify="left")
@@ -139,7 +139,7 @@ def checks_table(findings: Findings) -> Table:
 
 
 def heading(findings: Findings) -> str:
-    """Return in words what was checked, and on what."""
+    """Returns in words what was checked, and on what."""
     classes = ", ".join(f"{count} for {name}" for name, count in findings["explained"].items() if count)
     blank = f"; {findings['blank']} more were blank and left out" if findings["blank"] else ""
     return (
@@ -149,24 +149,24 @@ def heading(findings: Findings) -> str:
 
 
 def verdict_word(check: dict[str, Any]) -> str:
-    """Return `passes`, `fails` or `no verdict`."""
+    """Returns `passes`, `fails` or `no verdict`."""
     return {True: "passes", False: "fails", None: "no verdict"}[check["passes"]]
 
 
 def number_text(mean: dict[str, float], *, signed: bool) -> str:
-    """Return a mean with the ends of its interval; a difference is `signed`."""
+    """Returns a mean with the ends of its interval; a difference is `signed`."""
     sign = "+" if signed else ""
     return f"{mean['value']:{sign}.3f} ({mean['low']:{sign}.3f} to {mean['high']:{sign}.3f})"
 
 
 def number_texts(check: dict[str, Any]) -> list[str]:
-    """Return the numbers behind a verdict, a line for each class; empty where there is no verdict."""
+    """Returns the numbers behind a verdict, a line for each class; empty where there is no verdict."""
     signed = "less that" in check["measure"]
     return [f"{name} {number_text(mean, signed=signed)}" for name, mean in check["numbers"].items()]
 
 
 def explanations_of(run: RunFolder) -> dict[str, Any]:
-    """Return what the report says of a run's explanations.
+    """Returns what the report says of a run's explanations.
 
     `galleries` are its pages of cases, `pictures` paths to show where a page has no gallery or there is no page;
     `further_pictures` counts the others in the run folder. `checks` is None if the maps were not checked, else the
@@ -197,7 +197,7 @@ def explanations_of(run: RunFolder) -> dict[str, Any]:
 
 
 def _warnings(run: RunFolder, findings: Findings | None) -> list[str]:
-    """Return what must be said beside pictures whose checks failed, were not made or belong to another network."""
+    """Returns what must be said beside pictures whose checks failed, were not made or belong to another network."""
     if findings is None:
         return ["These maps were not checked. Until they are, nothing says that they show what the network learned."]
     warnings = []

@@ -39,7 +39,7 @@ def draw_evaluation(
     validation: Predictions | None = None,
     lines: Sequence[dict[str, Any]] | None = None,
 ) -> list[Path]:
-    """Draw every figure that these data allow into `folder`, as PNG and SVG, and return the paths.
+    """Draws every figure that these data allow into `folder`, as PNG and SVG, and returns the paths.
 
     None of them shows a radiograph. A figure that needs both classes is left out where one is missing.
 
@@ -74,7 +74,7 @@ def _has_both_classes(predictions: Predictions) -> bool:
 
 
 def confusion_figure(judged: JudgedSplit, title: str) -> Figure:
-    """Return the confusion matrix of one judged split: counts, and shares of the true class, which shade the cells."""
+    """Returns the confusion matrix of one judged split: counts, and shares of the true class, which shade the cells."""
     counts = np.array(judged.confusion)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
@@ -105,7 +105,7 @@ def confusion_figure(judged: JudgedSplit, title: str) -> Figure:
 
 
 def roc_figure(judgement: Judgement, test: Predictions, validation: Predictions | None = None) -> Figure:
-    """Return the ROC of test, and of validation if given, with the area, its interval and the operating point."""
+    """Returns the ROC of test, and of validation if given, with the area, its interval and the operating point."""
     with styled():
         figure = new_figure(WIDTH, 4.2)
         axes = figure.subplots()
@@ -126,7 +126,7 @@ def roc_figure(judgement: Judgement, test: Predictions, validation: Predictions 
 
 
 def precision_recall_figure(judgement: Judgement, test: Predictions, validation: Predictions | None = None) -> Figure:
-    """Return precision over sensitivity of test, and of validation if given, with the share of PNEUMONIA as base."""
+    """Returns precision over sensitivity of test, and of validation if given, with the share of PNEUMONIA as base."""
     with styled():
         figure = new_figure(WIDTH, 4.2)
         axes = figure.subplots()
@@ -148,7 +148,7 @@ def precision_recall_figure(judgement: Judgement, test: Predictions, validation:
 
 
 def reliability_figure(judgement: Judgement) -> Figure:
-    """Return share of PNEUMONIA over probability in bins of equal mass, before and after temperature scaling."""
+    """Returns share of PNEUMONIA over probability in bins of equal mass, before and after temperature scaling."""
     moments = ["before"] + ([] if judgement.test.calibration.after is None else ["after"])
     titles = {
         "before": "As predicted",
@@ -171,7 +171,7 @@ def reliability_figure(judgement: Judgement) -> Figure:
 
 
 def _draw_reliability(axes: Axes, name: str, moment: CalibrationMoment) -> None:
-    """Draw one curve with its Wilson intervals; the legend states the calibration error of the same kind of bins."""
+    """Draws one curve with its Wilson intervals; the legend states the calibration error of the same kind of bins."""
     curve = moment.curve
     x = np.array([entry.mean_probability for entry in curve])
     y = np.array([entry.share_of_pneumonia for entry in curve])
@@ -194,7 +194,7 @@ def _draw_reliability(axes: Axes, name: str, moment: CalibrationMoment) -> None:
 
 
 def decision_figure(judgement: Judgement) -> Figure:
-    """Return net benefit on test over the threshold probability, beside calling all images PNEUMONIA and none."""
+    """Returns net benefit on test over the threshold probability, beside calling all images PNEUMONIA and none."""
     curves = judgement.test.decision_curve
     thresholds = curves.thresholds
     with styled():
@@ -213,7 +213,7 @@ def decision_figure(judgement: Judgement) -> Figure:
 
 
 def distribution_figure(judgement: Judgement, test: Predictions, validation: Predictions | None = None) -> Figure:
-    """Return histograms of the probability by class, validation over test, with the threshold."""
+    """Returns histograms of the probability by class, validation over test, with the threshold."""
     splits = list(_splits(test, validation))[::-1]
     threshold = judgement.operating_point.threshold
     edges = np.linspace(0, 1, 41)

@@ -33,7 +33,7 @@ class TerminalObserver:
         self._awaited = "compiling"  # what the next line about the network comes after; empty: a step
 
     def on_start(self, plan: Any, progress: Any) -> None:
-        """Open the bar for the steps of `plan`, at `progress`, after a line for each phase."""
+        """Opens the bar for the steps of `plan`, at `progress`, after a line for each phase."""
         say = self._terminal.say
         for phase in plan.phases:
             say(
@@ -71,7 +71,7 @@ class TerminalObserver:
         self._shown.enter_context(self._bar)
 
     def on_train(self, line: dict[str, Any]) -> None:
-        """Move the bar one step on."""
+        """Moves the bar one step on."""
         speed = line["images_per_second"]
         self._speed = speed if math.isnan(self._speed) else 0.8 * self._speed + 0.2 * speed
         self._loss, self._done, self._since = line["loss"], self._done + 1, time.monotonic()
@@ -85,7 +85,7 @@ class TerminalObserver:
             self._bar.update(self._task, advance=1)
 
     def on_validation(self, line: dict[str, Any]) -> None:
-        """Print the figures of a validation."""
+        """Prints the figures of a validation."""
         self._since = time.monotonic()
         self._awaited = "compiling" if self._done in self._borders and self._done < self._total else ""
         best = "  (best so far)" if line["best"] else ""
@@ -94,15 +94,15 @@ class TerminalObserver:
         )
 
     def on_note(self, sentence: str) -> None:
-        """Print a sentence."""
+        """Prints a sentence."""
         self._terminal.say(sentence, style="yellow")
 
     def close(self) -> None:
-        """Close the bar."""
+        """Closes the bar."""
         self._shown.close()
 
     def doing(self) -> str:
-        """Loss and speed of the last steps, or what is waited for."""
+        """Returns loss and speed of the last steps, or what is waited for."""
         waited = time.monotonic() - self._since
         if self._awaited:
             return f"{self._awaited}, {waited:.0f} s"
@@ -110,7 +110,7 @@ class TerminalObserver:
         return f"{figures}, no step for {waited:.0f} s" if waited > _LONG else figures
 
     def _line(self) -> str:
-        """What stands in a log in place of the bar."""
+        """Returns what stands in a log in place of the bar."""
         steps = self._done - self._begun_at
         seconds = (self._total - self._done) * (time.monotonic() - self._begun) / steps if steps else math.nan
         left = "" if math.isnan(seconds) else f", {datetime.timedelta(seconds=round(seconds))} left"
@@ -125,7 +125,7 @@ class _Doing(ProgressColumn):
         self._observer = observer
 
     def render(self, task: Task) -> Text:
-        """The figures of the last steps."""
+        """Returns the figures of the last steps."""
         del task
         return Text(self._observer.doing(), style="cyan")
 
@@ -150,7 +150,7 @@ class TensorBoardObserver:
         self._writer: Any = None
 
     def on_start(self, plan: Any, progress: Any) -> None:
-        """Open the event file; events that a resumed run will write again are hidden."""
+        """Opens the event file; events that a resumed run will write again are hidden."""
         del plan
         from tensorboardX import SummaryWriter
 
@@ -158,12 +158,12 @@ class TensorBoardObserver:
         self._writer = SummaryWriter(str(self._run.tensorboard), purge_step=purge)
 
     def on_train(self, line: dict[str, Any]) -> None:
-        """Write the figures of a step."""
+        """Writes the figures of a step."""
         for name in ("loss", "accuracy", "learning_rate", "images_per_second"):
             self._writer.add_scalar(f"train/{name}", line[name], line["step"])
 
     def on_validation(self, line: dict[str, Any]) -> None:
-        """Write the figures of a validation."""
+        """Writes the figures of a validation."""
         for name in ("loss", "accuracy", "roc_auc"):
             if math.isnan(line[name]):
                 continue
@@ -173,7 +173,7 @@ class TensorBoardObserver:
         """Notes are for the terminal."""
 
     def close(self) -> None:
-        """Finish the event file."""
+        """Finishes the event file."""
         if self._writer is not None:
             self._writer.close()
 
@@ -185,22 +185,22 @@ class Observers:
         self._observers = observers
 
     def on_start(self, plan: Any, progress: Any) -> None:
-        """Tell all that training begins."""
+        """Tells all that training begins."""
         for observer in self._observers:
             observer.on_start(plan, progress)
 
     def on_train(self, line: dict[str, Any]) -> None:
-        """Tell all of a step."""
+        """Tells all of a step."""
         for observer in self._observers:
             observer.on_train(line)
 
     def on_validation(self, line: dict[str, Any]) -> None:
-        """Tell all of a validation."""
+        """Tells all of a validation."""
         for observer in self._observers:
             observer.on_validation(line)
 
     def on_note(self, sentence: str) -> None:
-        """Tell all a sentence."""
+        """Tells all a sentence."""
         for observer in self._observers:
             observer.on_note(sentence)
 

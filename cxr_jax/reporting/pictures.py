@@ -26,7 +26,7 @@ _TILE_WIDTH, _TILE_HEIGHT = 1.9, 2.45
 def draw_pictures(
     folder: str | Path, images: np.ndarray, predictions: Predictions, threshold: float, *, phantoms: bool
 ) -> list[Path]:
-    """Draw the grid of predictions and the failure cases into `folder`, each as PNG and SVG and as a gallery.
+    """Draws the grid of predictions and the failure cases into `folder`, each as PNG and SVG and as a gallery.
 
     What an earlier evaluation drew is replaced, and removed where there is no error to show.
 
@@ -61,12 +61,14 @@ Shown = list[tuple[str, np.ndarray]]
 
 
 def predictions_drawn(predictions: Predictions, count: int = 24, seed: int = 0) -> Shown:
-    """Return up to `count` rows drawn by lot: a fair look, errors included."""
+    """Returns up to `count` rows drawn by lot: a fair look, errors included."""
     return [("", np.sort(np.random.default_rng(seed).permutation(len(predictions))[:count]))]
 
 
 def failures_of(predictions: Predictions, threshold: float, count: int = 12) -> Shown:
-    """Return the rows of the errors furthest from the threshold, up to `count` of either kind; empty without errors."""
+    """Returns the rows of the errors furthest from the threshold, up to `count` of either kind; empty without
+    errors.
+    """
     called = calls_of(predictions.probability, threshold)
     confidence = confidence_of(predictions.probability, threshold)
     shown = []
@@ -80,7 +82,7 @@ def failures_of(predictions: Predictions, threshold: float, count: int = 12) -> 
 
 
 def _gallery(name: str, images: np.ndarray, predictions: Predictions, threshold: float, shown: Shown) -> Gallery:
-    """Return the same as a sheet for a report, the pictures apart from their words."""
+    """Returns the same as a sheet for a report, the pictures apart from their words."""
     groups = [
         Group(
             heading,
@@ -101,7 +103,7 @@ def _gallery(name: str, images: np.ndarray, predictions: Predictions, threshold:
 
 
 def sheet_of(images: np.ndarray, predictions: Predictions, threshold: float, shown: Shown, *, phantoms: bool) -> Figure:
-    """Return a figure of these images with their true and called classes; arguments as in `draw_pictures`."""
+    """Returns a figure of these images with their true and called classes; arguments as in `draw_pictures`."""
     lines = [
         (heading if start == 0 else "", rows[start : start + _COLUMNS])
         for heading, rows in shown
@@ -132,7 +134,7 @@ def _called(predictions: Predictions, row: int, threshold: float) -> str:
 def _draw_tile(
     axes: Axes, image: np.ndarray, predictions: Predictions, index: int, threshold: float, phantoms: bool
 ) -> None:
-    """Draw one image; errors have a thick orange frame and a cross, so that they show without colour too."""
+    """Draws one image; errors have a thick orange frame and a cross, so that they show without colour too."""
     true, called = CLASS_NAMES[predictions.label[index]], _called(predictions, index, threshold)
     right = called == true
     axes.set_axis_on()

@@ -44,7 +44,7 @@ _OWN_TITLES = {ALL_MEASURES: "All measures together", ALL_PNEUMONIA: "All called
 
 
 def draw_quality(folder: str | Path, quality: ImageQuality, judgement: Judgement) -> list[Path]:
-    """Draw the figures into `folder` as PNG and SVG, and return the paths; none shows a radiograph.
+    """Draws the figures into `folder` as PNG and SVG, and returns the paths; none shows a radiograph.
 
     Args:
         folder: made if need be; figures of the same name are replaced.
@@ -59,7 +59,7 @@ def draw_quality(folder: str | Path, quality: ImageQuality, judgement: Judgement
 
 
 def quality_figure(quality: ImageQuality) -> Figure:
-    """Return, for both kinds of error side by side, the chance that an error has the higher value of every measure."""
+    """Returns, for both kinds of error side by side, the chance that an error has the higher value of every measure."""
     names = [name for name, told in quality.measures.items() if _varies(quality, name)]
     with styled():
         figure = new_figure(WIDTH, 0.6 * max(len(names), 3) + 2)
@@ -85,7 +85,7 @@ def quality_figure(quality: ImageQuality) -> Figure:
 
 
 def baselines_figure(quality: ImageQuality, judgement: Judgement) -> Figure:
-    """Return the ROC-AUC of every baseline on test and validation below that of the network."""
+    """Returns the ROC-AUC of every baseline on test and validation below that of the network."""
     rows = [("This network", judgement.test.metrics["roc_auc"], _validation_auc(judgement), INK)]
     for name, baseline in quality.baselines.items():
         if baseline is not None:
@@ -112,7 +112,7 @@ def baselines_figure(quality: ImageQuality, judgement: Judgement) -> Figure:
 
 
 def _draw_interval(axes: Axes, place: float, value: float, interval: Interval | None, colour: str, shown: bool) -> None:
-    """Draw a point with its interval on row `place`; hollow where nothing is shown."""
+    """Draws a point with its interval on row `place`; hollow where nothing is shown."""
     if interval is not None:
         axes.plot((interval.low, interval.high), (place, place), color=colour, linewidth=1.3)
     face = colour if shown else "white"
@@ -135,12 +135,12 @@ def _title(quality: ImageQuality, name: str) -> str:
 
 
 def _varies(quality: ImageQuality, name: str) -> bool:
-    """True if a measure differs between test images of one class."""
+    """Returns whether a measure differs between test images of one class."""
     return any(compared.measures.get(name) is not None for compared in quality.audit.values())
 
 
 def quality_of(run: RunFolder) -> dict[str, Any] | None:
-    """Return what the report says of image quality and baselines, ready to be laid out; None if the run has neither.
+    """Returns what the report says of image quality and baselines, ready to be laid out; None if the run has neither.
 
     Raises:
         UserError: quality.json is damaged, or of another version.
@@ -195,13 +195,13 @@ def over_exposure_text(quality: ImageQuality, kind: str) -> str | None:
 
 
 def _most_telling(measures: Mapping[str, MeasureComparison | None], count: int = 2) -> list[str]:
-    """Return the measures by which errors differ most from right calls, the most telling first."""
+    """Returns the measures by which errors differ most from right calls, the most telling first."""
     entries = {name: abs(entry.higher.value - 0.5) for name, entry in measures.items() if entry is not None}
     return sorted(entries, key=entries.get, reverse=True)[:count]
 
 
 def _told_errors(quality: ImageQuality, kind: str) -> dict[str, Any]:
-    """Return one kind of error with a row of text for every measure."""
+    """Returns one kind of error with a row of text for every measure."""
     plural, explained, label = _KINDS[kind]
     compared = quality.audit[kind]
     telling = _most_telling(compared.measures)
@@ -236,7 +236,7 @@ def _told_errors(quality: ImageQuality, kind: str) -> dict[str, Any]:
 
 
 def _told_baselines(quality: ImageQuality) -> list[dict[str, Any]]:
-    """Return the baselines that there are, each with its title, judged metrics and ROC-AUC on validation."""
+    """Returns the baselines that there are, each with its title, judged metrics and ROC-AUC on validation."""
     return [
         {
             "name": name,
@@ -253,7 +253,7 @@ _DIGITS = {"grey levels": 1, "degrees": 2}
 
 
 def value_text(value: float, unit: str) -> str:
-    """Return a value of a measure as text: shares as per cent, pixels whole, others with a few digits."""
+    """Returns a value of a measure as text: shares as per cent, pixels whole, others with a few digits."""
     if unit == "share":
         text = f"{value:.2%}"
     elif unit == "pixels":

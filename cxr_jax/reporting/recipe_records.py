@@ -68,7 +68,7 @@ class RecipeRecord:
 
 
 def read_recipe(files: RecipeFiles, rule: Mapping[str, Any] | None = None) -> RecipeRecord:
-    """Return what the runs and tables of a recipe hold.
+    """Returns what the runs and tables of a recipe hold.
 
     Args:
         files: where they are.
@@ -113,7 +113,7 @@ def _read_table(path: Path) -> SplitRows:
 
 
 def _check_seeds(files: RecipeFiles, runs: Sequence[RunFolder], tables: Sequence[Predictions]) -> None:
-    """Raise UserError if the runs of a recipe differ in more than their seed, or two are the same."""
+    """Raises UserError if the runs of a recipe differ in more than their seed, or two are the same."""
     configs = [(run, _flat(run.read_config())) for run in runs if run.config.is_file()]
     for run, config in configs[1:]:
         first_run, first = configs[0]
@@ -150,7 +150,7 @@ def _operating_point(run: RunFolder, rule: Mapping[str, Any] | None) -> Operatin
 
 
 def _told(point: OperatingPoint) -> str:
-    """Return in a few words how a threshold was chosen."""
+    """Returns in a few words how a threshold was chosen."""
     parameters = point.parameters or {}
     return {
         "fixed": f"{point.threshold:g} fixed beforehand",
@@ -186,7 +186,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _machine(environment: Mapping[str, Any]) -> str:
-    """Return the machine of environment.json in a few words, empty if it says nothing."""
+    """Returns the machine of environment.json in a few words, empty if it says nothing."""
     machine = environment.get("machine") or {}
     cores = f"{machine['cores']} cores of {machine['processor']}" if {"cores", "processor"} <= set(machine) else ""
     kinds = [str(device).partition(" ") for device in environment.get("devices") or []]
@@ -196,7 +196,7 @@ def _machine(environment: Mapping[str, Any]) -> str:
 
 
 def _multiply_adds(network: Mapping[str, Any]) -> float | None:
-    """Return the multiply-adds of the network that network.json describes; None if it is not known here."""
+    """Returns the multiply-adds of the network that network.json describes; None if it is not known here."""
     try:
         return _measured(network["architecture"], len(network["classes"]), network["image_size"])
     except (KeyError, TypeError, UserError):

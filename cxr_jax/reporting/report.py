@@ -71,7 +71,7 @@ _RULES = {
 
 
 def write_report(run: RunFolder) -> Path:
-    """Write the run's report.html and return its path.
+    """Writes the run's report.html and return its path.
 
     Raises:
         UserError: evaluation.json is missing, or a file of the run is damaged or cannot be written.
@@ -81,7 +81,7 @@ def write_report(run: RunFolder) -> Path:
 
 
 def render_report(run: RunFolder) -> str:
-    """Return the report of a run folder as HTML; UserError as in `write_report`."""
+    """Returns the report of a run folder as HTML; UserError as in `write_report`."""
     # jinja2 costs time to import, which only this function should pay.
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -107,14 +107,14 @@ def render_report(run: RunFolder) -> str:
 
 
 def _css_text(text: str) -> Markup:
-    """Return text as the inside of a CSS string, in which nothing can end the string or the style sheet."""
+    """Returns text as the inside of a CSS string, in which nothing can end the string or the style sheet."""
     from markupsafe import Markup
 
     return Markup("".join(c if c.isascii() and (c.isalnum() or c in " _-.,;:") else f"\\{ord(c):x} " for c in text))
 
 
 def _contents(run: RunFolder) -> dict[str, Any]:
-    """Return everything that the template names; what the run does not have is None or empty."""
+    """Returns everything that the template names; what the run does not have is None or empty."""
     judgement = read_judgement(run.evaluation)
     config_text = run.config.read_text(encoding="utf-8") if run.config.is_file() else None
     config = tomllib.loads(config_text) if config_text else None
@@ -156,7 +156,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
 
 
 def _origin(run: RunFolder, judgement: Judgement) -> dict[str, Any]:
-    """Return what is known of where the images come from."""
+    """Returns what is known of where the images come from."""
     card = _optional(run.data_card)
     phantoms = bool(card and card.get("phantom"))
     return {
@@ -172,7 +172,7 @@ def _optional(path: Path) -> dict[str, Any] | None:
 
 
 def _rule(point: OperatingPoint) -> str:
-    """Return in words how the threshold was chosen."""
+    """Returns in words how the threshold was chosen."""
     parameters = point.parameters or {}
     told = _RULES.get(point.rule, point.rule)
     if "target_sensitivity" in parameters:
@@ -183,7 +183,7 @@ def _rule(point: OperatingPoint) -> str:
 
 
 def _training(run: RunFolder, config: dict[str, Any] | None, looks: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return in figures how training went and which checkpoint was judged, or None if the run has no metrics."""
+    """Returns in figures how training went and which checkpoint was judged, or None if the run has no metrics."""
     if not run.metrics.is_file():
         return None
     lines = read_metrics(run.metrics)
@@ -208,7 +208,7 @@ def _training(run: RunFolder, config: dict[str, Any] | None, looks: list[dict[st
 
 
 def _figures(run: RunFolder, captions: Captions) -> list[dict[str, Any]]:
-    """Return the figures that the run has, each with its caption and its content as a data address."""
+    """Returns the figures that the run has, each with its caption and its content as a data address."""
     figures = []
     for name, caption in captions:
         path = run.figures / f"{name}.svg"
@@ -219,7 +219,7 @@ def _figures(run: RunFolder, captions: Captions) -> list[dict[str, Any]]:
 
 
 def _sheet(run: RunFolder, name: str) -> dict[str, Any] | None:
-    """Return a figure with radiographs: its gallery, or from a run that has none the figure itself."""
+    """Returns a figure with radiographs: its gallery, or from a run that has none the figure itself."""
     path = run.figures / f"{name}.png"
     if not path.is_file():
         return None
@@ -229,13 +229,13 @@ def _sheet(run: RunFolder, name: str) -> dict[str, Any] | None:
 
 
 def _explanations(run: RunFolder) -> dict[str, Any]:
-    """Return what the run says of its explanations, the pictures as data addresses."""
+    """Returns what the run says of its explanations, the pictures as data addresses."""
     told = explanations_of(run)
     pictures = [{"name": path.stem, "source": _inlined(path)} for path in told["pictures"]]
     return {**told, "pictures": pictures}
 
 
 def _inlined(path: Path) -> str:
-    """Return a PNG or SVG file as a data address, which no script can run in as an image."""
+    """Returns a PNG or SVG file as a data address, which no script can run in as an image."""
     kind = {".png": "image/png", ".svg": "image/svg+xml"}[path.suffix]
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

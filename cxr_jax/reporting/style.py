@@ -84,7 +84,7 @@ ON_DARK: dict[str, Any] = {
 
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
-    """Apply the look inside the block, on top of matplotlib's own defaults, and put everything back afterwards."""
+    """Applies the look inside the block, on top of matplotlib's own defaults, and put everything back afterwards."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -92,19 +92,19 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of that size in inches, drawn by Agg and unknown to pyplot."""
+    """Returns an empty figure of that size in inches, drawn by Agg and unknown to pyplot."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def share_axes(axes: Axes, x: str, y: str) -> None:
-    """Make both axes run from 0 to 1 as a square, with these labels."""
+    """Makes both axes run from 0 to 1 as a square, with these labels."""
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=x, ylabel=y, aspect="equal")
 
 
 def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
-    """Write `name`.png and `name`.svg into `folder`, atomically, and return both paths.
+    """Writes `name`.png and `name`.svg into `folder`, atomically, and returns both paths.
 
     Raises:
         UserError: they cannot be written.

@@ -67,7 +67,7 @@ class Outlook:
 
 
 def summarise(judged: JudgedSplit, baselines: Sequence[dict[str, Any]]) -> Summary:
-    """Return what a judged split says in counts, `baselines` being those that `quality.quality_of` tells."""
+    """Returns what a judged split says in counts, `baselines` being those that `quality.quality_of` tells."""
     (true_negatives, false_positives), (false_negatives, true_positives) = judged.confusion
     ill, well = true_positives + false_negatives, true_negatives + false_positives
     sentences, bars = [], []
@@ -90,7 +90,7 @@ def _counted(number: int) -> str:
 
 
 def _ranking(network: Measured, baseline: Measured | None) -> str | None:
-    """Return in words how often the ill one of two images has the higher score."""
+    """Returns in words how often the ill one of two images has the higher score."""
     if network.value is None:
         return None
     told = (
@@ -107,7 +107,7 @@ def _of_pairs(measured: Measured) -> str:
 
 
 def _against(network: Measured, baseline: Measured | None) -> str | None:
-    """Return what the two areas and their intervals show; None where either has no interval."""
+    """Returns what the two areas and their intervals show; None where either has no interval."""
     if baseline is None or network.interval is None or baseline.interval is None:
         return None
     own, other = network.interval, baseline.interval
@@ -119,7 +119,7 @@ def _against(network: Measured, baseline: Measured | None) -> str | None:
 
 
 def outlook(judged: JudgedSplit, declared: float | None) -> Outlook | None:
-    """Return what calls would be worth at several prevalences; None where a rate is undefined.
+    """Returns what calls would be worth at several prevalences; None where a rate is undefined.
 
     Args:
         judged: the judgement of a split.
@@ -143,7 +143,7 @@ def outlook(judged: JudgedSplit, declared: float | None) -> Outlook | None:
 
 
 def _share_of(measured: Measured) -> Share | None:
-    """Return a measure with the ends of its first interval; None where it is undefined."""
+    """Returns a measure with the ends of its first interval; None where it is undefined."""
     if measured.value is None:
         return None
     if measured.interval is None:
@@ -152,7 +152,7 @@ def _share_of(measured: Measured) -> Share | None:
 
 
 def outlook_sentence(sensitivity: float, specificity: float, prevalence: float) -> str:
-    """Return what would become of many radiographs, in counts; the script of the page tells the same."""
+    """Returns what would become of many radiographs, in counts; the script of the page tells the same."""
     ill = _rounded(_IN_ALL * prevalence)
     well = _IN_ALL - ill
     found, alarms = _rounded(ill * sensitivity), _rounded(well * (1 - specificity))
@@ -164,5 +164,5 @@ def outlook_sentence(sensitivity: float, specificity: float, prevalence: float) 
 
 
 def _rounded(value: float) -> int:
-    """Return the nearest whole number, halves upwards as a script rounds them."""
+    """Returns the nearest whole number, halves upwards as a script rounds them."""
     return int(value + 0.5)

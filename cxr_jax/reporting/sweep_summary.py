@@ -46,7 +46,7 @@ class RunResult:
 
 
 def read_result(run: SweepRun) -> RunResult:
-    """What metrics.jsonl says of the validation split at the run's checkpoint, every number of that line.
+    """Returns what metrics.jsonl says of the validation split at the run's checkpoint, every number of that line.
 
     A run that holds predictions on validation has its specificity at the config's target sensitivity there as well.
 
@@ -72,7 +72,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _stored_figures(run: RunFolder, target: float) -> dict[str, float]:
-    """Specificity at the highest threshold that reaches `target` sensitivity, both on validation."""
+    """Returns specificity at the highest threshold that reaches `target` sensitivity, both on validation."""
     path = run.predictions_of("val")
     if not path.is_file():
         return {}
@@ -87,7 +87,7 @@ def _stored_figures(run: RunFolder, target: float) -> dict[str, float]:
 
 
 def summarise(sweep: Sweep, runs: Sequence[SweepRun], folder: Path) -> Summary:
-    """What sweep.json holds: every variant with its figures, the best of the base's monitored figure first.
+    """Returns what sweep.json holds: every variant with its figures, the best of the base's monitored figure first.
 
     Args:
         sweep: the sweep.
@@ -125,7 +125,7 @@ def summarise(sweep: Sweep, runs: Sequence[SweepRun], folder: Path) -> Summary:
 
 
 def _variant(results: Mapping[int, RunResult], base: Mapping[int, RunResult]) -> dict[str, Any]:
-    """Seeds, minutes and figures of one variant."""
+    """Returns seeds, minutes and figures of one variant."""
     names = dict.fromkeys(name for result in results.values() for name in result.figures)
     minutes = [result.minutes for result in results.values()]
     return {
@@ -152,7 +152,7 @@ def _figure(name: str, results: Mapping[int, RunResult], base: Mapping[int, RunR
 
 
 def _sorted(variants: Sequence[dict[str, Any]], monitor: str) -> list[dict[str, Any]]:
-    """The best mean of the monitored figure first; variants without it come last, in their order."""
+    """Returns the best mean of the monitored figure first; variants without it come last, in their order."""
 
     def compare(one: dict[str, Any], other: dict[str, Any]) -> int:
         first, second = (entry["figures"].get(monitor, {}).get("mean") for entry in (one, other))
@@ -164,7 +164,9 @@ def _sorted(variants: Sequence[dict[str, Any]], monitor: str) -> list[dict[str, 
 
 
 def _no_longer_named(sweep: Sweep, folder: Path) -> dict[str, int]:
-    """How many runs there are of variants and seeds that are in the folder and not, or no longer, in the sweep."""
+    """Returns how many runs there are of variants and seeds that are in the folder and not, or no longer, in the
+    sweep.
+    """
     known = {(variant.name, f"seed{seed}") for variant in sweep.variants for seed in sweep.seeds}
     found: dict[str, int] = {}
     for config in sorted(folder.glob(f"*/seed*/{RunFolder(folder).config.name}")):

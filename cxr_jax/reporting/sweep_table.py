@@ -25,7 +25,7 @@ _CSV_DIFFERENCE = ("difference", "low", "high", "p_value", "paired_seeds")
 
 
 def write_tables(summary: Summary, folder: Path) -> list[Path]:
-    """Write the tables of a sweep into its folder, replacing older ones, and return their paths.
+    """Writes the tables of a sweep into its folder, replacing older ones, and returns their paths.
 
     Raises:
         UserError: one cannot be written.
@@ -37,13 +37,13 @@ def write_tables(summary: Summary, folder: Path) -> list[Path]:
 
 
 def sweep_markdown(summary: Summary) -> str:
-    """The comparison as Markdown: title, table, notes."""
+    """Returns the comparison as Markdown: title, table, notes."""
     rows = [[cell.replace("\n", "<br>") for cell in row] for row in _rows(summary)]
     return "\n\n".join([f"# {summary['sweep']}", markdown_table(rows).rstrip(), *notes(summary)]) + "\n"
 
 
 def terminal_table(summary: Summary) -> Table:
-    """The comparison as a table for the terminal, without its notes."""
+    """Returns the comparison as a table for the terminal, without its notes."""
     header, *rows = _rows(summary)
     table = Table(box=HORIZONTALS, show_lines=True)
     table.add_column(header[0], overflow="fold")
@@ -55,7 +55,7 @@ def terminal_table(summary: Summary) -> Table:
 
 
 def sweep_csv(summary: Summary) -> str:
-    """Every figure of every variant as CSV, one row each; `seed0`, `seed1` ... are the values themselves."""
+    """Returns every figure of every variant as CSV, one row each; `seed0`, `seed1` ... are the values themselves."""
     seeds = sorted({int(seed) for variant in summary["variants"] for seed in variant["runs"]})
     text = io.StringIO()
     columns = [*_CSV_COLUMNS, *_CSV_DIFFERENCE, *(f"seed{seed}" for seed in seeds)]
@@ -87,7 +87,7 @@ def _csv_row(variant: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def notes(summary: Summary) -> list[str]:
-    """What must be said of the table, a paragraph each."""
+    """Returns what must be said of the table, a paragraph each."""
     checkpoints = " or ".join(summary["checkpoints"])
     level, count = f"{100 * summary['level']:g} %", len(summary["variants"])
     others = f"; {count - 1} variants are compared with {BASE}, which the intervals are not corrected for"
@@ -117,7 +117,7 @@ def _listed(names: list[str], most: int = 12) -> str:
 
 
 def _rows(summary: Summary) -> list[list[str]]:
-    """Header and one row a variant; a cell may have several lines."""
+    """Returns header and one row a variant; a cell may have several lines."""
     names = _figure_names(summary)
     rows = [["variant", "seeds", *names, "minutes"]]
     for variant in summary["variants"]:
@@ -129,13 +129,13 @@ def _rows(summary: Summary) -> list[list[str]]:
 
 
 def _figure_names(summary: Summary) -> list[str]:
-    """Every figure that a variant has, the monitored one first."""
+    """Returns every figure that a variant has, the monitored one first."""
     names = dict.fromkeys(name for variant in summary["variants"] for name in variant["figures"])
     return sorted(names, key=lambda name: name != summary["monitor"])
 
 
 def _cell(figure: dict[str, Any] | None, seeds: int) -> str:
-    """Mean and deviation, below them the difference and its interval."""
+    """Returns the mean and deviation, below them the difference and its interval."""
     if figure is None:
         return _NOTHING
     text = _number(figure["mean"])

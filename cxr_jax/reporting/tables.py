@@ -26,7 +26,7 @@ _COUNTS = "TN / FP / FN / TP"
 
 
 def judgement_table(judgement: Judgement) -> Table:
-    """Return a judgement as a table for the terminal: every metric with its interval, test beside validation."""
+    """Returns a judgement as a table for the terminal: every metric with its interval, test beside validation."""
     threshold = judgement.operating_point.threshold
     level = f"{100 * judgement.confidence.level:g} %"
     table = Table(
@@ -59,12 +59,12 @@ def _judgement_rows(judgement: Judgement) -> list[list[str]]:
 
 
 def _counts_text(confusion: Confusion) -> str:
-    """Return the four counts in the order of `_COUNTS`."""
+    """Returns the four counts in the order of `_COUNTS`."""
     return " / ".join(f"{count:,}" for row in confusion for count in row)
 
 
 def results_table(runs: Sequence[str | Path], published: Sequence[Published] = ()) -> str:
-    """Return the Markdown table of evaluated runs: one row a recipe, mean and standard deviation over its seeds.
+    """Returns the Markdown table of evaluated runs: one row a recipe, mean and standard deviation over its seeds.
 
     Runs whose configs differ in the seed alone are one recipe, named after their folders without `seed` and number.
     The interval of ROC-AUC is that of the mean over seeds, for other patients; looks are those at test, by run.
@@ -89,7 +89,7 @@ def results_table(runs: Sequence[str | Path], published: Sequence[Published] = (
 
 
 def _recipes(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
-    """Return the runs by recipe, recipes in the order of their first run."""
+    """Returns the runs by recipe, recipes in the order of their first run."""
     by_config: dict[str, list[RunFolder]] = {}
     for run in runs:
         config = run.read_config()
@@ -130,14 +130,14 @@ def _share(value: float | None) -> str:
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as a Markdown table, the first being its header; a bar in a cell does not end it."""
+    """Returns rows as a Markdown table, the first being its header; a bar in a cell does not end it."""
     lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
     rule = ["---"] + ["---:"] * (len(rows[0]) - 1)
     return "\n".join([lines[0], "| " + " | ".join(rule) + " |", *lines[1:]]) + "\n"
 
 
 def with_block(text: str, name: str, block: str) -> str:
-    """Return `text` with `block` between the marks of that name, or after it where it has none; the rest stays."""
+    """Returns `text` with `block` between the marks of that name, or after it where it has none; the rest stays."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     marked = f"{begin}\n\n{block.strip()}\n\n{end}"
     before, found, rest = text.partition(begin)

@@ -8,12 +8,12 @@ from typing import Any
 
 
 def wall_seconds(lines: Sequence[dict[str, Any]]) -> float:
-    """Return how long training took, validation included; 0 without a line."""
+    """Returns how long training took, validation included; 0 without a line."""
     return max((line["seconds"] for line in lines if line.get("seconds") is not None), default=0.0)
 
 
 def images_per_second(lines: Sequence[dict[str, Any]]) -> float | None:
-    """Return the median speed of the iterations of the slowest phase, or None if no line tells a speed.
+    """Returns the median speed of the iterations of the slowest phase, or None if no line tells a speed.
 
     A phase that trains the head on features computed once goes through thousands of images a second, which says
     nothing of the network; the slowest phase is the one in which most of it was at work.

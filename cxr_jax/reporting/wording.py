@@ -10,17 +10,17 @@ _TIMES = {1: "once", 2: "twice"}
 
 
 def counted(number: int, plural: str) -> str:
-    """Return a number with its noun, which loses its plural s where there is one."""
+    """Returns a number with its noun, which loses its plural s where there is one."""
     return f"{number:,} {plural.removesuffix('s') if number == 1 else plural}"
 
 
 def times(number: int) -> str:
-    """Return `once`, `twice`, `3 times`."""
+    """Returns `once`, `twice`, `3 times`."""
     return _TIMES.get(number) or f"{number:,} times"
 
 
 def duration_text(seconds: float) -> str:
-    """Return how long something took: seconds up to a minute and a half, then minutes, then hours and minutes."""
+    """Returns how long something took: seconds up to a minute and a half, then minutes, then hours and minutes."""
     if seconds < 90:
         return counted(max(round(seconds), 1), "seconds")
     minutes = round(seconds / 60)
@@ -31,7 +31,7 @@ def duration_text(seconds: float) -> str:
 
 
 def date_text(stamp: str) -> str:
-    """Return an ISO date and time as `22 November 2026, 07:41 UTC`; what is no date is returned as it is."""
+    """Returns an ISO date and time as `22 November 2026, 07:41 UTC`; what is no date is returned as it is."""
     try:
         moment = datetime.datetime.fromisoformat(stamp)
     except ValueError:
@@ -41,7 +41,7 @@ def date_text(stamp: str) -> str:
 
 
 def devices_text(devices: Sequence[str]) -> str:
-    """Return devices, each `platform kind`, by their kinds: `CPU`, `8 × NVIDIA H100 (GPU)`; empty without any."""
+    """Returns devices, each `platform kind`, by their kinds: `CPU`, `8 × NVIDIA H100 (GPU)`; empty without any."""
     kinds = Counter(_device_text(device) for device in devices)
     return ", ".join(kind if count == 1 else f"{count} × {kind}" for kind, count in kinds.items())
 

@@ -20,7 +20,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scip
 
 
 def describe_environment(*, devices: Sequence[str], data_fingerprint: str) -> dict[str, Any]:
-    """Return everything about this process that a reader needs to repeat it, ready for JSON.
+    """Returns everything about this process that a reader needs to repeat it, ready for JSON.
 
     Args:
         devices: one description a device, such as `"cpu:0 (Zen 4)"`; told by the caller, who has jax.
@@ -54,7 +54,7 @@ def describe_environment(*, devices: Sequence[str], data_fingerprint: str) -> di
 
 
 def write_environment(run: RunFolder, *, devices: Sequence[str], data_fingerprint: str) -> dict[str, Any]:
-    """Write `describe_environment` to the run's environment.json and return it; UserError as in `write_json`."""
+    """Writes `describe_environment` to the run's environment.json and return it; UserError as in `write_json`."""
     environment = describe_environment(devices=devices, data_fingerprint=data_fingerprint)
     write_json(run.environment, environment)
     return environment
@@ -68,7 +68,7 @@ def _version(package: str) -> str | None:
 
 
 def _processor() -> str:
-    """Return the processor's name; Linux keeps it in a file that the platform module does not read."""
+    """Returns the processor's name; Linux keeps it in a file that the platform module does not read."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(errors="replace").splitlines():
@@ -78,7 +78,7 @@ def _processor() -> str:
 
 
 def _cores() -> int:
-    """Return how many cores this process may use, which under containers is fewer than the machine has."""
+    """Returns how many cores this process may use, which under containers is fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -92,7 +92,7 @@ def _memory_bytes() -> int | None:
 
 
 def _commit() -> tuple[str | None, bool | None]:
-    """Return the commit of the checkout that this package runs from, and whether nothing in it is changed."""
+    """Returns the commit of the checkout that this package runs from, and whether nothing in it is changed."""
     checkout = Path(cxr_jax.__file__).resolve().parents[1]
     # Installed into an environment, the package may lie inside somebody else's checkout.
     if not (checkout / ".git").exists():

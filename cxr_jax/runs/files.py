@@ -28,7 +28,7 @@ _MISPLACED = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Tell a full disk, a missing permission or an impossible place met inside the block as one sentence.
+    """Tells a full disk, a missing permission or an impossible place met inside the block as one sentence.
 
     Raises:
         UserError: in place of such an OSError; other errors pass through unchanged.
@@ -62,7 +62,7 @@ def at_home(path: str | Path, *, instead: str = "write the path in full") -> Pat
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it becomes `path` when the block ends, and is removed if the block fails.
+    """Yields a temporary path beside `path`; it becomes `path` when the block ends, and is removed if the block fails.
 
     The temporary name keeps the suffix of `path`. The block may create a file or a folder; a folder can only take a
     name that is free or an empty folder. Parent folders are created.
@@ -83,7 +83,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write `data` to `path` atomically, creating parent folders; UserError as in `atomic_path`."""
+    """Writes `data` to `path` atomically, creating parent folders; UserError as in `atomic_path`."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(data)
         file.flush()
@@ -92,7 +92,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, atomically; UserError as in `atomic_path`.
+    """Writes `text` to `path` as UTF-8, atomically; UserError as in `atomic_path`.
 
     Bytes of a file name that are no text are escaped, in the way that JSON and Python have for it.
     """
@@ -100,7 +100,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON, atomically; UserError as in `atomic_path`.
+    """Writes `value` to `path` as indented JSON, atomically; UserError as in `atomic_path`.
 
     Raises:
         ValueError: `value` holds NaN or an infinity, which JSON has no word for.
@@ -109,7 +109,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or folder, which may not exist; what cannot be deleted stays, without an error."""
+    """Deletes a file or folder, which may not exist; what cannot be deleted stays, without an error."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -16,7 +16,7 @@ SCHEMA_VERSION = 1
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Return the object that a JSON file of a run holds.
+    """Returns the object that a JSON file of a run holds.
 
     Raises:
         UserError: there is no such file, or it is not a JSON object.
@@ -44,7 +44,7 @@ class RunFolder:
 
     @classmethod
     def unused(cls, path: str | Path) -> RunFolder:
-        """Return the folder that a new run may be made in, without making it.
+        """Returns the folder that a new run may be made in, without making it.
 
         Raises:
             UserError: something is there already, or the place cannot be read.
@@ -59,7 +59,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | Path) -> RunFolder:
-        """Make the folder of a new run, parents included, and return it.
+        """Makes the folder of a new run, parents included, and returns it.
 
         Raises:
             UserError: something is there already (nothing is overwritten), or it cannot be written.
@@ -71,7 +71,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """Return the run that lies at `path`.
+        """Returns the run that lies at `path`.
 
         Raises:
             UserError: there is no folder, it holds no run, or a newer version of cxr_jax wrote it.
@@ -92,7 +92,7 @@ class RunFolder:
         return run
 
     def schema_version(self) -> int:
-        """Return the version of the layout that environment.json states; that of today if it states none.
+        """Returns the version of the layout that environment.json states; that of today if it states none.
 
         Raises:
             UserError: environment.json cannot be read, or what it states is no version.
@@ -105,7 +105,7 @@ class RunFolder:
         return version
 
     def read_config(self) -> dict[str, Any]:
-        """Return config.toml as tables of plain values, unchecked, by whichever version wrote it.
+        """Returns config.toml as tables of plain values, unchecked, by whichever version wrote it.
 
         Raises:
             UserError: it is missing or no TOML.
@@ -116,7 +116,7 @@ class RunFolder:
             raise self._no_config(error) from error
 
     def configured(self, section: str, name: str) -> Any:
-        """Return one value of config.toml.
+        """Returns one value of config.toml.
 
         Raises:
             UserError: there is no config, or it has no such value.
@@ -175,7 +175,7 @@ class RunFolder:
         return self.path / "predictions"
 
     def predictions_of(self, split: str) -> Path:
-        """The predictions table of one split, CSV."""
+        """Returns the predictions table of one split, CSV."""
         return self.predictions / f"{split}.csv"
 
     @property

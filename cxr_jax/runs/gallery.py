@@ -72,7 +72,7 @@ class Gallery:
 
 
 def chance_text(probability: float) -> str:
-    """Return a probability of PNEUMONIA as `P(pneumonia) 7 %`; only the surest have more digits."""
+    """Returns a probability of PNEUMONIA as `P(pneumonia) 7 %`; only the surest have more digits."""
     percent = 100 * probability
     if 1 <= percent <= 99:
         text = f"{percent:.0f}"
@@ -84,7 +84,7 @@ def chance_text(probability: float) -> str:
 
 
 def encode_picture(picture: np.ndarray) -> str:
-    """Return a picture, uint8 `[H, W]` grey or `[H, W, 3]` RGB, as a JPEG file in base64, made smaller if need be."""
+    """Returns a picture, uint8 `[H, W]` grey or `[H, W, 3]` RGB, as a JPEG file in base64, made smaller if need be."""
     import cv2
 
     height, width = picture.shape[:2]
@@ -99,12 +99,12 @@ def encode_picture(picture: np.ndarray) -> str:
 
 
 def gallery_path(sheet: Path) -> Path:
-    """Return where the gallery of a sheet, a PNG file of all its pictures, lies."""
+    """Returns where the gallery of a sheet, a PNG file of all its pictures, lies."""
     return sheet.with_name(f"{sheet.stem}.gallery.json")
 
 
 def write_gallery(sheet: Path, gallery: Gallery) -> Path:
-    """Store what `sheet` shows beside it, in place of an older one, and return where.
+    """Stores what `sheet` shows beside it, in place of an older one, and returns where.
 
     Raises:
         UserError: it cannot be written.
@@ -115,7 +115,7 @@ def write_gallery(sheet: Path, gallery: Gallery) -> Path:
 
 
 def read_gallery(sheet: Path) -> Gallery | None:
-    """Return what `sheet` shows, or None where nothing is stored beside it.
+    """Returns what `sheet` shows, or None where nothing is stored beside it.
 
     Raises:
         UserError: it is damaged, or another version wrote it.

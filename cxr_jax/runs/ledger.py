@@ -15,7 +15,7 @@ from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder
 
 
 def append_look(run: RunFolder, look: dict[str, Any]) -> dict[str, Any]:
-    """Append one look (checkpoint, threshold, result ...) and return it with its date and schema version.
+    """Appends one look (checkpoint, threshold, result ...) and return it with its date and schema version.
 
     Safe when several processes look at once: the line is written under a lock of the file.
 
@@ -43,7 +43,7 @@ def append_look(run: RunFolder, look: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_looks(run: RunFolder) -> list[dict[str, Any]]:
-    """Return every look in order; an empty list if there was none.
+    """Returns every look in order; an empty list if there was none.
 
     Raises:
         UserError: a line cannot be read; looks are never dropped in silence.

@@ -22,7 +22,7 @@ STALE_AFTER = 60.0
 
 @contextlib.contextmanager
 def held(path: Path, busy: str, *, shared: bool = False) -> Iterator[None]:
-    """Hold the folder or file at `path`, which must exist, while the block runs.
+    """Holds the folder or file at `path`, which must exist, while the block runs.
 
     Args:
         path: what is held; nothing is written to it.
@@ -49,7 +49,7 @@ def held(path: Path, busy: str, *, shared: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def evaluating(run: RunFolder, *, reading: bool = False) -> Iterator[None]:
-    """Hold the evaluation of a run while the block writes it, or, if `reading`, copies it.
+    """Holds the evaluation of a run while the block writes it, or, if `reading`, copies it.
 
     Raises:
         UserError: another process is evaluating the run, or publishes it while this one wants to evaluate it.
@@ -63,7 +63,7 @@ def evaluating(run: RunFolder, *, reading: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def held_for_training(run: RunFolder) -> Iterator[None]:
-    """Hold a run, whose folder must exist, while the block trains it: two would overwrite each other's metrics.
+    """Holds a run, whose folder must exist, while the block trains it: two would overwrite each other's metrics.
 
     Raises:
         UserError: another process is training the run.
@@ -73,7 +73,7 @@ def held_for_training(run: RunFolder) -> Iterator[None]:
 
 
 def remove_stale(folder: Path) -> list[Path]:
-    """Delete what killed processes left unfinished in `folder`, and return what it was.
+    """Deletes what killed processes left unfinished in `folder`, and returns what it was.
 
     Deleted is only what has a name that `files.atomic_path` makes, what no living process holds, and what has not
     changed for STALE_AFTER seconds. Whoever writes in a folder that is tidied so must hold what it writes.

@@ -36,7 +36,7 @@ class MetricsLog:
     """Appends lines to a metrics file; each line is on its way to the disk before `write` returns."""
 
     def __init__(self, path: str | Path, *, rewind_to: int | None = None, validation_due: bool = False) -> None:
-        """Open the file at `path`, creating it and its parents; a line torn by a kill is taken out first.
+        """Opens the file at `path`, creating it and its parents; a line torn by a kill is taken out first.
 
         Args:
             path: the metrics file.
@@ -57,7 +57,7 @@ class MetricsLog:
             self._file = self.path.open("a", encoding="utf-8")
 
     def write(self, kind: str, **values: Any) -> None:
-        """Append one line; a number that is not finite is written as null, since JSON has no word for it.
+        """Appends one line; a number that is not finite is written as null, since JSON has no word for it.
 
         Raises:
             ValueError: `kind` is none of `KINDS`, or `step` is missing.
@@ -70,7 +70,7 @@ class MetricsLog:
             self._file.flush()
 
     def close(self) -> None:
-        """Close the file; closing twice does nothing."""
+        """Closes the file; closing twice does nothing."""
         self._file.close()
 
     def __enter__(self) -> MetricsLog:
@@ -83,7 +83,7 @@ class MetricsLog:
 
 
 def read_metrics(path: str | Path, kinds: Collection[str] = KINDS) -> list[dict[str, Any]]:
-    """Return the lines of a metrics file in order; a last line that was torn by a kill is left out.
+    """Returns the lines of a metrics file in order; a last line that was torn by a kill is left out.
 
     Args:
         path: the metrics file.
@@ -114,7 +114,7 @@ def read_metrics(path: str | Path, kinds: Collection[str] = KINDS) -> list[dict[
 
 
 def is_finished(path: str | Path) -> bool:
-    """True if the last line of a metrics file says that training came to its end; only that line is read.
+    """Returns whether the last line of a metrics file says that training came to its end; only that line is read.
 
     False for a file that is missing, or whose last line says anything else or was torn by a kill.
     """
@@ -123,7 +123,7 @@ def is_finished(path: str | Path) -> bool:
 
 
 def newest_line(path: str | Path) -> dict[str, Any] | None:
-    """Return the last line of a metrics file, of which only the end is read.
+    """Returns the last line of a metrics file, of which only the end is read.
 
     None for a file that is missing or empty, or whose last line is torn, as while it is written.
     """
@@ -138,12 +138,12 @@ def newest_line(path: str | Path) -> dict[str, Any] | None:
 
 
 def _line(value: dict[str, Any]) -> str:
-    """Return `value` as one line of JSON, numpy numbers and non-finite ones included."""
+    """Returns `value` as one line of JSON, numpy numbers and non-finite ones included."""
     return json.dumps({key: _plain(entry) for key, entry in value.items()}, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:
-    """Return a number of numpy or jax as one of Python, and None for one that is not finite."""
+    """Returns a number of numpy or jax as one of Python, and None for one that is not finite."""
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

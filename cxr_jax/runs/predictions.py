@@ -102,7 +102,7 @@ class Predictions:
         subtype: Sequence[str],
         label: np.ndarray,
     ) -> Predictions:
-        """Return predictions whose probability is the softmax of `logits` [N, 2]; ValueError as in the class."""
+        """Returns predictions whose probability is the softmax of `logits` [N, 2]; ValueError as in the class."""
         logits = np.asarray(logits, dtype=np.float64)
         return cls(tuple(file), tuple(split), tuple(group), tuple(subtype), label, logits, probability_of(logits))
 
@@ -112,7 +112,7 @@ class Predictions:
         return all(self.group)
 
     def clusters(self) -> np.ndarray:
-        """Return int [N]: equal numbers for images of one group; an image without a group stands alone.
+        """Returns int [N]: equal numbers for images of one group; an image without a group stands alone.
 
         The numbers follow the sorted names, so they do not depend on the order of the rows.
         """
@@ -122,7 +122,7 @@ class Predictions:
         return np.array([numbers[key] for key in keys])
 
     def select(self, rows: np.ndarray) -> Predictions:
-        """Return the given rows (indices or a mask, at least one row) in the given order."""
+        """Returns the given rows (indices or a mask, at least one row) in the given order."""
         index = np.arange(len(self))[rows]
 
         def pick(column: tuple[str, ...]) -> tuple[str, ...]:
@@ -141,14 +141,14 @@ class Predictions:
 
 
 def probability_of(logits: np.ndarray) -> np.ndarray:
-    """Return float64 [N]: the softmax probability of PNEUMONIA of logits [N, 2], without overflow."""
+    """Returns float64 [N]: the softmax probability of PNEUMONIA of logits [N, 2], without overflow."""
     difference = np.asarray(logits[:, PNEUMONIA] - logits[:, NORMAL], dtype=np.float64)
     small = np.exp(-np.abs(difference))
     return np.where(difference >= 0, 1 / (1 + small), small / (1 + small))
 
 
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
-    """Write the table to `path`, atomically; every number is written so that it reads back bit by bit.
+    """Writes the table to `path`, atomically; every number is written so that it reads back bit by bit.
 
     Raises:
         UserError: the file cannot be written.
@@ -284,7 +284,7 @@ def _groups(table: Table) -> tuple[str, ...]:
 
 
 def _subtypes(table: Table, label: list[int]) -> list[str]:
-    """Return the subtype of every row, which must fit its label; from the label alone where the cell is empty."""
+    """Returns the subtype of every row, which must fit its label; from the label alone where the cell is empty."""
     stated = table.column("subtype", lambda cell: cells.text(cell).lower(), default="")
     subtypes = []
     for row, (cell, positive) in enumerate(zip(stated, label, strict=True)):
@@ -298,7 +298,7 @@ def _subtypes(table: Table, label: list[int]) -> list[str]:
 
 
 def _check_agreement(table: Table, predictions: Predictions) -> None:
-    """Refuse probabilities that are not those of the logits beside them: one of the two must be a mistake."""
+    """Refuses probabilities that are not those of the logits beside them: one of the two must be a mistake."""
     expected = probability_of(predictions.logits)
     wrong = np.flatnonzero(np.abs(predictions.probability - expected) > _AGREEMENT)
     if len(wrong):

@@ -31,7 +31,7 @@ CHECK_FIGURES = ("explanation_curves", "explanation_randomisation")
 
 
 def published_names(runs: Sequence[RunFolder]) -> list[Path]:
-    """Where each run goes inside the results folder: its path below the folder that all of them share.
+    """Returns where each run goes inside the results folder: its path below the folder that all of them share.
 
     A single run goes under its own name. Raises UserError if a run is given twice.
     """
@@ -80,7 +80,7 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
 
 
 def _require_same_run(run: RunFolder, folder: Path) -> None:
-    """Raise UserError if `folder` holds something that is not an older copy of `run`."""
+    """Raises UserError if `folder` holds something that is not an older copy of `run`."""
     there = RunFolder(folder)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return

@@ -22,7 +22,7 @@ class RecipeFiles:
 
 
 def recipe_of(path: Path) -> Path:
-    """Return the path of a run or table without its seed, which is equal for all seeds of a recipe.
+    """Returns the path of a run or table without its seed, which is equal for all seeds of a recipe.
 
     That is the path without `seed` and a number at its end, or the folder above if nothing else is left of the name.
     """
@@ -33,7 +33,7 @@ def recipe_of(path: Path) -> Path:
 
 
 def find_recipes(arguments: Sequence[str]) -> list[RecipeFiles]:
-    """Return the recipes that command-line arguments name, in their order, seeds by number.
+    """Returns the recipes that command-line arguments name, in their order, seeds by number.
 
     An argument is a predictions table (CSV), the folder of a run, or a folder that holds runs or tables `seed*.csv` at
     any depth. Runs and tables whose paths differ in the seed alone are one recipe, named after its folder, and from a
@@ -63,7 +63,7 @@ def find_recipes(arguments: Sequence[str]) -> list[RecipeFiles]:
 
 
 def _split(argument: str) -> tuple[str | None, Path]:
-    """Return name and path of `NAME=PATH`, or no name and the path; a path that exists is never taken apart."""
+    """Returns name and path of `NAME=PATH`, or no name and the path; a path that exists is never taken apart."""
     name, equals, path = argument.partition("=")
     if not equals or Path(argument).exists():
         return None, Path(argument)
@@ -73,7 +73,7 @@ def _split(argument: str) -> tuple[str | None, Path]:
 
 
 def _find(path: Path) -> dict[Path, list[Path]]:
-    """Return the runs and tables at `path` by `recipe_of` them."""
+    """Returns the runs and tables at `path` by `recipe_of` them."""
     if not path.exists():
         raise UserError(f"there is no run, table or folder of them at {path}")
     members = [path] if path.is_file() or _is_run(path) else _below(path)
@@ -86,13 +86,13 @@ def _find(path: Path) -> dict[Path, list[Path]]:
 
 
 def _is_run(path: Path) -> bool:
-    """True for the folder of a run, trained here or judged from a table."""
+    """Returns True for the folder of a run, trained here or judged from a table."""
     run = RunFolder(path)
     return run.config.is_file() or run.predictions_of("test").is_file()
 
 
 def _below(folder: Path) -> list[Path]:
-    """Return the runs and tables of seeds below a folder that is no run; what lies inside a run is its own."""
+    """Returns the runs and tables of seeds below a folder that is no run; what lies inside a run is its own."""
     if _is_run(folder):
         return [folder]
     found = []
@@ -107,7 +107,7 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _derived_name(key: Path, argument: Path) -> str:
-    """Return the path of a recipe below the argument that it was found by, or its own name."""
+    """Returns the path of a recipe below the argument that it was found by, or its own name."""
     argument = argument.resolve()
     if argument.is_file() and key.parent.name == RunFolder(argument).predictions.name:
         # The table inside a run is called test.csv in every run.

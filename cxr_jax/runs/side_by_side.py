@@ -57,7 +57,7 @@ def run_side_by_side(
     on_start: Callable[[Job], None] = lambda job: None,
     on_end: Callable[[Ended], None] = lambda ended: None,
 ) -> tuple[list[Ended], int | None]:
-    """Run `jobs`, taken one by one as a place becomes free, and return how each that was started ended.
+    """Runs `jobs`, taken one by one as a place becomes free, and returns how each that was started ended.
 
     SIGINT and SIGTERM are handed on to every job that runs, once for every time that they arrive, and SIGHUP as
     SIGTERM; no further job is started then. The second value is the first signal handed on, None if none came. If an
@@ -98,7 +98,7 @@ def run_side_by_side(
 
 
 def places(jobs: int, environment: Mapping[str, str] = os.environ) -> list[Place]:
-    """Return one place for each of `jobs` jobs at a time.
+    """Returns one place for each of `jobs` jobs at a time.
 
     A single job has the whole machine. On a machine with GPUs each of several gets one of them, with its share of the
     memory where they are fewer than the jobs; elsewhere each gets its share of the cores, where the system can bind it.
@@ -123,7 +123,7 @@ def places(jobs: int, environment: Mapping[str, str] = os.environ) -> list[Place
 
 
 def gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the NVIDIA GPUs that jax would compute on, as CUDA_VISIBLE_DEVICES names them; found out without jax."""
+    """Returns the NVIDIA GPUs that jax would compute on, as CUDA_VISIBLE_DEVICES names them; found out without jax."""
     if not has_accelerator(environment):
         return ()
     chosen = environment.get("CUDA_VISIBLE_DEVICES")
@@ -134,7 +134,7 @@ def gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _start(job: Job, place: Place) -> tuple[subprocess.Popen[bytes], int]:
-    """Return the process of a job, and where in its log begins what it prints."""
+    """Returns the process of a job, and where in its log begins what it prints."""
     with contextlib.ExitStack() as stack:
         log = None
         if job.log is not None:
@@ -159,7 +159,7 @@ def _start(job: Job, place: Place) -> tuple[subprocess.Popen[bytes], int]:
 
 
 def _last_sentence(job: Job, code: int, begins: int) -> str:
-    """Return why a job ended, as far as its log has it from `begins` on: its last error, or else its last line."""
+    """Returns why a job ended, as far as its log has it from `begins` on: its last error, or else its last line."""
     if code == -signal.SIGKILL:
         return "it was killed, most likely because memory ran out"
     if code < 0:
@@ -175,7 +175,7 @@ def _last_sentence(job: Job, code: int, begins: int) -> str:
 
 @contextlib.contextmanager
 def _handled(handler: Callable[[int, object], None]) -> Iterator[None]:
-    """Have `handler` take the signals that end a program, while the block runs in the main thread, as Python has it."""
+    """Has `handler` take the signals that end a program, while the block runs in the main thread, as Python has it."""
     # nohup has SIGHUP ignored
     numbers = [signal.SIGINT, signal.SIGTERM]
     numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []

@@ -35,7 +35,7 @@ class Table:
     """The cells of a table as text without surrounding blanks."""
 
     def __init__(self, path: Path, header: list[str], rows: list[tuple[int, list[str]]]) -> None:
-        """Keep the header's names and, for every row, its number in the file and its cells.
+        """Keeps the header's names and, for every row, its number in the file and its cells.
 
         Raises:
             UserError: a name occurs twice, or a row is longer or shorter than the header.
@@ -51,11 +51,11 @@ class Table:
                 )
 
     def error(self, row: int, name: str, sentence: str) -> UserError:
-        """Return the error that says `sentence` of the cell in the row of that index and the column of that name."""
+        """Returns the error that says `sentence` of the cell in the row of that index and the column of that name."""
         return UserError(f"{self.path}, row {self.rows[row][0]}, column {name}: {sentence}")
 
     def cells(self, name: str) -> list[str]:
-        """Return the cells of a column that the header has."""
+        """Returns the cells of a column that the header has."""
         index = self.header.index(name)
         return [cells[index] for _, cells in self.rows]
 
@@ -65,7 +65,7 @@ class Table:
         return all(is_missing(cell) and "nan" not in cell.lower() for cell in cells)
 
     def column(self, name: str, parse: Callable[[str], Value], default: Value | None = None) -> list[Value]:
-        """Return the parsed cells of a column; `default` for every row if the header has no such column.
+        """Returns the parsed cells of a column; `default` for every row if the header has no such column.
 
         Raises:
             UserError: `parse` raised a ValueError, whose sentence it repeats with the place.
@@ -83,7 +83,7 @@ class Table:
         return values
 
     def check_unique(self, name: str, values: Sequence[str]) -> None:
-        """Raise UserError at the first value of a column that occurred above."""
+        """Raises UserError at the first value of a column that occurred above."""
         seen: dict[str, int] = {}
         for row, value in enumerate(values):
             if value in seen:

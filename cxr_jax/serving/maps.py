@@ -18,7 +18,7 @@ from cxr_jax.vocabulary import CLASS_NAMES
 
 
 def write_map(model: TrainedModel, prediction: FilePrediction, threshold: Threshold, path: Path) -> None:
-    """Write Grad-CAM of the class that was called, at the last stage, over the radiograph of `prediction`.
+    """Writes Grad-CAM of the class that was called, at the last stage, over the radiograph of `prediction`.
 
     The picture is a PNG of the radiograph's own size, with a caption below it.
 

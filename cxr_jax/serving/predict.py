@@ -33,7 +33,7 @@ class Threshold:
 
     @classmethod
     def of(cls, model: TrainedModel, given: float | None = None) -> Threshold:
-        """Return the threshold given by the user, else that of the run, else 0.5, which nobody chose.
+        """Returns the threshold given by the user, else that of the run, else 0.5, which nobody chose.
 
         Raises:
             UserError: the given one is not from 0 to 1.
@@ -60,7 +60,7 @@ class FilePrediction:
     radiograph: Radiograph | None = field(default=None, repr=False, compare=False)  # the decoded image
 
     def as_json(self, threshold: Threshold, model: str) -> dict[str, Any]:
-        """Return the object that `predict --json` prints for the file; `error` is there only where there is one."""
+        """Returns the object that `predict --json` prints for the file; `error` is there only where there is one."""
         value = {
             "file": self.file,
             "probability": self.probability,
@@ -83,7 +83,7 @@ def predict_files(
     reference: QualityReference | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Iterator[FilePrediction]:
-    """Yield the prediction of every file in the given order, as soon as its batch is known.
+    """Yields the prediction of every file in the given order, as soon as its batch is known.
 
     Files are decoded in threads, a few ahead of the network. A file that cannot be read or decoded yields its error,
     and the others are predicted. Images that are unlike the training images in `reference` are predicted with a
@@ -104,7 +104,7 @@ def _predict_batch(
     *,
     compared: bool,
 ) -> list[FilePrediction]:
-    """Return what became of at most `size` files; every batch is padded to that, so that one program serves all."""
+    """Returns what became of at most `size` files; every batch is padded to that, so that one program serves all."""
     squares = [outcome.square for _, outcome in outcomes if isinstance(outcome, Radiograph)]
     probabilities = iter(())
     if squares:
@@ -119,7 +119,7 @@ def _predict_batch(
 
 
 def _read(file: str, model: TrainedModel, reference: QualityReference | None) -> Radiograph | str:
-    """Return the radiograph in a file, or the sentence that says why there is none."""
+    """Returns the radiograph in a file, or the sentence that says why there is none."""
     try:
         return read_radiograph(read_bytes(Path(file)), file, model.description, reference)
     except UserError as error:

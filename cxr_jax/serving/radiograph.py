@@ -33,7 +33,7 @@ class Radiograph:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a file.
+    """Returns the content of a file.
 
     Raises:
         UserError: as `require_file`, or it may not be read.
@@ -46,7 +46,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def require_file(path: Path) -> None:
-    """Find mistakes about a file without reading it.
+    """Finds mistakes about a file without reading it.
 
     Raises:
         UserError: there is no such file, it is a folder or something else, or is larger than images may be.
@@ -69,7 +69,7 @@ def require_file(path: Path) -> None:
 def read_radiograph(
     data: bytes, name: str, description: NetworkDescription, reference: QualityReference | None = None
 ) -> Radiograph:
-    """Decode an image and resize it as the run's training images were.
+    """Decodes an image and resize it as the run's training images were.
 
     Args:
         data: the encoded image.

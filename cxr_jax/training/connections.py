@@ -45,7 +45,7 @@ class Connections:
     """
 
     def __init__(self, place: Place, limits: ParallelConfig) -> None:
-        """Find process 0, or listen as process 0; UserError if that cannot be. `limits` has the time-outs."""
+        """Finds process 0, or listen as process 0; UserError if that cannot be. `limits` has the time-outs."""
         self.place, self._limits = place, limits
         self._changed = threading.Condition()
         self._open: dict[int, socket.socket] = {}
@@ -71,7 +71,7 @@ class Connections:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def exchange(self, value: Any) -> list[Any]:
-        """Return the JSON `value` that each process gives here, by its number; waits for all of them."""
+        """Returns the JSON `value` that each process gives here, by its number; waits for all of them."""
         with self._changed:
             self._move_on()
             self.say("give", value)
@@ -79,7 +79,7 @@ class Connections:
             return [given.popleft() for given in self._given]
 
     def agree_to_stop(self, reason: str | None) -> str | None:
-        """Return why all processes stop here, or None; `reason` is why this one would like to.
+        """Returns why all processes stop here, or None; `reason` is why this one would like to.
 
         All of them stop at the same call, soon after the first wish.
         """
@@ -93,7 +93,7 @@ class Connections:
             return self._wish if self._wish is not None and self._calls > max(self._reached.values()) else None
 
     def fail(self, error: BaseException) -> None:
-        """Tell the others that this process leaves because of `error`."""
+        """Tells the others that this process leaves because of `error`."""
         if isinstance(error, jax.errors.JaxRuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
             # an operation of all processes fails when one of them is gone; the watch finds which, and ends this one
             time.sleep(2)
@@ -111,7 +111,7 @@ class Connections:
             threading.Thread(target=self._listen, args=(listener.accept()[0], None), daemon=True).start()
 
     def _listen(self, connection: socket.socket, process: int | None) -> None:
-        """Take in what `process` sends, until it is gone; None is one that has not said yet which it is."""
+        """Takes in what `process` sends, until it is gone; None is one that has not said yet which it is."""
         # whatever sends something else than messages is no process of ours, and is hung up on
         with contextlib.suppress(OSError, ValueError, TypeError), connection, connection.makefile("rb") as lines:
             while line := lines.readline(_LONGEST):
@@ -134,7 +134,7 @@ class Connections:
                     self._find(f"process {process} ended without a word: it was killed, crashed or ran out of memory")
 
     def _welcome(self, connection: socket.socket, process: int, kind: str, processes: int) -> None:
-        """Take in a process that says hello; ValueError, after telling it, if there can be none such."""
+        """Takes in a process that says hello; ValueError, after telling it, if there can be none such."""
         count = self.place.processes
         with self._changed:
             if kind == "hello" and processes == count and 0 < process < count and process not in self._open:
@@ -148,7 +148,7 @@ class Connections:
             raise ValueError(complaint)
 
     def say(self, kind: str, value: Any = None, *, number: int | None = None) -> None:
-        """Send what this process says, or process `number`, on its way: from process 0 to all, from another to it.
+        """Sends what this process says, or process `number`, on its way: from process 0 to all, from another to it.
 
         After `done` a process may leave without a word; `leave` tells the others that they must, and why.
         """
@@ -189,7 +189,7 @@ class Connections:
             self._changed.notify_all()
 
     def _watch(self) -> None:
-        """Send signs of life until there is a reason to leave; then end this process."""
+        """Sends signs of life until there is a reason to leave; then end this process."""
         suspected = None
         with self._changed:
             while self._verdict is None:
@@ -206,7 +206,7 @@ class Connections:
             leave_at_once(self._verdict)
 
     def _look_around(self, now: float) -> str | None:
-        """Return who is missing, silent or stuck, as a sentence; process 0 sees it of all, another of process 0."""
+        """Returns who is missing, silent or stuck, as a sentence; process 0 sees it of all, another of process 0."""
         limits = self._limits
         working = [number for number in self._open if number not in self._done]
         for number in working:
@@ -233,7 +233,7 @@ class Connections:
 
 
 def leave_at_once(sentence: str) -> None:
-    """End this process with `sentence` on standard error, whatever its threads are doing."""
+    """Ends this process with `sentence` on standard error, whatever its threads are doing."""
     # the bar of a terminal hides the cursor
     cursor = "\x1b[?25h\n" if sys.stderr.isatty() else ""
     advice = "start all processes again, with --resume once there is a checkpoint"
@@ -243,7 +243,7 @@ def leave_at_once(sentence: str) -> None:
 
 
 def _send(connection: socket.socket, number: int, kind: str, value: Any) -> None:
-    """Send a message; whether it arrives shows only when the other end answers or is gone."""
+    """Sends a message; whether it arrives shows only when the other end answers or is gone."""
     with contextlib.suppress(OSError):
         connection.sendall(json.dumps((number, kind, value)).encode() + b"\n")
 
@@ -262,7 +262,7 @@ def _listen_at(place: Place) -> socket.socket:
 
 
 def _find_first(place: Place, within: float) -> socket.socket:
-    """Return a connection to process 0; UserError if that takes longer than `within` seconds."""
+    """Returns a connection to process 0; UserError if that takes longer than `within` seconds."""
     deadline = time.monotonic() + within
     while True:
         try:

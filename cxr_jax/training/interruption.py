@@ -36,7 +36,7 @@ class Interruption:
         self._restore()
 
     def ask(self) -> EndReason | None:
-        """Return why training is to stop here, or None; called wherever it can.
+        """Returns why training is to stop here, or None; called wherever it can.
 
         Of several processes all get the same answer, soon after one of them has got a signal.
         """
@@ -44,7 +44,7 @@ class Interruption:
         return self.reason
 
     def check(self) -> None:
-        """Raise InterruptionError if training is to stop, as in `ask`; called wherever work may be left."""
+        """Raises InterruptionError if training is to stop, as in `ask`; called wherever work may be left."""
         if self.ask() is not None:
             raise InterruptionError
 

@@ -15,7 +15,9 @@ from cxr_jax.vocabulary import CLASS_NAMES
 
 
 def class_weights(rule: Literal["none", "balanced"], labels: np.ndarray) -> tuple[float, ...]:
-    """Weight of each class: 1, or inverse to its share of `labels` [N] so that the mean weight of an image is 1."""
+    """Returns weight of each class: 1, or inverse to its share of `labels` [N] so that the mean weight of an image
+    is 1.
+    """
     counts = np.bincount(labels, minlength=len(CLASS_NAMES))
     if rule == "none":
         return (1.0,) * len(counts)
@@ -23,7 +25,7 @@ def class_weights(rule: Literal["none", "balanced"], labels: np.ndarray) -> tupl
 
 
 def example_weights(labels: Array, weights: tuple[float, ...], dtype: jnp.dtype) -> Array:
-    """The weight [B] of each example, that of its class among `weights` [K]."""
+    """Returns the weight [B] of each example, that of its class among `weights` [K]."""
     return jnp.asarray(weights, dtype)[labels]
 
 
@@ -44,6 +46,8 @@ def weighted_losses(logits: Array, labels: Array, weights: tuple[float, ...], lo
 
 
 def _log_probability_of_others(logits: Array, labels: Array) -> Array:
-    """log(1 - p_t) [B], finite with its gradient where p_t rounds to 1 and a power of 1 - p_t would have none."""
+    """Returns log(1 - p_t) [B], finite with its gradient where p_t rounds to 1 and a power of 1 - p_t would have
+    none.
+    """
     others = jnp.arange(logits.shape[-1])[None, :] != labels[:, None]
     return jax.nn.logsumexp(logits, axis=-1, where=others) - jax.nn.logsumexp(logits, axis=-1)

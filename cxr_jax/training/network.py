@@ -31,7 +31,7 @@ class Network:
     has_native_kernels: bool = False  # it knows the kernels in C++, where they can be had
 
     def fingerprint(self) -> str:
-        """A short text that is the same for networks with the same values."""
+        """Returns a short text that is the same for networks with the same values."""
         arrays = pack_network(self.params, self.batch_stats)
         return content_hash({name: np.asarray(value) for name, value in arrays.items()})[:16]
 

@@ -16,7 +16,7 @@ from cxr_jax.models.state import ArrayDict
 
 
 def make_schedule(optimizer: OptimizerConfig, schedule: ScheduleConfig, iterations: int) -> optax.Schedule:
-    """The learning rate as a function of the step within a phase of `iterations` steps.
+    """Returns the learning rate as a function of the step within a phase of `iterations` steps.
 
     Raises UserError if the warm-up is as long as the phase.
     """
@@ -41,7 +41,7 @@ def make_schedule(optimizer: OptimizerConfig, schedule: ScheduleConfig, iteratio
 
 
 def rates_of(schedule: optax.Schedule, iterations: int) -> list[float]:
-    """The rate at every step of a phase, each in the fewest digits that tell its float32 value."""
+    """Returns the rate at every step of a phase, each in the fewest digits that tell its float32 value."""
     rates = jax.vmap(lambda step: jnp.asarray(schedule(step), jnp.float32))(jnp.arange(iterations))
     return [float(str(rate)) for rate in np.asarray(rates)]
 
@@ -87,7 +87,7 @@ def layer_shares(names: Collection[str], decay: float, stages: StageLayers) -> d
 
 
 def partition(params: ArrayDict, phase: PhaseConfig) -> tuple[ArrayDict, ArrayDict]:
-    """`params` as those that the phase trains and those that it leaves alone.
+    """Returns `params` as those that the phase trains and those that it leaves alone.
 
     Raises UserError for a prefix in `phase.trainable` that no parameter has.
     """

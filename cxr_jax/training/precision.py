@@ -23,7 +23,7 @@ def choose_precision(
     *,
     natively: bool = True,
 ) -> Precision:
-    """The precision of activations on `devices`, by itself bf16 wherever it is the faster one.
+    """Returns the precision of activations on `devices`, by itself bf16 wherever it is the faster one.
 
     That is on GPUs and TPUs, and on a CPU by the native kernels, if the network knows them (`natively`); XLA only
     emulates bfloat16 there.
@@ -36,7 +36,7 @@ def choose_precision(
 
 
 def takes_native_kernels(precision: Precision, devices: Sequence[jax.Device], backend: Literal["jit", "pmap"]) -> bool:
-    """True if activations in `precision` are to go through the native kernels on `devices`.
+    """Returns whether activations in `precision` are to go through the native kernels on `devices`.
 
     They know bfloat16 on CPUs alone, and XLA cannot share a call of theirs among devices: each of pmap's programs runs
     on one device, jit's on all. At the first call they are compiled, which takes some seconds once for a machine.

@@ -43,7 +43,7 @@ class ProcessGroup:
         return WHOLE if self.processes == 1 else Share(self.process, self.processes)
 
     def require_same(self, what: str, values: Mapping[str, Any]) -> None:
-        """Raise UserError, in every process, if they do not all give the same JSON `values` of `what`."""
+        """Raises UserError, in every process, if they do not all give the same JSON `values` of `what`."""
         first, *others = self.exchange(dict(values))
         for number, other in enumerate(others, start=1):
             for name in first.keys() | other.keys():
@@ -55,22 +55,22 @@ class ProcessGroup:
                     )
 
     def agree_to_stop(self, reason: str | None) -> str | None:
-        """Return why all processes stop at this call, or None; `reason` is why this one would like to.
+        """Returns why all processes stop at this call, or None; `reason` is why this one would like to.
 
         All of them stop at the same call, soon after one of them has asked for it; one alone stops at once.
         """
         return reason if self._connections is None else self._connections.agree_to_stop(reason)
 
     def agree(self, here: bool) -> bool:
-        """Return True if `here` is true in all processes, which wait for each other to tell."""
+        """Returns True if `here` is true in all processes, which wait for each other to tell."""
         return all(self.exchange(here))
 
     def together(self) -> None:
-        """Wait until all processes are here."""
+        """Waits until all processes are here."""
         self.exchange(None)
 
     def connect(self, devices: Sequence[jax.Device]) -> None:
-        """Have the devices of all processes connect to each other.
+        """Has the devices of all processes connect to each other.
 
         The first operation of all of them does so, and gives up if one of them is half a minute late; here they come
         together, as they may not after a compilation.
@@ -81,7 +81,7 @@ class ProcessGroup:
             jax.block_until_ready(everywhere(share_out(np.zeros(local_count(devices), np.int32), devices)))
 
     def handed_out(self, read: Callable[[], Checkpoint | None]) -> Checkpoint | None:
-        """Return what `read` gives process 0, in every process; the others need not see its files."""
+        """Returns what `read` gives process 0, in every process; the others need not see its files."""
         checkpoint = read() if self.writes else None
         if self._connections is None:
             return checkpoint
@@ -101,7 +101,7 @@ class ProcessGroup:
         )
 
     def exchange(self, value: Any) -> list[Any]:
-        """Return the JSON `value` that each process gives here, by its number; waits for all of them."""
+        """Returns the JSON `value` that each process gives here, by its number; waits for all of them."""
         return [value] if self._connections is None else self._connections.exchange(value)
 
 
@@ -112,18 +112,18 @@ class NoWriter:
     """Stands for a log or a folder of checkpoints in a process that leaves writing them to another."""
 
     def write(self, kind: str, **values: Any) -> None:
-        """Write nothing."""
+        """Writes nothing."""
 
     def save(self, step: int, arrays: Mapping[str, Any], details: Mapping[str, Any]) -> None:
-        """Save nothing."""
+        """Saves nothing."""
 
     def wait(self) -> None:
-        """Wait for nothing."""
+        """Waits for nothing."""
 
 
 @contextlib.contextmanager
 def joined(parallel: ParallelConfig, environment: Mapping[str, str] = os.environ) -> Iterator[ProcessGroup]:
-    """Yield the group of processes that `parallel` describes or `environment` shows, joined before jax is used.
+    """Yields the group of processes that `parallel` describes or `environment` shows, joined before jax is used.
 
     Inside the block a fault of any process ends this one within `parallel`'s time-outs, with one sentence on standard
     error and EXIT_LOST. Raises UserError if the processes do not come together.
@@ -142,7 +142,7 @@ def joined(parallel: ParallelConfig, environment: Mapping[str, str] = os.environ
 
 @contextlib.contextmanager
 def connected(place: Place, limits: ParallelConfig) -> Iterator[ProcessGroup]:
-    """Yield the group of processes that meet at `place`, which watch each other while the block runs.
+    """Yields the group of processes that meet at `place`, which watch each other while the block runs.
 
     They leave it together; one that leaves it alone, by an error, tells the others why.
     """
@@ -167,7 +167,7 @@ def _leave_together(connections: Connections) -> None:
 
 
 def find_place(parallel: ParallelConfig, environment: Mapping[str, str]) -> Place | None:
-    """Return which of how many processes this is, and where process 0 is met; None for a process alone.
+    """Returns which of how many processes this is, and where process 0 is met; None for a process alone.
 
     What `parallel` leaves open is taken from a SLURM step or a TPU pod. Raises UserError if it cannot be told.
     """
@@ -194,7 +194,7 @@ def find_place(parallel: ParallelConfig, environment: Mapping[str, str]) -> Plac
 
 
 def _slurm(environment: Mapping[str, str]) -> Place | None:
-    """The place of this task in a step of several that `srun` started."""
+    """Returns the place of this task in a step of several that `srun` started."""
     names = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID")
     if not all(name in environment for name in names):
         return None
@@ -208,7 +208,7 @@ def _slurm(environment: Mapping[str, str]) -> Place | None:
 
 
 def _tpu(environment: Mapping[str, str]) -> Place | None:
-    """The place of this host in a TPU pod whose hosts the environment names."""
+    """Returns the place of this host in a TPU pod whose hosts the environment names."""
     hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
     if len(hosts) == 1 or "TPU_WORKER_ID" not in environment:
         return None
@@ -216,7 +216,7 @@ def _tpu(environment: Mapping[str, str]) -> Place | None:
 
 
 def _initialize_jax(place: Place, limits: ParallelConfig, group: ProcessGroup) -> None:
-    """Start jax among all processes, at a port that process 0 finds free."""
+    """Starts jax among all processes, at a port that process 0 finds free."""
     host, _, process, processes = place
     port = group.exchange(_free_port() if process == 0 else None)[0]
     # its service would keep SIGTERM from this program

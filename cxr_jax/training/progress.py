@@ -26,25 +26,25 @@ class Progress:
     reason: EndReason = "finished"  # why the phase before this one ended
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as a JSON object."""
+        """Returns the fields as a JSON object."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Progress:
-        """The progress that `as_json` described; what another version stored besides is passed over."""
+        """Returns the progress that `as_json` described; what another version stored besides is passed over."""
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in stored.items() if name in known})
 
 
 def is_better(monitor: str, value: float, best: float | None) -> bool:
-    """True if `value` of the monitored figure improves on `best`; a loss should fall, the others rise."""
+    """Returns whether `value` of the monitored figure improves on `best`; a loss should fall, the others rise."""
     if value != value:
         return False
     return best is None or (value < best if monitor == "loss" else value > best)
 
 
 def after_validation(progress: Progress, monitor: str, value: float) -> tuple[Progress, bool]:
-    """`progress` after a validation that gave `value`, and whether that is the best of the run."""
+    """Returns `progress` after a validation that gave `value`, and whether that is the best of the run."""
     best = is_better(monitor, value, progress.best_value)
     improved = is_better(monitor, value, progress.phase_best)
     return (

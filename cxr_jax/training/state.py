@@ -27,12 +27,12 @@ class TrainState(NamedTuple):
 
 
 def all_params(state: TrainState) -> ArrayDict:
-    """Trained and frozen parameters together."""
+    """Returns trained and frozen parameters together."""
     return state.frozen | state.params
 
 
 def standing_network(state: TrainState) -> tuple[ArrayDict, ArrayDict]:
-    """Parameters and BatchNorm statistics of the network that a run stands for: the average where there is one.
+    """Returns parameters and BatchNorm statistics of the network that a run stands for: the average where there is one.
 
     It is what is validated, stored to predict with, and trained on by the next phase.
     """
@@ -40,19 +40,19 @@ def standing_network(state: TrainState) -> tuple[ArrayDict, ArrayDict]:
 
 
 def network_arrays(state: TrainState) -> ArrayDict:
-    """The arrays of the network that the run stands for, under `params.` and `batch_stats.`."""
+    """Returns the arrays of the network that the run stands for, under `params.` and `batch_stats.`."""
     return state.average or pack_network(all_params(state), state.batch_stats)
 
 
 def state_arrays(state: TrainState) -> ArrayDict:
-    """Every array of the state under one flat name, as stored in a checkpoint."""
+    """Returns every array of the state under one flat name, as stored in a checkpoint."""
     trained = prefixed("trained", pack_network(all_params(state), state.batch_stats)) if state.average else {}
     rest = prefixed("optimizer_state", _leaves(state.optimizer_state)) | {"step": state.step}
     return network_arrays(state) | trained | rest
 
 
 def averaged(average: ArrayDict, params: ArrayDict, batch_stats: ArrayDict, decay: float, step: Array) -> ArrayDict:
-    """The exponential moving average after one more step, `step` [] being how many the average has seen before.
+    """Returns the exponential moving average after one more step, `step` [] being how many the average has seen before.
 
     The decay rises to `decay` as (1 + step) / (10 + step), so that the first steps do not hold it back (TensorFlow's
     ExponentialMovingAverage; averaging the iterates goes back to Polyak and Juditsky 1992).
@@ -66,7 +66,7 @@ def averaged(average: ArrayDict, params: ArrayDict, batch_stats: ArrayDict, deca
 def restore_network(
     arrays: ArrayDict, params: ArrayDict, batch_stats: ArrayDict, where: str
 ) -> tuple[ArrayDict, ArrayDict]:
-    """The parameters and statistics that `arrays` of the checkpoints at `where` hold.
+    """Returns the parameters and statistics that `arrays` of the checkpoints at `where` hold.
 
     Raises UserError naming what differs if they are not of a network like `params` and `batch_stats`.
     """
@@ -78,7 +78,7 @@ def restore_network(
 
 
 def restore_state(arrays: ArrayDict, template: TrainState, where: str) -> TrainState:
-    """The state that `arrays` of the checkpoint at `where` hold, shaped like `template`.
+    """Returns the state that `arrays` of the checkpoint at `where` hold, shaped like `template`.
 
     Raises UserError naming what differs if they belong to another model or optimizer.
     """

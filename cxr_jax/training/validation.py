@@ -32,7 +32,7 @@ class Validator:
 
 
 def validation_figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Loss, accuracy and ROC-AUC of `logits` [N, 2] against `labels` [N]."""
+    """Returns loss, accuracy and ROC-AUC of `logits` [N, 2] against `labels` [N]."""
     logits = logits.astype(np.float64)
     # a network that has run away shows in the loss; numpy's warnings would only clutter the terminal
     with np.errstate(invalid="ignore"):

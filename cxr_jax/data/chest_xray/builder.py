@@ -39,13 +39,13 @@ class ChestXray(tfds.core.ShardBasedBuilder):
         super().__init__(data_dir=data_dir, file_format="array_record", **kwargs)
 
     def _log_download_bytes(self) -> None:
-        """Print nothing: nothing is downloaded, and the caller tells what is done."""
+        """Prints nothing: nothing is downloaded, and the caller tells what is done."""
 
     def _log_download_done(self) -> None:
-        """Print nothing."""
+        """Prints nothing."""
 
     def _info(self) -> tfds.core.DatasetInfo:
-        """Return the features of an example."""
+        """Returns the features of an example."""
         features = tfds.features.FeaturesDict(
             {
                 "image": tfds.features.Image(),
@@ -63,7 +63,7 @@ class ChestXray(tfds.core.ShardBasedBuilder):
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, list[Callable[[], Iterator[KeyedFeatures]]]]:
-        """Return for each split the functions that generate its shards."""
+        """Returns for each split the functions that generate its shards."""
         del dl_manager
         shards: dict[str, list[Callable[[], Iterator[KeyedFeatures]]]] = {}
         for split in SPLIT_NAMES:
@@ -74,7 +74,7 @@ class ChestXray(tfds.core.ShardBasedBuilder):
         return shards
 
     def _generate(self, rows: Sequence[int]) -> Iterator[KeyedFeatures]:
-        """Yield (row in the table, features) of one shard."""
+        """Yields (row in the table, features) of one shard."""
         for row in rows:
             entry, example = self._rows[row]
             yield (
@@ -99,5 +99,5 @@ class _LazyFile:
         self._reader, self._entry = reader, entry
 
     def read(self) -> bytes:
-        """Return the encoded image."""
+        """Returns the encoded image."""
         return self._reader.read(self._entry)

@@ -17,7 +17,7 @@ __all__ = ["decode_dicom"]
 
 
 def decode_dicom(data: bytes, name: str) -> UInt8[np.ndarray, "H W"]:
-    """Return the radiograph in a DICOM file as it is to be shown, uint8 [H, W], 0 (black) to 255.
+    """Returns the radiograph in a DICOM file as it is to be shown, uint8 [H, W], 0 (black) to 255.
 
     Raises:
         UserError: pydicom is not installed; the file is damaged, in colour, of several frames, of another modality

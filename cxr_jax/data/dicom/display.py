@@ -11,7 +11,7 @@ BLOCK_ROWS = 256
 
 
 def as_grey(words: np.ndarray, header: Header) -> np.ndarray:
-    """Return the pixels as they are to be shown: uint8 [H, W], 0 (black) to 255.
+    """Returns the pixels as they are to be shown: uint8 [H, W], 0 (black) to 255.
 
     Every stored value has one grey: modality look-up table or rescaling, then VOI look-up table or window, then
     inversion for MONOCHROME1. A file without either shows its lowest value black and its highest white. Padding is
@@ -40,7 +40,7 @@ def _blocks(words: np.ndarray) -> list[np.ndarray]:
 
 
 def _stored(words: np.ndarray, header: Header) -> np.ndarray:
-    """Return the values that words hold, int64: without the bits beside those that are stored, the sign repeated.
+    """Returns the values that words hold, int64: without the bits beside those that are stored, the sign repeated.
 
     Old files keep overlays in the other bits.
     """
@@ -51,7 +51,7 @@ def _stored(words: np.ndarray, header: Header) -> np.ndarray:
 
 
 def _padding(words: np.ndarray, stored: np.ndarray, found: np.ndarray, header: Header) -> np.ndarray:
-    """Return which words are padding, bool.
+    """Returns which words are padding, bool.
 
     Args:
         words: all that there can be.
@@ -75,14 +75,14 @@ def _padding(words: np.ndarray, stored: np.ndarray, found: np.ndarray, header: H
 
 
 def _rescaled(values: np.ndarray, header: Header) -> np.ndarray:
-    """Return stored values in the units of the modality, float64."""
+    """Returns stored values in the units of the modality, float64."""
     if header.modality is not None:
         return header.modality(values)
     return values * header.slope + header.intercept
 
 
 def _shown(values: np.ndarray, header: Header, found: np.ndarray) -> np.ndarray:
-    """Return how bright each of `values` is, 0 to 1; `found` are the values of the image's pixels.
+    """Returns how bright each of `values` is, 0 to 1; `found` are the values of the image's pixels.
 
     The windows are those of PS3.3 C.11.2.1.2 and C.11.2.1.3.
     """

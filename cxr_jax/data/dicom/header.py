@@ -102,7 +102,7 @@ class Elements(NamedTuple):
 
 
 def read_elements(data: bytes, name: str) -> Elements:
-    """Return what READ lists of a DICOM file, with or without the preamble and the prefix in front.
+    """Returns what READ lists of a DICOM file, with or without the preamble and the prefix in front.
 
     Raises:
         UserError: pydicom is not installed, the file is damaged, or it is stored in a way that is not read.
@@ -135,7 +135,7 @@ def read_elements(data: bytes, name: str) -> Elements:
 
 
 def read_header(elements: Elements, name: str) -> Header:
-    """Return the description of the pixels that `elements` give.
+    """Returns the description of the pixels that `elements` give.
 
     Raises:
         UserError: it is not one grey frame of CR or DX of 8 to 16 bits, has too many pixels, or contradicts itself.
@@ -164,7 +164,7 @@ def read_header(elements: Elements, name: str) -> Header:
 
 
 def read_pixel_data(elements: Elements, name: str) -> bytes:
-    """Return the value of the element PixelData, its words little endian; UserError if there is none."""
+    """Returns the value of the element PixelData, its words little endian; UserError if there is none."""
     try:
         raw = elements.data_set.get_item("PixelData")
     except Exception:
@@ -185,7 +185,7 @@ class _Bounded(io.BytesIO):
     _reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return up to `size` bytes; ValueError after MAX_READS calls."""
+        """Returns up to `size` bytes; ValueError after MAX_READS calls."""
         self._reads += 1
         if self._reads > MAX_READS:
             raise ValueError("too many elements")
@@ -193,7 +193,7 @@ class _Bounded(io.BytesIO):
 
 
 def _inflated(data: bytes, name: str) -> bytes:
-    """Return a deflated data set, unpacked no further than a file may be large; UserError beyond."""
+    """Returns a deflated data set, unpacked no further than a file may be large; UserError beyond."""
     inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MAX_BYTES + 1)
     check_bytes(len(inflated), name)
     return inflated
@@ -206,13 +206,13 @@ def _tags() -> list[int]:
 
 
 def _silence_pydicom() -> None:
-    """Keep to itself what pydicom warns of: its warnings quote values, which may tell a patient."""
+    """Keeps to itself what pydicom warns of: its warnings quote values, which may tell a patient."""
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"pydicom\b")
 
 
 def _check_kind(elements: Elements, name: str) -> None:
-    """Raise UserError unless `elements` are those of one grey frame of CR or DX."""
+    """Raises UserError unless `elements` are those of one grey frame of CR or DX."""
     data_set = elements.data_set
     modality = _text(data_set, "Modality")
     if modality and modality not in MODALITIES:
@@ -260,7 +260,7 @@ def _header(elements: Dataset) -> Header:
 
 
 def _window(elements: Dataset, function: str) -> tuple[float, float] | None:
-    """Return centre and width of the first window that has a meaning: further ones are alternatives to it.
+    """Returns centre and width of the first window that has a meaning: further ones are alternatives to it.
 
     Many files have a window of width 0, which says that nobody chose one.
     """
@@ -272,7 +272,7 @@ def _window(elements: Dataset, function: str) -> tuple[float, float] | None:
 
 
 def _padding(elements: Dataset, signed: bool) -> tuple[int, int] | None:
-    """Return the lowest and the highest value of pixels that pad the image; None if the file tells none."""
+    """Returns the lowest and the highest value of pixels that pad the image; None if the file tells none."""
     ends = []
     for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
         raw = elements.get_item(keyword)
@@ -286,7 +286,7 @@ def _padding(elements: Dataset, signed: bool) -> tuple[int, int] | None:
 
 
 def _text(elements: Dataset, keyword: str) -> str:
-    """Return the first value of a text element, without padding; empty if it is not there."""
+    """Returns the first value of a text element, without padding; empty if it is not there."""
     raw = elements.get_item(keyword)
     if raw is None or not raw.value:
         return ""
@@ -294,7 +294,7 @@ def _text(elements: Dataset, keyword: str) -> str:
 
 
 def _numbers(elements: Dataset, keyword: str) -> list[float]:
-    """Return the values of an element of decimal strings, NaN for one that is left open; empty if it is not there."""
+    """Returns the values of an element of decimal strings, NaN for one that is left open; empty if it is not there."""
     raw = elements.get_item(keyword)
     if raw is None or not raw.value or not raw.value.strip(b" \0"):
         return []
@@ -302,12 +302,12 @@ def _numbers(elements: Dataset, keyword: str) -> list[float]:
 
 
 def _first_number(elements: Dataset, keyword: str, default: float) -> float:
-    """Return the first value of an element of decimal strings; `default` if it is not there."""
+    """Returns the first value of an element of decimal strings; `default` if it is not there."""
     return next(iter(_numbers(elements, keyword)), default)
 
 
 def _integer(elements: Dataset, keyword: str, default: int | None = None) -> int:
-    """Return an element of 16 bits; `default` if it is not there, ValueError without one."""
+    """Returns an element of 16 bits; `default` if it is not there, ValueError without one."""
     raw = elements.get_item(keyword)
     if raw is None or not raw.value:
         if default is None:

@@ -25,7 +25,7 @@ _ITEM, _UNDEFINED = 0xFFFEE000, 0xFFFFFFFF
 
 
 def stored_words(value: bytes, syntax: UID, header: Header, name: str) -> np.ndarray:
-    """Return the words of a frame, uint8 or uint16 [rows, columns], of which `header` says which bits are pixels.
+    """Returns the words of a frame, uint8 or uint16 [rows, columns], of which `header` says which bits are pixels.
 
     Args:
         value: of the element PixelData.
@@ -69,14 +69,14 @@ def stored_words(value: bytes, syntax: UID, header: Header, name: str) -> np.nda
 
 
 def _jpeg_2000() -> tuple[UID, ...]:
-    """Return the transfer syntaxes of JPEG 2000, without those of several components."""
+    """Returns the transfer syntaxes of JPEG 2000, without those of several components."""
     from pydicom import uid
 
     return uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K
 
 
 def _native(value: bytes, header: Header, name: str) -> np.ndarray:
-    """Return pixels that are not encoded."""
+    """Returns pixels that are not encoded."""
     kind = np.dtype(f"<u{header.bits_allocated // 8}")
     count = header.rows * header.columns
     if len(value) < count * kind.itemsize:
@@ -85,7 +85,7 @@ def _native(value: bytes, header: Header, name: str) -> np.ndarray:
 
 
 def _frame(value: bytes, name: str) -> bytes:
-    """Return the one encoded frame of encapsulated pixel data (PS3.5 A.4), joined from its fragments."""
+    """Returns the one encoded frame of encapsulated pixel data (PS3.5 A.4), joined from its fragments."""
     parts, position = [], 0
     while position + 8 <= len(value) and len(parts) <= MAX_FRAGMENTS:
         group, element, length = struct.unpack_from("<HHL", value, position)
@@ -102,7 +102,7 @@ def _frame(value: bytes, name: str) -> bytes:
 
 
 def _unpack_rle(frame: bytes, header: Header, name: str) -> bytes:
-    """Return the bytes of a frame in RLE (PS3.5 annex G): one segment for each byte of a pixel, the highest first."""
+    """Returns the bytes of a frame in RLE (PS3.5 annex G): one segment for each byte of a pixel, the highest first."""
     planes = header.bits_allocated // 8
     count = header.rows * header.columns
     if len(frame) < 64 or (numbers := struct.unpack_from("<16L", frame))[0] != planes:
@@ -118,7 +118,7 @@ def _unpack_rle(frame: bytes, header: Header, name: str) -> bytes:
 
 
 def _unpack_bits(segment: bytes, count: int) -> bytearray:
-    """Return `count` unpacked bytes of a PackBits segment, or some more or fewer where it is damaged."""
+    """Returns `count` unpacked bytes of a PackBits segment, or some more or fewer where it is damaged."""
     unpacked, position, runs = bytearray(), 0, 0
     while position + 1 < len(segment) and len(unpacked) < count and runs < MAX_RUNS:
         length = segment[position]
@@ -134,7 +134,7 @@ def _unpack_bits(segment: bytes, count: int) -> bytearray:
 
 
 def _decoded(stream: Stream, syntax: UID, name: str) -> np.ndarray:
-    """Return the pixels of a stream, (u)int8 or (u)int16 [H, W]; UserError if it is damaged or nothing decodes it."""
+    """Returns the pixels of a stream, (u)int8 or (u)int16 [H, W]; UserError if it is damaged or nothing decodes it."""
     pixels = _plain_jpeg(stream) if stream.plain else _plugin(stream, syntax, name)
     expected = np.dtype(f"{'i' if stream.signed else 'u'}{1 if stream.bits <= 8 else 2}")
     if pixels is None or pixels.shape != (stream.height, stream.width) or pixels.dtype != expected:
@@ -143,7 +143,7 @@ def _decoded(stream: Stream, syntax: UID, name: str) -> np.ndarray:
 
 
 def _plain_jpeg(stream: Stream) -> np.ndarray | None:
-    """Return the pixels of a JPEG of 8 bits, decoded as any other JPEG of the project is; None if it is damaged."""
+    """Returns the pixels of a JPEG of 8 bits, decoded as any other JPEG of the project is; None if it is damaged."""
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         return cv2.imdecode(np.frombuffer(stream.data, np.uint8), flags)
@@ -152,7 +152,7 @@ def _plain_jpeg(stream: Stream) -> np.ndarray | None:
 
 
 def _plugin(stream: Stream, syntax: UID, name: str) -> np.ndarray | None:
-    """Return the pixels of a stream by a decoder that pydicom knows; None if it is damaged.
+    """Returns the pixels of a stream by a decoder that pydicom knows; None if it is damaged.
 
     The decoders are asked in a fixed order. Each is told what the stream itself says of its samples, because they
     disagree about headers that say something else.

@@ -27,13 +27,13 @@ class Stream:
 
 
 def jpeg_stream(frame: bytes, name: str) -> Stream:
-    """Return the stream of a frame in JPEG or JPEG-LS; UserError if it is damaged or truncated."""
+    """Returns the stream of a frame in JPEG or JPEG-LS; UserError if it is damaged or truncated."""
     header = jpeg_header(frame, name)
     return Stream(frame, header.width, header.height, header.bits, signed=False, plain=header.plain)
 
 
 def jpeg_2000_stream(frame: bytes, name: str) -> Stream:
-    """Return the codestream of a frame in JPEG 2000; UserError if it is damaged.
+    """Returns the codestream of a frame in JPEG 2000; UserError if it is damaged.
 
     Some writers wrap it in the boxes of a JP2 file, and some fill it up with bytes behind its end, which decoders take
     for a part of an open tile.
@@ -51,7 +51,7 @@ def jpeg_2000_stream(frame: bytes, name: str) -> Stream:
 
 
 def _unwrapped(frame: bytes) -> bytes:
-    """Return the codestream in the boxes of a JP2 file (ISO 15444-1 annex I), or what is no such file as it is."""
+    """Returns the codestream in the boxes of a JP2 file (ISO 15444-1 annex I), or what is no such file as it is."""
     if not frame.startswith(_JP2):
         return frame
     position = 0

@@ -25,13 +25,13 @@ class LookUpTable:
     bits: int  # that the entries take, 8 to 16; no more than the file states, often fewer
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Return the entries of `values`; those outside of the table get its first or its last entry."""
+        """Returns the entries of `values`; those outside of the table get its first or its last entry."""
         index = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1)
         return self.entries[index.astype(np.int64)]
 
 
 def read_table(elements: Dataset, keyword: str, inputs: tuple[float, float]) -> LookUpTable | None:
-    """Return the first look-up table of a sequence, or None if no item of it holds one.
+    """Returns the first look-up table of a sequence, or None if no item of it holds one.
 
     Args:
         elements: of the file.
@@ -55,12 +55,12 @@ def read_table(elements: Dataset, keyword: str, inputs: tuple[float, float]) -> 
 
 
 def read_words(raw: RawDataElement) -> tuple[int, ...]:
-    """Return the value of an element as unsigned words of 16 bits; struct.error if it is not made of them."""
+    """Returns the value of an element as unsigned words of 16 bits; struct.error if it is not made of them."""
     return struct.unpack(f"{'<' if raw.is_little_endian else '>'}{len(raw.value) // 2}H", raw.value)
 
 
 def _table(descriptor: RawDataElement, data: RawDataElement, inputs: tuple[float, float]) -> LookUpTable:
-    """Return the table of one item."""
+    """Returns the table of one item."""
     count, first, bits = read_words(descriptor)
     count = count or 2**16
     # Tables of 8 bits may be packed in bytes; all others are words.
@@ -79,7 +79,7 @@ def _table(descriptor: RawDataElement, data: RawDataElement, inputs: tuple[float
 
 
 def _first(first: int, vr: str | None, count: int, inputs: tuple[float, float]) -> int:
-    """Return the first value that is mapped; it is signed where inputs can be negative (PS3.3 C.11.2.1.1).
+    """Returns the first value that is mapped; it is signed where inputs can be negative (PS3.3 C.11.2.1.1).
 
     Files with implicit VR do not say whether it is, and others say it wrongly: another reading that meets the inputs
     goes before one that meets none.

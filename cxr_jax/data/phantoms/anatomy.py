@@ -33,7 +33,7 @@ class Person:
 
 
 def draw_person(generator: np.random.Generator) -> Person:
-    """Return the measures of a person at random."""
+    """Returns the measures of a person at random."""
     dome = generator.normal(0.42, 0.06)
     return Person(
         chest=float(np.clip(generator.normal(0.74, 0.05), 0.62, 0.86)),
@@ -61,7 +61,7 @@ class Chest:
 
 
 def draw_chest(canvas: Canvas, person: Person, generator: np.random.Generator) -> Chest:
-    """Return the chest of `person`; `generator` draws what differs between two images of one person."""
+    """Returns the chest of `person`; `generator` draws what differs between two images of one person."""
     left, right = (canvas.area(_lung_outline(person, side), soft=0.012) for side in SIDES)
     lungs = np.maximum(left, right)
     hila = ((-0.19, -0.08), (0.21, -0.11))
@@ -79,13 +79,13 @@ def draw_chest(canvas: Canvas, person: Person, generator: np.random.Generator) -
 
 
 def _half_width(person: Person, y: float) -> float:
-    """Return half the inner width of the rib cage at height `y`."""
+    """Returns half the inner width of the rib cage at height `y`."""
     rise = np.clip((y - person.apex) / (0.55 - person.apex), 0.0, 1.0)
     return person.chest * float(0.30 + 0.70 * np.sin(0.5 * np.pi * rise**0.62))
 
 
 def _lung_outline(person: Person, side: float) -> Points:
-    """Return the outline of one lung, down the side, along the diaphragm and up the middle."""
+    """Returns the outline of one lung, down the side, along the diaphragm and up the middle."""
     dome = person.domes[0 if side < 0 else 1]
     angle = dome + 0.20
     outer = [(side * _half_width(person, y), y) for y in np.linspace(person.apex + 0.07, angle - 0.03, 7)]
@@ -102,7 +102,7 @@ def _lung_outline(person: Person, side: float) -> Points:
 
 
 def _trunk_outline(person: Person) -> Points:
-    """Return the outline of trunk, neck and shoulders."""
+    """Returns the outline of trunk, neck and shoulders."""
     side = [
         (max(_half_width(person, y), 0.8 * person.chest) + person.flesh, y) for y in (-0.48, -0.2, 0.1, 0.4, 0.8, 1.3)
     ]
@@ -112,7 +112,7 @@ def _trunk_outline(person: Person) -> Points:
 
 
 def _arms(person: Person, generator: np.random.Generator) -> tuple[Points, Points]:
-    """Return the course of both upper arms: raised, stretched out or lying beside the trunk."""
+    """Returns the course of both upper arms: raised, stretched out or lying beside the trunk."""
     start = person.chest + 0.13
     arms = []
     for side in SIDES:
@@ -123,7 +123,7 @@ def _arms(person: Person, generator: np.random.Generator) -> tuple[Points, Point
 
 
 def _limbs(canvas: Canvas, arms: tuple[Points, Points], generator: np.random.Generator) -> np.ndarray:
-    """Return the soft tissue of the arms and, in half of the images, the chin that reaches into the upper edge."""
+    """Returns the soft tissue of the arms and, in half of the images, the chin that reaches into the upper edge."""
     density = canvas.layer()
     for arm in arms:
         density = np.maximum(density, 0.72 * canvas.band(arm, width=0.27, soft=0.02))
@@ -134,7 +134,7 @@ def _limbs(canvas: Canvas, arms: tuple[Points, Points], generator: np.random.Gen
 
 
 def _wires(canvas: Canvas, generator: np.random.Generator) -> np.ndarray:
-    """Return a lead of a monitor that lies on the child, in a fifth of the images of any class."""
+    """Returns a lead of a monitor that lies on the child, in a fifth of the images of any class."""
     layer = canvas.layer()
     if generator.random() < 0.2:
         way = [(x, generator.uniform(-0.7, 0.9)) for x in np.linspace(*generator.uniform((-1.3, 0.1), (-0.2, 1.2)), 4)]
@@ -145,7 +145,7 @@ def _wires(canvas: Canvas, generator: np.random.Generator) -> np.ndarray:
 
 
 def _heart_and_mediastinum(canvas: Canvas, person: Person) -> np.ndarray:
-    """Return heart, great vessels and the upper mediastinum, which cover the lungs between them."""
+    """Returns heart, great vessels and the upper mediastinum, which cover the lungs between them."""
     r, x = person.heart, person.heart_shift
     base = max(person.domes) + 0.05
     heart = canvas.area(
@@ -180,7 +180,7 @@ def _heart_and_mediastinum(canvas: Canvas, person: Person) -> np.ndarray:
 
 
 def _abdomen(canvas: Canvas, person: Person, outside: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Return what lies below the diaphragm: dense liver and gut, and gas in stomach and bowel.
+    """Returns what lies below the diaphragm: dense liver and gut, and gas in stomach and bowel.
 
     `outside` is 1 in the trunk outside the lungs.
     """
@@ -198,7 +198,7 @@ def _abdomen(canvas: Canvas, person: Person, outside: np.ndarray, generator: np.
 
 
 def _blob(centre: tuple[float, float], width: float, height: float, generator: np.random.Generator) -> Points:
-    """Return a roundish outline."""
+    """Returns a roundish outline."""
     angles = np.linspace(0, 2 * np.pi, 9, endpoint=False)
     radii = generator.uniform(0.8, 1.15, len(angles))
     return [
@@ -208,7 +208,7 @@ def _blob(centre: tuple[float, float], width: float, height: float, generator: n
 
 
 def _bones(canvas: Canvas, person: Person, arms: tuple[Points, Points]) -> np.ndarray:
-    """Return ribs, spine, collar bones, shoulder blades and the bones of the arms."""
+    """Returns ribs, spine, collar bones, shoulder blades and the bones of the arms."""
     courses = [_rib(person, side, number) for side in SIDES for number in range(10)]
     density = 0.20 * _bone(canvas, [back for back, _ in courses], width=0.050, soft=0.006)
     density += 0.09 * _bone(canvas, [front for _, front in courses], width=0.058, soft=0.010)
@@ -229,7 +229,7 @@ def _bones(canvas: Canvas, person: Person, arms: tuple[Points, Points]) -> np.nd
 
 
 def _rib(person: Person, side: float, number: int) -> tuple[Points, Points]:
-    """Return the courses of the back and the front part of one rib."""
+    """Returns the courses of the back and the front part of one rib."""
     start = person.apex + 0.02 + number * person.rib_gap
     slope = person.rib_slope * (0.45 + 0.11 * number)
     reach = _half_width(person, start + slope) + 0.012
@@ -251,7 +251,7 @@ def _rib(person: Person, side: float, number: int) -> tuple[Points, Points]:
 
 
 def _bone(canvas: Canvas, ways: Sequence[Points], *, width: float, soft: float) -> np.ndarray:
-    """Return bones along `ways`: their rims are denser than their middles."""
+    """Returns bones along `ways`: their rims are denser than their middles."""
     layer = canvas.layer()
     for way in ways:
         canvas.add_band(layer, way, width=width, value=1.0)
@@ -263,7 +263,7 @@ def _bone(canvas: Canvas, ways: Sequence[Points], *, width: float, soft: float) 
 def _vessels(
     canvas: Canvas, person: Person, hila: tuple[tuple[float, float], ...], generator: np.random.Generator
 ) -> np.ndarray:
-    """Return the vessels that spread from the hila and thin out towards the edge of the lungs."""
+    """Returns the vessels that spread from the hila and thin out towards the edge of the lungs."""
     layer = canvas.layer()
     branches = []
     for side, (x, y) in zip(SIDES, hila, strict=True):

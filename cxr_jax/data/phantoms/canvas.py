@@ -43,29 +43,29 @@ class Canvas:
         return x * cosine - y * sine, x * sine + y * cosine
 
     def layer(self) -> np.ndarray:
-        """Return an empty layer, float32 [H, W]."""
+        """Returns an empty layer, float32 [H, W]."""
         return np.zeros((self.height, self.width), np.float32)
 
     def area(self, outline: Sequence[tuple[float, float]], *, soft: float) -> np.ndarray:
-        """Return a layer that is 1 inside a smooth closed outline through the given points; `soft` is its edge."""
+        """Returns a layer that is 1 inside a smooth closed outline through the given points; `soft` is its edge."""
         layer = self.layer()
         cv2.fillPoly(layer, [self._pixels(_smoothed(outline, closed=True))], 1.0, cv2.LINE_8, _FRACTION_BITS)
         return self.blurred(layer, soft)
 
     def band(self, way: Sequence[tuple[float, float]], *, width: float, soft: float) -> np.ndarray:
-        """Return a layer that is 1 on a smooth band along the given points."""
+        """Returns a layer that is 1 on a smooth band along the given points."""
         layer = self.layer()
         self.add_band(layer, way, width=width, value=1.0)
         return self.blurred(layer, soft)
 
     def add_band(self, layer: np.ndarray, way: Sequence[tuple[float, float]], *, width: float, value: float) -> None:
-        """Draw a smooth band of `value` into `layer`, in place, over what is there."""
+        """Draws a smooth band of `value` into `layer`, in place, over what is there."""
         thickness = max(1, round(width * self.unit))
         points = self._pixels(_smoothed(way, closed=False))
         cv2.polylines(layer, [points], False, value, thickness, cv2.LINE_8, _FRACTION_BITS)
 
     def blurred(self, layer: np.ndarray, sigma: float) -> np.ndarray:
-        """Return `layer` blurred by a Gaussian of `sigma` body units."""
+        """Returns `layer` blurred by a Gaussian of `sigma` body units."""
         pixels = sigma * self.unit
         if pixels <= 0.3:
             return layer
@@ -77,14 +77,14 @@ class Canvas:
         return cv2.resize(cv2.GaussianBlur(small, (0, 0), _WIDE_BLUR / 2), (self.width, self.height))
 
     def noise(self, generator: np.random.Generator, *, grain: float) -> np.ndarray:
-        """Return smooth noise of mean 0 and deviation 1 with spots of about `grain` body units, float32 [H, W]."""
+        """Returns smooth noise of mean 0 and deviation 1 with spots of about `grain` body units, float32 [H, W]."""
         rows, columns = (max(4, math.ceil(side / (grain * self.unit)) + 3) for side in (self.height, self.width))
         coarse = generator.standard_normal((rows, columns)).astype(np.float32)
         fine = cv2.resize(coarse, (self.width, self.height), interpolation=cv2.INTER_CUBIC)
         return (fine - fine.mean()) / max(float(fine.std()), 1e-6)
 
     def _pixels(self, points: np.ndarray) -> np.ndarray:
-        """Return body coordinates [N, 2] as the fixed-point pixel coordinates of cv2."""
+        """Returns body coordinates [N, 2] as the fixed-point pixel coordinates of cv2."""
         cosine, sine = math.cos(math.radians(self.angle)), math.sin(math.radians(self.angle))
         x, y = points[:, 0], points[:, 1]
         columns = (x * cosine + y * sine + self.shift[0]) * self.unit + self.width / 2 - 0.5
@@ -93,7 +93,7 @@ class Canvas:
 
 
 def _smoothed(points: Sequence[tuple[float, float]], *, closed: bool, steps: int = 8) -> np.ndarray:
-    """Return a Catmull-Rom curve through `points`, float64 [M, 2]; two points stay a straight line."""
+    """Returns a Catmull-Rom curve through `points`, float64 [M, 2]; two points stay a straight line."""
     given = np.asarray(points, float)
     if len(given) == 2:
         return given

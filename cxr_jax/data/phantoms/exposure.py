@@ -12,7 +12,7 @@ MARK = "PHANTOM"
 
 
 def expose(canvas: Canvas, density: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Return the film of a chest, uint8 [H, W]: bright where much radiation was taken away."""
+    """Returns the film of a chest, uint8 [H, W]: bright where much radiation was taken away."""
     scatter = canvas.blurred(density, 0.35)
     tilt = canvas.positions[0] * generator.normal(0, 0.035) + canvas.positions[1] * generator.normal(0, 0.035)
     seen = 0.86 * density + 0.14 * scatter + tilt
@@ -29,7 +29,7 @@ def expose(canvas: Canvas, density: np.ndarray, generator: np.random.Generator) 
 
 
 def _collimated(canvas: Canvas, film: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Return the film with black borders where the beam was narrowed, in a third of the images."""
+    """Returns the film with black borders where the beam was narrowed, in a third of the images."""
     if generator.random() > 0.35:
         return film
     lit = np.zeros_like(film)
@@ -40,7 +40,7 @@ def _collimated(canvas: Canvas, film: np.ndarray, generator: np.random.Generator
 
 
 def _mark_side(canvas: Canvas, image: np.ndarray, generator: np.random.Generator) -> None:
-    """Write the letter that tells the person's right side, as technicians place it, in place."""
+    """Writes the letter that tells the person's right side, as technicians place it, in place."""
     height, width = image.shape
     scale = height / 256 * generator.uniform(0.5, 0.8)
     place = (round(width * generator.uniform(0.03, 0.09)), round(height * generator.uniform(0.12, 0.22)))
@@ -48,7 +48,7 @@ def _mark_side(canvas: Canvas, image: np.ndarray, generator: np.random.Generator
 
 
 def _mark_phantom(image: np.ndarray) -> None:
-    """Write MARK into the lower left corner, white on black, in place."""
+    """Writes MARK into the lower left corner, white on black, in place."""
     height, width = image.shape
     scale = 0.30 * min(height, width) / 256
     (text_width, text_height), below = cv2.getTextSize(MARK, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)

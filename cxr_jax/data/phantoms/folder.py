@@ -66,7 +66,7 @@ def write_phantoms(
     image_size_range: tuple[int, int] = (200, 400),
     track: Track = silently,
 ) -> None:
-    """Write phantoms into a new folder, as 8-bit grey JPEGs in {train,val,test}/{NORMAL,PNEUMONIA}.
+    """Writes phantoms into a new folder, as 8-bit grey JPEGs in {train,val,test}/{NORMAL,PNEUMONIA}.
 
     The classes are as unequal as in the official release, a person has one to four images, and no person is in two
     splits. The same seed and counts give the same images.
@@ -116,7 +116,7 @@ def write_phantoms(
 def draw_phantom(
     kind: str, person: int, number: int, *, seed: int = 0, image_size_range: tuple[int, int] = (200, 400)
 ) -> np.ndarray:
-    """Return one phantom, uint8 [H, W].
+    """Returns one phantom, uint8 [H, W].
 
     Args:
         kind: `normal`, `bacteria` (focal opacity) or `virus` (diffuse opacity).
@@ -147,7 +147,7 @@ def draw_phantom(
 
 
 def _orders(counts: dict[str, int], seed: int) -> Iterator[_Order]:
-    """Yield what is to be drawn: the official grammar numbers persons within bacteria, virus and each prefix."""
+    """Yields what is to be drawn: the official grammar numbers persons within bacteria, virus and each prefix."""
     generator = np.random.default_rng([seed, 2])
     person = number = 0
     for split in SPLIT_NAMES:
@@ -173,7 +173,7 @@ def _orders(counts: dict[str, int], seed: int) -> Iterator[_Order]:
 
 
 def _jpeg(image: np.ndarray) -> bytes:
-    """Return uint8 [H, W] as a JPEG that says in a comment that it is a phantom."""
+    """Returns uint8 [H, W] as a JPEG that says in a comment that it is a phantom."""
     data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
     text = STATEMENT.encode("ascii")
     # After the start marker and the JFIF segment, which has to come first.

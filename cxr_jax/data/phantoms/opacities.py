@@ -9,7 +9,7 @@ from cxr_jax.data.phantoms.canvas import Canvas
 
 
 def focal_opacity(canvas: Canvas, chest: Chest, severity: float, generator: np.random.Generator) -> np.ndarray:
-    """Return one or two dense patches inside the lungs, as bacteria cause them, float32 [H, W].
+    """Returns one or two dense patches inside the lungs, as bacteria cause them, float32 [H, W].
 
     Args:
         canvas: of the image.
@@ -36,7 +36,7 @@ def focal_opacity(canvas: Canvas, chest: Chest, severity: float, generator: np.r
 
 
 def diffuse_opacity(canvas: Canvas, chest: Chest, severity: float, generator: np.random.Generator) -> np.ndarray:
-    """Return fine and streaky markings around both hila, as viruses cause them, float32 [H, W].
+    """Returns fine and streaky markings around both hila, as viruses cause them, float32 [H, W].
 
     Arguments as in `focal_opacity`.
     """

@@ -22,7 +22,7 @@ _SLIMMEST = 4  # longer over shorter side
 
 
 def marker_zone(side: int) -> Bool[np.ndarray, "{side} {side}"]:
-    """Return the outer fifth of a square, where markers are looked for, as a mask."""
+    """Returns the outer fifth of a square, where markers are looked for, as a mask."""
     width = round(_BORDER * side)
     zone = np.ones((side, side), bool)
     zone[width:-width, width:-width] = False
@@ -30,7 +30,7 @@ def marker_zone(side: int) -> Bool[np.ndarray, "{side} {side}"]:
 
 
 def find_markers(square: UInt8[np.ndarray, "S S"]) -> Bool[np.ndarray, "S S"]:
-    """Return the mask of bright small signs in the outer fifth of a square of 224 pixels.
+    """Returns the mask of bright small signs in the outer fifth of a square of 224 pixels.
 
     Thin bright strokes by the white top-hat transform (Meyer 1979; Serra 1982), then connected parts of the size and
     shape of a letter whose surroundings are darker on all sides. Letters on the body, and large plates, are missed.
@@ -52,7 +52,7 @@ def _has_shape_of_sign(box: np.ndarray) -> bool:
 
 
 def _stands_alone(square: np.ndarray, parts: np.ndarray, part: int, box: np.ndarray) -> bool:
-    """True if nine tenths of the ring around a part are darker than it by `_ALONE`."""
+    """Returns whether nine tenths of the ring around a part are darker than it by `_ALONE`."""
     left, top, width, height = box[: cv2.CC_STAT_AREA]
     rows = slice(max(top - _REACH, 0), top + height + _REACH)
     columns = slice(max(left - _REACH, 0), left + width + _REACH)

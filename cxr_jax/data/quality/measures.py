@@ -84,7 +84,7 @@ MEASURES: dict[str, QualityMeasure] = {
 
 
 def measure_quality(grey: UInt8[np.ndarray, "H W"]) -> dict[str, float]:
-    """Return every one of `MEASURES` of a decoded image, uint8 [H, W] in 0..255 at the size of its file.
+    """Returns every one of `MEASURES` of a decoded image, uint8 [H, W] in 0..255 at the size of its file.
 
     All are finite; of an image without any contrast, sharpness, rotation and symmetry are 0.
     """
@@ -110,7 +110,7 @@ def measure_quality(grey: UInt8[np.ndarray, "H W"]) -> dict[str, float]:
 
 
 def sharpness(square: UInt8[np.ndarray, "S S"]) -> float:
-    """Return the variance of the Laplacian over the variance, both of the inner 80 % of a square at 112 pixels.
+    """Returns the variance of the Laplacian over the variance, both of the inner 80 % of a square at 112 pixels.
 
     Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000. The division makes it independent
     of brightness and contrast. It cannot tell detail from noise. 0 for an image without contrast.

@@ -29,7 +29,7 @@ Range = tuple[float | None, float | None]
 
 
 def told_measure(name: str) -> QualityMeasure:
-    """Return what a reader must know of a measure that has a range."""
+    """Returns what a reader must know of a measure that has a range."""
     return _LIKENESS if name == LIKENESS else MEASURES[name]
 
 
@@ -46,7 +46,7 @@ class QualityReference:
 
     @classmethod
     def of(cls, training: QualityTable) -> QualityReference:
-        """Return the reference of the training images.
+        """Returns the reference of the training images.
 
         Ranges leave out `TAIL` of them at an end, and none where they are fewer than its inverse.
         """
@@ -61,7 +61,7 @@ class QualityReference:
         return cls(ranges, mean_picture, len(training.thumbnails))
 
     def outside(self, table: QualityTable) -> dict[str, Bool[np.ndarray, " N"]]:
-        """Return, for every range by name, which images of the table lie outside it."""
+        """Returns, for every range by name, which images of the table lie outside it."""
         columns = {**table.columns, LIKENESS: _likeness(table.thumbnails, self.mean_picture)}
         return {
             name: (columns[name] < (-np.inf if low is None else low))
@@ -70,7 +70,7 @@ class QualityReference:
         }
 
     def remarks(self, grey: UInt8[np.ndarray, "H W"]) -> list[str]:
-        """Return what about a decoded image is unlike the training images, one phrase each; none if nothing is.
+        """Returns what about a decoded image is unlike the training images, one phrase each; none if nothing is.
 
         An image that resembles their mean picture less than almost all of them is said not to look like a frontal
         chest radiograph. An upside-down chest can pass: it has lungs on both sides too.
@@ -95,7 +95,7 @@ class QualityReference:
 
 
 def write_reference(path: str | Path, reference: QualityReference) -> None:
-    """Write quality_reference.json atomically; UserError as in `write_json`."""
+    """Writes quality_reference.json atomically; UserError as in `write_json`."""
     value = {
         "schema_version": VERSION,
         "images": reference.images,
@@ -107,7 +107,7 @@ def write_reference(path: str | Path, reference: QualityReference) -> None:
 
 
 def read_reference(path: str | Path) -> QualityReference:
-    """Read quality_reference.json.
+    """Reads quality_reference.json.
 
     Raises:
         UserError: the file is missing, damaged, or of another version.
@@ -128,7 +128,7 @@ def read_reference(path: str | Path) -> QualityReference:
 
 
 def _range(values: np.ndarray, ends: tuple[str, ...]) -> Range:
-    """Return the usual range of values [N], open at an end that is not asked for."""
+    """Returns the usual range of values [N], open at an end that is not asked for."""
     low = float(np.quantile(values, TAIL, method="lower")) if "low" in ends else None
     high = float(np.quantile(values, 1 - TAIL, method="higher")) if "high" in ends else None
     return low, high
@@ -143,12 +143,12 @@ def _number(value: float) -> str:
 
 
 def _likeness(thumbnails: np.ndarray, mean_picture: np.ndarray) -> np.ndarray:
-    """Return float64 [N]: the correlation of every thumbnail [N, 32, 32] with the mean picture; 0 without contrast."""
+    """Returns float64 [N]: the correlation of every thumbnail [N, 32, 32] with the mean picture; 0 without contrast."""
     return np.sum(_standardised(thumbnails) * mean_picture, axis=(1, 2))
 
 
 def _standardised(pictures: np.ndarray) -> np.ndarray:
-    """Return float64 [N, S, S]: every picture with mean 0 and length 1; all 0 where it has no contrast."""
+    """Returns float64 [N, S, S]: every picture with mean 0 and length 1; all 0 where it has no contrast."""
     centred = pictures - pictures.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
     length = np.sqrt(np.sum(centred**2, axis=(1, 2), keepdims=True))
     return np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-9)

@@ -27,7 +27,7 @@ class Symmetry:
 
 
 def _disc() -> np.ndarray:
-    """Return a disc with a soft edge, float32 [_SIDE, _SIDE]: nothing enters or leaves it when an image turns."""
+    """Returns a disc with a soft edge, float32 [_SIDE, _SIDE]: nothing enters or leaves it when an image turns."""
     place = np.arange(_SIDE) - (_SIDE - 1) / 2
     radius = np.hypot(place[:, None], place[None, :]) / (_SIDE / 2)
     return np.clip((1 - radius) / 0.1, 0, 1).astype(np.float32)
@@ -38,7 +38,7 @@ _TURNS = [cv2.getRotationMatrix2D(((_SIDE - 1) / 2, (_SIDE - 1) / 2), -angle, 1)
 
 
 def find_symmetry(square: UInt8[np.ndarray, "S S"]) -> Symmetry:
-    """Return the axis about which a square image is most symmetric.
+    """Returns the axis about which a square image is most symmetric.
 
     The image, at 64 pixels and inside a disc, is turned back by every angle from -24 to 24 degrees in steps of 2, and
     correlated with its mirror image about every vertical axis within an eighth of the side from the middle (by rows,
@@ -65,7 +65,7 @@ def find_symmetry(square: UInt8[np.ndarray, "S S"]) -> Symmetry:
 
 
 def _vertex(values: np.ndarray, top: int) -> float:
-    """Return where the parabola through the largest value and its neighbours peaks, in steps from `top`."""
+    """Returns where the parabola through the largest value and its neighbours peaks, in steps from `top`."""
     if top in (0, len(values) - 1):
         return 0.0
     before, here, after = values[top - 1 : top + 2]

@@ -29,17 +29,17 @@ class QualityTable:
     thumbnails: UInt8[np.ndarray, "N 32 32"]
 
     def rows(self, rows: np.ndarray) -> QualityTable:
-        """Return the given rows, indices or a mask."""
+        """Returns the given rows, indices or a mask."""
         return QualityTable({name: values[rows] for name, values in self.columns.items()}, self.thumbnails[rows])
 
 
 def thumbnail(grey: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "32 32"]:
-    """Return a decoded image squashed to 32 pixels."""
+    """Returns a decoded image squashed to 32 pixels."""
     return to_square(grey, THUMBNAIL_SIDE)
 
 
 def quality_table(prepared: PreparedData, *, track: Track = silently) -> QualityTable:
-    """Return the measures of every image of the prepared data, in the order of its table.
+    """Returns the measures of every image of the prepared data, in the order of its table.
 
     They are computed at the first call and kept beside the records; a kept file that cannot be read is made anew.
 
@@ -77,7 +77,7 @@ def _table(values: np.ndarray, thumbnails: np.ndarray) -> QualityTable:
 
 
 def _read(path: Path, count: int) -> QualityTable | None:
-    """Return the table kept at `path`, or None if there is none for that many images."""
+    """Returns the table kept at `path`, or None if there is none for that many images."""
     try:
         with np.load(path, allow_pickle=False) as kept:
             values, thumbnails = kept["values"], kept["thumbnails"]

@@ -16,7 +16,7 @@ __all__ = ["Entry", "LeftOut", "Listing", "PassedOver", "Reader", "Source", "fin
 
 
 def find_source(path: Path) -> Source:
-    """Return the source at `path`, listed but not read.
+    """Returns the source at `path`, listed but not read.
 
     Raises:
         UserError: nothing is there, it cannot be read, or it holds no data set.

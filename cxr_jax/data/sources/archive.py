@@ -37,7 +37,7 @@ class ZipSource:
     kind = "zip"
 
     def __init__(self, path: Path) -> None:
-        """List the members of the zip at `path`; UserError if it is no zip, unsafe or holds no data set."""
+        """Lists the members of the zip at `path`; UserError if it is no zip, unsafe or holds no data set."""
         self._path = path
         with open_archive(path) as archive:
             members = [member for member in archive.infolist() if member.filename and not member.is_dir()]
@@ -57,7 +57,7 @@ class ZipSource:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[ZipReader]:
-        """Open the zip for reading."""
+        """Opens the zip for reading."""
         with open_archive(self._path) as archive:
             yield ZipReader(archive)
 
@@ -70,7 +70,7 @@ class ZipReader:
         self._lock = threading.Lock()
 
     def read(self, entry: Entry) -> bytes:
-        """Return one member, at most one byte more than is allowed; UserError if it is damaged or encrypted."""
+        """Returns one member, at most one byte more than is allowed; UserError if it is damaged or encrypted."""
         try:
             # Bounded whatever the archive's index says of the size.
             with self._lock:
@@ -81,7 +81,7 @@ class ZipReader:
 
 @contextlib.contextmanager
 def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open the zip at `path`; UserError if it is none or cannot be read."""
+    """Opens the zip at `path`; UserError if it is none or cannot be read."""
     try:
         archive = zipfile.ZipFile(path)
     except DAMAGED as error:
@@ -91,7 +91,7 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def check_packing(member: zipfile.ZipInfo, path: Path) -> None:
-    """Raise UserError if a member is packed by another method than deflate, or its size is absurd.
+    """Raises UserError if a member is packed by another method than deflate, or its size is absurd.
 
     The others that Python knows are never used for radiographs, and LZMA takes as much memory as the file asks for.
     """
@@ -103,7 +103,7 @@ def check_packing(member: zipfile.ZipInfo, path: Path) -> None:
 
 
 def check_ratio(unpacked: int, packed: int, name: str) -> None:
-    """Raise UserError if data would grow so much in unpacking that it must be meant to do harm."""
+    """Raises UserError if data would grow so much in unpacking that it must be meant to do harm."""
     if unpacked > max(MAX_RATIO * packed, ALLOWANCE):
         raise UserError(
             f"{name} would grow from {packed:,} to {unpacked:,} bytes in unpacking, more than {MAX_RATIO}-fold: "
@@ -112,13 +112,13 @@ def check_ratio(unpacked: int, packed: int, name: str) -> None:
 
 
 def stamp_of_file(path: Path) -> str:
-    """Return a hash of name, size and modification time of one file, hexadecimal."""
+    """Returns a hash of name, size and modification time of one file, hexadecimal."""
     status = path.stat()
     return hashlib.sha256(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()
 
 
 def _placed(members: list[zipfile.ZipInfo]) -> tuple[dict[str, zipfile.ZipInfo], list[Stray]]:
-    """Return the members of a zip that are files, by their paths with `/`, and what is no file or is there twice.
+    """Returns the members of a zip that are files, by their paths with `/`, and what is no file or is there twice.
 
     Some programs of Windows write `\\` between folders, against the standard of zips. No file name there holds one.
     """
@@ -143,7 +143,7 @@ def _placed(members: list[zipfile.ZipInfo]) -> tuple[dict[str, zipfile.ZipInfo],
 
 
 def _read(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """Return up to `limit` bytes of one member; UserError, without its name, if it is damaged or encrypted."""
+    """Returns up to `limit` bytes of one member; UserError, without its name, if it is damaged or encrypted."""
     try:
         with archive.open(name) as member:
             return member.read(limit)
@@ -152,7 +152,7 @@ def _read(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
 
 
 def _check_member(member: zipfile.ZipInfo, path: Path) -> None:
-    """Raise UserError if the name of a member leaves the archive, or it is packed in a way that is not safe."""
+    """Raises UserError if the name of a member leaves the archive, or it is packed in a way that is not safe."""
     name = member.filename
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     if posix.is_absolute() or windows.is_absolute() or windows.drive or ".." in (*posix.parts, *windows.parts):

@@ -36,7 +36,7 @@ class FolderSource:
     kind = "folder"
 
     def __init__(self, path: Path) -> None:
-        """List the files below `path`, without reading images; UserError if no data set is found."""
+        """Lists the files below `path`, without reading images; UserError if no data set is found."""
         self._path = path
         tree = _walk(path)
         if not tree.found and not tree.strays:
@@ -50,11 +50,11 @@ class FolderSource:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[FolderSource]:
-        """Yield itself: nothing needs to be opened."""
+        """Yields itself: nothing needs to be opened."""
         yield self
 
     def read(self, entry: Entry) -> bytes:
-        """Return the bytes of one file, at most one more than is allowed; UserError if it cannot be read."""
+        """Returns the bytes of one file, at most one more than is allowed; UserError if it cannot be read."""
         try:
             with _opened(self._path / entry.place) as file:
                 # Not simply MAX_BYTES + 1: Python would set that much memory aside for every file.
@@ -64,7 +64,8 @@ class FolderSource:
 
 
 def radiographs_below(folder: Path) -> tuple[tuple[Path, ...], tuple[LeftOut, ...]]:
-    """Return the images in `folder` and the folders in it, in natural order, and the files that are none, with reasons.
+    """Returns the images in `folder` and the folders in it, in natural order, and the files that are none, with
+    reasons.
 
     What an image is, is told by its name, and by its first bytes where its suffix does not tell it. Hidden files and
     what operating systems leave behind are passed over.
@@ -100,7 +101,7 @@ class _Tree:
 
 
 def _head(path: Path) -> bytes:
-    """Return the beginning of a file; UserError, without its name, if it cannot be read."""
+    """Returns the beginning of a file; UserError, without its name, if it cannot be read."""
     try:
         with _opened(path) as file:
             return file.read(HEAD_BYTES)
@@ -109,7 +110,7 @@ def _head(path: Path) -> bytes:
 
 
 def _walk(top: Path) -> _Tree:
-    """Return every file below `top`, by its path relative to it.
+    """Returns every file below `top`, by its path relative to it.
 
     A folder that can be reached by several ways is read once: where it lies, or by the first link that leads to it.
     A link to a folder above it would be walked for ever.
@@ -144,7 +145,7 @@ def _walk(top: Path) -> _Tree:
 
 
 def _read_elsewhere(again: list[tuple[str, str]], found: Mapping[str, object]) -> Iterator[Stray]:
-    """Yield the folders that are read at another place, given as pairs of both paths; none that lies in that place."""
+    """Yields the folders that are read at another place, given as pairs of both paths; none that lies in that place."""
     for number, (folder, place) in enumerate(again):
         if PurePosixPath(folder).is_relative_to(place):
             continue
@@ -154,7 +155,7 @@ def _read_elsewhere(again: list[tuple[str, str]], found: Mapping[str, object]) -
 
 
 def _entries(top: Path, folder: str, tree: _Tree) -> list[os.DirEntry[str]]:
-    """Return what lies in a folder, sorted by name.
+    """Returns what lies in a folder, sorted by name.
 
     Raises:
         UserError: it cannot be listed. One that holds no radiographs by its name, such as lost+found, is a stray then.
@@ -172,7 +173,7 @@ def _entries(top: Path, folder: str, tree: _Tree) -> list[os.DirEntry[str]]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file for reading; OSError for anything else, such as a pipe that has taken its place."""
+    """Opens a regular file for reading; OSError for anything else, such as a pipe that has taken its place."""
     # without waiting: a pipe that nobody writes to would never be opened
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 (a descriptor)
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

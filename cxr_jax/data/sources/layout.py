@@ -45,7 +45,7 @@ class Layout:
 def find_layout(
     sizes: Mapping[str, int], *, source: str, head: Callable[[str], bytes], strays: Sequence[Stray] = ()
 ) -> Layout:
-    """Find the data set in a tree.
+    """Finds the data set in a tree.
 
     Args:
         sizes: bytes of every file by its path relative to the top, with `/`.
@@ -88,7 +88,7 @@ def find_layout(
 
 
 def require_two_classes(entries: Iterable[Entry], *, source: str, passed_over: Sequence[PassedOver] = ()) -> None:
-    """Raise UserError unless there are training images of both classes; it names folders that may be meant."""
+    """Raises UserError unless there are training images of both classes; it names folders that may be meant."""
     entries = tuple(entries)
     if entries and entries[0].split is not None and not any(entry.split == "train" for entry in entries):
         raise UserError(f"{source} has no training images: its folder train is missing or empty")
@@ -102,14 +102,14 @@ def require_two_classes(entries: Iterable[Entry], *, source: str, passed_over: S
 
 
 def _outside(paths: Iterable[str], root: str) -> list[Stray]:
-    """Return files that lie in no class folder as strays, told by the folder that stands in the place of a class."""
+    """Returns files that lie in no class folder as strays, told by the folder that stands in the place of a class."""
     return [
         Stray(path, str(_beside_classes(PurePosixPath(path).parent, PurePosixPath(root))), NO_CLASS) for path in paths
     ]
 
 
 def _beside_classes(folder: PurePosixPath, root: PurePosixPath) -> PurePosixPath:
-    """Return `folder` cut short where class folders stand: below `root`, and below a split folder in it."""
+    """Returns `folder` cut short where class folders stand: below `root`, and below a split folder in it."""
     if not folder.is_relative_to(root):
         return PurePosixPath(*folder.parts[:1])
     below = folder.relative_to(root).parts
@@ -117,7 +117,7 @@ def _beside_classes(folder: PurePosixPath, root: PurePosixPath) -> PurePosixPath
 
 
 def _without_masks(images: list[Spot]) -> tuple[list[Spot], list[Stray]]:
-    """Return the images without the masks that lie beside them, and the masks."""
+    """Returns the images without the masks that lie beside them, and the masks."""
     stems = {(spot.class_folder, PurePosixPath(spot.path).stem) for spot in images}
     kept, masks = [], []
     for spot in images:
@@ -133,7 +133,7 @@ def _without_masks(images: list[Spot]) -> tuple[list[Spot], list[Stray]]:
 
 
 def _choose(images: list[Spot], sizes: Mapping[str, int], source: str) -> tuple[Key, list[Stray]]:
-    """Return which data set is meant, and the images of the others with the reason why they are not."""
+    """Returns which data set is meant, and the images of the others with the reason why they are not."""
     sets: dict[Key, list[Spot]] = {}
     for spot in images:
         sets.setdefault((spot.root, spot.split is not None), []).append(spot)
@@ -164,7 +164,7 @@ def _holds_masks(key: Key) -> bool:
 
 
 def _several(source: str, first: Key, other: Key) -> str:
-    """Return the sentence about two data sets of which neither is preferred."""
+    """Returns the sentence about two data sets of which neither is preferred."""
     splits = ", ".join(SPLIT_NAMES)
     if other[0] == first[0]:
         return f"{source} mixes class folders inside and outside of train, val and test: keep one kind"
@@ -180,7 +180,7 @@ def _several(source: str, first: Key, other: Key) -> str:
 
 
 def _joined_folders(chosen: list[Spot]) -> tuple[str, ...]:
-    """Return a sentence for every split and class that was put together from folders of different names."""
+    """Returns a sentence for every split and class that was put together from folders of different names."""
     folders: dict[str, set[str]] = {}
     for meaning, folder in set().union(*(spot.names for spot in chosen)):
         folders.setdefault(meaning, set()).add(folder)
@@ -192,13 +192,13 @@ def _joined_folders(chosen: list[Spot]) -> tuple[str, ...]:
 
 
 def _found_instead(passed: Sequence[Stray]) -> str:
-    """Return the end of a sentence: where there are files that may be meant, if any."""
+    """Returns the end of a sentence: where there are files that may be meant, if any."""
     groups = [group for group in grouped(passed) if group.reason in (NO_CLASS, ARCHIVE, MASKS)]
     return f"; found {_listed(groups)}" if groups else ""
 
 
 def _meant_instead(name: str, passed_over: Sequence[PassedOver]) -> str:
-    """Return the end of a sentence: what to do with folders that may hold the missing class `name`, if any."""
+    """Returns the end of a sentence: what to do with folders that may hold the missing class `name`, if any."""
     groups = [group for group in passed_over if group.reason == NO_CLASS and group.folder != TOP]
     alike = [group for group in groups if name.lower() in group.folder.lower()]
     if not groups:
@@ -208,7 +208,7 @@ def _meant_instead(name: str, passed_over: Sequence[PassedOver]) -> str:
 
 
 def _listed(groups: Sequence[PassedOver]) -> str:
-    """Return the first folders with the counts of their files; a single file by its name."""
+    """Returns the first folders with the counts of their files; a single file by its name."""
     largest = sorted(groups, key=lambda group: -group.count)
     named = [
         group.files[0]

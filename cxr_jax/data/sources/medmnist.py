@@ -54,7 +54,7 @@ class NpzSource:
     kind = "npz"
 
     def __init__(self, path: Path) -> None:
-        """List the rows of the file at `path`; UserError if it does not hold grey images with labels 0 and 1."""
+        """Lists the rows of the file at `path`; UserError if it does not hold grey images with labels 0 and 1."""
         self._path = path
         _require_not_named_otherwise(path)
         entries = []
@@ -84,7 +84,7 @@ class NpzSource:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[NpzReader]:
-        """Open the file for reading; UserError if a checksum in it does not match."""
+        """Opens the file for reading; UserError if a checksum in it does not match."""
         with open_archive(self._path) as archive, contextlib.closing(NpzReader(archive, self._path)) as reader:
             # The checksum of an array shows only at its end, after damaged rows would have been taken for good.
             try:
@@ -107,19 +107,19 @@ class NpzReader:
         self._side = (0, 0)
 
     def read(self, entry: Entry) -> bytes:
-        """Return one image, encoded as PNG; UserError if the array is damaged."""
+        """Returns one image, encoded as PNG; UserError if the array is damaged."""
         split, row = entry.place.split()
         with self._lock:
             pixels = self._pixels(split, int(row), entry.file)
         return cv2.imencode(".png", pixels)[1].tobytes()
 
     def close(self) -> None:
-        """Close the stream that is open."""
+        """Closes the stream that is open."""
         if self._stream is not None:
             self._stream.close()
 
     def _pixels(self, split: str, row: int, name: str) -> np.ndarray:
-        """Return uint8 [H, W] of one row, moving forward in the stream where that is possible."""
+        """Returns uint8 [H, W] of one row, moving forward in the stream where that is possible."""
         try:
             if split != self._split or row < self._next:
                 self.close()
@@ -137,14 +137,14 @@ class NpzReader:
 
 
 def _require_not_named_otherwise(path: Path) -> None:
-    """Raise UserError if the file has the name of another set of MedMNIST, whose labels mean something else."""
+    """Raises UserError if the file has the name of another set of MedMNIST, whose labels mean something else."""
     for name in _NAME.findall(path.stem.lower()):
         if not name.endswith((OURS, "medmnist")):
             raise UserError(OTHER_SET.format(path=path, has="has the name of", name=name))
 
 
 def _notes_on_counts(entries: Sequence[Entry], path: Path) -> list[str]:
-    """Return a sentence if these are not the counts of PneumoniaMNIST; UserError if they are those of another set."""
+    """Returns a sentence if these are not the counts of PneumoniaMNIST; UserError if they are those of another set."""
     counts = Counter(entry.split for entry in entries)
     found = tuple(counts[split] for split in SPLIT_NAMES)
     name = next((name for name, published in COUNTS.items() if published == found), None)
@@ -155,7 +155,7 @@ def _notes_on_counts(entries: Sequence[Entry], path: Path) -> list[str]:
 
 
 def _image_stream(archive: zipfile.ZipFile, split: str, path: Path) -> tuple[tuple[int, ...], zipfile.ZipExtFile]:
-    """Return the shape of the image array of `split` and its stream, standing at the first pixel."""
+    """Returns the shape of the image array of `split` and its stream, standing at the first pixel."""
     stream = archive.open(f"{split}_images.npy")
     shape, fortran, dtype = _header(stream)
     grey = dtype == np.uint8 and not fortran and (len(shape) == 3 or (len(shape) == 4 and shape[3] == 1))
@@ -166,7 +166,7 @@ def _image_stream(archive: zipfile.ZipFile, split: str, path: Path) -> tuple[tup
 
 
 def _image_shape(archive: zipfile.ZipFile, split: str, path: Path) -> tuple[int, ...]:
-    """Return the shape of the image array of `split`, having checked it."""
+    """Returns the shape of the image array of `split`, having checked it."""
     member = archive.getinfo(f"{split}_images.npy")
     try:
         shape, stream = _image_stream(archive, split, path)
@@ -177,7 +177,7 @@ def _image_shape(archive: zipfile.ZipFile, split: str, path: Path) -> tuple[int,
 
 
 def _labels(archive: zipfile.ZipFile, split: str, path: Path) -> np.ndarray:
-    """Return the labels of `split`, int [N]."""
+    """Returns the labels of `split`, int [N]."""
     name = f"{split}_labels.npy"
     try:
         if archive.getinfo(name).file_size > MAX_LABEL_BYTES:
@@ -201,7 +201,7 @@ def _labels(archive: zipfile.ZipFile, split: str, path: Path) -> np.ndarray:
 
 
 def _header(stream: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Return (shape, Fortran order, dtype) of an .npy stream; ValueError if it is none."""
+    """Returns (shape, Fortran order, dtype) of an .npy stream; ValueError if it is none."""
     version = np.lib.format.read_magic(stream)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:

@@ -23,7 +23,7 @@ _OTHER_IMAGES = (".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".heic", ".ni
 
 
 def passed_by_name(path: str) -> Stray | None:
-    """Return `path` as a stray if a name in it, or its depth, says that it is no radiograph."""
+    """Returns `path` as a stray if a name in it, or its depth, says that it is no radiograph."""
     *folders, name = PurePosixPath(path).parts
     for index, folder in enumerate(folders):
         if reason := leftover(folder):
@@ -36,7 +36,7 @@ def passed_by_name(path: str) -> Stray | None:
 
 
 def why_no_image(path: str, head: Callable[[str], bytes]) -> str | None:
-    """Return why a file in a class folder is no image; None if it is one, by its suffix or by its content.
+    """Returns why a file in a class folder is no image; None if it is one, by its suffix or by its content.
 
     A JPEG or PNG is known by content only where the name has no suffix at all: what ends in another one, such as
     `.jpeg_original`, was put aside by somebody. Names of DICOM files often end in a part of their number.

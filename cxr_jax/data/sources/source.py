@@ -56,7 +56,7 @@ class Source(Protocol):
     listing: Listing
 
     def opened(self) -> AbstractContextManager[Reader]:
-        """Open the source for reading."""
+        """Opens the source for reading."""
 
 
 @runtime_checkable
@@ -64,7 +64,7 @@ class Reader(Protocol):
     """Reads the images of an open source."""
 
     def read(self, entry: Entry) -> bytes:
-        """Return the encoded image.
+        """Returns the encoded image.
 
         Raises:
             UserError: it cannot be read or breaks a limit; told in one sentence.
@@ -72,5 +72,5 @@ class Reader(Protocol):
 
 
 def by_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Return `entries` in the order in which they are stored and numbered."""
+    """Returns `entries` in the order in which they are stored and numbered."""
     return tuple(sorted(entries, key=lambda entry: entry.sort_key))

@@ -19,7 +19,7 @@ from cxr_jax.models.kernels.channel_sums import channel_sums
 def normalise_by_batch(
     x: Array, scale: Array, bias: Array, shift: Array, epsilon: float, axis_name: str | None
 ) -> tuple[Array, Array, Array]:
-    """`x` [B, H, W, C] normalised by its own mean and biased variance, times `scale` [C] plus `bias` [C].
+    """Returns `x` [B, H, W, C] normalised by its own mean and biased variance, times `scale` [C] plus `bias` [C].
 
     Returns it in its own dtype, and beside it that mean and variance [C], through which no gradient flows. Under a
     mapped axis `axis_name` the statistics are those of all devices. `shift` [C], a guess at the mean, keeps the digits
@@ -31,25 +31,27 @@ def normalise_by_batch(
 
 
 def affine(x: Array, factor: Array, offset: Array) -> Array:
-    """`x` [B, H, W, C] times `factor` [C] plus `offset` [C], rounded once to the dtype of `x`."""
+    """Returns `x` [B, H, W, C] times `factor` [C] plus `offset` [C], rounded once to the dtype of `x`."""
     # one multiply and one add per activation; XLA fuses them with what follows
     return (x.astype(factor.dtype) * _spread(factor) + _spread(offset)).astype(x.dtype)
 
 
 def factor_and_offset(scale: Array, bias: Array, mean: Array, var: Array, epsilon: float) -> tuple[Array, Array]:
-    """Factor and offset [C] that normalise by `mean` and `var`, and then apply `scale` and `bias`."""
+    """Returns the factor and offset [C] that normalise by `mean` and `var`, and then apply `scale` and `bias`."""
     factor = scale * lax.rsqrt(var + epsilon)
     return factor, bias - mean * factor
 
 
 def moments(sums: tuple[Array, Array], shift: Array, x: Array, axis_name: str | None) -> tuple[Array, Array]:
-    """Mean and biased variance [C] of the batch, from the sums [C] of `x` - `shift` and of its square on one device."""
+    """Returns the mean and biased variance [C] of the batch, from the sums [C] of `x` - `shift` and of its square
+    on one device.
+    """
     first, second = batch_means(sums, x, axis_name)
     return first + shift, jnp.maximum(second - jnp.square(first), jnp.zeros((), second.dtype))
 
 
 def batch_means(sums: tuple[Array, Array], x: Array, axis_name: str | None) -> tuple[Array, Array]:
-    """`sums` [C] over the values of `x` as means over the whole batch, on all devices of the mapped axis."""
+    """Returns `sums` [C] over the values of `x` as means over the whole batch, on all devices of the mapped axis."""
     first, second = sums if axis_name is None else lax.psum(sums, axis_name)
     count = values_per_channel(x, axis_name)
     return first / count, second / count
@@ -81,7 +83,7 @@ normalise_by_batch.defvjp(_forward, _backward)
 
 
 def values_per_channel(x: Array, axis_name: str | None) -> int:
-    """How many values of a channel the batch has, on all devices."""
+    """Returns how many values of a channel the batch has, on all devices."""
     count = x.shape[0] * x.shape[1] * x.shape[2]
     return count if axis_name is None else count * lax.axis_size(axis_name)
 

@@ -15,7 +15,7 @@ STRETCH_BYTES = 8 * 1024
 
 
 def channel_sums(*operands: Array) -> tuple[Array, ...]:
-    """The sum [C] of each of `operands`, all [B, H, W, C] and of one dtype."""
+    """Returns the sum [C] of each of `operands`, all [B, H, W, C] and of one dtype."""
     return lax.platform_dependent(*operands, cpu=_by_stretches, default=_at_once)
 
 
@@ -40,7 +40,7 @@ def _by_stretches(*operands: Array) -> tuple[Array, ...]:
 
 
 def stretch_of(width: int, pixel_bytes: int) -> int:
-    """The longest stretch of pixels that divides a row of `width` and fits, at least 1."""
+    """Returns the longest stretch of pixels that divides a row of `width` and fits, at least 1."""
     return max(
         length
         for length in range(1, width + 1)

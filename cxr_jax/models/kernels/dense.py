@@ -20,7 +20,7 @@ FEW_CHANNELS = 8
 
 
 def dense_convolution(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
-    """Convolve `x` [B, H, W, I] by `kernel` [k, k, I, O].
+    """Returns convolve `x` [B, H, W, I] by `kernel` [k, k, I, O].
 
     Returns [B, H', W', O] in the dtype of `x`. Equal on every platform up to rounding.
     """
@@ -32,12 +32,12 @@ def dense_convolution(x: Array, kernel: Array, *, stride: int, padding: Padding)
 
 
 def plain_convolution(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
-    """The convolution as XLA's own; arguments as `dense_convolution`."""
+    """Returns the convolution as XLA's own; arguments as `dense_convolution`."""
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def convolution_by_rows(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
-    """The convolution with our weight gradient; arguments as `dense_convolution`."""
+    """Returns the convolution with our weight gradient; arguments as `dense_convolution`."""
     return _by_rows(x, kernel, stride, padding)
 
 
@@ -62,7 +62,7 @@ def _backward(
 def _weight_gradient(
     x: Array, output_gradient: Array, kernel_shape: tuple[int, ...], stride: int, padding: Padding
 ) -> Array:
-    """Gradient of the kernel [k, k, I, O], summed over the rows of the output.
+    """Returns Gradient of the kernel [k, k, I, O], summed over the rows of the output.
 
     The windows that one row of the output met are laid out as a matrix, which stays in the processor's cache; those of
     all rows at once would be k*k times the input and are bound by memory. The loop runs over rows and not over

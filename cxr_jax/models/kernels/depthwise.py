@@ -21,7 +21,7 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 def depthwise_convolution(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
-    """Convolve every channel of `x` [B, H, W, C] with its own kernel; `kernel` is [k, k, 1, C].
+    """Returns convolve every channel of `x` [B, H, W, C] with its own kernel; `kernel` is [k, k, 1, C].
 
     Returns [B, H', W', C] in the dtype of `x`. Equal on every platform up to rounding.
     """
@@ -34,7 +34,7 @@ def depthwise_convolution(x: Array, kernel: Array, *, stride: int, padding: Padd
 
 
 def grouped_depthwise(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
-    """The depthwise convolution as XLA's grouped convolution; arguments as `depthwise_convolution`."""
+    """Returns the depthwise convolution as XLA's grouped convolution; arguments as `depthwise_convolution`."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -46,17 +46,17 @@ def grouped_depthwise(x: Array, kernel: Array, *, stride: int, padding: Padding)
 
 
 def shifted_depthwise(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
-    """The depthwise convolution as shifted multiply-adds; arguments as `depthwise_convolution`."""
+    """Returns the depthwise convolution as shifted multiply-adds; arguments as `depthwise_convolution`."""
     return _shifted(x, kernel, stride, padding)
 
 
 def accumulator_of(x: Array) -> jnp.dtype:
-    """The dtype in which values of `x` are added up: its own, and float32 for bfloat16."""
+    """Returns the dtype in which values of `x` are added up: its own, and float32 for bfloat16."""
     return jnp.dtype(jnp.float32) if x.dtype == jnp.bfloat16 else x.dtype
 
 
 def _window(x: Array, row: int, column: int, stride: int, height: int, width: int) -> Array:
-    """The part of padded `x` [B, H, W, C] that kernel tap (row, column) meets: [B, height, width, C]."""
+    """Returns the part of padded `x` [B, H, W, C] that kernel tap (row, column) meets: [B, height, width, C]."""
     batch, _, _, channels = x.shape
     return lax.slice(
         x,
@@ -67,14 +67,14 @@ def _window(x: Array, row: int, column: int, stride: int, height: int, width: in
 
 
 def _pad(x: Array, padding: Padding, dilation: int = 1) -> Array:
-    """`x` [B, H, W, C] with zeros (negative: cropped) around it and `dilation` - 1 zeros between its pixels."""
+    """Returns `x` [B, H, W, C] with zeros (negative: cropped) around it and `dilation` - 1 zeros between its pixels."""
     (top, bottom), (left, right) = padding
     none = (0, 0, 0)
     return lax.pad(x, jnp.zeros((), x.dtype), (none, (top, bottom, dilation - 1), (left, right, dilation - 1), none))
 
 
 def output_size(size: int, window: int, stride: int, padding: tuple[int, int]) -> int:
-    """How long an axis of `size` is after a window went along it, with `padding` zeros before and behind."""
+    """Returns how long an axis of `size` is after a window went along it, with `padding` zeros before and behind."""
     return (size + sum(padding) - window) // stride + 1
 
 
@@ -111,7 +111,9 @@ def _shifted_backward(
 def _input_gradient(
     output_gradient: Array, kernel: Array, input_size: tuple[int, int], stride: int, padding: Padding
 ) -> Array:
-    """Gradient of the input [B, H, W, C]: the strided gradient spread out and met by the kernel turned round."""
+    """Returns Gradient of the input [B, H, W, C]: the strided gradient spread out and met by the kernel turned
+    round.
+    """
     back = []
     for axis in (0, 1):
         window, size = kernel.shape[axis], output_gradient.shape[axis + 1]
@@ -125,7 +127,7 @@ def _input_gradient(
 def _weight_gradient(
     x: Array, output_gradient: Array, kernel_shape: tuple[int, ...], stride: int, padding: Padding
 ) -> Array:
-    """Gradient of the kernel [k, k, 1, C].
+    """Returns Gradient of the kernel [k, k, 1, C].
 
     All taps are summed in one pass, which reads both operands once.
     """

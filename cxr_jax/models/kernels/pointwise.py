@@ -15,13 +15,13 @@ from cxr_jax.models.kernels.depthwise import accumulator_of
 
 
 def pointwise_convolution(x: Array, kernel: Array) -> Array:
-    """Map `x` [B, H, W, I] by `kernel` [I, O] to [B, H, W, O], in float32 where both are bfloat16."""
+    """Maps `x` [B, H, W, I] by `kernel` [I, O] to [B, H, W, O], in float32 where both are bfloat16."""
     return lax.platform_dependent(x, kernel, cpu=two_products, default=_product)
 
 
 @jax.custom_vjp
 def two_products(x: Array, kernel: Array) -> Array:
-    """The product with our gradients; arguments as `pointwise_convolution`."""
+    """Returns the product with our gradients; arguments as `pointwise_convolution`."""
     return _product(x, kernel)
 
 

@@ -47,11 +47,11 @@ class Scaling:
     round_limit: float = 0.9  # as in round_channels
 
     def channels(self, count: int) -> int:
-        """`count` channels of the table in the scaled network."""
+        """Returns `count` channels of the table in the scaled network."""
         return round_channels(count * self.width, round_limit=self.round_limit)
 
     def repeats(self, count: int) -> int:
-        """`count` blocks of the table in the scaled network."""
+        """Returns `count` blocks of the table in the scaled network."""
         return math.ceil(count * self.depth)
 
 
@@ -66,7 +66,7 @@ def build_stages(
     rules: LayerRules,
     generator: np.random.Generator,
 ) -> tuple[list[list[Block]], int]:
-    """The blocks of every stage, and the channels that the last one gives.
+    """Returns the blocks of every stage, and the channels that the last one gives.
 
     `inputs` are the channels that the first block is given. The rate of stochastic depth rises linearly from 0 at the
     first block towards `stochastic_depth` after the last, as in timm.

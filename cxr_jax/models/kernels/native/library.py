@@ -43,18 +43,18 @@ _PREFIX = "cxr_jax_"
 
 
 def native_kernels_work() -> bool:
-    """True if the kernels are there to be used; builds and loads them at the first call."""
+    """Returns whether the kernels are there to be used; builds and loads them at the first call."""
     return not why_not()
 
 
 def why_not() -> str:
-    """Why there are no kernels, as a sentence; empty if there are. Builds and loads them at the first call."""
+    """Returns why there are no kernels, as a sentence; empty if there are. Builds and loads them at the first call."""
     return f"{KERNELS_SWITCH} is off" if os.environ.get(KERNELS_SWITCH) == "off" else _load(_folder())
 
 
 @functools.cache
 def _load(folder: Path | None) -> str:
-    """Build the library in `folder` unless it is there, load it and tell XLA; returns why that failed, if it did."""
+    """Builds the library in `folder` unless it is there, load it and tell XLA; returns why that failed, if it did."""
     if folder is None:
         return "there is no home folder to keep the native kernels in"
     try:
@@ -70,12 +70,14 @@ def _load(folder: Path | None) -> str:
 
 
 def target(name: str) -> str:
-    """The name by which XLA knows the handler `name`."""
+    """Returns the name by which XLA knows the handler `name`."""
     return _PREFIX + name
 
 
 def _built(folder: Path) -> Path:
-    """The shared library, built unless it is there already; raises OSError or CalledProcessError if it cannot be."""
+    """Returns the shared library, built unless it is there already; raises OSError or CalledProcessError if it
+    cannot be.
+    """
     compiler = _compiler()
     version = _asked([*compiler, "--version"], VERSION_SECONDS)
     sources = {entry.name: entry.read_bytes() for entry in resources.files(__package__).joinpath("source").iterdir()}
@@ -102,7 +104,9 @@ def _built(folder: Path) -> Path:
 
 
 def _compiler() -> list[str]:
-    """A C++ compiler: what CXX names, options and all, else the first of the usual ones; OSError if there is none."""
+    """Returns a C++ compiler: what CXX names, options and all, else the first of the usual ones; OSError if there
+    is none.
+    """
     chosen = os.environ.get("CXX", "")
     for command in ([chosen], chosen.split(), ["g++"], ["clang++"], ["c++"]):
         found = shutil.which(command[0]) if command else None
@@ -112,7 +116,9 @@ def _compiler() -> list[str]:
 
 
 def _flags(chosen: Sequence[str]) -> list[str]:
-    """The options of the build; for the processor at hand, unless `chosen`, the user's own options, name another."""
+    """Returns the options of the build; for the processor at hand, unless `chosen`, the user's own options, name
+    another.
+    """
     machine = platform.machine()
     if any(option.startswith(("-march=", "-mcpu=")) for option in chosen):
         processor = []
@@ -126,7 +132,9 @@ def _flags(chosen: Sequence[str]) -> list[str]:
 
 
 def _asked(command: list[str], seconds: float) -> str:
-    """What the compiler answers; raises OSError, CalledProcessError, or TimeoutExpired after so many seconds."""
+    """Returns what the compiler answers; raises OSError, CalledProcessError, or TimeoutExpired after so many
+    seconds.
+    """
     done = subprocess.run(
         command,
         check=True,
@@ -142,7 +150,7 @@ def _asked(command: list[str], seconds: float) -> str:
 
 
 def _folder() -> Path | None:
-    """Where the library is kept; None if there is no home folder."""
+    """Returns where the library is kept; None if there is no home folder."""
     chosen = os.environ.get(KERNELS_SWITCH, "")
     try:
         return Path(chosen).expanduser().absolute() if chosen else Path.home() / ".cache" / "cxr_jax" / "native"
@@ -151,6 +159,6 @@ def _folder() -> Path | None:
 
 
 def _first_error(text: str | None) -> str:
-    """The line of a compiler's output that says what is wrong."""
+    """Returns the line of a compiler's output that says what is wrong."""
     lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
     return next((line for line in lines if "error" in line), lines[0] if lines else "no message")[:200]

@@ -29,7 +29,7 @@ ACTIVATIONS = {"none": 0, "relu6": 1, "silu": 2}
 
 
 def convolution(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
-    """The convolution of `x` by `kernel` [k, k, I, O]: [B, H', W', O] bfloat16.
+    """Returns the convolution of `x` by `kernel` [k, k, I, O]: [B, H', W', O] bfloat16.
 
     `kernel` is rounded to bfloat16, its gradient is not.
     """
@@ -37,7 +37,7 @@ def convolution(x: Array, kernel: Array, stride: int, padding: Padding) -> Array
 
 
 def depthwise_convolution(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
-    """The depthwise convolution of `x` by `kernel` [3, 3, 1, C]: [B, H', W', C] bfloat16.
+    """Returns the depthwise convolution of `x` by `kernel` [3, 3, 1, C]: [B, H', W', C] bfloat16.
 
     C has to be a multiple of `LANES`, the stride 1 or 2, and the padding above and to the left less than the window:
     else the call fails.
@@ -47,7 +47,9 @@ def depthwise_convolution(x: Array, kernel: Array, stride: int, padding: Padding
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
 def _convolution(name: str, x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
-    """The convolution of the handler `name`, whose gradients are the handlers `name`_input and `name`_kernel."""
+    """Returns the convolution of the handler `name`, whose gradients are the handlers `name`_input and
+    `name`_kernel.
+    """
     return _convolve(name, x, kernel, jnp.zeros(kernel.shape[-1:], jnp.float32), stride, padding, "none")
 
 
@@ -71,7 +73,7 @@ _convolution.defvjp(_convolution_forward, _convolution_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def affine(x: Array, factor: Array, offset: Array, activation: str) -> Array:
-    """`x` times `factor` [C] plus `offset` [C], activated."""
+    """Returns `x` times `factor` [C] plus `offset` [C], activated."""
     return _call("normalise", _values(x.shape), x, factor, offset, **_number(activation))
 
 
@@ -94,7 +96,7 @@ affine.defvjp(_affine_forward, _affine_backward)
 def normalise_by_batch(
     x: Array, scale: Array, bias: Array, shift: Array, epsilon: float, axis_name: str | None, activation: str
 ) -> tuple[Array, Array, Array]:
-    """As `cxr_jax.models.kernels.batch_norm.normalise_by_batch`, and activated."""
+    """Returns as `cxr_jax.models.kernels.batch_norm.normalise_by_batch`, and activated."""
     sums = _call("statistics", _parameters((2, x.shape[-1])), x, shift)
     mean, var = moments((sums[0], sums[1]), shift, x, axis_name)
     return affine(x, *factor_and_offset(scale, bias, mean, var, epsilon), activation), mean, var
@@ -143,7 +145,7 @@ normalise_by_batch.defvjp(_normalise_forward, _normalise_backward)
 def folded_convolution(
     x: Array, kernel: Array, factor: Array, offset: Array, stride: int, padding: Padding, activation: str
 ) -> Array:
-    """The convolution of `x` by `kernel`, times `factor` [O] plus `offset` [O], activated, in one pass.
+    """Returns the convolution of `x` by `kernel`, times `factor` [O] plus `offset` [O], activated, in one pass.
 
     Depthwise where `kernel` is [3, 3, 1, O] and `x` has O channels. Its gradients are those of the single steps.
     """
@@ -168,12 +170,12 @@ folded_convolution.defvjp(_folded_forward, _folded_backward)
 
 
 def is_depthwise(x: Array, kernel: Array) -> bool:
-    """True if `kernel` has one plane for each of several channels of `x`."""
+    """Returns whether `kernel` has one plane for each of several channels of `x`."""
     return kernel.shape[2] == 1 and x.shape[-1] == kernel.shape[3] > 1
 
 
 def _handler(x: Array, kernel: Array) -> str:
-    """The handler that convolves `x` by `kernel`."""
+    """Returns the handler that convolves `x` by `kernel`."""
     return "depthwise" if is_depthwise(x, kernel) else "convolution"
 
 
@@ -193,7 +195,7 @@ def _convolve(
 
 
 def _operand(name: str, kernel: Array) -> Array:
-    """`kernel` as the handler takes it: products are of bfloat16 values, the depthwise ones are not."""
+    """Returns `kernel` as the handler takes it: products are of bfloat16 values, the depthwise ones are not."""
     return kernel if name == "depthwise" else kernel.astype(jnp.bfloat16)
 
 
