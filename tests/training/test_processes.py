@@ -314,9 +314,10 @@ def assert_computed_as_by_one_device(processes: Processes, folder: Path, steps: 
     for backend, on_devices in cases:
         case = f"{backend}-{'device' if on_devices else 'host'}"
         with np.load(folder / f"{case}.npz") as stored:
-            np.testing.assert_allclose(stored["losses"], losses, rtol=1e-9, err_msg=case)
+            # images are augmented and normalised in float32, where two programs may round a product apart
+            np.testing.assert_allclose(stored["losses"], losses, rtol=1e-7, err_msg=case)
             for name, value in arrays.items():
-                np.testing.assert_allclose(stored[name], value, rtol=1e-9, atol=1e-9, err_msg=f"{case} {name}")
+                np.testing.assert_allclose(stored[name], value, rtol=1e-6, atol=1e-7, err_msg=f"{case} {name}")
 
 
 def test_two_processes_of_two_devices_compute_what_one_device_does(processes, tmp_path):
