@@ -18,7 +18,9 @@ from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {"CXR_JAX_ALLOCATOR": "off", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+# jax, imported by these tests, asks in the environment for the logs that a command leaves out
+LOGS = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+ENVIRONMENT = {"CXR_JAX_ALLOCATOR": "off", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), **LOGS}
 
 
 def free_port() -> int:

@@ -15,21 +15,24 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "launch_local"
 STAND_IN = """
 import os, signal, sys, time
 what, arguments = sys.argv[1], sys.argv[2:]
+# in one piece: the lines of several processes would run into each other
+def say(*words, to=1):
+    os.write(to, (" ".join(map(str, words)) + "\\n").encode())
 options = dict(zip(arguments[-6::2], arguments[-5::2]))
 number = int(options["--parallel.process-id"])
-print(f"hello {number} {os.environ['JAX_LOCAL_DEVICE_IDS']} {os.environ['JAX_NUM_CPU_DEVICES']}", flush=True)
-print("address", options["--parallel.coordinator"], options["--parallel.processes"], *arguments[:-6], flush=True)
+say(f"hello {number} {os.environ['JAX_LOCAL_DEVICE_IDS']} {os.environ['JAX_NUM_CPU_DEVICES']}")
+say("address", options["--parallel.coordinator"], options["--parallel.processes"], *arguments[:-6])
 def stop(sent, frame):
-    print(f"{number} stopped by {sent}", file=sys.stderr, flush=True)
+    say(f"{number} stopped by {sent}", to=2)
     sys.exit(75)
 if what == "wait" or (what.startswith("one") and number != 1):
     for sent in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sent, stop)
-    print("ready", flush=True)
+    say("ready")
     time.sleep(60 if what == "wait" else 1)
     sys.exit(69)
 if what == "one fails":
-    print("a sentence", file=sys.stderr, flush=True)
+    say("a sentence", to=2)
     sys.exit(1)
 if what == "one is killed":
     os.kill(os.getpid(), signal.SIGKILL)
