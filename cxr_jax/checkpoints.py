@@ -106,7 +106,7 @@ class CheckpointWriter:
             _remove(self.folder, old)
 
     def close(self) -> None:
-        """Finishes the save under way, reads it back, and release the folder."""
+        """Finishes the save under way, reads it back, and releases the folder."""
         with self._opened:
             try:
                 self.wait()

@@ -20,7 +20,7 @@ from cxr_jax.bench.workload import DISTINCT_BATCHES, Workload, noise_images
 from cxr_jax.config.schema import Config, DataConfig, ModelConfig, OptimizerConfig, ParallelConfig, TrainingConfig
 from cxr_jax.data.image_set import ImageSet
 from cxr_jax.devices import replicate
-from cxr_jax.inference.forward import compile_logits
+from cxr_jax.inference.forward import compile_on_images, logits_of
 from cxr_jax.training.feed import HostFeed
 from cxr_jax.training.network import Network, build_network
 from cxr_jax.training.plan import Plan, plan_run
@@ -89,7 +89,8 @@ def _training(case: Case, plan: Plan, network: Network, noise: ImageSet) -> tupl
 def _inference(case: Case, plan: Plan, network: Network, noise: ImageSet) -> tuple[Callable[[], None], Compiled]:
     """Returns a function that predicts a batch, and its program."""
     params, batch_stats = replicate((network.params, network.batch_stats), plan.devices)
-    run = compile_logits(
+    run = compile_on_images(
+        logits_of,
         network.graphdef,
         params,
         batch_stats,

@@ -1,7 +1,6 @@
 """`cxr-jax port NAME_OR_FILE OUT`: weights that timm published, or a file under timm's names, as one file for us."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
@@ -30,10 +29,11 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, arguments, prog="cxr-jax port", description=SUMMARY)
 
     from cxr_jax.porting.port import check_destination, find_source, forget_download, open_source, port
+    from cxr_jax.runs.files import at_home
     from cxr_jax.terminal import Terminal
 
     terminal = Terminal()
-    out = Path(options.out).expanduser()
+    out = at_home(options.out)
     # before a download of minutes
     check_destination(out, replace=options.replace)
     source = find_source(options.source)

@@ -101,7 +101,7 @@ def prepare(
 
 
 def _tidy_up(folder: Path) -> None:
-    """Deletes what preparations that were killed left beside `folder`, and put back data that one had set aside."""
+    """Deletes what preparations that were killed left beside `folder`, and puts back data that one had set aside."""
     remove_stale(folder.parent)
     aside = folder.with_name(f"{REPLACED_PREFIX}{folder.name}")
     if aside.exists():

@@ -6,14 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cxr_jax.errors import UserError
 from cxr_jax.evaluation.calibration import Bin, Binning
 from cxr_jax.evaluation.measures import Confidence, Measured
 from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.evaluation.shift import Shift
 from cxr_jax.runs.files import write_json
-from cxr_jax.runs.folder import read_json
-from cxr_jax.runs.records import fields_to_json, from_json
+from cxr_jax.runs.records import fields_to_json, read_record
 
 SCHEMA_VERSION = 1
 """Version of evaluation.json."""
@@ -185,10 +183,4 @@ def read_judgement(path: str | Path) -> Judgement:
     Raises:
         UserError: the file is missing, damaged, or of another version.
     """
-    value = read_json(path)
-    if value.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(f"{path} was written by another version of cxr_jax: evaluate the run again")
-    try:
-        return from_json(Judgement, value, "evaluation")
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}): evaluate the run again") from error
+    return read_record(path, Judgement, version=SCHEMA_VERSION, where="evaluation", advice="evaluate the run again")

@@ -10,8 +10,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.evaluation.baselines import Baseline
 from cxr_jax.evaluation.quality_audit import ERROR_KINDS, ErrorAudit, Quantiles
 from cxr_jax.runs.files import write_json
-from cxr_jax.runs.folder import read_json
-from cxr_jax.runs.records import fields_to_json, from_json
+from cxr_jax.runs.records import fields_to_json, read_record
 
 SCHEMA_VERSION = 1
 """Version of quality.json."""
@@ -77,13 +76,8 @@ def read_quality(path: str | Path) -> ImageQuality:
     Raises:
         UserError: the file is missing, damaged, or of another version.
     """
-    value = read_json(path)
-    if value.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(f"{path} was written by another version of cxr_jax: evaluate the run again")
-    try:
-        quality = from_json(ImageQuality, value, "quality")
-        if missing := [kind for kind in ERROR_KINDS if kind not in quality.audit]:
-            raise ValueError(f"quality.audit has no {missing[0]}")
-        return quality
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}): evaluate the run again") from error
+    advice = "evaluate the run again"
+    quality = read_record(path, ImageQuality, version=SCHEMA_VERSION, where="quality", advice=advice)
+    if missing := [kind for kind in ERROR_KINDS if kind not in quality.audit]:
+        raise UserError(f"{path} is damaged (quality.audit has no {missing[0]}): {advice}")
+    return quality

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-import cv2
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -47,10 +46,7 @@ class Tile(NamedTuple):
 
 def make_tile(case: Case, grey: np.ndarray, overlay: np.ndarray) -> Tile:
     """Returns a case with its pictures, uint8 `[H, W]` and `[H, W, 3]`, made small enough for the page."""
-    height, width = grey.shape
-    scale = min(_THUMBNAIL / max(height, width), 1.0)
-    size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    return Tile(case, *(cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in (grey, overlay)))
+    return Tile(case, *(gallery.shrunk(picture, _THUMBNAIL) for picture in (grey, overlay)))
 
 
 class Group(NamedTuple):
@@ -60,17 +56,10 @@ class Group(NamedTuple):
     tiles: Sequence[Tile]  # may be empty where there is a heading
 
 
-def draw_panel(tiles: Sequence[Tile], title: str, notes: Sequence[str]) -> Figure:
-    """Returns a page with 1 to MOST_TILES cases, the title above, a colour scale and notes below.
-
-    Raises:
-        ValueError: there are no cases, or too many for a page.
-    """
-    return draw_groups([Group("", tiles)], title, notes)
-
-
 def draw_groups(groups: Sequence[Group], title: str, notes: Sequence[str]) -> Figure:
-    """Returns a page as `draw_panel` does, with the cases of every group under its heading.
+    """Returns a page with 1 to MOST_TILES cases, those of every group under its heading.
+
+    The title stands above, a colour scale and notes below.
 
     Raises:
         ValueError: there are no cases, or too many for a page.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +123,8 @@ def _rows(values: Array, count: int) -> np.ndarray:
     return np.asarray(values)[:count]
 
 
-def compile_logits(
+def compile_on_images(
+    answer: Callable[..., Array],
     graphdef: nnx.GraphDef,
     params: ArrayDict,
     batch_stats: ArrayDict,
@@ -133,34 +134,15 @@ def compile_logits(
     image_size: int,
     batch_size: int,
     devices: Sequence[jax.Device],
-    precision: Precision = "float32",
-    native_kernels: bool = False,
+    **how: Any,
 ) -> ForwardProgram:
-    """Returns the program that gives logits [batch_size, K] of images [batch_size, image_size, image_size] uint8.
+    """Returns the program that gives `answer` of images [batch_size, image_size, image_size] uint8 in 0..255.
 
-    What a network is judged by is computed in float32 however it was trained; another precision is for measuring
-    speed. Raises UserError if the devices cannot share the batch evenly.
+    `answer` is `logits_of` or `pooled_features_of`, and `how` are its further options. What a network is judged by is
+    computed in float32 however it was trained; another precision is for measuring speed. Raises UserError if the
+    devices cannot share the batch evenly.
     """
-    function = functools.partial(
-        logits_of, graphdef=graphdef, mean=mean, std=std, precision=precision, native_kernels=native_kernels
-    )
-    images = jax.ShapeDtypeStruct((batch_size, image_size, image_size), jnp.uint8)
-    return ForwardProgram(function, params, batch_stats, images, devices)
-
-
-def compile_pooled_features(
-    graphdef: nnx.GraphDef,
-    params: ArrayDict,
-    batch_stats: ArrayDict,
-    *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    image_size: int,
-    batch_size: int,
-    devices: Sequence[jax.Device],
-) -> ForwardProgram:
-    """Returns the program that gives pooled features [batch_size, C] of images as `compile_logits` takes them."""
-    function = functools.partial(pooled_features_of, graphdef=graphdef, mean=mean, std=std)
+    function = functools.partial(answer, graphdef=graphdef, mean=mean, std=std, **how)
     images = jax.ShapeDtypeStruct((batch_size, image_size, image_size), jnp.uint8)
     return ForwardProgram(function, params, batch_stats, images, devices)
 

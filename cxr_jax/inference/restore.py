@@ -14,7 +14,7 @@ from cxr_jax.checkpoints import read_newest
 from cxr_jax.devices import choose_devices
 from cxr_jax.errors import UserError
 from cxr_jax.inference.description import NetworkDescription, read_description
-from cxr_jax.inference.forward import ForwardProgram, compile_logits
+from cxr_jax.inference.forward import ForwardProgram, compile_on_images, logits_of
 from cxr_jax.models.network import StagedNetwork
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import ArrayDict, differences, merge_model, pack_network, split_model, unpack_network
@@ -79,7 +79,8 @@ class TrainedModel:
     def _program(self, batch_size: int) -> ForwardProgram:
         """Returns the program for batches of `batch_size`, compiled when it is first asked for."""
         if batch_size not in self._programs:
-            self._programs[batch_size] = compile_logits(
+            self._programs[batch_size] = compile_on_images(
+                logits_of,
                 self.graphdef,
                 self.params,
                 self.batch_stats,

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from cxr_jax.errors import UserError
 from cxr_jax.models.state import ArrayDict
+from cxr_jax.runs.files import at_home
 
 TORCH_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 """What timm calls the leaf that we call by the key."""
@@ -54,7 +55,7 @@ def find_weights(name: str, architecture: str) -> Path:
 
     Raises UserError if there is none, with the command that makes one for `architecture`.
     """
-    path = Path(name).expanduser()
+    path = at_home(name)
     if path.is_file():
         return path
     folder = os.environ.get("CXR_WEIGHTS_DIR")

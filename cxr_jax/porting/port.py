@@ -20,7 +20,7 @@ from cxr_jax.models.state import ArrayDict, merge_model
 from cxr_jax.porting.hub import download_folder, fetch, published_name
 from cxr_jax.porting.requirements import import_timm
 from cxr_jax.porting.sources import SourceWeights, read_from_file, read_published
-from cxr_jax.runs.files import remove, write_bytes
+from cxr_jax.runs.files import at_home, remove, write_bytes
 
 IMAGENET_CLASSES = 1000
 
@@ -57,7 +57,7 @@ def find_source(name_or_file: str) -> Source:
 
     Raises UserError if there is no such file, and no weights of that name are known to be published.
     """
-    path = Path(name_or_file).expanduser()
+    path = at_home(name_or_file)
     if path.is_file():
         return Source(path)
     if path.parent != Path() or path.suffix in (".safetensors", ".pth", ".pt"):

@@ -84,7 +84,7 @@ ON_DARK: dict[str, Any] = {
 
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
-    """Applies the look inside the block, on top of matplotlib's own defaults, and put everything back afterwards."""
+    """Applies the look inside the block, on top of matplotlib's own defaults, and puts everything back afterwards."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)

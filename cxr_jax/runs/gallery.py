@@ -10,13 +10,11 @@ import base64
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
-from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_json
-from cxr_jax.runs.folder import read_json
+from cxr_jax.runs.records import read_record
 from cxr_jax.vocabulary import PNEUMONIA_CHANCE
 
 SCHEMA_VERSION = 1
@@ -38,6 +36,11 @@ class Tile:
     probability: float  # of PNEUMONIA
     pictures: tuple[str, ...]  # JPEG files in base64: the radiograph, and if it was explained its overlay
     told: str = ""  # what the overlay shows
+
+    def __post_init__(self) -> None:
+        """Refuses pictures that are not in base64."""
+        for picture in self.pictures:
+            base64.b64decode(picture, validate=True)
 
     @property
     def name(self) -> str:
@@ -83,15 +86,23 @@ def chance_text(probability: float) -> str:
     return f"{PNEUMONIA_CHANCE} {text} %"
 
 
+def shrunk(picture: np.ndarray, longest_side: int) -> np.ndarray:
+    """Returns a picture, uint8 `[H, W]` or `[H, W, 3]`, with no side above `longest_side` pixels, in its own shape."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    scale = longest_side / max(height, width)
+    if scale >= 1:
+        return picture
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
 def encode_picture(picture: np.ndarray) -> str:
     """Returns a picture, uint8 `[H, W]` grey or `[H, W, 3]` RGB, as a JPEG file in base64, made smaller if need be."""
     import cv2
 
-    height, width = picture.shape[:2]
-    scale = min(_LONGEST_SIDE / max(height, width), 1.0)
-    if scale < 1:
-        size = (max(round(width * scale), 1), max(round(height * scale), 1))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    picture = shrunk(picture, _LONGEST_SIDE)
     if picture.ndim == 3:
         picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
@@ -123,20 +134,5 @@ def read_gallery(sheet: Path) -> Gallery | None:
     path = gallery_path(sheet)
     if not path.is_file():
         return None
-    value = read_json(path)
-    if value.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(f"{path} was written by another version of cxr_jax: delete it, or make it again")
-    try:
-        return Gallery(value["title"], tuple(_group(group) for group in value["groups"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete it, or make it again") from error
-
-
-def _group(value: dict[str, Any]) -> Group:
-    return Group(value["heading"], tuple(_tile(tile) for tile in value["tiles"]))
-
-
-def _tile(value: dict[str, Any]) -> Tile:
-    for picture in value["pictures"]:
-        base64.b64decode(picture, validate=True)
-    return Tile(**{**value, "pictures": tuple(value["pictures"]), "probability": float(value["probability"])})
+    advice = "delete it, or make it again"
+    return read_record(path, Gallery, version=SCHEMA_VERSION, where="gallery", advice=advice)

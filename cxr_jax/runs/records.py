@@ -6,7 +6,11 @@ import dataclasses
 import functools
 import types
 import typing
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
+
+from cxr_jax.errors import UserError
+from cxr_jax.runs.folder import read_json
 
 Record = TypeVar("Record")
 
@@ -46,6 +50,23 @@ def from_json(kind: type[Record], value: Any, where: str = "it") -> Record:
         ValueError: something is missing or of another kind; the place is named.
     """
     return _read(kind, value, where)
+
+
+def read_record(path: str | Path, kind: type[Record], *, version: int, where: str, advice: str) -> Record:
+    """Reads the record of class `kind` that a JSON file holds beside its `schema_version`.
+
+    `where` is what errors call it, `advice` what to do about a file that cannot be read.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another version.
+    """
+    value = read_json(path)
+    if value.get("schema_version") != version:
+        raise UserError(f"{path} was written by another version of cxr_jax: {advice}")
+    try:
+        return from_json(kind, value, where)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}): {advice}") from error
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:

@@ -104,19 +104,17 @@ def partition(params: ArrayDict, phase: PhaseConfig) -> tuple[ArrayDict, ArrayDi
     return trainable, {name: value for name, value in params.items() if name not in trainable}
 
 
-def trains_head_alone(params: ArrayDict, phase: PhaseConfig) -> bool:
-    """Returns whether the backbone is frozen whole: nothing but the classifier is trained."""
-    trainable, _ = partition(params, phase)
+def trains_head_alone(trainable: Collection[str]) -> bool:
+    """Returns whether the backbone is frozen whole: none of the parameters `trainable` is outside the classifier."""
     return all(has_prefix(name, (CLASSIFIER,)) for name in trainable)
 
 
-def frozen_stages(params: ArrayDict, phase: PhaseConfig, stages: StageLayers) -> tuple[str, ...]:
-    """Returns the stages of which the phase trains no parameter: they run as in evaluation, BatchNorm included.
+def frozen_stages(trainable: Collection[str], frozen: Collection[str], stages: StageLayers) -> tuple[str, ...]:
+    """Returns the stages of which no parameter is `trainable`: they run as in evaluation, BatchNorm included.
 
     This is what Keras does with layers that are not trainable: their outputs stay those that they were trained to
     give, whatever the batch.
     """
-    trainable, frozen = partition(params, phase)
     trained = {stage_of(name, stages) for name in trainable}
     return tuple(sorted({stage_of(name, stages) for name in frozen} - trained - {None}))
 

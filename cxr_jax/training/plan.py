@@ -98,9 +98,8 @@ def plan_run(config: Config, network: Network, train_set: ImageSet, validation_s
 
 
 def _plan_phase(config: PhaseConfig, network: Network, iterations: int) -> Phase:
-    params = network.params
     schedule = make_schedule(config.optimizer, config.schedule, iterations)
-    trainable, frozen = partition(params, config)
+    trainable, frozen = partition(network.params, config)
     return Phase(
         config=config,
         iterations=iterations,
@@ -109,8 +108,8 @@ def _plan_phase(config: PhaseConfig, network: Network, iterations: int) -> Phase
         frozen_size=_size(frozen.values()),
         schedule=schedule,
         optimizer=make_optimizer(config.optimizer, schedule, trainable, network.stages),
-        frozen_stages=frozen_stages(params, config, network.stages),
-        frozen_backbone=bool(network.stages) and trains_head_alone(params, config),
+        frozen_stages=frozen_stages(trainable, frozen, network.stages),
+        frozen_backbone=bool(network.stages) and trains_head_alone(trainable),
     )
 
 

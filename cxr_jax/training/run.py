@@ -14,7 +14,14 @@ import jax
 from cxr_jax.data.image_set import ImageSet
 from cxr_jax.devices import replicate
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
-from cxr_jax.inference.forward import compile_classifier, compile_logits, compile_pooled_features
+from cxr_jax.inference.forward import (
+    ForwardProgram,
+    compile_classifier,
+    compile_on_images,
+    logits_of,
+    pooled_features_of,
+)
+from cxr_jax.models.state import ArrayDict
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.terminal import as_typed
 from cxr_jax.training.compile import CompiledStep, compile_step
@@ -210,7 +217,7 @@ def _validator(plan: Plan, network: Network, state: TrainState, images: ImageSet
             devices=plan.devices,
         )
     else:
-        program = compile_logits(network.graphdef, params, state.batch_stats, **_image_options(plan, network))
+        program = _on_images(logits_of, plan, network, params, state.batch_stats)
     return Validator(program, images, group.share)
 
 
@@ -224,7 +231,7 @@ def _pooled(
 ) -> list[ImageSet]:
     """Returns each of `sets` with its pooled features [N, C] in place of the images."""
     params, batch_stats = replicate((all_params(state), state.batch_stats), plan.devices)
-    program = compile_pooled_features(network.graphdef, params, batch_stats, **_image_options(plan, network))
+    program = _on_images(pooled_features_of, plan, network, params, batch_stats)
     return [
         dataclasses.replace(
             images, images=program.over(params, batch_stats, images.images, before_each=before_each, share=group.share)
@@ -233,15 +240,21 @@ def _pooled(
     ]
 
 
-def _image_options(plan: Plan, network: Network) -> dict[str, Any]:
-    """Returns the options of a program that takes images in evaluation."""
-    return {
-        "mean": network.mean,
-        "std": network.std,
-        "image_size": plan.config.data.image_size,
-        "batch_size": plan.config.training.evaluation_batch_size,
-        "devices": plan.devices,
-    }
+def _on_images(
+    answer: Callable[..., jax.Array], plan: Plan, network: Network, params: ArrayDict, batch_stats: ArrayDict
+) -> ForwardProgram:
+    """Returns the program that gives `answer` of a batch of images in evaluation."""
+    return compile_on_images(
+        answer,
+        network.graphdef,
+        params,
+        batch_stats,
+        mean=network.mean,
+        std=network.std,
+        image_size=plan.config.data.image_size,
+        batch_size=plan.config.training.evaluation_batch_size,
+        devices=plan.devices,
+    )
 
 
 def _placed_batches(

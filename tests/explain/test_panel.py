@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cxr_jax.explain.case import Case
-from cxr_jax.explain.panel import MOST_TILES, Group, draw_groups, draw_panel, gallery_of, make_tile
+from cxr_jax.explain.panel import MOST_TILES, Group, draw_groups, gallery_of, make_tile
 from cxr_jax.vocabulary import DISCLAIMER
 
 
@@ -26,7 +26,7 @@ def test_large_pictures_are_made_small_and_keep_their_shape():
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, MOST_TILES])
 def test_every_case_is_on_the_page_with_its_labels_and_both_pictures(count):
     names = [f"{number:02d}.png" for number in range(count)]
-    figure = draw_panel([tile(name) for name in names], "The title", ["A note.", DISCLAIMER])
+    figure = draw_groups([Group("", [tile(name) for name in names])], "The title", ["A note.", DISCLAIMER])
     texts = texts_of(figure)
     assert set(names) <= set(texts)
     assert texts.count("true NORMAL, called PNEUMONIA, P(pneumonia) 75 %") == count
@@ -41,7 +41,7 @@ def test_every_case_is_on_the_page_with_its_labels_and_both_pictures(count):
 
 def test_texts_stay_on_the_page_and_off_the_pictures():
     longest = tile("person1234_bacteria_5678_with_a_very_long_name_indeed.jpeg", called="PNEUMONIA", blank=True)
-    figure = draw_panel([longest] * 5, "A title " * 12, ["A note that is quite long. " * 4, DISCLAIMER])
+    figure = draw_groups([Group("", [longest] * 5)], "A title " * 12, ["A note that is quite long. " * 4, DISCLAIMER])
     figure.canvas.draw()
     page = figure.bbox
     pictures = [axes.get_window_extent() for axes in figure.axes if axes.images]
@@ -52,7 +52,9 @@ def test_texts_stay_on_the_page_and_off_the_pictures():
 
 
 def test_only_errors_are_coloured_and_blank_maps_are_marked():
-    figure = draw_panel([tile("a.png"), tile("b.png", "PNEUMONIA"), tile("c.png", None, blank=True)], "t", ["n"])
+    figure = draw_groups(
+        [Group("", [tile("a.png"), tile("b.png", "PNEUMONIA"), tile("c.png", None, blank=True)])], "t", ["n"]
+    )
     colours = {
         text.get_text().split(",")[0]: text.get_color() for text in figure.texts if text.get_text().startswith("true")
     }
@@ -63,7 +65,7 @@ def test_only_errors_are_coloured_and_blank_maps_are_marked():
 @pytest.mark.parametrize("count", [0, MOST_TILES + 1])
 def test_a_page_has_room_for_so_many(count):
     with pytest.raises(ValueError, match="do not fit"):
-        draw_panel([tile("a.png")] * count, "t", ["n"])
+        draw_groups([Group("", [tile("a.png")] * count)], "t", ["n"])
 
 
 def test_groups_stand_under_their_headings_and_an_empty_one_is_told():

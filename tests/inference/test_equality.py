@@ -16,7 +16,7 @@ from cxr_jax.data import cache, decode, pool
 from cxr_jax.data.phantoms.folder import write_phantoms
 from cxr_jax.data.preparation import prepare
 from cxr_jax.inference import forward
-from cxr_jax.inference.forward import compile_logits
+from cxr_jax.inference.forward import compile_on_images, logits_of
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.preprocessing import normalise
 from cxr_jax.runs.predictions import probability_of
@@ -97,7 +97,8 @@ def test_the_number_of_devices_moves_no_probability(model, images, probabilities
     found = {}
     # the whole batch alike, and the part of each device alike
     for batch_size in (16, 8 * devices):
-        program = compile_logits(
+        program = compile_on_images(
+            logits_of,
             model.graphdef,
             model.params,
             model.batch_stats,

@@ -184,8 +184,8 @@ def test_a_prefix_ends_at_a_dot():
 def test_a_stage_is_frozen_when_none_of_its_parameters_is_trained():
     params = dict.fromkeys(("conv_stem.kernel", "bn1.scale", "blocks.1.0.kernel", "blocks.10.0.kernel", "bn2.scale"))
     deeper = PhaseConfig(trainable=("bn1", "blocks.10"), batch_norm="train")
-    assert frozen_stages(params, deeper, STAGES) == ("blocks.1", "conv_head")
-    assert frozen_stages(params, PhaseConfig(), STAGES) == ()
+    assert frozen_stages(*partition(params, deeper), STAGES) == ("blocks.1", "conv_head")
+    assert frozen_stages(*partition(params, PhaseConfig()), STAGES) == ()
 
 
 @given(st.lists(st.sampled_from(["conv_stem", "bn1", "blocks", "blocks.1", "blocks.10.0", "classifier"]), unique=True))

@@ -54,7 +54,7 @@ def why_not() -> str:
 
 @functools.cache
 def _load(folder: Path | None) -> str:
-    """Builds the library in `folder` unless it is there, load it and tell XLA; returns why that failed, if it did."""
+    """Builds the library in `folder` unless it is there, loads it and tells XLA; returns why that failed, if it did."""
     if folder is None:
         return "there is no home folder to keep the native kernels in"
     try:
