@@ -59,7 +59,7 @@ def measure_startup(case: Case, effort: Effort, terminal: Terminal) -> dict[str,
             for kind, told in starts.items():
                 with terminal.waiting(f"  starting {kind}"), _training(case, kept) as training:
                     training.wait_for(1, effort.limit)
-                    before, seconds = training.seconds_before, time.time() - training.began
+                    before, seconds = training.seconds_before, time.monotonic() - training.began
                 phases = {"before training": before, "compiling and first step": seconds - before}
                 told.append({"seconds": seconds, "phases": phases})
                 terminal.say(f"  round {number + 1} of {effort.rounds}, {kind}: {seconds:.2f} s to the first step")
@@ -94,14 +94,15 @@ def measure_epoch(case: Case, effort: Effort, terminal: Terminal) -> dict[str, A
             bare_seconds = bare.ask(bare_steps, effort.limit)["seconds"]
         with terminal.waiting("  training"), _training(case, {}) as training:
             training.wait_for(case.steps, effort.limit)
-            lines, ended = read_metrics(training.run.metrics), training.last_written()
+            lines, written_after = read_metrics(training.run.metrics), training.written_after_metrics()
         with terminal.waiting("  taking the other half of the bare steps"):
             bare_seconds += bare.ask(bare_steps, effort.limit)["seconds"]
     steps = [line for line in lines if line["kind"] == "train"][: case.steps or None]
     last = [line for line in lines if line["kind"] == "validation"][-1:] if not case.steps else []
     validation = sum(line["seconds"] for line in last) - (steps[-1]["seconds"] if last else 0.0)
     within = [case.batch_size / line["images_per_second"] for line in steps]
-    finish = ended - training.began - training.seconds_before - last[0]["seconds"] if last else 0.0
+    # by the clock of the run itself up to the line that ends it: nobody who watches knows when its first step began
+    finish = lines[-1]["seconds"] - last[0]["seconds"] + written_after if last else 0.0
     epoch = steps[-1]["seconds"] - steps[0]["seconds"] + within[0] + finish
     pure = statistics.fmean(bare_seconds) * len(steps)
     return {
@@ -126,7 +127,7 @@ class _Training:
     process: subprocess.Popen
     run: RunFolder
     log: Path
-    began: float  # by time.time()
+    began: float  # by time.monotonic()
     seconds_before: float = 0.0  # from the start of the process to that of training
 
     def wait_for(self, steps: int, limit: float) -> None:
@@ -138,7 +139,7 @@ class _Training:
         while True:
             ended = self.process.poll()
             done = self.run.metrics.read_bytes().count(b'{"kind": "train"') if self.run.metrics.is_file() else -1
-            passed = time.time() - self.began
+            passed = time.monotonic() - self.began
             if done >= 0 and not self.seconds_before:
                 self.seconds_before = passed
             if (steps and done >= steps) or (not steps and ended == 0):
@@ -150,9 +151,10 @@ class _Training:
                 raise UserError(f"did not finish {f'step {steps}' if steps else 'the epoch'} in {limit:g} s")
             time.sleep(POLL_SECONDS)
 
-    def last_written(self) -> float:
-        """Returns when the newest file of the run was written, by time.time()."""
-        return max(path.stat().st_mtime for path in self.run.path.rglob("*"))
+    def written_after_metrics(self) -> float:
+        """Returns seconds from the last line of the metrics file to the newest file of the run."""
+        newest = max(path.stat().st_mtime for path in self.run.path.rglob("*"))
+        return newest - self.run.metrics.stat().st_mtime
 
 
 @contextlib.contextmanager
@@ -167,7 +169,7 @@ def _training(case: Case, environment: Mapping[str, str]) -> Iterator[_Training]
         if case.devices > 1:
             chosen["JAX_NUM_CPU_DEVICES"] = str(case.devices)
         command = [sys.executable, "-m", "cxr_jax", "train", f"{name}/config.toml", "--out", f"{name}/run"]
-        began = time.time()
+        began = time.monotonic()
         with held_to_cores(case.threads), (folder / "log").open("w") as log:
             process = subprocess.Popen(command, env=chosen, stdout=log, stderr=log, start_new_session=True)
         try:
