@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import datetime
+import time
+from collections.abc import Callable, Iterator, Sequence
 
-from rich.console import RenderableType
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from cxr_jax.config.sweep_runs import SweepRun
 from cxr_jax.reporting.live import validation_figures
@@ -28,32 +32,17 @@ def standing(run: SweepRun) -> tuple[float, str]:
 @contextlib.contextmanager
 def bars(terminal: Terminal, under_way: Callable[[], Sequence[SweepRun]]) -> Iterator[None]:
     """Shows a bar for each of the runs that are under way at the time, while the block runs."""
-    with _Bars(terminal, under_way):
+    began: dict[str, float] = {}
+
+    def drawn() -> Table:
+        """Returns a row for each run, with what its metrics file says now."""
+        table = Table.grid(padding=(0, 1))
+        for run in under_way():
+            share, doing = standing(run)
+            elapsed = round(time.monotonic() - began.setdefault(run.name, time.monotonic()))
+            bar = ProgressBar(total=1.0, completed=share, width=30)
+            table.add_row(Text(run.name), bar, Text(doing), Text(str(datetime.timedelta(seconds=elapsed))))
+        return table
+
+    with Live(get_renderable=drawn, console=terminal.console, transient=True, refresh_per_second=2):
         yield
-
-
-class _Bars(Progress):
-    """Bars that look up by themselves how far the runs are, whenever they are drawn."""
-
-    def __init__(self, terminal: Terminal, under_way: Callable[[], Sequence[SweepRun]]) -> None:
-        self._under_way = under_way
-        self._shown: dict[str, TaskID] = {}
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[doing]}", markup=False),
-            TimeElapsedColumn(),
-        )
-        super().__init__(*columns, console=terminal.console, transient=True, refresh_per_second=2)
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        """Yields the bars of the runs that are under way."""
-        runs = {run.name: run for run in self._under_way()}
-        for name in self._shown.keys() - runs.keys():
-            self.remove_task(self._shown.pop(name))
-        for name, run in runs.items():
-            done, doing = standing(run)
-            if name not in self._shown:
-                self._shown[name] = self.add_task(name, total=1.0, doing=doing)
-            self.update(self._shown[name], completed=done, doing=doing)
-        yield from super().get_renderables()
