@@ -14,9 +14,12 @@ import numpy as np
 from cxr_jax.vocabulary import NORMAL, PNEUMONIA
 
 
-def calls_of(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Return bool [N]: True where the image is called PNEUMONIA, which is where its probability >= `threshold`."""
-    return probability >= threshold
+def calls_of(probability: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
+    """Return bool [N]: True where the image is called PNEUMONIA, which is where its probability >= `threshold`.
+
+    With R thresholds, float64 [R], it is bool [R, N].
+    """
+    return probability >= np.expand_dims(threshold, -1)
 
 
 def confidence_of(probability: np.ndarray, threshold: float) -> np.ndarray:
@@ -65,13 +68,14 @@ class Cases:
     Attributes:
         label: int [N], 0 NORMAL, 1 PNEUMONIA.
         probability: float64 [N], of PNEUMONIA.
-        threshold: an image is called PNEUMONIA if its probability is at least this.
+        threshold: an image is called PNEUMONIA if its probability is at least this; one for all weightings, or one
+            for each, float64 [R].
         weights: float64 [R, N], zero or more.
     """
 
     label: np.ndarray
     probability: np.ndarray
-    threshold: float
+    threshold: float | np.ndarray
     weights: np.ndarray
 
     @classmethod
@@ -85,7 +89,9 @@ class Cases:
         return Cases(self.label[rows], self.probability[rows], self.threshold, self.weights[:, rows])
 
     def weight_of(self, rows: np.ndarray) -> np.ndarray:
-        """Return float64 [R]: the summed weight of the images of a mask [N]."""
+        """Return float64 [R]: the summed weight of the images of a mask [N], or of one mask a weighting [R, N]."""
+        if rows.ndim == 2:
+            return np.sum(self.weights, axis=1, where=rows)
         return self.weights @ rows.astype(np.float64)
 
     def mean_of(self, values: np.ndarray) -> np.ndarray:

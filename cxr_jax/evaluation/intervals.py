@@ -160,8 +160,12 @@ def bootstrap_weights(clusters: np.ndarray, resamples: int, random: np.random.Ge
     of the images has no part in the draw.
     """
     _, index = np.unique(clusters, return_inverse=True)
-    count = int(index.max()) + 1
-    return random.multinomial(count, np.full(count, 1 / count), size=resamples)[:, index].astype(np.float64)
+    return bootstrap_counts(int(index.max()) + 1, resamples, random)[:, index]
+
+
+def bootstrap_counts(clusters: int, resamples: int, random: np.random.Generator) -> np.ndarray:
+    """Return float64 [resamples, clusters]: how often each is drawn when as many as there are, are drawn."""
+    return random.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples).astype(np.float64)
 
 
 def bootstrap_values(

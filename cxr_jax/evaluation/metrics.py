@@ -126,11 +126,18 @@ def threshold_at_sensitivity(cases: Cases, target: float) -> float:
     Raises:
         ValueError: there is no PNEUMONIA image.
     """
-    curve = cases.curve
-    positives = curve.positives[0].sum()
-    if positives == 0:
+    threshold = float(thresholds_at_sensitivity(cases, target)[0])
+    if np.isnan(threshold):
         raise ValueError("no image is PNEUMONIA")
-    return float(curve.thresholds[np.argmax(_reaches(curve.called_positives[0], positives, target))])
+    return threshold
+
+
+def thresholds_at_sensitivity(cases: Cases, target: float) -> np.ndarray:
+    """Return float64 [R]: the highest probability that reaches the sensitivity as threshold, NaN without PNEUMONIA."""
+    curve = cases.curve
+    positives = curve.positives.sum(axis=1)
+    first = np.argmax(_reaches(curve.called_positives, positives[:, None], target), axis=1)
+    return np.where(positives > 0, curve.thresholds[first], np.nan)
 
 
 def _reaches(called: np.ndarray, positives: np.ndarray, target: float) -> np.ndarray:

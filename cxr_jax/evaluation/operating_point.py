@@ -5,7 +5,7 @@ It is stored before any prediction on test exists, together with what it promise
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.calibration import fit_temperature, margins_of
 from cxr_jax.evaluation.cases import Cases
-from cxr_jax.evaluation.metrics import metric_value, threshold_at_sensitivity
+from cxr_jax.evaluation.metrics import metric_value, thresholds_at_sensitivity
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import read_json
 from cxr_jax.runs.predictions import Predictions
@@ -46,6 +46,11 @@ class OperatingPoint:
     specificity: float | None = None
     images: int = 0
     temperature: float | None = None
+
+    @property
+    def told(self) -> dict[str, float]:
+        """What the rule needs to set the threshold anew, for `choose_thresholds`."""
+        return {"threshold": self.threshold, **(self.parameters or {})}
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of operating_point.json."""
@@ -108,27 +113,47 @@ def choose_threshold(
         UserError: the images lack a class that the rule needs.
         ValueError: there is no such rule.
     """
-    if rule not in RULES:
-        raise ValueError(f"unknown rule {rule!r}; a rule is one of {RULES}")
-    if rule == "fixed":
-        return float(threshold)
     cases = Cases.unweighted(label, probability)
-    positives = int(cases.positive.sum())
-    negatives = len(cases.label) - positives
-    if positives == 0 or (negatives == 0 and rule != "sensitivity"):
-        missing = "PNEUMONIA" if positives == 0 else "NORMAL"
+    told = {"threshold": threshold, "target_sensitivity": target_sensitivity, "cost_ratio": cost_ratio}
+    chosen = float(choose_thresholds(cases, rule, told)[0])
+    if np.isnan(chosen):
+        missing = "NORMAL" if cases.positive.any() else "PNEUMONIA"
         raise UserError(
             f"the rule {rule} cannot choose a threshold: no validation image is {missing}; "
             "use the rule fixed, or validation images of both classes"
         )
+    return chosen
+
+
+def choose_thresholds(cases: Cases, rule: str, parameters: Mapping[str, float] | None = None) -> np.ndarray:
+    """Return float64 [R]: what a rule of `choose_threshold` chooses under each weighting of the images.
+
+    An image of weight 0 plays no part, as if it were not there. NaN where a class that the rule needs has no weight.
+
+    Args:
+        cases: the images; their own threshold plays no part.
+        rule: one of `RULES`.
+        parameters: what the rule is told, as in `OperatingPoint.parameters`.
+
+    Raises:
+        ValueError: there is no such rule.
+    """
+    if rule not in RULES:
+        raise ValueError(f"unknown rule {rule!r}; a rule is one of {RULES}")
+    told = parameters or {}
+    if rule == "fixed":
+        return np.full(len(cases.weights), float(told["threshold"]))
     if rule == "sensitivity":
-        return threshold_at_sensitivity(cases, target_sensitivity)
+        return thresholds_at_sensitivity(cases, told["target_sensitivity"])
     curve = cases.curve
-    missed = positives - curve.called_positives[0]
-    alarms = curve.called_negatives[0]
+    positives, negatives = curve.called_positives[:, -1:], curve.called_negatives[:, -1:]
+    missed, alarms = positives - curve.called_positives, curve.called_negatives
     # Whole numbers in both rules, so that ties are found exactly and not by luck of rounding.
-    cost = missed * negatives + alarms * positives if rule == "youden" else cost_ratio * missed + alarms
-    return float(curve.thresholds[np.flatnonzero(cost == cost.min())[-1]])
+    cost = missed * negatives + alarms * positives if rule == "youden" else told["cost_ratio"] * missed + alarms
+    cost = np.where(curve.positives + curve.negatives > 0, cost, np.inf)
+    # Thresholds fall along the axis, so the last of equal costs is the lowest threshold.
+    last = cost.shape[1] - 1 - np.argmin(cost[:, ::-1], axis=1)
+    return np.where((positives > 0) & (negatives > 0), curve.thresholds[last][:, None], np.nan)[:, 0]
 
 
 def choose_operating_point(

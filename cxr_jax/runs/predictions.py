@@ -116,10 +116,16 @@ class Predictions:
 
         The numbers follow the sorted names, so they do not depend on the order of the rows.
         """
+        numbers = {name: number for number, name in enumerate(self.cluster_names())}
+        return np.array([numbers[key] for key in self._cluster_keys()])
+
+    def cluster_names(self) -> tuple[tuple[str, str], ...]:
+        """Returns what the numbers of `clusters` stand for: `("group", name)`, or `("file", name)` without a group."""
+        return tuple(sorted(set(self._cluster_keys())))
+
+    def _cluster_keys(self) -> list[tuple[str, str]]:
         pairs = zip(self.group, self.file, strict=True)
-        keys = [("group", group) if group else ("file", file) for group, file in pairs]
-        numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
-        return np.array([numbers[key] for key in keys])
+        return [("group", group) if group else ("file", file) for group, file in pairs]
 
     def select(self, rows: np.ndarray) -> Predictions:
         """Returns the given rows (indices or a mask, at least one row) in the given order."""
