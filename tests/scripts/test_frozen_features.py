@@ -61,17 +61,19 @@ def test_the_check_prints_its_auc_and_fails_below_the_minimum(folder):
 
 
 def test_every_cut_gets_a_row_and_every_split_its_sharpness(folder):
-    done = run("compare_validation_cuts.py", folder)
+    done = run("compare_validation_cuts.py", folder, "--out", str(folder / "cuts"))
     assert done.returncode == 0, done.stderr
-    rows = [line.split() for line in done.stdout.splitlines()]
-    assert [row[:2] for row in rows[1:8]] == [
+    cuts, sharpness = ((folder / "cuts" / f"{name}.csv").read_text() for name in ("cuts", "sharpness"))
+    assert cuts + sharpness == done.stdout
+    rows = [line.split(",") for line in cuts.splitlines()]
+    assert [row[:2] for row in rows[1:]] == [
         *(["grouped", seed] for seed in "012"),
         ["numbered", "0"],
         *(["least_sharp", seed] for seed in "012"),
     ]
-    for row in rows[1:8]:
+    for row in rows[1:]:
         assert all(0 <= float(value) <= 1 for value in row[4:]) and len(row) == 8
-    assert [" ".join(row[:-5]) for row in rows[-3:]] == ["train NORMAL", "train PNEUMONIA", "test, all"]
+    assert [line.split(",")[0] for line in sharpness.splitlines()[1:]] == ["train NORMAL", "train PNEUMONIA", "test"]
     # the cut with the least sharp normals is another one than that by chance
     assert rows[1][4:] != rows[5][4:]
 
