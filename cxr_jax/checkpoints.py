@@ -43,6 +43,7 @@ class Checkpoint:
     step: int
     arrays: dict[str, Array]
     details: dict[str, Any]
+    sha256: str = ""  # `content_hash` of the arrays; empty where another process has read them
 
 
 class CheckpointWriter:
@@ -255,16 +256,16 @@ def _read(folder: Path, step: int) -> Checkpoint | None:
     stored = _stored(folder, step)
     if stored is None:
         return None
-    host, details = stored
+    host, metadata = stored
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     # a copy, because a device of a CPU would otherwise share the memory with numpy, and a step takes it over
     arrays = {name: jax.device_put(jnp.array(value), sharding) for name, value in host.items()}
-    return Checkpoint(step, arrays, details)
+    return Checkpoint(step, arrays, metadata["details"], metadata["sha256"])
 
 
 def _stored(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Returns arrays and details of the checkpoint of `step`; None if it is damaged, UserError if it is of a newer
-    format.
+    """Returns arrays of the checkpoint of `step`, and what is stored beside them; None if it is damaged, UserError if
+    it is of a newer format.
     """
     with _plainly_named(folder.absolute()) as plain, _alone(orbax.Checkpointer) as checkpointer:
         path = plain / str(step)
@@ -288,6 +289,6 @@ def _stored(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict[str, A
             as_numpy = {name: orbax.RestoreArgs(np.ndarray) for name in found.item_metadata[_ARRAYS].tree}
             what = orbax.args.Composite(**{_ARRAYS: orbax.args.PyTreeRestore(restore_args=as_numpy)})
             host = checkpointer.restore(path, args=what)[_ARRAYS]
-            return (host, metadata["details"]) if content_hash(host) == metadata["sha256"] else None
+            return (host, metadata) if content_hash(host) == metadata["sha256"] else None
         except Exception:
             return None

@@ -46,6 +46,7 @@ def test_what_was_saved_comes_back_to_the_bit(folder):
     assert checkpoint.step == 3
     assert checkpoint.details == {"step": 3, "best": 0.1 * 3, "none": None}
     assert checkpoint.arrays.keys() == arrays_at(3).keys()
+    assert checkpoint.sha256 == content_hash({name: np.asarray(value) for name, value in arrays_at(3).items()})
     for name, value in arrays_at(3).items():
         np.testing.assert_array_equal(checkpoint.arrays[name], value)
         assert checkpoint.arrays[name].dtype == value.dtype

@@ -34,6 +34,7 @@ class TrainedModel:
     step: int  # of training, at which this state was saved
     threshold: float | None  # probability from which PNEUMONIA is called; None before the run was evaluated
     threshold_rule: str | None
+    checkpoint_sha256: str = ""  # `content_hash` of the checkpoint that it was restored from; empty if from none
 
     @property
     def image_size(self) -> int:
@@ -123,6 +124,7 @@ def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
         step=checkpoint.step,
         threshold=point.get("threshold"),
         threshold_rule=point.get("rule"),
+        checkpoint_sha256=checkpoint.sha256,
     )
 
 
