@@ -15,6 +15,7 @@ from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
 
 if TYPE_CHECKING:
+    from cxr_jax.evaluation.comparison_record import Comparison
     from cxr_jax.reporting.recipe_records import RecipeRecord
 
 SUMMARY = "compare recipes over their seeds, on the same images, with paired tests and costs"
@@ -122,22 +123,23 @@ def _check_images(records: Sequence[RecipeRecord]) -> None:
 
 
 def _write(
-    options: Options, arguments: Sequence[str], comparison: dict[str, Any], records: Sequence[RecipeRecord]
+    options: Options, arguments: Sequence[str], comparison: Comparison, records: Sequence[RecipeRecord]
 ) -> list[Path]:
     """Writes what --out and --markdown ask for, and returns the paths."""
+    from cxr_jax.evaluation.comparison_record import write_comparison
     from cxr_jax.reporting.comparison_csv import costs_csv, pairs_csv, recipes_csv
     from cxr_jax.reporting.comparison_figure import NAME, comparison_figure
     from cxr_jax.reporting.comparison_table import comparison_markdown
     from cxr_jax.reporting.style import save
     from cxr_jax.reporting.tables import with_block
-    from cxr_jax.runs.files import write_json, write_text
+    from cxr_jax.runs.files import write_text
 
     written: list[Path] = []
     folder = Path(options.out)
     if options.out:
         text = f"# Comparison\n\n{comparison_markdown(comparison, records, figure=f'{NAME}.png')}"
         texts = (text, recipes_csv(comparison), pairs_csv(comparison), costs_csv(records))
-        write_json(folder / FILES[0], comparison)
+        write_comparison(folder / FILES[0], comparison)
         for name, content in zip(FILES[1:], texts, strict=True):
             write_text(folder / name, content)
         written += [*(folder / name for name in FILES), *save(comparison_figure(comparison), folder, NAME)]

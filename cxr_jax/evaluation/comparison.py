@@ -6,15 +6,27 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal
 
 import numpy as np
 
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import Cases, calls_of
-from cxr_jax.evaluation.intervals import Interval, bootstrap_weights, percentile_interval
+from cxr_jax.evaluation.comparison_record import (
+    FREE,
+    HALF,
+    AdjustedDifferenceOverSeeds,
+    Answer,
+    Comparison,
+    Correction,
+    Endpoint,
+    EndpointSummary,
+    Pair,
+    RecipeSummary,
+    endpoints_at,
+)
+from cxr_jax.evaluation.intervals import bootstrap_weights, percentile_interval
 from cxr_jax.evaluation.measures import Confidence
-from cxr_jax.evaluation.metrics import CALL_METRICS, METRICS, THRESHOLD_FREE
+from cxr_jax.evaluation.metrics import METRICS
 from cxr_jax.evaluation.paired import (
     McNemar,
     auc_covariance,
@@ -27,13 +39,6 @@ from cxr_jax.evaluation.paired import (
 from cxr_jax.evaluation.seeds import mean_auc_interval, same_images, spread
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.vocabulary import PNEUMONIA
-
-SCHEMA_VERSION = 2
-
-HALF = 0.5
-"""The threshold at which every recipe is compared, whatever it says of its own."""
-
-At = Literal["half", "operating_point"]
 
 # Resamples computed at once, so that many images do not fill the memory.
 _CHUNK = 250
@@ -60,62 +65,17 @@ class Recipe:
             raise ValueError(f"{self.name}: {len(self.tables)} tables with {len(self.thresholds)} thresholds")
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """What recipes are compared by: a metric, and the threshold that it is computed at.
-
-    `at` is `half` for 0.5, `operating_point` for the threshold of each run, None for a metric that needs none.
-    """
-
-    metric: str
-    at: At | None = None
-
-    @property
-    def key(self) -> str:
-        """Its name in a comparison, such as `roc_auc` or `accuracy@half`."""
-        return self.metric if self.at is None else f"{self.metric}@{self.at}"
-
-    @property
-    def title(self) -> str:
-        """Its name for a reader."""
-        where = {None: "", "half": f" at {HALF:g}", "operating_point": " at the operating point"}[self.at]
-        return METRICS[self.metric].title + where
-
-
-FREE = tuple(Endpoint(name) for name in THRESHOLD_FREE)
-
-
-def endpoints_at(at: At) -> tuple[Endpoint, ...]:
-    """Return every metric that needs a threshold, at that one."""
-    return tuple(Endpoint(name, at) for name in CALL_METRICS)
-
-
 def compare(
     recipes: Sequence[Recipe], confidence: Confidence | None = None, *, reference: str | None = None
-) -> dict[str, Any]:
-    """Compare recipes on the same images: every pair, or each with the one called `reference`.
+) -> Comparison:
+    """Compares recipes on the same images: every pair, or each with the one called `reference`.
 
     Metrics are means over the seeds of a recipe, never metrics of an ensemble of them. Intervals and tests of these
     means stand for other patients and for these very networks; `over_seeds` stands for other patients and for networks
     trained again with other seeds. Thresholds are taken as given.
 
-    Returns:
-        An object for JSON:
-
-        - `schema_version`, `images`, `pneumonia` (how many of them), `groups` (how many; None if unknown), `confidence`
-        - `correction`: `method` (Holm 1979) and `comparisons`, the number of pairs; p-values of one endpoint are
-          adjusted together over all pairs, those over seeds by themselves, and different endpoints not for each other
-        - `endpoints`: by `Endpoint.key`, each with `metric`, `at` and `title`; the operating point is left out if it is
-          0.5 in every run, or nowhere known
-        - `recipes`: by name `seeds`, `thresholds` and `endpoints`, each with `values` (by seed), `mean`, `deviation`
-          and `interval`; None where a seed has no value, or the recipe no operating point
-        - `pairs`: `first`, `second` and `endpoints`, each with `difference` (first minus second), `interval`, `test`,
-          `p_value`, `adjusted_p_value`, and `over_seeds` (`interval`, `p_value`, `degrees_of_freedom`,
-          `adjusted_p_value`; None unless both recipes have two seeds); accuracies also `only_first_right` and
-          `only_second_right`, images averaged over pairs of seeds
-
-        ROC-AUC is tested by `compare_auc`, accuracy by `mcnemar`, any other metric by a bootstrap of groups with equal
-        draws for all recipes.
+    ROC-AUC is tested by `compare_auc`, accuracy by `mcnemar`, any other metric by a bootstrap of groups with equal
+    draws for all recipes. P-values are adjusted by Holm's method.
 
     Raises:
         UserError: two recipes have one name, `reference` is none of them, or tables are over different images.
@@ -131,23 +91,26 @@ def compare(
         pairs = list(combinations(names, 2))
     else:
         pairs = [(name, reference) for name in names if name != reference]
-    compared = [_pair(estimates[first], estimates[second], endpoints, confidence.level) for first, second in pairs]
-    for endpoint in endpoints:
-        answers = [pair["endpoints"][endpoint.key] for pair in compared]
-        _adjust(answers)
-        _adjust([answer["over_seeds"] for answer in answers if answer is not None])
-    first = recipes[0].tables[0]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "images": len(first),
-        "pneumonia": int(np.sum(first.label == PNEUMONIA)),
-        "groups": len(np.unique(first.clusters())) if first.has_groups else None,
-        "confidence": dataclasses.asdict(confidence),
-        "correction": {"method": "Holm 1979", "comparisons": len(pairs)},
-        "endpoints": {e.key: {"metric": e.metric, "at": e.at, "title": e.title} for e in endpoints},
-        "recipes": {name: _summary(estimate, endpoints, confidence.level) for name, estimate in estimates.items()},
-        "pairs": compared,
+    answers = {
+        endpoint.key: _adjusted(
+            [_answer(estimates[first], estimates[second], endpoint, confidence.level) for first, second in pairs]
+        )
+        for endpoint in endpoints
     }
+    first = recipes[0].tables[0]
+    return Comparison(
+        images=len(first),
+        pneumonia=int(np.sum(first.label == PNEUMONIA)),
+        groups=len(np.unique(first.clusters())) if first.has_groups else None,
+        confidence=confidence,
+        correction=Correction("Holm 1979", len(pairs)),
+        endpoints={endpoint.key: endpoint for endpoint in endpoints},
+        recipes={name: _summary(estimate, endpoints, confidence.level) for name, estimate in estimates.items()},
+        pairs=tuple(
+            Pair(first, second, {key: entries[index] for key, entries in answers.items()})
+            for index, (first, second) in enumerate(pairs)
+        ),
+    )
 
 
 def _aligned(recipes: Sequence[Recipe]) -> list[Recipe]:
@@ -200,71 +163,82 @@ def _values(recipe: Recipe, endpoints: Sequence[Endpoint], weights: np.ndarray) 
     return {key: np.stack([values[key] for values in seeds]) for key in seeds[0]}
 
 
-def _summary(estimate: _Estimate, endpoints: Sequence[Endpoint], level: float) -> dict[str, Any]:
+def _summary(estimate: _Estimate, endpoints: Sequence[Endpoint], level: float) -> RecipeSummary:
     recipe = estimate.recipe
-    summaries: dict[str, Any] = {}
-    for endpoint in endpoints:
-        values = estimate.values.get(endpoint.key)
-        if values is None or np.isnan(values).any():
-            summaries[endpoint.key] = None
-            continue
-        if endpoint.metric == "roc_auc":
-            interval = mean_auc_interval(recipe.tables, level)
-        else:
-            drawn = estimate.resampled[endpoint.key].mean(axis=0)
-            interval = percentile_interval(drawn, float(values.mean()), level, _bootstrap_name(recipe))
-        summaries[endpoint.key] = {
-            "values": values.tolist(),
-            **dataclasses.asdict(spread(values.tolist())),
-            "interval": _as_json(interval),
-        }
-    thresholds = None if recipe.thresholds is None else list(recipe.thresholds)
-    return {"seeds": len(recipe.tables), "thresholds": thresholds, "endpoints": summaries}
+    return RecipeSummary(
+        seeds=len(recipe.tables),
+        thresholds=recipe.thresholds,
+        endpoints={endpoint.key: _endpoint_summary(estimate, endpoint, level) for endpoint in endpoints},
+    )
 
 
-def _pair(first: _Estimate, second: _Estimate, endpoints: Sequence[Endpoint], level: float) -> dict[str, Any]:
-    answers = {}
-    for endpoint in endpoints:
-        known = endpoint.key in first.values and endpoint.key in second.values
-        answers[endpoint.key] = _answer(first, second, endpoint, level) if known else None
-    return {"first": first.recipe.name, "second": second.recipe.name, "endpoints": answers}
+def _endpoint_summary(estimate: _Estimate, endpoint: Endpoint, level: float) -> EndpointSummary | None:
+    """Returns one endpoint of a recipe; None where a seed has no value."""
+    recipe, values = estimate.recipe, estimate.values.get(endpoint.key)
+    if values is None or np.isnan(values).any():
+        return None
+    found = spread(values.tolist())
+    if endpoint.metric == "roc_auc":
+        interval = mean_auc_interval(recipe.tables, level)
+    else:
+        drawn = estimate.resampled[endpoint.key].mean(axis=0)
+        interval = percentile_interval(drawn, found.mean, level, _bootstrap_name(recipe))
+    return EndpointSummary(tuple(values.tolist()), found.mean, found.deviation, interval)
 
 
-def _answer(first: _Estimate, second: _Estimate, endpoint: Endpoint, level: float) -> dict[str, Any] | None:
-    """Return what is to be said of one endpoint of a pair; None where a seed has no value."""
+def _answer(first: _Estimate, second: _Estimate, endpoint: Endpoint, level: float) -> Answer | None:
+    """Returns what is to be said of one endpoint of a pair, not yet adjusted; None where a seed has no value."""
     key = endpoint.key
+    if key not in first.values or key not in second.values:
+        return None
     values = first.values[key], second.values[key]
     if np.isnan(np.concatenate(values)).any():
         return None
     drawn = first.resampled[key].mean(axis=0) - second.resampled[key].mean(axis=0)
     name, difference = _bootstrap_name(first.recipe), float(values[0].mean() - values[1].mean())
-    answer: dict[str, Any] = {
-        "difference": difference,
-        "interval": _as_json(percentile_interval(drawn, difference, level, name)),
-        "test": name,
-        "p_value": bootstrap_p_value(drawn),
-    }
+    answer = Answer(
+        difference=difference,
+        interval=percentile_interval(drawn, difference, level, name),
+        test=name,
+        p_value=bootstrap_p_value(drawn),
+        over_seeds=_over_seeds(first, second, endpoint, level),
+    )
     if endpoint.metric == "accuracy":
         test = _mcnemar(first.recipe, second.recipe, endpoint)
-        answer |= {"test": test.method, "p_value": test.p_value}
-        answer |= {"only_first_right": test.only_first_right, "only_second_right": test.only_second_right}
+        return dataclasses.replace(
+            answer,
+            test=test.method,
+            p_value=test.p_value,
+            only_first_right=test.only_first_right,
+            only_second_right=test.only_second_right,
+        )
     if endpoint.metric == "roc_auc":
         label, scores, clusters = _scores(first.recipe, second.recipe)
         compared = compare_auc(label, *scores, clusters, level)
-        answer |= {"test": "DeLong" if clusters is None else "Obuchowski", "interval": None, "p_value": None}
-        if compared is not None:
-            answer |= {"interval": _as_json(compared.interval), "p_value": compared.p_value}
-    covariance = _covariance(first, second, endpoint)
-    over_seeds = None if covariance is None else difference_over_seeds(*values, covariance, level)
-    return answer | {"over_seeds": None if over_seeds is None else _bounded(dataclasses.asdict(over_seeds), endpoint)}
-
-
-def _bounded(answer: dict[str, Any], endpoint: Endpoint) -> dict[str, Any]:
-    """Return an answer over seeds whose interval ends where the difference can: Student's knows no bounds."""
-    most = {"log_loss": np.inf, "matthews_correlation": 2.0}.get(endpoint.metric, 1.0)
-    interval = answer["interval"]
-    interval |= {"low": max(interval["low"], -most), "high": min(interval["high"], most)}
+        return dataclasses.replace(
+            answer,
+            test="DeLong" if clusters is None else "Obuchowski",
+            interval=None if compared is None else compared.interval,
+            p_value=None if compared is None else compared.p_value,
+        )
     return answer
+
+
+def _over_seeds(
+    first: _Estimate, second: _Estimate, endpoint: Endpoint, level: float
+) -> AdjustedDifferenceOverSeeds | None:
+    """Returns the difference over seeds; its interval ends where the difference can, as Student's knows no bounds."""
+    covariance = _covariance(first, second, endpoint)
+    if covariance is None:
+        return None
+    found = difference_over_seeds(first.values[endpoint.key], second.values[endpoint.key], covariance, level)
+    if found is None:
+        return None
+    most = {"log_loss": np.inf, "matthews_correlation": 2.0}.get(endpoint.metric, 1.0)
+    bounded = dataclasses.replace(
+        found.interval, low=max(found.interval.low, -most), high=min(found.interval.high, most)
+    )
+    return AdjustedDifferenceOverSeeds(bounded, found.p_value, found.degrees_of_freedom)
 
 
 def _covariance(first: _Estimate, second: _Estimate, endpoint: Endpoint) -> np.ndarray | None:
@@ -300,15 +274,23 @@ def _bootstrap_name(recipe: Recipe) -> str:
     return "group bootstrap" if recipe.tables[0].has_groups else "bootstrap"
 
 
-def _as_json(interval: Interval | None) -> dict[str, Any] | None:
-    return None if interval is None else dataclasses.asdict(interval)
+def _adjusted(answers: Sequence[Answer | None]) -> list[Answer | None]:
+    """Returns the answers of one endpoint with adjusted p-values, those over seeds adjusted by themselves."""
+    found = [answer for answer in answers if answer is not None]
+    plain = _holm([answer.p_value for answer in found])
+    again = _holm([answer.over_seeds and answer.over_seeds.p_value for answer in found])
+    adjusted = iter(
+        dataclasses.replace(
+            answer,
+            adjusted_p_value=p_value,
+            over_seeds=answer.over_seeds and dataclasses.replace(answer.over_seeds, adjusted_p_value=over_seeds),
+        )
+        for answer, p_value, over_seeds in zip(found, plain, again, strict=True)
+    )
+    return [None if answer is None else next(adjusted) for answer in answers]
 
 
-def _adjust(answers: Sequence[dict[str, Any] | None]) -> None:
-    """Add `adjusted_p_value` to answers of one kind; None to those that have no p-value."""
-    asked = [answer for answer in answers if answer is not None and answer["p_value"] is not None]
-    for answer in answers:
-        if answer is not None:
-            answer["adjusted_p_value"] = None
-    for answer, adjusted in zip(asked, holm([answer["p_value"] for answer in asked]), strict=True):
-        answer["adjusted_p_value"] = adjusted
+def _holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Returns adjusted p-values in their order; None stays None and does not count."""
+    adjusted = iter(holm([p_value for p_value in p_values if p_value is not None]))
+    return [None if p_value is None else next(adjusted) for p_value in p_values]

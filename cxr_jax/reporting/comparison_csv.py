@@ -7,31 +7,32 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cxr_jax.evaluation.comparison_record import Comparison
+from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.reporting.recipe_records import RecipeRecord
 
 _AT = {None: "", "half": "0.5", "operating_point": "operating point"}
-
-Comparison = dict[str, Any]
 
 
 def recipes_csv(comparison: Comparison) -> str:
     """Returns every metric of every recipe as CSV, one row each."""
     header = ["recipe", "seeds", "metric", "threshold", "mean", "deviation", "low", "high", "interval", "values"]
     rows = []
-    for name, recipe in comparison["recipes"].items():
-        for key, summary in recipe["endpoints"].items():
+    for name, recipe in comparison.recipes.items():
+        for key, summary in recipe.endpoints.items():
             if summary is not None:
-                endpoint, interval = comparison["endpoints"][key], summary["interval"] or {}
+                endpoint = comparison.endpoints[key]
                 rows.append(
                     {
                         "recipe": name,
-                        "seeds": recipe["seeds"],
-                        "metric": endpoint["metric"],
-                        "threshold": _AT[endpoint["at"]],
-                        **{field: summary[field] for field in ("mean", "deviation")},
-                        **{end: interval.get(end) for end in ("low", "high")},
-                        "interval": interval.get("method"),
-                        "values": " ".join(f"{value:.6g}" for value in summary["values"]),
+                        "seeds": recipe.seeds,
+                        "metric": endpoint.metric,
+                        "threshold": _AT[endpoint.at],
+                        "mean": summary.mean,
+                        "deviation": summary.deviation,
+                        **_ends(summary.interval),
+                        "interval": summary.interval and summary.interval.method,
+                        "values": " ".join(f"{value:.6g}" for value in summary.values),
                     }
                 )
     return _csv(header, rows)
@@ -39,27 +40,29 @@ def recipes_csv(comparison: Comparison) -> str:
 
 def pairs_csv(comparison: Comparison) -> str:
     """Returns every metric of every pair as CSV, one row each; `retrained` is over other seeds as well."""
-    answered = ["difference", "low", "high", "test", "p_value", "adjusted_p_value"]
+    tested = ["test", "p_value", "adjusted_p_value"]
     counted = ["only_first_right", "only_second_right"]
-    again = ["low", "high", "p_value", "adjusted_p_value", "degrees_of_freedom"]
-    header = ["first", "second", "metric", "threshold", *answered, *counted, *(f"retrained_{name}" for name in again)]
+    retested = ["p_value", "adjusted_p_value", "degrees_of_freedom"]
+    header = ["first", "second", "metric", "threshold", "difference", "low", "high", *tested, *counted]
+    header += [f"retrained_{name}" for name in ("low", "high", *retested)]
     rows = []
-    for pair in comparison["pairs"]:
-        for key, answer in pair["endpoints"].items():
+    for pair in comparison.pairs:
+        for key, answer in pair.endpoints.items():
             if answer is not None:
-                endpoint, retrained = comparison["endpoints"][key], answer["over_seeds"] or {}
-                flat = {**answer, **(answer["interval"] or {})}
-                flat_again = {**retrained, **(retrained.get("interval") or {})}
-                rows.append(
-                    {
-                        "first": pair["first"],
-                        "second": pair["second"],
-                        "metric": endpoint["metric"],
-                        "threshold": _AT[endpoint["at"]],
-                        **{name: flat.get(name) for name in [*answered, *counted]},
-                        **{f"retrained_{name}": flat_again.get(name) for name in again},
-                    }
-                )
+                endpoint, retrained = comparison.endpoints[key], answer.over_seeds
+                row = {
+                    "first": pair.first,
+                    "second": pair.second,
+                    "metric": endpoint.metric,
+                    "threshold": _AT[endpoint.at],
+                    "difference": answer.difference,
+                    **_ends(answer.interval),
+                    **{name: getattr(answer, name) for name in (*tested, *counted)},
+                }
+                if retrained is not None:
+                    flat = {**_ends(retrained.interval), **{name: getattr(retrained, name) for name in retested}}
+                    row |= {f"retrained_{name}": value for name, value in flat.items()}
+                rows.append(row)
     return _csv(header, rows)
 
 
@@ -78,6 +81,10 @@ def costs_csv(records: Sequence[RecipeRecord]) -> str:
         for record in records
     ]
     return _csv(["recipe", "seeds", "thresholds", "rule", "looks", *costs], rows)
+
+
+def _ends(interval: Interval | None) -> dict[str, float]:
+    return {} if interval is None else {"low": interval.low, "high": interval.high}
 
 
 def _csv(header: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cxr_jax.errors import printable
+from cxr_jax.evaluation.comparison_record import Comparison, EndpointSummary
 from cxr_jax.reporting.comparison_table import published_beside
 from cxr_jax.reporting.published import Published
 from cxr_jax.reporting.style import BLUE, GREY, INK, ORANGE, new_figure, styled
@@ -34,8 +34,6 @@ _SEED_OFFSET = 0.2
 # Characters of a name on one line.
 _WIDTH = 26
 
-Comparison = dict[str, Any]
-
 
 def comparison_figure(comparison: Comparison) -> Figure:
     """Returns mean, interval and seeds of every recipe, published results on the same images above them.
@@ -44,8 +42,8 @@ def comparison_figure(comparison: Comparison) -> Figure:
         comparison: what `evaluation.comparison.compare` gave.
     """
     published = published_beside(comparison)
-    names = [result.name for result in published] + list(comparison["recipes"])
-    thresholds = ["half"] + (["operating_point"] if "accuracy@operating_point" in comparison["endpoints"] else [])
+    names = [result.name for result in published] + list(comparison.recipes)
+    thresholds = ["half"] + (["operating_point"] if comparison.has_operating_point else [])
     with styled():
         height = 1.15 + len(names) * (0.36 if len(thresholds) == 1 else 0.6)
         figure = new_figure(9.0, height)
@@ -53,13 +51,13 @@ def comparison_figure(comparison: Comparison) -> Figure:
         for axes, (metric, title) in zip(panels, _PANELS, strict=True):
             for row, result in enumerate(published):
                 _draw_published(axes, row, result, metric)
-            for row, recipe in enumerate(comparison["recipes"].values(), start=len(published)):
+            for row, recipe in enumerate(comparison.recipes.values(), start=len(published)):
                 if metric == "roc_auc":
-                    _draw_recipe(axes, row, recipe["endpoints"]["roc_auc"], INK, "D")
+                    _draw_recipe(axes, row, recipe.endpoints["roc_auc"], INK, "D")
                     continue
                 for index, at in enumerate(thresholds):
                     offset = (index - (len(thresholds) - 1) / 2) * 0.44
-                    summary = recipe["endpoints"][f"{metric}@{at}"]
+                    summary = recipe.endpoints[f"{metric}@{at}"]
                     _draw_recipe(axes, row + offset, summary, _COLOUR[at], _MARKER[at])
             axes.set_title(title)
             axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
@@ -73,17 +71,17 @@ def comparison_figure(comparison: Comparison) -> Figure:
     return figure
 
 
-def _draw_recipe(axes: Axes, row: float, summary: dict[str, Any] | None, colour: str, marker: str) -> None:
+def _draw_recipe(axes: Axes, row: float, summary: EndpointSummary | None, colour: str, marker: str) -> None:
     """Draws interval and mean on one line and the seeds just below it; nothing where there is no value."""
     if summary is None:
         return
-    interval = summary["interval"]
+    interval = summary.interval
     if interval is not None:
-        axes.plot((interval["low"], interval["high"]), (row, row), color=colour, linewidth=1.4, solid_capstyle="butt")
-    if len(summary["values"]) > 1:
+        axes.plot((interval.low, interval.high), (row, row), color=colour, linewidth=1.4, solid_capstyle="butt")
+    if len(summary.values) > 1:
         axes.plot(
-            summary["values"],
-            [row + _SEED_OFFSET] * len(summary["values"]),
+            summary.values,
+            [row + _SEED_OFFSET] * len(summary.values),
             linestyle="none",
             marker="o",
             markersize=4,
@@ -91,7 +89,7 @@ def _draw_recipe(axes: Axes, row: float, summary: dict[str, Any] | None, colour:
             markeredgecolor=colour,
             markeredgewidth=0.7,
         )
-    axes.plot(summary["mean"], row, marker=marker, markersize=4.2, color=colour, zorder=4)
+    axes.plot(summary.mean, row, marker=marker, markersize=4.2, color=colour, zorder=4)
 
 
 def _draw_published(axes: Axes, row: int, result: Published, metric: str) -> None:
@@ -103,13 +101,13 @@ def _draw_published(axes: Axes, row: int, result: Published, metric: str) -> Non
 def _name_signs(figure: Figure, comparison: Comparison, thresholds: Sequence[str], published: bool) -> None:
     """Puts the legend below all panels."""
     axes = figure.axes[0]
-    level = f"{100 * comparison['confidence']['level']:g} %"
+    level = f"{100 * comparison.confidence.level:g} %"
     signs = [
         axes.plot((), (), marker="D", color=INK, markersize=4.2, label=f"mean, {level} interval for other patients")
     ]
     for at in thresholds:
         signs.append(axes.plot((), (), marker=_MARKER[at], color=_COLOUR[at], markersize=4.2, label=_LABEL[at]))
-    if any(recipe["seeds"] > 1 for recipe in comparison["recipes"].values()):
+    if any(recipe.seeds > 1 for recipe in comparison.recipes.values()):
         look = {"markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 0.7}
         signs.append(axes.plot((), (), marker="o", linestyle="none", markersize=4, label="one seed", **look))
     if published:

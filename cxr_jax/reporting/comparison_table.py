@@ -5,12 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.box import HORIZONTALS
 from rich.table import Table
 
-from cxr_jax.evaluation.intervals import Interval
+from cxr_jax.evaluation.comparison_record import Answer, Comparison, EndpointSummary
 from cxr_jax.reporting.numbers import interval_text
 from cxr_jax.reporting.published import OFFICIAL_TEST, PUBLISHED, Published
 from cxr_jax.reporting.recipe_records import Costs, RecipeRecord
@@ -39,8 +38,6 @@ _TESTED = ("accuracy", "sensitivity", "specificity")
 # Characters of a line in a header, about those of a value.
 _WIDTH = 13
 
-Comparison = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class Section:
@@ -55,8 +52,8 @@ def published_beside(comparison: Comparison) -> tuple[Published, ...]:
     """Returns the published results that may stand beside a comparison: none unless it is on the official test
     split.
     """
-    official = comparison["images"] == sum(OFFICIAL_TEST.values())
-    return PUBLISHED if official and comparison["pneumonia"] == OFFICIAL_TEST["PNEUMONIA"] else ()
+    official = comparison.images == sum(OFFICIAL_TEST.values())
+    return PUBLISHED if official and comparison.pneumonia == OFFICIAL_TEST["PNEUMONIA"] else ()
 
 
 def sections(comparison: Comparison, records: Sequence[RecipeRecord]) -> list[Section]:
@@ -67,13 +64,13 @@ def sections(comparison: Comparison, records: Sequence[RecipeRecord]) -> list[Se
         records: in the order of the comparison.
     """
     published = published_beside(comparison)
-    operating = any(entry["at"] == "operating_point" for entry in comparison["endpoints"].values())
+    operating = comparison.has_operating_point
     tables = [_probabilities(comparison, records, published), _calls(comparison, records, published)]
     if operating:
         tables.append(_operating_point(comparison, records))
     if any(record.costs != Costs() for record in records):
         tables.append(_costs(comparison, records))
-    if comparison["pairs"]:
+    if comparison.pairs:
         tables.append(_pairs(comparison, "half"))
         if operating:
             tables.append(_pairs(comparison, "operating_point"))
@@ -128,12 +125,12 @@ def _linked(name: str, links: Mapping[str, str]) -> str:
 
 def introduction(comparison: Comparison) -> str:
     """Returns what a comparison is on, and how its values are to be read."""
-    groups = comparison["groups"]
+    groups = comparison.groups
     return (
-        f"{comparison['images']:,} images, {comparison['pneumonia']:,} of them PNEUMONIA"
+        f"{comparison.images:,} images, {comparison.pneumonia:,} of them PNEUMONIA"
         + (f", in {groups:,} groups (stand-ins for patients)." if groups else ", without groups.")
         + " Values are means over seeds ± their standard deviation; in brackets the "
-        + f"{100 * comparison['confidence']['level']:g} % interval of the mean, for other patients and these networks."
+        + f"{100 * comparison.confidence.level:g} % interval of the mean, for other patients and these networks."
     )
 
 
@@ -143,14 +140,14 @@ def _probabilities(comparison: Comparison, records: Sequence[RecipeRecord], publ
         if result.roc_auc is not None:
             rows.append([_published_name(result), "1", f"{result.roc_auc:.3f}", NOTHING, NOTHING, NOTHING])
     for record in records:
-        summary = comparison["recipes"][record.recipe.name]
-        cells = [_value_cell(summary["endpoints"][name], name) for name in _PROBABILITIES]
-        rows.append([record.recipe.name, str(summary["seeds"]), *cells, _looks(record)])
-    method = "Obuchowski 1997" if comparison["groups"] else "DeLong 1988"
-    bootstrap = "groups" if comparison["groups"] else "images"
+        summary = comparison.recipes[record.recipe.name]
+        cells = [_value_cell(summary.endpoints[name], name) for name in _PROBABILITIES]
+        rows.append([record.recipe.name, str(summary.seeds), *cells, _looks(record)])
+    method = "Obuchowski 1997" if comparison.groups else "DeLong 1988"
+    bootstrap = "groups" if comparison.groups else "images"
     note = (
         f"Intervals: ROC-AUC by {method}, all others by a bootstrap of {bootstrap} "
-        f"({comparison['confidence']['resamples']:,} resamples). "
+        f"({comparison.confidence.resamples:,} resamples). "
         "Looks: evaluations on test in the ledger of each run, by seed."
     )
     return Section("Probabilities", rows, (note,))
@@ -189,7 +186,7 @@ def _titled(metric: str) -> str:
 
 
 def _call_cells(comparison: Comparison, record: RecipeRecord, at: str) -> list[str]:
-    endpoints = comparison["recipes"][record.recipe.name]["endpoints"]
+    endpoints = comparison.recipes[record.recipe.name].endpoints
     return [_value_cell(endpoints[f"{name}@{at}"], name) for name in _CALLS]
 
 
@@ -223,23 +220,23 @@ def _pairs(comparison: Comparison, at: str) -> Section:
     keys = {**({"roc_auc": "roc_auc"} if at == "half" else {}), **{f"{name}@{at}": name for name in _TESTED}}
     units = {name: f"{_SHORT[name]}, points" if name in RATES else _SHORT[name] for name in keys.values()}
     rows = [["First − second", *units.values()]]
-    for pair in comparison["pairs"]:
-        cells = [_pair_cell(pair["endpoints"][key], name) for key, name in keys.items()]
-        rows.append([f"{pair['first']}\n− {pair['second']}", *cells])
+    for pair in comparison.pairs:
+        cells = [_pair_cell(pair.endpoints[key], name) for key, name in keys.items()]
+        rows.append([f"{pair.first}\n− {pair.second}", *cells])
     where = "threshold 0.5" if at == "half" else "the operating point"
     return Section(f"Differences at {where}", rows, _pair_notes(comparison) if at == "half" else ())
 
 
 def _pair_notes(comparison: Comparison) -> tuple[str, ...]:
-    answers = [a for pair in comparison["pairs"] for a in pair["endpoints"].values() if a is not None]
+    answers = [a for pair in comparison.pairs for a in pair.endpoints.values() if a is not None]
     tests = {name: _tests(comparison, name) for name in ("roc_auc", "accuracy", "specificity")}
-    level = f"{100 * comparison['confidence']['level']:g} %"
-    count = comparison["correction"]["comparisons"]
-    smallest = 2 / (comparison["confidence"]["resamples"] + 1)
+    level = f"{100 * comparison.confidence.level:g} %"
+    count = comparison.correction.comparisons
+    smallest = 2 / (comparison.confidence.resamples + 1)
     corrected = "p-values are two-sided"
     if count > 1:
         # Those over seeds are corrected by themselves, and need several seeds of both recipes.
-        again = sum(any(a and a["over_seeds"] for a in pair["endpoints"].values()) for pair in comparison["pairs"])
+        again = sum(any(a and a.over_seeds for a in pair.endpoints.values()) for pair in comparison.pairs)
         counted = f"{count} comparisons a column" + (f" ({again} retrained)" if 0 < again < count else "")
         corrected += f" and corrected for {counted} by Holm (1979); columns are not corrected for each other"
     notes = [
@@ -248,12 +245,12 @@ def _pair_notes(comparison: Comparison) -> tuple[str, ...]:
         f"sensitivity and specificity: {tests['specificity']}, whose smallest p-value is {smallest:.1g} before "
         "correction).",
     ]
-    if any(answer["over_seeds"] for answer in answers):
+    if any(answer.over_seeds for answer in answers):
         notes.append(
             "Retrained: other patients and other seeds (Obuchowski & Rockette 1995, the seeds as readers nested in "
             "their recipe). The interval is this one where it is known, and it is what a claim about a recipe needs."
         )
-    if not all(answer["over_seeds"] for answer in answers):
+    if not all(answer.over_seeds for answer in answers):
         notes.append(
             "Where a recipe has one seed, or nothing varies, only “as trained” can be said: another seed may turn the "
             "difference round."
@@ -263,39 +260,34 @@ def _pair_notes(comparison: Comparison) -> tuple[str, ...]:
 
 def _tests(comparison: Comparison, metric: str) -> str:
     """Returns the names of the tests that a metric was given."""
-    keys = [key for key, entry in comparison["endpoints"].items() if entry["metric"] == metric]
-    answers = [pair["endpoints"][key] for pair in comparison["pairs"] for key in keys]
-    return ", ".join(dict.fromkeys(answer["test"] for answer in answers if answer)) or "not testable"
+    return ", ".join(dict.fromkeys(answer.test for answer in comparison.answers(metric))) or "not testable"
 
 
-def _pair_cell(answer: dict[str, Any] | None, metric: str) -> str:
+def _pair_cell(answer: Answer | None, metric: str) -> str:
     """Returns difference, interval and corrected p-values, a line each."""
     if answer is None:
         return NOTHING
-    retrained = answer["over_seeds"]
-    text = _signed(answer["difference"], metric)
-    interval = retrained["interval"] if retrained else answer["interval"]
+    retrained = answer.over_seeds
+    text = _signed(answer.difference, metric)
+    interval = answer.interval if retrained is None else retrained.interval
     if interval is not None:
-        text += f"\n({_signed(interval['low'], metric)} to {_signed(interval['high'], metric)})"
-    if retrained:
-        text += f"\np {_p_value(retrained['adjusted_p_value'])} retrained"
-    if answer["adjusted_p_value"] is not None:
-        text += f"\np {_p_value(answer['adjusted_p_value'])} as trained"
+        text += f"\n({_signed(interval.low, metric)} to {_signed(interval.high, metric)})"
+    if retrained is not None:
+        text += f"\np {_p_value(retrained.adjusted_p_value)} retrained"
+    if answer.adjusted_p_value is not None:
+        text += f"\np {_p_value(answer.adjusted_p_value)} as trained"
     return text
 
 
-def _value_cell(summary: dict[str, Any] | None, metric: str) -> str:
+def _value_cell(summary: EndpointSummary | None, metric: str) -> str:
     """Returns mean, deviation and below them the interval."""
     if summary is None:
         return NOTHING
     factor, digits = (100, 1) if metric in RATES else (1, 3)
-    text = f"{factor * summary['mean']:.{digits}f}"
-    if summary["deviation"] is not None:
-        text += f" ± {factor * summary['deviation']:.{digits}f}"
-    interval = summary["interval"]
-    if interval is None:
-        return text
-    return f"{text}\n{interval_text(Interval(**interval), digits, factor)}"
+    text = f"{factor * summary.mean:.{digits}f}"
+    if summary.deviation is not None:
+        text += f" ± {factor * summary.deviation:.{digits}f}"
+    return f"{text}\n{interval_text(summary.interval, digits, factor)}".rstrip()
 
 
 def _number(value: float, metric: str) -> str:

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import numpy as np
@@ -6,7 +5,8 @@ import pytest
 
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation import comparison
-from cxr_jax.evaluation.comparison import Endpoint, Recipe, compare
+from cxr_jax.evaluation.comparison import Recipe, compare
+from cxr_jax.evaluation.comparison_record import FREE, Correction, read_comparison, write_comparison
 from cxr_jax.evaluation.intervals import bootstrap_weights
 from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.metrics import METRICS
@@ -37,38 +37,37 @@ def recipe(name, *tables, thresholds=None):
 
 
 def endpoints(result, first, second):
-    return next(p["endpoints"] for p in result["pairs"] if (p["first"], p["second"]) == (first, second))
+    return next(pair.endpoints for pair in result.pairs if (pair.first, pair.second) == (first, second))
 
 
 def test_every_value_of_a_recipe_is_that_of_its_tables(metric_values):
     thresholds = (0.4, 0.6, 0.7)
     good = recipe("good", *(table(s) for s in (1, 2, 3)), thresholds=thresholds)
     result = compare([good, recipe("plain", table(4))], QUICK)
-    assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert (result["images"], result["pneumonia"], result["groups"]) == (120, 60, 60)
-    summary = result["recipes"]["good"]
-    assert (summary["seeds"], summary["thresholds"]) == (3, list(thresholds))
-    used = {Endpoint(e["metric"], e["at"]).key: e for e in result["endpoints"].values()}
-    assert set(used) == set(result["endpoints"]) == set(summary["endpoints"])
-    assert {e["metric"] for e in used.values()} == set(METRICS)
+    assert (result.images, result.pneumonia, result.groups) == (120, 60, 60)
+    summary = result.recipes["good"]
+    assert (summary.seeds, summary.thresholds) == (3, thresholds)
+    used = {endpoint.key: endpoint for endpoint in result.endpoints.values()}
+    assert set(used) == set(result.endpoints) == set(summary.endpoints)
+    assert {endpoint.metric for endpoint in used.values()} == set(METRICS)
     for key, endpoint in used.items():
-        at = thresholds if endpoint["at"] == "operating_point" else (0.5,) * 3
+        at = thresholds if endpoint.at == "operating_point" else (0.5,) * 3
         values = [
-            metric_values(t.label, t.probability, threshold)[endpoint["metric"]]
+            metric_values(t.label, t.probability, threshold)[endpoint.metric]
             for t, threshold in zip(good.tables, at, strict=True)
         ]
-        assert summary["endpoints"][key]["values"] == pytest.approx(values)
-        assert summary["endpoints"][key]["mean"] == pytest.approx(np.mean(values))
-        assert summary["endpoints"][key]["deviation"] == pytest.approx(np.std(values, ddof=1))
-    assert summary["endpoints"]["roc_auc"]["interval"] == dataclasses.asdict(mean_auc_interval(good.tables))
-    interval = summary["endpoints"]["accuracy@operating_point"]["interval"]
-    assert interval["method"] == "group bootstrap"
-    assert interval["low"] < summary["endpoints"]["accuracy@operating_point"]["mean"] < interval["high"]
+        assert summary.endpoints[key].values == pytest.approx(values)
+        assert summary.endpoints[key].mean == pytest.approx(np.mean(values))
+        assert summary.endpoints[key].deviation == pytest.approx(np.std(values, ddof=1))
+    assert summary.endpoints["roc_auc"].interval == mean_auc_interval(good.tables)
+    interval = summary.endpoints["accuracy@operating_point"].interval
+    assert interval.method == "group bootstrap"
+    assert interval.low < summary.endpoints["accuracy@operating_point"].mean < interval.high
     # a recipe without an operating point has nothing there, and neither has its pair
-    assert result["recipes"]["plain"]["thresholds"] is None
-    assert result["recipes"]["plain"]["endpoints"]["accuracy@operating_point"] is None
+    assert result.recipes["plain"].thresholds is None
+    assert result.recipes["plain"].endpoints["accuracy@operating_point"] is None
     assert endpoints(result, "good", "plain")["accuracy@operating_point"] is None
-    assert endpoints(result, "good", "plain")["accuracy@half"]["over_seeds"] is None
+    assert endpoints(result, "good", "plain")["accuracy@half"].over_seeds is None
 
 
 def test_every_test_of_a_pair_is_the_one_that_is_named():
@@ -79,43 +78,57 @@ def test_every_test_of_a_pair_is_the_one_that_is_named():
     label, clusters = one.tables[0].label, one.tables[0].clusters()
     scores = [np.stack([t.probability for t in r.tables]) for r in (one, two)]
     auc = compare_auc(label, *scores, clusters, 0.9)
-    assert found["roc_auc"]["difference"] == pytest.approx(auc.value)
-    assert (found["roc_auc"]["p_value"], found["roc_auc"]["test"]) == (pytest.approx(auc.p_value), "Obuchowski")
-    assert found["roc_auc"]["interval"] == dataclasses.asdict(auc.interval)
+    assert found["roc_auc"].difference == pytest.approx(auc.value)
+    assert (found["roc_auc"].p_value, found["roc_auc"].test) == (pytest.approx(auc.p_value), "Obuchowski")
+    assert found["roc_auc"].interval == auc.interval
     for key, at in (("half", (0.5,) * 5), ("operating_point", (0.4, 0.6, 0.7, 0.5, 0.3))):
         right = [(t.probability >= a) == label for t, a in zip(one.tables + two.tables, at, strict=True)]
         test = mcnemar(np.array(right[:3]), np.array(right[3:]), clusters)
-        assert found[f"accuracy@{key}"]["p_value"] == pytest.approx(test.p_value)
-        assert found[f"accuracy@{key}"]["only_first_right"] == pytest.approx(test.only_first_right)
-        assert found[f"accuracy@{key}"]["test"] == "McNemar, clustered"
+        assert found[f"accuracy@{key}"].p_value == pytest.approx(test.p_value)
+        assert found[f"accuracy@{key}"].only_first_right == pytest.approx(test.only_first_right)
+        assert found[f"accuracy@{key}"].test == "McNemar, clustered"
     # specificity by a bootstrap written out: groups drawn with replacement, both recipes on the same draw
     weights = bootstrap_weights(clusters, 300, np.random.default_rng(5)) * (label == 0)
     negative = np.stack([(s < 0.5) for s in np.concatenate(scores)])
     drawn = weights @ negative.T / weights.sum(axis=1, keepdims=True)
     difference = drawn[:, :3].mean(axis=1) - drawn[:, 3:].mean(axis=1)
     answer = found["specificity@half"]
-    assert answer["test"] == "group bootstrap"
-    assert answer["interval"]["low"] == pytest.approx(np.quantile(difference, 0.05))
-    assert answer["interval"]["high"] == pytest.approx(np.quantile(difference, 0.95))
-    assert answer["p_value"] == pytest.approx(
+    assert answer.test == "group bootstrap"
+    assert answer.interval.low == pytest.approx(np.quantile(difference, 0.05))
+    assert answer.interval.high == pytest.approx(np.quantile(difference, 0.95))
+    assert answer.p_value == pytest.approx(
         min(1, 2 * (1 + min(np.sum(difference <= 0), np.sum(difference >= 0))) / 301)
     )
     values = negative[:, label == 0].mean(axis=1)
     over_seeds = difference_over_seeds(values[:3], values[3:], np.cov(drawn.T), 0.9)
-    assert answer["over_seeds"]["p_value"] == pytest.approx(over_seeds.p_value)
-    assert answer["over_seeds"]["interval"]["low"] == pytest.approx(over_seeds.interval.low)
+    assert answer.over_seeds.p_value == pytest.approx(over_seeds.p_value)
+    assert answer.over_seeds.interval.low == pytest.approx(over_seeds.interval.low)
 
 
 def test_p_values_of_one_endpoint_are_adjusted_together():
     recipes = [recipe(n, table(2 * i, skill=s), table(2 * i + 1, skill=s)) for i, (n, s) in enumerate(SKILLS.items())]
     result = compare(recipes, QUICK)
-    assert result["correction"] == {"method": "Holm 1979", "comparisons": 3}
-    for key in result["endpoints"]:
+    assert result.correction == Correction("Holm 1979", 3)
+    for key in result.endpoints:
         for answers in (
-            [pair["endpoints"][key] for pair in result["pairs"]],
-            [pair["endpoints"][key]["over_seeds"] for pair in result["pairs"]],
+            [pair.endpoints[key] for pair in result.pairs],
+            [pair.endpoints[key].over_seeds for pair in result.pairs],
         ):
-            assert [a["adjusted_p_value"] for a in answers] == pytest.approx(holm([a["p_value"] for a in answers]))
+            assert [a.adjusted_p_value for a in answers] == pytest.approx(holm([a.p_value for a in answers]))
+
+
+def test_a_comparison_is_written_and_read_back_whole(tmp_path):
+    one = recipe("one", table(1), table(2), thresholds=(0.4, 0.6))
+    result = compare([one, recipe("two", table(3), table(4), thresholds=(0.3, 0.5)), recipe("three", table(5))], QUICK)
+    path = tmp_path / "comparison.json"
+    write_comparison(path, result)
+    assert read_comparison(path) == result
+    path.write_text(path.read_text().replace('"difference"', '"distance"'))
+    with pytest.raises(UserError, match=r"comparison\.pairs\[0\]\.endpoints\.roc_auc has no difference.*compare the"):
+        read_comparison(path)
+    path.write_text('{"schema_version": 1}')
+    with pytest.raises(UserError, match="another version of cxr_jax: compare the runs again"):
+        read_comparison(path)
 
 
 SKILLS = {"good": 2.5, "plain": 1.5, "poor": 1.0}
@@ -124,9 +137,9 @@ SKILLS = {"good": 2.5, "plain": 1.5, "poor": 1.0}
 def test_with_a_reference_every_other_recipe_is_compared_with_it_alone():
     recipes = [recipe(name, table(i, skill=skill)) for i, (name, skill) in enumerate(SKILLS.items())]
     result = compare(recipes, QUICK, reference="plain")
-    assert [(pair["first"], pair["second"]) for pair in result["pairs"]] == [("good", "plain"), ("poor", "plain")]
-    assert result["correction"]["comparisons"] == 2
-    assert endpoints(result, "good", "plain")["roc_auc"]["difference"] > 0
+    assert [(pair.first, pair.second) for pair in result.pairs] == [("good", "plain"), ("poor", "plain")]
+    assert result.correction.comparisons == 2
+    assert endpoints(result, "good", "plain")["roc_auc"].difference > 0
     with pytest.raises(UserError, match="the reference best is none of the recipes: good, plain, poor"):
         compare(recipes, QUICK, reference="best")
 
@@ -134,41 +147,41 @@ def test_with_a_reference_every_other_recipe_is_compared_with_it_alone():
 def test_equal_recipes_differ_by_nothing():
     result = compare([recipe("a", table(4), table(5)), recipe("b", table(4), table(5))], QUICK)
     for answer in endpoints(result, "a", "b").values():
-        assert answer["difference"] == 0
-        assert answer["p_value"] in (None, 1)
-        assert answer["interval"] is None
+        assert answer.difference == 0
+        assert answer.p_value in (None, 1)
+        assert answer.interval is None
     # one recipe alone is described, and compared with nothing
     alone = compare([recipe("a", table(4))], QUICK)
-    assert alone["pairs"] == []
-    assert alone["correction"]["comparisons"] == 0
+    assert alone.pairs == ()
+    assert alone.correction.comparisons == 0
 
 
 def test_intervals_of_the_two_methods_agree(monkeypatch):
     recipes = [recipe("a", table(1, skill=2.0)), recipe("b", table(2))]
     formula = endpoints(compare(recipes, QUICK), "a", "b")["roc_auc"]
     monkeypatch.setattr(comparison, "compare_auc", lambda *_: None)
-    assert endpoints(compare(recipes, QUICK), "a", "b")["roc_auc"]["interval"] is None
+    assert endpoints(compare(recipes, QUICK), "a", "b")["roc_auc"].interval is None
     weights = bootstrap_weights(recipes[0].tables[0].clusters(), 1000, np.random.default_rng(0))
-    values = [comparison._values(r, comparison.FREE, weights)["roc_auc"][0] for r in recipes]
+    values = [comparison._values(r, FREE, weights)["roc_auc"][0] for r in recipes]
     low, high = np.quantile(values[0] - values[1], [0.025, 0.975])
-    width = formula["interval"]["high"] - formula["interval"]["low"]
-    assert formula["interval"]["low"] == pytest.approx(low, abs=0.2 * width)
-    assert formula["interval"]["high"] == pytest.approx(high, abs=0.2 * width)
+    width = formula.interval.high - formula.interval.low
+    assert formula.interval.low == pytest.approx(low, abs=0.2 * width)
+    assert formula.interval.high == pytest.approx(high, abs=0.2 * width)
 
 
 def test_the_operating_point_is_left_out_where_it_is_a_half_everywhere():
     halves = [recipe("a", table(1), thresholds=(0.5,)), recipe("b", table(2), thresholds=(0.5,))]
-    assert not [key for key in compare(halves, QUICK)["endpoints"] if "operating_point" in key]
-    assert "f1@operating_point" in compare([halves[0], recipe("c", table(3), thresholds=(0.4,))], QUICK)["endpoints"]
+    assert not [key for key in compare(halves, QUICK).endpoints if "operating_point" in key]
+    assert "f1@operating_point" in compare([halves[0], recipe("c", table(3), thresholds=(0.4,))], QUICK).endpoints
 
 
 def test_without_groups_images_are_resampled_and_the_plain_tests_are_named():
     result = compare([recipe("a", table(1, grouped=False)), recipe("b", table(2, grouped=False))], QUICK)
     found = endpoints(result, "a", "b")
-    assert result["groups"] is None
-    assert (found["roc_auc"]["test"], found["f1@half"]["test"]) == ("DeLong", "bootstrap")
-    assert found["accuracy@half"]["test"] == "McNemar, exact"
-    assert found["f1@half"]["interval"]["method"] == "bootstrap"
+    assert result.groups is None
+    assert (found["roc_auc"].test, found["f1@half"].test) == ("DeLong", "bootstrap")
+    assert found["accuracy@half"].test == "McNemar, exact"
+    assert found["f1@half"].interval.method == "bootstrap"
 
 
 def test_the_order_of_rows_and_the_size_of_chunks_do_not_matter(monkeypatch):
@@ -178,20 +191,22 @@ def test_the_order_of_rows_and_the_size_of_chunks_do_not_matter(monkeypatch):
     shuffled = other.select(np.random.default_rng(0).permutation(120))
     again = endpoints(compare([recipe("a", one), recipe("b", shuffled)], QUICK), "a", "b")
     for key, answer in plain.items():
-        assert again[key]["difference"] == pytest.approx(answer["difference"])
-        assert again[key]["p_value"] == pytest.approx(answer["p_value"])
+        assert again[key].difference == pytest.approx(answer.difference)
+        assert again[key].p_value == pytest.approx(answer.p_value)
         for end in ("low", "high"):
-            assert again[key]["interval"][end] == pytest.approx(answer["interval"][end])
+            assert getattr(again[key].interval, end) == pytest.approx(getattr(answer.interval, end))
 
 
-def test_one_class_leaves_what_can_be_said():
+def test_one_class_leaves_what_can_be_said(tmp_path):
     tables = [t.select(t.label == 1) for t in (table(1), table(2))]
     result = compare([recipe("a", tables[0]), recipe("b", tables[1])], QUICK)
-    json.dumps(result, allow_nan=False)
+    json.dumps(result.as_json(), allow_nan=False)
     assert endpoints(result, "a", "b")["roc_auc"] is None
     assert endpoints(result, "a", "b")["specificity@half"] is None
-    assert result["recipes"]["a"]["endpoints"]["specificity@half"] is None
-    assert result["recipes"]["a"]["endpoints"]["sensitivity@half"]["mean"] > 0.5
+    assert result.recipes["a"].endpoints["specificity@half"] is None
+    assert result.recipes["a"].endpoints["sensitivity@half"].mean > 0.5
+    write_comparison(tmp_path / "comparison.json", result)
+    assert read_comparison(tmp_path / "comparison.json") == result
 
 
 def test_a_class_in_a_single_group_leaves_auc_without_a_test():
@@ -201,7 +216,7 @@ def test_a_class_in_a_single_group_leaves_auc_without_a_test():
 
     result = compare([recipe("a", rare(1), rare(2)), recipe("b", rare(3), rare(4))], QUICK)
     answer = endpoints(result, "a", "b")["roc_auc"]
-    assert (answer["interval"], answer["p_value"], answer["over_seeds"]) == (None, None, None)
+    assert (answer.interval, answer.p_value, answer.over_seeds) == (None, None, None)
 
 
 def test_other_images_and_equal_names_are_refused():

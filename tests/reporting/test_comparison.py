@@ -180,12 +180,12 @@ def test_the_markdown_has_every_value_of_the_comparison(records, result):
     text = comparison_table.comparison_markdown(result, records, links={"good": "there/good"}, figure="a/b.png")
     assert text.startswith("80 images, 50 of them PNEUMONIA, in 40 groups")
     assert "](a/b.png)" in text
-    endpoints = result["recipes"]["good"]["endpoints"]
+    endpoints = result.recipes["good"].endpoints
     header, _, good, plain = cells(text, "Probabilities")
     assert header == ["Recipe", "Seeds", "ROC-AUC", "PR-AUC", "Brier", "Looks at test"]
     auc = endpoints["roc_auc"]
-    ends = f"({auc['interval']['low']:.3f}–{auc['interval']['high']:.3f})"
-    assert good[:3] == ["[good](there/good)", "3", f"{auc['mean']:.3f} ± {auc['deviation']:.3f} {ends}"]
+    ends = f"({auc.interval.low:.3f}–{auc.interval.high:.3f})"
+    assert good[:3] == ["[good](there/good)", "3", f"{auc.mean:.3f} ± {auc.deviation:.3f} {ends}"]
     assert (good[-1], plain[0], plain[-1]) == ("1, 2, 1", "plain", "1")
     for title, at, first in (
         ("Calls at threshold 0.5", "half", 1),
@@ -195,17 +195,15 @@ def test_the_markdown_has_every_value_of_the_comparison(records, result):
         names = ["Accuracy, %", "Balanced accuracy, %", "Sensitivity, %", "Specificity, %", "MCC"]
         assert header[first:] == names
         value = endpoints[f"specificity@{at}"]
-        assert good[header.index("Specificity, %")].startswith(
-            f"{100 * value['mean']:.1f} ± {100 * value['deviation']:.1f}"
-        )
+        assert good[header.index("Specificity, %")].startswith(f"{100 * value.mean:.1f} ± {100 * value.deviation:.1f}")
     assert cells(text, "Calls at the operating point")[2][1].count("<br>") == 2
     assert "that each run fixed before it was evaluated on test (sensitivity 90 % on validation)" in text
     assert cells(text, "Costs")[2][1:] == ["0.00 M", "0.00 G", "41.0", "9.0"]
     assert "Machine: 2 x H900, 2 cores of Slow 3000." in text
     _, _, pair = cells(text, "Differences at threshold 0.5")
-    answer = result["pairs"][0]["endpoints"]["roc_auc"]
-    low, high = (answer["over_seeds"]["interval"][end] for end in ("low", "high"))
-    expected = f"{answer['difference']:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
+    answer = result.pairs[0].endpoints["roc_auc"]
+    low, high = (getattr(answer.over_seeds.interval, end) for end in ("low", "high"))
+    expected = f"{answer.difference:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
     assert pair[:2] == ["good<br>− plain", expected + pair[1][len(expected) :]]
     assert pair[1].count("<br>p ") == 2
     assert "(ROC-AUC: Obuchowski; accuracy: McNemar, clustered; sensitivity and specificity: group bootstrap" in text
@@ -232,9 +230,9 @@ def test_a_correction_counts_the_comparisons_that_were_made_over_seeds_by_themse
     recipes = find_recipes([str(tmp_path / name) for name in ("good", "plain", "once.csv")])
     records = [read_recipe(entry) for entry in recipes]
     result = compare([record.recipe for record in records], QUICK)
-    over_seeds = [pair["endpoints"]["roc_auc"]["over_seeds"] for pair in result["pairs"]]
+    over_seeds = [pair.endpoints["roc_auc"].over_seeds for pair in result.pairs]
     alone = next(answer for answer in over_seeds if answer is not None)
-    assert alone["adjusted_p_value"] == alone["p_value"] and over_seeds.count(None) == 2
+    assert alone.adjusted_p_value == alone.p_value and over_seeds.count(None) == 2
     text = comparison_table.comparison_markdown(result, records)
     assert "corrected for 3 comparisons a column (1 retrained) by Holm (1979)" in text
 
@@ -251,8 +249,8 @@ def test_single_seeds_say_what_cannot_be_said_and_several_pairs_how_they_were_co
     assert "## Costs" not in text
     assert "operating point" not in text
     assert r"| r\|0 | 1 |" in text
-    answer = result["pairs"][0]["endpoints"]["accuracy@half"]
-    told = "< 0.001" if answer["adjusted_p_value"] < 0.001 else f"{answer['adjusted_p_value']:.3f}"
+    answer = result.pairs[0].endpoints["accuracy@half"]
+    told = "< 0.001" if answer.adjusted_p_value < 0.001 else f"{answer.adjusted_p_value:.3f}"
     assert cells(text.replace(r"r\|", "r"), "Differences at threshold 0.5")[2][2].endswith(f"<br>p {told} as trained")
 
 
@@ -287,7 +285,7 @@ def test_published_results_stand_beside_the_official_test_split_alone(tmp_path, 
     mine, records = official(tmp_path)
     assert comparison_table.published_beside(mine) == PUBLISHED
     assert comparison_table.published_beside(result) == ()
-    assert comparison_table.published_beside({**mine, "pneumonia": 391}) == ()
+    assert comparison_table.published_beside(dataclasses.replace(mine, pneumonia=391)) == ()
     text = comparison_table.comparison_markdown(mine, records)
     rows = {row[0]: row for row in cells(text, "Calls at threshold 0.5")}
     assert rows["Barnett 2023, scratch (published)"][1:] == ["78.4", "–", "–", "–", "–"]
@@ -304,8 +302,8 @@ def test_no_figure_of_the_terminal_tables_is_cut_off(records, result):
         console.print(table)
     printed = text.getvalue()
     assert "…" not in printed
-    value = result["recipes"]["plain"]["endpoints"]["roc_auc"]
-    assert f"{value['mean']:.3f} ± {value['deviation']:.3f}" in printed
+    value = result.recipes["plain"].endpoints["roc_auc"]
+    assert f"{value.mean:.3f} ± {value.deviation:.3f}" in printed
     assert "Differences at the operating point" in printed
 
 
@@ -315,23 +313,23 @@ def read(text):
 
 def test_csv_holds_every_number_in_full(records, result):
     recipes = read(comparison_csv.recipes_csv(result))
-    assert len(recipes) == 2 * len(result["endpoints"])
+    assert len(recipes) == 2 * len(result.endpoints)
     for row in recipes:
         at = {"": "", "0.5": "@half", "operating point": "@operating_point"}[row["threshold"]]
-        summary = result["recipes"][row["recipe"]]["endpoints"][row["metric"] + at]
-        assert float(row["mean"]) == summary["mean"]
-        assert [float(value) for value in row["values"].split()] == pytest.approx(summary["values"], rel=1e-5)
-        assert row["low"] == ("" if summary["interval"] is None else str(summary["interval"]["low"]))
+        summary = result.recipes[row["recipe"]].endpoints[row["metric"] + at]
+        assert float(row["mean"]) == summary.mean
+        assert [float(value) for value in row["values"].split()] == pytest.approx(summary.values, rel=1e-5)
+        assert row["low"] == ("" if summary.interval is None else str(summary.interval.low))
     pairs = read(comparison_csv.pairs_csv(result))
-    assert len(pairs) == len(result["endpoints"])
+    assert len(pairs) == len(result.endpoints)
     accuracy = next(row for row in pairs if (row["metric"], row["threshold"]) == ("accuracy", "0.5"))
-    answer = result["pairs"][0]["endpoints"]["accuracy@half"]
+    answer = result.pairs[0].endpoints["accuracy@half"]
     assert (accuracy["first"], accuracy["second"], accuracy["test"]) == ("good", "plain", "McNemar, clustered")
     for name in ("difference", "p_value", "adjusted_p_value", "only_first_right"):
-        assert float(accuracy[name]) == answer[name]
-    assert float(accuracy["low"]) == answer["interval"]["low"]
-    assert float(accuracy["retrained_high"]) == answer["over_seeds"]["interval"]["high"]
-    assert float(accuracy["retrained_p_value"]) == answer["over_seeds"]["p_value"]
+        assert float(accuracy[name]) == getattr(answer, name)
+    assert float(accuracy["low"]) == answer.interval.low
+    assert float(accuracy["retrained_high"]) == answer.over_seeds.interval.high
+    assert float(accuracy["retrained_p_value"]) == answer.over_seeds.p_value
     costs = read(comparison_csv.costs_csv(records))
     assert (costs[0]["recipe"], costs[0]["looks"], costs[0]["parameters"]) == ("good", "1 2 1", "1234")
 
@@ -360,11 +358,11 @@ def test_the_figure_shows_means_and_seeds_of_four_metrics(result):
     figure = comparison_figure.comparison_figure(result)
     panels = {axes.get_title(loc="left"): axes for axes in figure.axes}
     assert list(panels) == ["ROC-AUC", "Accuracy", "Sensitivity", "Specificity"]
-    recipes = result["recipes"].values()
-    means = [recipe["endpoints"]["roc_auc"]["mean"] for recipe in recipes]
-    seeds = [value for recipe in recipes for value in recipe["endpoints"]["roc_auc"]["values"]]
+    recipes = result.recipes.values()
+    means = [recipe.endpoints["roc_auc"].mean for recipe in recipes]
+    seeds = [value for recipe in recipes for value in recipe.endpoints["roc_auc"].values]
     assert drawn(panels["ROC-AUC"]) == {"D": pytest.approx(means), "o": pytest.approx(seeds)}
-    squares = [recipe["endpoints"]["specificity@operating_point"]["mean"] for recipe in recipes]
+    squares = [recipe.endpoints["specificity@operating_point"].mean for recipe in recipes]
     assert drawn(panels["Specificity"])["s"] == pytest.approx(squares)
     labels = [label.get_text() for label in panels["ROC-AUC"].get_yticklabels()]
     assert labels == ["good", "plain"]

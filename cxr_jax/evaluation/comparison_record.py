@@ -1,0 +1,186 @@
+"""What a comparison of recipes found: the record that `compare` makes, comparison.json keeps, and reports read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cxr_jax.evaluation.intervals import Interval
+from cxr_jax.evaluation.measures import Confidence
+from cxr_jax.evaluation.metrics import CALL_METRICS, METRICS, THRESHOLD_FREE
+from cxr_jax.evaluation.paired import DifferenceOverSeeds
+from cxr_jax.runs.files import write_json
+from cxr_jax.runs.records import fields_to_json, read_record
+
+SCHEMA_VERSION = 2
+"""Version of comparison.json."""
+
+HALF = 0.5
+"""The threshold at which every recipe is compared, whatever it says of its own."""
+
+At = Literal["half", "operating_point"]
+
+_PLACES = {None: "", "half": f" at {HALF:g}", "operating_point": " at the operating point"}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What recipes are compared by: a metric, and the threshold that it is computed at.
+
+    `at` is `half` for 0.5, `operating_point` for the threshold of each run, None for a metric that needs none.
+    """
+
+    metric: str
+    at: At | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name in a comparison, such as `roc_auc` or `accuracy@half`."""
+        return self.metric if self.at is None else f"{self.metric}@{self.at}"
+
+    @property
+    def title(self) -> str:
+        """Its name for a reader."""
+        return METRICS[self.metric].title + _PLACES[self.at]
+
+
+FREE = tuple(Endpoint(name) for name in THRESHOLD_FREE)
+
+
+def endpoints_at(at: At) -> tuple[Endpoint, ...]:
+    """Returns every metric that needs a threshold, at that one."""
+    return tuple(Endpoint(name, at) for name in CALL_METRICS)
+
+
+@dataclass(frozen=True)
+class EndpointSummary:
+    """One endpoint of a recipe.
+
+    Attributes:
+        values: of every seed.
+        mean: their mean.
+        deviation: their standard deviation (n - 1 in the denominator); None for a single seed.
+        interval: of the mean; None where it does not exist.
+    """
+
+    values: tuple[float, ...]
+    mean: float
+    deviation: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class RecipeSummary:
+    """A recipe: how many seeds, their thresholds, and by `Endpoint.key` what they give.
+
+    An endpoint is None where a seed has no value, or the recipe no operating point.
+    """
+
+    seeds: int
+    thresholds: tuple[float, ...] | None
+    endpoints: dict[str, EndpointSummary | None]
+
+
+@dataclass(frozen=True)
+class AdjustedDifferenceOverSeeds(DifferenceOverSeeds):
+    """A difference over seeds whose p-value is also adjusted over all pairs of the endpoint."""
+
+    adjusted_p_value: float | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is to be said of one endpoint of a pair.
+
+    Attributes:
+        difference: mean of the first recipe minus mean of the second.
+        interval: of the difference, for these very networks on other patients; None where it does not exist.
+        test: name of the test.
+        p_value: two-sided, None where it does not exist.
+        over_seeds: interval and p-value for other patients and other seeds; None unless both recipes have two seeds.
+        only_first_right: for accuracy, images that only the first calls rightly, averaged over pairs of seeds.
+        only_second_right: the same of the second.
+        adjusted_p_value: adjusted over all pairs of the endpoint.
+    """
+
+    difference: float
+    interval: Interval | None
+    test: str
+    p_value: float | None
+    over_seeds: AdjustedDifferenceOverSeeds | None
+    only_first_right: float | None = None
+    only_second_right: float | None = None
+    adjusted_p_value: float | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two recipes, and by `Endpoint.key` how they differ; None where one of them has no value."""
+
+    first: str
+    second: str
+    endpoints: dict[str, Answer | None]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """How p-values of one endpoint are adjusted for the number of pairs."""
+
+    method: str
+    comparisons: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Recipes on the same images.
+
+    Attributes:
+        images: how many there are.
+        pneumonia: how many of them are PNEUMONIA.
+        groups: how many; None if unknown.
+        confidence: how intervals were computed.
+        correction: of p-values. Those of one endpoint are adjusted together over all pairs, those over seeds by
+            themselves, and different endpoints not for each other.
+        endpoints: by `Endpoint.key`; the operating point is left out if it is 0.5 in every run, or nowhere known.
+        recipes: by name.
+        pairs: every two recipes, or each with the reference.
+    """
+
+    images: int
+    pneumonia: int
+    groups: int | None
+    confidence: Confidence
+    correction: Correction
+    endpoints: dict[str, Endpoint]
+    recipes: dict[str, RecipeSummary]
+    pairs: tuple[Pair, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the content of comparison.json."""
+        return {"schema_version": SCHEMA_VERSION, **fields_to_json(self)}
+
+    @property
+    def has_operating_point(self) -> bool:
+        """True if a run has a threshold other than 0.5."""
+        return any(endpoint.at == "operating_point" for endpoint in self.endpoints.values())
+
+    def answers(self, metric: str) -> list[Answer]:
+        """Returns what is said of a metric, at any threshold, of every pair."""
+        keys = [key for key, endpoint in self.endpoints.items() if endpoint.metric == metric]
+        found = [pair.endpoints[key] for pair in self.pairs for key in keys]
+        return [answer for answer in found if answer is not None]
+
+
+def write_comparison(path: str | Path, comparison: Comparison) -> None:
+    """Writes comparison.json atomically; UserError as in `write_json`."""
+    write_json(path, comparison.as_json())
+
+
+def read_comparison(path: str | Path) -> Comparison:
+    """Reads comparison.json.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another version.
+    """
+    return read_record(path, Comparison, version=SCHEMA_VERSION, where="comparison", advice="compare the runs again")
