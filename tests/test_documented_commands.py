@@ -42,7 +42,7 @@ NOT_RUN = {
     "cxr-jax bench --models mobilenetv2_tiny --plain": "measures for a minute; see tests/bench",
     "scripts/launch_local 2 --devices 2 -- train quickstart --out runs/two": "see test_train_processes.py",
     "srun --ntasks=8 cxr-jax train CONFIG --out RUN": "needs SLURM",
-    "cxr-jax train CONFIG --out RUN --parallel.coordinator HOST:PORT --parallel.processes N --parallel.process-id I": (
+    "cxr-jax train CONFIG --out RUN --parallel.coordinator HOST:PORT --parallel.world-size N --parallel.rank I": (
         "needs several machines"
     ),
     "cxr-jax sweep sharpness --out runs/study": "needs the real radiographs and weights",

@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
         from cxr_jax.training.processes import joined
 
     with joined(config.parallel) as group:
-        if group.processes == 1 and config.parallel.processes == 0:
+        if group.world_size == 1 and config.parallel.world_size == 0:
             refuse_options_of_several(overrides)
         _train(config, run_path, options.resume, group)
 
@@ -104,8 +104,8 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
         terminal.say(f"Note on the images: {note}")
     for note in notes(config):
         terminal.say(f"Note on the config: {note}")
-    if group.processes > 1:
-        terminal.say(f"{group.processes} processes with {len(plan.devices)} devices train together")
+    if group.world_size > 1:
+        terminal.say(f"{group.world_size} processes with {len(plan.devices)} devices train together")
     if network.fresh:
         terminal.say(f"The weights have no classifier for these classes: {', '.join(network.fresh)} start afresh")
     with held_for_training(run) if group.writes else contextlib.nullcontext(), observers:

@@ -10,7 +10,7 @@ from cxr_jax.config.schema import Config, OptimizerConfig, PhaseConfig, Schedule
 from cxr_jax.errors import EXIT_USAGE, UserError
 
 _OF_PHASES = ("optimizer", "schedule", "augmentation")
-_OF_SEVERAL_PROCESSES = ("coordinator", "process_id", "startup_timeout", "heartbeat_timeout", "step_timeout")
+_OF_SEVERAL_PROCESSES = ("coordinator", "rank", "startup_timeout", "heartbeat_timeout", "step_timeout")
 
 
 def without_effect(config: Config) -> dict[str, str]:
@@ -81,7 +81,7 @@ def refuse_options_of_several(options: Sequence[str]) -> None:
         section, _, name = key.partition(".")
         if section == "parallel" and name in _OF_SEVERAL_PROCESSES:
             raise UserError(
-                f"{option} has no effect, because one process trains alone: say with --parallel.processes how many "
+                f"{option} has no effect, because one process trains alone: say with --parallel.world-size how many "
                 "train together",
                 EXIT_USAGE,
             )

@@ -15,6 +15,7 @@ from typing import Any
 
 from cxr_jax.config.command_line import parse
 from cxr_jax.config.effect import refuse_without_effect
+from cxr_jax.config.renamed import with_new_names
 from cxr_jax.config.schema import Config
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_text
@@ -111,6 +112,7 @@ def config_of(values: Mapping[str, Any], place: str) -> Config:
 
     # pydantic is strict about types, yet takes lists for tuples, only when it reads JSON: from Python objects `true`
     # would pass as an integer. TOML's dates, which JSON has no word for, must not turn into valid texts.
+    values = with_new_names(values, place)
     try:
         text = json.dumps(values, default=lambda date: {"date": str(date)})
     except (RecursionError, ValueError):

@@ -154,11 +154,11 @@ class LossConfig:
 
     class_weights: Literal["none", "balanced"] = "none"  # balanced: inverse to the class's share of train
     label_smoothing: float = 0.0
-    focusing: float = 0.0  # gamma of the focal loss, which turns from examples that are easy; 0: plain cross-entropy
+    focal_gamma: float = 0.0  # gamma of the focal loss, which turns from examples that are easy; 0: plain cross-entropy
 
     def __post_init__(self) -> None:
         _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0 and below 1")
-        _require(0 <= self.focusing <= 10, "focusing", self.focusing, "from 0 (off) to 10")
+        _require(0 <= self.focal_gamma <= 10, "focal_gamma", self.focal_gamma, "from 0 (off) to 10")
 
 
 @dataclass(frozen=True)
@@ -181,10 +181,10 @@ class TrainingConfig:
     batch_norm: Literal["train", "frozen"] = "train"
     # decay of the moving average over steps of parameters and statistics; above 0 the average is what is validated and
     # kept, and what the next phase begins with
-    average_decay: float = 0.0
+    ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(0 <= self.average_decay < 1, "average_decay", self.average_decay, "at least 0 and below 1")
+        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "at least 0 and below 1")
         for name in ("epochs", "batch_size", "accumulation_steps", "evaluation_batch_size"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         _require(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2147483647")
@@ -218,22 +218,22 @@ class ParallelConfig:
     backend: Literal["jit", "pmap"] = "jit"
     devices: int = 0  # how many devices to use, of all processes together; 0: all
     coordinator: str = ""  # HOST:PORT at which process 0 meets the others; empty: as SLURM or a TPU pod says
-    processes: int = 0  # how many train together; 0: as SLURM or a TPU pod says, elsewhere one
-    process_id: int = -1  # number of this process, from 0; -1: as SLURM or a TPU pod says
+    world_size: int = 0  # how many processes train together; 0: as SLURM or a TPU pod says, elsewhere one
+    rank: int = -1  # number of this process, from 0; -1: as SLURM or a TPU pod says
     startup_timeout: int = 120  # seconds for all processes to come
     heartbeat_timeout: int = 60  # seconds without a sign of life after which a process counts as lost
     step_timeout: int = 900  # seconds for loading the data, a compilation, a step or a batch of validation
 
     def __post_init__(self) -> None:
-        for name in ("devices", "processes"):
+        for name in ("devices", "world_size"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        _require(self.process_id >= -1, "process_id", self.process_id, "-1 or more")
+        _require(self.rank >= -1, "rank", self.rank, "-1 or more")
         for name in ("startup_timeout", "heartbeat_timeout", "step_timeout"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
 
     def anywhere(self) -> ParallelConfig:
         """Returns the same without what belongs to one launch, as a run folder keeps it."""
-        return dataclasses.replace(self, coordinator="", processes=0, process_id=-1)
+        return dataclasses.replace(self, coordinator="", world_size=0, rank=-1)
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ class Place(NamedTuple):
 
     host: str
     port: int
-    process: int
-    processes: int
+    rank: int
+    world_size: int
 
 
 class Connections:
@@ -51,9 +51,9 @@ class Connections:
         self._open: dict[int, socket.socket] = {}
         self._heard: dict[int, float] = {}  # when each of these last sent something
         self._began = time.monotonic()
-        self._marks = [(0, self._began)] * place.processes  # how far each has come, and since when
+        self._marks = [(0, self._began)] * place.world_size  # how far each has come, and since when
         self._early: list[tuple[int, str, Any]] = []  # what was said before all had come
-        self._given: list[deque[Any]] = [deque() for _ in range(place.processes)]
+        self._given: list[deque[Any]] = [deque() for _ in range(place.world_size)]
         self._wish: str | None = None  # why one of them would like to stop
         self._calls = 0  # of `agree_to_stop`
         self._reached: dict[int, int] = {}  # by process, the calls that it had made when it heard of the wish
@@ -61,17 +61,17 @@ class Connections:
         self._verdict: str | None = None  # why this process must leave
         self._told = False  # the verdict is what another process told of itself
         self._failing = threading.Event()  # this process leaves for a reason of its own
-        if place.process == 0:
+        if place.rank == 0:
             threading.Thread(target=self._accept, args=[_listen_at(place)], daemon=True).start()
         else:
             self._open[0] = _find_first(place, limits.startup_timeout)
             self._heard[0] = time.monotonic()
-            self.say("hello", place.processes)
+            self.say("hello", place.world_size)
             threading.Thread(target=self._listen, args=(self._open[0], 0), daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def exchange(self, value: Any) -> list[Any]:
-        """Returns the JSON `value` that each process gives here, by its number; waits for all of them."""
+        """Returns the JSON `value` that each process gives here, by its rank; waits for all of them."""
         with self._changed:
             self._move_on()
             self.say("give", value)
@@ -89,7 +89,7 @@ class Connections:
             if reason is not None and self._wish is None:
                 self.say("wish", reason)
             # once there is a wish none goes further until each has said how far it has come
-            self._changed.wait_for(lambda: self._wish is None or len(self._reached) == self.place.processes)
+            self._changed.wait_for(lambda: self._wish is None or len(self._reached) == self.place.world_size)
             return self._wish if self._wish is not None and self._calls > max(self._reached.values()) else None
 
     def fail(self, error: BaseException) -> None:
@@ -104,7 +104,7 @@ class Connections:
         self._failing.set()
         told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         told = "it was interrupted" if isinstance(error, KeyboardInterrupt) else told
-        self.say("leave", f"process {self.place.process} stopped: {' '.join(told.split())[:300]}")
+        self.say("leave", f"process {self.place.rank} stopped: {' '.join(told.split())[:300]}")
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -115,18 +115,18 @@ class Connections:
         # whatever sends something else than messages is no process of ours, and is hung up on
         with contextlib.suppress(OSError, ValueError, TypeError), connection, connection.makefile("rb") as lines:
             while line := lines.readline(_LONGEST):
-                number, kind, value = json.loads(line)
+                rank, kind, value = json.loads(line)
                 if process is None:
-                    self._welcome(connection, number, kind, value)
-                    process = number
+                    self._welcome(connection, rank, kind, value)
+                    process = rank
                     continue
                 self._heard[process] = time.monotonic()
                 if kind == "beat":
                     self._note_mark(process, value)
-                elif self.place.process == 0:
-                    self.say(kind, value, number=process)
+                elif self.place.rank == 0:
+                    self.say(kind, value, rank=process)
                 else:
-                    self._take_in(number, kind, value)
+                    self._take_in(rank, kind, value)
         with self._changed:
             if process is not None:
                 del self._open[process]
@@ -135,7 +135,7 @@ class Connections:
 
     def _welcome(self, connection: socket.socket, process: int, kind: str, processes: int) -> None:
         """Takes in a process that says hello; ValueError, after telling it, if there can be none such."""
-        count = self.place.processes
+        count = self.place.world_size
         with self._changed:
             if kind == "hello" and processes == count and 0 < process < count and process not in self._open:
                 self._open[process], self._heard[process] = connection, time.monotonic()
@@ -144,40 +144,40 @@ class Connections:
                 return
             again = " once more" if process in self._open else ""
             complaint = f"process {process} of {processes} came{again}, where process 0 expects each of {count} once"
-            _send(connection, 0, "leave", f"{complaint}: check parallel.processes and parallel.process_id")
+            _send(connection, 0, "leave", f"{complaint}: check parallel.world_size and parallel.rank")
             raise ValueError(complaint)
 
-    def say(self, kind: str, value: Any = None, *, number: int | None = None) -> None:
-        """Sends what this process says, or process `number`, on its way: from process 0 to all, from another to it.
+    def say(self, kind: str, value: Any = None, *, rank: int | None = None) -> None:
+        """Sends what this process says, or process `rank`, on its way: from process 0 to all, from another to it.
 
         After `done` a process may leave without a word; `leave` tells the others that they must, and why.
         """
-        number = self.place.process if number is None else number
+        rank = self.place.rank if rank is None else rank
         with self._changed:
             for connection in self._open.values():
-                _send(connection, number, kind, value)
-            if self.place.process == 0:
-                if len(self._open) < self.place.processes - 1:
-                    self._early.append((number, kind, value))
-                self._take_in(number, kind, value)
+                _send(connection, rank, kind, value)
+            if self.place.rank == 0:
+                if len(self._open) < self.place.world_size - 1:
+                    self._early.append((rank, kind, value))
+                self._take_in(rank, kind, value)
 
-    def _take_in(self, number: int, kind: str, value: Any) -> None:
+    def _take_in(self, rank: int, kind: str, value: Any) -> None:
         with self._changed:
             if kind == "give":
-                self._given[number].append(value)
+                self._given[rank].append(value)
             elif kind == "wish" and self._wish is None:
                 self._wish = value
                 self.say("reached", self._calls)
             elif kind == "reached":
-                self._reached[number] = value
+                self._reached[rank] = value
             elif kind == "done":
-                self._done.add(number)
-            elif kind == "leave" and number != self.place.process:
+                self._done.add(rank)
+            elif kind == "leave" and rank != self.place.rank:
                 self._find(value, told=True)
             self._changed.notify_all()
 
     def _move_on(self) -> None:
-        self._note_mark(self.place.process, self._marks[self.place.process][0] + 1)
+        self._note_mark(self.place.rank, self._marks[self.place.rank][0] + 1)
 
     def _note_mark(self, process: int, mark: int) -> None:
         if mark != self._marks[process][0]:
@@ -194,7 +194,7 @@ class Connections:
         with self._changed:
             while self._verdict is None:
                 for connection in self._open.values():
-                    _send(connection, self.place.process, "beat", self._marks[self.place.process][0])
+                    _send(connection, self.place.rank, "beat", self._marks[self.place.rank][0])
                 self._changed.wait_for(lambda: self._verdict is not None, min(0.5, self._limits.heartbeat_timeout / 4))
                 found = self._look_around(time.monotonic())
                 # seen twice: this process may itself have been asleep, and hear the others only now
@@ -208,22 +208,22 @@ class Connections:
     def _look_around(self, now: float) -> str | None:
         """Returns who is missing, silent or stuck, as a sentence; process 0 sees it of all, another of process 0."""
         limits = self._limits
-        working = [number for number in self._open if number not in self._done]
-        for number in working:
-            if now - self._heard[number] > limits.heartbeat_timeout:
+        working = [rank for rank in self._open if rank not in self._done]
+        for rank in working:
+            if now - self._heard[rank] > limits.heartbeat_timeout:
                 limit = f"{limits.heartbeat_timeout} s (parallel.heartbeat_timeout)"
-                return f"process {number} has not been heard of for {limit}: it is stopped or cut off"
-        if self.place.process > 0:
+                return f"process {rank} has not been heard of for {limit}: it is stopped or cut off"
+        if self.place.rank > 0:
             return None
-        missing = set(range(1, self.place.processes)) - self._open.keys() - self._done
+        missing = set(range(1, self.place.world_size)) - self._open.keys() - self._done
         if missing:
             self._marks = [(mark, now) for mark, _ in self._marks]
             limit = f"{limits.startup_timeout} s (parallel.startup_timeout)"
             late = now - self._began > limits.startup_timeout
             return f"process {_named(missing)} did not come within {limit}" if late else None
-        marks = {number: self._marks[number] for number in {0, *working} - self._done}
+        marks = {rank: self._marks[rank] for rank in {0, *working} - self._done}
         last = min((mark for mark, _ in marks.values()), default=0)
-        behind = {number: since for number, (mark, since) in marks.items() if mark == last}
+        behind = {rank: since for rank, (mark, since) in marks.items() if mark == last}
         if not behind or now - max(behind.values()) <= limits.step_timeout:
             return None
         others = "they hang, or a step takes longer than that" if len(behind) == len(marks) else "the others wait"
@@ -242,10 +242,10 @@ def leave_at_once(sentence: str) -> None:
     os._exit(EXIT_LOST)
 
 
-def _send(connection: socket.socket, number: int, kind: str, value: Any) -> None:
+def _send(connection: socket.socket, rank: int, kind: str, value: Any) -> None:
     """Sends a message; whether it arrives shows only when the other end answers or is gone."""
     with contextlib.suppress(OSError):
-        connection.sendall(json.dumps((number, kind, value)).encode() + b"\n")
+        connection.sendall(json.dumps((rank, kind, value)).encode() + b"\n")
 
 
 def _listen_at(place: Place) -> socket.socket:
@@ -253,7 +253,7 @@ def _listen_at(place: Place) -> socket.socket:
     # on every address of the machine: the others may know it by another name than it does itself
     address = place.host if place.host in _LOOPBACK else ""
     try:
-        return socket.create_server((address, place.port), family=family, backlog=place.processes)
+        return socket.create_server((address, place.port), family=family, backlog=place.world_size)
     except OSError as error:
         raise UserError(
             f"process 0 cannot listen at {place.host}:{place.port} ({error.strerror or error}): name an address of its "
@@ -271,8 +271,8 @@ def _find_first(place: Place, within: float) -> socket.socket:
         except OSError as error:
             if time.monotonic() > deadline:
                 raise UserError(
-                    f"process {place.process} could not reach process 0 at {place.host}:{place.port} within {within} s "
-                    f"(parallel.startup_timeout; {error.strerror or error}): start all {place.processes} processes, "
+                    f"process {place.rank} could not reach process 0 at {place.host}:{place.port} within {within} s "
+                    f"(parallel.startup_timeout; {error.strerror or error}): start all {place.world_size} processes, "
                     "and check the address and the firewall",
                     EXIT_LOST,
                 ) from None

@@ -40,8 +40,8 @@ def weighted_losses(logits: Array, labels: Array, weights: tuple[float, ...], lo
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     targets = optax.smooth_labels(targets, loss.label_smoothing) if loss.label_smoothing > 0 else targets
     losses = optax.softmax_cross_entropy(logits, targets)
-    if loss.focusing > 0:
-        losses = jnp.exp(loss.focusing * _log_probability_of_others(logits, labels)) * losses
+    if loss.focal_gamma > 0:
+        losses = jnp.exp(loss.focal_gamma * _log_probability_of_others(logits, labels)) * losses
     return example_weights(labels, weights, logits.dtype) * losses
 
 

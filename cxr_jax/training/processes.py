@@ -30,17 +30,17 @@ class ProcessGroup:
 
     def __init__(self, connections: Connections | None = None) -> None:
         self._connections = connections
-        self.process, self.processes = (0, 1) if connections is None else connections.place[2:]
+        self.rank, self.world_size = (0, 1) if connections is None else connections.place[2:]
 
     @property
     def writes(self) -> bool:
         """True for the one process that writes the run folder and the terminal."""
-        return self.process == 0
+        return self.rank == 0
 
     @property
     def share(self) -> Share:
         """The part of every batch that this process reads."""
-        return WHOLE if self.processes == 1 else Share(self.process, self.processes)
+        return WHOLE if self.world_size == 1 else Share(self.rank, self.world_size)
 
     def require_same(self, what: str, values: Mapping[str, Any]) -> None:
         """Raises UserError, in every process, if they do not all give the same JSON `values` of `what`."""
@@ -172,25 +172,26 @@ def find_place(parallel: ParallelConfig, environment: Mapping[str, str]) -> Plac
     What `parallel` leaves open is taken from a SLURM step or a TPU pod. Raises UserError if it cannot be told.
     """
     found = _slurm(environment) or _tpu(environment)
-    processes = parallel.processes or (found.processes if found else 1)
-    if processes == 1:
+    world_size = parallel.world_size or (found.world_size if found else 1)
+    if world_size == 1:
         return None
-    number = parallel.process_id if parallel.process_id >= 0 else (found.process if found else -1)
-    if not 0 <= number < processes:
+    rank = parallel.rank if parallel.rank >= 0 else (found.rank if found else -1)
+    if not 0 <= rank < world_size:
         raise UserError(
-            f"parallel.process_id is {number}, but must be from 0 to {processes - 1}: each of the {processes} "
-            "processes needs a number of its own"
+            f"parallel.rank is {rank}, but must be from 0 to {world_size - 1}: each of the {world_size} processes "
+            "needs a number of its own"
         )
     if not parallel.coordinator:
         if found is None:
             raise UserError(
-                f"parallel.coordinator is empty, but {processes} processes need a place to meet: HOST:PORT of process 0"
+                f"parallel.coordinator is empty, but {world_size} processes need a place to meet: HOST:PORT of "
+                "process 0"
             )
-        return Place(found.host, found.port, number, processes)
+        return Place(found.host, found.port, rank, world_size)
     match = re.fullmatch(r"\[?([^\[\]]+?)\]?:(\d{1,5})", parallel.coordinator)
     if match is None or not 0 < int(match[2]) < 65536:
         raise UserError(f"parallel.coordinator is {parallel.coordinator!r}, but must be HOST:PORT of process 0")
-    return Place(match[1], int(match[2]), number, processes)
+    return Place(match[1], int(match[2]), rank, world_size)
 
 
 def _slurm(environment: Mapping[str, str]) -> Place | None:
@@ -217,19 +218,19 @@ def _tpu(environment: Mapping[str, str]) -> Place | None:
 
 def _initialize_jax(place: Place, limits: ParallelConfig, group: ProcessGroup) -> None:
     """Starts jax among all processes, at a port that process 0 finds free."""
-    host, _, process, processes = place
-    port = group.exchange(_free_port() if process == 0 else None)[0]
+    host, _, rank, world_size = place
+    port = group.exchange(_free_port() if rank == 0 else None)[0]
     # its service would keep SIGTERM from this program
     jax.config.update("jax_enable_preemption_service", False)
     # faults are found here first, and can be told: jax ends the process by an abort
     jax.distributed.initialize(
         f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
-        processes,
-        process,
+        world_size,
+        rank,
         initialization_timeout=limits.step_timeout,
         heartbeat_timeout_seconds=4 * limits.heartbeat_timeout + limits.step_timeout,
         shutdown_timeout_seconds=limits.step_timeout,
-        coordinator_bind_address=f"{host}:{port}" if process == 0 and host in ("127.0.0.1", "localhost") else None,
+        coordinator_bind_address=f"{host}:{port}" if rank == 0 and host in ("127.0.0.1", "localhost") else None,
     )
 
 

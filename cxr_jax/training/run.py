@@ -75,7 +75,7 @@ def train(
     config, devices = plan.config, plan.devices
     training, monitor = config.training, config.validation.monitor
     validate_every = config.validation.every_iterations or plan.batches_per_epoch
-    averages = training.average_decay > 0
+    averages = training.ema_decay > 0
 
     group.connect(devices)
     checkpoint = group.handed_out(lambda: newest_state(run.checkpoints, observer.on_note)) if resume else None

@@ -81,7 +81,7 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     average = state.average
     if average:
-        decay, step = config.training.average_decay, state.step - first_step
+        decay, step = config.training.ema_decay, state.step - first_step
         average = averaged(average, state.frozen | params, batch_stats, decay, step)
     return (
         TrainState(params, state.frozen, batch_stats, optimizer_state, state.step + 1, average),

@@ -34,8 +34,8 @@ def run_two(config: Path, out: Path, *, first: tuple = (), second: tuple = ()) -
     processes = []
     for number, (options, environment) in enumerate((first or ((), {}), second or ((), {}))):
         command = [sys.executable, "-m", "cxr_jax", "train", str(config), "--out", str(out), *options]
-        command += ["--parallel.coordinator", address, "--parallel.processes", "2"]
-        command += ["--parallel.process-id", str(number), "--parallel.startup-timeout", "60"]
+        command += ["--parallel.coordinator", address, "--parallel.world-size", "2"]
+        command += ["--parallel.rank", str(number), "--parallel.startup-timeout", "60"]
         processes.append(
             subprocess.Popen(
                 command,
@@ -85,9 +85,9 @@ def test_processes_that_would_compute_in_different_ways_are_told_so(prepared_pha
 def test_a_coordinator_that_cannot_be_reached_is_one_sentence_within_the_time_out(config_file, tmp_path, capsys):
     port = free_port()
     arguments = ["train", str(config_file), "--out", str(tmp_path / "run"), "--parallel.startup-timeout", "1"]
-    arguments += ["--parallel.coordinator", f"127.0.0.1:{port}", "--parallel.processes", "2"]
+    arguments += ["--parallel.coordinator", f"127.0.0.1:{port}", "--parallel.world-size", "2"]
     began = time.monotonic()
-    assert command_line([*arguments, "--parallel.process-id", "1"]) == 69
+    assert command_line([*arguments, "--parallel.rank", "1"]) == 69
     assert time.monotonic() - began < 30
     assert capsys.readouterr().err.startswith(
         f"cxr-jax: process 1 could not reach process 0 at 127.0.0.1:{port} within 1 s (parallel.startup_timeout;"
@@ -110,9 +110,9 @@ def test_a_run_of_one_process_goes_on_with_two(run_path, config_file):
     assert "127.0.0.1" not in RunFolder(run_path).config.read_text()
 
 
-@pytest.mark.parametrize("missing", ["--parallel.coordinator", "--parallel.process-id"])
+@pytest.mark.parametrize("missing", ["--parallel.coordinator", "--parallel.rank"])
 def test_what_a_launch_lacks_is_told(config_file, tmp_path, capsys, missing):
-    options = {"--parallel.coordinator": "127.0.0.1:1", "--parallel.process-id": "0", "--parallel.processes": "2"}
+    options = {"--parallel.coordinator": "127.0.0.1:1", "--parallel.rank": "0", "--parallel.world-size": "2"}
     del options[missing]
     arguments = [text for option in options.items() for text in option]
     assert command_line(["train", str(config_file), "--out", str(tmp_path / "run"), *arguments]) == 1

@@ -92,8 +92,8 @@ def test_options_that_have_an_effect_are_taken(tmp_path, toml, options):
 
 
 def test_options_of_several_processes_are_refused_where_one_trains():
-    with pytest.raises(UserError, match=r"--parallel.process-id has no effect, because one process trains alone: say"):
-        refuse_options_of_several(["--optimizer.momentum", "0.5", "--parallel.process-id", "0"])
+    with pytest.raises(UserError, match=r"--parallel.rank has no effect, because one process trains alone: say"):
+        refuse_options_of_several(["--optimizer.momentum", "0.5", "--parallel.rank", "0"])
     refuse_options_of_several(["--parallel.devices", "1", "--parallel.backend", "pmap"])
 
 

@@ -90,8 +90,8 @@ def test_phases_with_their_own_sections(config_file):
         ("[augmentation]\nscale = nan", "augmentation.scale in FILE is nan, but must be a finite number"),
         ("[optimizer]\nlayer_decay = 0", "optimizer.layer_decay in FILE is 0.0, but must be above 0 and at most 1"),
         ("[optimizer]\nlayer_decay = 1.1", "optimizer.layer_decay in FILE is 1.1, but must be above 0 and at most 1"),
-        ("[loss]\nfocusing = -1", "loss.focusing in FILE is -1.0, but must be from 0 (off) to 10"),
-        ("[loss]\nfocusing = 11", "loss.focusing in FILE is 11.0, but must be from 0 (off) to 10"),
+        ("[loss]\nfocusing = -1", "loss.focal_gamma in FILE is -1.0, but must be from 0 (off) to 10"),
+        ("[loss]\nfocusing = 11", "loss.focal_gamma in FILE is 11.0, but must be from 0 (off) to 10"),
         ("[optimizer]\nnesterov = 1", "optimizer.nesterov in FILE is 1, but must be true or false"),
         ("[report]\nprevalence = 1.0", "report.prevalence in FILE is 1.0, but must be 0 (not declared), or above 0"),
         ('[optimizer]\nmomentum = "x"', 'optimizer.momentum in FILE is "x", but must be a number'),
@@ -216,3 +216,28 @@ def test_any_config_survives_being_written(tmp_path_factory, name, trainable, ra
     path = tmp_path_factory.mktemp("written") / "config.toml"
     path.write_text(format_config(config), encoding="utf-8", newline="")
     assert load_config(path) == config
+
+
+OLD_NAMES = """
+[loss]
+focusing = 2.0
+[training]
+average_decay = 0.9
+[parallel]
+processes = 3
+process_id = 1
+"""
+
+
+def test_keys_of_earlier_versions_are_read(config_file):
+    config = load_config(config_file(OLD_NAMES))
+    assert (config.loss.focal_gamma, config.training.ema_decay) == (2, 0.9)
+    assert (config.parallel.world_size, config.parallel.rank) == (3, 1)
+    assert load_config(config_file(format_config(config))) == config
+
+
+def test_a_key_by_both_of_its_names_is_refused(config_file):
+    path = config_file("[loss]\nfocusing = 2.0\nfocal_gamma = 1.0")
+    assert sentence_of(path) == (
+        f"{path} gives loss.focal_gamma twice, also by its old name loss.focusing: keep loss.focal_gamma"
+    )

@@ -19,9 +19,9 @@ what, arguments = sys.argv[1], sys.argv[2:]
 def say(*words, to=1):
     os.write(to, (" ".join(map(str, words)) + "\\n").encode())
 options = dict(zip(arguments[-6::2], arguments[-5::2]))
-number = int(options["--parallel.process-id"])
+number = int(options["--parallel.rank"])
 say(f"hello {number} {os.environ['JAX_LOCAL_DEVICE_IDS']} {os.environ['JAX_NUM_CPU_DEVICES']}")
-say("address", options["--parallel.coordinator"], options["--parallel.processes"], *arguments[:-6])
+say("address", options["--parallel.coordinator"], options["--parallel.world-size"], *arguments[:-6])
 def stop(sent, frame):
     say(f"{number} stopped by {sent}", to=2)
     sys.exit(75)

@@ -66,7 +66,7 @@ def run_joined(said: Path, work: Callable[..., Any], place: Place, limits: Paral
 
     def meet() -> Any:
         address = f"{place.host}:{place.port}"
-        named = dataclasses.replace(limits, coordinator=address, processes=place.processes, process_id=place.process)
+        named = dataclasses.replace(limits, coordinator=address, world_size=place.world_size, rank=place.rank)
         with joined(named) as group:
             return work(group, *arguments)
 
@@ -93,14 +93,14 @@ def _end_as_a_command_does(said: Path, work: Callable[[], Any]) -> None:
 def exchange_often(group: ProcessGroup) -> list[bool]:
     """Whether what came was what all had given, of 20 exchanges."""
     return [
-        group.exchange([number, group.process]) == [[number, process] for process in range(group.processes)]
+        group.exchange([number, group.rank]) == [[number, process] for process in range(group.world_size)]
         for number in range(20)
     ]
 
 
 def facts(group: ProcessGroup) -> list:
     """What a process is told of itself and of all."""
-    return [group.writes, list(group.share), group.agree(True), group.agree(group.process > 0)]
+    return [group.writes, list(group.share), group.agree(True), group.agree(group.rank > 0)]
 
 
 def go_on(group: ProcessGroup, seconds: float) -> None:
@@ -114,7 +114,7 @@ def go_on(group: ProcessGroup, seconds: float) -> None:
 
 def hang(group: ProcessGroup, hanging: list[int]) -> None:
     """All but those that hang wait for them."""
-    if group.process in hanging:
+    if group.rank in hanging:
         time.sleep(60)
     group.together()
 
@@ -122,7 +122,7 @@ def hang(group: ProcessGroup, hanging: list[int]) -> None:
 def fail(group: ProcessGroup, failing: list[int], interrupted: bool = False) -> None:
     """Those that fail say why, unless they are interrupted; the others wait for them."""
     group.together()
-    if group.process in failing:
+    if group.rank in failing:
         raise KeyboardInterrupt if interrupted else UserError("the disk is full")
     group.together()
 
@@ -130,22 +130,22 @@ def fail(group: ProcessGroup, failing: list[int], interrupted: bool = False) -> 
 def differ(group: ProcessGroup) -> None:
     """The last process has another rate."""
     group.require_same("config", {"training.seed": 0, "optimizer.learning_rate": 0.1})
-    rate = 0.2 if group.process == group.processes - 1 else 0.1
+    rate = 0.2 if group.rank == group.world_size - 1 else 0.1
     group.require_same("config", {"training.seed": 0, "optimizer.learning_rate": rate})
 
 
 def leave_one_after_another(group: ProcessGroup) -> None:
     """Process 0 is the first to leave."""
     group.together()
-    time.sleep(0.7 * group.process)
+    time.sleep(0.7 * group.rank)
 
 
 def stop(group: ProcessGroup, wishing: int, at: int) -> int:
     """The call at which it stopped; nothing but the calls keeps the processes together, which are not equally fast."""
     for call in range(1, 10_000):
-        if group.agree_to_stop("terminated" if group.process == wishing and call >= at else None) == "terminated":
+        if group.agree_to_stop("terminated" if group.rank == wishing and call >= at else None) == "terminated":
             return call
-        time.sleep(0.001 * (group.process + 1))
+        time.sleep(0.001 * (group.rank + 1))
     return 0
 
 
@@ -193,5 +193,5 @@ def make_trainer(run: RunFolder, group: ProcessGroup = ALONE, *, devices: int = 
 
 def train(group: ProcessGroup, out: str, process: int, at: int, number: int) -> None:
     """Train, or go on with, the run at `out`; `process` gets the signal `number` after step `at`."""
-    watcher = Watcher(at=at, number=number) if group.process == process else Watcher()
+    watcher = Watcher(at=at, number=number) if group.rank == process else Watcher()
     make_trainer(RunFolder(Path(out)), group, watcher=watcher).train(resume=True)

@@ -32,7 +32,7 @@ TWO_PHASES = (
 
 
 def averaging(config, decay=0.8):
-    return dataclasses.replace(config.training, average_decay=decay)
+    return dataclasses.replace(config.training, ema_decay=decay)
 
 
 def test_the_average_is_the_recursion_written_out():
@@ -60,7 +60,7 @@ def test_a_step_averages_parameters_and_statistics_from_the_phases_first_step_on
         class_weights=(1.0, 1.0),
         augmentation=AugmentationConfig(),
         loss=LossConfig(),
-        training=TrainingConfig(batch_size=16, evaluation_batch_size=16, precision="float32", average_decay=0.15),
+        training=TrainingConfig(batch_size=16, evaluation_batch_size=16, precision="float32", ema_decay=0.15),
         parallel=ParallelConfig(backend, devices),
     )
     expected = {name: np.asarray(value) for name, value in pack_network(network.params, network.batch_stats).items()}

@@ -89,7 +89,7 @@ def test_the_focal_loss_and_its_gradient_are_those_of_its_paper(gamma, smoothing
     weights = (0.5, 2.0, 1.3)[:classes]
 
     def losses_of(values):
-        loss = LossConfig(label_smoothing=smoothing, focusing=gamma)
+        loss = LossConfig(label_smoothing=smoothing, focal_gamma=gamma)
         return weighted_losses(values, jnp.asarray(labels), weights, loss)
 
     with jax.enable_x64(True):
@@ -120,7 +120,7 @@ def test_the_focal_loss_has_a_gradient_where_the_network_is_sure(smoothing, gamm
     labels = jnp.zeros(16, jnp.int32)
 
     def losses_of(values):
-        loss = LossConfig(label_smoothing=smoothing, focusing=gamma)
+        loss = LossConfig(label_smoothing=smoothing, focal_gamma=gamma)
         return weighted_losses(values, labels, (1.0, 1.0), loss)
 
     losses = np.asarray(losses_of(logits))
@@ -141,7 +141,7 @@ def test_a_run_takes_the_focusing_of_its_config(trainer):
         "phases": (PhaseConfig(trainable=("classifier",)),),
         "training": TrainingConfig(epochs=1, batch_size=22, evaluation_batch_size=10),
     }
-    plain, focal = (trainer(f"gamma{gamma}", loss=LossConfig(focusing=gamma), **changes) for gamma in (0.0, 2.0))
+    plain, focal = (trainer(f"gamma{gamma}", loss=LossConfig(focal_gamma=gamma), **changes) for gamma in (0.0, 2.0))
     for run in (plain, focal):
         run.train()
     (before, *_), (after, *_) = (lines_of(run, "train") for run in (plain, focal))

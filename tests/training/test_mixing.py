@@ -31,7 +31,7 @@ def test_the_loss_is_each_labels_by_its_share(train_images, focusing):
         network,
         class_weights=weights,
         augmentation=AugmentationConfig(mixup=0.4),
-        loss=LossConfig(label_smoothing=0.1, focusing=focusing),
+        loss=LossConfig(label_smoothing=0.1, focal_gamma=focusing),
         training=TrainingConfig(batch_size=8, evaluation_batch_size=8, seed=3, batch_norm="frozen"),
     )
     images, labels, ids = map(jnp.asarray, batch_of(train_images, slice(8)))

@@ -222,7 +222,7 @@ def test_a_process_that_cannot_be_one_of_them_is_refused_and_the_others_go_on(pr
     processes.start_all(worker.go_on, 3, count=2)
     processes.await_ready()
     processes.start(number, worker.go_on, 3, count=count, limits=PATIENT, run=worker.run)
-    assert processes.end_of(2) == lost(f"{sentence}: check parallel.processes and parallel.process_id")
+    assert processes.end_of(2) == lost(f"{sentence}: check parallel.world_size and parallel.rank")
     assert processes.ends(2) == [(0, "null\n")] * 2
 
 
@@ -248,11 +248,11 @@ def test_a_port_that_is_taken_is_told():
         (ParallelConfig(), SLURM, Place("gpu003", 61440 + 70001 % 4096, 2, 4)),
         (ParallelConfig(), SLURM | {"SLURM_STEP_NODELIST": "node7,node8"}, Place("node7", 61440 + 70001 % 4096, 2, 4)),
         (ParallelConfig(), SLURM | {"SLURM_NTASKS": "1"}, None),
-        (ParallelConfig(processes=1), SLURM, None),
+        (ParallelConfig(world_size=1), SLURM, None),
         (ParallelConfig(coordinator="head:9"), SLURM, Place("head", 9, 2, 4)),
         (ParallelConfig(), TPU, Place("10.0.0.4", 8476, 1, 2)),
         (ParallelConfig(), {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, None),
-        (ParallelConfig(coordinator="[::1]:80", processes=3, process_id=0), {}, Place("::1", 80, 0, 3)),
+        (ParallelConfig(coordinator="[::1]:80", world_size=3, rank=0), {}, Place("::1", 80, 0, 3)),
     ],
 )
 def test_a_process_finds_its_place(parallel, environment, place):
@@ -262,9 +262,9 @@ def test_a_process_finds_its_place(parallel, environment, place):
 @pytest.mark.parametrize(
     ("parallel", "sentence"),
     [
-        (ParallelConfig(processes=2, coordinator="a:1"), r"process_id is -1, but must be from 0 to 1"),
-        (ParallelConfig(processes=2, process_id=2), r"process_id is 2, but must be from 0 to 1"),
-        (ParallelConfig(processes=2, process_id=0), r"parallel\.coordinator is empty, but 2 processes"),
+        (ParallelConfig(world_size=2, coordinator="a:1"), r"rank is -1, but must be from 0 to 1"),
+        (ParallelConfig(world_size=2, rank=2), r"rank is 2, but must be from 0 to 1"),
+        (ParallelConfig(world_size=2, rank=0), r"parallel\.coordinator is empty, but 2 processes"),
         (ParallelConfig("jit", 0, "host", 2, 0), r"parallel\.coordinator is 'host', but must be HOST:PORT"),
         (ParallelConfig("jit", 0, "host:99999", 2, 0), r"parallel\.coordinator is 'host:99999', but must be"),
     ],

@@ -86,7 +86,7 @@ class Steps:
 
     def state(self, step: int = 0) -> TrainState:
         """The state before the first step."""
-        averages = self.plan.config.training.average_decay > 0
+        averages = self.plan.config.training.ema_decay > 0
         network, phase = self.network, self.phase
         return new_state(
             network.params, network.batch_stats, phase.trainable, phase.optimizer, step=step, averages=averages
