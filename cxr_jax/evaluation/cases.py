@@ -17,9 +17,9 @@ from cxr_jax.vocabulary import NORMAL, PNEUMONIA
 def calls_of(probability: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
     """Return bool [N]: True where the image is called PNEUMONIA, which is where its probability >= `threshold`.
 
-    With R thresholds, float64 [R], it is bool [R, N].
+    With R thresholds, float64 [R], it is bool [R, N]; of a single probability and threshold, one truth.
     """
-    return probability >= np.expand_dims(threshold, -1)
+    return probability >= (threshold if np.ndim(threshold) == 0 else np.expand_dims(threshold, -1))
 
 
 def confidence_of(probability: np.ndarray, threshold: float) -> np.ndarray:

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from cxr_jax.evaluation.cases import Cases, confidence_of
+from cxr_jax.evaluation.cases import Cases, calls_of, confidence_of
+
+
+def test_a_call_is_made_of_one_image_of_many_and_at_many_thresholds():
+    assert bool(calls_of(np.float64(0.5), 0.5)) and np.ndim(calls_of(np.float64(0.5), 0.5)) == 0
+    assert calls_of(np.array([0.4, 0.5]), 0.5).tolist() == [False, True]
+    at_each = calls_of(np.array([0.4, 0.5]), np.array([0.4, 0.5, 0.6]))
+    assert at_each.tolist() == [[True, True], [False, True], [False, False]]
 
 
 def test_confidence_is_the_share_of_the_way_that_a_call_could_go():
