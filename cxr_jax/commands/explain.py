@@ -147,7 +147,7 @@ def _check(terminal: Terminal, run: RunFolder, trained: TrainedModel, options: O
     threshold = question.threshold.value
     sample = make_sample(trained, validation, options.images, threshold=threshold, explained=explained)
     found = check_maps(trained, sample, question.stage, others=others, track=terminal.track)
-    findings = found.as_dict()
+    findings = found.record()
     path = write_checks(run, findings)
     if found.cascade is not None:
         examples = found.cascade.examples

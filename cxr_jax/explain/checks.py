@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -30,7 +29,7 @@ from cxr_jax.explain.randomisation import (
     cascade_levels,
     judge_randomisation,
 )
-from cxr_jax.explain.record import SCHEMA_VERSION
+from cxr_jax.explain.record import CascadeRecord, CurvesRecord, MapChecks, Scores
 from cxr_jax.explain.verdict import FEWEST_IMAGES, Verdict, column_means, judged_classes
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.models.network import stage_names_of
@@ -72,42 +71,44 @@ class Findings:
     cascade: Cascade | None  # None where too few maps were left
     curves: Curves | None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the findings for a JSON file: verdicts, and what the figures show."""
-        clusters = self.sample.clusters
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-            "architecture": self.trained.description.architecture,
-            "step": self.trained.step,
-            "stage": self.stage,
-            "explained": {name: int(np.sum(self.sample.classes == i)) for i, name in enumerate(CLASS_NAMES)},
-            "images": len(self.sample.files),
-            "groups": len(np.unique(clusters)),
-            "blank": self.blank,
-            "checks": [verdict.as_dict() for verdict in self.verdicts],
-            "cascade": self.cascade
-            and {
-                "levels": list(self.cascade.levels),
-                "rank_correlation": column_means(self.cascade.rank_correlation, clusters),
-                "similarity": column_means(self.cascade.similarity, clusters),
-                "blank": self.cascade.blank.tolist(),
-                "other_images": self.cascade.other_images,
-            },
-            "curves": self.curves
-            and {
-                "shares": self.curves.shares.tolist(),
-                "by_class": {name: self._curves_of(rows) for name, rows in judged_classes(self.sample.classes).items()},
-            },
-            "files": list(self.sample.files),
-        }
+    def record(self) -> MapChecks:
+        """Returns what a run keeps of the findings: verdicts, and what the figures show."""
+        clusters, cascade, curves = self.sample.clusters, self.cascade, self.curves
+        return MapChecks(
+            step=self.trained.step,
+            stage=self.stage,
+            explained={name: int(np.sum(self.sample.classes == i)) for i, name in enumerate(CLASS_NAMES)},
+            images=len(self.sample.files),
+            groups=len(np.unique(clusters)),
+            blank=self.blank,
+            checks=self.verdicts,
+            cascade=cascade
+            and CascadeRecord(
+                levels=cascade.levels,
+                rank_correlation=column_means(cascade.rank_correlation, clusters),
+                similarity=column_means(cascade.similarity, clusters),
+                blank=tuple(cascade.blank.tolist()),
+                other_images=cascade.other_images,
+            ),
+            curves=curves
+            and CurvesRecord(
+                shares=tuple(curves.shares.tolist()),
+                by_class={
+                    name: _mean_scores(curves, rows) for name, rows in judged_classes(self.sample.classes).items()
+                },
+            ),
+            date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            architecture=self.trained.description.architecture,
+            files=self.sample.files,
+        )
 
-    def _curves_of(self, rows: np.ndarray) -> dict[str, Any]:
-        """Returns the mean curves of the images of a mask [N], by kind and by what put the pixels in order."""
-        return {
-            kind: {name: score[rows].mean(axis=0).tolist() for name, score in self.curves.scores[kind].items()}
-            for kind in KINDS
-        }
+
+def _mean_scores(curves: Curves, rows: np.ndarray) -> Scores:
+    """Returns the mean curves of the images of a mask [N], by kind and by what put the pixels in order."""
+    return {
+        kind: {name: tuple(score[rows].mean(axis=0).tolist()) for name, score in curves.scores[kind].items()}
+        for kind in KINDS
+    }
 
 
 def draw_sample(images: ImageSet, count: int, *, seed: int = 0) -> np.ndarray:

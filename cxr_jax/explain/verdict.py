@@ -8,13 +8,14 @@ other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cxr_jax.evaluation.intervals import LEVEL, RESAMPLES, bootstrap_weights, percentile_interval
+from cxr_jax.runs.records import fields_to_json, from_json, to_json
 from cxr_jax.vocabulary import CLASS_NAMES
 
 FEWEST_IMAGES = 5
@@ -31,6 +32,15 @@ class Mean:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """Means over images at several places, with the ends of their 95 % intervals: K numbers each."""
+
+    value: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -67,10 +77,29 @@ class Verdict:
     told: str
     means: dict[str, Mean]  # by class; empty where there is no verdict
 
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the verdict for a JSON file."""
-        numbers = {name: asdict(mean) for name, mean in self.means.items()}
-        return {**asdict(self.check), "passes": self.passes, "told": self.told, "numbers": numbers}
+    @property
+    def word(self) -> str:
+        """The verdict for a reader: `passes`, `fails` or `no verdict`."""
+        return {True: "passes", False: "fails", None: "no verdict"}[self.passes]
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the verdict for a JSON file: the check and what became of it, side by side."""
+        return {**fields_to_json(self.check), "passes": self.passes, "told": self.told, "numbers": to_json(self.means)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Verdict:
+        """Returns the verdict that `as_json` gave `value` for; ValueError where it did not."""
+        read = from_json(_Stored, value, "check")
+        return cls(from_json(Check, value, "check"), read.passes, read.told, read.numbers)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What a JSON file holds of a verdict beside its check."""
+
+    passes: bool | None
+    told: str
+    numbers: dict[str, Mean]
 
 
 def judged_classes(classes: Int[np.ndarray, " N"]) -> dict[str, Bool[np.ndarray, " N"]]:
@@ -101,7 +130,7 @@ def mean_over_images(values: Float[np.ndarray, " N"], clusters: Int[np.ndarray, 
     return Mean(value, interval.low, interval.high)
 
 
-def column_means(values: Float[np.ndarray, "N K"], clusters: Int[np.ndarray, " N"]) -> dict[str, list[float]]:
-    """Returns mean, low and high of every column of values [N, K], each a list of K numbers, for a figure."""
+def column_means(values: Float[np.ndarray, "N K"], clusters: Int[np.ndarray, " N"]) -> Line:
+    """Returns mean, low and high of every column of values [N, K], for a figure."""
     means = [mean_over_images(column, clusters) for column in values.T]
-    return {name: [getattr(mean, name) for mean in means] for name in ("value", "low", "high")}
+    return Line(*(tuple(getattr(mean, name) for mean in means) for name in ("value", "low", "high")))

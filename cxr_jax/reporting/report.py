@@ -17,7 +17,7 @@ import cxr_jax
 from cxr_jax.evaluation.judgement import Judgement, read_judgement
 from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.reporting.explanations import CAPTIONS as _EXPLANATIONS
-from cxr_jax.reporting.explanations import explanations_of
+from cxr_jax.reporting.explanations import explanations_of, number_texts
 from cxr_jax.reporting.glossary import GLOSSARY
 from cxr_jax.reporting.published import OFFICIAL_TEST
 from cxr_jax.reporting.quality import BASELINE_CAPTIONS, QUALITY_CAPTIONS, quality_of
@@ -101,6 +101,8 @@ def render_report(run: RunFolder) -> str:
         date=date_text,
         devices=devices_text,
         duration=duration_text,
+        inlined=_inlined,
+        number_lines=number_texts,
         times=times,
     )
     return environment.get_template("report.html.jinja").render(_contents(run))
@@ -150,7 +152,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
             "baselines": _figures(run, BASELINE_CAPTIONS),
         },
         "sheets": [sheet for name in _SHEETS if (sheet := _sheet(run, name)) is not None],
-        "explanations": _explanations(run),
+        "explanations": explanations_of(run),
         "quality": quality,
     }
 
@@ -226,13 +228,6 @@ def _sheet(run: RunFolder, name: str) -> dict[str, Any] | None:
     gallery = read_gallery(path)
     source = _inlined(path) if gallery is None else None
     return {"name": name, "caption": _SHEETS[name], "gallery": gallery, "source": source}
-
-
-def _explanations(run: RunFolder) -> dict[str, Any]:
-    """Returns what the run says of its explanations, the pictures as data addresses."""
-    told = explanations_of(run)
-    pictures = [{"name": path.stem, "source": _inlined(path)} for path in told["pictures"]]
-    return {**told, "pictures": pictures}
 
 
 def _inlined(path: Path) -> str:

@@ -1,5 +1,5 @@
 import dataclasses
-import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +9,8 @@ from cxr_jax.errors import UserError
 from cxr_jax.explain.checks import CHECKS, Sample, check_maps, draw_sample, make_sample
 from cxr_jax.explain.heat_maps import HeatMaps, heat_maps
 from cxr_jax.explain.record import read_checks, write_checks
-from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.files import write_json
+from cxr_jax.runs.folder import RunFolder, read_json
 
 STAGE = "blocks.3"
 
@@ -51,13 +52,13 @@ def test_every_check_has_a_verdict_for_each_class(findings):
 def test_the_findings_are_json_that_a_run_keeps(findings, tmp_path):
     run = RunFolder(tmp_path)
     assert read_checks(run) is None
-    stored = findings.as_dict()
+    stored = findings.record()
     assert write_checks(run, stored) == run.explanation_checks
-    assert read_checks(run) == json.loads(json.dumps(stored)) == stored
-    assert (stored["images"], stored["groups"], stored["blank"], stored["step"]) == (12, 6, 0, 1)
-    assert stored["explained"] == {"NORMAL": 6, "PNEUMONIA": 6}
-    assert len(stored["cascade"]["rank_correlation"]["low"]) == len(stored["cascade"]["levels"]) == 7
-    curves = stored["curves"]["by_class"]
+    assert read_checks(run) == stored
+    assert (stored.images, stored.groups, stored.blank, stored.step) == (12, 6, 0, 1)
+    assert stored.explained == {"NORMAL": 6, "PNEUMONIA": 6}
+    assert len(stored.cascade.rank_correlation.low) == len(stored.cascade.levels) == 7
+    curves = stored.curves.by_class
     for value, name in enumerate(("NORMAL", "PNEUMONIA")):
         for kind in ("insertion", "deletion"):
             line = curves[name][kind]["map"]
@@ -65,9 +66,20 @@ def test_the_findings_are_json_that_a_run_keeps(findings, tmp_path):
             np.testing.assert_allclose(line, findings.curves.scores[kind]["map"][rows].mean(axis=0))
 
 
+def test_findings_that_are_kept_here_read_and_write_back_as_they_are(tmp_path):
+    paths = sorted((Path(__file__).parents[2] / "results").rglob("checks.json"))
+    if not paths:
+        pytest.skip("no results are kept here")
+    for path in paths:
+        run = RunFolder(tmp_path)
+        write_json(run.explanation_checks, read_json(path))
+        write_checks(run, read_checks(run))
+        assert read_json(run.explanation_checks) == read_json(path), path
+
+
 def test_findings_of_another_version_are_refused(tmp_path):
     run = RunFolder(tmp_path)
-    write_checks(run, {"schema_version": 99})
+    write_json(run.explanation_checks, {"schema_version": 99})
     with pytest.raises(UserError, match=r"run cxr-jax explain .* --check"):
         read_checks(run)
 
@@ -89,7 +101,7 @@ def test_blank_maps_are_counted_and_left_out(tiny, sample):
     assert found.blank == 6
     assert found.sample.files == sample.files[::2]
     assert len(found.original) == len(found.sample.images) == 6
-    assert found.as_dict()["explained"] == {"NORMAL": 6, "PNEUMONIA": 0}
+    assert found.record().explained == {"NORMAL": 6, "PNEUMONIA": 0}
 
 
 def test_too_few_maps_give_no_verdict(tiny, sample):
@@ -99,8 +111,8 @@ def test_too_few_maps_give_no_verdict(tiny, sample):
     found = check_maps(tiny, sample, STAGE, map_function=blank)
     assert {verdict.passes for verdict in found.verdicts} == {None}
     assert "0 of 12 maps show anything" in found.verdicts[0].told
-    stored = found.as_dict()
-    assert (stored["cascade"], stored["curves"], stored["blank"]) == (None, None, 12)
+    stored = found.record()
+    assert (stored.cascade, stored.curves, stored.blank) == (None, None, 12)
 
 
 def test_runs_that_see_other_images_are_not_compared(tiny, sample):

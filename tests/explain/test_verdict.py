@@ -7,6 +7,7 @@ from cxr_jax.explain.verdict import (
     ALL,
     FEWEST_IMAGES,
     Check,
+    Verdict,
     column_means,
     judged_classes,
     mean_over_images,
@@ -39,8 +40,8 @@ def test_without_spread_both_ends_are_the_mean():
 def test_columns_are_means_of_their_own():
     values = np.random.default_rng(2).normal(size=(9, 3))
     found = column_means(values, np.arange(9))
-    np.testing.assert_allclose(found["value"], values.mean(0))
-    assert found["high"][2] == mean_over_images(values[:, 2], np.arange(9)).high
+    np.testing.assert_allclose(found.value, values.mean(0))
+    assert found.high[2] == mean_over_images(values[:, 2], np.arange(9)).high
 
 
 def test_every_class_has_to_pass_by_itself():
@@ -60,10 +61,17 @@ def test_a_class_of_few_images_is_not_judged_by_itself():
 
 
 def test_a_verdict_is_json_with_its_rule():
-    stored = CHECK.verdict({ALL: mean_over_images(np.arange(5.0), np.arange(5))}, lambda mean: True, "told").as_dict()
+    verdict = CHECK.verdict({ALL: mean_over_images(np.arange(5.0), np.arange(5))}, lambda mean: True, "told")
+    stored = verdict.as_json()
     assert stored["passes"] is True
     assert stored["rule"] == "lower end above 0"
     assert stored["numbers"][ALL]["low"] < stored["numbers"][ALL]["value"] == 2 < stored["numbers"][ALL]["high"]
-    nothing = CHECK.no_verdict("because").as_dict()
-    assert (nothing["passes"], nothing["numbers"], nothing["told"]) == (None, {}, "because")
-    assert json.loads(json.dumps([stored, nothing])) == [stored, nothing]
+    nothing = CHECK.no_verdict("because")
+    for kept in (verdict, nothing):
+        assert Verdict.from_json(json.loads(json.dumps(kept.as_json()))) == kept
+    assert (nothing.as_json()["passes"], nothing.as_json()["numbers"]) == (None, {})
+    assert [kept.word for kept in (verdict, CHECK.verdict(verdict.means, lambda mean: False, ""), nothing)] == [
+        "passes",
+        "fails",
+        "no verdict",
+    ]

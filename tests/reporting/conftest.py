@@ -13,8 +13,8 @@ from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.operating_point import choose_operating_point
 from cxr_jax.evaluation.quality import ImageQuality, MeasureDefinition, SplitQuality, write_quality
 from cxr_jax.evaluation.quality_audit import audit_errors
-from cxr_jax.explain.record import SCHEMA_VERSION as CHECKS_VERSION
-from cxr_jax.explain.record import write_checks
+from cxr_jax.explain.record import CascadeRecord, CurvesRecord, MapChecks, write_checks
+from cxr_jax.explain.verdict import Check, Line, Mean, Verdict
 from cxr_jax.reporting.explanations import draw_checks
 from cxr_jax.reporting.figures import draw_evaluation
 from cxr_jax.reporting.quality import draw_quality
@@ -197,33 +197,24 @@ def _quality_columns(predictions, seed):
 
 
 def _findings():
-    """Checks of maps, one that passes, one that fails and one that was not made."""
-    line = {"value": [0.4, 0.1, 0.0], "low": [0.3, 0.0, -0.1], "high": [0.5, 0.2, 0.1]}
-    curves = {"map": [0.0, 0.8, 1.0], "random maps": [0.0, 0.5, 1.0], "map of another image": [0.0, 0.6, 1.0]}
-    numbers = {"NORMAL": {"value": 0.05, "low": -0.05, "high": 0.15}}
-    checks = [
-        {
-            "name": name,
-            "title": "Changes when the weights are drawn anew",
-            "source": "Adebayo et al. 2018",
-            "measure": "rank correlation with the trained network's map, mean over the cascade",
-            "rule": "upper end below 0.5",
-            "passes": passes,
-            "told": "With only the classifier drawn anew the rank correlation is 0.10, with every stage 0.03.",
-            "numbers": {} if passes is None else numbers,
-        }
-        for name, passes in (("randomisation", True), ("insertion", False), ("deletion", True), ("seeds", None))
-    ]
-    cascade = {"levels": ["classifier", "conv_head", "conv_stem"], "rank_correlation": line, "similarity": line}
-    return {
-        "schema_version": CHECKS_VERSION,
-        "step": 30,
-        "stage": "conv_head",
-        "explained": {"NORMAL": 9, "PNEUMONIA": 0},
-        "images": 9,
-        "groups": 7,
-        "blank": 0,
-        "checks": checks,
-        "cascade": {**cascade, "blank": [0, 0, 0], "other_images": 0.3},
-        "curves": {"shares": [0.0, 0.5, 1.0], "by_class": {"NORMAL": {"insertion": curves, "deletion": curves}}},
-    }
+    """Checks of maps, two that pass, one that fails and one that was not made."""
+    line = Line((0.4, 0.1, 0.0), (0.3, 0.0, -0.1), (0.5, 0.2, 0.1))
+    curves = {"map": (0.0, 0.8, 1.0), "random maps": (0.0, 0.5, 1.0), "map of another image": (0.0, 0.6, 1.0)}
+    told = "With only the classifier drawn anew the rank correlation is 0.10, with every stage 0.03."
+    measure = "rank correlation with the trained network's map, mean over the cascade"
+    checks = []
+    for name, passes in (("randomisation", True), ("insertion", False), ("deletion", True), ("seeds", None)):
+        title = "Changes when the weights are drawn anew"
+        made = Check(name, title, "Adebayo et al. 2018", measure, "upper end below 0.5")
+        checks.append(Verdict(made, passes, told, {} if passes is None else {"NORMAL": Mean(0.05, -0.05, 0.15)}))
+    return MapChecks(
+        step=30,
+        stage="conv_head",
+        explained={"NORMAL": 9, "PNEUMONIA": 0},
+        images=9,
+        groups=7,
+        blank=0,
+        checks=tuple(checks),
+        cascade=CascadeRecord(("classifier", "conv_head", "conv_stem"), line, line, (0.0, 0.0, 0.0), 0.3),
+        curves=CurvesRecord((0.0, 0.5, 1.0), {"NORMAL": {"insertion": curves, "deletion": curves}}),
+    )

@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import io
 import shlex
 from pathlib import Path
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cxr_jax.explain.record import write_checks
+from cxr_jax.explain.record import CascadeRecord, CurvesRecord, MapChecks, write_checks
+from cxr_jax.explain.verdict import Check, Line, Mean, Verdict
 from cxr_jax.reporting.explanations import (
     CAPTIONS,
     checks_table,
@@ -27,50 +29,31 @@ PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQV
 
 
 def check(name, passes, value, measure="share"):
-    numbers = {} if passes is None else {"NORMAL": {"value": value, "low": value - 0.1, "high": value + 0.1}}
-    return {
-        "name": name,
-        "title": f"Title of {name}",
-        "source": "Paper 2020",
-        "measure": measure,
-        "rule": "lower end above 0",
-        "passes": passes,
-        "told": f"What {name} found <b>.",
-        "numbers": numbers,
-    }
+    made = Check(name, f"Title of {name}", "Paper 2020", measure, "lower end above 0")
+    means = {} if passes is None else {"NORMAL": Mean(value, value - 0.1, value + 0.1)}
+    return Verdict(made, passes, f"What {name} found <b>.", means)
 
 
 @pytest.fixture
 def findings():
-    shares, levels = [0.0, 0.5, 1.0], ["classifier", "conv_head", "conv_stem"]
-    line = {"value": [0.4, 0.1, 0.0], "low": [0.3, 0.0, -0.1], "high": [0.5, 0.2, 0.1]}
-    kinds = {
-        kind: {"map": [0.0, 0.8, 1.0], "random maps": [0.0, 0.5, 1.0], "map of another image": [0.0, 0.6, 1.0]}
-        for kind in ("insertion", "deletion")
-    }
-    return {
-        "schema_version": 1,
-        "step": 70,
-        "stage": "conv_head",
-        "explained": {"NORMAL": 9, "PNEUMONIA": 0},
-        "images": 9,
-        "groups": 7,
-        "blank": 2,
-        "checks": [
+    line = Line((0.4, 0.1, 0.0), (0.3, 0.0, -0.1), (0.5, 0.2, 0.1))
+    curves = {"map": (0.0, 0.8, 1.0), "random maps": (0.0, 0.5, 1.0), "map of another image": (0.0, 0.6, 1.0)}
+    return MapChecks(
+        step=70,
+        stage="conv_head",
+        explained={"NORMAL": 9, "PNEUMONIA": 0},
+        images=9,
+        groups=7,
+        blank=2,
+        checks=(
             check("randomisation", True, 0.2),
             check("insertion", False, 0.05, "area, less that of random maps"),
             check("deletion", True, -0.2, "area, less that of random maps"),
             check("seeds", None, 0),
-        ],
-        "cascade": {
-            "levels": levels,
-            "rank_correlation": line,
-            "similarity": line,
-            "blank": [0, 0, 0],
-            "other_images": 0.3,
-        },
-        "curves": {"shares": shares, "by_class": {"NORMAL": kinds}},
-    }
+        ),
+        cascade=CascadeRecord(("classifier", "conv_head", "conv_stem"), line, line, (0.0, 0.0, 0.0), 0.3),
+        curves=CurvesRecord((0.0, 0.5, 1.0), {"NORMAL": {"insertion": curves, "deletion": curves}}),
+    )
 
 
 @pytest.fixture
@@ -146,7 +129,7 @@ def test_maps_that_were_not_checked_say_so_and_name_the_command(run):
 def test_the_command_that_checks_the_maps_finds_the_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in (Path(name), tmp_path / name):
-        program, verb, run, *options = shlex.split(explanations_of(RunFolder(path))["command"])
+        program, verb, run, *options = shlex.split(explanations_of(RunFolder(path)).command)
         assert (program, verb, options) == ("cxr-jax", "explain", ["--check"])
         assert not run.startswith("-")
         assert Path(run).resolve() == (tmp_path / name).resolve()
@@ -165,16 +148,16 @@ def test_maps_that_fail_are_shown_with_the_warning_above_them(run, findings):
 
 
 def test_maps_that_pass_have_no_warning(run, findings):
-    write_checks(run, {**findings, "checks": [one for one in findings["checks"] if one["passes"]]})
-    assert explanations_of(run)["warnings"] == []
+    write_checks(run, dataclasses.replace(findings, checks=tuple(one for one in findings.checks if one.passes)))
+    assert explanations_of(run).warnings == ()
 
 
 def test_checks_of_an_older_network_are_told(run, findings):
-    write_checks(run, {**findings, "checks": []})
+    write_checks(run, dataclasses.replace(findings, checks=()))
     append_look(run, {"step": 70})
-    assert explanations_of(run)["warnings"] == []
+    assert explanations_of(run).warnings == ()
     append_look(run, {"step": 90})
-    assert "made at iteration 70, and the run now stands at iteration 90" in explanations_of(run)["warnings"][0]
+    assert "made at iteration 70, and the run now stands at iteration 90" in explanations_of(run).warnings[0]
 
 
 def test_checks_without_pictures_are_told_too(run, findings):
