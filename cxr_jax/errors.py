@@ -1,5 +1,9 @@
 """Mistakes that a person can put right, and the exit codes of the command line."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 EXIT_MISTAKE = 1
 """A mistake in the input, told in one sentence."""
 
@@ -49,3 +53,11 @@ def _shortened(text: str) -> str:
     if len(text) <= MAXIMUM_LENGTH:
         return text
     return f"{text[: MAXIMUM_LENGTH - _END - 5]} ... {text[-_END:]}"
+
+
+def suggestion(name: str, valid: Iterable[str]) -> str:
+    """Returns a question with the nearest of `valid` names, or nothing when none is near."""
+    import difflib
+
+    nearest = difflib.get_close_matches(name, list(valid), n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""

@@ -14,8 +14,8 @@ import pytest
 
 from cxr_jax.cli import main as cli
 from cxr_jax.commands import GROUPS
-from cxr_jax.config.command_line import parse, parse_known
-from cxr_jax.config.loading import load_config
+from cxr_jax.config.command_line import parse
+from cxr_jax.config.loading import load_with_options
 from cxr_jax.config.shipped import find_config
 from cxr_jax.data.inspection import inspect
 from cxr_jax.data.progress import silently
@@ -81,8 +81,7 @@ def understand(line):
     name, *arguments = words
     module = importlib.import_module(f"cxr_jax.commands.{name}")
     if name == "train":
-        _, overrides = parse_known(module.Options, arguments[1:], prog="cxr-jax train")
-        load_config(find_config(arguments[0]), overrides)
+        load_with_options(find_config(arguments[0]), arguments[1:], module.Options, prog="cxr-jax train")
     else:
         parse(module.Options, arguments, prog=f"cxr-jax {name}")
 

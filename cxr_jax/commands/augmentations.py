@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
-
-from cxr_jax.config.command_line import parse
+from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal
 
@@ -20,10 +18,10 @@ class Options:
     """Options of the command."""
 
     # the config whose training images are shown, phase by phase; without it every change is shown alone
-    config: Annotated[Positional[str], arg(metavar="CONFIG")] = ""
-    out: Annotated[str, arg(metavar="FIGURE.png")] = ""  # where the figure is written
+    config: Annotated[str, Positional("CONFIG")] = ""
+    out: Annotated[str, Option("FIGURE.png")] = ""  # where the figure is written
     seed: int = 0  # of phantoms and draws
-    replace: FlagCreatePairsOff[bool] = False  # replace FIGURE.png if it exists
+    replace: bool = False  # replace FIGURE.png if it exists
 
 
 def main(arguments: list[str]) -> None:

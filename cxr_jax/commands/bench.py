@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import FlagCreatePairsOff, arg
-
-from cxr_jax.config.command_line import parse
+from cxr_jax.config.command_line import Option, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal
 
@@ -30,8 +28,8 @@ OF_STEPS = ("plain", "against", "compile", "preload", "trace")
 
 UNKNOWN_TO_A_START = ("backends", "precisions", "devices", "steps")
 
-_Switch = FlagCreatePairsOff[bool]
-_List = Annotated[str, arg(metavar="A,B,...")]
+_Switch = bool
+_List = Annotated[str, Option("A,B,...")]
 
 
 @dataclass(frozen=True)
@@ -50,19 +48,19 @@ class Options:
     devices: int = 0  # devices that share a batch; on a CPU that many are made; 0: all that there are
     plain: _Switch = False  # the same network with stock convolutions, as nnx.Conv has them, takes turns with ours
     # the same work in PyTorch takes turns with ours: channels_last, float32 and bfloat16 autocast
-    against: Annotated[Literal["timm"] | None, arg(metavar="timm")] = None
+    against: Annotated[Literal["timm"] | None, Option("timm")] = None
     compile: _Switch = False  # with --against: torch.compile too
     # with --against: PyTorch with this library preloaded, such as libtcmalloc, too
-    preload: Annotated[str, arg(metavar="PATH")] = ""
+    preload: Annotated[str, Option("PATH")] = ""
     rounds: int = 5  # turns of each process; starts with and without compiled programs
     steps: int = 0  # fewest steps of a turn (0: 3); steps of an epoch (0: all)
     seconds: float = 1.0  # shortest time of a turn
     # seconds after which a turn is given up and its case passed over (0: 120; an epoch or a start then has no limit)
     limit: float = 0.0
     dataset: str = "chest_xray"  # with epoch and startup: prepared data to train on
-    weights: Annotated[str, arg(metavar="FILE")] = ""  # with startup: weights to begin with
-    trace: Annotated[str, arg(metavar="FOLDER")] = ""  # leave a profiler trace of each of our programs there
-    json: Annotated[str, arg(metavar="FILE")] = ""  # write everything there, each step's time included
+    weights: Annotated[str, Option("FILE")] = ""  # with startup: weights to begin with
+    trace: Annotated[str, Option("FOLDER")] = ""  # leave a profiler trace of each of our programs there
+    json: Annotated[str, Option("FILE")] = ""  # write everything there, each step's time included
 
 
 def main(arguments: list[str]) -> None:

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
-
-from cxr_jax.config.command_line import parse, require_judging_options
+from cxr_jax.config.command_line import Positional, parse, require_judging_options
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
 
@@ -33,7 +31,7 @@ class Options:
 
     # run folders, tables (CSV), or folders of them; runs or tables whose paths differ in seed0, seed1, ... alone are
     # one recipe; NAME=PATH gives it a name
-    recipes: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN_OR_TABLE...")] = ()
+    recipes: Annotated[tuple[str, ...], Positional("RUN_OR_TABLE...")] = ()
     reference: str = ""  # name of the recipe that every other is compared with; by default every pair is tested
     # the operating point: of each run, or chosen anew by one rule for all on the validation predictions of each run
     rule: Literal["own", "youden", "sensitivity", "cost_ratio"] = "own"
@@ -41,7 +39,7 @@ class Options:
     cost_ratio: float = 5.0  # rule cost_ratio: how many false alarms a missed pneumonia is worth
     resamples: int = 2000  # of the group bootstrap
     out: str = ""  # new or empty folder for tables (Markdown, CSV), comparison.json and the figure (PNG, SVG)
-    replace: FlagCreatePairsOff[bool] = False  # let --out replace an earlier comparison
+    replace: bool = False  # let --out replace an earlier comparison
     markdown: str = ""  # file that gets the tables as a block between marks; text around the marks stays
 
 

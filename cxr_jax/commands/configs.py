@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
-
-from cxr_jax.config.command_line import parse
+from cxr_jax.config.command_line import Positional, parse
 
 SUMMARY = "list the configs that come with the program, show one, or copy it for changes"
 
@@ -14,9 +12,9 @@ SUMMARY = "list the configs that come with the program, show one, or copy it for
 class Options:
     """Options of the command."""
 
-    name: Annotated[Positional[str], arg(metavar="[NAME]")] = ""  # of one config, whose text is printed
-    out: Annotated[Positional[str], arg(metavar="[OUT]")] = ""  # the file to copy it to, in place of printing
-    replace: FlagCreatePairsOff[bool] = False  # replace OUT if it exists
+    name: Annotated[str, Positional("[NAME]")] = ""  # of one config, whose text is printed
+    out: Annotated[str, Positional("[OUT]")] = ""  # the file to copy it to, in place of printing
+    replace: bool = False  # replace OUT if it exists
 
 
 def main(arguments: list[str]) -> None:

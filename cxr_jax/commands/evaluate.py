@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
-
-from cxr_jax.config.command_line import parse
+from cxr_jax.config.command_line import Positional, parse
 from cxr_jax.errors import UserError
 from cxr_jax.terminal import Terminal, as_typed
 
@@ -28,9 +26,9 @@ SUMMARY = "predict a run's validation and test images, judge them, draw the figu
 class Options:
     """Options of the command."""
 
-    run: Annotated[Positional[str], arg(metavar="RUN")]  # folder of a trained run
-    stored: FlagCreatePairsOff[bool] = False  # judge the stored predictions again: no network runs, no look is added
-    unfinished: FlagCreatePairsOff[bool] = False  # look at test though training has not come to its end
+    run: Annotated[str, Positional("RUN")]  # folder of a trained run
+    stored: bool = False  # judge the stored predictions again: no network runs, no look is added
+    unfinished: bool = False  # look at test though training has not come to its end
 
 
 def main(arguments: list[str]) -> None:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional, arg
-
-from cxr_jax.config.command_line import parse
+from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
 from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER
@@ -42,13 +40,13 @@ _CHUNK = 16
 class Options:
     """Options of the command."""
 
-    run: Annotated[Positional[str], arg(metavar="RUN")]  # folder of a trained run
+    run: Annotated[str, Positional("RUN")]  # folder of a trained run
     # radiographs, or names of images in the prepared data; without any, the most confident errors of a split
-    files: Annotated[Positional[tuple[str, ...]], arg(metavar="[FILES...]")] = ()
+    files: Annotated[tuple[str, ...], Positional("[FILES...]")] = ()
     # stage of the network, such as blocks.5; by default the last
-    stage: Annotated[str, arg(metavar="NAME")] = ""
+    stage: Annotated[str, Option("NAME")] = ""
     # class whose evidence is shown, NORMAL or PNEUMONIA; by default the one that was called
-    explained: Annotated[str, arg(name="class", metavar="NAME")] = ""
+    explained: Annotated[str, Option("NAME", name="class")] = ""
     # when no files are named: the wrong calls, or true and false positives and negatives
     cases: Literal["errors", "outcomes"] = "errors"
     # how they are chosen: furthest from the threshold, of median confidence, nearest to the threshold, by lot
@@ -56,11 +54,10 @@ class Options:
     count: int = 12  # how many errors, or images of all outcomes together
     split: Literal["test", "val"] = "test"  # of these cases
     # check the maps on validation: weights drawn anew, insertion, deletion, agreement of runs, lungs, border
-    check: Annotated[bool, arg(name="check")] = False
+    check: bool = False
     images: int = 32  # how many validation images the maps are checked on
-    seeds: Annotated[
-        tuple[str, ...], arg(metavar="[RUN...]")
-    ] = ()  # runs of the same recipe that maps should agree with
+    # runs of the same recipe that maps should agree with
+    seeds: Annotated[tuple[str, ...], Option("RUN")] = ()
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional, arg
-
-from cxr_jax.config.command_line import parse, require_judging_options
+from cxr_jax.config.command_line import Positional, parse, require_judging_options
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal
 
@@ -26,7 +24,7 @@ class Options:
 
     # CSV with label (NORMAL, PNEUMONIA or 0, 1) and probability (of PNEUMONIA) or logit_NORMAL, logit_PNEUMONIA; file,
     # group, subtype and split if known; where there is a split, rows of test are judged
-    table: Annotated[Positional[str], arg(metavar="TABLE")]
+    table: Annotated[str, Positional("TABLE")]
     # the same program's predictions on validation images: calibration and rules need them; rows of val are taken
     validation: str = ""
     threshold: float = 0.5  # rule fixed: called PNEUMONIA at or above

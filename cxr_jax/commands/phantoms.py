@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
-
-from cxr_jax.config.command_line import parse
+from cxr_jax.config.command_line import Positional, parse
 from cxr_jax.errors import UserError
 
 SUMMARY = "draw phantoms in the layout of the official data set"
@@ -20,7 +18,7 @@ SMALLEST_COUNT = 30
 class Options:
     """Options of the command."""
 
-    folder: Annotated[Positional[str], arg(metavar="FOLDER")]  # a new or empty folder for train, val and test
+    folder: Annotated[str, Positional("FOLDER")]  # a new or empty folder for train, val and test
     count: int = 900  # images in all: a quarter for test, up to 16 for val as in the official release, the rest train
     seed: int = 0  # the same seed and count give the same images
     smallest: int = 200  # lowest height of an image, in pixels

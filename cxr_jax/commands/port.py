@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
-
-from cxr_jax.config.command_line import parse
+from cxr_jax.config.command_line import Positional, parse
 
 SUMMARY = "turn timm's weights, or a file of them, into one safetensors file"
 
@@ -16,12 +14,12 @@ class Options:
 
     # timm's name such as tf_efficientnetv2_s.in21k_ft_in1k (without the tag: the best), which is fetched from
     # huggingface.co; or a file under timm's names: .safetensors, or .pth, which needs torch
-    source: Annotated[Positional[str], arg(metavar="NAME_OR_FILE")]
-    out: Annotated[Positional[str], arg(metavar="OUT")]  # the .safetensors file to write
+    source: Annotated[str, Positional("NAME_OR_FILE")]
+    out: Annotated[str, Positional("OUT")]  # the .safetensors file to write
     architecture: str = ""  # of a file that does not say it; by default found by the names and shapes in it
     classes: int = 1000  # a classifier of another number of classes is left out
     license: str = ""  # of a file that does not say it
-    replace: FlagCreatePairsOff[bool] = False  # replace OUT if it exists
+    replace: bool = False  # replace OUT if it exists
 
 
 def main(arguments: list[str]) -> None:

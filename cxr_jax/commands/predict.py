@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
-
-from cxr_jax.config.command_line import parse
+from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal
 from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, PNEUMONIA
@@ -43,15 +41,15 @@ COLUMNS = (
 class Options:
     """Options of the command."""
 
-    run: Annotated[Positional[str], arg(metavar="RUN")]  # folder of a trained run
+    run: Annotated[str, Positional("RUN")]  # folder of a trained run
     # radiographs: JPEG, PNG or DICOM (CR or DX), 8 to 16 bit, of any size; or folders of them
-    files: Annotated[Positional[tuple[str, ...]], arg(metavar="FILES...")] = ()
-    json: FlagCreatePairsOff[bool] = False  # print a JSON list with one object for each file in place of the table
-    csv: Annotated[str, arg(metavar="FILE")] = ""  # write a table with one row for each file, too
-    maps: Annotated[str, arg(metavar="FOLDER")] = ""  # write a heat map of what speaks for the call, one for each file
+    files: Annotated[tuple[str, ...], Positional("FILES...")] = ()
+    json: bool = False  # print a JSON list with one object for each file in place of the table
+    csv: Annotated[str, Option("FILE")] = ""  # write a table with one row for each file, too
+    maps: Annotated[str, Option("FOLDER")] = ""  # write a heat map of what speaks for the call, one for each file
     # probability from which PNEUMONIA is called; by default the run's own
-    threshold: Annotated[float | None, arg(metavar="T")] = None
-    replace: FlagCreatePairsOff[bool] = False  # replace what --csv and --maps name if it exists
+    threshold: Annotated[float | None, Option("T")] = None
+    replace: bool = False  # replace what --csv and --maps name if it exists
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
-
-from cxr_jax.config.command_line import parse
+from cxr_jax.config.command_line import Positional, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.vocabulary import CLASS_NAMES, SUBTYPE_NAMES
 
@@ -27,12 +25,12 @@ class Options:
     """Options of the command."""
 
     # official folder, Kaggle or Mendeley zip, MedMNIST pneumoniamnist*.npz, or any folder of class folders
-    source: Annotated[Positional[str], arg(metavar="SOURCE")] = ""
+    source: Annotated[str, Positional("SOURCE")] = ""
     # under which configs find the data; by default chest_xray for the releases of the radiographs, phantoms for drawn
     # images, else the name of the source
     name: str = ""
-    replace: FlagCreatePairsOff[bool] = False  # put this source in the place of other data under the same name
-    download: FlagCreatePairsOff[bool] = False  # fetch the Mendeley archive (1.2 GB, no account) and prepare it
+    replace: bool = False  # put this source in the place of other data under the same name
+    download: bool = False  # fetch the Mendeley archive (1.2 GB, no account) and prepare it
     download_folder: str = ""  # where the archive is kept; by default downloads, beside the prepared data
 
 

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
-
-from cxr_jax.config.command_line import parse
+from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal
 
@@ -25,10 +23,10 @@ TABLE = "table of runs"
 class Options:
     """Options of the command."""
 
-    runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN...")] = ()  # folders of evaluated runs
-    out: Annotated[str, arg(metavar="FOLDER")] = ""  # the results folder; older copies of the same runs are replaced
+    runs: Annotated[tuple[str, ...], Positional("RUN...")] = ()  # folders of evaluated runs
+    out: Annotated[str, Option("FOLDER")] = ""  # the results folder; older copies of the same runs are replaced
     # published figures as first rows of the table, such as "Barnett, scratch=0.7837", name=accuracy
-    published: Annotated[tuple[str, ...], arg(metavar="NAME=ACCURACY...")] = ()
+    published: Annotated[tuple[str, ...], Option("NAME=ACCURACY...")] = ()
 
 
 def main(arguments: list[str]) -> None:

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
-
-from cxr_jax.config.command_line import parse
+from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
 
@@ -33,13 +31,15 @@ TRAIN = (sys.executable, "-m", "cxr_jax", "train")
 class Options:
     """Options of the command."""
 
-    sweep: Annotated[Positional[str], arg(metavar="SWEEP.toml")] = ""  # base config, seeds, variants, grid; or a name
-    out: str = ""  # folder of the sweep; what is finished there is kept, what was interrupted goes on
+    sweep: Annotated[str, Positional("SWEEP.toml")] = ""  # base config, seeds, variants, grid; or a name
+    out: Annotated[str, Option("FOLDER")] = (
+        ""  # of the sweep; what is finished there is kept, what was interrupted goes on
+    )
     jobs: int = 1  # trainings side by side: each has a GPU of its own, or its share of the cores
     seeds: tuple[int, ...] = ()  # only these of the sweep's seeds
     only: tuple[str, ...] = ()  # only these variants; base is the one without changes
-    list: FlagCreatePairsOff[bool] = False  # print a command line for each run that is left, and train nothing
-    table: FlagCreatePairsOff[bool] = False  # write the tables of what is finished, and train nothing
+    list: bool = False  # print a command line for each run that is left, and train nothing
+    table: bool = False  # write the tables of what is finished, and train nothing
 
 
 def main(arguments: list[str]) -> None:

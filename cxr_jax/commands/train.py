@@ -6,16 +6,19 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
+from cxr_jax.config.command_line import Option, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
 
 if TYPE_CHECKING:
     import jax
 
+    from cxr_jax.config.loading import Given
     from cxr_jax.config.schema import Config
     from cxr_jax.data.prepared import PreparedData
     from cxr_jax.inference.description import NetworkDescription
@@ -32,7 +35,7 @@ _MORE = "every field of the config is an option too: cxr-jax train CONFIG --help
 class Options:
     """Where the run goes; every field of the config is an option too, such as --optimizer.learning-rate 0.02."""
 
-    out: str = ""  # folder of the run; by default runs/ and the name of the config
+    out: Annotated[str, Option("FOLDER")] = ""  # of the run; by default runs/ and the name of the config
     resume: bool = False  # go on with the run in that folder, from its last checkpoint
 
 
@@ -41,13 +44,10 @@ def main(arguments: list[str]) -> None:
     asks_for_help = not arguments or arguments[0].startswith("-") or {"-h", "--help"} & set(arguments)
     terminal = Terminal(quiet=bool(asks_for_help))
     with terminal.waiting(f"Training {' '.join(arguments[:1])}: reading the config, loading jax"):
-        name, options, overrides = _parse(arguments)
+        config_path, given = _parse(arguments, terminal.say)
         from cxr_jax.config.effect import refuse_options_of_several
-        from cxr_jax.config.loading import load_config
-        from cxr_jax.config.shipped import find_config
 
-        config_path = find_config(name)
-        config = load_config(config_path, overrides)
+        config, options = given.config, given.options
         run_path = Path(options.out or Path("runs") / config_path.stem)
 
         from cxr_jax.training import run  # noqa: F401
@@ -55,13 +55,14 @@ def main(arguments: list[str]) -> None:
 
     with joined(config.parallel) as group:
         if group.world_size == 1 and config.parallel.world_size == 0:
-            refuse_options_of_several(overrides)
+            refuse_options_of_several(given.changes)
         _train(config, run_path, options.resume, group)
 
 
 def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) -> None:
     """Trains in this process, as one of `group`; only the first of them touches the run folder."""
     from cxr_jax.config.effect import notes
+    from cxr_jax.config.overrides import values_of
     from cxr_jax.data.prepared import PreparedData
     from cxr_jax.data.split_loading import load_split
     from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver
@@ -73,7 +74,8 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
 
     terminal = Terminal(quiet=not group.writes)
     group.require_same("what they are to do", {"--out": str(run_path), "--resume": resume})
-    group.require_same("config", _flat(dataclasses.replace(config, parallel=config.parallel.anywhere())))
+    computed = values_of(dataclasses.replace(config, parallel=config.parallel.anywhere()))
+    group.require_same("config", json.loads(json.dumps(computed)))
     run = RunFolder(run_path)
     if group.writes:
         run = RunFolder.open(run_path) if resume else RunFolder.unused(run_path)
@@ -151,30 +153,17 @@ def _begin_run(
         write_config(dataclasses.replace(config, data=data, parallel=config.parallel.anywhere()), run.config)
 
 
-def _flat(config: Config) -> dict[str, Any]:
-    """Returns every field of `config` under its dotted name, as JSON knows it."""
-    sections = json.loads(json.dumps(dataclasses.asdict(config)))
-    return {
-        f"{section}.{name}": value
-        for section, fields in sections.items()
-        for name, value in (fields.items() if isinstance(fields, dict) else enumerate(fields))
-    }
-
-
-def _parse(arguments: list[str]) -> tuple[str, Options, list[str]]:
-    """Returns the config's path or name, the options of the command, and the overrides of the config."""
-    from cxr_jax.config.command_line import parse, parse_known
+def _parse(arguments: list[str], tell: Callable[[str], None]) -> tuple[Path, Given[Options]]:
+    """Returns the config's file, and what it and the options say; `tell` gets a sentence for each name of old."""
+    from cxr_jax.config.loading import load_with_options
+    from cxr_jax.config.shipped import find_config
 
     prog = "cxr-jax train CONFIG"
     if not arguments or arguments[0].startswith("-"):
         parse(Options, arguments, prog=prog, description=f"{SUMMARY}; {_MORE}")
         raise UserError("name a config first, such as cxr-jax train quickstart; cxr-jax configs lists them", EXIT_USAGE)
-    wants_help = {"-h", "--help"} & set(arguments)
-    options, overrides = parse_known(Options, [entry for entry in arguments[1:] if entry not in wants_help], prog=prog)
-    if wants_help:
-        print("--out FOLDER names the run (default: runs/ and the config's name), --resume goes on with it.\n")
-        overrides = ["--help"]
-    return arguments[0], options, overrides
+    path = find_config(arguments[0])
+    return path, load_with_options(path, arguments[1:], Options, prog=prog, description=SUMMARY, tell=tell)
 
 
 def _describe(config: Config, network: Network) -> NetworkDescription:

@@ -1,106 +1,303 @@
-"""Options of a command from a dataclass, by tyro, with mistakes told in one sentence."""
+"""Options of a command from the fields of a dataclass, by argparse, with mistakes told in one sentence."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import io
-import os
+import dataclasses
+import functools
+import inspect
 import re
-from collections.abc import Iterator, Sequence
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.errors import EXIT_USAGE, UserError, suggestion
 
 T = TypeVar("T")
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_RULE = re.compile(r"^(─+|-+)$")
-_OPTION = re.compile(r"^--[\w.-]+")
+_KINDS = {int: ("INTEGER", "a whole number"), float: ("NUMBER", "a number")}
+"""How values of a type are shown in the help, and what they must be."""
 
 
-def parse(
-    kind: type[T],
-    arguments: Sequence[str],
-    *,
-    prog: str,
-    default: T | None = None,
-    description: str | None = None,
-) -> T:
-    """Returns an instance of dataclass `kind` filled from `arguments`, starting from `default` where it is given.
+@dataclass(frozen=True)
+class Positional:
+    """In `Annotated[type, Positional("RUN")]`: the argument has no option, and the help calls it RUN."""
 
-    Prints the help of all options and raises SystemExit(0) when `arguments` hold `--help` or `-h`.
+    metavar: str
+
+
+@dataclass(frozen=True)
+class Option:
+    """In `Annotated[type, Option(...)]`: how an option is called, and its value in the help."""
+
+    metavar: str = ""
+    name: str = ""  # where the field's own name is taken in Python
+
+
+def parse(kind: type[T], arguments: Sequence[str], *, prog: str, description: str | None = None) -> T:
+    """Returns an instance of dataclass `kind` filled from `arguments`.
+
+    A field is an option `--its-name`, a field of type bool a switch. The comment of a field in the source is its help.
+    Prints the help and raises SystemExit(0) when `arguments` hold `--help` or `-h`.
 
     Raises:
         UserError: an option is unknown, lacks its value or has an impossible one; its code is EXIT_USAGE.
     """
-    options = {} if default is None else {"default": default}
-    return _run_tyro(kind, arguments, prog=prog, description=description, **options)
+    parser = OptionParser(prog, description)
+    parser.add_fields(kind)
+    return kind(**parser.read(arguments))
 
 
-def parse_known(
-    kind: type[T], arguments: Sequence[str], *, prog: str, description: str | None = None
-) -> tuple[T, list[str]]:
-    """Returns as `parse`, together with the arguments that `kind` has no option for, in their order."""
-    return _run_tyro(kind, arguments, prog=prog, description=description, return_unknown_args=True)
+class OptionParser(argparse.ArgumentParser):
+    """A parser that has options for the fields of dataclasses, and tells a mistake by UserError."""
+
+    def __init__(
+        self, prog: str, description: str | None = None, tell: Callable[[str], None] = lambda sentence: None
+    ) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            exit_on_error=False,
+        )
+        self._tell = tell  # gets a sentence for every option that has a new name
+        self._renamed: set[str] = set()  # options of earlier versions
+        self._known: dict[str, str] = {}  # options by the way in which they may be spelled, without underscores
+        self._shown: list[tuple[argparse.Action, type, str, Any]] = []  # in the help: of which field, and its default
+        self._absent: dict[str, str] = {}  # why there are no options that begin so
+        self._required: dict[str, str] = {}  # what must be given, by field
+
+    def add_fields(
+        self,
+        kind: type,
+        *,
+        prefix: str = "",
+        shown: Any = None,
+        title: str = "",
+        hidden: bool = False,
+        group: Any = None,
+    ) -> Any:
+        """Adds an option for every field of dataclass `kind` that is no dataclass itself, and returns their group.
+
+        Args:
+            kind: the dataclass.
+            prefix: of the names: `--optimizer.momentum` with `optimizer.`; what is not given is then left out of
+                what `read` returns.
+            shown: an instance whose values the help shows as the defaults, with a prefix.
+            title: of a group of its own in the help.
+            hidden: leaves them out of the help.
+            group: which they join.
+        """
+        if group is None:
+            about = (inspect.getdoc(kind) or "").partition("\n\n")[0]
+            group = self.add_argument_group(title, " ".join(about.split())) if title else self
+        hints = typing.get_type_hints(kind, include_extras=True)
+        for field in dataclasses.fields(kind):
+            read = _Reading.of(hints[field.name])
+            if read.type is not None:
+                action = self._add(group, field, read, prefix, hidden=hidden)
+                default = _default(field) if shown is None else getattr(shown, field.name)
+                if not hidden:
+                    self._shown.append((action, kind, field.name, default))
+        return group
+
+    def _add(self, group: Any, field: dataclasses.Field, read: _Reading, prefix: str, *, hidden: bool) -> Any:
+        """Adds the argument of a field, and returns it."""
+        key, default = f"{prefix}{field.name}", argparse.SUPPRESS if prefix else _default(field)
+        option = option_of(f"{prefix}{read.name or field.name}")
+        if default is dataclasses.MISSING:
+            self._required[key] = read.metavar if read.positional else option
+        about = {"default": default, "help": argparse.SUPPRESS if hidden else ""}
+        value = about | {"type": read.value, "metavar": read.metavar}
+        if read.positional:
+            return group.add_argument(key, nargs="*" if read.many else "?", **value)
+        self.also(option, option)
+        if read.type is not bool:
+            return group.add_argument(option, dest=key, nargs="*" if read.many else None, **value)
+        if prefix or default is True:
+            off = _off(option)
+            self.also(off, off)
+            unseen = about | {"help": argparse.SUPPRESS}
+            group.add_argument(off, dest=key, action="store_const", const=False, **unseen)
+        return group.add_argument(option, dest=key, action="store_const", const=True, **about)
+
+    def also(self, spelled: str, option: str, *, renamed: bool = False) -> None:
+        """Takes `spelled` for `option`, unless that is an option already; hyphens stand for underscores too.
+
+        If it is `renamed`, whoever gives it is told of `option`.
+        """
+        self._known.setdefault(spelled.replace("_", "-"), option)
+        if renamed:
+            self._renamed.add(spelled)
+
+    def also_below(self, spelled: str, prefix: str) -> None:
+        """Takes `spelled` for `prefix` in all options that begin with it, as `also` does."""
+        for known, option in list(self._known.items()):
+            if option.startswith(prefix):
+                self.also(spelled + known.removeprefix(prefix.replace("_", "-")), option)
+
+    def explain(self, prefix: str, why: str) -> None:
+        """Says `why` to whoever gives an option that begins with `prefix` and is not there."""
+        self._absent[prefix] = why
+
+    def read(self, arguments: Sequence[str]) -> dict[str, Any]:
+        """Returns the values by field, as `add_fields` was told; prints the help, or raises, as `parse` says."""
+        if any(argument in ("-h", "--help") for argument in arguments):
+            self._print_help()
+            raise SystemExit(0)
+        try:
+            found, unknown = self.parse_known_intermixed_args([self._spelled(argument) for argument in arguments])
+        except argparse.ArgumentError as mistake:
+            self.error(_told(mistake))
+        if unknown:
+            self.error(self._told_unknown(unknown))
+        values = vars(found)
+        missing = [name for key, name in self._required.items() if values[key] is dataclasses.MISSING]
+        if missing:
+            self.error(f"{' and '.join(missing)} must be given")
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+    def error(self, message: str) -> typing.NoReturn:
+        """Raises UserError with `message`, and where the options are listed."""
+        raise UserError(f"{message} (options: {self.prog} --help)", EXIT_USAGE)
+
+    def _spelled(self, argument: str) -> str:
+        """Returns `argument` with its option as the parser knows it."""
+        option, equals, value = argument.partition("=")
+        if not option.startswith("--") or option in self._known.values():
+            return argument
+        spelled = option.replace("_", "-")
+        known = self._known.get(spelled, option)
+        if spelled in self._renamed:
+            self._tell(f"{option} is called {known} now")
+        return known + equals + value
+
+    def _print_help(self) -> None:
+        positionals = [action.metavar for action, *_ in self._shown if not action.option_strings]
+        self.usage = " ".join([self.prog, *positionals, "[options]"])
+        for action, kind, name, default in self._shown:
+            off = _off(action.option_strings[0]) if "." in action.dest and action.nargs == 0 else ""
+            action.help = _help(_comments(kind).get(name, ""), default, off)
+        print(self.format_help(), end="")
+
+    def _told_unknown(self, unknown: Sequence[str]) -> str:
+        option = next((entry.partition("=")[0] for entry in unknown if entry.startswith("-")), None)
+        if option is None:
+            return f"{unknown[0]} is one argument too many"
+        why = next((f", because {why}" for prefix, why in self._absent.items() if option.startswith(prefix)), "")
+        shown = [action.option_strings[0] for action, *_ in self._shown if action.option_strings]
+        return f"there is no option {option}{why}{suggestion(option.replace('_', '-'), shown)}"
 
 
-def _run_tyro(kind: type, arguments: Sequence[str], **options: Any) -> Any:
-    import tyro
-
-    # An Optional[dataclass] would otherwise become a subcommand that has to be named after all options.
-    options["config"] = (tyro.conf.AvoidSubcommands,)
-    if any(argument in ("-h", "--help") for argument in arguments):
-        return tyro.cli(kind, args=list(arguments), **options)
-    printed = io.StringIO()
-    try:
-        # tyro has no public way to hand its message over, so the box that it draws is read; in a wide one no word
-        # is broken in two.
-        with contextlib.redirect_stderr(printed), _terminal_width(100_000):
-            return tyro.cli(kind, args=list(arguments), **options)
-    except SystemExit as stop:
-        if stop.code != EXIT_USAGE:
-            raise
-        sentence = _read_box(printed.getvalue()).removeprefix(f"{kind.__name__}: ")
-        raise UserError(f"{sentence} (options: {options['prog']} --help)", EXIT_USAGE) from None
+def option_of(key: str) -> str:
+    """Returns the option for a dotted key; the name of a phase stays as it is."""
+    phase, dot, field = key.rpartition(".") if key.startswith("phases.") else ("", "", key)
+    return f"--{phase}{dot}{field.replace('_', '-')}"
 
 
-@contextlib.contextmanager
-def _terminal_width(columns: int) -> Iterator[None]:
-    """Lets shutil.get_terminal_size say `columns`, for as long as the block runs."""
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = str(columns)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["COLUMNS"]
-        else:
-            os.environ["COLUMNS"] = before
+@dataclass(frozen=True)
+class _Reading:
+    """How the text of an option becomes the value of a field."""
+
+    type: type | None  # of one value; None for a dataclass
+    choices: tuple[str, ...] = ()
+    many: bool = False
+    optional: bool = False
+    metavar: str = ""
+    name: str = ""
+    positional: bool = False
+
+    @classmethod
+    def of(cls, hint: Any) -> _Reading:
+        """Returns it for the type of a field."""
+        marks = getattr(hint, "__metadata__", ())
+        mark = next((entry for entry in marks if isinstance(entry, (Positional, Option))), Option())
+        hint = typing.get_args(hint)[0] if marks else hint
+        optional = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+        if optional:
+            hint = next(entry for entry in typing.get_args(hint) if entry is not type(None))
+        many = typing.get_origin(hint) is tuple
+        hint = typing.get_args(hint)[0] if many else hint
+        if dataclasses.is_dataclass(hint):
+            return cls(None)
+        choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+        shown = f"{{{','.join(choices)}}}" if choices else _KINDS.get(hint, ("TEXT",))[0]
+        return cls(
+            type=str if choices else hint,
+            choices=choices,
+            many=many,
+            optional=optional,
+            metavar=mark.metavar or shown,
+            name=getattr(mark, "name", ""),
+            positional=isinstance(mark, Positional),
+        )
+
+    def value(self, text: str) -> Any:
+        """Returns the value that `text` stands for; ArgumentTypeError if it stands for none."""
+        if self.optional and text == "None":
+            return None
+        try:
+            if self.choices and text not in self.choices:
+                raise ValueError(text)
+            return self.type(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"is {text!r}, but must be {self.expected}") from None
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words."""
+        return f"one of {', '.join(self.choices)}" if self.choices else _KINDS.get(self.type, ("", "a text"))[1]
 
 
-def _read_box(box: str) -> str:
-    """Returns the message of tyro's error box as one sentence, with the nearest valid options if the box names any."""
-    # the first row is its title
-    rows = [_COLOUR.sub("", row) for row in box.splitlines()][1:]
-    rows = [row.strip().strip("│").strip() for row in rows if not row.startswith("╰")]
-    # where the output is not UTF-8 a rule stands in place of the frame
-    if rows and _RULE.match(rows[0]):
-        rows = rows[1:]
-    parts: list[list[str]] = [[]]
-    for row in rows:
-        if _RULE.match(row):
-            parts.append([])
-        else:
-            parts[-1].append(row)
-    sentence = " ".join(parts[0]).strip().removeprefix("Error parsing ").rstrip(".")
-    nearest = [
-        match.group()
-        for part in parts
-        if part and part[0].startswith("Perhaps you meant")
-        for row in part
-        if (match := _OPTION.match(row))
-    ]
-    return f"{sentence}; did you mean {nearest[0]}?" if nearest else sentence
+def _told(mistake: argparse.ArgumentError) -> str:
+    """Returns what argparse found as a sentence."""
+    name, message = (mistake.argument_name or "").partition("/")[0], mistake.message
+    if message.startswith("expected"):
+        return f"{name} lacks its value"
+    # the message of a value that cannot be read goes on from the name of its option
+    return f"{name} {message}" if message.startswith("is ") else f"{name} takes no value ({message})"
+
+
+def _default(field: dataclasses.Field) -> Any:
+    """Returns the default of a field, MISSING if it has none."""
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+
+
+def _off(option: str) -> str:
+    """Returns the option that turns a switch off."""
+    section, dot, name = option.removeprefix("--").rpartition(".")
+    return f"--{section}{dot}no-{name}"
+
+
+def _help(comment: str, default: Any, off: str) -> str:
+    """Returns the help of a field: its comment, the default where that says something, and what turns it off."""
+    if default is True:
+        comment += f" (default: on; off by {off})"
+    elif default not in ("", (), None, dataclasses.MISSING) and default is not False:
+        comment += f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
+    return comment.strip().replace("%", "%%")
+
+
+@functools.cache
+def _comments(kind: type) -> dict[str, str]:
+    """Returns the comment of every field of a dataclass as its source has it: behind the field, or in lines above."""
+    found: dict[str, str] = {}
+    for owner in reversed(kind.__mro__[:-1]):
+        above: list[str] = []
+        # a class that was made without a source has no comments
+        with contextlib.suppress(OSError):
+            for line in inspect.getsource(owner).splitlines():
+                if line.strip().startswith("#"):
+                    above.append(line.strip("# "))
+                    continue
+                if match := re.match(r"    (\w+): .*?(?:  # (.*))?$", line):
+                    found[match[1]] = " ".join([*above, match[2] or ""]).strip()
+                above = []
+    return found
 
 
 def require_judging_options(target_sensitivity: float, cost_ratio: float, resamples: int) -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from cxr_jax.config.command_line import option_of
+from cxr_jax.config.overrides import values_of
 from cxr_jax.config.schema import Config, OptimizerConfig, PhaseConfig, ScheduleConfig
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.terminal import as_typed
 
 _OF_PHASES = ("optimizer", "schedule", "augmentation")
-_OF_SEVERAL_PROCESSES = ("coordinator", "rank", "startup_timeout", "heartbeat_timeout", "step_timeout")
+_OF_SEVERAL_PROCESSES = tuple(
+    f"parallel.{name}" for name in ("coordinator", "rank", "startup_timeout", "heartbeat_timeout", "step_timeout")
+)
 
 
 def without_effect(config: Config) -> dict[str, str]:
     """Returns why each field that has no effect in `config` has none, and what has, by dotted key.
 
-    A phase goes by its number. How many processes train together is not looked at.
+    A phase goes by its name. How many processes train together is not looked at.
     """
     return dict(_without_effect(config))
 
@@ -35,8 +40,8 @@ def _without_effect(config: Config) -> Iterator[tuple[str, str]]:
                 yield f"{section}.{field.name}", f"every phase has its own {section}: {here}"
         else:
             yield from _within(section, own)
-        for number, phase in enumerate(config.phases):
-            yield from _within(f"phases.{number}.{section}", getattr(phase, section))
+        for phase in config.phases:
+            yield from _within(f"phases.{phase.name}.{section}", getattr(phase, section))
     if config.data.validation == "official":
         yield "data.validation_fraction", 'data.validation is "official", which has its own images'
     if config.data.validation in ("official", "numbered"):
@@ -62,46 +67,36 @@ def _within(place: str, section: Any) -> Iterator[tuple[str, str]]:
 
 
 def _in_phases(config: Config, field: str) -> str:
-    """Returns the keys of `field` in every phase, as options of the command line."""
-    keys = [f"--phases.{number}.{field.replace('_', '-')} ({phase.name})" for number, phase in enumerate(config.phases)]
-    return f"use {' or '.join(keys)}"
+    """Returns the options of `field` in every phase."""
+    return f"use {' or '.join(as_typed(option_of(f'phases.{phase.name}.{field}')) for phase in config.phases)}"
 
 
-def refuse_without_effect(config: Config, options: Sequence[str]) -> None:
-    """Raises UserError if one of `options`, which have made `config` what it is, has no effect in it."""
+def refuse_without_effect(config: Config, changes: Iterable[str]) -> None:
+    """Raises UserError if the option for one of these keys, which made `config` what it is, has no effect."""
     idle = without_effect(config)
-    for option, key in _given(options):
+    for key in changes:
         if key in idle:
-            raise UserError(f"{option} has no effect, because {idle[key]}", EXIT_USAGE)
+            raise UserError(f"{as_typed(option_of(key))} has no effect, because {idle[key]}", EXIT_USAGE)
 
 
-def refuse_options_of_several(options: Sequence[str]) -> None:
-    """Raises UserError if one of `options` bears on several processes; for a process that trains alone."""
-    for option, key in _given(options):
-        section, _, name = key.partition(".")
-        if section == "parallel" and name in _OF_SEVERAL_PROCESSES:
+def refuse_options_of_several(changes: Iterable[str]) -> None:
+    """Raises UserError if the option for one of these keys bears on several processes; for a process that is alone."""
+    for key in changes:
+        if key in _OF_SEVERAL_PROCESSES:
             raise UserError(
-                f"{option} has no effect, because one process trains alone: say with --parallel.world-size how many "
-                "train together",
+                f"{option_of(key)} has no effect, because one process trains alone: say with --parallel.world-size how "
+                "many train together",
                 EXIT_USAGE,
             )
 
 
-def _given(options: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yields every option of a command line with its dotted key."""
-    for option in (entry.partition("=")[0] for entry in options if entry.startswith("--")):
-        *sections, field = option.removeprefix("--").replace("-", "_").split(".")
-        # a switch is off as --section.no-field
-        yield option, ".".join([*sections, field.removeprefix("no_")])
-
-
 def notes(config: Config) -> list[str]:
     """Returns a sentence for every field of `config` that is set to something and has no effect."""
-    defaults = Config(phases=tuple(map(_plain, config.phases)))
+    here, defaults = values_of(config), values_of(Config(phases=tuple(map(_plain, config.phases))))
     return [
         f"{key} has no effect, because {why}"
         for key, why in without_effect(config).items()
-        if _value(config, key) != _value(defaults, key)
+        if here[key] != defaults[key]
     ]
 
 
@@ -109,10 +104,3 @@ def _plain(phase: PhaseConfig) -> PhaseConfig:
     """Returns a phase with the sections that `phase` has, each as it is by default."""
     own = {name: type(section)() for name in _OF_PHASES if (section := getattr(phase, name)) is not None}
     return PhaseConfig(name=phase.name, **own)
-
-
-def _value(config: Config, key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = value[int(part)] if isinstance(value, tuple) else getattr(value, part)
-    return value

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from cxr_jax.config.command_line import parse
+from cxr_jax.config.command_line import OptionParser, option_of
 from cxr_jax.config.effect import refuse_without_effect
-from cxr_jax.config.renamed import with_new_names
+from cxr_jax.config.overrides import RENAMED, Tell, overridden, phase_names, silently, tables_with_new_names
 from cxr_jax.config.schema import Config
-from cxr_jax.errors import UserError
+from cxr_jax.errors import EXIT_MISTAKE, EXIT_USAGE, UserError, suggestion
 from cxr_jax.runs.files import write_text
 
 if typing.TYPE_CHECKING:
     import pydantic
     from pydantic_core import ErrorDetails
+
+T = TypeVar("T")
 
 _EXPECTED = {
     "bool_type": "true or false",
@@ -35,26 +37,91 @@ _EXPECTED = {
 """What pydantic's error types ask for, in the words of a TOML file."""
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), *, prog: str = "cxr-jax train CONFIG") -> Config:
-    """Returns the experiment that TOML file `path` describes, changed by command-line options such as
-    `--optimizer.learning-rate 0.02` or `--phases.0.epochs 3`.
+@dataclass(frozen=True)
+class Given(Generic[T]):
+    """A config and options of a command, as files and the command line give them."""
 
-    Prints the help of the options, with the file's values as defaults, and raises SystemExit(0) when `overrides`
-    hold `--help`; `prog` is the command named there.
+    options: T
+    config: Config
+    changes: dict[str, Any]  # of the config, by dotted key, that the command line makes
+
+
+@dataclass(frozen=True)
+class _NoOptions:
+    """A command without options of its own."""
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = (), tell: Tell = silently) -> Config:
+    """Returns the experiment that TOML file `path` describes, changed by command-line options such as
+    `--optimizer.learning-rate 0.02` or `--phases.head.epochs 3`; `tell` gets a sentence for each key of an earlier
+    version.
 
     Raises:
         UserError: the file is missing or malformed, a key, a type or a value is wrong there or in `overrides`, or one
             of `overrides` has no effect.
     """
-    path = Path(path)
-    config = config_of(read_toml(path), place=str(path))
-    if not overrides:
-        return config
-    changed = parse(Config, overrides, prog=prog, default=config)
-    # tyro knows nothing of pydantic's rules for types.
-    checked = config_of(dataclasses.asdict(changed), place="the command line")
-    refuse_without_effect(checked, overrides)
-    return checked
+    if overrides:
+        return load_with_options(path, overrides, _NoOptions, prog="cxr-jax train CONFIG", tell=tell).config
+    return config_of(read_tables(Path(path), tell), str(path))
+
+
+def load_with_options(
+    path: str | Path,
+    arguments: Sequence[str],
+    options: type[T],
+    *,
+    prog: str,
+    description: str | None = None,
+    tell: Tell = silently,
+) -> Given[T]:
+    """Returns what `load_config` does, and `options` filled from the same command line.
+
+    Prints the help of all of them, with the file's values as defaults, and raises SystemExit(0) when `arguments` hold
+    `--help`; `prog` is the command named there.
+    """
+    tables = read_tables(Path(path), tell)
+    config = config_of(tables, str(path))
+    parser = OptionParser(prog, description, tell)
+    parser.add_fields(options)
+    _add_config(parser, config)
+    values = parser.read(arguments)
+    own = {field.name: values.pop(field.name) for field in dataclasses.fields(options)}
+    if values:
+        told = {key: option_of(key) for key in values}
+        config = config_of(overridden(tables, values, "the command line"), str(path), told)
+        refuse_without_effect(config, values)
+    return Given(options(**own), config, values)
+
+
+def _add_config(parser: OptionParser, config: Config) -> None:
+    """Adds an option for every field of `config`; a phase goes by its name, or by its number from 0."""
+    sections = {name: section for name, section in vars(config).items() if name != "phases"}
+    for name, section in sections.items():
+        parser.add_fields(type(section), prefix=f"{name}.", shown=section, title=name)
+    for phase in config.phases:
+        prefix = f"phases.{phase.name}."
+        group = parser.add_fields(type(phase), prefix=prefix, shown=phase, title=prefix.rstrip("."))
+        for name, section in sections.items():
+            if hasattr(phase, name):
+                own = getattr(phase, name)
+                parser.add_fields(type(section), prefix=f"{prefix}{name}.", shown=own, hidden=own is None, group=group)
+        taken = [name for name in sections if getattr(phase, name, config) is None]
+        if taken:
+            group.description += (
+                f" What it takes from {', '.join(taken)} can be changed for it alone, as by "
+                f"{option_of(f'{prefix}{taken[0]}.FIELD')}."
+            )
+    if not config.phases:
+        parser.explain("--phases.", "the config has no [[phases]]")
+    for number, phase in enumerate(config.phases):
+        parser.also_below(f"--phases.{number}.", f"--phases.{phase.name}.")
+    for old, new in RENAMED.items():
+        parser.also(option_of(old), option_of(new), renamed=True)
+
+
+def read_tables(path: Path, tell: Tell) -> dict[str, Any]:
+    """Returns the tables of a config's file, unchecked, under the names of today."""
+    return tables_with_new_names(read_toml(path), str(path), tell)
 
 
 def write_config(config: Config, path: str | Path) -> None:
@@ -102,19 +169,23 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"the config {path} cannot be read: {error.strerror}") from None
 
 
-def config_of(values: Mapping[str, Any], place: str) -> Config:
-    """Returns the config of `values`, as `read_toml` gives them; `place` says where they stand.
+def config_of(tables: Mapping[str, Any], place: str, told: Mapping[str, str] | None = None) -> Config:
+    """Returns the config of `tables`, as `read_toml` gives them.
+
+    Args:
+        tables: of every section.
+        place: where they stand.
+        told: how keys are called that stand elsewhere, such as the options of a command line.
 
     Raises:
-        UserError: a key, a type or a value is wrong.
+        UserError: a key, a type or a value is wrong; EXIT_USAGE is its code if the key stands elsewhere.
     """
     import pydantic
 
     # pydantic is strict about types, yet takes lists for tuples, only when it reads JSON: from Python objects `true`
     # would pass as an integer. TOML's dates, which JSON has no word for, must not turn into valid texts.
-    values = with_new_names(values, place)
     try:
-        text = json.dumps(values, default=lambda date: {"date": str(date)})
+        text = json.dumps(tables, default=lambda date: {"date": str(date)})
     except (RecursionError, ValueError):
         raise UserError(f"{place} is no config: a value in it is nested too deeply or has too many digits") from None
     try:
@@ -122,7 +193,13 @@ def config_of(values: Mapping[str, Any], place: str) -> Config:
     except pydantic.ValidationError as mistakes:
         first, *others = mistakes.errors(include_url=False)
         more = f" (and {len(others)} more mistake{'s' if len(others) > 1 else ''})" if others else ""
-        raise UserError(_describe(first, place) + more) from None
+        if first["type"] == "json_invalid":
+            raise UserError(f"{'the command line' if told else place} holds text that is not valid Unicode") from None
+        key, rest = _describe(first, phase_names(tables))
+        elsewhere = (told or {}).get(key)
+        raise UserError(
+            f"{elsewhere or f'{key} in {place}'} {rest}{more}", EXIT_USAGE if elsewhere else EXIT_MISTAKE
+        ) from None
 
 
 @functools.cache
@@ -133,30 +210,20 @@ def _adapter() -> pydantic.TypeAdapter[Config]:
     return pydantic.TypeAdapter(Config)
 
 
-def _describe(mistake: ErrorDetails, place: str) -> str:
-    """Returns one of pydantic's findings as a sentence that names the field, the place and the way out."""
+def _describe(mistake: ErrorDetails, phases: Sequence[str]) -> tuple[str, str]:
+    """Returns the dotted key of one of pydantic's findings, and what is wrong with it."""
     kind, loc = mistake["type"], mistake["loc"]
-    name = ".".join(str(part) for part in loc)
+    name = ".".join(phases[part] if loc[0] == "phases" and place == 1 else str(part) for place, part in enumerate(loc))
     if kind == "unexpected_keyword_argument":
-        return f"{name} in {place} is unknown{suggestion(str(loc[-1]), _fields_beside(loc))}"
-    if kind == "json_invalid":
-        return f"{place} holds text that is not valid Unicode"
+        return name, f"is unknown{suggestion(str(loc[-1]), _fields_beside(loc))}"
     if kind == "value_error":
-        # The message begins with the field's own name; loc ends at its section.
+        # the message begins with the field's own name; loc ends at its section
         field, _, rest = str(mistake["ctx"]["error"]).partition(" ")
-        return f"{'.'.join(filter(None, (name, field)))} in {place} {rest}"
+        return ".".join(filter(None, (name, field))), rest
     expected = f"one of {mistake['ctx']['expected']}" if kind == "literal_error" else _EXPECTED.get(kind)
     value = json.dumps(mistake["input"], ensure_ascii=False)
     found = value if len(value) <= 60 else value[:60] + "..."
-    if expected is None:
-        return f"{name} in {place} is {found}: {mistake['msg']}"
-    return f"{name} in {place} is {found}, but must be {expected}"
-
-
-def suggestion(name: str, valid: Iterable[str]) -> str:
-    """Returns a question with the nearest of `valid` names, or nothing when none is near."""
-    nearest = difflib.get_close_matches(name, list(valid), n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    return name, f"is {found}: {mistake['msg']}" if expected is None else f"is {found}, but must be {expected}"
 
 
 def _fields_beside(loc: Sequence[str | int]) -> list[str]:

@@ -1,17 +1,34 @@
-"""Changes of a config by dotted keys, such as `optimizer.learning_rate` or `phases.head.augmentation.gamma`."""
+"""Fields of a config by dotted keys, such as `optimizer.learning_rate` or `phases.head.augmentation.gamma`.
+
+A phase goes by its name; where a key is given, by its number from 0 too.
+"""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from cxr_jax.config.loading import suggestion
 from cxr_jax.config.schema import Config, PhaseConfig
-from cxr_jax.errors import UserError
+from cxr_jax.errors import UserError, suggestion
+
+RENAMED = {
+    "loss.focusing": "loss.focal_gamma",
+    "training.average_decay": "training.ema_decay",
+    "parallel.processes": "parallel.world_size",
+    "parallel.process_id": "parallel.rank",
+}
+"""The key of today by that of earlier versions, which is taken as ever."""
 
 _SECTIONS = {field.name for field in dataclasses.fields(Config)}
+
+Tell = Callable[[str], None]
+"""What is called with a sentence that a person should read."""
+
+
+def silently(sentence: str) -> None:
+    """Tells nobody."""
 
 
 def dotted(tables: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -29,6 +46,45 @@ def dotted(tables: Mapping[str, Any], place: str) -> dict[str, Any]:
                 raise UserError(f"{place} gives {key} twice: keep one")
             flat[key] = entry
     return flat
+
+
+def values_of(config: Config) -> dict[str, Any]:
+    """Returns every field of `config` by its dotted key; a section that a phase does not have is None."""
+    tables = dataclasses.asdict(config)
+    tables["phases"] = {phase["name"]: phase for phase in tables["phases"]}
+    return dotted(tables, "the config")
+
+
+def phase_names(tables: Mapping[str, Any]) -> list[str]:
+    """Returns how the phases of a config's tables are called, also where these are wrong."""
+    phases = tables.get("phases")
+    return [
+        str(phase.get("name", PhaseConfig.name)) if isinstance(phase, Mapping) else str(number)
+        for number, phase in enumerate(phases if isinstance(phases, list) else ())
+    ]
+
+
+def with_new_names(changes: Mapping[str, Any], place: str, tell: Tell = silently) -> dict[str, Any]:
+    """Returns `changes` with every dotted key as it is called today; `tell` gets a sentence for each older one.
+
+    Raises:
+        UserError: a key stands there under both of its names; `place` says where.
+    """
+    for old in changes.keys() & RENAMED.keys():
+        if RENAMED[old] in changes:
+            raise UserError(f"{place} gives {RENAMED[old]} twice, also by its old name {old}: keep {RENAMED[old]}")
+        tell(f"{old} in {place} is called {RENAMED[old]} now")
+    return {RENAMED.get(key, key): value for key, value in changes.items()}
+
+
+def tables_with_new_names(tables: Mapping[str, Any], place: str, tell: Tell = silently) -> dict[str, Any]:
+    """Returns the tables of a config, as a file gives them, with the names of today; else as `with_new_names`."""
+    renamed = dict(tables)
+    for section, fields in tables.items():
+        if isinstance(fields, Mapping):
+            named = with_new_names({f"{section}.{name}": value for name, value in fields.items()}, place, tell)
+            renamed[section] = {key.removeprefix(f"{section}."): value for key, value in named.items()}
+    return renamed
 
 
 def overridden(tables: Mapping[str, Any], changes: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -61,7 +117,7 @@ def _phase(values: Mapping[str, Any], key: str, place: str) -> tuple[dict[str, A
     if not phases:
         raise UserError(f"{key} in {place} reaches into a phase, but the config has no [[phases]]: name the section")
     rest = key.removeprefix("phases.")
-    names = [str(phase.get("name", PhaseConfig.name)) for phase in phases]
+    names = phase_names(values)
     # a name may hold dots itself
     for name, phase in sorted(zip(names, phases, strict=True), key=lambda pair: -len(pair[0])):
         if rest.startswith(f"{name}.") and len(rest) > len(name) + 1:
@@ -69,10 +125,9 @@ def _phase(values: Mapping[str, Any], key: str, place: str) -> tuple[dict[str, A
     number, _, inside = rest.partition(".")
     if number.isascii() and number.isdecimal() and int(number) < len(phases) and inside:
         return phases[int(number)], inside
-    named = ", ".join(f"{index} or {name!r}" for index, name in enumerate(names))
     raise UserError(
-        f"{key} in {place} names no field of a phase{suggestion(number, names)}; the phases are {named}, "
-        "as in phases.0.optimizer.learning_rate"
+        f"{key} in {place} names no field of a phase{suggestion(number, names)}; the phases are {', '.join(names)}, "
+        f"as in phases.{names[0]}.optimizer.learning_rate"
     )
 
 

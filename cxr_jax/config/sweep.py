@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxr_jax.config.loading import config_of, read_toml, suggestion
-from cxr_jax.config.overrides import dotted, overridden
+from cxr_jax.config.loading import config_of, read_tables, read_toml
+from cxr_jax.config.overrides import Tell, dotted, overridden, silently, with_new_names
 from cxr_jax.config.schema import Config, PhaseConfig
 from cxr_jax.config.shipped import find_config
-from cxr_jax.errors import UserError
+from cxr_jax.errors import UserError, suggestion
 
 BASE = "base"
 """Name of the variant that every other is compared with."""
@@ -57,13 +57,13 @@ class Sweep:
         return self.variants[0]
 
 
-def read_sweep(path: str | Path) -> Sweep:
+def read_sweep(path: str | Path, tell: Tell = silently) -> Sweep:
     """Returns the sweep that TOML file `path` describes, every config of it checked.
 
     Its keys are `config` (the base config: relative to the file, or the name of a shipped one), `seeds`, and tables
     `base` (changes of every run),
     `variants.NAME` (changes of one variant) and `grid` (lists, of which every combination is a variant). Changes are
-    nested or dotted, as `overridden` takes them.
+    nested or dotted, as `overridden` takes them. `tell` gets a sentence for each key of an earlier version.
 
     Raises:
         UserError: the file or its base config is missing or malformed, a change is wrong or changes nothing that is
@@ -75,16 +75,17 @@ def read_sweep(path: str | Path) -> Sweep:
         if key not in KEYS:
             raise UserError(f"{key} in {path} is unknown{suggestion(key, KEYS)}; a sweep has {', '.join(KEYS)}")
     base_path = _base_path(path, tables)
-    values = read_toml(base_path)
+    values = read_tables(base_path, tell)
     config_of(values, str(base_path))
     base_place = f"[{BASE}] of {path}"
-    shared = _changes(tables.get(BASE, {}), base_place)
+    shared = with_new_names(_changes(tables.get(BASE, {}), base_place), base_place, tell)
     base = Variant(BASE, {}, config_of(overridden(values, shared, base_place), base_place))
     seeds = _seeds(path, tables.get("seeds", [base.config.training.seed]), base)
     named, points = _named(path, tables.get("variants", {})), _points(path, tables.get("grid", {}))
     variants, same_as_base = [base], []
     names_of = {_trained(base.config): BASE}
-    for name, (place, changes) in _joined(path, named, points).items():
+    for name, (place, given) in _joined(path, named, points).items():
+        changes = with_new_names(given, place, tell)
         config = config_of(overridden(values, {**shared, **changes}, place), place)
         same = names_of.setdefault(_trained(config), name)
         if same == name:

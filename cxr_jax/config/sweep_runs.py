@@ -7,12 +7,13 @@ A sweep's folder holds, beside its tables, `VARIANT/seedN` (the run), `VARIANT/s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cxr_jax.config.loading import format_config, load_config
+from cxr_jax.config.overrides import values_of
 from cxr_jax.config.schema import Config
 from cxr_jax.config.sweep import Sweep
 from cxr_jax.errors import UserError
@@ -115,23 +116,9 @@ def _difference(run: RunFolder, config: Config) -> tuple[str, Any, Any] | None:
     stored = load_config(run.config).computed_as(config)
     if stored == config:
         return None
-    theirs, ours = (dict(_fields(dataclasses.asdict(entry))) for entry in (stored, config))
+    theirs, ours = (
+        {key: value for key, value in values_of(entry).items() if value not in (None, ())} for entry in (stored, config)
+    )
     absent = "nothing"
     key = next(key for key in {**theirs, **ours} if theirs.get(key, absent) != ours.get(key, absent))
     return key, theirs.get(key, absent), ours.get(key, absent)
-
-
-def _fields(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields every plain value that is set under its dotted key, phases by their number; empty lists count as not
-    set.
-    """
-    if isinstance(value, dict):
-        entries = value.items()
-    elif isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
-        entries = enumerate(value)
-    else:
-        if value not in (None, ()):
-            yield key, value
-        return
-    for name, entry in entries:
-        yield from _fields(entry, f"{key}.{name}" if key else str(name))

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_jax.config.loading import format_config, load_config, write_config
+from cxr_jax.config.command_line import option_of
+from cxr_jax.config.loading import format_config, load_config, load_with_options, write_config
 from cxr_jax.config.schema import Config, OptimizerConfig, PhaseConfig, ScheduleConfig
 from cxr_jax.errors import EXIT_MISTAKE, EXIT_USAGE, UserError
 
@@ -76,10 +77,10 @@ def test_phases_with_their_own_sections(config_file):
         ('[model]\nwieghts = "a"', "model.wieghts in FILE is unknown; did you mean weights?"),
         ("[modle]\n", "modle in FILE is unknown; did you mean model?"),
         ("[zzz]\n", "zzz in FILE is unknown"),
-        ("[[phases]]\nepoch = 1", "phases.0.epoch in FILE is unknown; did you mean epochs?"),
+        ("[[phases]]\nepoch = 1", "phases.train.epoch in FILE is unknown; did you mean epochs?"),
         (
             "[[phases]]\n[phases.optimizer]\nlearning_rat = 1",
-            "phases.0.optimizer.learning_rat in FILE is unknown; did you mean learning_rate?",
+            "phases.train.optimizer.learning_rat in FILE is unknown; did you mean learning_rate?",
         ),
         ('[training]\nepochs = "3"', 'training.epochs in FILE is "3", but must be a whole number'),
         ("[training]\nepochs = true", "training.epochs in FILE is true, but must be a whole number"),
@@ -99,7 +100,7 @@ def test_phases_with_their_own_sections(config_file):
         ("[model]\nname = 2026-01-01", 'model.name in FILE is {"date": "2026-01-01"}, but must be a text'),
         ('[data]\nresize = "x"', "data.resize in FILE is \"x\", but must be one of 'squash', 'pad' or 'crop'"),
         ("data = 3", "data in FILE is 3, but must be a section with fields"),
-        ('[[phases]]\ntrainable = "a"', 'phases.0.trainable in FILE is "a", but must be a list'),
+        ('[[phases]]\ntrainable = "a"', 'phases.train.trainable in FILE is "a", but must be a list'),
         ("[phases]\n", "phases in FILE is {}, but must be a list"),
         ("[[phases]]\n[[phases]]\n", "phases in FILE is ['train', 'train'], but must be named differently"),
         ("[data]\nx = 1\n[model]\ny = 1", "data.x in FILE is unknown (and 1 more mistake)"),
@@ -125,59 +126,97 @@ def test_a_folder_or_bytes_are_no_config(tmp_path):
     assert "no UTF-8 text" in sentence_of(tmp_path / "bytes.toml")
 
 
-def test_overrides_change_the_file(config_file):
+@pytest.mark.parametrize(("head", "rest"), [("head", "all"), ("0", "1")])
+def test_overrides_change_the_file(config_file, head, rest):
     path = config_file(PHASES)
-    general = ["--optimizer.learning-rate", "0.02"]
-    first = [
-        "--phases.0.epochs",
-        "7",
-        "--phases.0.trainable",
-        "conv_head",
-        "classifier",
-        "--phases.0.batch-norm",
-        "None",
-    ]
-    second = ["--phases.1.optimizer.nesterov"]
+    general = ["--optimizer.learning-rate", "0.02", "--optimizer.weight_decay=0", "--optimizer.no-nesterov"]
+    first = [f"--phases.{head}.epochs", "7", f"--phases.{head}.trainable", "conv_head", "classifier"]
+    first += [f"--phases.{head}.batch-norm", "None"]
+    second = [f"--phases.{rest}.optimizer.nesterov"]
     config = load_config(path, [*general, *first, *second])
     unchanged = load_config(path)
-    assert config.optimizer == OptimizerConfig(learning_rate=0.02)
+    assert config.optimizer == OptimizerConfig(learning_rate=0.02, weight_decay=0.0)
     assert config.phases[0] == PhaseConfig(name="head", epochs=7, trainable=("conv_head", "classifier"))
     assert config.phases[1].optimizer == dataclasses.replace(unchanged.phases[1].optimizer, nesterov=True)
     assert config.phases[1].schedule == unchanged.phases[1].schedule
     assert config.data == unchanged.data
 
 
+def test_an_override_gives_a_phase_a_section_of_its_own(config_file):
+    config = load_config(config_file(PHASES), ["--phases.head.optimizer.momentum", "0.5"])
+    assert config.phases[0].optimizer == OptimizerConfig(learning_rate=0.5, momentum=0.5)
+    assert config.optimizer == OptimizerConfig(learning_rate=0.5)
+
+
+def test_a_phase_goes_by_its_name_as_it_is_written(config_file):
+    path = config_file("[[phases]]\nname = 'a b'\n[[phases]]\nname = 'fine_tune.all'\n[[phases]]\nname = '0'")
+    options = ["--phases.a b.epochs", "2", "--phases.fine_tune.all.epochs=3", "--phases.0.epochs", "4"]
+    assert [phase.epochs for phase in load_config(path, options).phases] == [2, 3, 4]
+    assert [phase.epochs for phase in load_config(path, ["--phases.1.epochs", "5"]).phases] == [1, 5, 1]
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ("--optimizer.learning-rat 3", "; did you mean --optimizer.learning-rate? (options: "),
-        ("--optimizer.learning-rate x", "--optimizer.learning-rate: could not convert string to float: 'x'"),
-        ("--optimizer.learning-rate", "Missing value for argument '--optimizer.learning-rate'"),
-        ("--optimizer.learning-rate=-1", "optimizer: learning_rate is -1.0, but must be above 0"),
-        ("--optimizer.learning-rate inf", "optimizer: learning_rate is inf, but must be a finite number"),
-        ("--optimizer.decayed foo", "invalid choice 'foo' for argument '--optimizer.decayed'. Expected one of"),
-        ("--phases.0.optimizer.momentum 0", "Unrecognized options: --phases.0.optimizer.momentum"),
-        ("--phases.0.name all", "phases is ['all', 'all'], but must be named differently"),
-        ("--phases.0.epochs 0", "phases.0: epochs is 0, but must be 1 or more"),
-        ("stray", "Unrecognized options: stray"),
+        (
+            "--optimizer.learning-rat 3",
+            "there is no option --optimizer.learning-rat; did you mean --optimizer.learning-rate?",
+        ),
+        ("--learning-rate 3", "there is no option --learning-rate; did you mean --optimizer.learning-rate?"),
+        ("--optimizer.learning-rate x", "--optimizer.learning-rate is 'x', but must be a number"),
+        ("--training.epochs 2.5", "--training.epochs is '2.5', but must be a whole number"),
+        ("--optimizer.learning-rate", "--optimizer.learning-rate lacks its value"),
+        ("--optimizer.learning-rate=-1", "--optimizer.learning-rate is -1.0, but must be above 0"),
+        ("--optimizer.learning-rate inf", "--optimizer.learning-rate is inf, but must be a finite number"),
+        ("--optimizer.decayed foo", "--optimizer.decayed is 'foo', but must be one of kernels, all"),
+        ("--phases.haed.epochs 3", "there is no option --phases.haed.epochs; did you mean --phases.head.epochs?"),
+        ("--phases.2.epochs 3", "there is no option --phases.2.epochs; did you mean --phases."),
+        ("--phases.0.name all", "phases in FILE is ['all', 'all'], but must be named differently"),
+        ("--phases.0.epochs 0", "--phases.head.epochs is 0, but must be 1 or more"),
+        ("--augmentation.crop-aspect 0.3", "--augmentation.crop-aspect is 0.3, but must be 0 (off) where crop is 0"),
+        ("stray", "stray is one argument too many"),
         ("--model.weights \udc80", "the command line holds text that is not valid Unicode"),
     ],
 )
 def test_a_mistake_in_an_override_is_one_sentence(config_file, capfd, overrides, expected):
     path = config_file(PHASES)
-    code = EXIT_MISTAKE if "\udc80" in overrides else EXIT_USAGE
-    assert expected in sentence_of(path, overrides.split(" "), code=code)
+    code = EXIT_MISTAKE if "\udc80" in overrides or ".name" in overrides else EXIT_USAGE
+    assert sentence_of(path, overrides.split(" "), code=code).startswith(expected.replace("FILE", str(path)))
     assert capfd.readouterr() == ("", "")
 
 
-def test_help_shows_the_values_of_the_file(config_file, capsys):
+def test_a_phase_of_a_config_without_phases_is_told(config_file):
+    assert sentence_of(config_file(""), ["--phases.head.epochs", "3"], code=EXIT_USAGE).startswith(
+        "there is no option --phases.head.epochs, because the config has no [[phases]]"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of a command."""
+
+    out: str = ""  # folder of the run
+
+
+def test_the_help_shows_every_field_with_the_value_of_the_file(config_file, capsys):
     with pytest.raises(SystemExit) as stop:
-        load_config(config_file(PHASES), ["--help"], prog="cxr-jax train quick.toml")
+        load_with_options(config_file(PHASES), ["--help"], Options, prog="cxr-jax train quick.toml")
     assert stop.value.code == 0
-    printed = capsys.readouterr().out
-    assert "usage: cxr-jax train quick.toml" in printed
-    assert "--phases.0.epochs" in printed
-    assert "0.001" in printed
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.startswith("usage: cxr-jax train quick.toml [options]")
+    assert "--out TEXT folder of the run" in printed
+    assert "--phases.head.epochs INTEGER" in printed
+    assert "--phases.all.optimizer.learning-rate NUMBER the highest rate" in printed
+    assert "(default: 0.001)" in printed
+    assert "What it takes from augmentation, optimizer, schedule can be changed for it alone" in printed
+    for section in dataclasses.fields(Config):
+        for field in () if section.name == "phases" else dataclasses.fields(section.default_factory()):
+            assert option_of(f"{section.name}.{field.name}") in printed
+
+
+def test_options_of_the_command_and_changes_are_returned(config_file):
+    given = load_with_options(config_file(PHASES), ["--out", "x", "--phases.0.epochs", "2"], Options, prog="x")
+    assert (given.options, given.changes, given.config.phases[0].epochs) == (Options("x"), {"phases.head.epochs": 2}, 2)
 
 
 def test_written_config_is_grouped_by_section_and_readable_again(config_file, tmp_path):
@@ -229,11 +268,26 @@ process_id = 1
 """
 
 
-def test_keys_of_earlier_versions_are_read(config_file):
-    config = load_config(config_file(OLD_NAMES))
+def test_keys_of_earlier_versions_are_read_and_told(config_file):
+    path, told = config_file(OLD_NAMES), []
+    config = load_config(path, tell=told.append)
     assert (config.loss.focal_gamma, config.training.ema_decay) == (2, 0.9)
     assert (config.parallel.world_size, config.parallel.rank) == (3, 1)
-    assert load_config(config_file(format_config(config))) == config
+    assert load_config(config_file(format_config(config)), tell=told.append) == config
+    assert f"loss.focusing in {path} is called loss.focal_gamma now" in told
+    assert len(told) == 4
+
+
+def test_options_of_earlier_versions_are_taken_and_told(config_file):
+    options = ["--loss.focusing", "1", "--training.average_decay=0.5", "--parallel.process-id=0"]
+    told = []
+    config = load_config(config_file("[loss]\nfocal_gamma = 2"), options, tell=told.append)
+    assert (config.loss.focal_gamma, config.training.ema_decay, config.parallel.rank) == (1, 0.5, 0)
+    assert told == [
+        "--loss.focusing is called --loss.focal-gamma now",
+        "--training.average_decay is called --training.ema-decay now",
+        "--parallel.process-id is called --parallel.rank now",
+    ]
 
 
 def test_a_key_by_both_of_its_names_is_refused(config_file):

@@ -71,7 +71,10 @@ def test_names_of_phases_may_hold_dots_and_digits():
 @pytest.mark.parametrize(
     ("key", "sentence"),
     [
-        ("phases.haed.epochs", "names no field of a phase; did you mean head?; the phases are 0 or 'head', 1 or"),
+        (
+            "phases.haed.epochs",
+            "names no field of a phase; did you mean head?; the phases are head, deeper layers, as in phases.head",
+        ),
         ("phases.2.epochs", "names no field of a phase"),
         ("phases.head", "names no field of a phase"),
         ("phases.head.", "names no field of a phase"),

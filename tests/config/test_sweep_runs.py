@@ -75,7 +75,7 @@ def test_a_run_that_was_begun_with_another_config_is_refused_by_name(sweep, tmp_
     with pytest.raises(UserError) as caught:
         sweep_runs(sweep(0.4), tmp_path)
     assert str(caught.value).startswith(f"gamma of {tmp_path / 's.toml'} has changed: {tmp_path / 'gamma' / 'seed3'} ")
-    assert "was begun with phases.1.augmentation.gamma = 0.3, and now it would be 0.4;" in str(caught.value)
+    assert "was begun with phases.b.augmentation.gamma = 0.3, and now it would be 0.4;" in str(caught.value)
 
 
 def test_a_config_of_another_version_or_another_place_to_compute_is_the_same(sweep, tmp_path):
@@ -92,15 +92,15 @@ def test_a_config_of_another_version_or_another_place_to_compute_is_the_same(swe
 @pytest.mark.parametrize(
     ("stored", "sentence"),
     [
-        ("[[phases]]\nname = 'a'", "phases.1.name = nothing, and now it would be b"),
-        ("", "phases.0.name = nothing, and now it would be a"),
+        ("[[phases]]\nname = 'a'", "phases.b.name = nothing, and now it would be b"),
+        ("", "phases.a.name = nothing, and now it would be a"),
         (
             "[[phases]]\nname = 'a'\n[phases.optimizer]\n[[phases]]\nname = 'b'",
-            "phases.0.optimizer.learning_rate = 0.01, and now it would be nothing",
+            "phases.a.optimizer.learning_rate = 0.01, and now it would be nothing",
         ),
         (
             "[[phases]]\nname = 'a'\ntrainable = ['x']\n[[phases]]\nname = 'b'",
-            r"phases.0.trainable = \('x',\), and now",
+            r"phases.a.trainable = \('x',\), and now",
         ),
     ],
 )
