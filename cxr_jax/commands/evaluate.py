@@ -1,12 +1,16 @@
-"""`cxr-jax evaluate RUN`: predict validation and test, judge them, and draw the figures and the report."""
+"""`cxr-jax evaluate RUN`: predict validation and test, judge them, and draw the figures and the report.
+
+Several runs are evaluated as one ensemble, which is a run like any other.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cxr_jax.config.command_line import Positional, parse
-from cxr_jax.errors import UserError
+from cxr_jax.config.command_line import Option, Positional, parse
+from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
 
 if TYPE_CHECKING:
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
     from cxr_jax.evaluation.judgement import Judgement
     from cxr_jax.evaluation.operating_point import OperatingPoint
     from cxr_jax.evaluation.quality import ImageQuality
+    from cxr_jax.inference.ensemble import Ensemble
     from cxr_jax.inference.restore import TrainedModel
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.predictions import Predictions
@@ -26,13 +31,16 @@ SUMMARY = "predict a run's validation and test images, judge them, draw the figu
 class Options:
     """Options of the command."""
 
-    run: Annotated[str, Positional("RUN")]  # folder of a trained run
+    # folder of a trained run or of an ensemble; several runs become an ensemble, the mean of their logits
+    runs: Annotated[tuple[str, ...], Positional("RUN...")] = ()
+    out: Annotated[str, Option("FOLDER")] = ""  # new folder of the ensemble of several runs
+    copy: bool = False  # --out gets copies of their networks, and needs the runs no more
     stored: bool = False  # judge the stored predictions again: no network runs, no look is added
     unfinished: bool = False  # look at test though training has not come to its end
 
 
 def main(arguments: list[str]) -> None:
-    """Evaluates the run that `arguments` name.
+    """Evaluates the run that `arguments` name, or the ensemble of the runs.
 
     The threshold is fixed on validation and stored before the first prediction on test is made; every look at test is
     added to the run's ledger. With `--stored` the tables of an earlier evaluation are judged again. Everything is on
@@ -42,19 +50,23 @@ def main(arguments: list[str]) -> None:
         UserError: the run or its data cannot be read, or training has not ended and `--unfinished` is not given.
     """
     options = parse(Options, arguments, prog="cxr-jax evaluate", description=SUMMARY)
+    _check(options)
     terminal = Terminal()
-    terminal.say(f"Evaluating {options.run}")
+    terminal.say(f"Evaluating {', '.join(options.runs)}")
     from cxr_jax.config.loading import load_config
     from cxr_jax.data.prepared import open_data_of_run
     from cxr_jax.evaluation.judgement import write_judgement
     from cxr_jax.evaluation.quality import write_quality
+    from cxr_jax.runs.ensemble import members_of
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.locks import evaluating
 
-    run = RunFolder.open(options.run)
-    config = load_config(run.config)
+    named = [RunFolder.open(path) for path in options.runs]
     if not (options.stored or options.unfinished):
-        _require_finished(run)
+        for run in (member for entry in named for member in members_of(entry)):
+            _require_finished(run)
+    run = named[0] if len(named) == 1 else _join(named, options, terminal)
+    config = load_config(run.config)
     prepared = open_data_of_run(run)
     with evaluating(run):
         judged = (_judge_stored if options.stored else _predict_and_judge)(run, config, prepared, terminal)
@@ -63,6 +75,42 @@ def main(arguments: list[str]) -> None:
         write_quality(run.quality, quality)
         _draw(run, prepared, config, judged, quality, terminal)
     _print(terminal, run, judged.judgement, quality, stored=options.stored)
+
+
+def _check(options: Options) -> None:
+    """Raises UserError for options that say too little or contradict each other."""
+    if not options.runs:
+        raise UserError("name a run: cxr-jax evaluate RUN", EXIT_USAGE)
+    several = len(options.runs) > 1
+    if several and options.stored:
+        raise UserError("--stored judges one run again: name one, or the folder of an ensemble", EXIT_USAGE)
+    if several and not options.out:
+        raise UserError(
+            f"{len(options.runs)} runs are evaluated as one ensemble: say by --out FOLDER where it goes, or evaluate "
+            "one run at a time",
+            EXIT_USAGE,
+        )
+    if not several and (options.out or options.copy):
+        option = "--out" if options.out else "--copy"
+        raise UserError(f"{option} is for the ensemble of several runs: name two or more", EXIT_USAGE)
+
+
+def _join(runs: list[RunFolder], options: Options, terminal: Terminal) -> RunFolder:
+    """Makes the ensemble of several runs, and returns its folder."""
+    from cxr_jax.runs.ensemble import is_ensemble, read_ensemble
+    from cxr_jax.runs.folder import RunFolder
+
+    if is_ensemble(RunFolder(Path(options.out))):
+        raise UserError(
+            f"{options.out} is an ensemble already: {as_typed('cxr-jax', 'evaluate', Path(options.out))} evaluates it, "
+            "and another goes into another folder"
+        )
+    with terminal.waiting(f"Making an ensemble of {len(runs)} runs"):
+        from cxr_jax.inference.new_ensemble import make_ensemble
+
+        run = make_ensemble(runs, Path(options.out), copy=options.copy)
+    terminal.say(f"{as_typed(run.path)} is the {read_ensemble(run).title}")
+    return run
 
 
 def _require_finished(run: RunFolder) -> None:
@@ -97,13 +145,15 @@ def _predict_and_judge(run: RunFolder, config: Config, prepared: PreparedData, t
 
     look = len(read_looks(run)) + 1
     with terminal.waiting("Loading the network"):
+        from cxr_jax.inference.ensemble import Ensemble, restore
         from cxr_jax.inference.predictions import predict_split
-        from cxr_jax.inference.restore import restore_run
 
-        trained = restore_run(run)
+        trained = restore(run)
 
     def predict(split: str) -> Predictions:
-        """Returns the network's predictions on one split."""
+        """Returns the network's predictions on one split, or those of an ensemble."""
+        if isinstance(trained, Ensemble):
+            return trained.predict_split(prepared, split, track=terminal.track)
         images = load_split(prepared, config.data, split, track=terminal.track)
         batch_size = config.training.evaluation_batch_size
         return predict_split(trained, images, split, batch_size=batch_size, track=terminal.track)
@@ -199,7 +249,9 @@ def _judge_quality(
     )
 
 
-def _operating_point(run: RunFolder, config: Config, trained: TrainedModel, validation: Predictions) -> OperatingPoint:
+def _operating_point(
+    run: RunFolder, config: Config, trained: TrainedModel | Ensemble, validation: Predictions
+) -> OperatingPoint:
     """Returns the stored operating point, or the one that the config's rule chooses on validation, stored at once.
 
     A stored one is kept as long as the network is the same, so that no look at test can move it.
@@ -216,7 +268,7 @@ def _operating_point(run: RunFolder, config: Config, trained: TrainedModel, vali
 
 
 def _append_to_ledger(
-    run: RunFolder, config: Config, trained: TrainedModel, point: OperatingPoint, judgement: Judgement
+    run: RunFolder, config: Config, trained: TrainedModel | Ensemble, point: OperatingPoint, judgement: Judgement
 ) -> None:
     from cxr_jax.runs.ledger import append_look
 
@@ -225,13 +277,23 @@ def _append_to_ledger(
         run,
         {
             "split": "test",
-            "checkpoint": config.validation.checkpoint,
-            "step": trained.step,
+            **_what_looked(config, trained),
             "threshold": point.threshold,
             "rule": point.rule,
             "result": {name: metrics[name].value for name in ("accuracy", "sensitivity", "specificity", "roc_auc")},
         },
     )
+
+
+def _what_looked(config: Config, trained: TrainedModel | Ensemble) -> dict[str, Any]:
+    """Returns what the ledger says of the network, or of every member of an ensemble."""
+    from cxr_jax.inference.restore import TrainedModel
+
+    if isinstance(trained, TrainedModel):
+        return {"checkpoint": config.validation.checkpoint, "step": trained.step}
+    names = ("run", "checkpoint", "step", "sha256")
+    members = [{name: getattr(member, name) for name in names} for member in trained.record.members]
+    return {"checkpoint": trained.title, "members": members}
 
 
 def _draw(
@@ -270,6 +332,7 @@ def _print(terminal: Terminal, run: RunFolder, judgement: Judgement, quality: Im
     from cxr_jax.reporting.numbers import measured_text
     from cxr_jax.reporting.quality import over_exposure_text
     from cxr_jax.reporting.tables import judgement_table
+    from cxr_jax.runs.ensemble import first_network
     from cxr_jax.runs.ledger import read_looks
     from cxr_jax.vocabulary import DISCLAIMER
 
@@ -281,7 +344,7 @@ def _print(terminal: Terminal, run: RunFolder, judgement: Judgement, quality: Im
         terminal.say(f"Image quality alone, without a network: ROC-AUC {area} on test.")
     terminal.say(_told_looks(len(read_looks(run)), stored))
     terminal.say(f"Report:  {run.report}\nFigures: {run.figures}")
-    terminal.say(f"Next: open the report in a browser, or {as_typed('cxr-jax', 'explain', run.path)}")
+    terminal.say(f"Next: open the report in a browser, or {as_typed('cxr-jax', 'explain', first_network(run))}")
     terminal.say(DISCLAIMER)
 
 

@@ -78,18 +78,20 @@ def main(arguments: list[str]) -> None:
     _require_free(options)
     with terminal.waiting(f"Loading the network of {options.run}"):
         from cxr_jax.data.quality.reference import read_reference
+        from cxr_jax.inference.ensemble import restore
         from cxr_jax.inference.restore import restore_run
         from cxr_jax.models.network import stage_names_of
         from cxr_jax.serving.maps import write_map
         from cxr_jax.serving.predict import Threshold, predict_files
 
-        model = restore_run(run)
+        # heat maps are of one network: of an ensemble there are none
+        model = restore_run(run) if options.maps else restore(run)
         if options.maps:
             stage_names_of(model.model())
         threshold = Threshold.of(model, options.threshold)
         # A run that was not evaluated has none; the output says so.
         reference = read_reference(run.quality_reference) if run.quality_reference.is_file() else None
-    name = f"{model.description.architecture} of {run.name}, step {model.step}"
+    name = f"{model.title} of {run.name}{'' if model.step is None else f', step {model.step}'}"
     predictions = predict_files(model, files.names, threshold, reference=reference)
     entries = []
     with _csv_writer(options.csv) as write_row, terminal.track("Predicting", len(files.names)) as advance:

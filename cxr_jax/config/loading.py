@@ -143,6 +143,12 @@ def format_config(config: Config) -> str:
     return "\n".join(lines[1:]) + "\n"
 
 
+def format_sections(config: Config, names: Sequence[str]) -> str:
+    """Returns the sections `names` of `config` as TOML text, every field of them."""
+    tables = dataclasses.asdict(config)
+    return "\n".join([line for name in names for line in _format_table(f"[{name}]", tables[name])][1:]) + "\n"
+
+
 def _format_table(header: str, fields: Mapping[str, Any]) -> list[str]:
     return ["", header, *(f"{name} = {_format_value(value)}" for name, value in fields.items())]
 

@@ -48,6 +48,16 @@ class DataConfig:
         fraction = self.validation_fraction
         _require(0 < fraction < 0.5, "validation_fraction", fraction, "above 0 and below 0.5")
 
+    def cut(self) -> dict[str, str | int | float]:
+        """Returns the fields that decide which images are validation, by name: two with equal ones cut alike."""
+        used = {
+            "official": (),
+            "numbered": ("validation_fraction",),
+            "grouped": ("validation_fraction", "split_seed"),
+            "least_sharp": ("validation_fraction", "split_seed"),
+        }
+        return {name: getattr(self, name) for name in ("validation", *used[self.validation])}
+
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -9,10 +9,16 @@ from cxr_jax.runs.predictions import Predictions
 
 
 def predict_split(
-    trained: TrainedModel, images: ImageSet, split: str, *, batch_size: int = 64, track: Track = silently
+    trained: TrainedModel,
+    images: ImageSet,
+    split: str,
+    *,
+    batch_size: int = 64,
+    track: Track = silently,
+    by: str = "",
 ) -> Predictions:
-    """Returns the predictions on `images`, row for row, which make up `split`."""
-    with track(f"Predicting {split}", len(images)) as advance:
+    """Returns the predictions on `images`, row for row, which make up `split`; `by` is told beside the progress."""
+    with track(f"Predicting {split}{by}", len(images)) as advance:
         logits = trained.logits(images.images, batch_size=batch_size, advance=advance)
     return Predictions.from_logits(
         logits,

@@ -18,6 +18,7 @@ from cxr_jax.inference.forward import ForwardProgram, compile_on_images, logits_
 from cxr_jax.models.network import StagedNetwork
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import ArrayDict, differences, merge_model, pack_network, split_model, unpack_network
+from cxr_jax.runs.ensemble import first_network, is_ensemble, read_ensemble
 from cxr_jax.runs.folder import RunFolder, read_json
 
 Which = Literal["best", "last"]
@@ -35,6 +36,16 @@ class TrainedModel:
     threshold: float | None  # probability from which PNEUMONIA is called; None before the run was evaluated
     threshold_rule: str | None
     checkpoint_sha256: str = ""  # `content_hash` of the checkpoint that it was restored from; empty if from none
+
+    @property
+    def title(self) -> str:
+        """What it is in a few words."""
+        return self.description.architecture
+
+    @property
+    def descriptions(self) -> tuple[NetworkDescription, ...]:
+        """Its own, as an ensemble has one for each member."""
+        return (self.description,)
 
     @property
     def image_size(self) -> int:
@@ -101,8 +112,13 @@ class TrainedModel:
 def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
     """Returns the network of `run` as it validated best or as it was last; by default the one that its config names.
 
-    Raises UserError if the run has no intact checkpoint, or one that belongs to another network.
+    Raises UserError if the run has no intact checkpoint, or one that belongs to another network, or is an ensemble.
     """
+    if is_ensemble(run):
+        raise UserError(
+            f"{run.path} is the {read_ensemble(run).title}, and this looks into one network: name one of its members, "
+            f"such as {first_network(run)}"
+        )
     which = which or chosen_checkpoint(run)
     description = read_description(run)
     model = build_model(description.architecture, classes=len(description.classes))

@@ -15,6 +15,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.evaluation.comparison import Recipe
 from cxr_jax.evaluation.operating_point import OperatingPoint, choose_operating_point, read_operating_point
 from cxr_jax.reporting.training_time import images_per_second, wall_seconds
+from cxr_jax.runs.ensemble import is_ensemble, read_ensemble
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
@@ -167,7 +168,7 @@ def _looks(runs: Sequence[RunFolder | None]) -> tuple[int, ...] | None:
 
 
 def _costs(runs: Sequence[RunFolder]) -> Costs:
-    networks = [read_json(run.network) for run in runs if run.network.is_file()]
+    networks = [_network(run) for run in runs if run.network.is_file() or is_ensemble(run)]
     lines = [read_metrics(run.metrics) for run in runs if run.metrics.is_file()]
     speeds = [speed for speed in map(images_per_second, lines) if speed is not None]
     machines = [_machine(read_json(run.environment)) for run in runs if run.environment.is_file()]
@@ -179,6 +180,13 @@ def _costs(runs: Sequence[RunFolder]) -> Costs:
         minutes=_mean([wall_seconds(run) / 60 for run in lines]),
         machine="; ".join(dict.fromkeys(filter(None, machines))) or None,
     )
+
+
+def _network(run: RunFolder) -> dict[str, Any]:
+    """Returns what is known of a run's network; of an ensemble, of the networks of its members together."""
+    if not is_ensemble(run):
+        return read_json(run.network)
+    return {"parameters": sum(member.parameters for member in read_ensemble(run).members)}
 
 
 def _mean(values: Sequence[float]) -> float | None:

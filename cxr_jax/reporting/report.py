@@ -24,6 +24,7 @@ from cxr_jax.reporting.quality import BASELINE_CAPTIONS, QUALITY_CAPTIONS, quali
 from cxr_jax.reporting.summary import outlook, summarise
 from cxr_jax.reporting.training_time import images_per_second, wall_seconds
 from cxr_jax.reporting.wording import counted, date_text, devices_text, duration_text, times
+from cxr_jax.runs.ensemble import is_ensemble, read_ensemble
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.gallery import read_gallery
@@ -139,6 +140,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "config": config,
         "config_text": config_text,
         "network": _optional(run.network),
+        "ensemble": read_ensemble(run) if is_ensemble(run) else None,
         "environment": _optional(run.environment),
         "training": _training(run, config, looks),
         "looks": looks,

@@ -13,6 +13,7 @@ from cxr_jax.evaluation.seeds import Spread, mean_auc_interval, same_images, spr
 from cxr_jax.reporting.numbers import interval_text, measured_text
 from cxr_jax.reporting.published import Published
 from cxr_jax.reporting.training_time import wall_seconds
+from cxr_jax.runs.ensemble import is_ensemble
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
@@ -89,12 +90,13 @@ def results_table(runs: Sequence[str | Path], published: Sequence[Published] = (
 
 
 def _recipes(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
-    """Returns the runs by recipe, recipes in the order of their first run."""
+    """Returns the runs by recipe, recipes in the order of their first run; an ensemble is no seed of another."""
     by_config: dict[str, list[RunFolder]] = {}
     for run in runs:
         config = run.read_config()
         config.get("training", {}).pop("seed", None)
-        by_config.setdefault(json.dumps(config, sort_keys=True), []).append(run)
+        ensemble = str(run.path) if is_ensemble(run) else ""
+        by_config.setdefault(ensemble + json.dumps(config, sort_keys=True), []).append(run)
     return list(by_config.values())
 
 

@@ -140,6 +140,11 @@ class RunFolder:
         return self.path / "config.toml"
 
     @property
+    def ensemble(self) -> Path:
+        """Members of an ensemble, JSON; a run that was trained has none."""
+        return self.path / "ensemble.json"
+
+    @property
     def environment(self) -> Path:
         """Versions, machine, commit, fingerprint of the data, JSON."""
         return self.path / "environment.json"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cxr_jax.errors import UserError
+from cxr_jax.runs.ensemble import is_ensemble
 from cxr_jax.runs.files import write_bytes, write_json
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.terminal import as_typed
@@ -53,7 +54,9 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
     if not run.evaluation.is_file():
         raise UserError(f"{run.path} has not been evaluated; run {as_typed('cxr-jax', 'evaluate', run.path)} first")
     _require_same_run(run, folder)
-    needed = [run.config, run.environment, run.network, run.metrics, run.operating_point, run.ledger, run.data_card]
+    # an ensemble is not trained: what it is made of stands in place of a network and its training
+    made = [run.ensemble] if is_ensemble(run) else [run.network, run.metrics]
+    needed = [run.environment, run.config, *made, run.operating_point, run.ledger, run.data_card]
     missing = [path.name for path in needed if not path.is_file()]
     if missing or not run.figures.is_dir():
         raise UserError(
@@ -61,7 +64,7 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
             f"{as_typed('cxr-jax', 'evaluate', run.path)} again"
         )
     # The environment first: by it a copy that was broken off is known again.
-    files = [run.environment, run.config, run.network, run.metrics, run.operating_point, run.evaluation, run.ledger]
+    files = [run.environment, run.config, *made, run.operating_point, run.evaluation, run.ledger]
     files += [path for path in (run.quality, run.explanation_checks) if path.is_file()]
     files += sorted(run.predictions.glob("*.csv"))
     shown = [path for path in run.figures.glob("*.png") if path.stem in (*FIGURES, *CHECK_FIGURES)]

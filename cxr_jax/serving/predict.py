@@ -15,6 +15,7 @@ from cxr_jax.data.pool import map_in_order
 from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import calls_of
+from cxr_jax.inference.ensemble import Ensemble
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.runs.predictions import probability_of
 from cxr_jax.serving.radiograph import Radiograph, read_bytes, read_radiograph
@@ -32,7 +33,7 @@ class Threshold:
     rule: str  # one of `evaluation.operating_point.RULES`, "given by the user", or "not chosen"
 
     @classmethod
-    def of(cls, model: TrainedModel, given: float | None = None) -> Threshold:
+    def of(cls, model: TrainedModel | Ensemble, given: float | None = None) -> Threshold:
         """Returns the threshold given by the user, else that of the run, else 0.5, which nobody chose.
 
         Raises:
@@ -76,7 +77,7 @@ class FilePrediction:
 
 
 def predict_files(
-    model: TrainedModel,
+    model: TrainedModel | Ensemble,
     files: Sequence[str],
     threshold: Threshold,
     *,
@@ -97,7 +98,7 @@ def predict_files(
 
 
 def _predict_batch(
-    model: TrainedModel,
+    model: TrainedModel | Ensemble,
     outcomes: list[tuple[str, Radiograph | str]],
     size: int,
     threshold: Threshold,
@@ -105,11 +106,15 @@ def _predict_batch(
     compared: bool,
 ) -> list[FilePrediction]:
     """Returns what became of at most `size` files; every batch is padded to that, so that one program serves all."""
-    squares = [outcome.square for _, outcome in outcomes if isinstance(outcome, Radiograph)]
+    squares = [outcome.squares for _, outcome in outcomes if isinstance(outcome, Radiograph)]
     probabilities = iter(())
     if squares:
-        padded = np.stack(squares + [np.zeros_like(squares[0])] * (size - len(squares)))
-        probabilities = iter(probability_of(model.logits(padded)[: len(squares)]))
+        # one array for each network
+        padded = [
+            np.stack([*each, *[np.zeros_like(each[0])] * (size - len(each))]) for each in zip(*squares, strict=True)
+        ]
+        logits = model.logits(padded) if isinstance(model, Ensemble) else model.logits(padded[0])
+        probabilities = iter(probability_of(logits[: len(squares)]))
     return [
         _prediction(file, outcome, next(probabilities), threshold, compared=compared)
         if isinstance(outcome, Radiograph)
@@ -118,10 +123,10 @@ def _predict_batch(
     ]
 
 
-def _read(file: str, model: TrainedModel, reference: QualityReference | None) -> Radiograph | str:
+def _read(file: str, model: TrainedModel | Ensemble, reference: QualityReference | None) -> Radiograph | str:
     """Returns the radiograph in a file, or the sentence that says why there is none."""
     try:
-        return read_radiograph(read_bytes(Path(file)), file, model.description, reference)
+        return read_radiograph(read_bytes(Path(file)), file, model.descriptions, reference)
     except UserError as error:
         return str(error)
 

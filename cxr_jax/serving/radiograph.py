@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +26,16 @@ LARGEST_COLOUR = 6.0
 
 @dataclass(frozen=True)
 class Radiograph:
-    """A decoded image at its own size and as the square that the network is given."""
+    """A decoded image at its own size and as the square that a network is given."""
 
     grey: np.ndarray  # uint8 [H, W], 0..255
-    square: np.ndarray  # uint8 [S, S], 0..255
+    squares: tuple[np.ndarray, ...]  # uint8 [S, S], 0..255, one for each network that will see it
     warnings: tuple[str, ...]  # reasons to distrust a prediction on it; empty for a usual image
+
+    @property
+    def square(self) -> np.ndarray:
+        """The square of the first network, or of the only one."""
+        return self.squares[0]
 
 
 def read_bytes(path: Path) -> bytes:
@@ -67,14 +73,17 @@ def require_file(path: Path) -> None:
 
 
 def read_radiograph(
-    data: bytes, name: str, description: NetworkDescription, reference: QualityReference | None = None
+    data: bytes,
+    name: str,
+    descriptions: NetworkDescription | Sequence[NetworkDescription],
+    reference: QualityReference | None = None,
 ) -> Radiograph:
-    """Decodes an image and resize it as the run's training images were.
+    """Decodes an image and resizes it as the training images of each network were.
 
     Args:
         data: the encoded image.
         name: what to call it in an error.
-        description: of the network that will see it.
+        descriptions: of the network that will see it, or of several.
         reference: what the run's training images look like; without it the warnings know only what holds for every
             radiograph.
 
@@ -82,17 +91,18 @@ def read_radiograph(
         UserError: it is no JPEG, PNG or DICOM file, is damaged, or is too large.
     """
     decoded = decode(data, name=name)
-    square = decode_square(
-        data, description.image_size, description.resize, description.interpolation, name=name, decoded=decoded
-    )
-    warnings = _warnings(decoded.grey, description.image_size)
+    of_each = [descriptions] if isinstance(descriptions, NetworkDescription) else descriptions
+    resizings = [(entry.image_size, entry.resize, entry.interpolation) for entry in of_each]
+    # networks that see the same square share it
+    squares = {resizing: decode_square(data, *resizing, name=name, decoded=decoded) for resizing in set(resizings)}
+    warnings = _warnings(decoded.grey, max(entry.image_size for entry in of_each))
     if decoded.remark is not None:
         warnings.append(decoded.remark)
     if decoded.colourfulness > LARGEST_COLOUR:
         warnings.append("a colour image: radiographs are grey, this may not be one")
     if reference is not None:
         warnings += reference.remarks(decoded.grey)
-    return Radiograph(decoded.grey, square, tuple(warnings))
+    return Radiograph(decoded.grey, tuple(squares[resizing] for resizing in resizings), tuple(warnings))
 
 
 def _warnings(grey: np.ndarray, size: int) -> list[str]:

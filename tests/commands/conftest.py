@@ -40,15 +40,21 @@ SMALLEST_SVG = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
 SMALLEST_PNG = cv2.imencode(".png", np.zeros((1, 1), np.uint8))[1].tobytes()
 
 
-@pytest.fixture
-def undrawn_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are stored as one grey pixel: to draw them takes most of an evaluation, and other tests look at them."""
+@pytest.fixture(scope="session")
+def leave_undrawn() -> Callable[[pytest.MonkeyPatch], None]:
+    """Has figures stored as one grey pixel: to draw them takes most of an evaluation, and other tests look at them."""
     from matplotlib.figure import Figure
 
     def store(figure: Figure, path: Path, *, format: str, **options: object) -> None:
         Path(path).write_bytes(SMALLEST_SVG if format == "svg" else SMALLEST_PNG)
 
-    monkeypatch.setattr(Figure, "savefig", store)
+    return lambda patch: patch.setattr(Figure, "savefig", store)
+
+
+@pytest.fixture
+def undrawn_figures(leave_undrawn: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are stored as one grey pixel in this test."""
+    leave_undrawn(monkeypatch)
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
