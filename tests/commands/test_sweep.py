@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from cxr_jax.cli import main as command_line
-from cxr_jax.commands import sweep
 from cxr_jax.config.loading import load_config
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_USAGE
 from cxr_jax.runs.locks import held
 from cxr_jax.runs.metrics_log import read_metrics
+from cxr_jax.sweeps import training
 
 STAND_IN = """
 import json, os, shutil, signal, sys, time
@@ -68,7 +68,7 @@ def stand_in(tmp_path):
 @pytest.fixture
 def swept(stand_in, prepared_phantoms, config_file, tmp_path, monkeypatch, capsys):
     """Runs the command on the sweep above; returns exit code, standard output and standard error."""
-    monkeypatch.setattr(sweep, "TRAIN", stand_in)
+    monkeypatch.setattr(training, "TRAIN", stand_in)
     (tmp_path / "s.toml").write_text(SWEEP.format(config=config_file))
 
     def run(*options: str) -> tuple[int, str, str]:
@@ -127,8 +127,8 @@ def test_a_run_that_fails_is_told_at_the_end_and_the_others_go_on(swept, tmp_pat
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, EXIT_INTERRUPTED), (signal.SIGTERM, EXIT_TERMINATED)])
 def test_a_signal_stops_trainings_and_sweep_and_the_same_command_goes_on(swept, stand_in, tmp_path, sent, code):
     start = (
-        "import sys; from cxr_jax.commands import sweep; from cxr_jax.cli import main\n"
-        f"sweep.TRAIN = {stand_in!r}; sys.exit(main(sys.argv[1:]))"
+        "import sys; from cxr_jax.sweeps import training; from cxr_jax.cli import main\n"
+        f"training.TRAIN = {stand_in!r}; sys.exit(main(sys.argv[1:]))"
     )
     out = tmp_path / "out"
     arguments = ["sweep", str(tmp_path / "s.toml"), "--out", str(out), "--jobs", "2", "--only", "slow", "base"]
@@ -252,14 +252,23 @@ def test_a_mistake_is_one_sentence(swept, tmp_path, monkeypatch, capsys, argumen
 
 
 @pytest.mark.parametrize(
-    "change", ["data.dataset = 'nowhere'", "model.name = 'nowhere'", "model.weights = 'nowhere.safetensors'"]
+    ("change", "sentence"),
+    [
+        ("data.dataset = 'nowhere'", "nowhere"),
+        ("model.name = 'nowhere'", "nowhere"),
+        ("model.weights = 'nowhere.safetensors'", "nowhere"),
+        ("schedule.warmup_iterations = 1000", "schedule.warmup_iterations is 1000, but the phase has only"),
+        ("training.batch_size = 4096", "training.batch_size is 4096, but there are only"),
+        ("training.accumulation_steps = 3", "which cannot be shared in 3 parts"),
+        ("phases = [{trainable = ['nothing']}]", "phase 'train': no parameter is called nothing"),
+    ],
 )
-def test_what_a_variant_needs_and_is_not_there_is_told_before_anything_is_trained(swept, tmp_path, change):
+def test_what_training_would_refuse_of_a_variant_is_told_before_anything_is_trained(swept, tmp_path, change, sentence):
     sweep_file = tmp_path / "s.toml"
     sweep_file.write_text(sweep_file.read_text() + f"[variants.other]\n{change}\n")
     code, _, errors = swept()
     assert code == 1
-    assert re.match(r"cxr-jax: variant other: .*nowhere.*\n$", errors)
+    assert re.match(rf"cxr-jax: variant other: .*{re.escape(sentence)}.*\n$", errors)
     assert not list((tmp_path / "out").rglob("*.log"))
 
 

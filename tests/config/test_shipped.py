@@ -5,8 +5,8 @@ import pytest
 
 from cxr_jax.config.loading import load_config
 from cxr_jax.config.shipped import find_config, folder, shipped_configs
-from cxr_jax.config.sweep import read_sweep
 from cxr_jax.errors import UserError
+from cxr_jax.sweeps.sweep import read_sweep
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxr_jax.config.sweep import BASE, Sweep
-from cxr_jax.config.sweep_runs import SweepRun
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.intervals import LEVEL
@@ -22,6 +20,8 @@ from cxr_jax.reporting.training_time import wall_seconds
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.runs.predictions import read_predictions
+from cxr_jax.sweeps.runs import SweepRun
+from cxr_jax.sweeps.sweep import BASE, Sweep
 from cxr_jax.training.progress import is_better
 
 SCHEMA_VERSION = 1

@@ -6,10 +6,10 @@ import time
 from rich.console import Console
 
 from cxr_jax.config.schema import Config
-from cxr_jax.config.sweep_runs import SweepRun
-from cxr_jax.reporting.sweep_live import bars
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import MetricsLog
+from cxr_jax.sweeps.live import bars
+from cxr_jax.sweeps.runs import SweepRun
 from cxr_jax.terminal import Terminal
 
 

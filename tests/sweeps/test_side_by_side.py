@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cxr_jax.errors import UserError
-from cxr_jax.runs import side_by_side
-from cxr_jax.runs.side_by_side import Job, Place, gpus, places, run_side_by_side
+from cxr_jax.sweeps import side_by_side
+from cxr_jax.sweeps.side_by_side import Job, Place, gpus, places, run_side_by_side
 
 STOPS = """
 import signal, sys, time
@@ -262,7 +262,7 @@ def test_under_nohup_the_end_of_the_terminal_stops_nothing():
     program = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from cxr_jax.runs.side_by_side import Job, Place, run_side_by_side\n"
+        "from cxr_jax.sweeps.side_by_side import Job, Place, run_side_by_side\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "command = (sys.executable, '-S', '-c', 'import os, signal; os.kill(os.getppid(), signal.SIGHUP)')\n"
         "print(run_side_by_side([Job('a', command, Path(sys.argv[1]))], [Place()])[1])\n"

@@ -11,13 +11,13 @@ from rich.console import Console
 from scipy.stats import ttest_rel
 
 from cxr_jax.config.loading import write_config
-from cxr_jax.config.sweep import read_sweep
-from cxr_jax.config.sweep_runs import sweep_runs
-from cxr_jax.reporting.sweep_summary import read_result, summarise
-from cxr_jax.reporting.sweep_table import sweep_csv, sweep_markdown, terminal_table, write_tables
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.metrics_log import MetricsLog
 from cxr_jax.runs.predictions import Predictions, write_predictions
+from cxr_jax.sweeps.runs import sweep_runs
+from cxr_jax.sweeps.summary import read_result, summarise
+from cxr_jax.sweeps.sweep import read_sweep
+from cxr_jax.sweeps.table import sweep_csv, sweep_markdown, terminal_table, write_tables
 
 BASE = """
 [validation]

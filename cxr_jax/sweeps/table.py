@@ -10,11 +10,11 @@ from typing import Any
 from rich.box import HORIZONTALS
 from rich.table import Table
 
-from cxr_jax.config.sweep import BASE
-from cxr_jax.config.sweep_runs import SUMMARY_FILE
-from cxr_jax.reporting.sweep_summary import Summary
 from cxr_jax.reporting.tables import markdown_table
 from cxr_jax.runs.files import write_json, write_text
+from cxr_jax.sweeps.runs import SUMMARY_FILE
+from cxr_jax.sweeps.summary import Summary
+from cxr_jax.sweeps.sweep import BASE
 
 MARKDOWN, CSV = "sweep.md", "sweep.csv"
 """Files of a sweep's tables, beside what `SUMMARY_FILE` names."""

@@ -12,9 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cxr_jax.config.sweep_runs import SweepRun
 from cxr_jax.reporting.live import validation_figures
 from cxr_jax.runs.metrics_log import newest_line
+from cxr_jax.sweeps.runs import SweepRun
 from cxr_jax.terminal import Terminal
 
 

@@ -3,10 +3,10 @@ import dataclasses
 import pytest
 
 from cxr_jax.config.loading import load_config, write_config
-from cxr_jax.config.sweep import read_sweep
-from cxr_jax.config.sweep_runs import chosen, sweep_runs
 from cxr_jax.errors import UserError
 from cxr_jax.runs.metrics_log import MetricsLog
+from cxr_jax.sweeps.runs import chosen, sweep_runs
+from cxr_jax.sweeps.sweep import read_sweep
 
 SWEEP = """
 config = "base.toml"

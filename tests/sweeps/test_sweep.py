@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cxr_jax.config.schema import Config
-from cxr_jax.config.sweep import Sweep, read_sweep
 from cxr_jax.errors import UserError
+from cxr_jax.sweeps.sweep import Sweep, read_sweep
 
 SWEEPS = Path(__file__).parents[2] / "configs" / "sweeps"
 
@@ -239,8 +239,8 @@ def test_reading_a_large_sweep_takes_no_time_and_no_jax(tmp_path):
     (tmp_path / "s.toml").write_text(text)
     program = (
         "import sys, time\n"
-        "from cxr_jax.config.sweep import read_sweep\n"
-        "from cxr_jax.config.sweep_runs import sweep_runs\n"
+        "from cxr_jax.sweeps.sweep import read_sweep\n"
+        "from cxr_jax.sweeps.runs import sweep_runs\n"
         "import pydantic\n"
         "began = time.process_time()\n"
         f"runs = sweep_runs(read_sweep({str(tmp_path / 's.toml')!r}), {str(tmp_path)!r})\n"

@@ -15,11 +15,11 @@ from typing import Any
 from cxr_jax.config.loading import format_config, load_config
 from cxr_jax.config.overrides import values_of
 from cxr_jax.config.schema import Config
-from cxr_jax.config.sweep import Sweep
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import is_finished
+from cxr_jax.sweeps.sweep import Sweep
 
 SUMMARY_FILE = "sweep.json"
 """In the folder of every sweep, by which it is known as one; holds what its runs reached."""

@@ -1,0 +1,56 @@
+"""What training would refuse of a sweep's variants, found before the first run begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+
+from cxr_jax.config.schema import Config, DataConfig, ModelConfig, ParallelConfig
+from cxr_jax.data.image_set import ImageSet
+from cxr_jax.data.prepared import PreparedData
+from cxr_jax.data.split_loading import split_without_images
+from cxr_jax.errors import UserError
+from cxr_jax.sweeps.runs import SweepRun
+from cxr_jax.terminal import Terminal
+from cxr_jax.training.network import Network, build_network
+from cxr_jax.training.plan import plan_run
+
+
+def require_trainable(runs: Sequence[SweepRun], terminal: Terminal) -> None:
+    """Raises UserError, naming the variant, if training would refuse one of `runs`.
+
+    Data, weights, splits, batches, phases and schedules are looked at, as a run on one device has them; what depends on
+    the devices that a run will get is not.
+    """
+    # an accelerator belongs to the runs; where jax has begun to compute already this changes nothing
+    jax.config.update("jax_platforms", "cpu")
+
+    @functools.cache
+    def splits(data: DataConfig) -> tuple[ImageSet, ImageSet]:
+        prepared = PreparedData.open(data.dataset)
+        train, validation = (
+            split_without_images(prepared, data, split, track=terminal.track) for split in ("train", "val")
+        )
+        return train, validation
+
+    @functools.cache
+    def network(name: str, weights: str) -> Network:
+        with terminal.waiting(f"Checking the variants of {name}"):
+            return build_network(ModelConfig(name, weights), seed=0)
+
+    for run in {run.variant: run for run in reversed(runs)}.values():
+        config = run.config
+        try:
+            train, validation = splits(config.data)
+            plan_run(_on_one_device(config), network(config.model.name, config.model.weights), train, validation)
+        except UserError as error:
+            raise UserError(f"variant {run.variant}: {error}") from error
+
+
+def _on_one_device(config: Config) -> Config:
+    """Returns `config` for one device of any kind, and without a search for its fastest precision."""
+    training = dataclasses.replace(config.training, precision="float32")
+    return dataclasses.replace(config, training=training, parallel=ParallelConfig(devices=1))
