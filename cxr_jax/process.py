@@ -18,7 +18,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from pathlib import Path
 
 Environment = MutableMapping[str, str]
@@ -215,6 +215,41 @@ def has_accelerator(environment: Environment) -> bool:
     plugins = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")
     devices = ("/dev/nvidiactl", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
     return any(map(os.path.exists, devices)) and any(map(importlib.util.find_spec, plugins))
+
+
+def available_cores() -> int:
+    """Returns how many cores this process may use, which under containers is fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def on_cores(cores: Collection[int] | None) -> Iterator[None]:
+    """Holds this thread to `cores` in the block; a process that is started there keeps to them. None: as it is."""
+    if cores is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def peak_memory_bytes() -> int:
+    """Returns the largest resident set that this process has had, in bytes, nothing subtracted.
+
+    Linux keeps the mark of the program itself; its `ru_maxrss`, used elsewhere, also counts the program that ran in
+    the process before it was replaced.
+    """
+    status = Path("/proc/self/status")
+    match = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.is_file() else None
+    if match:
+        return int(match[1]) * 1024
+    import resource  # not on every system
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def processor_digest() -> str:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cxr_jax import process
@@ -324,3 +325,25 @@ print(" and a word", end=""); print(" and an error", end="", file=sys.stderr)
 """
     done = run_code(code, **asked)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{shown} and a word", f"{shown} and an error")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs sched_setaffinity")
+def test_a_process_that_is_started_keeps_to_its_cores():
+    before = os.sched_getaffinity(0)
+    with process.on_cores([min(before)]):
+        assert os.sched_getaffinity(0) == {min(before)}
+        assert process.available_cores() == 1
+    assert os.sched_getaffinity(0) == before
+    with process.on_cores(None):
+        assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="needs /proc/self/statm")
+def test_peak_memory_is_in_bytes_and_above_what_is_resident():
+    block = np.ones(64 * 2**20, np.uint8)
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    peak = process.peak_memory_bytes()
+    assert block.nbytes < 0.98 * resident <= peak < 64 * 2**30
+    del block
+    # the kernel counts to a few pages a thread
+    assert process.peak_memory_bytes() >= 0.99 * peak

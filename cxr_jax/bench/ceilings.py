@@ -16,19 +16,6 @@ REPEATS = 8
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How large the operands are."""
-
-    matrix: int  # side of the square matrices
-    copied_bytes: int  # far beyond the last cache
-    queued: int = 1  # runs that are started before the last is awaited: an accelerator must not wait for its host
-
-
-CPU_SIZES = Sizes(matrix=2048, copied_bytes=256 * 2**20)
-ACCELERATOR_SIZES = Sizes(matrix=8192, copied_bytes=2**30, queued=8)
-
-
-@dataclass(frozen=True)
 class Ceilings:
     """The best that was measured."""
 
@@ -37,21 +24,36 @@ class Ceilings:
     copy_bytes: float  # bytes read and written a second by an elementwise pass over a large array
 
 
-def measure_ceilings(sizes: Sizes | None = None) -> Ceilings:
+def measure_ceilings() -> Ceilings:
     """Measures the ceilings of the first device, with the cores that this process may use."""
-    if sizes is None:
-        sizes = CPU_SIZES if jax.devices()[0].platform == "cpu" else ACCELERATOR_SIZES
+    if jax.devices()[0].platform == "cpu":
+        return ceilings_of(matrix=2048, copied_bytes=256 * 2**20, queued=1)
+    return ceilings_of(matrix=8192, copied_bytes=2**30, queued=8)
+
+
+def ceilings_of(*, matrix: int, copied_bytes: int, queued: int) -> Ceilings:
+    """Measures with square matrices of side `matrix` and an array of `copied_bytes`, far beyond the last cache.
+
+    `queued` runs are started before the last is awaited: an accelerator must not wait for its host.
+    """
+
+    def matmul_flops(dtype: DTypeLike) -> float:
+        left, right = (jax.random.normal(jax.random.key(seed), (matrix, matrix)).astype(dtype) for seed in (0, 1))
+        product = jax.jit(lambda a, b: jnp.matmul(a, b, preferred_element_type=jnp.float32))
+        return 2 * matrix**3 / _fastest(product, left, right, queued=queued)
+
+    source = jnp.zeros(copied_bytes // 4, jnp.float32)
+    # an addition, because a bare copy could be left out or done by one thread
+    added = jax.jit(lambda array: array + jnp.float32(1))
     return Ceilings(
-        matmul_float32_flops=_matmul_flops(sizes, jnp.float32),
-        matmul_bfloat16_flops=_matmul_flops(sizes, jnp.bfloat16),
-        copy_bytes=_copy_bytes(sizes),
+        matmul_float32_flops=matmul_flops(jnp.float32),
+        matmul_bfloat16_flops=matmul_flops(jnp.bfloat16),
+        copy_bytes=2 * source.nbytes / _fastest(added, source, queued=queued),
     )
 
 
-def fastest(program: Callable[..., Array], *operands: Array, queued: int = 1) -> float:
-    """Returns seconds of one of `queued` runs in the fastest of several goes; the first run, which compiles, is
-    left out.
-    """
+def _fastest(program: Callable[..., Array], *operands: Array, queued: int) -> float:
+    """Returns seconds of one of `queued` runs in the fastest of several goes after the first, which compiles."""
     jax.block_until_ready(program(*operands))
     seconds = []
     for _ in range(REPEATS):
@@ -61,17 +63,3 @@ def fastest(program: Callable[..., Array], *operands: Array, queued: int = 1) ->
         jax.block_until_ready(result)
         seconds.append((time.perf_counter() - began) / queued)
     return min(seconds)
-
-
-def _matmul_flops(sizes: Sizes, dtype: DTypeLike) -> float:
-    side = sizes.matrix
-    left, right = (jax.random.normal(jax.random.key(seed), (side, side)).astype(dtype) for seed in (0, 1))
-    product = jax.jit(lambda a, b: jnp.matmul(a, b, preferred_element_type=jnp.float32))
-    return 2 * side**3 / fastest(product, left, right, queued=sizes.queued)
-
-
-def _copy_bytes(sizes: Sizes) -> float:
-    # An addition, because a bare copy could be left out or done by one thread.
-    source = jnp.zeros(sizes.copied_bytes // 4, jnp.float32)
-    added = jax.jit(lambda array: array + jnp.float32(1))
-    return 2 * source.nbytes / fastest(added, source, queued=sizes.queued)

@@ -6,18 +6,17 @@ import contextlib
 import dataclasses
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from cxr_jax.bench.cases import Case, Effort
 from cxr_jax.errors import UserError
-from cxr_jax.process import CACHE_SWITCH, before_restart
+from cxr_jax.process import CACHE_SWITCH, available_cores, before_restart, on_cores
 
 AS_INSTALLED = "as-installed"
 """Argument of `worker` that asks for the settings which the console entry point makes; PyTorch runs without them."""
@@ -27,30 +26,21 @@ TOLD_OF_STDERR = 300
 
 
 class Child:
-    """A process that measures; use as a context manager, so that none is left behind."""
+    """A process that measures and that speaks as module `worker` describes."""
 
-    def __init__(self, task: Mapping[str, Any], environment: Mapping[str, str], threads: int, *options: str) -> None:
-        """Starts it on `task`, as module `worker` describes them, on `threads` cores."""
+    def __init__(self, process: subprocess.Popen, written: IO[bytes]) -> None:
+        """Takes over a started process, and the file of what it writes to standard error."""
         self.facts: dict[str, Any] = {}  # what it told of its case
         self.failed = False  # it failed, died or was ended
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115, closed by close
-        with held_to_cores(threads):
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "cxr_jax.bench.worker", *options],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._stderr,
-                env=dict(environment),
-                encoding="utf-8",
-                # Ctrl-C is the parent's to handle; it ends its children
-                start_new_session=True,
-            )
-        self._send(task)
+        self._process, self._written = process, written
 
-    def ask(self, request: Mapping[str, Any], limit: float = 0.0) -> dict[str, Any]:
+    def ask(self, request: Mapping[str, Any], limit: float = 0.0, what: str = "finish a turn") -> dict[str, Any]:
         """Returns the child's answer to `request`; raises UserError as `answer` does."""
-        self._send(request)
-        return self.answer(limit)
+        # a dead child is noticed when it does not answer
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        return self.answer(limit, what)
 
     def answer(self, limit: float = 0.0, what: str = "finish a turn") -> dict[str, Any]:
         """Returns the next line that the child says.
@@ -58,21 +48,14 @@ class Child:
         Raises UserError if the case failed, the process died, or nothing came within `limit` seconds (0: no limit);
         it has then been ended.
         """
-        late = threading.Event()
-
-        def give_up() -> None:
-            late.set()
-            self._kill()
-
-        timer = threading.Timer(limit, give_up)
-        if limit:
-            timer.start()
-        line = self._process.stdout.readline()
-        timer.cancel()
-        if not line:
-            self.failed = True
-            raise UserError(f"did not {what} in {limit:g} s" if late.is_set() else self._last_words())
-        message = json.loads(line)
+        in_time, _, _ = select.select([self._process.stdout], [], [], limit or None)
+        line = self._process.stdout.readline() if in_time else ""
+        message = json.loads(line) if line else {}
+        if not in_time:
+            end_group(self._process)
+            message["failure"] = f"did not {what} in {limit:g} s"
+        elif not line:
+            message["failure"] = self._last_words()
         if "failure" in message:
             self.failed = True
             raise UserError(message["failure"])
@@ -83,65 +66,69 @@ class Child:
         self._process.stdin.close()
         return self.answer(limit)
 
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Ends the process, whatever it is doing, and those that it started."""
-        self._kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._stderr):
-            # what was not sent to a dead child is lost with it
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
-
-    def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-
-    def _send(self, message: Mapping[str, Any]) -> None:
-        try:
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            self.failed = True
-            raise UserError(self._last_words()) from None
-
     def _last_words(self) -> str:
         code = self._process.wait()
-        self._stderr.seek(0)
-        written = self._stderr.read().decode(errors="replace").strip().splitlines()
-        last = written[-1][:TOLD_OF_STDERR] if written else "it wrote nothing"
+        self._written.seek(0)
+        lines = self._written.read().decode(errors="replace").strip().splitlines() or ["it wrote nothing"]
         if code == -signal.SIGKILL:
             return "the process was killed, most likely because memory ran out; a smaller batch needs less"
-        return f"the process ended with code {code}: {last}"
+        return f"the process ended with code {code}: {lines[-1][:TOLD_OF_STDERR]}"
 
 
-def start_case(case: Case, effort: Effort) -> Child:
-    """Returns a child that has compiled `case`, run the steps of warm-up and told its facts.
+@contextlib.contextmanager
+def started(
+    command: list[str], environment: Mapping[str, str], threads: int, **streams: Any
+) -> Iterator[subprocess.Popen]:
+    """Runs Python with `command` on `threads` cores, in a group of its own, which is ended with the block.
+
+    `streams` are those of Popen. The terminal's Ctrl-C does not reach the group.
+    """
+    cores = sorted(os.sched_getaffinity(0))[:threads] if threads < available_cores() else None
+    with on_cores(cores):
+        process = subprocess.Popen([sys.executable, *command], env=environment, start_new_session=True, **streams)
+    try:
+        yield process
+    finally:
+        end_group(process)
+        for pipe in filter(None, (process.stdin, process.stdout)):
+            # what was not sent to a dead child is lost with it
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+
+def end_group(process: subprocess.Popen) -> None:
+    """Ends the process, whatever it is doing, and those that it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
+def worker(environment: Mapping[str, str], threads: int, *options: str) -> Iterator[Child]:
+    """Starts module `worker` with `options`, and ends it with the block."""
+    command = ["-m", "cxr_jax.bench.worker", *options]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+    with tempfile.TemporaryFile() as log, started(command, environment, threads, stderr=log, **pipes) as process:
+        yield Child(process, log)
+
+
+@contextlib.contextmanager
+def start_case(case: Case, effort: Effort) -> Iterator[Child]:
+    """Starts a child that has compiled `case`, run the steps of warm-up and told its facts.
 
     Raises UserError if the case failed, the process died or it took longer than the limit of a turn.
     """
     options = [] if case.implementation == "timm" else [AS_INSTALLED]
-    task = {"case": dataclasses.asdict(case), "warm_up": effort.warm_up}
-    child = Child(task, environment_of(case, os.environ), case.threads, *options)
-    try:
-        child.facts = child.answer(effort.limit, "compile and warm up")["ready"]
-    except BaseException:
-        child.close()
-        raise
-    return child
+    task = {"case": dataclasses.asdict(case)}
+    with worker(environment_of(case, os.environ), case.threads, *options) as child:
+        child.facts = child.ask(task, effort.limit, "compile and warm up")["ready"]
+        yield child
 
 
 def ask_ceilings(threads: int) -> dict[str, float]:
     """Returns the fields of `ceilings.Ceilings`, measured by a child on `threads` cores; UserError if it died."""
-    with Child({"ceilings": True}, bare_environment(os.environ), threads, AS_INSTALLED) as child:
-        return child.answer()
+    with worker(bare_environment(os.environ), threads, AS_INSTALLED) as child:
+        return child.ask({"ceilings": True})
 
 
 def environment_of(case: Case, environment: Mapping[str, str]) -> dict[str, str]:
@@ -151,7 +138,7 @@ def environment_of(case: Case, environment: Mapping[str, str]) -> dict[str, str]
         chosen["LD_PRELOAD"] = case.preload
     if case.backend == "compile":
         chosen.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
-    if case.devices > 1 and case.implementation != "timm":
+    if case.devices > 1:
         chosen["JAX_NUM_CPU_DEVICES"] = str(case.devices)
     return chosen
 
@@ -167,22 +154,3 @@ def bare_environment(environment: Mapping[str, str]) -> dict[str, str]:
     # two processes share a GPU here, and jax would otherwise take three quarters of its memory at once
     bare.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     return bare
-
-
-def available_cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def held_to_cores(count: int) -> Iterator[None]:
-    """Holds this thread to the first `count` of its cores in the block: a process started there keeps to them."""
-    if count >= available_cores():
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(before)[:count])
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cxr_jax.bench.cases import Case, Effort, Plan
-from cxr_jax.bench.measure import Measurement, Outcome, Ratio
+from cxr_jax.bench.cases import Effort
+from cxr_jax.bench.measure import Measurement, middle_half
 from cxr_jax.runs.environment import describe_environment
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the file that `--json` names."""
 
 CeilingsByThreads = Mapping[int, Mapping[str, float]]
@@ -19,34 +20,35 @@ CeilingsByThreads = Mapping[int, Mapping[str, float]]
 
 
 def describe(
-    plan: Plan,
-    effort: Effort,
+    asked: Effort,
     ceilings: CeilingsByThreads,
-    outcomes: Sequence[Outcome],
+    contests: Sequence[Sequence[Measurement]],
     results: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Returns what was asked, where it ran and what came out; rates are per second, memory in bytes, times in seconds.
 
-    `outcomes` are those of contests, `results` those of `whole.measure_whole`.
+    `asked` are the options of the command. `contests` are what `measure.run_contest` returned for each, `results` what
+    `whole.measure_whole` did.
     """
-    measurements = [entry for outcome in outcomes for entry in outcome.measurements]
+    measurements = [entry for contest in contests for entry in contest]
     facts = [entry.facts for entry in measurements if entry.facts] + [entry for entry in results if "platform" in entry]
     devices = sorted({f"{fact['platform']} {fact['device']}" for fact in facts})
     environment = describe_environment(devices=devices, data_fingerprint="")
     for fact in facts:
         environment["versions"] |= fact.get("versions", {})
-    record: dict[str, Any] = {
+    return {
         "schema_version": SCHEMA_VERSION,
         "environment": environment,
-        "plan": _anonymous(plan),
-        "effort": dataclasses.asdict(effort),
+        "asked": _anonymous(asked),
         "ceilings": [{"threads": threads, **values} for threads, values in ceilings.items()],
-    }
-    if results:
-        return record | {"results": [{**result, "case": _anonymous(result["case"])} for result in results]}
-    return record | {
         "measurements": [_measurement(entry, ceilings) for entry in measurements],
-        "ratios": [_ratio(ratio) for outcome in outcomes for ratio in outcome.ratios],
+        "ratios": [
+            _ratio(ours, theirs)
+            for ours, *opponents in contests
+            for theirs in opponents
+            if not (ours.error or theirs.error)
+        ],
+        "results": [{**result, "case": _anonymous(result["case"])} for result in results],
     }
 
 
@@ -59,7 +61,8 @@ def shares(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[str, f
     """
     ceiling = ceilings.get(measurement.case.threads, {})
     product, copy = ceiling.get(f"matmul_{measurement.case.precision}_flops"), ceiling.get("copy_bytes")
-    flops, copied = measurement.rate_of("flops"), measurement.rate_of("bytes_accessed")
+    counts = (measurement.facts.get(name) for name in ("flops", "bytes_accessed"))
+    flops, copied = (None if count is None else count / statistics.median(measurement.seconds) for count in counts)
     return {
         "flops_per_second": flops,
         "share_of_matmul": None if flops is None or product is None else flops / product,
@@ -69,10 +72,12 @@ def shares(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[str, f
 
 
 def _measurement(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[str, Any]:
-    described = {"case": _anonymous(measurement.case), "facts": measurement.facts}
+    case = measurement.case
+    described = {"name": case.name, "task": case.task, "way": case.way, "case": _anonymous(case)}
     if measurement.error:
-        return described | {"error": measurement.error}
+        return described | {"facts": measurement.facts, "error": measurement.error}
     return described | {
+        "facts": measurement.facts,
         "images_per_second": measurement.images_per_second,
         "middle_half": measurement.middle_half,
         "peak_memory_bytes": measurement.peak_memory_bytes,
@@ -82,20 +87,26 @@ def _measurement(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[
     }
 
 
-def _anonymous(asked: Case | Plan) -> dict[str, Any]:
+def _ratio(ours: Measurement, theirs: Measurement) -> dict[str, Any]:
+    """Returns how many times as fast as an opponent we were; `preload` is None unless that is PyTorch."""
+    # of the device where both are known, otherwise of the processes
+    peaks = ((getattr(ours, name), getattr(theirs, name)) for name in ("device_peak_bytes", "peak_memory_bytes"))
+    return {
+        "task": ours.case.task,
+        "threads": ours.case.threads,
+        "devices": ours.case.devices,
+        "ours": ours.case.way,
+        "opponent": theirs.case.way,
+        "preload": Path(theirs.case.preload).name if theirs.case.implementation == "timm" else None,
+        "times_as_fast": statistics.median(theirs.of_rounds),
+        "middle_half": middle_half(theirs.of_rounds),
+        "of_rounds": theirs.of_rounds,
+        "memory": next((mine / other for mine, other in peaks if mine and other), None),
+    }
+
+
+def _anonymous(asked: Any) -> dict[str, Any]:
     """Returns the fields without the folders of files: where they lie says something of one machine only."""
     fields = dataclasses.asdict(asked)
-    return fields | {name: Path(fields[name]).name for name in ("dataset", "weights", "preload")}
-
-
-def _ratio(ratio: Ratio) -> dict[str, Any]:
-    return {
-        "task": ratio.case.task,
-        "threads": ratio.case.threads,
-        "devices": ratio.case.devices,
-        "ours": ratio.case.way,
-        "opponent": ratio.opponent.way,
-        "times_as_fast": ratio.value,
-        "of_rounds": ratio.of_rounds,
-        "memory": ratio.memory,
-    }
+    files = {"dataset", "weights", "preload", "json"} & set(fields)
+    return fields | {name: Path(fields[name]).name for name in files}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import itertools
 import time
 from types import ModuleType
@@ -19,16 +17,6 @@ from cxr_jax.porting.requirements import import_timm, import_torch
 from cxr_jax.vocabulary import CLASS_NAMES
 
 
-def require_timm() -> None:
-    """Raises UserError unless torch and timm are installed; imports neither."""
-    missing = [name for name in ("torch", "timm") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"--against timm needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
-            "installed; pip install 'cxr-jax[port]' brings both."
-        )
-
-
 def prepare(case: Case) -> Workload:
     """Returns the step of `case` in PyTorch, on the GPU if there is one, channels last, by timm's network of that name.
 
@@ -36,7 +24,6 @@ def prepare(case: Case) -> Workload:
     SGD with momentum and weight decay on the cross-entropy. bfloat16 means autocast. Raises UserError if torch or timm
     is missing or timm has no such network.
     """
-    require_timm()
     torch, timm = import_torch("--against timm"), import_timm("--against timm")
     if not timm.is_model(case.model):
         raise UserError(f"timm has no model called {case.model!r}; leave --against out for it.")
@@ -56,7 +43,7 @@ def prepare(case: Case) -> Workload:
         grey = torch.from_numpy(images).to(device)[:, None].float().div_(255)
         return ((grey - mean) / std).contiguous(memory_format=torch.channels_last)
 
-    autocast = _autocast(torch, device, case)
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=case.precision == "bfloat16")
     step = (
         _train_step(torch, model, network, autocast) if case.work == "train" else _inference(torch, network, autocast)
     )
@@ -83,12 +70,6 @@ def prepare(case: Case) -> Workload:
         "compile_seconds": compile_seconds,
     }
     return Workload(run, facts, lambda: torch.cuda.max_memory_allocated() if device.type == "cuda" else None)
-
-
-def _autocast(torch: ModuleType, device: Any, case: Case) -> Any:
-    if case.precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def _train_step(torch: ModuleType, model: Any, network: Any, autocast: Any) -> Any:

@@ -3,98 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.table import Column, Table
 from rich.text import Text
 
-from cxr_jax.bench.measure import Measurement, Outcome, Ratio, middle_half
-from cxr_jax.bench.record import CeilingsByThreads, shares
-
 LEGEND = (
-    "images/s: of the median step, and of its slower and faster quartile. Every step begins with uint8 images on the "
-    "host and ends when all its results are there; warm-up and compilation are left out.\n"
-    "compile: seconds to a program, with nothing kept from earlier. peak memory: largest resident set of the case's "
-    "own process, nothing subtracted (on a GPU: largest use of the device).\n"
-    "GFLOP/s, GB/s: operations, and bytes of operands and results, that XLA counts in the compiled program, by the "
-    "median step; beside them the share of the ceilings (of the product in the case's precision, and of the copy), the "
-    "larger of which is the share of the roofline. Bytes that stay in a cache can exceed the ceiling."
+    "images/s: of the median step, and of the slower and the faster quartile, without warm-up and compilation.\n"
+    "peak memory: largest resident set of the case's own process (on a GPU: largest use of the device).\n"
+    "GFLOP/s, GB/s: what XLA counts in the program, by the median step, and its share of the ceiling; the larger "
+    "share is that of the roofline. Bytes that stay in a cache can exceed the ceiling."
 )
 
 
-def render(outcomes: Sequence[Outcome], ceilings: CeilingsByThreads, machine: Mapping[str, Any]) -> Group:
-    """Returns all tables of contests, the machine and its ceilings before them and the ratios below.
-
-    `machine` is that of `runs.environment.describe_environment`.
-    """
-    ratios = [ratio for outcome in outcomes for ratio in outcome.ratios]
-    parts = [_title(machine), *_surroundings(outcomes, ceilings), _measurements(outcomes, ceilings)]
-    parts += [_failure(f"{e.case.task}, {e.case.way}", e.error) for o in outcomes for e in o.measurements if e.error]
-    parts.append(Text(LEGEND, "dim"))
-    return Group(*parts, *([_ratios(ratios), *_best_modes(outcomes)] if ratios else []))
-
-
-def render_whole(results: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> Group:
-    """Returns a paragraph for every epoch and start among the results of `whole.measure_whole`."""
-    parts = [_title(machine)]
-    for result in results:
-        task = f"{result['task']}, {_cores(result['case'].threads)}"
+def render(record: Mapping[str, Any]) -> Group:
+    """Returns all that `record.describe` holds: machine and ceilings, figures and failures, and the ratios below."""
+    machine, measurements, ratios = record["environment"]["machine"], record["measurements"], record["ratios"]
+    parts = [Text(f"{machine['processor']}, {_cores(machine['cores'])}", "bold"), *_surroundings(record)]
+    for result in record["results"]:
         told = _start if result["work"] == "startup" else _epoch
-        parts.append(_failure(task, result["error"]) if "error" in result else Text(f"{task}:\n{told(result)}"))
-    return Group(*parts)
+        if "error" not in result:
+            parts.append(Text(f"{result['name']}, {_cores(result['case']['threads'])}:\n{told(result)}"))
+    if measurements:
+        parts.append(_measurements(measurements))
+    failed = [entry for entry in (*measurements, *record["results"]) if "error" in entry]
+    parts += [Text(f"{entry['name']}: {entry['error']}", "red") for entry in failed]
+    if measurements:
+        parts.append(Text(LEGEND, "dim"))
+    return Group(*parts, *([_ratios(ratios), *_best_modes(ratios)] if ratios else []))
 
 
-def _title(machine: Mapping[str, Any]) -> RenderableType:
-    return Text(f"{machine['processor']}, {_cores(machine['cores'])}", "bold")
-
-
-def _failure(what: str, error: str) -> RenderableType:
-    return Text(f"{what}: {error}", "red")
-
-
-def _surroundings(outcomes: Sequence[Outcome], ceilings: CeilingsByThreads) -> Iterator[Text]:
+def _surroundings(record: Mapping[str, Any]) -> Iterator[Text]:
     """Yields a line for every kind of process, and one for the ceilings on every number of cores."""
     described: dict[str, None] = {}
-    for measurement in (entry for outcome in outcomes for entry in outcome.measurements if entry.facts):
-        facts = measurement.facts
-        versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-        described[
-            f"{measurement.case.way}: {facts['devices']} x {facts['platform']} {facts['device']}, {versions}, "
-            f"products {facts['products']}, allocator {facts['allocator']}"
-        ] = None
+    for entry in record["measurements"]:
+        if facts := entry["facts"]:
+            versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+            where = f"{facts['devices']} x {facts['platform']} {facts['device']}, {versions}"
+            described[f"{entry['way']}: {where}, products {facts['products']}"] = None
     yield from map(Text, described)
-    for threads, values in ceilings.items():
+    for values in record["ceilings"]:
         yield Text(
-            f"Ceilings on {_cores(threads)}: product {values['matmul_float32_flops'] / 1e9:,.0f} GFLOP/s in float32, "
-            f"{values['matmul_bfloat16_flops'] / 1e9:,.0f} from bfloat16; copy {values['copy_bytes'] / 1e9:,.1f} GB/s"
+            f"Ceilings on {_cores(values['threads'])}: product {values['matmul_float32_flops'] / 1e9:,.0f} GFLOP/s in "
+            f"float32, {values['matmul_bfloat16_flops'] / 1e9:,.0f} from bfloat16; "
+            f"copy {values['copy_bytes'] / 1e9:,.1f} GB/s"
         )
 
 
-def _measurements(outcomes: Sequence[Outcome], ceilings: CeilingsByThreads) -> Table:
+def _measurements(measurements: Sequence[Mapping[str, Any]]) -> Table:
     figures = ("cores", "images/s", "middle half", "compile", "peak memory", "GFLOP/s (of product)", "GB/s (of copy)")
     table = Table("task", "by", *_right(*figures))
-    for outcome in outcomes:
-        for entry in outcome.measurements:
-            table.add_row(entry.case.task, entry.case.way, str(entry.case.threads), *_cells(entry, ceilings))
-        table.add_section()
+    for entry, following in zip_longest(measurements, measurements[1:]):
+        ends = following is not None and following["task"] != entry["task"]
+        table.add_row(entry["task"], entry["way"], str(entry["case"]["threads"]), *_cells(entry), end_section=ends)
     return table
 
 
-def _cells(measurement: Measurement, ceilings: CeilingsByThreads) -> list[Text | str]:
-    if measurement.error:
+def _cells(entry: Mapping[str, Any]) -> list[Text | str]:
+    if "error" in entry:
         return [Text("failed", "red")]
-    slow, fast = measurement.middle_half
-    compile_seconds = measurement.facts["compile_seconds"]
-    memory = measurement.device_peak_bytes or measurement.peak_memory_bytes
-    rates = shares(measurement, ceilings)
+    slow, fast = entry["middle_half"]
+    compile_seconds = entry["facts"]["compile_seconds"]
+    memory = entry["device_peak_bytes"] or entry["peak_memory_bytes"]
     return [
-        Text(f"{measurement.images_per_second:,.1f}", "bold"),
+        Text(f"{entry['images_per_second']:,.1f}", "bold"),
         f"{slow:,.1f} to {fast:,.1f}",
         "-" if compile_seconds is None else f"{compile_seconds:.1f} s",
         f"{memory / 2**20:,.0f} MiB",
-        _rate(rates["flops_per_second"], rates["share_of_matmul"]),
-        _rate(rates["bytes_per_second"], rates["share_of_copy"]),
+        _rate(entry["flops_per_second"], entry["share_of_matmul"]),
+        _rate(entry["bytes_per_second"], entry["share_of_copy"]),
     ]
 
 
@@ -102,34 +81,34 @@ def _rate(value: float | None, share: float | None) -> str:
     return "-" if value is None or share is None else f"{value / 1e9:,.1f} ({share:.0%})"
 
 
-def _ratios(ratios: Sequence[Ratio]) -> Table:
+def _ratios(ratios: Sequence[Mapping[str, Any]]) -> Table:
     table = Table("task", "ours", "against", *_right("cores", "times as fast", "middle half", "memory"))
     for ratio in ratios:
-        low, high = middle_half(ratio.of_rounds)
+        value, (low, high) = ratio["times_as_fast"], ratio["middle_half"]
         table.add_row(
-            ratio.case.task,
-            ratio.case.way,
-            ratio.opponent.way,
-            str(ratio.case.threads),
-            Text(f"{ratio.value:.2f} x", "bold green" if ratio.value >= 1 else "bold red"),
+            ratio["task"],
+            ratio["ours"],
+            ratio["opponent"],
+            str(ratio["threads"]),
+            Text(f"{value:.2f} x", "bold green" if value >= 1 else "bold red"),
             f"{low:.2f} to {high:.2f}",
-            "-" if ratio.memory is None else f"{ratio.memory:.2f} x",
+            "-" if ratio["memory"] is None else f"{ratio['memory']:.2f} x",
         )
     return table
 
 
-def _best_modes(outcomes: Sequence[Outcome]) -> Iterator[Text]:
+def _best_modes(ratios: Sequence[Mapping[str, Any]]) -> Iterator[Text]:
     """Yields a sentence for every task: how we stand against PyTorch at its best, with each allocator."""
-    for outcome in outcomes:
-        for preloaded in (False, True):
-            timm = [entry for entry in outcome.ratios if entry.opponent.implementation == "timm"]
-            ratios = [entry for entry in timm if bool(entry.opponent.preload) is preloaded]
-            if ratios:
-                best = min(ratios, key=lambda ratio: ratio.value)
-                yield Text(
-                    f"{best.case.task}, {_cores(best.case.threads)}: {best.value:.2f} times as fast as the best mode "
-                    f"of {best.opponent.way}"
-                )
+    best: dict[tuple, Mapping[str, Any]] = {}
+    for ratio in ratios:
+        mode = ratio["task"], ratio["threads"], ratio["preload"]
+        if ratio["preload"] is not None and ratio["times_as_fast"] <= best.get(mode, ratio)["times_as_fast"]:
+            best[mode] = ratio
+    for (task, threads, _), ratio in best.items():
+        yield Text(
+            f"{task}, {_cores(threads)}: {ratio['times_as_fast']:.2f} times as fast as the best mode of "
+            f"{ratio['opponent']}"
+        )
 
 
 def _epoch(result: Mapping[str, Any]) -> str:
@@ -144,12 +123,12 @@ def _epoch(result: Mapping[str, Any]) -> str:
 
 
 def _start(result: Mapping[str, Any]) -> str:
-    lines = (
-        f"  {meaning}: {result[kind]['seconds']:.2f} s to the end of the first step "
-        f"({', '.join(f'{phase} {seconds:.2f} s' for phase, seconds in result[kind]['phases'].items())})"
+    return "\n".join(
+        f"  {meaning}: {result[kind]['seconds']:.2f} s to the end of the first step (before training "
+        f"{result[kind]['before_training']:.2f} s, compiling and first step "
+        f"{result[kind]['compiling_and_first_step']:.2f} s)"
         for kind, meaning in (("cold", "nothing compiled before"), ("cached", "compiled before"))
     )
-    return "\n".join(lines)
 
 
 def _right(*names: str) -> list[Column]:

@@ -6,25 +6,22 @@ everything read and built, and has a line for every step, with seconds since the
 
 from __future__ import annotations
 
-import contextlib
 import json
+import math
 import os
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cxr_jax.bench.cases import Case, Effort
-from cxr_jax.bench.children import held_to_cores, start_case
+from cxr_jax.bench.children import environment_of, start_case, started
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.errors import UserError
-from cxr_jax.process import CACHE_SWITCH, KERNELS_SWITCH, before_restart
+from cxr_jax.process import CACHE_SWITCH, KERNELS_SWITCH
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.terminal import Terminal
@@ -33,22 +30,22 @@ POLL_SECONDS = 0.005
 
 
 def measure_whole(case: Case, effort: Effort, terminal: Terminal) -> dict[str, Any]:
-    """Returns `work`, `task`, `case` and the figures of an epoch or of starts, or an `error` in their place."""
+    """Returns `work`, `name`, `case` and the figures of an epoch or of starts, or an `error` in their place."""
     terminal.say(case.task)
     try:
         figures = (measure_startup if case.work == "startup" else measure_epoch)(case, effort, terminal)
     except UserError as error:
         terminal.say(f"  failed: {error}")
         figures = {"error": str(error)}
-    return {"work": case.work, "task": case.task, "case": case, **figures}
+    return {"work": case.work, "name": case.task, "case": case, **figures}
 
 
 def measure_startup(case: Case, effort: Effort, terminal: Terminal) -> dict[str, Any]:
     """Starts `effort.rounds` times with nothing compiled, neither programs nor kernels, and after each with the rest.
 
-    Returns, under `cold` and `cached`, what each start told (`rounds`), the median `seconds` to the end of the first
-    step, and medians by phase: `before training` and `compiling and first step`. The kernel's cache of files is left
-    as it is. Raises UserError as `_training` does.
+    Returns, under `cold` and `cached`, the `seconds` to the end of the first step and its parts `before_training` and
+    `compiling_and_first_step`, each by the median and for every start (`rounds`). The kernel's cache of files is left
+    as it is. Raises UserError as `_train` does.
     """
     starts: dict[str, list[dict[str, Any]]] = {"cold": [], "cached": []}
     for number in range(effort.rounds):
@@ -57,18 +54,16 @@ def measure_startup(case: Case, effort: Effort, terminal: Terminal) -> dict[str,
             if os.environ.get(KERNELS_SWITCH) != "off":
                 kept[KERNELS_SWITCH] = f"{folder}/native"
             for kind, told in starts.items():
-                with terminal.waiting(f"  starting {kind}"), _training(case, kept) as training:
-                    training.wait_for(1, effort.limit)
-                    before, seconds = training.seconds_before, time.monotonic() - training.began
-                phases = {"before training": before, "compiling and first step": seconds - before}
-                told.append({"seconds": seconds, "phases": phases})
-                terminal.say(f"  round {number + 1} of {effort.rounds}, {kind}: {seconds:.2f} s to the first step")
+                with terminal.waiting(f"  starting {kind}"):
+                    training = _train(case, kept, effort.limit, steps=1)
+                after = next(line["seconds"] for line in training.lines if line["kind"] == "train")
+                parts = {"before_training": training.seconds - after, "compiling_and_first_step": after}
+                told.append({"seconds": training.seconds, **parts})
+                terminal.say(
+                    f"  round {number + 1} of {effort.rounds}, {kind}: {training.seconds:.2f} s to the first step"
+                )
     return {
-        kind: {
-            "seconds": statistics.median(start["seconds"] for start in told),
-            "phases": {name: statistics.median(start["phases"][name] for start in told) for name in phases},
-            "rounds": told,
-        }
+        kind: {**{name: statistics.median(start[name] for start in told) for name in told[0]}, "rounds": told}
         for kind, told in starts.items()
     }
 
@@ -78,31 +73,24 @@ def measure_epoch(case: Case, effort: Effort, terminal: Terminal) -> dict[str, A
 
     The command does all that it does: prepared data, log, checkpoints, TensorBoard. The bare steps are those of
     `--work train`, in a process of their own. Returns seconds, their `ratio` and what was computed, ready for JSON;
-    `epoch_seconds` go from the beginning of the first step to the last file written, validation left out, and of only
-    `case.steps` steps to the end of the last one. Raises UserError as `_training` and `children.start_case` do.
+    `epoch_seconds` go from the beginning of the first step to the last file written, validation left out.
+    Raises UserError as `_train` and `children.start_case` do.
     """
     images = sum(example.split == "train" for example in PreparedData.open(case.dataset).examples)
-    if case.steps * case.batch_size > images:
-        raise UserError(
-            f"an epoch of {images} images has no {case.steps} steps of {case.batch_size}; take fewer --steps"
-        )
-    with terminal.waiting("  compiling the bare steps"):
-        bare = start_case(replace(case, work="train"), effort)
-    with bare:
-        bare_steps = {"steps": max((case.steps or images // case.batch_size) // 2, 1), "seconds": 0.0}
-        with terminal.waiting("  taking half of the bare steps"):
-            bare_seconds = bare.ask(bare_steps, effort.limit)["seconds"]
-        with terminal.waiting("  training"), _training(case, {}) as training:
-            training.wait_for(case.steps, effort.limit)
-            lines, written_after = read_metrics(training.run.metrics), training.written_after_metrics()
-        with terminal.waiting("  taking the other half of the bare steps"):
-            bare_seconds += bare.ask(bare_steps, effort.limit)["seconds"]
-    steps = [line for line in lines if line["kind"] == "train"][: case.steps or None]
-    last = [line for line in lines if line["kind"] == "validation"][-1:] if not case.steps else []
-    validation = sum(line["seconds"] for line in last) - (steps[-1]["seconds"] if last else 0.0)
+    half = {"steps": max(images // case.batch_size // 2, 1), "seconds": 0.0}
+    with (
+        terminal.waiting("  taking bare steps, an epoch and bare steps"),
+        start_case(replace(case, work="train"), effort) as bare,
+    ):
+        bare_seconds = bare.ask(half, effort.limit)["seconds"]
+        training = _train(case, {}, effort.limit)
+        bare_seconds += bare.ask(half, effort.limit)["seconds"]
+    lines = training.lines
+    steps = [line for line in lines if line["kind"] == "train"]
+    validated = [line for line in lines if line["kind"] == "validation"][-1]["seconds"]
     within = [case.batch_size / line["images_per_second"] for line in steps]
     # by the clock of the run itself up to the line that ends it: nobody who watches knows when its first step began
-    finish = lines[-1]["seconds"] - last[0]["seconds"] + written_after if last else 0.0
+    finish = lines[-1]["seconds"] - validated + training.written_after
     epoch = steps[-1]["seconds"] - steps[0]["seconds"] + within[0] + finish
     pure = statistics.fmean(bare_seconds) * len(steps)
     return {
@@ -112,7 +100,7 @@ def measure_epoch(case: Case, effort: Effort, terminal: Terminal) -> dict[str, A
         "epoch_seconds": epoch,
         "steps_seconds": sum(within),
         "finish_seconds": finish,
-        "validation_seconds": validation,
+        "validation_seconds": validated - steps[-1]["seconds"],
         "pure_seconds": pure,
         "ratio": epoch / pure,
         "ratio_of_steps": sum(within) / pure,
@@ -120,65 +108,41 @@ def measure_epoch(case: Case, effort: Effort, terminal: Terminal) -> dict[str, A
     }
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Training:
-    """A `cxr-jax train` under way."""
+    """What was seen of a `cxr-jax train`."""
 
-    process: subprocess.Popen
-    run: RunFolder
-    log: Path
-    began: float  # by time.monotonic()
-    seconds_before: float = 0.0  # from the start of the process to that of training
-
-    def wait_for(self, steps: int, limit: float) -> None:
-        """Returns when so many steps are done, or with 0 when training has ended.
-
-        Raises UserError, with the last line that it wrote, if the command ends before, and if it takes longer than
-        `limit` seconds (0: no limit).
-        """
-        while True:
-            ended = self.process.poll()
-            done = self.run.metrics.read_bytes().count(b'{"kind": "train"') if self.run.metrics.is_file() else -1
-            passed = time.monotonic() - self.began
-            if done >= 0 and not self.seconds_before:
-                self.seconds_before = passed
-            if (steps and done >= steps) or (not steps and ended == 0):
-                return
-            if ended is not None:
-                lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                raise UserError((lines or ["it wrote nothing"])[-1].removeprefix("cxr-jax: "))
-            if limit and passed > limit:
-                raise UserError(f"did not finish {f'step {steps}' if steps else 'the epoch'} in {limit:g} s")
-            time.sleep(POLL_SECONDS)
-
-    def written_after_metrics(self) -> float:
-        """Returns seconds from the last line of the metrics file to the newest file of the run."""
-        newest = max(path.stat().st_mtime for path in self.run.path.rglob("*"))
-        return newest - self.run.metrics.stat().st_mtime
+    seconds: float  # from the start of the command until it was seen
+    lines: list[dict[str, Any]]  # of its metrics
+    written_after: float  # seconds from the last of these lines to its newest file
 
 
-@contextlib.contextmanager
-def _training(case: Case, environment: Mapping[str, str]) -> Iterator[_Training]:
-    """Trains the case for an epoch in a process of its own, which is ended with the block."""
-    with tempfile.TemporaryDirectory(prefix="cxr-jax-bench-") as name:
-        folder = Path(name)
-        (folder / "config.toml").write_text(_config(case), encoding="utf-8")
-        chosen = before_restart(os.environ) | environment
-        if environment:
-            chosen.pop("JAX_COMPILATION_CACHE_DIR", None)
-        if case.devices > 1:
-            chosen["JAX_NUM_CPU_DEVICES"] = str(case.devices)
-        command = [sys.executable, "-m", "cxr_jax", "train", f"{name}/config.toml", "--out", f"{name}/run"]
-        began = time.monotonic()
-        with held_to_cores(case.threads), (folder / "log").open("w") as log:
-            process = subprocess.Popen(command, env=chosen, stdout=log, stderr=log, start_new_session=True)
-        try:
-            yield _Training(process, RunFolder(folder / "run"), folder / "log", began)
-        finally:
-            # what training has begun besides is of no use to anybody
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+def _train(case: Case, environment: Mapping[str, str], limit: float, steps: int = 0) -> _Training:
+    """Trains the case in a process of its own to the end, or only until so many steps are done.
+
+    Raises UserError, with the last line that it wrote, if the command fails, and if it takes longer than `limit`
+    seconds (0: no limit).
+    """
+    chosen = environment_of(case, os.environ) | environment
+    with tempfile.TemporaryDirectory(prefix="cxr-jax-bench-") as name, Path(name, "log").open("w+") as log:
+        Path(name, "config.toml").write_text(_config(case), encoding="utf-8")
+        run, began = RunFolder(Path(name, "run")), time.monotonic()
+        command = ["-m", "cxr_jax", "train", f"{name}/config.toml", "--out", f"{name}/run"]
+        with started(command, chosen, case.threads, stdout=log, stderr=log) as process:
+            while True:
+                code, passed = process.poll(), time.monotonic() - began
+                done = run.metrics.read_bytes().count(b'{"kind": "train"') if run.metrics.is_file() else 0
+                if code == 0 or done >= (steps or math.inf):
+                    break
+                if code is not None:
+                    log.seek(0)
+                    words = log.read().strip().splitlines() or ["it wrote nothing"]
+                    raise UserError(words[-1].removeprefix("cxr-jax: "))
+                if limit and passed > limit:
+                    raise UserError(f"did not finish {f'step {steps}' if steps else 'the epoch'} in {limit:g} s")
+                time.sleep(POLL_SECONDS)
+            newest = max(path.stat().st_mtime for path in run.path.rglob("*"))
+            return _Training(passed, read_metrics(run.metrics), newest - run.metrics.stat().st_mtime)
 
 
 def _config(case: Case) -> str:

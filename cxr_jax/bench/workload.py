@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,13 @@ DISTINCT_BATCHES = 4
 """Batches that the steps cycle through, so that no step finds its input where it left it."""
 
 
-def _unknown() -> int | None:
-    return None
-
-
 @dataclass(frozen=True)
 class Workload:
     """A program ready to be timed."""
 
     step: Callable[[], None]  # runs one step on the next batch and returns when all its results are there
-    facts: dict[str, Any] = field(default_factory=dict)  # ready for JSON
-    device_peak_bytes: Callable[[], int | None] = _unknown  # most memory used on the accelerator; None on a CPU
+    facts: dict[str, Any]  # ready for JSON
+    device_peak_bytes: Callable[[], int | None]  # most memory used on the accelerator; None on a CPU
 
 
 def noise_images(count: int, image_size: int, seed: int = 0) -> ImageSet:

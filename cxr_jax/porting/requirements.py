@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import sys
 from types import ModuleType
 from typing import Any
@@ -13,6 +13,14 @@ INSTALL = "pip install 'cxr-jax[port]'"
 
 _kept: list[Any] = []
 """torch forgets operators together with the library object that defined them."""
+
+
+def require_timm(purpose: str) -> None:
+    """Raises UserError saying that `purpose` needs torch and timm unless both are installed; imports neither."""
+    missing = [name for name in ("torch", "timm") if importlib.util.find_spec(name) is None]
+    if missing:
+        are = "is" if len(missing) == 1 else "are"
+        raise UserError(f"{purpose} needs {' and '.join(missing)}, which {are} not installed; {INSTALL} brings both.")
 
 
 def import_torch(purpose: str) -> ModuleType:

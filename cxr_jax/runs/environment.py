@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cxr_jax
+from cxr_jax.process import available_cores
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder
 
@@ -43,7 +44,7 @@ def describe_environment(*, devices: Sequence[str], data_fingerprint: str) -> di
         "machine": {
             "platform": platform.platform(),
             "processor": _processor(),
-            "cores": _cores(),
+            "cores": available_cores(),
             "memory_bytes": _memory_bytes(),
         },
         "commit": commit,
@@ -75,13 +76,6 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    """Returns how many cores this process may use, which under containers is fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory_bytes() -> int | None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxr_jax.process import before_restart, has_accelerator
+from cxr_jax.process import before_restart, has_accelerator, on_cores
 from cxr_jax.runs.files import writing
 
 # Share of a GPU's memory that jobs together may take, and the settings by which a user has decided otherwise.
@@ -142,10 +142,7 @@ def _start(job: Job, place: Place) -> tuple[subprocess.Popen[bytes], int]:
             job.log.parent.mkdir(parents=True, exist_ok=True)
             log = stack.enter_context(job.log.open("ab", buffering=0))
             log.write(f"$ {shlex.join(job.command)}\n".encode())
-        if place.cores is not None:
-            # a process begins with the cores of the thread that starts it
-            stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
-            os.sched_setaffinity(0, place.cores)
+        stack.enter_context(on_cores(place.cores))
         process = subprocess.Popen(
             job.command,
             env={**before_restart(os.environ), "PYTHONUNBUFFERED": "1", **place.environment},

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from cxr_jax.bench.cases import Case, Effort
-from cxr_jax.bench.children import Child, available_cores, bare_environment, environment_of, held_to_cores, start_case
+from cxr_jax.bench.children import bare_environment, environment_of, start_case, worker
 from cxr_jax.errors import UserError
 
 TINY = Case("mobilenetv2_tiny", 32, 2, "inference", threads=1)
-EFFORT = Effort(warm_up=1, rounds=1, steps=1, seconds=0.0, limit=100.0)
+EFFORT = Effort(rounds=1, steps=1, seconds=0.0, limit=100.0)
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def interpreter(monkeypatch, tmp_path):
 )
 def test_a_child_that_fails_says_why(interpreter, script, sentence):
     interpreter(script)
-    with pytest.raises(UserError, match=sentence):
-        start_case(TINY, EFFORT)
+    with pytest.raises(UserError, match=sentence), start_case(TINY, EFFORT):
+        pass
 
 
 def test_a_child_that_dies_later_says_why(interpreter):
@@ -66,8 +66,9 @@ def test_a_child_that_hangs_is_ended_with_all_that_it_started(interpreter, tmp_p
         time.sleep(0.02)
     assert not _runs(pid)
     interpreter("sleep 300")
-    with pytest.raises(UserError, match=r"^did not compile and warm up in 0\.2 s$"):
-        start_case(TINY, dataclasses.replace(EFFORT, limit=0.2))
+    limited = dataclasses.replace(EFFORT, limit=0.2)
+    with pytest.raises(UserError, match=r"^did not compile and warm up in 0\.2 s$"), start_case(TINY, limited):
+        pass
 
 
 def _runs(pid: int) -> bool:
@@ -80,8 +81,8 @@ def _runs(pid: int) -> bool:
 
 def test_no_child_is_left_behind(interpreter, tmp_path):
     interpreter(f"echo $$ >{tmp_path}/pid; read task; echo '{{}}'; exec sleep 300")
-    with pytest.raises(ZeroDivisionError), Child({}, os.environ, 1) as child:
-        child.answer()
+    with pytest.raises(ZeroDivisionError), worker(os.environ, 1) as child:
+        child.ask({})
         raise ZeroDivisionError
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
@@ -108,13 +109,3 @@ def test_environment_of_a_case():
     assert "JAX_NUM_CPU_DEVICES" not in environment_of(TINY, {})
     compiling = dataclasses.replace(preloaded, backend="compile")
     assert environment_of(compiling, {})["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] == "1"
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs sched_setaffinity")
-def test_a_process_that_is_started_keeps_to_its_cores():
-    before = os.sched_getaffinity(0)
-    with held_to_cores(1):
-        assert os.sched_getaffinity(0) == {min(before)}
-    assert os.sched_getaffinity(0) == before
-    with held_to_cores(available_cores() + 5):
-        assert os.sched_getaffinity(0) == before

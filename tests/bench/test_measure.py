@@ -3,17 +3,18 @@ import sys
 
 import pytest
 
-from cxr_jax.bench.cases import Case, Contest, Effort, Plan
+from cxr_jax.bench.cases import Case, Contest, Effort
 from cxr_jax.bench.measure import Measurement, run_contest
 from cxr_jax.bench.record import describe, shares
 from cxr_jax.bench.tables import render
+from cxr_jax.commands.bench import Options
 from cxr_jax.terminal import Terminal
 
 OURS = Case("net", 32, 8, "train", threads=1)
 PLAIN = Case("net", 32, 8, "train", threads=1, implementation="plain")
 TIMM = Case("net", 32, 8, "train", threads=1, implementation="timm", backend="eager", precision="bfloat16")
 TUNED = Case("net", 32, 8, "train", threads=1, implementation="timm", backend="eager", preload="/lib/libtcmalloc.so.4")
-EFFORT = Effort(warm_up=3, rounds=4, steps=2, seconds=0.5, limit=100.0)
+EFFORT = Effort(rounds=4, steps=2, seconds=0.5, limit=100.0)
 CEILINGS = {1: {"matmul_float32_flops": 100.0, "matmul_bfloat16_flops": 200.0, "copy_bytes": 50.0}}
 
 # a process that speaks as `worker` does, and whose steps take as long as it is told by the name of its case
@@ -31,7 +32,7 @@ def note(what):
 if how == "fail":
     reply({{"failure": "out of memory"}})
     sys.exit()
-facts = {{"platform": "cpu", "device": "cpu", "devices": 1, "products": "default", "allocator": "default"}}
+facts = {{"platform": "cpu", "device": "cpu", "devices": 1, "products": "default"}}
 facts |= {{"versions": {{"torch": "2"}}, "compile_seconds": None}} if name in ("timm", "tuned") else {{
     "versions": {{"jax": "1"}}, "compile_seconds": 1.5, "flops": 10.0, "bytes_accessed": 20.0}}
 note("begins")
@@ -39,10 +40,6 @@ reply({{"ready": facts}})
 turns = 0
 for line in sys.stdin:
     request = json.loads(line)
-    if "trace" in request:
-        note("traced " + request["trace"])
-        reply({{"traced": ""}})
-        continue
     turns += 1
     assert request == {{"steps": 2, "seconds": 0.5}}, request
     if how == "hang" or how == "hang later" and turns == 2:
@@ -59,93 +56,91 @@ reply({{"peak_memory_bytes": int(pace * 1000), "device_peak_bytes": None}})
 
 @pytest.fixture
 def stage(monkeypatch, tmp_path):
-    """Run a contest among processes whose steps take so long; returns its outcome and what happened."""
+    """Run a contest among processes whose steps take so long; returns its measurements and what happened."""
     stand_in = tmp_path / "python"
     stand_in.write_text(STAND_IN.format(python=sys.executable, folder=tmp_path))
     stand_in.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stand_in))
 
-    def run(opponents, effort=EFFORT, trace=None, **how):
+    def run(opponents, effort=EFFORT, **how):
         (tmp_path / "how.json").write_text(json.dumps(how))
         (tmp_path / "log").write_text("")
-        outcome = run_contest(Contest(OURS, opponents), effort, Terminal(), trace)
-        return outcome, (tmp_path / "log").read_text().splitlines()
+        measurements = run_contest(Contest(OURS, opponents), effort, Terminal())
+        return measurements, (tmp_path / "log").read_text().splitlines()
 
     return run
 
 
+def ratios_of(measurements):
+    """What the record says of them."""
+    return describe(EFFORT, CEILINGS, [measurements])["ratios"]
+
+
 def test_both_take_turns_and_no_more_than_two_processes_live(stage, capsys):
     """Each is first as often; every round is told as soon as it is done."""
-    outcome, log = stage((PLAIN, TIMM), cxr_jax=0.1, plain=0.4, timm=0.05)
+    measurements, log = stage((PLAIN, TIMM), cxr_jax=0.1, plain=0.4, timm=0.05)
     turns = [line.split()[0] for line in log if line.endswith("turn")]
     once = ["cxr_jax", "plain", "plain", "cxr_jax"] * 2
     assert turns == once + [name.replace("plain", "timm") for name in once]
     assert [line for line in log if not line.endswith("turn")] == [
         "cxr_jax begins", "plain begins", "plain ends", "timm begins", "timm ends", "cxr_jax ends",
     ]  # fmt: skip
-    assert [(ratio.opponent, round(ratio.value, 6), ratio.memory) for ratio in outcome.ratios] == [
-        (PLAIN, 4.0, 0.25),
-        (TIMM, 0.5, 2.0),
+    ratios = ratios_of(measurements)
+    assert [(ratio["opponent"], round(ratio["times_as_fast"], 6), ratio["memory"]) for ratio in ratios] == [
+        (PLAIN.way, 4.0, 0.25),
+        (TIMM.way, 0.5, 2.0),
     ]
-    assert [len(ratio.of_rounds) for ratio in outcome.ratios] == [EFFORT.rounds] * 2
-    assert [len(entry.seconds) for entry in outcome.measurements] == [2 * 4 * 3, 4 * 3, 4 * 3]
+    assert [len(ratio["of_rounds"]) for ratio in ratios] == [EFFORT.rounds] * 2
+    assert [len(entry.seconds) for entry in measurements] == [2 * 4 * 3, 4 * 3, 4 * 3]
     printed = capsys.readouterr().out
     assert printed.count("round 4 of 4: 80.0 images/s, the other 20.0 images/s: 4.00 times as fast") == 1
     assert printed.count(" of 4: ") == 8
 
 
 def test_alone_we_take_our_turns_too(stage, capsys):
-    outcome, _ = stage((), cxr_jax=0.1)
-    assert [len(entry.seconds) for entry in outcome.measurements] == [4 * 3]
-    assert outcome.ratios == []
+    measurements, _ = stage((), cxr_jax=0.1)
+    assert [len(entry.seconds) for entry in measurements] == [4 * 3]
+    assert ratios_of(measurements) == []
     assert "round 4 of 4: 80.0 images/s\n" in capsys.readouterr().out
 
 
 def test_a_rival_that_cannot_finish_is_told_and_passed_over(stage, capsys):
     """The others go on; what is known of the machine and of ours stays."""
-    limited = Effort(3, 4, 2, 0.5, limit=3.0)
-    outcome, log = stage((PLAIN, TIMM, TUNED), limited, cxr_jax=0.1, plain="hang later", timm="die", tuned=0.2)
+    limited = Effort(4, 2, 0.5, limit=3.0)
+    measurements, log = stage((PLAIN, TIMM, TUNED), limited, cxr_jax=0.1, plain="hang later", timm="die", tuned=0.2)
     errors = ["", "did not finish a turn in 3 s", "the process ended with code 1: gone", ""]
-    assert [entry.error for entry in outcome.measurements] == errors
-    assert [ratio.opponent for ratio in outcome.ratios] == [TUNED]
+    assert [entry.error for entry in measurements] == errors
+    assert [ratio["opponent"] for ratio in ratios_of(measurements)] == [TUNED.way]
     assert log[-1] == "cxr_jax ends"
     printed = capsys.readouterr().out
     assert "cxr_jax, plain convolutions, jit, float32: did not finish a turn in 3 s" in printed
-    record = describe(Plan(("net",), (32,), (8,), ("train",), ("jit",), (1,)), limited, CEILINGS, [outcome])
+    record = describe(limited, CEILINGS, [measurements])
     assert record["measurements"][1]["error"] == errors[1]
-    assert record["effort"]["limit"] == 3.0
+    assert record["asked"]["limit"] == 3.0
 
 
 def test_ours_is_measured_alone_if_every_opponent_fails(stage):
-    outcome, log = stage((PLAIN, TIMM), cxr_jax=0.1)
-    assert [entry.error for entry in outcome.measurements] == ["", "out of memory", "out of memory"]
-    assert len(outcome.measurements[0].seconds) == EFFORT.rounds * 3
+    measurements, log = stage((PLAIN, TIMM), cxr_jax=0.1)
+    assert [entry.error for entry in measurements] == ["", "out of memory", "out of memory"]
+    assert len(measurements[0].seconds) == EFFORT.rounds * 3
     assert log[-1] == "cxr_jax ends"
 
 
 def test_nothing_else_is_measured_if_ours_fails_and_no_opponent_is_blamed(stage):
-    outcome, log = stage((PLAIN, TIMM), plain=0.1, timm=0.2)
-    assert [(entry.case, entry.error) for entry in outcome.measurements] == [(OURS, "out of memory")]
+    measurements, log = stage((PLAIN, TIMM), plain=0.1, timm=0.2)
+    assert [(entry.case, entry.error) for entry in measurements] == [(OURS, "out of memory")]
     assert log == []
-    outcome, _ = stage((PLAIN, TIMM), cxr_jax="die", plain=0.1, timm=0.2)
-    assert [(e.case, e.error) for e in outcome.measurements] == [(OURS, "the process ended with code 1: gone")]
-    assert outcome.ratios == []
-
-
-def test_traces_come_after_the_rounds_and_never_from_pytorch(stage, tmp_path):
-    _, log = stage((PLAIN, TIMM), trace=tmp_path, cxr_jax=0.1, plain=0.4, timm=0.2)
-    traced = [line for line in log if "traced" in line]
-    assert [line.split()[0] for line in traced] == ["plain", "cxr_jax"]
-    assert len({line.split()[-1] for line in traced}) == 2
-    assert log.index(traced[1]) > max(number for number, line in enumerate(log) if line == "cxr_jax turn")
+    measurements, _ = stage((PLAIN, TIMM), cxr_jax="die", plain=0.1, timm=0.2)
+    assert [(e.case, e.error) for e in measurements] == [(OURS, "the process ended with code 1: gone")]
+    assert ratios_of(measurements) == []
 
 
 def test_speed_is_that_of_the_median_step_with_its_quartiles():
     measurement = Measurement(OURS, {"flops": 6.0}, [1.0, 2.0, 4.0, 8.0, 16.0])
     assert measurement.images_per_second == 2.0
     assert measurement.middle_half == (1.0, 4.0)
-    assert measurement.rate_of("flops") == 1.5
-    assert measurement.rate_of("bytes_accessed") is None
+    rates = shares(measurement, {})
+    assert (rates["flops_per_second"], rates["bytes_per_second"]) == (1.5, None)
     assert Measurement(OURS, {}, [2.0]).middle_half == (4.0, 4.0)
 
 
@@ -166,23 +161,26 @@ def test_shares_are_those_of_the_ceilings_on_as_many_cores_in_the_same_precision
 
 def test_record_and_tables(stage, capsys):
     """Every step is kept, and no folder of the machine; the tables end with the ratios."""
-    outcome, _ = stage((PLAIN, TIMM, TUNED), cxr_jax=0.1, timm=0.05, tuned=0.2)
-    plan = Plan(("net",), (32,), (8,), ("train",), ("jit",), (1,), plain=True, preload="/lib/libtcmalloc.so.4")
-    record = json.loads(json.dumps(describe(plan, EFFORT, CEILINGS, [outcome]), allow_nan=False))
+    measurements, _ = stage((PLAIN, TIMM, TUNED), cxr_jax=0.1, timm=0.05, tuned=0.2)
+    asked = Options(plain=True, preload="/lib/libtcmalloc.so.4", json="/home/out.json")
+    record = json.loads(json.dumps(describe(asked, CEILINGS, [measurements]), allow_nan=False))
     ours, plain, timm, tuned = record["measurements"]
     assert ours["images_per_second"] == pytest.approx(80)
     assert (ours["peak_memory_bytes"], len(ours["seconds"])) == (100, 24)
-    assert plain == {"case": plain["case"], "facts": {}, "error": "out of memory"}
+    assert {"facts": {}, "error": "out of memory"}.items() <= plain.items()
+    assert "seconds" not in plain
     assert (timm["case"]["precision"], timm["flops_per_second"]) == ("bfloat16", None)
     assert (record["environment"]["versions"]["torch"], record["environment"]["devices"]) == ("2", ["cpu cpu"])
-    assert (record["plan"]["preload"], tuned["case"]["preload"]) == ("libtcmalloc.so.4", "libtcmalloc.so.4")
+    assert (record["asked"]["preload"], tuned["case"]["preload"]) == ("libtcmalloc.so.4", "libtcmalloc.so.4")
+    assert record["asked"]["json"] == "out.json"
     assert record["ceilings"] == [{"threads": 1, **CEILINGS[1]}]
     assert [entry["times_as_fast"] for entry in record["ratios"]] == [pytest.approx(0.5), pytest.approx(2)]
     capsys.readouterr()
-    Terminal().show(render([outcome], CEILINGS, {"processor": "Some CPU", "cores": 2}))
+    record["environment"]["machine"] |= {"processor": "Some CPU", "cores": 2}
+    Terminal().show(render(record))
     printed = capsys.readouterr().out
     assert printed.startswith("Some CPU, 2 cores")
-    assert "cxr_jax, jit, float32: 1 x cpu cpu, jax 1, products default, allocator default" in printed
+    assert "cxr_jax, jit, float32: 1 x cpu cpu, jax 1, products default" in printed
     assert "net, 32 px, batch 8, train, cxr_jax, plain convolutions, jit, float32: out of memory" in printed
     best = "net, 32 px, batch 8, train, 1 core: {} times as fast as the best mode of timm, channels_last, eager, {}\n"
     assert best.format("0.50", "bfloat16") in printed

@@ -1,5 +1,4 @@
 import importlib.util
-import sys
 
 import pytest
 
@@ -16,29 +15,6 @@ needs_timm = pytest.mark.skipif(
 def case(**options):
     settings = {"work": "train", "backend": "eager", "precision": "float32", "threads": 1} | options
     return Case("mobilenetv2_035", 32, 2, implementation="timm", **settings)
-
-
-@pytest.mark.parametrize(
-    ("installed", "sentence"),
-    [
-        (set(), "needs torch and timm, which are not installed; pip install 'cxr-jax\\[port\\]' brings both"),
-        ({"torch"}, "needs timm, which is not installed"),
-        ({"timm"}, "needs torch, which is not installed"),
-    ],
-)
-def test_missing_packages_are_named(monkeypatch, installed, sentence):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name in installed else None)
-    for ask in (rivals.require_timm, lambda: rivals.prepare(case())):
-        with pytest.raises(UserError, match=sentence):
-            ask()
-
-
-def test_asking_for_timm_imports_nothing(monkeypatch):
-    for name in [name for name in sys.modules if name.split(".")[0] in ("torch", "timm")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    rivals.require_timm()
-    assert not {"torch", "timm"} & set(sys.modules)
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+import dataclasses
+import itertools
 import json
 import os
 import shlex
@@ -7,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cxr_jax.bench.cases import Case
 from cxr_jax.commands import bench
-from cxr_jax.commands.bench import Options, effort_of, plan_of
+from cxr_jax.commands.bench import Options, contests_of, limit_of
 from cxr_jax.config.command_line import parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 
@@ -17,11 +20,80 @@ ROOT = Path(__file__).parents[2]
 
 def test_lists_are_taken_apart():
     lists = {"models": "mobilenetv2_tiny, mobilenetv2_100", "sizes": "32,64", "batches": "1,2", "threads": "1"}
-    plan = plan_of(Options(**lists))
-    assert plan.models == ("mobilenetv2_tiny", "mobilenetv2_100")
-    assert (plan.image_sizes, plan.batch_sizes, plan.threads) == ((32, 64), (1, 2), (1,))
-    assert (plan.works, plan.plain, plan.against_timm) == (("train", "inference"), False, False)
-    assert plan_of(Options(work="train")).works == ("train",)
+    contests = contests_of(Options(**lists))
+    described = [(c.case.model, c.case.image_size, c.case.batch_size, c.case.work, c.case.threads) for c in contests]
+    models, works = ("mobilenetv2_tiny", "mobilenetv2_100"), ("train", "inference")
+    assert described == list(itertools.product(models, (32, 64), (1, 2), works, (1,)))
+    assert all(contest.opponents == () for contest in contests)
+    assert {contest.case.implementation for contest in contests} == {"cxr_jax"}
+    assert [contest.case.work for contest in contests_of(Options(work="train"))] == ["train"]
+
+
+def entries_of(**changes):
+    """Our case and its opponents, of each contest that the options ask for."""
+    chosen = {"models": "mobilenetv2_tiny", "sizes": "32", "batches": "2", "threads": "1"} | changes
+    return [(contest.case, *contest.opponents) for contest in contests_of(Options(**chosen))]
+
+
+@pytest.fixture
+def timm_is_there(monkeypatch):
+    """Only the sentence about what is missing would need torch and timm."""
+    monkeypatch.setattr("cxr_jax.porting.requirements.require_timm", lambda purpose: None)
+
+
+def test_opponents_do_the_same_work_on_the_same_cores(timm_is_there):
+    for entries in entries_of(sizes="32,64", plain=True, against="timm", backends="jit,pmap", devices=2):
+        assert {(entry.task, entry.threads) for entry in entries} == {(entries[0].task, 1)}
+        assert {entry.devices for entry in entries if entry.implementation != "timm"} == {2}
+
+
+def test_pmap_takes_turns_with_jit_in_training_only():
+    backends = {entries[0].work: [entry.backend for entry in entries] for entries in entries_of(backends="pmap,jit")}
+    assert backends == {"train": ["pmap", "jit"], "inference": ["jit"]}
+
+
+def test_precisions_take_turns():
+    for entries in entries_of(precisions="float32,bfloat16", plain=True):
+        ours = [entry.precision for entry in entries if entry.implementation == "cxr_jax"]
+        assert ours == ["float32", "bfloat16"]
+
+
+@pytest.mark.parametrize(("work", "count"), [("epoch", 8), ("startup", 2)])
+def test_whole_works_have_no_opponents(work, count, prepared_phantoms):
+    """A start knows neither backend nor precision; an epoch has a case for each."""
+    both = {"backends": "jit,pmap", "precisions": "float32,bfloat16"} if work == "epoch" else {}
+    contests = entries_of(work=work, batches="2,4", dataset="phantoms", **both)
+    assert len(set(contests)) == len(contests) == count
+    assert all(len(entries) == 1 and entries[0].dataset == "phantoms" for entries in contests)
+    in_a_folder = dataclasses.replace(contests[0][0], dataset="/home/few")
+    assert "/home" not in in_a_folder.task
+    assert "few" in in_a_folder.task
+
+
+def test_plain_differs_in_the_convolutions_alone():
+    for case, plain in entries_of(plain=True, backends="pmap"):
+        assert plain == dataclasses.replace(case, implementation="plain")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("preloaded", [False, True])
+def test_modes_of_pytorch(compiled, preloaded, timm_is_there, tmp_path):
+    library = tmp_path / "libtcmalloc.so.4"
+    library.touch()
+    options = {"compile": compiled, "preload": str(library) if preloaded else ""}
+    for _, *opponents in entries_of(against="timm", **options):
+        ways = {opponent.way for opponent in opponents}
+        assert len(opponents) == len(ways) == 2 * (1 + compiled) * (1 + preloaded)
+        assert {opponent.precision for opponent in opponents} == {"float32", "bfloat16"}
+        assert ("timm, channels_last, eager, bfloat16, libtcmalloc" in ways) == preloaded
+        assert ("timm, channels_last, compile, float32" in ways) == compiled
+
+
+def test_a_case_says_what_it_computes_and_how():
+    case = Case("mobilenetv2_100", 224, 32, "train", threads=2, implementation="plain", backend="pmap")
+    assert case.task == "mobilenetv2_100, 224 px, batch 32, train"
+    assert case.way == "cxr_jax, plain convolutions, pmap, float32"
+    assert case.name == f"{case.task}, {case.way}"
 
 
 @pytest.mark.parametrize(
@@ -43,7 +115,9 @@ def test_lists_are_taken_apart():
         ({"weights": "w.safetensors"}, "--weights needs --work startup"),
         ({"work": "epoch", "plain": True}, "--plain needs --work train, inference or both"),
         ({"work": "epoch", "against": "timm"}, "--against needs --work train"),
-        ({"work": "startup", "trace": "folder"}, "--trace needs --work train"),
+        ({"work": "startup", "compile": True}, "--compile needs --work train"),
+        ({"work": "epoch", "steps": 5}, "--steps needs --work train"),
+        ({"work": "startup", "seconds": 2.0}, "--seconds needs --work train"),
         ({"work": "epoch", "dataset": "missing"}, "no prepared data called 'missing'"),
         ({"work": "epoch", "steps": -1}, "--steps is -1"),
         ({"work": "startup", "precisions": "bfloat16"}, "--precisions has no effect with --work startup; leave it out"),
@@ -51,13 +125,13 @@ def test_lists_are_taken_apart():
 )
 def test_mistakes_are_told_before_anything_is_measured(changes, sentence, prepared_phantoms):
     with pytest.raises(UserError, match=sentence):
-        plan_of(Options(**{"dataset": "phantoms"} | changes))
+        contests_of(Options(**{"dataset": "phantoms"} | changes))
 
 
 def test_weights_of_a_start_must_be_there(prepared_phantoms, monkeypatch):
     monkeypatch.delenv("CXR_WEIGHTS_DIR", raising=False)
     with pytest.raises(UserError, match="there is no weights file"):
-        plan_of(Options(work="startup", dataset="phantoms", weights="missing.safetensors"))
+        contests_of(Options(work="startup", dataset="phantoms", weights="missing.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -72,14 +146,14 @@ def test_weights_of_a_start_must_be_there(prepared_phantoms, monkeypatch):
 )
 def test_effort_has_bounds(changes, name):
     with pytest.raises(UserError, match=f"--{name} is ") as mistake:
-        effort_of(Options(**changes))
+        contests_of(Options(**changes))
     assert mistake.value.code == EXIT_USAGE
 
 
 def test_a_turn_has_three_steps_and_two_minutes_unless_it_is_told_otherwise():
-    assert (effort_of(Options()).steps, effort_of(Options(steps=5)).steps) == (3, 5)
+    assert (Options().steps, parse(Options, ["--steps", "5"], prog="", description="").steps) == (3, 5)
     limits = (Options(), Options(limit=7), Options(work="epoch"), Options(work="epoch", limit=7))
-    assert [effort_of(options).limit for options in limits] == [120, 7, 0, 7]
+    assert [limit_of(options) for options in limits] == [120, 7, 0, 7]
 
 
 def test_results_of_others_are_kept(tmp_path):
@@ -134,10 +208,9 @@ def measure_accelerator(tmp_path, *options, **environment):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
 @pytest.mark.parametrize("options", [[], ["--quick"]])
 def test_an_accelerator_is_measured_by_calls_that_the_command_understands(
-    tmp_path, options, prepared_phantoms, monkeypatch
+    tmp_path, options, prepared_phantoms, timm_is_there
 ):
     """Each call has a record of its own, and a limit for its turns where rivals run."""
-    monkeypatch.setattr("cxr_jax.bench.rivals.require_timm", lambda: None)
     done, calls = measure_accelerator(tmp_path, *options)
     assert done.returncode == 0, done.stderr
     records = []
@@ -146,8 +219,8 @@ def test_an_accelerator_is_measured_by_calls_that_the_command_understands(
         if "epoch" in arguments or "startup" in arguments:
             arguments += ["--dataset", "phantoms"]
         given = parse(Options, arguments, prog="cxr-jax bench", description="")
-        assert next(iter(plan_of(given).contests()))
-        assert effort_of(given).limit > 0
+        assert contests_of(given)
+        assert limit_of(given) > 0
         records.append(given.json)
     assert len(records) == len(set(records)) == (1 if options else 7)
     assert {Path(record).parent for record in records} == {tmp_path / "out"}

@@ -1,3 +1,4 @@
+import importlib.util
 import sys
 from types import SimpleNamespace
 
@@ -58,3 +59,25 @@ def test_other_errors_of_the_import_pass(monkeypatch):
     fake_imports(monkeypatch, "something else")
     with pytest.raises(RuntimeError, match="something else"):
         requirements.import_timm("porting x")
+
+
+@pytest.mark.parametrize(
+    ("installed", "sentence"),
+    [
+        (set(), "needs torch and timm, which are not installed; pip install 'cxr-jax\\[port\\]' brings both"),
+        ({"torch"}, "needs timm, which is not installed"),
+        ({"timm"}, "needs torch, which is not installed"),
+    ],
+)
+def test_missing_packages_are_named(monkeypatch, installed, sentence):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name in installed else None)
+    with pytest.raises(UserError, match=sentence):
+        requirements.require_timm("the test")
+
+
+def test_asking_for_timm_imports_nothing(monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] in ("torch", "timm")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    requirements.require_timm("the test")
+    assert not {"torch", "timm"} & set(sys.modules)

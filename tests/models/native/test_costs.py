@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from cxr_jax.bench.cases import Case
-from cxr_jax.bench.native_costs import native_costs
 from cxr_jax.bench.steps import prepare
 from cxr_jax.models.kernels.native import operations as kernels
+from cxr_jax.models.kernels.native.costs import native_costs
 
 
 def costs_of(function, *arguments):
