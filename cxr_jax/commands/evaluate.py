@@ -171,11 +171,12 @@ def _predict_and_judge(run: RunFolder, config: Config, prepared: PreparedData, t
 
 
 def _judge(validation: Predictions, test: Predictions, point: OperatingPoint, terminal: Terminal) -> Judgement:
-    from cxr_jax.evaluation.judge import judge
+    from cxr_jax.evaluation.judge import judge, resamples_in_all
     from cxr_jax.evaluation.measures import Confidence
 
     confidence = Confidence()
-    with terminal.track("Resampling for the intervals", 2 * confidence.resamples) as advance:
+    resamples = resamples_in_all(confidence, with_validation=True)
+    with terminal.track("Resampling for the intervals", resamples) as advance:
         return judge(validation, test, point.threshold, operating_point=point, confidence=confidence, advance=advance)
 
 

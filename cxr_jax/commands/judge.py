@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     _check(options)
     terminal = Terminal()
     terminal.say(f"Judging {options.table}")
-    from cxr_jax.evaluation.judge import judge
+    from cxr_jax.evaluation.judge import judge, resamples_in_all
     from cxr_jax.evaluation.measures import Confidence
     from cxr_jax.runs.folder import RunFolder
 
@@ -50,14 +50,15 @@ def main(arguments: list[str]) -> None:
     # refused before the work, so that nobody waits for an answer that cannot be kept
     folder = RunFolder.create(options.out) if options.out else None
     point = _operating_point(options, validation)
-    resamples = options.resamples * (1 if validation is None else 2)
+    confidence = Confidence(resamples=options.resamples)
+    resamples = resamples_in_all(confidence, with_validation=validation is not None)
     with terminal.track("Resampling for the intervals", resamples) as advance:
         judgement = judge(
             validation,
             test,
             point.threshold,
             operating_point=point,
-            confidence=Confidence(resamples=options.resamples),
+            confidence=confidence,
             advance=advance,
         )
     if folder is not None:

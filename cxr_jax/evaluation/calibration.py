@@ -1,4 +1,4 @@
-"""Whether a probability of 80 % means eight in ten: temperature scaling, calibration error, reliability curve."""
+"""Whether a probability of 80 % means eight in ten: temperature, recalibration, calibration error, curve."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
+from scipy.stats import norm
 
 from cxr_jax.evaluation.cases import Cases
-from cxr_jax.evaluation.intervals import Interval, wilson_interval
+from cxr_jax.evaluation.intervals import LEVEL, Interval, wilson_interval
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.vocabulary import NORMAL, PNEUMONIA
 
@@ -21,6 +22,9 @@ BINNINGS: tuple[tuple[Binning, int], ...] = (("width", 10), ("width", 15), ("mas
 
 # A temperature outside this range means that the fit ran away: separable images, or scores without information.
 _COLDEST, _HOTTEST = 1e-2, 1e2
+
+# Newton's method needs about ten.
+_NEWTON_STEPS = 100
 
 
 def margins_of(predictions: Predictions) -> np.ndarray:
@@ -59,6 +63,109 @@ def fit_temperature(margins: np.ndarray, label: np.ndarray) -> float | None:
 def apply_temperature(margins: np.ndarray, temperature: float) -> np.ndarray:
     """Return float64 [N]: the probability of PNEUMONIA of margins divided by the temperature."""
     return expit(margins / temperature)
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """A coefficient of a recalibration, with its interval; None where that does not exist."""
+
+    value: float
+    interval: Interval | None
+
+
+def recalibration(
+    margins: np.ndarray, label: np.ndarray, clusters: np.ndarray | None = None, level: float = LEVEL
+) -> tuple[Coefficient, Coefficient] | None:
+    """Return intercept a and slope b of the logistic recalibration, which makes `expit(a + b * margins)` most likely.
+
+    Cox, Biometrika 1958. A slope of 1 and an intercept of 0 are best. A slope below 1 means that probabilities are too
+    extreme, which is all that a temperature mends; an intercept other than 0 stays as it is under every temperature.
+    Intervals are Wald's with the sandwich variance of groups (Liang & Zeger, Biometrika 1986).
+
+    Args:
+        margins: float [N], logit of PNEUMONIA minus that of NORMAL.
+        label: int [N], 0 NORMAL, 1 PNEUMONIA.
+        clusters: int [N], equal for images of one group; None if images are independent.
+        level: of the intervals.
+
+    Returns:
+        None where nothing is most likely: the images are of one class, or a margin separates the classes without
+        error, or all margins are equal.
+    """
+    positive = np.asarray(label) == PNEUMONIA
+    if positive.all() or not positive.any() or np.ptp(margins) == 0:
+        return None
+    ill, well = margins[positive], margins[~positive]
+    if ill.min() >= well.max() or ill.max() <= well.min():
+        return None
+    design = np.stack([np.ones(len(margins)), margins], axis=1)
+    beta = _most_likely(design, positive, np.zeros(len(margins)))
+    intercept, slope = _coefficients(design, positive, design @ beta, beta, clusters, level)
+    return intercept, slope
+
+
+def calibration_in_the_large(
+    margins: np.ndarray, label: np.ndarray, clusters: np.ndarray | None = None, level: float = LEVEL
+) -> Coefficient | None:
+    """Return how many logits all probabilities lie too low: the a for which `expit(a + margins)` is most likely.
+
+    The mean probability is then the share of PNEUMONIA (Van Calster et al., BMC Medicine 2019). 0 is best; below 0,
+    probabilities are too high. Arguments and interval as in `recalibration`; None if the images are of one class.
+    """
+    positive = np.asarray(label) == PNEUMONIA
+    if positive.all() or not positive.any():
+        return None
+    design = np.ones((len(margins), 1))
+    reach = float(np.abs(margins).max()) + np.log(len(margins)) + 1
+    shift = float(brentq(lambda a: float(np.sum(expit(a + margins)) - positive.sum()), -reach, reach, xtol=1e-12))
+    (coefficient,) = _coefficients(design, positive, shift + margins, np.array([shift]), clusters, level)
+    return coefficient
+
+
+def _most_likely(design: np.ndarray, positive: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Return the coefficients [P] of a logistic regression on `design` [N, P], by Newton's method."""
+
+    def loss(beta: np.ndarray) -> float:
+        return float(np.sum(np.logaddexp(0, offset + design @ beta) - positive * (offset + design @ beta)))
+
+    beta = np.zeros(design.shape[1])
+    for _ in range(_NEWTON_STEPS):
+        probability = expit(offset + design @ beta)
+        information = (design * (probability * (1 - probability))[:, None]).T @ design
+        step = np.linalg.lstsq(information, design.T @ (positive - probability), rcond=None)[0]
+        size = 1.0
+        while size > 1e-8 and loss(beta + size * step) > loss(beta):
+            size /= 2
+        beta = beta + size * step
+        if np.abs(step).max() < 1e-10 * (1 + np.abs(beta).max()):
+            break
+    return beta
+
+
+def _coefficients(
+    design: np.ndarray,
+    positive: np.ndarray,
+    logits: np.ndarray,
+    beta: np.ndarray,
+    clusters: np.ndarray | None,
+    level: float,
+) -> list[Coefficient]:
+    """Return the coefficients [P] of a fitted logistic regression with their intervals; `logits` [N] are its own."""
+    probability = expit(logits)
+    _, index = np.unique(np.arange(len(logits)) if clusters is None else clusters, return_inverse=True)
+    groups = int(index.max()) + 1
+    scores = design * (positive - probability)[:, None]
+    by_group = np.stack([np.bincount(index, weights=column) for column in scores.T], axis=1)
+    bread = np.linalg.pinv((design * (probability * (1 - probability))[:, None]).T @ design)
+    if groups < 2:
+        return [Coefficient(float(value), None) for value in beta]
+    covariance = bread @ (by_group.T @ by_group) @ bread * groups / (groups - 1)
+    half = norm.ppf((1 + level) / 2) * np.sqrt(np.diag(covariance))
+    method = "sandwich" if clusters is None else "sandwich by groups"
+    return [
+        Coefficient(float(value), Interval(float(value - width), float(value + width), method))
+        for value, width in zip(beta, half, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

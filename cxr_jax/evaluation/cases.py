@@ -6,12 +6,12 @@ each image was drawn. One definition of a metric therefore serves both, and all 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
 
-from cxr_jax.vocabulary import NORMAL, PNEUMONIA
+from cxr_jax.vocabulary import PNEUMONIA
 
 
 def calls_of(probability: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
@@ -84,6 +84,14 @@ class Cases:
         label, probability = np.asarray(label), np.asarray(probability, dtype=np.float64)
         return cls(label, probability, threshold, np.ones((1, len(label))))
 
+    def at(self, threshold: float) -> Cases:
+        """Return the same images at another threshold; asked again, the same object, whose counts are known."""
+        return self._at.setdefault(threshold, replace(self, threshold=threshold))
+
+    @cached_property
+    def _at(self) -> dict[float, Cases]:
+        return {}
+
     def where(self, rows: np.ndarray) -> Cases:
         """Return the images of a mask [N] only, under the same weightings."""
         return Cases(self.label[rows], self.probability[rows], self.threshold, self.weights[:, rows])
@@ -108,17 +116,19 @@ class Cases:
         """Mask [N] of PNEUMONIA images."""
         return self.label == PNEUMONIA
 
+    def met(self, way: str) -> np.ndarray:
+        """Return the mask of the images in which call and label meet in that way, a field of `Confusion`.
+
+        It is bool [N]; [R, N] where every weighting has a threshold of its own.
+        """
+        called = calls_of(self.probability, self.threshold)
+        called = called if way.endswith("_positives") else ~called
+        return called & (self.positive if way in ("true_positives", "false_negatives") else ~self.positive)
+
     @cached_property
     def confusion(self) -> Confusion:
         """The four counts at the threshold."""
-        called = calls_of(self.probability, self.threshold)
-        negative = self.label == NORMAL
-        return Confusion(
-            true_negatives=self.weight_of(negative & ~called),
-            false_positives=self.weight_of(negative & called),
-            false_negatives=self.weight_of(self.positive & ~called),
-            true_positives=self.weight_of(self.positive & called),
-        )
+        return Confusion(**{field.name: self.weight_of(self.met(field.name)) for field in fields(Confusion)})
 
     @cached_property
     def curve(self) -> Curve:

@@ -1,4 +1,4 @@
-"""Confidence intervals: DeLong, its clustered form by Obuchowski, the group bootstrap, and Wilson by image or group.
+"""Confidence intervals: DeLong, its clustered form by Obuchowski, Wilson by image or group, and the group bootstrap.
 
 Images of one patient resemble each other, so intervals that take images for independent are too narrow; the clustered
 ones take groups as what was sampled.
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
 
 from cxr_jax.evaluation.cases import Cases
@@ -114,22 +115,29 @@ def auc_interval(
 ) -> Interval | None:
     """Return the interval of the ROC-AUC, by DeLong, or by Obuchowski if `clusters` [N] are given.
 
-    Symmetric about the AUC and cut at 0 and 1, as in R's pROC. None if it does not exist: a class has fewer than two
-    images (or groups), or the ranking is perfect, where the estimated variance is 0 and says nothing.
+    As in `area_interval`; None also if a class has fewer than two images (or groups).
     """
-    method = "DeLong" if clusters is None else "Obuchowski"
     try:
         if clusters is None:
-            auc, covariance = delong_covariance(label, probability)
+            areas, covariance = delong_covariance(label, probability)
         else:
-            auc, covariance = obuchowski_covariance(label, probability, clusters)
+            areas, covariance = obuchowski_covariance(label, probability, clusters)
     except ValueError:
         return None
-    variance = float(covariance[0, 0])
-    if variance <= 1e-18:
+    method = "DeLong" if clusters is None else "Obuchowski"
+    return area_interval(float(areas[0]), float(covariance[0, 0]), method, level)
+
+
+def area_interval(auc: float, variance: float, method: str, level: float = LEVEL) -> Interval | None:
+    """Return the interval of an area, or of a mean of areas, with a variance that `method` gave.
+
+    It is symmetric about the area on the scale of the logit, on which the estimate is nearer to normal and no end
+    leaves 0..1 (Pepe 2003, chapter 5). None if the variance is 0, as that of a perfect ranking is: it says nothing.
+    """
+    if variance <= 1e-18 or not 0 < auc < 1:
         return None
-    half = norm.ppf((1 + level) / 2) * np.sqrt(variance)
-    return Interval(float(max(auc[0] - half, 0)), float(min(auc[0] + half, 1)), method)
+    half = norm.ppf((1 + level) / 2) * np.sqrt(variance) / (auc * (1 - auc))
+    return Interval(float(expit(logit(auc) - half)), float(expit(logit(auc) + half)), f"{method}, logit")
 
 
 def wilson_interval(successes: float, trials: float, level: float = LEVEL) -> Interval | None:
@@ -143,13 +151,38 @@ def wilson_interval(successes: float, trials: float, level: float = LEVEL) -> In
     return Interval(float(max(centre - half, 0)), float(min(centre + half, 1)), "Wilson")
 
 
-def wilson_interval_of_groups(share: float, groups: float, level: float = LEVEL) -> Interval | None:
-    """Return the score interval (Wilson, JASA 1927) of a share of images, every group counting as one image.
+def wilson_interval_of_groups(
+    right: np.ndarray, clusters: np.ndarray, weights: np.ndarray | None = None, level: float = LEVEL
+) -> Interval | None:
+    """Return the score interval of a share of images that come in groups; None without images.
 
-    As if the images of a group were copies of one, so rather too wide than too narrow. It is for a share of 0 or 1,
-    about whose spread a bootstrap of groups says nothing. None without groups.
+    Wilson's interval for as many independent images as the groups are worth: the number at which a binomial share
+    would vary as much as this one does over groups (the design effect of Rao & Scott, Biometrics 1992). That number is
+    at most the number of images. Where the share is 0 or 1 the groups tell no variance; then every image counts as a
+    copy of the others of its group, which is rather too wide than too narrow.
+
+    Args:
+        right: bool or float [N], 1 for the images that are counted, 0 for the others.
+        clusters: int [N], equal for images of one group.
+        weights: float [N], how much each image counts; by default 1.
+        level: of the interval.
     """
-    interval = wilson_interval(share * groups, groups, level)
+    if len(right) == 0:
+        return None
+    weights = np.ones(len(right)) if weights is None else weights
+    right = np.asarray(right, dtype=np.float64)
+    total, (_, index) = float(weights.sum()), np.unique(clusters, return_inverse=True)
+    share = float(weights @ right) / total
+    groups = int(index.max()) + 1
+    copies = total**2 / float(np.sum(np.bincount(index, weights=weights) ** 2))
+    if groups < 2 or len(np.unique(right[weights > 0])) == 1:
+        effective = copies
+    else:
+        excess = np.bincount(index, weights=weights * (right - share))
+        variance = groups / (groups - 1) * float(np.sum(excess**2)) / total**2
+        images = total**2 / float(np.sum(weights**2))
+        effective = share * (1 - share) / max(variance, share * (1 - share) / images)
+    interval = wilson_interval(share * effective, effective, level)
     return None if interval is None else Interval(interval.low, interval.high, "Wilson by groups")
 
 

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from cxr_jax.evaluation.calibration import (
-    BINNINGS,
-    apply_temperature,
-    calibration_gaps,
-    expected_calibration_error,
-    fit_temperature,
-    margins_of,
-    reliability_curve,
-)
+from cxr_jax.evaluation.calibration import fit_temperature, margins_of
 from cxr_jax.evaluation.cases import Cases, calls_of, confidence_of
-from cxr_jax.evaluation.decision_curve import THRESHOLDS, decision_curve, treat_all_curve
+from cxr_jax.evaluation.judged_calibration import calibration_measures, judge_calibration, judge_decision_curve
+from cxr_jax.evaluation.judged_rule import judge_rules
 from cxr_jax.evaluation.judgement import (
     AtSensitivity,
-    Calibration,
-    CalibrationError,
-    CalibrationMoment,
     Confusion,
-    DecisionCurve,
+    ForRule,
     JudgedCalls,
     JudgedSplit,
     Judgement,
@@ -58,6 +49,8 @@ ONE_HALF = 0.5
 WORST_ERRORS = 24
 """How many of the most confident errors a judgement lists."""
 
+_RATES = ("sensitivity", "specificity")
+
 # Below this many images of a class an estimate moves by more than its interval can tell.
 _FEW = 20
 
@@ -80,7 +73,7 @@ def judge(
         operating_point: how the threshold was chosen; without it, it counts as fixed beforehand, and the temperature
             is fitted on `validation`.
         confidence: level, resamples and seed of the intervals.
-        advance: told how many more resamples are done; there are those of `confidence` for test and for validation.
+        advance: told how many more resamples are done; there are `resamples_in_all`.
 
     Raises:
         ValueError: `threshold` is not that of `operating_point`.
@@ -91,6 +84,10 @@ def judge(
         raise ValueError(f"threshold {threshold} is not the operating point's {operating_point.threshold}")
     confidence = confidence or Confidence()
     transferred = _transferred_thresholds(validation)
+    rules = {str(target): _at_sensitivity(threshold, target) for target, threshold in transferred.items()}
+    if operating_point.rule != "fixed":
+        rules["operating point"] = operating_point
+    drawn = {} if validation is None else judge_rules(validation, test, rules, confidence, advance)
     of_split = partial(
         _judge_split,
         threshold=threshold,
@@ -102,11 +99,21 @@ def judge(
     return Judgement(
         confidence=confidence,
         operating_point=operating_point,
-        test=of_split(test),
-        validation=None if validation is None else of_split(validation),
+        test=of_split(test, rules=drawn),
+        validation=None if validation is None else of_split(validation, rules={}),
+        for_rule=drawn.get("operating point"),
         shift=None if validation is None else diagnose_shift(validation, test, threshold, confidence.level),
         warnings=tuple(_warnings(validation, test)),
     )
+
+
+def resamples_in_all(confidence: Confidence, *, with_validation: bool) -> int:
+    """Returns how many resamples `judge` makes: of test, and of validation by itself and together with test."""
+    return confidence.resamples * (3 if with_validation else 1)
+
+
+def _at_sensitivity(threshold: float, target: float) -> OperatingPoint:
+    return OperatingPoint(threshold=threshold, rule="sensitivity", parameters={"target_sensitivity": target})
 
 
 def _fixed(threshold: float, validation: Predictions | None) -> OperatingPoint:
@@ -138,6 +145,7 @@ def _judge_split(
     threshold: float,
     temperature: float | None,
     transferred: dict[float, float],
+    rules: dict[str, ForRule],
     confidence: Confidence,
     advance: Callable[[int], None],
 ) -> JudgedSplit:
@@ -145,9 +153,10 @@ def _judge_split(
     measures = {
         **{("metrics", name): Measure(metric) for name, metric in METRICS.items()},
         **{("at_one_half", name): Measure(METRICS[name], threshold=ONE_HALF) for name in CALL_METRICS},
+        **_group_measures(predictions),
         **_subtype_measures(predictions),
         **_sensitivity_measures(transferred),
-        **_calibration_measures(predictions, temperature),
+        **calibration_measures(predictions, temperature),
     }
     results: Results = measure(predictions, threshold, measures, confidence, advance)
     labels = Counter(predictions.label.tolist())
@@ -161,15 +170,16 @@ def _judge_split(
         all_pneumonia_accuracy=labels[PNEUMONIA] / len(predictions),
         confusion=_confusion(predictions, threshold),
         metrics={name: results["metrics", name] for name in METRICS},
+        by_group={name: results["by_group", name] for name in _RATES} if predictions.has_groups else None,
         by_subtype={
             subtype: {name: results["by_subtype", subtype, name] for name in ("sensitivity", "roc_auc")}
             for subtype in present
             if subtype != "normal"
         },
         at_one_half=_at_one_half(predictions, threshold, results),
-        specificity_at_sensitivity=_at_sensitivities(predictions, transferred, results),
-        calibration=_calibration(predictions, temperature, results),
-        decision_curve=_decision_curve(predictions, temperature),
+        specificity_at_sensitivity=_at_sensitivities(predictions, transferred, rules, results),
+        calibration=judge_calibration(predictions, temperature, results, confidence.level),
+        decision_curve=judge_decision_curve(predictions, temperature),
         worst_errors=_worst_errors(predictions, threshold),
     )
 
@@ -185,6 +195,18 @@ def _at_one_half(predictions: Predictions, threshold: float, results: Results) -
         return None
     metrics = {name: results["at_one_half", name] for name in CALL_METRICS}
     return JudgedCalls(_confusion(predictions, ONE_HALF), metrics)
+
+
+def _group_measures(predictions: Predictions) -> dict[tuple[str, ...], Measure]:
+    """Returns both rates with every group counting once in its class, however many images it has; none without."""
+    if not predictions.has_groups:
+        return {}
+    _, index, sizes = np.unique(2 * predictions.clusters() + predictions.label, return_inverse=True, return_counts=True)
+    measures = {}
+    for name in _RATES:
+        metric = dataclasses.replace(METRICS[name], title=f"{name.capitalize()}, every group counting once")
+        measures["by_group", name] = Measure(metric, weights=1 / sizes[index])
+    return measures
 
 
 def _subtype_measures(predictions: Predictions) -> dict[tuple[str, ...], Measure]:
@@ -210,13 +232,13 @@ def _sensitivity_measures(transferred: dict[float, float]) -> dict[tuple[str, ..
         )
         measures["target", str(target), "read_off"] = Measure(read_off)
         if target in transferred:
-            for name in ("sensitivity", "specificity"):
+            for name in _RATES:
                 measures["target", str(target), name] = Measure(METRICS[name], threshold=transferred[target])
     return measures
 
 
 def _at_sensitivities(
-    predictions: Predictions, transferred: dict[float, float], results: Results
+    predictions: Predictions, transferred: dict[float, float], rules: dict[str, ForRule], results: Results
 ) -> tuple[AtSensitivity, ...]:
     """Returns, for every target, what is read off these images and what the threshold of validation gives on them."""
     has_positives = (predictions.label == PNEUMONIA).any()
@@ -225,65 +247,12 @@ def _at_sensitivities(
     for target in TARGET_SENSITIVITIES:
         kept = None
         if target in transferred:
-            rates = {name: results["target", str(target), name] for name in ("sensitivity", "specificity")}
-            kept = TransferredThreshold(threshold=transferred[target], **rates)
+            rates = {name: results["target", str(target), name] for name in _RATES}
+            kept = TransferredThreshold(threshold=transferred[target], **rates, for_rule=rules.get(str(target)))
         read_off = results["target", str(target), "read_off"]
         threshold = threshold_at_sensitivity(cases, target) if has_positives else None
         entries.append(AtSensitivity(target, threshold, read_off, kept))
     return tuple(entries)
-
-
-_CALIBRATION_METRICS = ("log_loss", "brier")
-
-
-def _calibration_measures(predictions: Predictions, temperature: float | None) -> dict[tuple[str, ...], Measure]:
-    """Return log-loss, Brier score and every calibration error, before and after the temperature."""
-    measures = {}
-    for moment, probability in _moments(predictions, temperature).items():
-        for name in _CALIBRATION_METRICS:
-            measures["calibration", moment, name] = Measure(METRICS[name], probability=probability)
-        for binning, bins in BINNINGS:
-            error = Metric(
-                f"Calibration error, {bins} bins of equal {binning}",
-                partial(expected_calibration_error, binning=binning, bins=bins),
-                "there is no image",
-                parts=partial(calibration_gaps, binning=binning, bins=bins),
-            )
-            measures["calibration", moment, f"{binning}-{bins}"] = Measure(error, probability=probability)
-    return measures
-
-
-def _calibration(predictions: Predictions, temperature: float | None, results: Results) -> Calibration:
-    """Returns calibration before and, if there is a temperature, after it."""
-    moments = {}
-    for moment, probability in _moments(predictions, temperature).items():
-        errors = (
-            CalibrationError(**vars(results["calibration", moment, f"{binning}-{bins}"]), binning=binning, bins=bins)
-            for binning, bins in BINNINGS
-        )
-        moments[moment] = CalibrationMoment(
-            **{name: results["calibration", moment, name] for name in _CALIBRATION_METRICS},
-            errors=tuple(errors),
-            curve=tuple(reliability_curve(predictions.label, probability)),
-        )
-    return Calibration(temperature, moments.get("after"), moments["before"])
-
-
-def _moments(predictions: Predictions, temperature: float | None) -> dict[str, np.ndarray]:
-    """Return the probabilities before and, if there is a temperature, after scaling, float64 [N] each."""
-    moments = {"before": predictions.probability}
-    if temperature is not None:
-        moments["after"] = apply_temperature(margins_of(predictions), temperature)
-    return moments
-
-
-def _decision_curve(predictions: Predictions, temperature: float | None) -> DecisionCurve:
-    curves = {
-        moment: tuple(decision_curve(predictions.label, probability))
-        for moment, probability in _moments(predictions, temperature).items()
-    }
-    everybody = tuple(treat_all_curve(predictions.label))
-    return DecisionCurve(tuple(THRESHOLDS.tolist()), curves.get("after"), curves["before"], everybody)
 
 
 def _worst_errors(predictions: Predictions, threshold: float) -> tuple[WrongCall, ...]:

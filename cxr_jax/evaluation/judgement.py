@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from cxr_jax.evaluation.calibration import Bin, Binning
+from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.evaluation.measures import Confidence, Measured
 from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.evaluation.shift import Shift
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.records import fields_to_json, read_record
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of evaluation.json."""
+
+OLDEST_VERSION = 1
+"""The oldest version that is read; what later ones added is None there."""
 
 Confusion = tuple[tuple[int, ...], ...]
 """Counts of images: rows are the true class, columns the called class."""
@@ -29,12 +33,32 @@ class JudgedCalls:
 
 
 @dataclass(frozen=True)
+class ForRule:
+    """What a rule for the threshold gives on test when validation and test are drawn anew together.
+
+    The values are those at the threshold that the rule chose. The intervals are wider than at that threshold alone,
+    for the rule chooses another one in every draw of validation.
+
+    Attributes:
+        threshold: where the rule puts the threshold; None where the draws tell no interval.
+        metrics: the metrics that depend on calls, by name.
+    """
+
+    threshold: Interval | None
+    metrics: dict[str, Measured]
+
+
+@dataclass(frozen=True)
 class TransferredThreshold:
-    """A threshold that reaches a sensitivity on validation, and the rates that it gives here."""
+    """A threshold that reaches a sensitivity on validation, and the rates that it gives here.
+
+    `for_rule` is None for the images that the threshold comes from.
+    """
 
     threshold: float
     sensitivity: Measured
     specificity: Measured
+    for_rule: ForRule | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +87,21 @@ class CalibrationError(Measured):
 
 
 @dataclass(frozen=True)
+class Recalibration:
+    """What would have to be done to the logits of these images: 1, 0 and 0 are best.
+
+    Attributes:
+        slope: what they would be multiplied with.
+        intercept: what would then be added.
+        in_the_large: what would be added if nothing were multiplied; above 0, probabilities are too low.
+    """
+
+    slope: Measured
+    intercept: Measured
+    in_the_large: Measured
+
+
+@dataclass(frozen=True)
 class CalibrationMoment:
     """Calibration before or after the temperature."""
 
@@ -70,6 +109,7 @@ class CalibrationMoment:
     brier: Measured
     errors: tuple[CalibrationError, ...]
     curve: tuple[Bin, ...]
+    recalibration: Recalibration | None = None
 
     def error(self, binning: Binning, bins: int) -> CalibrationError:
         """Returns the calibration error in these bins."""
@@ -118,6 +158,7 @@ class JudgedSplit:
         all_pneumonia_accuracy: what calling everything PNEUMONIA would score.
         confusion: counts at the threshold.
         metrics: every metric by name.
+        by_group: sensitivity and specificity with every group counting once; None without groups.
         by_subtype: sensitivity and roc_auc of each kind of pneumonia against all NORMAL images.
         at_one_half: the calls at a threshold of 0.5; None if that is the threshold.
         specificity_at_sensitivity: one for each target.
@@ -136,6 +177,7 @@ class JudgedSplit:
     by_subtype: dict[str, dict[str, Measured]]
     # evaluation.json of earlier versions has no such entry
     at_one_half: JudgedCalls | None = field(default=None, kw_only=True)
+    by_group: dict[str, Measured] | None = field(default=None, kw_only=True)
     specificity_at_sensitivity: tuple[AtSensitivity, ...]
     calibration: Calibration
     decision_curve: DecisionCurve
@@ -153,6 +195,8 @@ class Judgement:
         validation: the split that the threshold comes from; None without it.
         shift: what separates the two; None without validation, or where either lacks a class.
         warnings: sentences that belong beside the numbers.
+        for_rule: what can be said of the rule that chose the threshold, on test; None without validation, or where the
+            threshold was fixed beforehand.
     """
 
     confidence: Confidence
@@ -161,6 +205,7 @@ class Judgement:
     validation: JudgedSplit | None
     shift: Shift | None
     warnings: tuple[str, ...]
+    for_rule: ForRule | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Returns the content of evaluation.json."""
@@ -183,4 +228,11 @@ def read_judgement(path: str | Path) -> Judgement:
     Raises:
         UserError: the file is missing, damaged, or of another version.
     """
-    return read_record(path, Judgement, version=SCHEMA_VERSION, where="evaluation", advice="evaluate the run again")
+    return read_record(
+        path,
+        Judgement,
+        version=SCHEMA_VERSION,
+        oldest=OLDEST_VERSION,
+        where="evaluation",
+        advice="evaluate the run again",
+    )

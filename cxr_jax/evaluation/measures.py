@@ -64,19 +64,23 @@ class Measure:
         rows: mask [N] of the images that it is computed on; None for all.
         threshold: the threshold that it is computed at; None for that of the predictions.
         probability: float64 [N], probabilities in place of those of the predictions, or None.
+        weights: float64 [N], how much each image counts; None if all count the same.
     """
 
     metric: Metric
     rows: np.ndarray | None = None
     threshold: float | None = None
     probability: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def cases(self, cases: Cases) -> Cases:
         """Return the cases that the metric is computed on."""
         if self.threshold is not None:
-            cases = dataclasses.replace(cases, threshold=self.threshold)
+            cases = cases.at(self.threshold)
         if self.probability is not None:
             cases = dataclasses.replace(cases, probability=self.probability)
+        if self.weights is not None:
+            cases = dataclasses.replace(cases, weights=cases.weights * self.weights)
         return cases if self.rows is None else cases.where(self.rows)
 
     @property
@@ -143,16 +147,11 @@ def _intervals(
             return [delong, bootstrap]
         return [auc_interval(own.label, own.probability, kept, level), bootstrap, delong]
     if entry.metric.proportion is not None:
-        successes, trials = (float(count[0]) for count in entry.metric.proportion(own))
-        of_images = wilson_interval(successes, trials, level)
-        if grouped and bootstrap is None:
-            return [wilson_interval_of_groups(successes / trials, _groups(entry.metric, own, kept), level), of_images]
-        return [bootstrap, of_images]
+        counted, among = entry.metric.proportion(own)
+        right, weights = counted[among], own.weights[0][among]
+        # a Wilson interval of images would take weighted ones for whole ones
+        of_images = wilson_interval(float(right.sum()), len(right), level) if entry.weights is None else None
+        if not grouped:
+            return [of_images, bootstrap]
+        return [wilson_interval_of_groups(right, kept[among], weights, level), bootstrap, of_images]
     return [bootstrap]
-
-
-def _groups(metric: Metric, cases: Cases, clusters: np.ndarray) -> float:
-    """Return how many groups a proportion is over, one with some of its images there counting for their share."""
-    _, index, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
-    once = dataclasses.replace(cases, weights=(1 / sizes[index])[None])
-    return float(metric.proportion(once)[1][0])

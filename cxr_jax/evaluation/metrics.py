@@ -149,9 +149,9 @@ def _reaches(called: np.ndarray, positives: np.ndarray, target: float) -> np.nda
 class Metric:
     """A metric with what a reader needs: its title, its function, why it may be undefined, and its kind.
 
-    `proportion` tells how numerator and denominator follow from the counts, for the metrics that are shares of
-    images and so have a Wilson interval. `parts` are float64 [R, B], for a metric that is the sum of their absolute
-    values and so has an interval of its own kind.
+    `proportion` returns the masks [N] of the images in the numerator and in the denominator, for the metrics that are
+    shares of images and so have a Wilson interval. `parts` are float64 [R, B], for a metric that is the sum of their
+    absolute values and so has an interval of its own kind.
     """
 
     title: str
@@ -178,13 +178,10 @@ def definition_of(function: Callable[..., Any]) -> str:
 def _share(
     numerator: tuple[str, ...], denominator: tuple[str, ...]
 ) -> Callable[[Cases], tuple[np.ndarray, np.ndarray]]:
-    def counts(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
-        def total(names: tuple[str, ...]) -> np.ndarray:
-            return sum((getattr(cases.confusion, name) for name in names), np.zeros(len(cases.weights)))
+    def masks(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
+        return tuple(np.any([cases.met(name) for name in names], axis=0) for names in (numerator, denominator))
 
-        return total(numerator), total(denominator)
-
-    return counts
+    return masks
 
 
 _TP, _TN, _FP, _FN = "true_positives", "true_negatives", "false_positives", "false_negatives"

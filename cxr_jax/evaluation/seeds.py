@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
 
 from cxr_jax.errors import UserError
-from cxr_jax.evaluation.intervals import LEVEL, Interval, obuchowski_covariance
+from cxr_jax.evaluation.intervals import LEVEL, Interval, area_interval, obuchowski_covariance
 from cxr_jax.runs.predictions import Predictions
 
 # Images that an error names before it counts the others.
@@ -98,9 +97,5 @@ def mean_auc_interval(tables: Sequence[Predictions], level: float = LEVEL) -> In
         auc, covariance = obuchowski_covariance(first.label, scores, clusters)
     except ValueError:
         return None
-    variance = float(covariance.mean())
-    if variance <= 1e-18:
-        return None
-    half = norm.ppf((1 + level) / 2) * np.sqrt(variance)
     method = "Obuchowski" if first.has_groups else "DeLong"
-    return Interval(float(max(auc.mean() - half, 0)), float(min(auc.mean() + half, 1)), method)
+    return area_interval(float(auc.mean()), float(covariance.mean()), method, level)

@@ -52,16 +52,19 @@ def from_json(kind: type[Record], value: Any, where: str = "it") -> Record:
     return _read(kind, value, where)
 
 
-def read_record(path: str | Path, kind: type[Record], *, version: int, where: str, advice: str) -> Record:
+def read_record(
+    path: str | Path, kind: type[Record], *, version: int, oldest: int | None = None, where: str, advice: str
+) -> Record:
     """Reads the record of class `kind` that a JSON file holds beside its `schema_version`.
 
-    `where` is what errors call it, `advice` what to do about a file that cannot be read.
+    The version may be any from `oldest` to `version`; without `oldest` it must be that very one. `where` is what errors
+    call it, `advice` what to do about a file that cannot be read.
 
     Raises:
         UserError: the file is missing, damaged, or of another version.
     """
     value = read_json(path)
-    if value.get("schema_version") != version:
+    if value.get("schema_version") not in range(version if oldest is None else oldest, version + 1):
         raise UserError(f"{path} was written by another version of cxr_jax: {advice}")
     try:
         return from_json(kind, value, where)

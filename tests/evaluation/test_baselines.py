@@ -127,7 +127,7 @@ def test_they_are_judged_as_networks_are(baselines):
         assert tuple(baseline.test) == JUDGED
         for name, measured in baseline.test.items():
             assert measured.title == METRICS[name].title
-    assert baselines["high"].test["roc_auc"].interval.method == "Obuchowski"
+    assert baselines["high"].test["roc_auc"].interval.method == "Obuchowski, logit"
     low, high = (getattr(baselines["high"].test["accuracy"].interval, end) for end in ("low", "high"))
     assert low < value(baselines, "high", "accuracy") < high
 

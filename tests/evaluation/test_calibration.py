@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
 
 from cxr_jax.evaluation import calibration
 from cxr_jax.evaluation.cases import Cases
@@ -121,3 +122,111 @@ def test_the_error_under_weights_is_that_of_repeated_images_in_the_same_bins():
     one, other = (calibration.expected_calibration_error(cases, "width", 4)[0] for cases in (weighted, repeated))
     assert one == pytest.approx(other)
     assert one == pytest.approx((0.2 + 0.7) / 4)
+
+
+def miscalibrated(seed=0, count=600, *, shift=1.5, slope=0.6, groups=150):
+    """Margins whose true logits are `shift + slope * margin`, labels in groups that share a part of their luck."""
+    random = np.random.default_rng(seed)
+    clusters = random.integers(0, groups, count)
+    margins = random.normal(0, 2, count)
+    label = (random.random(count) < expit(shift + slope * margins + random.normal(0, 0.5, groups)[clusters])).astype(
+        int
+    )
+    return margins, label, clusters
+
+
+def sandwich(design, label, probability, clusters):
+    """The covariance of coefficients over clusters, term by term (Liang & Zeger 1986, as statsmodels computes it)."""
+    hessian, meat = (np.zeros((design.shape[1],) * 2) for _ in range(2))
+    for row, p in zip(design, probability, strict=True):
+        hessian += p * (1 - p) * np.outer(row, row)
+    names = np.unique(clusters)
+    for name in names:
+        score = sum((label[i] - probability[i]) * design[i] for i in np.flatnonzero(clusters == name))
+        meat += np.outer(score, score)
+    return np.linalg.inv(hessian) @ meat @ np.linalg.inv(hessian) * len(names) / (len(names) - 1)
+
+
+def assert_coefficient(found, value, variance, method):
+    assert found.value == pytest.approx(value, abs=1e-5)
+    half = 1.959964 * np.sqrt(variance)
+    assert found.interval.low == pytest.approx(value - half, abs=1e-4)
+    assert found.interval.high == pytest.approx(value + half, abs=1e-4)
+    assert found.interval.method == method
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_slope_and_intercept_are_those_of_scikit_learn_with_the_sandwich_over_groups(grouped):
+    margins, label, clusters = miscalibrated()
+    theirs = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(margins[:, None], label)
+    intercept, slope = calibration.recalibration(margins, label, clusters if grouped else None)
+    design = np.stack([np.ones(600), margins], axis=1)
+    probability = theirs.predict_proba(margins[:, None])[:, 1]
+    covariance = sandwich(design, label, probability, clusters if grouped else np.arange(600))
+    method = "sandwich by groups" if grouped else "sandwich"
+    assert_coefficient(intercept, theirs.intercept_[0], covariance[0, 0], method)
+    assert_coefficient(slope, theirs.coef_[0, 0], covariance[1, 1], method)
+    assert slope.interval.low < 0.6 < slope.interval.high
+
+
+def test_calibration_in_the_large_makes_the_mean_probability_the_share():
+    margins, label, clusters = miscalibrated()
+    found = calibration.calibration_in_the_large(margins, label, clusters)
+    shifted = expit(margins + found.value)
+    assert shifted.mean() == pytest.approx(label.mean(), abs=1e-9)
+    variance = sandwich(np.ones((600, 1)), label, shifted, clusters)[0, 0]
+    assert_coefficient(found, found.value, variance, "sandwich by groups")
+    assert found.interval.low > 0
+
+
+def test_a_temperature_mends_a_slope_and_leaves_what_is_added():
+    margins, label, _ = miscalibrated()
+    intercept, slope = calibration.recalibration(margins, label)
+    again_intercept, again_slope = calibration.recalibration(margins / 3, label)
+    assert again_slope.value == pytest.approx(3 * slope.value)
+    assert again_intercept.value == pytest.approx(intercept.value)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_intervals_of_a_recalibration_cover_the_truth(seed):
+    """Without luck shared in groups the true coefficients are known."""
+    hits = np.zeros(3)
+    trials = 60
+    for trial in range(trials):
+        random = np.random.default_rng(100 * seed + trial)
+        margins = random.normal(0, 2, 400)
+        label = (random.random(400) < expit(1 + margins)).astype(int)
+        found = (*calibration.recalibration(margins, label), calibration.calibration_in_the_large(margins, label))
+        hits += [
+            entry.interval.low <= truth <= entry.interval.high for entry, truth in zip(found, (1, 1, 1), strict=True)
+        ]
+    assert (hits / trials >= 0.85).all()
+
+
+@pytest.mark.parametrize(
+    ("margins", "label"),
+    [
+        ([-1.0, 0, 1], [1, 1, 1]),
+        ([-1.0, 0, 1, 2], [0, 0, 1, 1]),
+        ([-1.0, 0, 1, 2], [1, 1, 0, 0]),
+        ([1.0, 1, 1], [0, 1, 1]),
+    ],
+)
+def test_nothing_is_recalibrated_by_one_class_or_classes_without_overlap(margins, label):
+    margins, label = np.array(margins), np.array(label)
+    assert calibration.recalibration(margins, label) is None
+    large = calibration.calibration_in_the_large(margins, label)
+    if len(set(label.tolist())) == 1:
+        assert large is None
+    else:
+        assert expit(margins + large.value).mean() == pytest.approx(label.mean())
+
+
+def test_scores_so_sure_that_probabilities_are_zero_and_one_are_recalibrated():
+    random = np.random.default_rng(0)
+    margins = random.normal(0, 400, 200)
+    label = (margins + random.normal(0, 300, 200) > 0).astype(int)
+    intercept, slope = calibration.recalibration(margins, label)
+    assert 0 < slope.value < 0.1
+    assert np.isfinite([intercept.value, slope.interval.low, slope.interval.high]).all()
+    assert np.isfinite(calibration.calibration_in_the_large(margins, label).value)

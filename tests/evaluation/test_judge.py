@@ -2,17 +2,20 @@ import dataclasses
 import json
 import re
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from cxr_jax.evaluation import measures
+from cxr_jax.evaluation.calibration import calibration_in_the_large, recalibration
 from cxr_jax.evaluation.cases import Cases, confidence_of
 from cxr_jax.evaluation.intervals import auc_interval, wilson_interval
-from cxr_jax.evaluation.judge import WORST_ERRORS, judge
+from cxr_jax.evaluation.judge import WORST_ERRORS, judge, resamples_in_all
 from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.metrics import CALL_METRICS, METRICS, specificity_at_sensitivity
 from cxr_jax.evaluation.operating_point import choose_operating_point
+from cxr_jax.evaluation.rule_draws import RuledNetwork, draw_rule
 from cxr_jax.runs.predictions import Predictions
 
 QUICK = Confidence(resamples=100)
@@ -62,7 +65,7 @@ def judgement(validation, test_split, point):
 
 def test_a_judgement_is_json_with_a_version(judgement):
     assert json.loads(json.dumps(judgement, allow_nan=False)) == judgement
-    assert judgement["schema_version"] == 1
+    assert judgement["schema_version"] == 2
     assert judgement["confidence"] == {"level": 0.95, "resamples": 100, "seed": 0}
 
 
@@ -103,12 +106,12 @@ def test_every_interval_holds_its_value(judgement):
 def test_the_shown_interval_respects_groups(judgement, test_split):
     metrics = judgement["test"]["metrics"]
     auc = metrics["roc_auc"]["intervals"]
-    assert [interval["method"] for interval in auc] == ["Obuchowski", "group bootstrap", "DeLong"]
+    assert [interval["method"] for interval in auc] == ["Obuchowski, logit", "group bootstrap", "DeLong, logit"]
     by_group = auc_interval(test_split.label, test_split.probability, test_split.clusters())
     assert (auc[0]["low"], auc[0]["high"]) == (by_group.low, by_group.high)
-    assert [i["method"] for i in metrics["accuracy"]["intervals"]] == ["group bootstrap", "Wilson"]
+    assert [i["method"] for i in metrics["accuracy"]["intervals"]] == ["Wilson by groups", "group bootstrap", "Wilson"]
     right = sum(judgement["test"]["confusion"][i][i] for i in (0, 1))
-    assert metrics["accuracy"]["intervals"][1]["low"] == wilson_interval(right, 240).low
+    assert metrics["accuracy"]["intervals"][2]["low"] == wilson_interval(right, 240).low
 
 
 def test_a_subtype_is_judged_against_all_normals(judgement, test_split, point, metric_values):
@@ -132,7 +135,8 @@ def test_calls_are_judged_at_one_half_too(judgement, validation, test_split, met
         called = predictions.probability >= 0.5
         counts = [[int(np.sum((predictions.label == i) & (called == j))) for j in (0, 1)] for i in (0, 1)]
         assert half["confusion"] == counts != judgement[name]["confusion"]
-        assert half["metrics"]["accuracy"]["intervals"][0]["method"] == "group bootstrap"
+        assert half["metrics"]["accuracy"]["intervals"][0]["method"] == "Wilson by groups"
+        assert half["metrics"]["f1"]["intervals"][0]["method"] == "group bootstrap"
 
 
 def test_what_is_judged_at_one_half_anyway_is_not_told_twice(test_split):
@@ -153,7 +157,7 @@ def test_every_number_comes_from_a_function_that_names_its_source(validation, te
 
     monkeypatch.setattr("cxr_jax.evaluation.judge.measure", watched)
     judged(validation, test_split, point.threshold, operating_point=point, confidence=QUICK)
-    assert {name[0] for name in seen} == {"metrics", "at_one_half", "by_subtype", "target", "calibration"}
+    assert {name[0] for name in seen} == {"metrics", "by_group", "at_one_half", "by_subtype", "target", "calibration"}
     for name, metric in seen.items():
         assert re.search(r"\b(18|19|20)\d\d\b", metric.definition), name
         assert len(metric.definition) > 40, name
@@ -265,7 +269,7 @@ def test_a_foreign_table_without_groups_and_subtypes_is_judged_and_warned_about(
     assert judgement["test"]["groups"] is None
     assert list(judgement["test"]["by_subtype"]) == ["unknown"]
     methods = [interval["method"] for interval in judgement["test"]["metrics"]["roc_auc"]["intervals"]]
-    assert methods == ["DeLong", "bootstrap"]
+    assert methods == ["DeLong, logit", "bootstrap"]
     assert any("has a group" in warning for warning in judgement["warnings"])
 
 
@@ -314,8 +318,9 @@ def test_a_sensitivity_of_one_has_an_interval_that_counts_groups_and_no_empty_bo
     by_group, by_image = sensitivity["intervals"]
     assert (by_group["method"], by_image["method"]) == ("Wilson by groups", "Wilson")
     ill = np.flatnonzero(test_split.label == 1)
-    groups = len({test_split.group[row] for row in ill})
-    assert groups < len(ill)
+    sizes = np.array(list(Counter(test_split.group[row] for row in ill).values()))
+    groups = len(ill) ** 2 / np.sum(sizes**2)
+    assert groups < len(sizes) < len(ill)
     assert by_group["low"] == pytest.approx(wilson_interval(groups, groups).low)
     assert by_image["low"] == wilson_interval(len(ill), len(ill)).low
     assert by_group["low"] < by_image["low"] and by_group["high"] == pytest.approx(1)
@@ -330,7 +335,8 @@ def test_a_sensitivity_of_one_without_groups_has_wilsons_interval_alone(test_spl
 def test_groups_of_a_subtype_are_counted_among_its_images(test_split):
     virus = judged(None, test_split, 0.0, confidence=QUICK)["test"]["by_subtype"]["virus"]["sensitivity"]
     of_virus = zip(test_split.group, test_split.subtype, strict=True)
-    groups = len({group for group, kind in of_virus if kind == "virus"})
+    sizes = np.array(list(Counter(group for group, kind in of_virus if kind == "virus").values()))
+    groups = sizes.sum() ** 2 / np.sum(sizes**2)
     assert virus["intervals"][0]["low"] == pytest.approx(wilson_interval(groups, groups).low)
 
 
@@ -355,3 +361,89 @@ def test_a_measure_can_change_threshold_probability_and_rows(test_split):
     assert results["other"].value == 0
     assert 0.5 < results["plain"].value < 1
     assert results["rows"] == measures.Measured("Specificity", None, "no image is NORMAL", ())
+
+
+def test_the_rule_has_wider_intervals_than_its_threshold(judgement, validation, test_split, point):
+    at_threshold, for_rule = judgement["test"]["metrics"], judgement["for_rule"]
+    assert set(for_rule["metrics"]) == set(CALL_METRICS)
+    drawn = draw_rule([RuledNetwork(validation, test_split, point)], confidence=QUICK)
+    for name, told in for_rule["metrics"].items():
+        (interval,) = told["intervals"]
+        assert told["value"] == at_threshold[name]["value"]
+        expected = np.quantile(drawn.values[name][0], [0.025, 0.975])
+        assert [interval["low"], interval["high"]] == pytest.approx(expected)
+        assert interval["method"] == "group bootstrap of validation and test"
+    for name in ("sensitivity", "specificity", "accuracy"):
+        low, high = (for_rule["metrics"][name]["intervals"][0][end] for end in ("low", "high"))
+        own = at_threshold[name]["intervals"][0]
+        assert high - low > own["high"] - own["low"], name
+    assert for_rule["threshold"]["low"] < point.threshold < for_rule["threshold"]["high"]
+
+
+def test_a_threshold_fixed_beforehand_is_no_estimate(validation, test_split):
+    fixed = judged(validation, test_split, 0.5, confidence=QUICK)
+    assert fixed["for_rule"] is None
+    # the targets of the report are rules all the same
+    kept = fixed["test"]["specificity_at_sensitivity"][0]["transferred"]
+    assert kept["for_rule"]["metrics"]["specificity"]["value"] == kept["specificity"]["value"]
+    assert judged(None, test_split, 0.5, confidence=QUICK)["for_rule"] is None
+
+
+def test_a_transferred_threshold_is_told_for_its_rule_on_test_alone(judgement):
+    for entry in judgement["test"]["specificity_at_sensitivity"]:
+        kept = entry["transferred"]
+        drawn, own = (
+            told["intervals"][0] for told in (kept["for_rule"]["metrics"]["specificity"], kept["specificity"])
+        )
+        assert drawn["high"] - drawn["low"] > own["high"] - own["low"]
+    assert all(e["transferred"]["for_rule"] is None for e in judgement["validation"]["specificity_at_sensitivity"])
+
+
+def test_every_group_counts_once(judgement, test_split, point):
+    called = test_split.probability >= point.threshold
+    for name, label in (("sensitivity", 1), ("specificity", 0)):
+        groups = {}
+        for group, of_class, ill in zip(test_split.group, test_split.label, called, strict=True):
+            if of_class == label:
+                groups.setdefault(group, []).append(bool(ill) == bool(label))
+        told = judgement["test"]["by_group"][name]
+        assert told["value"] == pytest.approx(np.mean([np.mean(right) for right in groups.values()]))
+        assert told["value"] != judgement["test"]["metrics"][name]["value"]
+        assert [interval["method"] for interval in told["intervals"]] == ["Wilson by groups", "group bootstrap"]
+    alone = dataclasses.replace(test_split, group=[""] * len(test_split))
+    assert judged(None, alone, 0.5, confidence=QUICK)["test"]["by_group"] is None
+
+
+def test_recalibration_is_told_before_and_after_the_temperature(judgement, test_split, point):
+    told = judgement["test"]["calibration"]
+    margins, clusters = test_split.logits[:, 1] - test_split.logits[:, 0], test_split.clusters()
+    for moment, temperature in (("before", 1.0), ("after", point.temperature)):
+        intercept, slope = recalibration(margins / temperature, test_split.label, clusters)
+        found = told[moment]["recalibration"]
+        assert found["slope"]["value"] == pytest.approx(slope.value)
+        assert found["intercept"]["value"] == pytest.approx(intercept.value)
+        large = calibration_in_the_large(margins / temperature, test_split.label, clusters)
+        assert found["in_the_large"]["value"] == pytest.approx(large.value)
+        assert found["in_the_large"]["intervals"][0]["low"] == pytest.approx(large.interval.low)
+    # fitted there, a temperature cannot be bettered by a slope through 0
+    own = judgement["validation"]["calibration"]
+    assert abs(own["after"]["recalibration"]["slope"]["value"] - 1) < abs(
+        own["before"]["recalibration"]["slope"]["value"] - 1
+    )
+
+
+def test_classes_without_overlap_are_not_recalibrated_and_the_reason_is_told(test_split):
+    sure = dataclasses.replace(test_split, logits=None, probability=np.where(test_split.label == 1, 0.9, 0.2))
+    told = judged(None, sure, 0.5, confidence=QUICK)["test"]["calibration"]["before"]["recalibration"]
+    assert told["slope"]["value"] is None
+    assert "separate the classes without error" in told["slope"]["undefined"]
+    assert told["in_the_large"]["value"] is not None
+
+
+def test_progress_is_told_of_every_resample(validation, test_split, point):
+    done = []
+    judge(validation, test_split, point.threshold, operating_point=point, confidence=QUICK, advance=done.append)
+    assert sum(done) == resamples_in_all(QUICK, with_validation=True)
+    done.clear()
+    judge(None, test_split, 0.5, confidence=QUICK, advance=done.append)
+    assert sum(done) == resamples_in_all(QUICK, with_validation=False)

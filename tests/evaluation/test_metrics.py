@@ -178,13 +178,14 @@ def test_curves_are_those_of_scikit_learn(images):
 
 def test_wilson_counts_of_a_proportion_are_its_numerator_and_denominator():
     cases = Cases.unweighted([0, 0, 0, 1, 1], [0.1, 0.7, 0.2, 0.8, 0.3], 0.5)
-    counts = {name: m.proportion(cases) for name, m in metrics.METRICS.items() if m.proportion}
-    assert {name: (float(a[0]), float(b[0])) for name, (a, b) in counts.items()} == {
+    masks = {name: m.proportion(cases) for name, m in metrics.METRICS.items() if m.proportion}
+    assert {name: (int(a.sum()), int(b.sum())) for name, (a, b) in masks.items()} == {
         "accuracy": (3, 5),
         "sensitivity": (1, 2),
         "specificity": (2, 3),
         "precision": (1, 2),
         "negative_predictive_value": (2, 3),
     }
-    for name, (numerator, denominator) in counts.items():
-        assert metrics.metric_value(name, cases) == float(numerator[0] / denominator[0])
+    for name, (numerator, denominator) in masks.items():
+        assert not (numerator & ~denominator).any()
+        assert metrics.metric_value(name, cases) == numerator.sum() / denominator.sum()

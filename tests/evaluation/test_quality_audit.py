@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
-from cxr_jax.evaluation.intervals import auc_interval
+from cxr_jax.evaluation.intervals import delong_covariance
 from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.paired import holm
 from cxr_jax.evaluation.quality_audit import FEW, Chance, ErrorAudit, Quantiles, audit_errors, compare_errors, summarise
@@ -87,9 +87,10 @@ def test_the_probability_of_being_higher_is_that_of_mann_and_whitney(audit):
         # DeLong's error stands on the ranks as they are, Mann and Whitney's on no relation: alike where there is none
         if name == "nothing":
             assert entry.p_value == pytest.approx(test.pvalue, abs=0.03)
-        interval = auc_interval(wrong[own].astype(int), columns[name][own], np.arange(own.sum()))
-        assert entry.higher.interval.low == pytest.approx(interval.low)
-        assert entry.higher.interval.high == pytest.approx(interval.high)
+        area, variance = delong_covariance(wrong[own].astype(int), columns[name][own])
+        half = 1.959964 * np.sqrt(variance[0, 0])
+        assert entry.higher.interval.low == pytest.approx(max(area[0] - half, 0))
+        assert entry.higher.interval.high == pytest.approx(min(area[0] + half, 1))
 
 
 def test_planted_relations_are_found_and_no_others(audit):

@@ -73,10 +73,10 @@ def test_the_shift_of_scores_is_mann_and_whitneys_and_respects_groups():
     found = score_shift(validation, test, 0)
     u = mannwhitneyu(test.probability[:120], validation.probability[:90]).statistic
     assert found.higher_on_test == pytest.approx(u / (90 * 120))
-    assert found.interval.method == "Obuchowski"
+    assert found.interval.method == "Obuchowski, logit"
     alone = [Predictions(**{**vars(p), "group": [""] * len(p)}) for p in (validation, test)]
     independent = score_shift(*alone, 0).interval
-    assert independent.method == "DeLong"
+    assert independent.method == "DeLong, logit"
     width = found.interval.high - found.interval.low
     assert width > 1.3 * (independent.high - independent.low)
 
