@@ -42,10 +42,14 @@ def _without_effect(config: Config) -> Iterator[tuple[str, str]]:
             yield from _within(section, own)
         for phase in config.phases:
             yield from _within(f"phases.{phase.name}.{section}", getattr(phase, section))
-    if config.data.validation == "official":
-        yield "data.validation_fraction", 'data.validation is "official", which has its own images'
-    if config.data.validation in ("official", "numbered"):
-        yield "data.split_seed", f'data.validation is "{config.data.validation}", which draws nothing at random'
+    validation, used = config.data.validation, config.data.cut()
+    if "validation_fraction" not in used:
+        yield "data.validation_fraction", f'data.validation is "{validation}", which has its own images'
+    if "split_seed" not in used:
+        yield "data.split_seed", f'data.validation is "{validation}", which draws nothing at random'
+    for name in ("folds", "fold"):
+        if name not in used:
+            yield f"data.{name}", f'data.validation is "{validation}"; it counts where that is "fold"'
     rules = {"threshold": "fixed", "target_sensitivity": "sensitivity", "cost_ratio": "cost_ratio"}
     for name, rule in rules.items():
         if config.operating_point.rule != rule:

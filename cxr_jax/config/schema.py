@@ -33,10 +33,13 @@ class DataConfig:
     interpolation: Literal["area", "linear", "cubic"] = "area"  # used when images are shrunk; enlarging is linear
     # official: the source's own 16 images. The others cut whole groups from train: grouped at random; numbered the
     # lowest numbers; least_sharp the least sharp NORMAL images beside PNEUMONIA at random, which hurts as the official
-    # test does and serves to compare recipes rather than to train a final network
-    validation: Literal["grouped", "official", "numbered", "least_sharp"] = "grouped"
+    # test does and serves to compare recipes rather than to train a final network. fold: one fold of cross-validation,
+    # of all images but those of test; out_of_fold: that of the ensemble of all folds, which `cxr-jax crossval` makes
+    validation: Literal["grouped", "official", "numbered", "least_sharp", "fold", "out_of_fold"] = "grouped"
     validation_fraction: float = 0.1  # share of train's groups cut for validation
     split_seed: int = 0  # seed of what is cut at random
+    folds: int = 5  # how many, where validation is one of them
+    fold: int = 0  # number of the one that is held out, from 0
     balancing: Literal["none", "barnett"] = "none"  # offline copies of normals as in Barnett's study
     # where training images wait for their batch: all on every device, or on the host, read batch by batch from a
     # memory-mapped file. auto: on GPUs and TPUs with room for them, else on the host. It changes no batch, and a run
@@ -47,6 +50,8 @@ class DataConfig:
         _require(16 <= self.image_size <= 2048, "image_size", self.image_size, "from 16 to 2048")
         fraction = self.validation_fraction
         _require(0 < fraction < 0.5, "validation_fraction", fraction, "above 0 and below 0.5")
+        _require(self.folds >= 2, "folds", self.folds, "2 or more")
+        _require(0 <= self.fold < self.folds, "fold", self.fold, f"from 0 to {self.folds - 1}, one of data.folds")
 
     def cut(self) -> dict[str, str | int | float]:
         """Returns the fields that decide which images are validation, by name: two with equal ones cut alike."""
@@ -55,6 +60,8 @@ class DataConfig:
             "numbered": ("validation_fraction",),
             "grouped": ("validation_fraction", "split_seed"),
             "least_sharp": ("validation_fraction", "split_seed"),
+            "fold": ("folds", "fold", "split_seed"),
+            "out_of_fold": ("folds", "split_seed"),
         }
         return {name: getattr(self, name) for name in ("validation", *used[self.validation])}
 

@@ -8,6 +8,7 @@ from jaxtyping import Int32
 from cxr_jax.config.schema import DataConfig
 from cxr_jax.data.balancing import balance_as_barnett
 from cxr_jax.data.cache import decoded_images
+from cxr_jax.data.folds import assign_folds
 from cxr_jax.data.image_set import ImageSet, SelectedRows
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.progress import Track, silently
@@ -23,9 +24,9 @@ def load_split(
     """Returns one split, decoded and resized as `config` says.
 
     `val` is cut from train, or the source's own, as `config.validation` says; what is cut is left out of `train`, and
-    the source's own val is never part of it. `train` is balanced if `config.balancing` says so. The images may be
-    memory-mapped; with `mapped` they are, and an image is read when it is asked for, unless balancing adds changed
-    ones.
+    the source's own val is part of it in cross-validation alone. `train` is balanced if `config.balancing` says so. The
+    images may be memory-mapped; with `mapped` they are, and an image is read when it is asked for, unless balancing
+    adds changed ones.
 
     Raises:
         UserError: the source has no such split, or records and cache cannot be read or written.
@@ -33,6 +34,11 @@ def load_split(
     """
     if split not in SPLIT_NAMES:
         raise ValueError(f"split is {split!r}, but must be one of {SPLIT_NAMES}")
+    if split == "val" and config.validation == "out_of_fold":
+        raise UserError(
+            'data.validation "out_of_fold" has no images of its own: it is that of an ensemble of folds, which '
+            "cxr-jax crossval makes; to train one network take another"
+        )
     rows = rows_of_split(prepared, config, split, track=track)
     decoded = decoded_images(prepared, config, track=track)
     images = SelectedRows(decoded, rows) if mapped else _taken(decoded, rows)
@@ -69,6 +75,8 @@ def rows_of_split(
     prepared: PreparedData, config: DataConfig, split: str, *, track: Track = silently
 ) -> Int32[np.ndarray, " N"]:
     """Returns the rows of the table that make up a split, ascending, int32 [N]; UserError if there are none."""
+    if split != "test" and config.validation in ("fold", "out_of_fold"):
+        return _rows_of_folds(prepared, config, split)
     cuts = config.validation != "official"
     stored = "train" if split == "val" and cuts else split
     rows = [row for row, example in enumerate(prepared.examples) if example.split == stored]
@@ -82,6 +90,18 @@ def rows_of_split(
         rows = [row for row, taken in zip(rows, cut, strict=True) if taken == (split == "val")]
         if not rows:
             raise UserError(f"{prepared.path} has too few groups in train to cut a validation split from it")
+    return np.array(rows, np.int32)
+
+
+def _rows_of_folds(prepared: PreparedData, config: DataConfig, split: str) -> np.ndarray:
+    """Returns the rows of `train` or `val` in cross-validation, which shares out all images but those of test.
+
+    Of one fold they are what it is trained on and what it holds out; of all folds together they are twice everything.
+    """
+    rows = [row for row, example in enumerate(prepared.examples) if example.split != "test"]
+    if config.validation == "fold":
+        assigned = assign_folds([prepared.examples[row] for row in rows], config.folds, config.split_seed)
+        rows = [row for row, fold in zip(rows, assigned, strict=True) if (fold == config.fold) == (split == "val")]
     return np.array(rows, np.int32)
 
 

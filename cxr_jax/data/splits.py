@@ -93,7 +93,7 @@ def cut_by_group(examples: Sequence[Example], fraction: float, seed: int) -> lis
     Returns:
         True for every chosen example; a cluster is chosen whole or not at all.
     """
-    return _cut(examples, fraction, _subtype_of, lambda stratum, cluster, members: _shuffled(cluster, seed))
+    return _cut(examples, fraction, subtype_of, lambda stratum, cluster, members: shuffled(cluster, seed))
 
 
 def cut_lowest_numbers(examples: Sequence[Example], fraction: float) -> list[bool]:
@@ -117,7 +117,7 @@ def cut_lowest_numbers(examples: Sequence[Example], fraction: float) -> list[boo
     return _cut(
         examples,
         fraction,
-        lambda example: (*_subtype_of(example), _NUMBER.sub("", example.group)),
+        lambda example: (*subtype_of(example), _NUMBER.sub("", example.group)),
         lambda stratum, cluster, members: (
             min(int(_NUMBER.search(examples[row].group)[0]) for row in members),
             cluster,
@@ -146,9 +146,9 @@ def cut_least_sharp(
     def order(stratum: tuple[str, ...], cluster: str, members: list[int]) -> tuple[float, bytes]:
         """Returns normals by sharpness, others by chance."""
         normal = stratum[0] == CLASS_NAMES[NORMAL]
-        return (float(np.mean(sharpness[members])) if normal else 0.0, _shuffled(cluster, seed))
+        return (float(np.mean(sharpness[members])) if normal else 0.0, shuffled(cluster, seed))
 
-    return _cut(examples, fraction, _subtype_of, order)
+    return _cut(examples, fraction, subtype_of, order)
 
 
 def _cut(
@@ -162,27 +162,36 @@ def _cut(
     `order` is called with the stratum, the name of a cluster and its rows. A stratum with two or more clusters gives at
     least one and keeps at least one.
     """
-    clusters = clusters_of(examples)
+    chosen: set[int] = set()
+    for stratum, clusters in clusters_by_stratum(examples, stratum_of).items():
+        ordered = sorted(clusters, key=lambda cluster: order(stratum, cluster, clusters[cluster]))
+        count = min(max(round(fraction * len(ordered)), 1), len(ordered) - 1)
+        chosen.update(row for cluster in ordered[:count] for row in clusters[cluster])
+    return [row in chosen for row in range(len(examples))]
+
+
+def clusters_by_stratum(
+    examples: Sequence[Example], stratum_of: Callable[[Example], tuple[str, ...]]
+) -> dict[tuple[str, ...], dict[str, list[int]]]:
+    """Returns the rows of every cluster, by stratum and by the name of the cluster.
+
+    A cluster of mixed strata belongs to its most frequent one; their names break ties.
+    """
     members: dict[str, list[int]] = defaultdict(list)
-    for row, cluster in enumerate(clusters):
+    for row, cluster in enumerate(clusters_of(examples)):
         members[cluster].append(row)
-    strata: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    strata: dict[tuple[str, ...], dict[str, list[int]]] = defaultdict(dict)
     for cluster, rows in members.items():
         counts = Counter(stratum_of(examples[row]) for row in rows)
-        # A cluster of mixed kinds belongs to its most frequent one; names break ties.
-        strata[min(counts, key=lambda kind: (-counts[kind], kind))].append(cluster)
-    chosen: set[str] = set()
-    for stratum, names in strata.items():
-        ordered = sorted(names, key=lambda cluster: order(stratum, cluster, members[cluster]))
-        count = min(max(round(fraction * len(ordered)), 1), len(ordered) - 1)
-        chosen.update(ordered[:count])
-    return [cluster in chosen for cluster in clusters]
+        strata[min(counts, key=lambda kind: (-counts[kind], kind))][cluster] = rows
+    return dict(strata)
 
 
-def _subtype_of(example: Example) -> tuple[str, ...]:
+def subtype_of(example: Example) -> tuple[str, ...]:
+    """Returns class and subtype of an example, the stratum of cuts that are alike in every subtype."""
     return (example.label, example.subtype)
 
 
-def _shuffled(cluster: str, seed: int) -> bytes:
+def shuffled(cluster: str, seed: int) -> bytes:
     """Returns the key by which clusters are ordered at random."""
     return hashlib.sha256(f"{seed} {cluster}".encode()).digest()
