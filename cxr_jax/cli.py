@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from cxr_jax import __version__, process
 from cxr_jax.commands import GROUPS
-from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_USAGE, UserError
+from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_MISTAKE, EXIT_USAGE, UserError, suggestion
 from cxr_jax.runs.files import FORBIDDEN, FULL
 from cxr_jax.terminal import Terminal, accept_any_text, discard, lost_output, open_closed_streams, starting
 from cxr_jax.vocabulary import DISCLAIMER
@@ -100,12 +100,9 @@ def _dispatch(arguments: list[str], *, configure: bool) -> int:
 
 
 def _unknown(name: str) -> str:
-    import difflib
-
-    nearest = difflib.get_close_matches(name, [name for commands in GROUPS.values() for name in commands], n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else "cxr-jax --help lists the commands"
+    hint = suggestion(name, [name for commands in GROUPS.values() for name in commands])
     kind = "option" if name.startswith("-") else "command"
-    return f"there is no {kind} {name}; {hint}"
+    return f"there is no {kind} {name}{hint or '; cxr-jax --help lists the commands'}"
 
 
 def _tell(error: BaseException) -> tuple[str, int]:

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
     from pathlib import Path
 
     from cxr_jax.config.shipped import folder, shipped_configs
-    from cxr_jax.errors import UserError
+    from cxr_jax.errors import UserError, suggestion
     from cxr_jax.runs.files import write_text
     from cxr_jax.terminal import Terminal
 
@@ -35,11 +35,8 @@ def main(arguments: list[str]) -> None:
         return
     name = options.name.removesuffix(".toml")
     if name not in shipped:
-        import difflib
-
-        near = difflib.get_close_matches(name, shipped, n=1)
-        hint = f"did you mean {near[0]}?" if near else "cxr-jax configs lists them"
-        raise UserError(f"no config called {options.name} comes with the program; {hint}")
+        hint = suggestion(name, shipped) or "; cxr-jax configs lists them"
+        raise UserError(f"no config called {options.name} comes with the program{hint}")
     if not options.out:
         print(shipped[name].text(), end="")
         return

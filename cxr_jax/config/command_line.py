@@ -55,94 +55,62 @@ class OptionParser(argparse.ArgumentParser):
     """A parser that has options for the fields of dataclasses, and tells a mistake by UserError."""
 
     def __init__(
-        self, prog: str, description: str | None = None, tell: Callable[[str], None] = lambda sentence: None
+        self, prog: str, description: str | None = None, respell: Callable[[str], str] = lambda option: option
     ) -> None:
-        super().__init__(
-            prog=prog,
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-            exit_on_error=False,
-        )
-        self._tell = tell  # gets a sentence for every option that has a new name
-        self._renamed: set[str] = set()  # options of earlier versions
-        self._known: dict[str, str] = {}  # options by the way in which they may be spelled, without underscores
+        """Has `respell` turn an option that is not known into one that is, if it can."""
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, None, description, formatter_class=layout, allow_abbrev=False, exit_on_error=False)
+        self._respell = respell
+        self._known: dict[str, str] = {}  # options by how they may be spelled: with hyphens for underscores too
         self._shown: list[tuple[argparse.Action, type, str, Any]] = []  # in the help: of which field, and its default
-        self._absent: dict[str, str] = {}  # why there are no options that begin so
         self._required: dict[str, str] = {}  # what must be given, by field
 
-    def add_fields(
-        self,
-        kind: type,
-        *,
-        prefix: str = "",
-        shown: Any = None,
-        title: str = "",
-        hidden: bool = False,
-        group: Any = None,
-    ) -> Any:
+    def add_fields(self, kind: type, *, prefix: str = "", shown: Any = None, group: Any = None) -> Any:
         """Adds an option for every field of dataclass `kind` that is no dataclass itself, and returns their group.
 
         Args:
             kind: the dataclass.
-            prefix: of the names: `--optimizer.momentum` with `optimizer.`; what is not given is then left out of
-                what `read` returns.
-            shown: an instance whose values the help shows as the defaults, with a prefix.
-            title: of a group of its own in the help.
-            hidden: leaves them out of the help.
+            prefix: of the names, such as `optimizer.`; they have a group of their own in the help then, and what is
+                not given is left out of what `read` returns.
+            shown: with a prefix, an instance whose values the help shows as the defaults; without one the help leaves
+                them out.
             group: which they join.
         """
         if group is None:
-            about = (inspect.getdoc(kind) or "").partition("\n\n")[0]
-            group = self.add_argument_group(title, " ".join(about.split())) if title else self
+            about = " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split())
+            group = self.add_argument_group(prefix.rstrip("."), about) if prefix else self
         hints = typing.get_type_hints(kind, include_extras=True)
         for field in dataclasses.fields(kind):
             read = _Reading.of(hints[field.name])
             if read.type is not None:
-                action = self._add(group, field, read, prefix, hidden=hidden)
-                default = _default(field) if shown is None else getattr(shown, field.name)
+                hidden = prefix != "" and shown is None
+                action = self._add(group, field, read, prefix, argparse.SUPPRESS if hidden else "")
                 if not hidden:
+                    default = getattr(shown, field.name) if prefix else _default(field)
                     self._shown.append((action, kind, field.name, default))
         return group
 
-    def _add(self, group: Any, field: dataclasses.Field, read: _Reading, prefix: str, *, hidden: bool) -> Any:
+    def _add(self, group: Any, field: dataclasses.Field, read: _Reading, prefix: str, text: str) -> argparse.Action:
         """Adds the argument of a field, and returns it."""
         key, default = f"{prefix}{field.name}", argparse.SUPPRESS if prefix else _default(field)
         option = option_of(f"{prefix}{read.name or field.name}")
         if default is dataclasses.MISSING:
             self._required[key] = read.metavar if read.positional else option
-        about = {"default": default, "help": argparse.SUPPRESS if hidden else ""}
-        value = about | {"type": read.value, "metavar": read.metavar}
+        value = {"type": read.value, "default": default, "metavar": read.metavar, "help": text}
         if read.positional:
             return group.add_argument(key, nargs="*" if read.many else "?", **value)
-        self.also(option, option)
+        self._take(option)
         if read.type is not bool:
             return group.add_argument(option, dest=key, nargs="*" if read.many else None, **value)
-        if prefix or default is True:
-            off = _off(option)
-            self.also(off, off)
-            unseen = about | {"help": argparse.SUPPRESS}
-            group.add_argument(off, dest=key, action="store_const", const=False, **unseen)
-        return group.add_argument(option, dest=key, action="store_const", const=True, **about)
+        switch = {"dest": key, "action": "store_const", "default": default}
+        if prefix:
+            self._take(_off(option))
+            group.add_argument(_off(option), const=False, help=argparse.SUPPRESS, **switch)
+        return group.add_argument(option, const=True, help=text, **switch)
 
-    def also(self, spelled: str, option: str, *, renamed: bool = False) -> None:
-        """Takes `spelled` for `option`, unless that is an option already; hyphens stand for underscores too.
-
-        If it is `renamed`, whoever gives it is told of `option`.
-        """
-        self._known.setdefault(spelled.replace("_", "-"), option)
-        if renamed:
-            self._renamed.add(spelled)
-
-    def also_below(self, spelled: str, prefix: str) -> None:
-        """Takes `spelled` for `prefix` in all options that begin with it, as `also` does."""
-        for known, option in list(self._known.items()):
-            if option.startswith(prefix):
-                self.also(spelled + known.removeprefix(prefix.replace("_", "-")), option)
-
-    def explain(self, prefix: str, why: str) -> None:
-        """Says `why` to whoever gives an option that begins with `prefix` and is not there."""
-        self._absent[prefix] = why
+    def _take(self, option: str) -> None:
+        self._known[option] = option
+        self._known.setdefault(option.replace("_", "-"), option)
 
     def read(self, arguments: Sequence[str]) -> dict[str, Any]:
         """Returns the values by field, as `add_fields` was told; prints the help, or raises, as `parse` says."""
@@ -168,19 +136,16 @@ class OptionParser(argparse.ArgumentParser):
     def _spelled(self, argument: str) -> str:
         """Returns `argument` with its option as the parser knows it."""
         option, equals, value = argument.partition("=")
-        if not option.startswith("--") or option in self._known.values():
-            return argument
-        spelled = option.replace("_", "-")
-        known = self._known.get(spelled, option)
-        if spelled in self._renamed:
-            self._tell(f"{option} is called {known} now")
-        return known + equals + value
+        if not option.startswith("--") or option in self._known:
+            return self._known.get(option, option) + equals + value
+        hyphens = option.replace("_", "-")
+        return (self._known.get(hyphens) or self._known.get(self._respell(option), option)) + equals + value
 
     def _print_help(self) -> None:
         positionals = [action.metavar for action, *_ in self._shown if not action.option_strings]
         self.usage = " ".join([self.prog, *positionals, "[options]"])
         for action, kind, name, default in self._shown:
-            off = _off(action.option_strings[0]) if "." in action.dest and action.nargs == 0 else ""
+            off = _off(action.option_strings[0]) if default is True else ""
             action.help = _help(_comments(kind).get(name, ""), default, off)
         print(self.format_help(), end="")
 
@@ -188,9 +153,8 @@ class OptionParser(argparse.ArgumentParser):
         option = next((entry.partition("=")[0] for entry in unknown if entry.startswith("-")), None)
         if option is None:
             return f"{unknown[0]} is one argument too many"
-        why = next((f", because {why}" for prefix, why in self._absent.items() if option.startswith(prefix)), "")
         shown = [action.option_strings[0] for action, *_ in self._shown if action.option_strings]
-        return f"there is no option {option}{why}{suggestion(option.replace('_', '-'), shown)}"
+        return f"there is no option {option}{suggestion(option.replace('_', '-'), shown)}"
 
 
 def option_of(key: str) -> str:
@@ -245,12 +209,8 @@ class _Reading:
                 raise ValueError(text)
             return self.type(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"is {text!r}, but must be {self.expected}") from None
-
-    @property
-    def expected(self) -> str:
-        """What a value must be, in words."""
-        return f"one of {', '.join(self.choices)}" if self.choices else _KINDS.get(self.type, ("", "a text"))[1]
+            expected = f"one of {', '.join(self.choices)}" if self.choices else _KINDS[self.type][1]
+            raise argparse.ArgumentTypeError(f"is {text!r}, but must be {expected}") from None
 
 
 def _told(mistake: argparse.ArgumentError) -> str:

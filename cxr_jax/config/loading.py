@@ -46,22 +46,12 @@ class Given(Generic[T]):
     changes: dict[str, Any]  # of the config, by dotted key, that the command line makes
 
 
-@dataclass(frozen=True)
-class _NoOptions:
-    """A command without options of its own."""
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = (), tell: Tell = silently) -> Config:
-    """Returns the experiment that TOML file `path` describes, changed by command-line options such as
-    `--optimizer.learning-rate 0.02` or `--phases.head.epochs 3`; `tell` gets a sentence for each key of an earlier
-    version.
+def load_config(path: str | Path, tell: Tell = silently) -> Config:
+    """Returns the experiment that TOML file `path` describes; `tell` gets a sentence for each key of old.
 
     Raises:
-        UserError: the file is missing or malformed, a key, a type or a value is wrong there or in `overrides`, or one
-            of `overrides` has no effect.
+        UserError: the file is missing or malformed, or a key, a type or a value is wrong in it.
     """
-    if overrides:
-        return load_with_options(path, overrides, _NoOptions, prog="cxr-jax train CONFIG", tell=tell).config
     return config_of(read_tables(Path(path), tell), str(path))
 
 
@@ -74,14 +64,18 @@ def load_with_options(
     description: str | None = None,
     tell: Tell = silently,
 ) -> Given[T]:
-    """Returns what `load_config` does, and `options` filled from the same command line.
+    """Returns what `load_config` does, changed by options such as `--optimizer.learning-rate 0.02` or
+    `--phases.head.epochs 3`, and `options` filled from the same command line.
 
     Prints the help of all of them, with the file's values as defaults, and raises SystemExit(0) when `arguments` hold
     `--help`; `prog` is the command named there.
+
+    Raises:
+        UserError: as in `load_config`; or an option is wrong, or has no effect.
     """
     tables = read_tables(Path(path), tell)
     config = config_of(tables, str(path))
-    parser = OptionParser(prog, description, tell)
+    parser = OptionParser(prog, description, lambda option: _respelled(option, config, tell))
     parser.add_fields(options)
     _add_config(parser, config)
     values = parser.read(arguments)
@@ -94,29 +88,39 @@ def load_with_options(
 
 
 def _add_config(parser: OptionParser, config: Config) -> None:
-    """Adds an option for every field of `config`; a phase goes by its name, or by its number from 0."""
+    """Adds an option for every field of `config`."""
     sections = {name: section for name, section in vars(config).items() if name != "phases"}
     for name, section in sections.items():
-        parser.add_fields(type(section), prefix=f"{name}.", shown=section, title=name)
+        parser.add_fields(type(section), prefix=f"{name}.", shown=section)
     for phase in config.phases:
         prefix = f"phases.{phase.name}."
-        group = parser.add_fields(type(phase), prefix=prefix, shown=phase, title=prefix.rstrip("."))
-        for name, section in sections.items():
-            if hasattr(phase, name):
-                own = getattr(phase, name)
-                parser.add_fields(type(section), prefix=f"{prefix}{name}.", shown=own, hidden=own is None, group=group)
-        taken = [name for name in sections if getattr(phase, name, config) is None]
+        group = parser.add_fields(type(phase), prefix=prefix, shown=phase)
+        own = {name: getattr(phase, name) for name in sections if hasattr(phase, name)}
+        for name, section in own.items():
+            parser.add_fields(type(sections[name]), prefix=f"{prefix}{name}.", shown=section, group=group)
+        taken = [name for name, section in own.items() if section is None]
         if taken:
             group.description += (
                 f" What it takes from {', '.join(taken)} can be changed for it alone, as by "
                 f"{option_of(f'{prefix}{taken[0]}.FIELD')}."
             )
-    if not config.phases:
-        parser.explain("--phases.", "the config has no [[phases]]")
-    for number, phase in enumerate(config.phases):
-        parser.also_below(f"--phases.{number}.", f"--phases.{phase.name}.")
-    for old, new in RENAMED.items():
-        parser.also(option_of(old), option_of(new), renamed=True)
+
+
+def _respelled(option: str, config: Config, tell: Tell) -> str:
+    """Returns the option of today for one of an earlier version, or for one that gives a phase its number from 0."""
+    section, _, rest = option.removeprefix("--").partition(".")
+    number, _, field = rest.partition(".")
+    names = {str(place): phase.name for place, phase in enumerate(config.phases)}
+    if section == "phases" and number in names:
+        return option_of(f"phases.{names[number]}.{field}")
+    if section == "phases" and not names:
+        told = f"{option} reaches into a phase, but the config has no [[phases]]: name the section"
+        raise UserError(told, EXIT_USAGE)
+    old = f"{section}.{rest}".replace("-", "_")
+    if old not in RENAMED:
+        return option
+    tell(f"{option} is called {option_of(RENAMED[old])} now")
+    return option_of(RENAMED[old])
 
 
 def read_tables(path: Path, tell: Tell) -> dict[str, Any]:

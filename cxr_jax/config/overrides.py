@@ -123,8 +123,9 @@ def _phase(values: Mapping[str, Any], key: str, place: str) -> tuple[dict[str, A
         if rest.startswith(f"{name}.") and len(rest) > len(name) + 1:
             return phase, rest[len(name) + 1 :]
     number, _, inside = rest.partition(".")
-    if number.isascii() and number.isdecimal() and int(number) < len(phases) and inside:
-        return phases[int(number)], inside
+    numbered = {str(place): phase for place, phase in enumerate(phases)}
+    if number in numbered and inside:
+        return numbered[number], inside
     raise UserError(
         f"{key} in {place} names no field of a phase{suggestion(number, names)}; the phases are {', '.join(names)}, "
         f"as in phases.{names[0]}.optimizer.learning_rate"

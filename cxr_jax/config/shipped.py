@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cxr_jax
-from cxr_jax.errors import UserError
+from cxr_jax.errors import UserError, suggestion
 
 SWEEPS = "sweeps"
 """Folder of the sweeps beside the configs."""
@@ -92,13 +92,10 @@ def find_config(given: str | Path, beside: Path = Path(), *, sweep: bool = False
 
 def _missing(path: Path, name: str, shipped: dict[str, ShippedConfig], *, sweep: bool) -> str:
     """Returns the sentence about a file that is not there."""
-    import difflib
-
     kind, command = ("sweep", "sweep") if sweep else ("config", "train")
     beside = {str(other) for other in path.parent.glob("*.toml")}
-    near = difflib.get_close_matches(str(path), beside, n=1) or difflib.get_close_matches(name, shipped, n=1)
     if name in shipped:
-        hint = f"cxr-jax {command} {name} takes the one that comes with the program"
+        hint = f"; cxr-jax {command} {name} takes the one that comes with the program"
     else:
-        hint = f"did you mean {near[0]}?" if near else "give the path of a TOML file, or a name"
-    return f"there is no {kind} {path}; {hint} (cxr-jax configs lists the names)"
+        hint = suggestion(str(path), beside) or suggestion(name, shipped) or "; give the path of a TOML file, or a name"
+    return f"there is no {kind} {path}{hint} (cxr-jax configs lists the names)"

@@ -96,18 +96,18 @@ def test_the_help_has_the_comment_the_type_and_the_default_of_every_field(capsys
 
 def test_switches_below_a_prefix_can_be_turned_off_and_only_what_is_given_is_returned(capsys):
     parser = OptionParser("x")
-    parser.add_fields(Everything, prefix="a.", shown=Everything("r", json=True), title="a")
+    parser.add_fields(Everything, prefix="a.", shown=Everything("r", json=True))
     assert parser.read(["--a.no-json", "--a.share", "None"]) == {"a.json": False, "a.share": None}
     assert parser.read([]) == {}
+    with pytest.raises(SystemExit):
+        parser.read(["--help"])
+    assert "a: Options of every kind." in " ".join(capsys.readouterr().out.split())
 
 
-def test_an_option_may_have_an_older_name():
-    told = []
-    parser = OptionParser("x", tell=told.append)
+def test_an_option_that_is_not_known_may_be_spelled_anew():
+    parser = OptionParser("x", respell={"--tallest": "--top"}.get)
     parser.add_fields(Options)
-    parser.also("--tallest", "--top", renamed=True)
     assert parser.read(["--run=r", "--tallest=3"])["top"] == 3
-    assert told == ["--tallest is called --top now"]
 
 
 def test_help_is_printed(capsys):

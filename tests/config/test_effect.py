@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from cxr_jax.config.effect import notes, refuse_options_of_several, without_effect
-from cxr_jax.config.loading import load_config
+from cxr_jax.config.loading import load_config, load_with_options
 from cxr_jax.config.schema import (
     AugmentationConfig,
     Config,
@@ -18,6 +19,12 @@ from cxr_jax.config.schema import (
     TrainingConfig,
 )
 from cxr_jax.errors import EXIT_USAGE, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """A command without options of its own."""
+
 
 PHASES = """
 [[phases]]
@@ -69,7 +76,7 @@ def test_an_option_without_effect_is_refused_with_the_one_that_has(tmp_path, tom
     path = tmp_path / "c.toml"
     path.write_text(toml)
     with pytest.raises(UserError) as refused:
-        load_config(path, options)
+        load_with_options(path, options, NoOptions, prog="x")
     assert sentence in str(refused.value)
     assert refused.value.code == EXIT_USAGE
 
@@ -88,7 +95,7 @@ def test_an_option_without_effect_is_refused_with_the_one_that_has(tmp_path, tom
 def test_options_that_have_an_effect_are_taken(tmp_path, toml, options):
     path = tmp_path / "c.toml"
     path.write_text(toml)
-    assert load_config(path, options) != load_config(path)
+    assert load_with_options(path, options, NoOptions, prog="x").config != load_config(path)
 
 
 def test_options_of_several_processes_are_refused_where_one_trains():
