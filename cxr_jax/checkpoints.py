@@ -43,7 +43,7 @@ class Checkpoint:
     step: int
     arrays: dict[str, Array]
     details: dict[str, Any]
-    sha256: str = ""  # `content_hash` of the arrays; empty where another process has read them
+    sha256: str = ""  # `content_hash` of the arrays
 
 
 class CheckpointWriter:

@@ -97,9 +97,7 @@ class Connections:
         if isinstance(error, jax.errors.JaxRuntimeError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
             # an operation of all processes fails when one of them is gone; the watch finds which, and ends this one
             time.sleep(2)
-            print(
-                "cxr-jax: an operation of all processes failed; waiting to hear which of them is lost", file=sys.stderr
-            )
+            print("cxr-jax: an operation of all processes failed; waiting to hear which is lost", file=sys.stderr)
             time.sleep(self._limits.heartbeat_timeout)
         self._failing.set()
         told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -267,6 +265,8 @@ def _find_first(place: Place, within: float) -> socket.socket:
     while True:
         try:
             connection = socket.create_connection((place.host, place.port), timeout=min(5.0, within))
+            connection.settimeout(None)
+            return connection
         # also a name that the network does not know yet, or an address that the machine has no way to
         except OSError as error:
             if time.monotonic() > deadline:
@@ -277,9 +277,6 @@ def _find_first(place: Place, within: float) -> socket.socket:
                     EXIT_LOST,
                 ) from None
             time.sleep(0.2)
-        else:
-            connection.settimeout(None)
-            return connection
 
 
 def _named(processes: Iterable[int]) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import os
+import pickle
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,20 +87,13 @@ class ProcessGroup:
         checkpoint = read() if self.writes else None
         if self._connections is None:
             return checkpoint
-        arrays = {} if checkpoint is None else {name: np.asarray(value) for name, value in checkpoint.arrays.items()}
-        shapes = [(name, str(value.dtype), value.shape) for name, value in arrays.items()]
-        described = self.exchange(checkpoint and [checkpoint.step, checkpoint.details, shapes])[0]
-        if described is None:
-            return None
-        step, details, shapes = described
-        arrays = arrays or {name: np.zeros(shape, dtype) for name, dtype, shape in shapes}
-        parts = [np.frombuffer(value.tobytes(), np.uint8) for value in arrays.values()]
-        packed = np.asarray(multihost_utils.broadcast_one_to_all(np.concatenate(parts)))
-        parts = np.split(packed, np.cumsum([len(part) for part in parts])[:-1])
-        received = zip(arrays.items(), parts, strict=True)
-        return Checkpoint(
-            step, {name: part.view(old.dtype).reshape(old.shape) for (name, old), part in received}, details
-        )
+        if checkpoint is not None:
+            checkpoint = dataclasses.replace(checkpoint, arrays=jax.tree.map(np.asarray, checkpoint.arrays))
+        packed = pickle.dumps(checkpoint)
+        # process 0 is one of ours, so what it packed is safe to unpack
+        size = self.exchange(len(packed))[0]
+        sent = multihost_utils.broadcast_one_to_all(np.frombuffer(packed if self.writes else bytes(size), np.uint8))
+        return pickle.loads(np.asarray(sent).tobytes())
 
     def exchange(self, value: Any) -> list[Any]:
         """Returns the JSON `value` that each process gives here, by its number; waits for all of them."""
@@ -147,23 +142,19 @@ def connected(place: Place, limits: ParallelConfig) -> Iterator[ProcessGroup]:
     They leave it together; one that leaves it alone, by an error, tells the others why.
     """
     connections = Connections(place, limits)
-    try:
-        yield ProcessGroup(connections)
-    except BaseException as error:
-        if not isinstance(error, UserError) or error.code not in (EXIT_INTERRUPTED, EXIT_TERMINATED):
-            # jax would wait at exit for processes that never come
-            leave_without_cleanup()
-            connections.fail(error)
+    with contextlib.ExitStack() as leaving:
+        # waits for all of them, so that none is aborted for want of its coordinator
+        leaving.callback(jax.distributed.shutdown)
+        leaving.callback(connections.say, "done")
+        try:
+            yield ProcessGroup(connections)
+        except BaseException as error:
+            if not isinstance(error, UserError) or error.code not in (EXIT_INTERRUPTED, EXIT_TERMINATED):
+                # jax would wait at exit for processes that never come
+                leaving.pop_all()
+                leave_without_cleanup()
+                connections.fail(error)
             raise
-        _leave_together(connections)
-        raise
-    _leave_together(connections)
-
-
-def _leave_together(connections: Connections) -> None:
-    connections.say("done")
-    # waits for all of them, so that none is aborted for want of its coordinator
-    jax.distributed.shutdown()
 
 
 def find_place(parallel: ParallelConfig, environment: Mapping[str, str]) -> Place | None:
@@ -204,8 +195,7 @@ def _slurm(environment: Mapping[str, str]) -> Place | None:
     match = re.match(r"([^,\[]+)(?:\[(\w+))?", nodes)
     if match is None or int(tasks) == 1:
         return None
-    port = 61440 + int(job) % 4096
-    return Place(match[1] + (match[2] or ""), port, int(task), int(tasks))
+    return Place(match[1] + (match[2] or ""), 61440 + int(job) % 4096, int(task), int(tasks))
 
 
 def _tpu(environment: Mapping[str, str]) -> Place | None:
@@ -219,7 +209,8 @@ def _tpu(environment: Mapping[str, str]) -> Place | None:
 def _initialize_jax(place: Place, limits: ParallelConfig, group: ProcessGroup) -> None:
     """Starts jax among all processes, at a port that process 0 finds free."""
     host, _, rank, world_size = place
-    port = group.exchange(_free_port() if rank == 0 else None)[0]
+    with socket.create_server(("", 0)) as listener:
+        port = group.exchange(listener.getsockname()[1])[0]
     # its service would keep SIGTERM from this program
     jax.config.update("jax_enable_preemption_service", False)
     # faults are found here first, and can be told: jax ends the process by an abort
@@ -232,8 +223,3 @@ def _initialize_jax(place: Place, limits: ParallelConfig, group: ProcessGroup) -
         shutdown_timeout_seconds=limits.step_timeout,
         coordinator_bind_address=f"{host}:{port}" if rank == 0 and host in ("127.0.0.1", "localhost") else None,
     )
-
-
-def _free_port() -> int:
-    with socket.create_server(("", 0)) as listener:
-        return listener.getsockname()[1]
