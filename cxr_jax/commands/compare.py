@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cxr_jax.config.command_line import Positional, parse, require_judging_options
+from cxr_jax.config.schema import OperatingPointConfig
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
 
@@ -35,8 +36,10 @@ class Options:
     reference: str = ""  # name of the recipe that every other is compared with; by default every pair is tested
     # the operating point: of each run, or chosen anew by one rule for all on the validation predictions of each run
     rule: Literal["own", "youden", "sensitivity", "cost_ratio"] = "own"
-    target_sensitivity: float = 0.975  # rule sensitivity: the highest threshold that reaches it on validation
-    cost_ratio: float = 5.0  # rule cost_ratio: how many false alarms a missed pneumonia is worth
+    # rule sensitivity: the highest threshold that reaches it on validation
+    target_sensitivity: float = OperatingPointConfig.target_sensitivity
+    # rule cost_ratio: how many false alarms a missed pneumonia is worth
+    cost_ratio: float = OperatingPointConfig.cost_ratio
     resamples: int = 2000  # of the group bootstrap
     out: str = ""  # new or empty folder for tables (Markdown, CSV), comparison.json and the figure (PNG, SVG)
     replace: bool = False  # let --out replace an earlier comparison

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cxr_jax.config.command_line import Positional, parse, require_judging_options
+from cxr_jax.config.schema import OperatingPointConfig
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal
 
@@ -27,10 +28,12 @@ class Options:
     table: Annotated[str, Positional("TABLE")]
     # the same program's predictions on validation images: calibration and rules need them; rows of val are taken
     validation: str = ""
-    threshold: float = 0.5  # rule fixed: called PNEUMONIA at or above
+    threshold: float = OperatingPointConfig.threshold  # rule fixed: called PNEUMONIA at or above
     rule: Literal["fixed", "youden", "sensitivity", "cost_ratio"] = "fixed"  # how to choose the threshold on validation
-    target_sensitivity: float = 0.975  # rule sensitivity: the highest threshold that reaches it
-    cost_ratio: float = 5.0  # rule cost_ratio: how many false alarms a missed pneumonia is worth
+    # rule sensitivity: the highest threshold that reaches it
+    target_sensitivity: float = OperatingPointConfig.target_sensitivity
+    # rule cost_ratio: how many false alarms a missed pneumonia is worth
+    cost_ratio: float = OperatingPointConfig.cost_ratio
     resamples: int = 2000  # of the group bootstrap
     out: str = ""  # new or empty folder for evaluation.json, figures and report.html; by default nothing is written
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_jax.config.schema import OperatingPointConfig
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.calibration import fit_temperature, margins_of
 from cxr_jax.evaluation.cases import Cases
@@ -87,9 +88,9 @@ def choose_threshold(
     label: np.ndarray,
     *,
     rule: str,
-    threshold: float = 0.5,
-    target_sensitivity: float = 0.975,
-    cost_ratio: float = 5.0,
+    threshold: float = OperatingPointConfig.threshold,
+    target_sensitivity: float = OperatingPointConfig.target_sensitivity,
+    cost_ratio: float = OperatingPointConfig.cost_ratio,
 ) -> float:
     """Return the threshold that a rule chooses on these images; an image is called PNEUMONIA at or above it.
 
@@ -160,9 +161,9 @@ def choose_operating_point(
     validation: Predictions,
     *,
     rule: str,
-    threshold: float = 0.5,
-    target_sensitivity: float = 0.975,
-    cost_ratio: float = 5.0,
+    threshold: float = OperatingPointConfig.threshold,
+    target_sensitivity: float = OperatingPointConfig.target_sensitivity,
+    cost_ratio: float = OperatingPointConfig.cost_ratio,
 ) -> OperatingPoint:
     """Return the operating point that a rule chooses on validation, with its promise and the fitted temperature.
 
