@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cxr_jax.evaluation import calibration, intervals, metrics, shift
+from cxr_jax.evaluation import calibration, intervals, metrics, rule_draws, shift
 from cxr_jax.evaluation.decision_curve import net_benefit
 from cxr_jax.evaluation.operating_point import choose_threshold
 from cxr_jax.evaluation.predictive_values import predictive_values
@@ -142,8 +142,8 @@ GLOSSARY: dict[str, Term] = {
     ),
     "interval": Term(
         "Interval (95 %)",
-        "What the number might be on other children of the same kind. Here images are drawn again by lot, whole "
-        "groups at a time, and the middle 95 % of the results is shown (group bootstrap).",
+        "What the number might be on other children of the same kind. Where no formula tells it, images are drawn "
+        "again by lot, whole groups at a time, and the middle 95 % of the results is shown (group bootstrap).",
         "Field & Welsh, JRSS B 2007",
         intervals.bootstrap_weights,
     ),
@@ -161,9 +161,38 @@ GLOSSARY: dict[str, Term] = {
     ),
     "wilson": Term(
         "Wilson's interval",
-        "An interval of a share by formula, as if all images were independent; by groups, as if all groups were.",
+        "An interval of a share by formula, as if all images were independent.",
         "Wilson, JASA 1927",
         intervals.wilson_interval,
+    ),
+    "wilson_of_groups": Term(
+        "Wilson's interval by groups",
+        "Wilson's interval of a share, for as many independent images as the groups are worth. Five films of one child "
+        "tell less than five children.",
+        "Rao & Scott, Biometrics 1992",
+        intervals.wilson_interval_of_groups,
+    ),
+    "for_rule": Term(
+        "For this threshold, for this rule",
+        "The threshold was set by a rule on validation images. For this threshold: what other test images would give. "
+        "For this rule: what would come out if the threshold were set anew on other validation images too. Who takes "
+        "over the recipe should read the second.",
+        "Field & Welsh, JRSS B 2007",
+        rule_draws.draw_rule,
+    ),
+    "calibration_slope": Term(
+        "Calibration slope and intercept",
+        "How the scores would have to be stretched and moved so that probabilities mean what they say. A slope of 1 "
+        "and an intercept of 0 are best. A slope below 1: probabilities are too extreme.",
+        "Cox, Biometrika 1958",
+        calibration.recalibration,
+    ),
+    "calibration_in_the_large": Term(
+        "Calibration in the large",
+        "By how many logits all probabilities lie too low; below 0, too high. 0 is best. At 1 logit, 50 % should be "
+        "73 %; at 2 logits, 88 %.",
+        "Van Calster et al., BMC Medicine 2019",
+        calibration.calibration_in_the_large,
     ),
     "calibration_error": Term(
         "Calibration error (ECE)",

@@ -19,6 +19,7 @@ from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.reporting.explanations import CAPTIONS as _EXPLANATIONS
 from cxr_jax.reporting.explanations import explanations_of, number_texts
 from cxr_jax.reporting.glossary import GLOSSARY
+from cxr_jax.reporting.plain_words import told_calibration, told_rule
 from cxr_jax.reporting.published import OFFICIAL_TEST
 from cxr_jax.reporting.quality import BASELINE_CAPTIONS, QUALITY_CAPTIONS, quality_of
 from cxr_jax.reporting.summary import outlook, summarise
@@ -136,6 +137,12 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "outlook": outlook(judgement.test, (config or {}).get("report", {}).get("prevalence") or None),
         "glossary": GLOSSARY,
         "rule": _rule(judgement.operating_point),
+        "rule_found": judgement.for_rule,
+        "ruled_targets": any(
+            e.transferred and e.transferred.for_rule for e in judgement.test.specificity_at_sensitivity
+        ),
+        "told_rule": told_rule(judgement),
+        "told_calibration": told_calibration(judgement, weighted=_is_weighted(config)),
         **_origin(run, judgement),
         "config": config,
         "config_text": config_text,
@@ -184,6 +191,13 @@ def _rule(point: OperatingPoint) -> str:
     if "cost_ratio" in parameters:
         return f"{told}, a missed pneumonia counting as {parameters['cost_ratio']:g} false alarms"
     return told
+
+
+def _is_weighted(config: dict[str, Any] | None) -> bool:
+    """Returns whether a class counted more in training than its share of the images."""
+    told = config or {}
+    weights, balancing = told.get("loss", {}).get("class_weights"), told.get("data", {}).get("balancing")
+    return any(choice not in (None, "none") for choice in (weights, balancing))
 
 
 def _training(run: RunFolder, config: dict[str, Any] | None, looks: list[dict[str, Any]]) -> dict[str, Any] | None:

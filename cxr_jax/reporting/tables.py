@@ -56,7 +56,15 @@ def _judgement_rows(judgement: Judgement) -> list[list[str]]:
         for name in _RATES:
             rows.append([f"{name.capitalize()} at 0.5", *(measured_text(half.metrics[name]) for half in halves)])
         rows.append([f"{_COUNTS} at 0.5", *(_counts_text(half.confusion) for half in halves)])
-    return rows
+    return rows if judgement.for_rule is None else _with_rule(rows, judgement)
+
+
+def _with_rule(rows: list[list[str]], judgement: Judgement) -> list[list[str]]:
+    """Returns rows with a column after that of test: the interval for the rule that chose the threshold."""
+    for_rule = {measured.title: interval_text(measured.interval) for measured in judgement.for_rule.metrics.values()}
+    header, *others = rows
+    header = [header[0], "Test, this threshold", "this rule", *header[2:]]
+    return [header, *([row[0], row[1], for_rule.get(row[0], ""), *row[2:]] for row in others)]
 
 
 def _counts_text(confusion: Confusion) -> str:

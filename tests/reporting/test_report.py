@@ -130,9 +130,9 @@ def test_calls_at_one_half_stand_beside_those_at_the_threshold(whole, example):
     half = test["at_one_half"]
     for title, row, column in (("True negatives", 0, 0), ("False positives", 0, 1), ("False negatives", 1, 0)):
         counts = [judged["confusion"][row][column] for judged in (test, half, example.judgement["validation"])]
-        assert re.search(rf"{title} \S+ called \S+ {counts[0]} {counts[1]} {counts[2]} ", text)
+        assert re.search(rf"{title} \S+ called \S+ {counts[0]} +{counts[1]} {counts[2]} ", text)
     accuracy = half["metrics"]["accuracy"]
-    assert f"Test threshold {example.point.threshold:.4g} Test threshold 0.5 Validation" in text
+    assert f"Test threshold {example.point.threshold:.4g} Test for this rule Test threshold 0.5 Validation" in text
     assert f"{accuracy['value']:.3f} ({accuracy['intervals'][0]['low']:.3f}–" in text
     judgement = json.loads(json.dumps(example.judgement))
     for judged in (judgement["test"], judgement["validation"]):
@@ -396,3 +396,55 @@ def test_metrics_without_training_give_no_training_section(bare):
     with MetricsLog(bare.metrics) as log:
         log.write("end", reason="interrupted", step=0, seconds=3.0)
     assert "training" not in Page(render_report(bare)).ids
+
+
+def test_what_holds_for_the_threshold_and_for_its_rule_stand_side_by_side(whole, example):
+    text = Page(render_report(whole)).text
+    test, found = example.judgement["test"]["metrics"], example.judgement["for_rule"]
+    for name in ("sensitivity", "specificity", "accuracy"):
+        own, ruled = (told["intervals"][0] for told in (test[name], found["metrics"][name]))
+        assert (
+            f"for this threshold: {own['low']:.1%} to {own['high']:.1%} "
+            f"for this rule: {ruled['low']:.1%} to {ruled['high']:.1%}"
+        ) in re.sub(r"\s+", " ", text)
+        assert f"{own['high']:.3f}) ({ruled['low']:.3f}–{ruled['high']:.3f})" in re.sub(r"\s+", " ", text)
+    low, high = found["threshold"]["low"], found["threshold"]["high"]
+    assert f"the same rule would put it between {low:.4g} and {high:.4g} (95 % of draws)" in text
+    assert "anywhere from" in text.split("What it can be used for")[0]
+    for entry in example.judgement["test"]["specificity_at_sensitivity"]:
+        ruled = entry["transferred"]["for_rule"]["metrics"]["specificity"]["intervals"][0]
+        assert f"rule ({ruled['low']:.3f}–{ruled['high']:.3f})" in text
+
+
+def test_slope_intercept_and_shift_are_told_on_both_splits_before_and_after(whole, example):
+    text = Page(render_report(whole)).text.split("Calibration", 2)[2].split("Subgroups")[0]
+    for split in ("validation", "test"):
+        for moment in ("before", "after"):
+            for measured in example.judgement[split]["calibration"][moment]["recalibration"].values():
+                ends = measured["intervals"][0]
+                assert f"{measured['value']:.3f} ({ends['low']:.3f}–{ends['high']:.3f})" in text
+
+
+def test_rates_with_every_group_counting_once_stand_with_the_subgroups(whole, example):
+    text = Page(render_report(whole)).text.split("Subgroups", 2)[2]
+    for split in ("test", "validation"):
+        for measured in example.judgement[split]["by_group"].values():
+            ends = measured["intervals"][0]
+            assert f"{measured['value']:.3f} ({ends['low']:.3f}–{ends['high']:.3f})" in text
+
+
+def test_an_evaluation_of_an_earlier_version_gives_a_report_without_what_it_lacks(whole, example):
+    older = json.loads(json.dumps(example.judgement))
+    older["schema_version"] = 1
+    del older["for_rule"]
+    for split in ("test", "validation"):
+        del older[split]["by_group"]
+        for moment in ("before", "after"):
+            del older[split]["calibration"][moment]["recalibration"]
+        for entry in older[split]["specificity_at_sensitivity"]:
+            del entry["transferred"]["for_rule"]
+    write_json(whole.evaluation, older)
+    text = Page(render_report(whole)).text.split("Glossary")[1]
+    for word in ("for this rule", "Calibration slope", "Calibration in the large", "counts once", "same rule"):
+        assert word not in text
+    assert f"Right calls (accuracy) {older['test']['metrics']['accuracy']['value']:.1%}" in text

@@ -11,6 +11,7 @@ from cxr_jax.evaluation.judgement import write_judgement
 from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.seeds import mean_auc_interval
 from cxr_jax.reporting import tables
+from cxr_jax.reporting.numbers import interval_text
 from cxr_jax.reporting.published import Published
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder
@@ -59,12 +60,21 @@ def test_the_terminal_table_has_every_metric_and_the_counts(example):
     further = ["TN / FP / FN / TP", "Accuracy at 0.5", "Sensitivity at 0.5", "Specificity at 0.5"]
     rows = rows_of(example.judged)
     assert list(rows) == ["Metric", *titles, *further, "TN / FP / FN / TP at 0.5"]
-    assert rows["Metric"] == ["Test", "Validation"]
+    assert rows["Metric"] == ["Test, this threshold", "this rule", "Validation"]
+    for name, measured in example.judged.test.metrics.items():
+        told = example.judged.for_rule.metrics.get(name)
+        assert rows[measured.title][1] == ("" if told is None else interval_text(told.interval))
+    assert rows["Accuracy"][1] not in rows["Accuracy"][0]
+
+
+def test_a_threshold_that_no_rule_chose_has_no_column_for_its_rule(example):
+    fixed = judge(example.validation, example.test, 0.4, confidence=Confidence(resamples=20))
+    assert rows_of(fixed)["Metric"] == ["Test", "Validation"]
 
 
 def test_counts_and_rates_are_told_at_both_thresholds(example):
     rows = rows_of(example.judged)
-    for column, judged in enumerate(example.judged.splits.values()):
+    for column, judged in zip((0, 2), example.judged.splits.values(), strict=True):
         for title, counted in (("TN / FP / FN / TP", judged), ("TN / FP / FN / TP at 0.5", judged.at_one_half)):
             (tn, fp), (fn, tp) = counted.confusion
             assert rows[title][column] == f"{tn} / {fp} / {fn} / {tp}"
