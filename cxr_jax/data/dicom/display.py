@@ -82,21 +82,19 @@ def _rescaled(values: np.ndarray, header: Header) -> np.ndarray:
 
 
 def _shown(values: np.ndarray, header: Header, found: np.ndarray) -> np.ndarray:
-    """Returns how bright each of `values` is, 0 to 1; `found` are the values of the image's pixels.
-
-    The windows are those of PS3.3 C.11.2.1.2 and C.11.2.1.3.
-    """
+    """Returns how bright each of `values` is, 0 to 1; `found` are the values of the image's pixels."""
     if header.voi is not None:
         return header.voi(values) / (2**header.voi.bits - 1)
     if header.window is None:
         low, high = found.min(), found.max()
         return (values - low) / ((high - low) or 1.0)
-    centre, width = header.window
-    if header.function == "SIGMOID":
-        with np.errstate(over="ignore"):
-            return 1 / (1 + np.exp(-4 * (values - centre) / width))
-    if header.function == "LINEAR":
-        centre, width = centre - 0.5, width - 1
-    if width == 0:
-        return (values > centre).astype(np.float64)
-    return (values - centre) / width + 0.5
+    from pydicom import Dataset
+    from pydicom.pixels import apply_windowing
+
+    window = Dataset()
+    window.WindowCenter, window.WindowWidth = header.window
+    window.VOILUTFunction = header.function
+    # one bit that is stored: from 0 to 1
+    window.PhotometricInterpretation, window.BitsStored, window.PixelRepresentation = "MONOCHROME2", 1, 0
+    with np.errstate(over="ignore"):
+        return apply_windowing(values, window)

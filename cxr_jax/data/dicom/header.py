@@ -9,7 +9,7 @@ import re
 import warnings
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -285,20 +285,22 @@ def _padding(elements: Dataset, signed: bool) -> tuple[int, int] | None:
     return min(ends), max(ends)
 
 
+def _values(elements: Dataset, keyword: str) -> list[Any]:
+    """Returns the values of an element as pydicom reads them; empty if it is not there or says nothing."""
+    value = elements.get(keyword)
+    if value is None or value == "":
+        return []
+    return list(value) if elements[keyword].VM > 1 else [value]
+
+
 def _text(elements: Dataset, keyword: str) -> str:
     """Returns the first value of a text element, without padding; empty if it is not there."""
-    raw = elements.get_item(keyword)
-    if raw is None or not raw.value:
-        return ""
-    return raw.value.split(b"\\")[0].decode("ascii").strip(" \0")
+    return str(next(iter(_values(elements, keyword)), "")).strip(" \0")
 
 
 def _numbers(elements: Dataset, keyword: str) -> list[float]:
     """Returns the values of an element of decimal strings, NaN for one that is left open; empty if it is not there."""
-    raw = elements.get_item(keyword)
-    if raw is None or not raw.value or not raw.value.strip(b" \0"):
-        return []
-    return [float(part) if part.strip() else math.nan for part in raw.value.decode("ascii").strip(" \0").split("\\")]
+    return [math.nan if value == "" else float(value) for value in _values(elements, keyword)]
 
 
 def _first_number(elements: Dataset, keyword: str, default: float) -> float:
@@ -307,11 +309,8 @@ def _first_number(elements: Dataset, keyword: str, default: float) -> float:
 
 
 def _integer(elements: Dataset, keyword: str, default: int | None = None) -> int:
-    """Returns an element of 16 bits; `default` if it is not there, ValueError without one."""
-    raw = elements.get_item(keyword)
-    if raw is None or not raw.value:
-        if default is None:
-            raise ValueError(f"no {keyword}")
-        return default
-    (value,) = read_words(raw)
+    """Returns an element of one whole number; `default` if it is not there, ValueError without one."""
+    (value,) = _values(elements, keyword) or [default]
+    if not isinstance(value, int):
+        raise ValueError(f"no {keyword}")
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,6 @@ MAX_FRAGMENTS = 10_000
 
 MAX_RUNS = 20_000_000
 """How many runs of RLE are unpacked: some seconds' work, and more than the largest radiographs hold."""
-
-_ITEM, _UNDEFINED = 0xFFFEE000, 0xFFFFFFFF
 
 
 def stored_words(value: bytes, syntax: UID, header: Header, name: str) -> np.ndarray:
@@ -86,19 +85,16 @@ def _native(value: bytes, header: Header, name: str) -> np.ndarray:
 
 def _frame(value: bytes, name: str) -> bytes:
     """Returns the one encoded frame of encapsulated pixel data (PS3.5 A.4), joined from its fragments."""
-    parts, position = [], 0
-    while position + 8 <= len(value) and len(parts) <= MAX_FRAGMENTS:
-        group, element, length = struct.unpack_from("<HHL", value, position)
-        position += 8
-        if group << 16 | element != _ITEM or length == _UNDEFINED or position + length > len(value):
-            break
-        parts.append(value[position : position + length])
-        position += length
-    # The first item is a table of offsets.
-    frame = b"".join(parts[1:]) if len(parts) <= MAX_FRAGMENTS else b""
-    if not frame:
+    from pydicom.encaps import generate_fragments
+
+    try:
+        # the first item is a table of offsets
+        _, *parts = itertools.islice(generate_fragments(value), MAX_FRAGMENTS + 1)
+    except ValueError:
+        parts = []
+    if not any(parts) or len(parts) == MAX_FRAGMENTS:
         raise UserError(f"{name} {DAMAGED}: it holds no encoded image")
-    return frame
+    return b"".join(parts)
 
 
 def _unpack_rle(frame: bytes, header: Header, name: str) -> bytes:
