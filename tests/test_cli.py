@@ -3,6 +3,7 @@ import importlib
 import os
 import pkgutil
 import pty
+import re
 import subprocess
 import sys
 import types
@@ -67,6 +68,19 @@ def test_every_command_has_a_help(name, capsys):
         cli.main([name, "--help"])
     assert stop.value.code == 0
     assert f"usage: cxr-jax {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_says_what_it_is(name, capsys):
+    arguments = ["quickstart"] if name == "train" else []
+    with pytest.raises(SystemExit):
+        cli.main([name, *arguments, "--help"])
+    printed = capsys.readouterr().out
+    entries = re.split(r"^  (?=\S)", printed, flags=re.MULTILINE)[1:]
+    options = [re.sub(r"\s+", " ", entry) for entry in entries if entry.startswith("--")]
+    assert options or name == "configs"
+    # an option with its value, then at least one word that is not its default
+    assert [option for option in options if not re.match(r"--\S+( [A-Z{\[][^ ]*( \.\.\.\])?)? [^(]", option)] == []
 
 
 def test_help_is_instant_and_imports_nothing_heavy():

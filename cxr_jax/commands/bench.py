@@ -29,7 +29,7 @@ _List = Annotated[str, Option("A,B,...")]
 class Options(Effort):
     """All combinations of the lists are measured, each in a process of its own."""
 
-    models: _List = "mobilenetv2_100"
+    models: _List = "mobilenetv2_100"  # networks, as cxr-jax models lists them
     sizes: _List = "224"  # sides of the images in pixels
     batches: _List = "32"  # images in a step
     # both: the steps of train and inference; epoch: an epoch of real training beside its bare steps; startup: seconds

@@ -9,8 +9,12 @@ from typing import ClassVar, Literal
 
 from cxr_jax.runs.files import at_home
 
-# What pydantic reads from a dataclass to refuse unknown keys; a plain dict, so that pydantic is not imported here.
-_STRICT = {"extra": "forbid"}
+
+class _Section:
+    """What all sections have in common."""
+
+    # what pydantic reads to refuse unknown keys; a plain dict, so that pydantic is not imported here
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
 
 def _require(condition: bool, name: str, value: object, rule: str) -> None:
@@ -22,10 +26,8 @@ def _require(condition: bool, name: str, value: object, rule: str) -> None:
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(_Section):
     """Which radiographs, at which size, cut how."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     dataset: str = "chest_xray"  # name under which `cxr-jax prepare` stored the data, or the path of prepared data
     image_size: int = 224  # side of the square images that the network sees, in pixels
@@ -67,10 +69,8 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(_Section):
     """Which network, and where its weights come from."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     name: str = "mobilenetv2_100"  # `cxr-jax models` lists them
     weights: str = ""  # safetensors file under timm's names, looked for in CXR_WEIGHTS_DIR too; empty: random
@@ -86,10 +86,8 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class AugmentationConfig:
+class AugmentationConfig(_Section):
     """Random changes of training images, drawn anew for every example and epoch inside the compiled step."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     horizontal_flip: float = 0.0  # probability
     vertical_flip: float = 0.0  # probability
@@ -129,14 +127,12 @@ class AugmentationConfig:
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(_Section):
     """SGD with momentum and coupled weight decay, as in torch and MATLAB."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
-
     learning_rate: float = 0.01  # the highest rate of the schedule, the classifier's where layer_decay is not 1
-    momentum: float = 0.9
-    nesterov: bool = False
+    momentum: float = 0.9  # share of the last update that is added to the next; 0: off
+    nesterov: bool = False  # Nesterov's form of momentum
     weight_decay: float = 1e-4  # L2, added to the gradient before momentum
     decayed: Literal["kernels", "all"] = "kernels"  # kernels only, or BatchNorm and biases too
     layer_decay: float = 1.0  # a stage's rate as a share of the next stage's, up to the classifier; 1: one rate for all
@@ -149,12 +145,10 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
+class ScheduleConfig(_Section):
     """How the learning rate moves over one phase."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
-
-    kind: Literal["constant", "cosine", "linear"] = "constant"
+    kind: Literal["constant", "cosine", "linear"] = "constant"  # the form of the curve after the warm-up
     warmup_iterations: int = 0  # linear rise, whose first step has the rate over (warmup_iterations + 1)
     final_fraction: float = 0.0  # share of the rate that cosine and linear end at
 
@@ -164,13 +158,11 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(_Section):
     """Softmax cross-entropy and its weighting."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
-
     class_weights: Literal["none", "balanced"] = "none"  # balanced: inverse to the class's share of train
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.0  # share of the label that is spread evenly over all classes; 0: off
     focal_gamma: float = 0.0  # gamma of the focal loss, which turns from examples that are easy; 0: plain cross-entropy
 
     def __post_init__(self) -> None:
@@ -179,10 +171,8 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(_Section):
     """Length, batches and seed of a run."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     epochs: int = 2  # where there are no [[phases]], each of which has epochs of its own
     batch_size: int = 128  # images per step, over all devices
@@ -208,10 +198,8 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
-class ValidationConfig:
+class ValidationConfig(_Section):
     """When the network is validated, what counts as better, when to stop, and which state the run stands for."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     every_iterations: int = 0  # 0: at the end of every epoch
     patience: int = 0  # validations without improvement before training stops; 0: never stops early
@@ -224,15 +212,13 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True)
-class ParallelConfig:
+class ParallelConfig(_Section):
     """How a step is spread over devices, and over processes.
 
     A run can be resumed with other values of all of them: they decide where it is computed, not what.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
-
-    backend: Literal["jit", "pmap"] = "jit"
+    backend: Literal["jit", "pmap"] = "jit"  # what makes one program for all devices; the numbers are the same
     devices: int = 0  # how many devices to use, of all processes together; 0: all
     coordinator: str = ""  # HOST:PORT at which process 0 meets the others; empty: as SLURM or a TPU pod says
     world_size: int = 0  # how many processes train together; 0: as SLURM or a TPU pod says, elsewhere one
@@ -254,12 +240,10 @@ class ParallelConfig:
 
 
 @dataclass(frozen=True)
-class OperatingPointConfig:
+class OperatingPointConfig(_Section):
     """The rule that turns a probability into a call, applied to validation predictions only."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
-
-    rule: Literal["fixed", "youden", "sensitivity", "cost_ratio"] = "fixed"
+    rule: Literal["fixed", "youden", "sensitivity", "cost_ratio"] = "fixed"  # how the threshold is chosen
     threshold: float = 0.5  # rule `fixed`
     target_sensitivity: float = 0.975  # rule `sensitivity`: the highest threshold that reaches it on validation
     cost_ratio: float = 5.0  # rule `cost_ratio`: how many false alarms a missed pneumonia is worth
@@ -272,10 +256,8 @@ class OperatingPointConfig:
 
 
 @dataclass(frozen=True)
-class ReportConfig:
+class ReportConfig(_Section):
     """What the report is written for."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     # share of PNEUMONIA among the radiographs on which somebody would use the network; the report tells for it how
     # many calls would be right. 0: not declared
@@ -286,15 +268,13 @@ class ReportConfig:
 
 
 @dataclass(frozen=True)
-class PhaseConfig:
+class PhaseConfig(_Section):
     """One stretch of training; what it leaves out (None) is taken from the sections of the same name."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
-
-    name: str = "train"
-    epochs: int = 1
+    name: str = "train"  # by which options, sweeps and figures call it
+    epochs: int = 1  # of this phase
     trainable: tuple[str, ...] = ()  # dotted prefixes of parameter names such as blocks.5; empty: all
-    batch_norm: Literal["train", "frozen"] | None = None
+    batch_norm: Literal["train", "frozen"] | None = None  # as training.batch_norm, for this phase
     optimizer: OptimizerConfig | None = None
     schedule: ScheduleConfig | None = None
     augmentation: AugmentationConfig | None = None
@@ -304,10 +284,8 @@ class PhaseConfig:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(_Section):
     """One experiment, whole."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
