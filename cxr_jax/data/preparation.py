@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -204,7 +203,7 @@ def _cause(error: Exception) -> Exception:
         if isinstance(seen, OSError) and seen.errno is not None:
             return seen
         # The writer of ArrayRecord files is not Python: it tells what the system said in the middle of its own words.
-        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
+        for number in files.FULL | files.FORBIDDEN:
             if isinstance(seen, RuntimeError) and os.strerror(number) in str(seen):
                 return OSError(number, os.strerror(number))
         seen = seen.__cause__ or seen.__context__

@@ -21,7 +21,7 @@ def merge_model(graphdef: nnx.GraphDef, params: ArrayDict, batch_stats: ArrayDic
     """Returns the model that `split_model` took apart, with these arrays.
 
     The names must be those of `split_model`: `nnx.merge` assigns by order and would accept others in silence, so
-    they are compared by `check_names` wherever arrays come from outside.
+    whoever takes arrays from outside compares them by `differences` first.
     """
     return nnx.merge(graphdef, nnx.State(_unflatten(params)), nnx.State(_unflatten(batch_stats)))
 

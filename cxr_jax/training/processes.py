@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib.metadata
 import os
-import pickle
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,13 +85,18 @@ class ProcessGroup:
         checkpoint = read() if self.writes else None
         if self._connections is None:
             return checkpoint
-        if checkpoint is not None:
-            checkpoint = dataclasses.replace(checkpoint, arrays=jax.tree.map(np.asarray, checkpoint.arrays))
-        packed = pickle.dumps(checkpoint)
-        # process 0 is one of ours, so what it packed is safe to unpack
-        size = self.exchange(len(packed))[0]
-        sent = multihost_utils.broadcast_one_to_all(np.frombuffer(packed if self.writes else bytes(size), np.uint8))
-        return pickle.loads(np.asarray(sent).tobytes())
+        arrays = {} if checkpoint is None else {name: np.asarray(value) for name, value in checkpoint.arrays.items()}
+        shapes = [(name, str(value.dtype), value.shape) for name, value in arrays.items()]
+        told = checkpoint and {"step": checkpoint.step, "details": checkpoint.details, "sha256": checkpoint.sha256}
+        told, shapes = self.exchange([told, shapes])[0]
+        if told is None:
+            return None
+        arrays = arrays or {name: np.zeros(shape, dtype) for name, dtype, shape in shapes}
+        parts = [np.frombuffer(value.tobytes(), np.uint8) for value in arrays.values()]
+        packed = np.asarray(multihost_utils.broadcast_one_to_all(np.concatenate(parts)))
+        parts = np.split(packed, np.cumsum([len(part) for part in parts])[:-1])
+        sent = {name: part.view(dtype).reshape(shape) for (name, dtype, shape), part in zip(shapes, parts, strict=True)}
+        return Checkpoint(arrays=sent, **told)
 
     def exchange(self, value: Any) -> list[Any]:
         """Returns the JSON `value` that each process gives here, by its number; waits for all of them."""
