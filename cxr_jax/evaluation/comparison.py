@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
 from cxr_jax.errors import UserError
-from cxr_jax.evaluation.cases import Cases, calls_of
+from cxr_jax.evaluation.cases import calls_of
 from cxr_jax.evaluation.comparison_record import (
     FREE,
     HALF,
+    RESOLUTION,
     AdjustedDifferenceOverSeeds,
     Answer,
     Comparison,
@@ -24,45 +24,23 @@ from cxr_jax.evaluation.comparison_record import (
     RecipeSummary,
     endpoints_at,
 )
-from cxr_jax.evaluation.intervals import bootstrap_weights, percentile_interval
+from cxr_jax.evaluation.intervals import percentile_interval
 from cxr_jax.evaluation.measures import Confidence
-from cxr_jax.evaluation.metrics import METRICS
 from cxr_jax.evaluation.paired import (
     McNemar,
-    auc_covariance,
     bootstrap_p_value,
     compare_auc,
     difference_over_seeds,
     holm,
     mcnemar,
+    smallest_bootstrap_p_value,
 )
-from cxr_jax.evaluation.seeds import mean_auc_interval, same_images, spread
-from cxr_jax.runs.predictions import Predictions
+from cxr_jax.evaluation.recipe_draws import Estimate, Recipe, covariance, estimate
+from cxr_jax.evaluation.seeds import interval_over_seeds, mean_auc_interval, same_images, spread
 from cxr_jax.vocabulary import PNEUMONIA
 
-# Resamples computed at once, so that many images do not fill the memory.
-_CHUNK = 250
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Runs of one recipe that differ in their seed: their predictions on the same images, and their thresholds.
-
-    Attributes:
-        name: what tables and figures call it.
-        tables: predictions, one table a seed.
-        thresholds: the operating point of every seed, fixed before the images were seen; None where there is none.
-    """
-
-    name: str
-    tables: tuple[Predictions, ...]
-    thresholds: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if not self.tables:
-            raise ValueError(f"{self.name}: no table")
-        if self.thresholds is not None and len(self.tables) != len(self.thresholds):
-            raise ValueError(f"{self.name}: {len(self.tables)} tables with {len(self.thresholds)} thresholds")
+_MOST_DRAWS = 100_000
+"""Draws of a bootstrap test at most; beyond about 50 pairs its smallest corrected p-value lies above `RESOLUTION`."""
 
 
 def compare(
@@ -70,12 +48,14 @@ def compare(
 ) -> Comparison:
     """Compares recipes on the same images: every pair, or each with the one called `reference`.
 
-    Metrics are means over the seeds of a recipe, never metrics of an ensemble of them. Intervals and tests of these
-    means stand for other patients and for these very networks; `over_seeds` stands for other patients and for networks
-    trained again with other seeds. Thresholds are taken as given.
+    Metrics are means over the seeds of a recipe, never metrics of an ensemble of them. `as_trained` intervals and the
+    tests beside `p_value` stand for other patients and for these very networks; `interval` of a recipe and `over_seeds`
+    of a pair stand for other patients and for networks trained again with other seeds. At the operating point the
+    thresholds are taken as given; at the rule they are set anew in every draw of validation and test groups.
 
-    ROC-AUC is tested by `compare_auc`, accuracy by `mcnemar`, any other metric by a bootstrap of groups with equal
-    draws for all recipes. P-values are adjusted by Holm's method.
+    ROC-AUC is tested by `compare_auc`, accuracy at a given threshold by `mcnemar`, any other metric by a bootstrap of
+    groups with equal draws for all recipes. P-values are adjusted by Holm's method, and where it costs little there are
+    draws enough for adjusted ones below `RESOLUTION`.
 
     Raises:
         UserError: two recipes have one name, `reference` is none of them, or tables are over different images.
@@ -85,12 +65,14 @@ def compare(
     names = [recipe.name for recipe in recipes]
     if reference is not None and reference not in names:
         raise UserError(f"the reference {reference} is none of the recipes: {', '.join(names)}")
-    endpoints = _endpoints(recipes)
-    estimates = {recipe.name: _estimate(recipe, endpoints, confidence) for recipe in recipes}
     if reference is None:
         pairs = list(combinations(names, 2))
     else:
         pairs = [(name, reference) for name in names if name != reference]
+    endpoints = _endpoints(recipes)
+    # The smallest p-value of n draws is 2 / (n + 1), and Holm multiplies it by the number of pairs.
+    draws = max(confidence.resamples, min(round(2 * len(pairs) / RESOLUTION), _MOST_DRAWS))
+    estimates = dict(zip(names, estimate(recipes, endpoints, confidence, draws=draws), strict=True))
     answers = {
         endpoint.key: _adjusted(
             [_answer(estimates[first], estimates[second], endpoint, confidence.level) for first, second in pairs]
@@ -126,44 +108,15 @@ def _aligned(recipes: Sequence[Recipe]) -> list[Recipe]:
 
 def _endpoints(recipes: Sequence[Recipe]) -> tuple[Endpoint, ...]:
     thresholds = [threshold for recipe in recipes for threshold in recipe.thresholds or ()]
-    differing = any(threshold != HALF for threshold in thresholds)
-    return FREE + endpoints_at("half") + (endpoints_at("operating_point") if differing else ())
+    endpoints = FREE + endpoints_at("half")
+    if any(threshold != HALF for threshold in thresholds):
+        endpoints += endpoints_at("operating_point")
+        if any(recipe.rule is not None for recipe in recipes):
+            endpoints += endpoints_at("rule")
+    return endpoints
 
 
-@dataclass(frozen=True)
-class _Estimate:
-    """A recipe with the value of every endpoint: float64 [seeds], and [seeds, resamples] under equal draws for all."""
-
-    recipe: Recipe
-    values: dict[str, np.ndarray]
-    resampled: dict[str, np.ndarray]
-
-
-def _estimate(recipe: Recipe, endpoints: Sequence[Endpoint], confidence: Confidence) -> _Estimate:
-    table = recipe.tables[0]
-    values = {key: entry[:, 0] for key, entry in _values(recipe, endpoints, np.ones((1, len(table)))).items()}
-    parts: dict[str, list[np.ndarray]] = {key: [] for key in values}
-    random, clusters = np.random.default_rng(confidence.seed), table.clusters()
-    for start in range(0, confidence.resamples, _CHUNK):
-        weights = bootstrap_weights(clusters, min(_CHUNK, confidence.resamples - start), random)
-        for key, entry in _values(recipe, endpoints, weights).items():
-            parts[key].append(entry)
-    return _Estimate(recipe, values, {key: np.concatenate(entry, axis=1) for key, entry in parts.items()})
-
-
-def _values(recipe: Recipe, endpoints: Sequence[Endpoint], weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Return every endpoint that the recipe has, of every seed under weights [R, N]: float64 [seeds, R] by key."""
-    seeds = []
-    for seed, table in enumerate(recipe.tables):
-        half = Cases(table.label, table.probability, HALF, weights)
-        cases = {None: half, "half": half}
-        if recipe.thresholds is not None:
-            cases["operating_point"] = dataclasses.replace(half, threshold=recipe.thresholds[seed])
-        seeds.append({e.key: METRICS[e.metric].function(cases[e.at]) for e in endpoints if e.at in cases})
-    return {key: np.stack([values[key] for values in seeds]) for key in seeds[0]}
-
-
-def _summary(estimate: _Estimate, endpoints: Sequence[Endpoint], level: float) -> RecipeSummary:
+def _summary(estimate: Estimate, endpoints: Sequence[Endpoint], level: float) -> RecipeSummary:
     recipe = estimate.recipe
     return RecipeSummary(
         seeds=len(recipe.tables),
@@ -172,21 +125,25 @@ def _summary(estimate: _Estimate, endpoints: Sequence[Endpoint], level: float) -
     )
 
 
-def _endpoint_summary(estimate: _Estimate, endpoint: Endpoint, level: float) -> EndpointSummary | None:
+def _endpoint_summary(estimate: Estimate, endpoint: Endpoint, level: float) -> EndpointSummary | None:
     """Returns one endpoint of a recipe; None where a seed has no value."""
     recipe, values = estimate.recipe, estimate.values.get(endpoint.key)
     if values is None or np.isnan(values).any():
         return None
     found = spread(values.tolist())
     if endpoint.metric == "roc_auc":
-        interval = mean_auc_interval(recipe.tables, level)
+        as_trained = mean_auc_interval(recipe.tables, level)
     else:
-        drawn = estimate.resampled[endpoint.key].mean(axis=0)
-        interval = percentile_interval(drawn, found.mean, level, _bootstrap_name(recipe))
-    return EndpointSummary(tuple(values.tolist()), found.mean, found.deviation, interval)
+        as_trained = percentile_interval(estimate.means[endpoint.key], found.mean, level, _bootstrap_name(recipe))
+    interval = interval_over_seeds(values, as_trained, level, _BOUNDS.get(endpoint.metric, (0.0, 1.0)))
+    return EndpointSummary(tuple(values.tolist()), found.mean, found.deviation, interval, as_trained)
 
 
-def _answer(first: _Estimate, second: _Estimate, endpoint: Endpoint, level: float) -> Answer | None:
+_BOUNDS = {"log_loss": (0.0, np.inf), "matthews_correlation": (-1.0, 1.0)}
+"""Lowest and highest value of the metrics that are not from 0 to 1."""
+
+
+def _answer(first: Estimate, second: Estimate, endpoint: Endpoint, level: float) -> Answer | None:
     """Returns what is to be said of one endpoint of a pair, not yet adjusted; None where a seed has no value."""
     key = endpoint.key
     if key not in first.values or key not in second.values:
@@ -194,70 +151,42 @@ def _answer(first: _Estimate, second: _Estimate, endpoint: Endpoint, level: floa
     values = first.values[key], second.values[key]
     if np.isnan(np.concatenate(values)).any():
         return None
-    drawn = first.resampled[key].mean(axis=0) - second.resampled[key].mean(axis=0)
-    name, difference = _bootstrap_name(first.recipe), float(values[0].mean() - values[1].mean())
-    answer = Answer(
-        difference=difference,
-        interval=percentile_interval(drawn, difference, level, name),
-        test=name,
-        p_value=bootstrap_p_value(drawn),
-        over_seeds=_over_seeds(first, second, endpoint, level),
-    )
-    if endpoint.metric == "accuracy":
-        test = _mcnemar(first.recipe, second.recipe, endpoint)
-        return dataclasses.replace(
-            answer,
-            test=test.method,
-            p_value=test.p_value,
-            only_first_right=test.only_first_right,
-            only_second_right=test.only_second_right,
-        )
+    difference = float(values[0].mean() - values[1].mean())
+    over_seeds = _over_seeds(first, second, endpoint, level)
     if endpoint.metric == "roc_auc":
-        label, scores, clusters = _scores(first.recipe, second.recipe)
-        compared = compare_auc(label, *scores, clusters, level)
-        return dataclasses.replace(
-            answer,
-            test="DeLong" if clusters is None else "Obuchowski",
-            interval=None if compared is None else compared.interval,
-            p_value=None if compared is None else compared.p_value,
-        )
-    return answer
+        clusters = first.recipe.clusters
+        label = first.recipe.tables[0].label
+        compared = compare_auc(label, first.recipe.scores, second.recipe.scores, clusters, level)
+        name = "DeLong" if clusters is None else "Obuchowski"
+        known = (None, None) if compared is None else (compared.interval, compared.p_value)
+        return Answer(difference, known[0], name, known[1], over_seeds)
+    drawn, name = first.means[key] - second.means[key], _bootstrap_name(first.recipe)
+    interval = percentile_interval(drawn, difference, level, name)
+    if endpoint.metric == "accuracy" and endpoint.at != "rule":
+        test = _mcnemar(first.recipe, second.recipe, endpoint)
+        right = test.only_first_right, test.only_second_right
+        return Answer(difference, interval, test.method, test.p_value, over_seeds, *right)
+    p_value = bootstrap_p_value(drawn)
+    smallest = None if p_value is None else smallest_bootstrap_p_value(drawn)
+    return Answer(difference, interval, name, p_value, over_seeds, smallest_p_value=smallest)
 
 
 def _over_seeds(
-    first: _Estimate, second: _Estimate, endpoint: Endpoint, level: float
+    first: Estimate, second: Estimate, endpoint: Endpoint, level: float
 ) -> AdjustedDifferenceOverSeeds | None:
     """Returns the difference over seeds; its interval ends where the difference can, as Student's knows no bounds."""
-    covariance = _covariance(first, second, endpoint)
-    if covariance is None:
+    known = covariance([first, second], endpoint)
+    if known is None:
         return None
-    found = difference_over_seeds(first.values[endpoint.key], second.values[endpoint.key], covariance, level)
+    found = difference_over_seeds(first.values[endpoint.key], second.values[endpoint.key], known, level)
     if found is None:
         return None
-    most = {"log_loss": np.inf, "matthews_correlation": 2.0}.get(endpoint.metric, 1.0)
+    low, high = _BOUNDS.get(endpoint.metric, (0.0, 1.0))
+    most = high - low
     bounded = dataclasses.replace(
         found.interval, low=max(found.interval.low, -most), high=min(found.interval.high, most)
     )
     return AdjustedDifferenceOverSeeds(bounded, found.p_value, found.degrees_of_freedom)
-
-
-def _covariance(first: _Estimate, second: _Estimate, endpoint: Endpoint) -> np.ndarray | None:
-    """Return the covariance over patients of all seeds of two recipes, [S1 + S2] squared; None if it is unknown."""
-    if endpoint.metric == "roc_auc":
-        label, scores, clusters = _scores(first.recipe, second.recipe)
-        estimated = auc_covariance(label, np.concatenate(scores), clusters)
-        return None if estimated is None else estimated[1]
-    drawn = np.concatenate([first.resampled[endpoint.key], second.resampled[endpoint.key]])
-    defined = ~np.isnan(drawn).any(axis=0)
-    # The share below which `percentile_interval` gives up too.
-    return np.atleast_2d(np.cov(drawn[:, defined])) if defined.mean() >= 0.9 else None
-
-
-def _scores(first: Recipe, second: Recipe) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray | None]:
-    """Return labels [N], the probabilities [seeds, N] of both, and clusters [N] or None without groups."""
-    table = first.tables[0]
-    scores = tuple(np.stack([table.probability for table in recipe.tables]) for recipe in (first, second))
-    return table.label, scores, table.clusters() if table.has_groups else None
 
 
 def _mcnemar(first: Recipe, second: Recipe, endpoint: Endpoint) -> McNemar:
@@ -266,8 +195,7 @@ def _mcnemar(first: Recipe, second: Recipe, endpoint: Endpoint) -> McNemar:
         thresholds = recipe.thresholds if endpoint.at == "operating_point" else [HALF] * len(recipe.tables)
         calls = [calls_of(table.probability, at) for table, at in zip(recipe.tables, thresholds or (), strict=True)]
         right.append(np.stack(calls) == (recipe.tables[0].label == PNEUMONIA))
-    table = first.tables[0]
-    return mcnemar(*right, table.clusters() if table.has_groups else None)
+    return mcnemar(*right, first.clusters)
 
 
 def _bootstrap_name(recipe: Recipe) -> str:

@@ -13,22 +13,32 @@ from cxr_jax.evaluation.paired import DifferenceOverSeeds
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.records import fields_to_json, read_record
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of comparison.json."""
 
 HALF = 0.5
 """The threshold at which every recipe is compared, whatever it says of its own."""
 
-At = Literal["half", "operating_point"]
+RESOLUTION = 0.001
+"""What the smallest adjusted p-value of a bootstrap test should lie below."""
 
-_PLACES = {None: "", "half": f" at {HALF:g}", "operating_point": " at the operating point"}
+At = Literal["half", "operating_point", "rule"]
+
+_PLACES = {
+    None: "",
+    "half": f" at {HALF:g}",
+    "operating_point": " at the operating point",
+    "rule": " by the rule for the operating point",
+}
 
 
 @dataclass(frozen=True)
 class Endpoint:
     """What recipes are compared by: a metric, and the threshold that it is computed at.
 
-    `at` is `half` for 0.5, `operating_point` for the threshold of each run, None for a metric that needs none.
+    `at` is `half` for 0.5, `operating_point` for the threshold of each run, taken as given, and `rule` for the same
+    threshold as the estimate that it is: intervals and tests set it anew on other validation images. It is None for a
+    metric that needs no threshold.
     """
 
     metric: str
@@ -61,13 +71,16 @@ class EndpointSummary:
         values: of every seed.
         mean: their mean.
         deviation: their standard deviation (n - 1 in the denominator); None for a single seed.
-        interval: of the mean; None where it does not exist.
+        interval: of the mean, for other patients and, where there are several seeds, other seeds; None where it does
+            not exist.
+        as_trained: of the mean, for other patients and these very networks.
     """
 
     values: tuple[float, ...]
     mean: float
     deviation: float | None
     interval: Interval | None
+    as_trained: Interval | None
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,7 @@ class Answer:
         only_first_right: for accuracy, images that only the first calls rightly, averaged over pairs of seeds.
         only_second_right: the same of the second.
         adjusted_p_value: adjusted over all pairs of the endpoint.
+        smallest_p_value: the smallest that a bootstrap test can give, before adjusting; None for other tests.
     """
 
     difference: float
@@ -112,6 +126,12 @@ class Answer:
     only_first_right: float | None = None
     only_second_right: float | None = None
     adjusted_p_value: float | None = None
+    smallest_p_value: float | None = None
+
+    @property
+    def is_bounded(self) -> bool:
+        """True if no draw spoke against a difference, so that the p-value is only known to lie below what is told."""
+        return self.smallest_p_value is not None and self.p_value <= self.smallest_p_value
 
 
 @dataclass(frozen=True)
@@ -125,10 +145,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Correction:
-    """How p-values of one endpoint are adjusted for the number of pairs."""
+    """How p-values of one endpoint are adjusted for the number of pairs; intervals hold for one pair at a time."""
 
     method: str
     comparisons: int
+    simultaneous_intervals: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +163,7 @@ class Comparison:
         confidence: how intervals were computed.
         correction: of p-values. Those of one endpoint are adjusted together over all pairs, those over seeds by
             themselves, and different endpoints not for each other.
-        endpoints: by `Endpoint.key`; the operating point is left out if it is 0.5 in every run, or nowhere known.
+        endpoints: by `Endpoint.key`; operating point and rule are left out if it is 0.5 in every run, or nowhere known.
         recipes: by name.
         pairs: every two recipes, or each with the reference.
     """
@@ -160,10 +181,9 @@ class Comparison:
         """Returns the content of comparison.json."""
         return {"schema_version": SCHEMA_VERSION, **fields_to_json(self)}
 
-    @property
-    def has_operating_point(self) -> bool:
-        """True if a run has a threshold other than 0.5."""
-        return any(endpoint.at == "operating_point" for endpoint in self.endpoints.values())
+    def has(self, at: At) -> bool:
+        """Returns True if something is compared there."""
+        return any(endpoint.at == at for endpoint in self.endpoints.values())
 
     def answers(self, metric: str) -> list[Answer]:
         """Returns what is said of a metric, at any threshold, of every pair."""

@@ -137,6 +137,11 @@ def bootstrap_p_value(differences: np.ndarray) -> float | None:
     return float(min(1.0, 2 * min(below, above) / (len(defined) + 1)))
 
 
+def smallest_bootstrap_p_value(differences: np.ndarray) -> float:
+    """Returns the smallest p-value that `bootstrap_p_value` can give for so many resampled differences [R]."""
+    return 2 / (int(np.sum(~np.isnan(differences))) + 1)
+
+
 def difference_over_seeds(
     first: np.ndarray, second: np.ndarray, covariance: np.ndarray, level: float = 0.95
 ) -> DifferenceOverSeeds | None:
@@ -149,8 +154,9 @@ def difference_over_seeds(
         s1^2 / n1 + s2^2 / n2 + max(c11 + c22 - 2 c12, 0)
 
     with the variance s^2 between the n seeds of a recipe, and the mean covariances, through the patients alone, of two
-    seeds of the first recipe, of two of the second, and of one of each. Degrees of freedom are Satterthwaite's, as the
-    covariances are estimated far better than the variances between so few seeds.
+    seeds of the first recipe, of two of the second, and of one of each. It is never less than the variance through
+    the patients for these very networks. Degrees of freedom are Satterthwaite's, as the covariances are estimated far
+    better than the variances between so few seeds.
 
     Args:
         first: float [S1], the metric of every seed of the first recipe.
@@ -168,7 +174,9 @@ def difference_over_seeds(
     n = counts[0]
     patients = _mean_covariance(covariance[:n, :n]) + _mean_covariance(covariance[n:, n:])
     patients -= 2 * float(covariance[:n, n:].mean())
-    variance = sum(shares) + max(patients, 0.0)
+    contrast = np.r_[np.full(n, 1 / n), np.full(counts[1], -1 / counts[1])]
+    # One draw of few seeds may lie closer together than seeds do; other seeds cannot make a difference surer.
+    variance = max(sum(shares) + max(patients, 0.0), float(contrast @ covariance @ contrast))
     if variance <= _NO_VARIANCE:
         return None
     spread = sum(share**2 / (count - 1) for share, count in zip(shares, counts, strict=True))
@@ -180,6 +188,12 @@ def difference_over_seeds(
         float(2 * t.sf(abs(value) / error, freedom)),
         float(freedom) if np.isfinite(freedom) else None,
     )
+
+
+def _mean_covariance(block: np.ndarray) -> float:
+    """Returns the mean of what stands off the diagonal."""
+    count = len(block)
+    return float((block.sum() - np.trace(block)) / (count * (count - 1)))
 
 
 def difference_by_seed(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> Difference:
@@ -205,12 +219,6 @@ def difference_by_seed(first: Sequence[float], second: Sequence[float], level: f
     half = float(t.ppf((1 + level) / 2, count - 1) * error)
     p_value = float(2 * t.sf(abs(value) / error, count - 1))
     return Difference(value, Interval(value - half, value + half, "paired t over seeds"), p_value)
-
-
-def _mean_covariance(block: np.ndarray) -> float:
-    """Return the mean of what stands off the diagonal."""
-    count = len(block)
-    return float((block.sum() - np.trace(block)) / (count * (count - 1)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit, logit
+from scipy.stats import t
 
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.intervals import LEVEL, Interval, area_interval, obuchowski_covariance
 from cxr_jax.runs.predictions import Predictions
+
+# Below this a variance is rounding and says nothing.
+_NO_VARIANCE = 1e-18
 
 # Images that an error names before it counts the others.
 _NAMED = 3
@@ -84,18 +89,60 @@ def _with_common_groups(tables: Sequence[Predictions], names: Sequence[str]) -> 
     return [dataclasses.replace(table, group=first.group) for table in tables]
 
 
+def interval_over_seeds(
+    values: Sequence[float] | np.ndarray,
+    as_trained: Interval | None,
+    level: float = LEVEL,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> Interval | None:
+    """Returns the interval of a mean over seeds, for other patients and for networks trained again with other seeds.
+
+    Two things could have been otherwise: the patients, about whom `as_trained` tells, and the seeds, whose mean has
+    Student's interval with the half-width t * s / sqrt(n). Each end is as far from the mean as the root of the summed
+    squares of the two (the method of variance estimates recovery, Zou & Donner, Statistics in Medicine 2008), on the
+    scale of the logit between the bounds, or of the logarithm where there is no upper one. Equal seeds leave
+    `as_trained` as it is, and it is never shortened.
+
+    Args:
+        values: of every seed.
+        as_trained: the interval of their mean for other patients and these very networks; None without one.
+        level: of the interval.
+        bounds: the lowest and the highest value that there are.
+
+    Returns:
+        `as_trained` for a single seed or equal ones.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    count, mean = len(values), float(np.mean(values))
+    variance = float(np.var(values, ddof=1)) / count if count > 1 else 0.0
+    if variance <= _NO_VARIANCE or as_trained is None:
+        return as_trained
+    lowest, width = bounds[0], bounds[1] - bounds[0]
+    if np.isinf(width):
+        there, back, slope = np.log, np.exp, mean - lowest
+    else:
+        there, back, slope = logit, expit, (mean - lowest) * (bounds[1] - mean) / width
+    scaled = np.array([as_trained.low, mean, as_trained.high]) - lowest
+    low, centre, high = there(scaled if np.isinf(width) else scaled / width)
+    half = float(t.ppf((1 + level) / 2, count - 1) * np.sqrt(variance) / slope)
+    ends = back([centre - np.hypot(centre - low, half), centre + np.hypot(high - centre, half)])
+    found = lowest + ends * (1 if np.isinf(width) else width)
+    return Interval(float(found[0]), float(found[1]), f"{as_trained.method}, t over seeds")
+
+
 def mean_auc_interval(tables: Sequence[Predictions], level: float = LEVEL) -> Interval | None:
-    """Return the interval of the mean ROC-AUC of several seeds on the same images, rows in the same order.
+    """Returns the interval of the mean ROC-AUC of several seeds on the same images, for these very networks.
 
     The variance of the mean follows from the covariance of the areas (Obuchowski 1997; DeLong 1988 without groups): it
-    tells how the mean would move with other patients, not with other seeds. None where there is no such interval.
+    tells how the mean would move with other patients, not with other seeds. It is symmetric on the scale of the logit,
+    as that of one area. Rows are in the same order. None where there is no such interval.
     """
     first = tables[0]
     scores = np.stack([table.probability for table in tables])
     clusters = first.clusters() if first.has_groups else np.arange(len(first))
     try:
-        auc, covariance = obuchowski_covariance(first.label, scores, clusters)
+        areas, covariance = obuchowski_covariance(first.label, scores, clusters)
     except ValueError:
         return None
     method = "Obuchowski" if first.has_groups else "DeLong"
-    return area_interval(float(auc.mean()), float(covariance.mean()), method, level)
+    return area_interval(float(areas.mean()), float(covariance.mean()), method, level)

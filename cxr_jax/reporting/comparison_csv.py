@@ -11,12 +11,13 @@ from cxr_jax.evaluation.comparison_record import Comparison
 from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.reporting.recipe_records import RecipeRecord
 
-_AT = {None: "", "half": "0.5", "operating_point": "operating point"}
+_AT = {None: "", "half": "0.5", "operating_point": "operating point", "rule": "rule"}
 
 
 def recipes_csv(comparison: Comparison) -> str:
-    """Returns every metric of every recipe as CSV, one row each."""
-    header = ["recipe", "seeds", "metric", "threshold", "mean", "deviation", "low", "high", "interval", "values"]
+    """Returns every metric of every recipe as CSV, one row each; `as_trained` is for other patients alone."""
+    header = ["recipe", "seeds", "metric", "threshold", "mean", "deviation", "low", "high", "interval"]
+    header += ["as_trained_low", "as_trained_high", "as_trained_interval", "values"]
     rows = []
     for name, recipe in comparison.recipes.items():
         for key, summary in recipe.endpoints.items():
@@ -32,6 +33,8 @@ def recipes_csv(comparison: Comparison) -> str:
                         "deviation": summary.deviation,
                         **_ends(summary.interval),
                         "interval": summary.interval and summary.interval.method,
+                        **{f"as_trained_{end}": value for end, value in _ends(summary.as_trained).items()},
+                        "as_trained_interval": summary.as_trained and summary.as_trained.method,
                         "values": " ".join(f"{value:.6g}" for value in summary.values),
                     }
                 )
@@ -40,7 +43,7 @@ def recipes_csv(comparison: Comparison) -> str:
 
 def pairs_csv(comparison: Comparison) -> str:
     """Returns every metric of every pair as CSV, one row each; `retrained` is over other seeds as well."""
-    tested = ["test", "p_value", "adjusted_p_value"]
+    tested = ["test", "p_value", "adjusted_p_value", "smallest_p_value"]
     counted = ["only_first_right", "only_second_right"]
     retested = ["p_value", "adjusted_p_value", "degrees_of_freedom"]
     header = ["first", "second", "metric", "threshold", "difference", "low", "high", *tested, *counted]

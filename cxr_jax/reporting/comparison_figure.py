@@ -26,7 +26,7 @@ _PANELS = (
 )
 _COLOUR = {"half": BLUE, "operating_point": ORANGE}
 _MARKER = {"half": "o", "operating_point": "s"}
-_LABEL = {"half": "at threshold 0.5", "operating_point": "at the operating point"}
+_LABEL = {"half": "at threshold 0.5", "operating_point": "at the operating point, by its rule"}
 
 # Share of a row that seeds stand below their mean, so that neither hides the other.
 _SEED_OFFSET = 0.2
@@ -43,7 +43,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
     """
     published = published_beside(comparison)
     names = [result.name for result in published] + list(comparison.recipes)
-    thresholds = ["half"] + (["operating_point"] if comparison.has_operating_point else [])
+    thresholds = ["half"] + (["operating_point"] if comparison.has("operating_point") else [])
     with styled():
         height = 1.15 + len(names) * (0.36 if len(thresholds) == 1 else 0.6)
         figure = new_figure(9.0, height)
@@ -58,6 +58,8 @@ def comparison_figure(comparison: Comparison) -> Figure:
                 for index, at in enumerate(thresholds):
                     offset = (index - (len(thresholds) - 1) / 2) * 0.44
                     summary = recipe.endpoints[f"{metric}@{at}"]
+                    if at == "operating_point":
+                        summary = recipe.endpoints.get(f"{metric}@rule") or summary
                     _draw_recipe(axes, row + offset, summary, _COLOUR[at], _MARKER[at])
             axes.set_title(title)
             axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
@@ -101,13 +103,13 @@ def _draw_published(axes: Axes, row: int, result: Published, metric: str) -> Non
 def _name_signs(figure: Figure, comparison: Comparison, thresholds: Sequence[str], published: bool) -> None:
     """Puts the legend below all panels."""
     axes = figure.axes[0]
+    several = any(recipe.seeds > 1 for recipe in comparison.recipes.values())
+    beyond = " for other patients and seeds" if several else " for other patients"
     level = f"{100 * comparison.confidence.level:g} %"
-    signs = [
-        axes.plot((), (), marker="D", color=INK, markersize=4.2, label=f"mean, {level} interval for other patients")
-    ]
+    signs = [axes.plot((), (), marker="D", color=INK, markersize=4.2, label=f"mean, {level} interval{beyond}")]
     for at in thresholds:
         signs.append(axes.plot((), (), marker=_MARKER[at], color=_COLOUR[at], markersize=4.2, label=_LABEL[at]))
-    if any(recipe.seeds > 1 for recipe in comparison.recipes.values()):
+    if several:
         look = {"markerfacecolor": "none", "markeredgecolor": INK, "markeredgewidth": 0.7}
         signs.append(axes.plot((), (), marker="o", linestyle="none", markersize=4, label="one seed", **look))
     if published:

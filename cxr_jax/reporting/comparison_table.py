@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from rich.box import HORIZONTALS
 from rich.table import Table
 
-from cxr_jax.evaluation.comparison_record import Answer, Comparison, EndpointSummary
-from cxr_jax.reporting.numbers import interval_text
+from cxr_jax.evaluation.comparison_record import Comparison
+from cxr_jax.reporting.comparison_cells import (
+    NOTHING,
+    RATES,
+    number_text,
+    pair_cell,
+    ruled_cell,
+    ruled_pair_cell,
+    threshold_text,
+    value_cell,
+)
 from cxr_jax.reporting.published import OFFICIAL_TEST, PUBLISHED, Published
 from cxr_jax.reporting.recipe_records import Costs, RecipeRecord
 from cxr_jax.reporting.tables import markdown_table
-
-NOTHING = "–"
-"""What stands where nothing is known."""
-
-RATES = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "negative_predictive_value", "f1")
-"""Metrics that are printed in percent."""
 
 _SHORT = {
     "roc_auc": "ROC-AUC",
@@ -64,7 +67,7 @@ def sections(comparison: Comparison, records: Sequence[RecipeRecord]) -> list[Se
         records: in the order of the comparison.
     """
     published = published_beside(comparison)
-    operating = comparison.has_operating_point
+    operating = comparison.has("operating_point")
     tables = [_probabilities(comparison, records, published), _calls(comparison, records, published)]
     if operating:
         tables.append(_operating_point(comparison, records))
@@ -130,7 +133,8 @@ def introduction(comparison: Comparison) -> str:
         f"{comparison.images:,} images, {comparison.pneumonia:,} of them PNEUMONIA"
         + (f", in {groups:,} groups (stand-ins for patients)." if groups else ", without groups.")
         + " Values are means over seeds ± their standard deviation; in brackets the "
-        + f"{100 * comparison.confidence.level:g} % interval of the mean, for other patients and these networks."
+        + f"{100 * comparison.confidence.level:g} % interval of the mean: for other patients and, where a recipe has "
+        + "several seeds, for other seeds as well."
     )
 
 
@@ -141,13 +145,14 @@ def _probabilities(comparison: Comparison, records: Sequence[RecipeRecord], publ
             rows.append([_published_name(result), "1", f"{result.roc_auc:.3f}", NOTHING, NOTHING, NOTHING])
     for record in records:
         summary = comparison.recipes[record.recipe.name]
-        cells = [_value_cell(summary.endpoints[name], name) for name in _PROBABILITIES]
+        cells = [value_cell(summary.endpoints[name], name) for name in _PROBABILITIES]
         rows.append([record.recipe.name, str(summary.seeds), *cells, _looks(record)])
     method = "Obuchowski 1997" if comparison.groups else "DeLong 1988"
     bootstrap = "groups" if comparison.groups else "images"
     note = (
-        f"Intervals: ROC-AUC by {method}, all others by a bootstrap of {bootstrap} "
-        f"({comparison.confidence.resamples:,} resamples). "
+        f"Intervals for other patients: ROC-AUC by {method}, all others by a bootstrap of {bootstrap} "
+        f"({comparison.confidence.resamples:,} resamples or more). Of several seeds, Student's interval of their "
+        "mean is added in squares (Zou & Donner 2008). "
         "Looks: evaluations on test in the ledger of each run, by seed."
     )
     return Section("Probabilities", rows, (note,))
@@ -158,7 +163,7 @@ def _calls(comparison: Comparison, records: Sequence[RecipeRecord], published: S
     for result in published:
         stated = {name: getattr(result, name, None) for name in _CALLS}
         rows.append(
-            [_published_name(result), *(NOTHING if v is None else _number(v, name) for name, v in stated.items())]
+            [_published_name(result), *(NOTHING if v is None else number_text(v, name) for name, v in stated.items())]
         )
     rows += [[record.recipe.name, *_call_cells(comparison, record, "half")] for record in records]
     return Section("Calls at threshold 0.5", rows)
@@ -168,7 +173,7 @@ def _operating_point(comparison: Comparison, records: Sequence[RecipeRecord]) ->
     rows = [["Recipe", "Threshold", *(_titled(name) for name in _CALLS)]]
     for record in records:
         thresholds = record.recipe.thresholds
-        told = NOTHING if thresholds is None else "\n".join(_threshold(value) for value in thresholds)
+        told = NOTHING if thresholds is None else "\n".join(threshold_text(value) for value in thresholds)
         rows.append([record.recipe.name, told, *_call_cells(comparison, record, "operating_point")])
     rules = {record.recipe.name: record.rule for record in records if record.rule}
     same = len(set(rules.values())) == 1
@@ -177,7 +182,11 @@ def _operating_point(comparison: Comparison, records: Sequence[RecipeRecord]) ->
         how = "chosen for this comparison on the validation predictions of each run"
     else:
         how = "that each run fixed before it was evaluated on test"
-    note = f"Thresholds by seed, {how} ({told}). They are taken as given: intervals do not hold their spread."
+    note = (
+        f"Thresholds by seed, {how} ({told}). Such a threshold is an estimate. “Rule” is the interval for a recipe "
+        "with its rule: validation and test groups are drawn anew together, and the threshold is set anew in every "
+        "draw. “Threshold” takes the thresholds as given. What is claimed of a recipe needs the first."
+    )
     return Section("Calls at the operating point", rows, (note,))
 
 
@@ -187,7 +196,9 @@ def _titled(metric: str) -> str:
 
 def _call_cells(comparison: Comparison, record: RecipeRecord, at: str) -> list[str]:
     endpoints = comparison.recipes[record.recipe.name].endpoints
-    return [_value_cell(endpoints[f"{name}@{at}"], name) for name in _CALLS]
+    if at == "half":
+        return [value_cell(endpoints[f"{name}@half"], name) for name in _CALLS]
+    return [ruled_cell(endpoints[f"{name}@{at}"], endpoints.get(f"{name}@rule"), name) for name in _CALLS]
 
 
 def _costs(comparison: Comparison, records: Sequence[RecipeRecord]) -> Section:
@@ -221,10 +232,13 @@ def _pairs(comparison: Comparison, at: str) -> Section:
     units = {name: f"{_SHORT[name]}, points" if name in RATES else _SHORT[name] for name in keys.values()}
     rows = [["First − second", *units.values()]]
     for pair in comparison.pairs:
-        cells = [_pair_cell(pair.endpoints[key], name) for key, name in keys.items()]
+        if at == "half":
+            cells = [pair_cell(pair.endpoints[key], name) for key, name in keys.items()]
+        else:
+            cells = [ruled_pair_cell(pair, name) for name in keys.values()]
         rows.append([f"{pair.first}\n− {pair.second}", *cells])
     where = "threshold 0.5" if at == "half" else "the operating point"
-    return Section(f"Differences at {where}", rows, _pair_notes(comparison) if at == "half" else ())
+    return Section(f"Differences at {where}", rows, _pair_notes(comparison) if at == "half" else (_RULE_NOTE,))
 
 
 def _pair_notes(comparison: Comparison) -> tuple[str, ...]:
@@ -232,7 +246,6 @@ def _pair_notes(comparison: Comparison) -> tuple[str, ...]:
     tests = {name: _tests(comparison, name) for name in ("roc_auc", "accuracy", "specificity")}
     level = f"{100 * comparison.confidence.level:g} %"
     count = comparison.correction.comparisons
-    smallest = 2 / (comparison.confidence.resamples + 1)
     corrected = "p-values are two-sided"
     if count > 1:
         # Those over seeds are corrected by themselves, and need several seeds of both recipes.
@@ -242,9 +255,14 @@ def _pair_notes(comparison: Comparison) -> tuple[str, ...]:
     notes = [
         f"Differences are of means over seeds, never of an ensemble, with their {level} intervals; {corrected}.",
         f"As trained: these very networks, other patients (ROC-AUC: {tests['roc_auc']}; accuracy: {tests['accuracy']}; "
-        f"sensitivity and specificity: {tests['specificity']}, whose smallest p-value is {smallest:.1g} before "
-        "correction).",
+        f"sensitivity and specificity: {tests['specificity']}). A p-value after < is the smallest that so many draws "
+        "can show.",
     ]
+    if count > 1:
+        notes.append(
+            "Intervals hold for one comparison at a time. They are not simultaneous: some may leave 0 out where the "
+            "corrected p-value is large."
+        )
     if any(answer.over_seeds for answer in answers):
         notes.append(
             "Retrained: other patients and other seeds (Obuchowski & Rockette 1995, the seeds as readers nested in "
@@ -258,55 +276,16 @@ def _pair_notes(comparison: Comparison) -> tuple[str, ...]:
     return tuple(notes)
 
 
+_RULE_NOTE = (
+    "First the answers for the rule, which set every threshold anew on other validation images. A claim about a recipe "
+    "needs them. Below stand the answers for these thresholds, taken as given. A recipe without predictions on "
+    "validation has no answer for its rule."
+)
+
+
 def _tests(comparison: Comparison, metric: str) -> str:
     """Returns the names of the tests that a metric was given."""
     return ", ".join(dict.fromkeys(answer.test for answer in comparison.answers(metric))) or "not testable"
-
-
-def _pair_cell(answer: Answer | None, metric: str) -> str:
-    """Returns difference, interval and corrected p-values, a line each."""
-    if answer is None:
-        return NOTHING
-    retrained = answer.over_seeds
-    text = _signed(answer.difference, metric)
-    interval = answer.interval if retrained is None else retrained.interval
-    if interval is not None:
-        text += f"\n({_signed(interval.low, metric)} to {_signed(interval.high, metric)})"
-    if retrained is not None:
-        text += f"\np {_p_value(retrained.adjusted_p_value)} retrained"
-    if answer.adjusted_p_value is not None:
-        text += f"\np {_p_value(answer.adjusted_p_value)} as trained"
-    return text
-
-
-def _value_cell(summary: EndpointSummary | None, metric: str) -> str:
-    """Returns mean, deviation and below them the interval."""
-    if summary is None:
-        return NOTHING
-    factor, digits = (100, 1) if metric in RATES else (1, 3)
-    text = f"{factor * summary.mean:.{digits}f}"
-    if summary.deviation is not None:
-        text += f" ± {factor * summary.deviation:.{digits}f}"
-    return f"{text}\n{interval_text(summary.interval, digits, factor)}".rstrip()
-
-
-def _number(value: float, metric: str) -> str:
-    return f"{100 * value:.1f}" if metric in RATES else f"{value:.3f}"
-
-
-def _signed(value: float, metric: str) -> str:
-    text = f"{100 * value:+.1f}" if metric in RATES else f"{value:+.3f}"
-    return text.replace("-", "−")
-
-
-def _p_value(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _threshold(value: float) -> str:
-    """Returns three digits, or as many as a threshold just below 1 needs not to look like 1."""
-    texts = (f"{value:.{digits}g}" for digits in range(3, 17))
-    return next((text for text in texts if float(text) < 1), "1")
 
 
 def _looks(record: RecipeRecord) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from cxr_jax.errors import UserError
-from cxr_jax.evaluation.comparison import Recipe
 from cxr_jax.evaluation.operating_point import OperatingPoint, choose_operating_point, read_operating_point
+from cxr_jax.evaluation.recipe_draws import Recipe, Ruled
 from cxr_jax.reporting.training_time import images_per_second, wall_seconds
 from cxr_jax.runs.ensemble import is_ensemble, read_ensemble
 from cxr_jax.runs.folder import RunFolder, read_json
@@ -89,7 +89,12 @@ def read_recipe(files: RecipeFiles, rule: Mapping[str, Any] | None = None) -> Re
     complete = len(known) == len(points)
     trained = [run for run in folders if run.config.is_file()]
     return RecipeRecord(
-        recipe=Recipe(files.name, tables, tuple(point.threshold for point in known) if complete else None),
+        recipe=Recipe(
+            files.name,
+            tables,
+            thresholds=tuple(point.threshold for point in known) if complete else None,
+            rule=_ruled(folders, known) if complete else None,
+        ),
         paths=files.paths,
         rule=", ".join(dict.fromkeys(_told(point) for point in known)) if complete else None,
         chosen_anew=rule is not None,
@@ -148,6 +153,13 @@ def _operating_point(run: RunFolder, rule: Mapping[str, Any] | None) -> Operatin
     if not run.predictions_of("val").is_file():
         return None
     return choose_operating_point(read_predictions(run.predictions_of("val")), **rule)
+
+
+def _ruled(runs: Sequence[RunFolder], points: Sequence[OperatingPoint]) -> Ruled | None:
+    """Returns what choosing the operating points again needs; None where a run keeps no predictions on validation."""
+    if any(not run.predictions_of("val").is_file() for run in runs):
+        return None
+    return Ruled(tuple(read_predictions(run.predictions_of("val")) for run in runs), tuple(points))
 
 
 def _told(point: OperatingPoint) -> str:

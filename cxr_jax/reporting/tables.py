@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from cxr_jax.evaluation.judgement import Confusion, Judgement, read_judgement
-from cxr_jax.evaluation.seeds import Spread, mean_auc_interval, same_images, spread
+from cxr_jax.evaluation.seeds import Spread, interval_over_seeds, mean_auc_interval, same_images, spread
 from cxr_jax.reporting.numbers import interval_text, measured_text
 from cxr_jax.reporting.published import Published
 from cxr_jax.reporting.training_time import wall_seconds
@@ -76,7 +76,8 @@ def results_table(runs: Sequence[str | Path], published: Sequence[Published] = (
     """Returns the Markdown table of evaluated runs: one row a recipe, mean and standard deviation over its seeds.
 
     Runs whose configs differ in the seed alone are one recipe, named after their folders without `seed` and number.
-    The interval of ROC-AUC is that of the mean over seeds, for other patients; looks are those at test, by run.
+    The interval of ROC-AUC is that of the mean, for other patients and, where there are several seeds, other seeds;
+    looks are those at test, by run.
 
     Args:
         runs: run folders with config.toml, evaluation.json, predictions/test.csv, and where they have them
@@ -114,14 +115,15 @@ def _recipe_row(runs: Sequence[RunFolder]) -> list[str]:
     tables = same_images(
         [read_predictions(run.predictions_of("test")) for run in runs], [str(run.path) for run in runs]
     )
-    auc = _spread_text(spread([metrics["roc_auc"].value for metrics in judged]), percent=False)
+    areas = [metrics["roc_auc"].value for metrics in judged]
+    auc, interval = _spread_text(spread(areas), percent=False), interval_over_seeds(areas, mean_auc_interval(tables))
     looks = sorted({len(read_looks(run)) for run in runs})
     minutes = [wall_seconds(read_metrics(run.metrics)) / 60 for run in runs if run.metrics.is_file()]
     return [
         recipe_of(runs[0].path).name,
         str(len(runs)),
         *rates,
-        f"{auc} {interval_text(mean_auc_interval(tables))}".rstrip(),
+        f"{auc} {interval_text(interval)}".rstrip(),
         "–".join(str(count) for count in sorted({looks[0], looks[-1]})),
         f"{spread(minutes).mean:.1f}" if minutes else "–",
     ]

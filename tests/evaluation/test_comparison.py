@@ -1,17 +1,22 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from cxr_jax.errors import UserError
-from cxr_jax.evaluation import comparison
+from cxr_jax.evaluation import comparison, recipe_draws
+from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.comparison import Recipe, compare
-from cxr_jax.evaluation.comparison_record import FREE, Correction, read_comparison, write_comparison
+from cxr_jax.evaluation.comparison_record import RESOLUTION, Correction, read_comparison, write_comparison
 from cxr_jax.evaluation.intervals import bootstrap_weights
 from cxr_jax.evaluation.measures import Confidence
-from cxr_jax.evaluation.metrics import METRICS
-from cxr_jax.evaluation.paired import compare_auc, difference_over_seeds, holm, mcnemar
-from cxr_jax.evaluation.seeds import mean_auc_interval
+from cxr_jax.evaluation.metrics import METRICS, roc_auc
+from cxr_jax.evaluation.operating_point import choose_operating_point
+from cxr_jax.evaluation.paired import bootstrap_p_value, compare_auc, difference_over_seeds, holm, mcnemar
+from cxr_jax.evaluation.recipe_draws import Ruled
+from cxr_jax.evaluation.rule_draws import draw_rule
+from cxr_jax.evaluation.seeds import interval_over_seeds, mean_auc_interval
 from cxr_jax.runs.predictions import Predictions
 
 QUICK = Confidence(resamples=200)
@@ -59,10 +64,16 @@ def test_every_value_of_a_recipe_is_that_of_its_tables(metric_values):
         assert summary.endpoints[key].values == pytest.approx(values)
         assert summary.endpoints[key].mean == pytest.approx(np.mean(values))
         assert summary.endpoints[key].deviation == pytest.approx(np.std(values, ddof=1))
-    assert summary.endpoints["roc_auc"].interval == mean_auc_interval(good.tables)
-    interval = summary.endpoints["accuracy@operating_point"].interval
-    assert interval.method == "group bootstrap"
-    assert interval.low < summary.endpoints["accuracy@operating_point"].mean < interval.high
+    assert summary.endpoints["roc_auc"].as_trained == mean_auc_interval(good.tables)
+    areas = summary.endpoints["roc_auc"].values
+    assert summary.endpoints["roc_auc"].interval == interval_over_seeds(areas, mean_auc_interval(good.tables))
+    entry = summary.endpoints["accuracy@operating_point"]
+    assert entry.as_trained.method == "group bootstrap"
+    assert entry.interval.method == "group bootstrap, t over seeds"
+    assert entry.interval.low <= entry.as_trained.low < entry.mean < entry.as_trained.high <= entry.interval.high
+    # one seed tells nothing of others
+    alone = result.recipes["plain"].endpoints["accuracy@half"]
+    assert alone.interval == alone.as_trained
     # a recipe without an operating point has nothing there, and neither has its pair
     assert result.recipes["plain"].thresholds is None
     assert result.recipes["plain"].endpoints["accuracy@operating_point"] is None
@@ -88,7 +99,7 @@ def test_every_test_of_a_pair_is_the_one_that_is_named():
         assert found[f"accuracy@{key}"].only_first_right == pytest.approx(test.only_first_right)
         assert found[f"accuracy@{key}"].test == "McNemar, clustered"
     # specificity by a bootstrap written out: groups drawn with replacement, both recipes on the same draw
-    weights = bootstrap_weights(clusters, 300, np.random.default_rng(5)) * (label == 0)
+    weights = bootstrap_weights(clusters, 2000, np.random.default_rng(5)) * (label == 0)
     negative = np.stack([(s < 0.5) for s in np.concatenate(scores)])
     drawn = weights @ negative.T / weights.sum(axis=1, keepdims=True)
     difference = drawn[:, :3].mean(axis=1) - drawn[:, 3:].mean(axis=1)
@@ -97,10 +108,11 @@ def test_every_test_of_a_pair_is_the_one_that_is_named():
     assert answer.interval.low == pytest.approx(np.quantile(difference, 0.05))
     assert answer.interval.high == pytest.approx(np.quantile(difference, 0.95))
     assert answer.p_value == pytest.approx(
-        min(1, 2 * (1 + min(np.sum(difference <= 0), np.sum(difference >= 0))) / 301)
+        min(1, 2 * (1 + min(np.sum(difference <= 0), np.sum(difference >= 0))) / 2001)
     )
+    # covariances need no more draws than were asked for
     values = negative[:, label == 0].mean(axis=1)
-    over_seeds = difference_over_seeds(values[:3], values[3:], np.cov(drawn.T), 0.9)
+    over_seeds = difference_over_seeds(values[:3], values[3:], np.cov(drawn[:300].T), 0.9)
     assert answer.over_seeds.p_value == pytest.approx(over_seeds.p_value)
     assert answer.over_seeds.interval.low == pytest.approx(over_seeds.interval.low)
 
@@ -129,6 +141,58 @@ def test_a_comparison_is_written_and_read_back_whole(tmp_path):
     path.write_text('{"schema_version": 1}')
     with pytest.raises(UserError, match="another version of cxr_jax: compare the runs again"):
         read_comparison(path)
+
+
+def ruled(name, seeds, *, skill=1.5, shift=1000):
+    """A recipe whose thresholds reach a sensitivity of 90 % on validation tables of its own."""
+    validation = tuple(dataclasses.replace(table(shift + seed, skill=skill), split=["val"] * 120) for seed in seeds)
+    points = tuple(choose_operating_point(one, rule="sensitivity", target_sensitivity=0.9) for one in validation)
+    thresholds = tuple(point.threshold for point in points)
+    return Recipe(name, tuple(table(seed, skill=skill) for seed in seeds), thresholds, Ruled(validation, points))
+
+
+def test_at_the_rule_validation_and_test_are_drawn_together_and_the_threshold_is_set_anew():
+    one, two = ruled("one", (1, 2, 3), skill=1.8), ruled("two", (4, 5, 6), skill=1.3)
+    result = compare([one, two, recipe("bare", table(7), thresholds=(0.4,))], QUICK)
+    found, summary = endpoints(result, "one", "two"), result.recipes["two"].endpoints
+    drawn = draw_rule([*one.networks, *two.networks], ["specificity"], QUICK).values["specificity"]
+    difference = drawn[:3].mean(axis=0) - drawn[3:].mean(axis=0)
+    given, rule = found["specificity@operating_point"], found["specificity@rule"]
+    assert rule.difference == given.difference
+    assert rule.test == "group bootstrap"
+    assert (rule.interval.low, rule.interval.high) == pytest.approx(tuple(np.quantile(difference, [0.025, 0.975])))
+    assert rule.p_value == pytest.approx(bootstrap_p_value(difference))
+    values = [np.array(result.recipes[name].endpoints["specificity@rule"].values) for name in ("one", "two")]
+    assert rule.over_seeds.p_value == pytest.approx(difference_over_seeds(*values, np.cov(drawn)).p_value)
+    # accuracy too is tested by draws: McNemar's test takes the calls as given
+    assert (found["accuracy@rule"].test, found["accuracy@rule"].only_first_right) == ("group bootstrap", None)
+    # what a rule gives on the images is what its threshold gives, but it is less sure
+    assert summary["specificity@rule"].values == summary["specificity@operating_point"].values
+    widths = [
+        np.ptp([entry.as_trained.low, entry.as_trained.high])
+        for entry in (summary["specificity@rule"], summary["specificity@operating_point"])
+    ]
+    assert widths[0] > 1.3 * widths[1]
+    assert rule.over_seeds.p_value > given.over_seeds.p_value
+    assert result.recipes["bare"].endpoints["specificity@rule"] is None
+    assert endpoints(result, "one", "bare")["specificity@rule"] is None
+    assert endpoints(result, "one", "bare")["specificity@operating_point"] is not None
+
+
+def test_a_difference_that_every_draw_shows_is_below_the_resolution_after_correction_or_told_as_bounded():
+    recipes = [
+        recipe(name, table(i, skill=skill)) for i, (name, skill) in enumerate({"a": 6, "b": 1, "c": 0.9}.items())
+    ]
+    found = endpoints(compare(recipes, QUICK), "a", "b")
+    assert found["specificity@half"].adjusted_p_value < RESOLUTION
+    assert found["specificity@half"].smallest_p_value == pytest.approx(2 / 6001)
+    assert found["specificity@half"].is_bounded
+    # the PR-AUC is drawn no more often than was asked for, and says so
+    assert found["average_precision"].smallest_p_value == pytest.approx(2 / 201)
+    assert found["average_precision"].is_bounded
+    assert found["average_precision"].adjusted_p_value == pytest.approx(3 * 2 / 201)
+    assert not endpoints(compare(recipes, QUICK), "b", "c")["specificity@half"].is_bounded
+    assert not found["roc_auc"].is_bounded
 
 
 SKILLS = {"good": 2.5, "plain": 1.5, "poor": 1.0}
@@ -162,7 +226,7 @@ def test_intervals_of_the_two_methods_agree(monkeypatch):
     monkeypatch.setattr(comparison, "compare_auc", lambda *_: None)
     assert endpoints(compare(recipes, QUICK), "a", "b")["roc_auc"].interval is None
     weights = bootstrap_weights(recipes[0].tables[0].clusters(), 1000, np.random.default_rng(0))
-    values = [comparison._values(r, FREE, weights)["roc_auc"][0] for r in recipes]
+    values = [roc_auc(Cases(r.tables[0].label, r.tables[0].probability, 0.5, weights)) for r in recipes]
     low, high = np.quantile(values[0] - values[1], [0.025, 0.975])
     width = formula.interval.high - formula.interval.low
     assert formula.interval.low == pytest.approx(low, abs=0.2 * width)
@@ -187,7 +251,7 @@ def test_without_groups_images_are_resampled_and_the_plain_tests_are_named():
 def test_the_order_of_rows_and_the_size_of_chunks_do_not_matter(monkeypatch):
     one, other = table(1), table(2)
     plain = endpoints(compare([recipe("a", one), recipe("b", other)], QUICK), "a", "b")
-    monkeypatch.setattr(comparison, "_CHUNK", 33)
+    monkeypatch.setattr(recipe_draws, "_CHUNK", 33)
     shuffled = other.select(np.random.default_rng(0).permutation(120))
     again = endpoints(compare([recipe("a", one), recipe("b", shuffled)], QUICK), "a", "b")
     for key, answer in plain.items():

@@ -206,7 +206,7 @@ def test_the_markdown_has_every_value_of_the_comparison(records, result):
     expected = f"{answer.difference:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
     assert pair[:2] == ["good<br>− plain", expected + pair[1][len(expected) :]]
     assert pair[1].count("<br>p ") == 2
-    assert "(ROC-AUC: Obuchowski; accuracy: McNemar, clustered; sensitivity and specificity: group bootstrap" in text
+    assert "(ROC-AUC: Obuchowski; accuracy: McNemar, clustered, group bootstrap; sensitivity and specificity: " in text
     assert "Retrained: other patients and other seeds" in text
     assert "corrected for" not in text  # one pair needs no correction
     assert "published" not in text
@@ -315,7 +315,7 @@ def test_csv_holds_every_number_in_full(records, result):
     recipes = read(comparison_csv.recipes_csv(result))
     assert len(recipes) == 2 * len(result.endpoints)
     for row in recipes:
-        at = {"": "", "0.5": "@half", "operating point": "@operating_point"}[row["threshold"]]
+        at = {"": "", "0.5": "@half", "operating point": "@operating_point", "rule": "@rule"}[row["threshold"]]
         summary = result.recipes[row["recipe"]].endpoints[row["metric"] + at]
         assert float(row["mean"]) == summary.mean
         assert [float(value) for value in row["values"].split()] == pytest.approx(summary.values, rel=1e-5)
@@ -368,9 +368,9 @@ def test_the_figure_shows_means_and_seeds_of_four_metrics(result):
     assert labels == ["good", "plain"]
     told = [text.get_text() for text in figure.legends[0].get_texts()]
     assert told == [
-        "mean, 95 % interval for other patients",
+        "mean, 95 % interval for other patients and seeds",
         "at threshold 0.5",
-        "at the operating point",
+        "at the operating point, by its rule",
         "one seed",
     ]
 

@@ -9,7 +9,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.evaluation.judge import judge
 from cxr_jax.evaluation.judgement import write_judgement
 from cxr_jax.evaluation.measures import Confidence
-from cxr_jax.evaluation.seeds import mean_auc_interval
+from cxr_jax.evaluation.seeds import interval_over_seeds, mean_auc_interval
 from cxr_jax.reporting import tables
 from cxr_jax.reporting.numbers import interval_text
 from cxr_jax.reporting.published import Published
@@ -113,7 +113,7 @@ def test_seeds_of_a_recipe_share_a_row_with_mean_and_spread(example, tmp_path):
     judged = [json.loads(run.evaluation.read_text())["test"]["metrics"] for run, _ in made]
     accuracy = [100 * metrics["accuracy"]["value"] for metrics in judged]
     auc = [metrics["roc_auc"]["value"] for metrics in judged]
-    interval = mean_auc_interval([test for _, test in made])
+    interval = interval_over_seeds(auc, mean_auc_interval([test for _, test in made]))
     assert scratch[:3] == ["scratch", "3", f"{np.mean(accuracy):.1f} ± {np.std(accuracy, ddof=1):.1f} %"]
     assert scratch[5] == (f"{np.mean(auc):.3f} ± {np.std(auc, ddof=1):.3f} ({interval.low:.3f}–{interval.high:.3f})")
     assert scratch[6:] == ["1–3", "9.0"]

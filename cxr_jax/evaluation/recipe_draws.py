@@ -1,0 +1,186 @@
+"""What every recipe of a comparison gives on the images, and on draws of their groups that are equal for all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxr_jax.evaluation.cases import Cases
+from cxr_jax.evaluation.comparison_record import HALF, Endpoint
+from cxr_jax.evaluation.intervals import bootstrap_weights
+from cxr_jax.evaluation.measures import Confidence
+from cxr_jax.evaluation.metrics import METRICS
+from cxr_jax.evaluation.operating_point import OperatingPoint
+from cxr_jax.evaluation.paired import auc_covariance
+from cxr_jax.evaluation.rule_draws import RuledNetwork, draw_rule
+from cxr_jax.runs.predictions import Predictions
+
+# Resamples computed at once, so that many images do not fill the memory.
+_CHUNK = 250
+
+# Share of draws that must give a value, as in `percentile_interval`: the rest is no fair sample.
+_DEFINED = 0.9
+
+
+@dataclass(frozen=True)
+class Ruled:
+    """The rule of a recipe: predictions on validation, and the operating point that was chosen on them, by seed."""
+
+    validation: tuple[Predictions, ...]
+    points: tuple[OperatingPoint, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Runs of one recipe that differ in their seed: their predictions on the same images, and their thresholds.
+
+    Attributes:
+        name: what tables and figures call it.
+        tables: predictions, one table a seed.
+        thresholds: the operating point of every seed, fixed before the images were seen; None where there is none.
+        rule: how they were chosen; None where that cannot be done again.
+    """
+
+    name: str
+    tables: tuple[Predictions, ...]
+    thresholds: tuple[float, ...] | None = None
+    rule: Ruled | None = None
+
+    def __post_init__(self) -> None:
+        if not self.tables:
+            raise ValueError(f"{self.name}: no table")
+        if self.thresholds is not None and len(self.tables) != len(self.thresholds):
+            raise ValueError(f"{self.name}: {len(self.tables)} tables with {len(self.thresholds)} thresholds")
+
+    @property
+    def networks(self) -> list[RuledNetwork]:
+        """The networks of the seeds with their rule; none without a rule."""
+        if self.rule is None:
+            return []
+        return [
+            RuledNetwork(validation, test, point)
+            for validation, test, point in zip(self.rule.validation, self.tables, self.rule.points, strict=True)
+        ]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Probabilities, float64 [seeds, N]."""
+        return np.stack([table.probability for table in self.tables])
+
+    @property
+    def clusters(self) -> np.ndarray | None:
+        """Groups of the images, int [N]; None without groups."""
+        return self.tables[0].clusters() if self.tables[0].has_groups else None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A recipe with what it gives, by `Endpoint.key`; an endpoint that it does not have is missing.
+
+    Attributes:
+        recipe: it.
+        values: of every seed, float64 [seeds].
+        resampled: of every seed in the draws that covariances are taken from, float64 [seeds, resamples]; the ROC-AUC,
+            whose covariance has a formula, is missing.
+        means: over seeds in all draws, float64 [draws]; those of `resampled` come first.
+    """
+
+    recipe: Recipe
+    values: dict[str, np.ndarray]
+    resampled: dict[str, np.ndarray]
+    means: dict[str, np.ndarray]
+
+
+def estimate(
+    recipes: Sequence[Recipe], endpoints: Sequence[Endpoint], confidence: Confidence, *, draws: int
+) -> list[Estimate]:
+    """Returns what every recipe gives on the images and on draws of groups, which are equal for all.
+
+    Args:
+        recipes: rows in one order, groups equal.
+        endpoints: what is computed.
+        confidence: resamples and seed.
+        draws: how many are made of the metrics that cost little. The PR-AUC, and what is given at a threshold that is
+            set anew in every draw, have as many as `confidence` says.
+    """
+    table = recipes[0].tables[0]
+    plain = [endpoint for endpoint in endpoints if endpoint.at != "rule" and endpoint.metric != "roc_auc"]
+    cheap = [endpoint for endpoint in plain if endpoint.metric != "average_precision"]
+    random, clusters = np.random.default_rng(confidence.seed), table.clusters()
+    resampled: list[dict[str, list[np.ndarray]]] = [{} for _ in recipes]
+    means: list[dict[str, list[np.ndarray]]] = [{} for _ in recipes]
+    done = 0
+    while done < draws:
+        first = done < confidence.resamples
+        count = min(_CHUNK, (confidence.resamples if first else draws) - done)
+        weights = bootstrap_weights(clusters, count, random)
+        for recipe, kept, mean in zip(recipes, resampled, means, strict=True):
+            for key, drawn in _values(recipe, plain if first else cheap, weights).items():
+                mean.setdefault(key, []).append(drawn.mean(axis=0))
+                if first:
+                    kept.setdefault(key, []).append(drawn)
+        done += count
+    ruled = _rule_draws(recipes, [endpoint for endpoint in endpoints if endpoint.at == "rule"], confidence)
+    ones = np.ones((1, len(table)))
+    return [
+        Estimate(
+            recipe,
+            {key: drawn[:, 0] for key, drawn in _values(recipe, endpoints, ones).items()},
+            {key: np.concatenate(parts, axis=1) for key, parts in kept.items()} | rule,
+            {key: np.concatenate(parts) for key, parts in mean.items()}
+            | {key: drawn.mean(axis=0) for key, drawn in rule.items()},
+        )
+        for recipe, kept, mean, rule in zip(recipes, resampled, means, ruled, strict=True)
+    ]
+
+
+def _rule_draws(
+    recipes: Sequence[Recipe], endpoints: Sequence[Endpoint], confidence: Confidence
+) -> list[dict[str, np.ndarray]]:
+    """Returns, for every recipe, the endpoints of its rule in every draw of validation and test: [seeds, resamples]."""
+    networks = [network for recipe in recipes for network in recipe.networks]
+    if not endpoints or not networks:
+        return [{} for _ in recipes]
+    drawn = draw_rule(networks, [endpoint.metric for endpoint in endpoints], confidence).values
+    ends = np.cumsum([len(recipe.networks) for recipe in recipes])
+    return [
+        {endpoint.key: drawn[endpoint.metric][end - len(recipe.networks) : end] for endpoint in endpoints}
+        if recipe.rule is not None
+        else {}
+        for recipe, end in zip(recipes, ends, strict=True)
+    ]
+
+
+def _values(recipe: Recipe, endpoints: Sequence[Endpoint], weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns every endpoint that the recipe has, of every seed under weights [R, N]: float64 [seeds, R] by key.
+
+    What a rule gives on the images themselves is what its threshold gives.
+    """
+    seeds = []
+    for seed, table in enumerate(recipe.tables):
+        half = Cases(table.label, table.probability, HALF, weights)
+        cases: Mapping[str | None, Cases] = {None: half, "half": half}
+        if recipe.thresholds is not None:
+            cases |= {"operating_point": dataclasses.replace(half, threshold=recipe.thresholds[seed])}
+            if recipe.rule is not None:
+                cases |= {"rule": cases["operating_point"]}
+        seeds.append({e.key: METRICS[e.metric].function(cases[e.at]) for e in endpoints if e.at in cases})
+    return {key: np.stack([values[key] for values in seeds]) for key in seeds[0]}
+
+
+def covariance(estimates: Sequence[Estimate], endpoint: Endpoint) -> np.ndarray | None:
+    """Returns the covariance over patients of the seeds of one recipe or several, [seeds of all] squared.
+
+    None where it is not known: a class has fewer than two groups, or fewer than nine draws in ten give a value.
+    """
+    recipes = [estimate.recipe for estimate in estimates]
+    if endpoint.metric == "roc_auc":
+        scores = np.concatenate([recipe.scores for recipe in recipes])
+        estimated = auc_covariance(recipes[0].tables[0].label, scores, recipes[0].clusters)
+        return None if estimated is None else estimated[1]
+    drawn = np.concatenate([estimate.resampled[endpoint.key] for estimate in estimates])
+    defined = ~np.isnan(drawn).any(axis=0)
+    return np.atleast_2d(np.cov(drawn[:, defined])) if defined.mean() >= _DEFINED else None

@@ -1,0 +1,99 @@
+"""The cells of a comparison's tables: a metric of a recipe, or of a pair, with how sure it is."""
+
+from __future__ import annotations
+
+import math
+
+from cxr_jax.evaluation.comparison_record import RESOLUTION, Answer, EndpointSummary, Pair
+from cxr_jax.reporting.numbers import interval_text
+
+NOTHING = "–"
+"""What stands where nothing is known."""
+
+RATES = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "negative_predictive_value", "f1")
+"""Metrics that are printed in percent."""
+
+
+def pair_cell(answer: Answer | None, metric: str) -> str:
+    """Returns difference, interval and corrected p-values, a line each."""
+    if answer is None:
+        return NOTHING
+    return "\n".join([_signed(answer.difference, metric), *_evidence(answer, metric)])
+
+
+def ruled_pair_cell(pair: Pair, metric: str) -> str:
+    """Returns the difference at the operating point, and how sure it is by the rule and at these thresholds."""
+    answer, ruled = pair.endpoints[f"{metric}@operating_point"], pair.endpoints.get(f"{metric}@rule")
+    if answer is None:
+        return NOTHING
+    lines = [_signed(answer.difference, metric)]
+    if ruled is not None:
+        lines += _evidence(ruled, metric)
+    return "\n".join([*lines, "these thresholds", *_evidence(answer, metric)])
+
+
+def _evidence(answer: Answer, metric: str) -> list[str]:
+    """Returns interval and corrected p-values of a difference."""
+    retrained, lines = answer.over_seeds, []
+    interval = answer.interval if retrained is None else retrained.interval
+    if interval is not None:
+        lines.append(f"({_signed(interval.low, metric)} to {_signed(interval.high, metric)})")
+    if retrained is not None:
+        lines.append(f"p {_p_value(retrained.adjusted_p_value)} retrained")
+    if answer.adjusted_p_value is not None:
+        lines.append(f"p {_p_value(answer.adjusted_p_value, bounded=answer.is_bounded)} as trained")
+    return lines
+
+
+def value_cell(summary: EndpointSummary | None, metric: str) -> str:
+    """Returns mean, deviation and below them the interval."""
+    if summary is None:
+        return NOTHING
+    return f"{_mean(summary, metric)}\n{_ends(summary, metric)}".rstrip()
+
+
+def ruled_cell(given: EndpointSummary | None, ruled: EndpointSummary | None, metric: str) -> str:
+    """Returns mean, deviation and below them the intervals for the rule and for the thresholds."""
+    if given is None:
+        return NOTHING
+    lines = [_mean(given, metric)]
+    for name, summary in (("rule", ruled), ("threshold", given)):
+        if summary is not None and summary.interval is not None:
+            lines.append(f"{name} {_ends(summary, metric)}")
+    return "\n".join(lines)
+
+
+def _ends(summary: EndpointSummary, metric: str) -> str:
+    factor, digits = (100, 1) if metric in RATES else (1, 3)
+    return interval_text(summary.interval, digits, factor)
+
+
+def _mean(summary: EndpointSummary, metric: str) -> str:
+    factor, digits = (100, 1) if metric in RATES else (1, 3)
+    text = f"{factor * summary.mean:.{digits}f}"
+    if summary.deviation is not None:
+        text += f" ± {factor * summary.deviation:.{digits}f}"
+    return text
+
+
+def number_text(value: float, metric: str) -> str:
+    """Returns a value of a metric, shares in percent."""
+    return f"{100 * value:.1f}" if metric in RATES else f"{value:.3f}"
+
+
+def _signed(value: float, metric: str) -> str:
+    text = f"{100 * value:+.1f}" if metric in RATES else f"{value:+.3f}"
+    return text.replace("-", "−")
+
+
+def _p_value(value: float, *, bounded: bool = False) -> str:
+    """Returns a p-value; after `<` one that is only known to lie below, rounded up."""
+    if value < RESOLUTION:
+        return f"< {RESOLUTION:g}"
+    return f"< {math.ceil(1000 * value) / 1000:.3f}" if bounded else f"{value:.3f}"
+
+
+def threshold_text(value: float) -> str:
+    """Returns three digits, or as many as a threshold just below 1 needs not to look like 1."""
+    texts = (f"{value:.{digits}g}" for digits in range(3, 17))
+    return next((text for text in texts if float(text) < 1), "1")
