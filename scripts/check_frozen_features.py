@@ -26,10 +26,10 @@ from sklearn.preprocessing import StandardScaler
 
 from cxr_jax.config.command_line import parse
 from cxr_jax.config.schema import DataConfig, ModelConfig
-from cxr_jax.data.batches import padded_batches
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.split_loading import load_split
 from cxr_jax.errors import UserError
+from cxr_jax.images.batches import padded_batches
 from cxr_jax.models.pretrained import find_weights, load_weights
 from cxr_jax.models.registry import build_model, find_architecture
 from cxr_jax.models.state import merge_model, split_model

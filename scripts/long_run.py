@@ -35,13 +35,13 @@ from cxr_jax.config.schema import (
     TrainingConfig,
     ValidationConfig,
 )
-from cxr_jax.data.batches import training_batches
-from cxr_jax.data.image_set import ImageSet
 from cxr_jax.data.phantoms.folder import draw_phantom
 from cxr_jax.data.preparation import prepare
 from cxr_jax.data.prepared import ROOT_VARIABLE
 from cxr_jax.data.split_loading import load_split
 from cxr_jax.errors import UserError
+from cxr_jax.images.batches import training_batches
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.reporting.live import TensorBoardObserver
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.training.network import build_network

@@ -17,8 +17,8 @@ from jax.stages import Compiled
 from cxr_jax.bench.cases import Case
 from cxr_jax.bench.workload import DISTINCT_BATCHES, Workload, noise_images
 from cxr_jax.config.schema import Config, DataConfig, ModelConfig, OptimizerConfig, ParallelConfig, TrainingConfig
-from cxr_jax.data.image_set import ImageSet
 from cxr_jax.devices import replicate
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.forward import compile_on_images, logits_of
 from cxr_jax.models.kernels.native.costs import native_costs
 from cxr_jax.training.feed import HostFeed

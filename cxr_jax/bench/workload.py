@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr_jax.data.image_set import ImageSet
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.vocabulary import CLASS_NAMES
 
 DISTINCT_BATCHES = 4

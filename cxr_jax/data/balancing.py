@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from cxr_jax.data.image_set import ImageSet
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.vocabulary import NORMAL
 
 ENLARGEMENT = 1.3

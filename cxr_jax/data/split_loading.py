@@ -9,12 +9,12 @@ from cxr_jax.config.schema import DataConfig
 from cxr_jax.data.balancing import balance_as_barnett
 from cxr_jax.data.cache import decoded_images
 from cxr_jax.data.folds import assign_folds
-from cxr_jax.data.image_set import ImageSet, SelectedRows
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.data.quality.table import quality_table
 from cxr_jax.data.splits import cut_by_group, cut_least_sharp, cut_lowest_numbers
 from cxr_jax.errors import UserError
+from cxr_jax.images.image_set import ImageSet, SelectedRows
 from cxr_jax.vocabulary import SPLIT_NAMES
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxr_jax.data.image_set import ImageSet
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import calls_of
@@ -31,6 +30,7 @@ from cxr_jax.explain.randomisation import (
 )
 from cxr_jax.explain.record import CascadeRecord, CurvesRecord, MapChecks, Scores
 from cxr_jax.explain.verdict import FEWEST_IMAGES, Verdict, column_means, judged_classes
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.models.network import stage_names_of
 from cxr_jax.runs.predictions import probability_of

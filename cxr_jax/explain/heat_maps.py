@@ -12,8 +12,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from cxr_jax.data.batches import padded_batches
 from cxr_jax.explain.grad_cam import GradCam, grad_cam, require_stage
+from cxr_jax.images.batches import padded_batches
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.models.network import stage_names_of
 from cxr_jax.models.state import ArrayDict, merge_model

@@ -26,10 +26,10 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from cxr_jax.data.batches import padded_batches
 from cxr_jax.explain.heat_maps import HeatMaps, enlarged
 from cxr_jax.explain.similarity import rank_correlation, structural_similarity
 from cxr_jax.explain.verdict import Check, Verdict, means_by_class
+from cxr_jax.images.batches import padded_batches
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.models.layers import BatchNorm
 from cxr_jax.models.network import CLASSIFIER, has_prefix, stage_layers_of, stage_names_of

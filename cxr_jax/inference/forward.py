@@ -18,9 +18,9 @@ from flax import nnx
 from jax import Array
 from jax.stages import Compiled
 
-from cxr_jax.data.batches import WHOLE, Share, padded_batches
-from cxr_jax.data.image_set import SelectedRows
 from cxr_jax.devices import replicated, require_divisible, shapes_of, sharded, share_out
+from cxr_jax.images.batches import WHOLE, Share, padded_batches
+from cxr_jax.images.image_set import SelectedRows
 from cxr_jax.models.layers import Mode
 from cxr_jax.models.state import ArrayDict, merge_model
 from cxr_jax.preprocessing.normalise import normalise

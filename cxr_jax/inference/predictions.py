@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cxr_jax.data.image_set import ImageSet
 from cxr_jax.data.progress import Track, silently
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.runs.predictions import Predictions
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import jax
 
 from cxr_jax.config.schema import Config, DataConfig, ModelConfig, ParallelConfig
-from cxr_jax.data.image_set import ImageSet
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.split_loading import split_without_images
 from cxr_jax.errors import UserError
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.sweeps.runs import SweepRun
 from cxr_jax.terminal import Terminal
 from cxr_jax.training.network import Network, build_network

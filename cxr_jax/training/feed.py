@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cxr_jax.data.batches import WHOLE, Share, training_batches, training_rows
-from cxr_jax.data.image_set import ImageSet
 from cxr_jax.devices import replicated, share_out
 from cxr_jax.errors import UserError
+from cxr_jax.images.batches import WHOLE, Share, training_batches, training_rows
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.training.processes import ProcessGroup
 from cxr_jax.training.step import DeviceBatch
 

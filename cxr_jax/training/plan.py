@@ -10,10 +10,10 @@ import numpy as np
 import optax
 
 from cxr_jax.config.schema import Config, PhaseConfig
-from cxr_jax.data.batches import iterations_per_epoch
-from cxr_jax.data.image_set import ImageSet
 from cxr_jax.devices import choose_devices, require_divisible
 from cxr_jax.errors import UserError
+from cxr_jax.images.batches import iterations_per_epoch
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.forward import Precision
 from cxr_jax.training.loss import class_weights
 from cxr_jax.training.network import Network

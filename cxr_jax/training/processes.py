@@ -18,9 +18,9 @@ from jax.experimental import multihost_utils
 from cxr_jax import __version__
 from cxr_jax.checkpoints import Checkpoint
 from cxr_jax.config.schema import ParallelConfig
-from cxr_jax.data.batches import WHOLE, Share
 from cxr_jax.devices import local_count, replicated, share_out
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_LOST, EXIT_TERMINATED, UserError
+from cxr_jax.images.batches import WHOLE, Share
 from cxr_jax.process import delay_aborts, leave_terminal_to_python, leave_without_cleanup
 from cxr_jax.training.connections import Connections, Place
 

@@ -11,9 +11,9 @@ from typing import Any, NoReturn, Protocol
 
 import jax
 
-from cxr_jax.data.image_set import ImageSet
 from cxr_jax.devices import replicate
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.forward import (
     ForwardProgram,
     compile_classifier,

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cxr_jax.data.batches import WHOLE, Share
-from cxr_jax.data.image_set import ImageSet
 from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.metrics import metric_value
+from cxr_jax.images.batches import WHOLE, Share
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.forward import ForwardProgram
 from cxr_jax.models.state import ArrayDict
 from cxr_jax.vocabulary import PNEUMONIA

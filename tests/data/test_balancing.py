@@ -9,7 +9,7 @@ from cxr_jax.data.balancing import (
     flip_top_to_bottom,
     rotate,
 )
-from cxr_jax.data.image_set import ImageSet
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.vocabulary import NORMAL, PNEUMONIA
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr_jax.data.image_set import ImageSet
 from cxr_jax.errors import UserError
 from cxr_jax.explain.checks import CHECKS, Sample, check_maps, draw_sample, make_sample
 from cxr_jax.explain.heat_maps import HeatMaps, heat_maps
 from cxr_jax.explain.record import read_checks, write_checks
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import RunFolder, read_json
 

@@ -19,8 +19,8 @@ from cxr_jax.config.schema import (
     PhaseConfig,
     TrainingConfig,
 )
-from cxr_jax.data.image_set import ImageSet
 from cxr_jax.explain.grad_cam import grad_cam
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.models import registry
 from cxr_jax.models.layers import Classifier
 from cxr_jax.models.network import NamedStage, StagedNetwork

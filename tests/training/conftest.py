@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cxr_jax.config.schema import Config, DataConfig, ModelConfig, ParallelConfig, TrainingConfig, ValidationConfig
-from cxr_jax.data.image_set import ImageSet
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.training.network import Network
 

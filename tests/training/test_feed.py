@@ -9,10 +9,10 @@ import pytest
 from training_runs import Steps, Watcher, assert_equal_runs, draw_images, lines_of
 
 from cxr_jax.config.schema import AugmentationConfig, DataConfig, OptimizerConfig, ParallelConfig, PhaseConfig
-from cxr_jax.data.batches import training_batches
-from cxr_jax.data.image_set import SelectedRows
 from cxr_jax.devices import choose_devices, share_out
 from cxr_jax.errors import UserError
+from cxr_jax.images.batches import training_batches
+from cxr_jax.images.image_set import SelectedRows
 from cxr_jax.training.compile import CompiledStep
 from cxr_jax.training.feed import FREE_SHARE, fits_on_devices, make_feed, put_on_devices
 from cxr_jax.training.processes import ALONE

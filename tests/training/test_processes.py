@@ -22,8 +22,8 @@ from training_runs import doubled, take_steps
 
 from cxr_jax.checkpoints import Checkpoint, saved_steps
 from cxr_jax.config.schema import ParallelConfig
-from cxr_jax.data.batches import Share
 from cxr_jax.errors import EXIT_LOST, EXIT_TERMINATED, UserError
+from cxr_jax.images.batches import Share
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.training.connections import Connections, Place

@@ -20,8 +20,8 @@ from cxr_jax.config.schema import (
     ParallelConfig,
     TrainingConfig,
 )
-from cxr_jax.data.image_set import ImageSet
 from cxr_jax.devices import replicate
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.training.compile import Backend, CompiledStep

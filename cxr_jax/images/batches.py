@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cxr_jax.data.image_set import ImageSet
+from cxr_jax.images.image_set import ImageSet
 
 
 class Batch(NamedTuple):

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_jax.data.batches import Share, epoch_order, iterations_per_epoch, padded_batches, training_batches
-from cxr_jax.data.image_set import ImageSet, SelectedRows
+from cxr_jax.images.batches import Share, epoch_order, iterations_per_epoch, padded_batches, training_batches
+from cxr_jax.images.image_set import ImageSet, SelectedRows
 
 
 def numbered(count: int) -> ImageSet:

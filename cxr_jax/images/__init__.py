@@ -1,0 +1,1 @@
+"""Images in memory and their batches: what training and inference know of data."""
