@@ -110,6 +110,15 @@ def test_a_chosen_python_goes_first(checkout, tmp_path):
     assert "with Chosen 3.12.1" in checkout.run("scripts/test", PYTHON=str(chosen)).stdout
 
 
+def test_the_newest_python_is_taken_though_pyenv_does_not_show_it(checkout, tmp_path):
+    checkout.install_python("python3.11")
+    kept = tmp_path / "my pyenv" / "versions"
+    for version in ("3.10.4", "3.12.8", "3.13.1"):
+        checkout.write_tool(kept / version / "bin" / "python", STAND_IN.replace("Python ", f"Kept {version}, "))
+    done = checkout.run("scripts/test", PYENV_ROOT=str(kept.parent))
+    assert "with Kept 3.13.1, " in done.stdout
+
+
 @pytest.mark.parametrize(
     ("fail", "message", "expected"),
     [
@@ -161,6 +170,23 @@ def test_installs_only_when_something_changed(checkout):
     assert installations("scripts/quickstart") == 3
     checkout.root = checkout.root.rename(checkout.root.with_name("moved checkout"))
     assert installations("scripts/test") == 3
+
+
+def test_an_environment_of_another_python_lies_in_another_folder(checkout):
+    """As .ci/run makes it, beside the one of the tests."""
+    checkout.install_python("python3.13")
+    checkout.write_tool(checkout.tools / "python3.11", STAND_IN.replace("Python ", "Oldest "))
+    other = checkout.root / "build" / "oldest"
+    script = f'set -eu; root="{checkout.root}"; PYTHON=python3.11; . "$root/scripts/environment.sh"\n'
+    script += f'make_environment test "{other}"; "$python" --version\n'
+    checkout.write_tool(checkout.root / "scripts" / "other", "#!/bin/sh\n" + script)
+    done = checkout.run("scripts/other")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "Oldest 3.12.1"), done
+    assert len(checkout.calls("pip install")) == len(INSTALLATIONS)
+    assert not (checkout.root / ".venv").exists()
+    assert checkout.run("scripts/other").returncode == 0
+    assert checkout.calls("pip install") == []
+    assert f"Making {checkout.root}/.venv" in checkout.run("scripts/test").stdout
 
 
 def test_quickstart_takes_every_step_in_order(checkout):
@@ -237,9 +263,11 @@ STEPS = [
     "scripts/test",
     ".venv/bin/python -m pytest --no-cov -rs --numprocesses 2 --dist loadfile -m slow "
     "tests/scripts/test_kill_harness.py tests/training/test_processes.py",
-    ".venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input torch==2.13.0 torchvision==0.28.0 "
-    "timm==1.0.31",
-    ".venv/bin/python -m pytest --no-cov -rs --numprocesses 2 --dist loadfile tests/porting tests/bench",
+    "environment_of_the_oldest_python",
+    "build/oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-input torch==2.13.0 "
+    "torchvision==0.28.0 timm==1.0.31",
+    "build/oldest/bin/python -m pytest --no-cov -rs --numprocesses 2 --dist loadfile tests/porting "
+    "tests/bench/test_rivals.py tests/test_documented_commands.py",
     ".venv/bin/ruff check",
     ".venv/bin/ruff format --check",
     ".venv/bin/lint-imports",
@@ -251,14 +279,16 @@ def ci(checkout):
     """Run .ci/run with stand-ins for its steps; those named in `failing` fail."""
     shutil.copytree(ROOT / ".ci", checkout.root / ".ci")
     start = "#!/bin/sh\n"
-    step = 'echo "$0 $*" | sed "s/^[^ ]*\\/\\(scripts\\|.venv\\)/\\1/" >"$TMPDIR/step"\n'
+    step = 'echo "$0 $*" | sed "s/^[^ ]*\\/\\(scripts\\|.venv\\|build\\/oldest\\)/\\1/" >"$TMPDIR/step"\n'
     step += 'read -r name <"$TMPDIR/step"\necho "$name" >>"$RECORD"\n'
     step += 'case "|$FAIL|" in *"|${name% }|"*) exit 1 ;; esac\n'
     checkout.write_tool(
         checkout.root / "scripts" / "test", start + 'echo "TOTAL 10 0 100%"; echo "7 passed in 1.0s"\n' + step
     )
-    for tool in ("python", "ruff", "lint-imports"):
-        checkout.write_tool(checkout.root / ".venv" / "bin" / tool, start + step)
+    for tool in (".venv/bin/python", ".venv/bin/ruff", ".venv/bin/lint-imports", "build/oldest/bin/python"):
+        checkout.write_tool(checkout.root / tool, start + step)
+    made = step.replace("$0 $*", "environment_of_the_oldest_python").replace("exit", "return")
+    checkout.write_tool(checkout.root / "scripts" / "environment.sh", f"make_environment() {{\n{made}}}\n")
     return lambda *failing: checkout.run(".ci/run", FAIL="|".join(failing), CI="true")
 
 
@@ -271,7 +301,7 @@ def test_ci_runs_every_step_and_sums_up(ci, checkout, tmp_path):
         "TOTAL 10 0 100%",
         "7 passed in 1.0s",
     ]
-    assert list((checkout.root / "build").iterdir()) == []
+    assert list((checkout.root / "build").iterdir()) == [checkout.root / "build" / "oldest"]
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
