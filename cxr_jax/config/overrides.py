@@ -97,8 +97,13 @@ def overridden(tables: Mapping[str, Any], changes: Mapping[str, Any], place: str
         UserError: a key names a phase that is not there, or goes through a value; `place` says where it stands.
     """
     values = copy.deepcopy(dict(tables))
-    # sections first, because phases take from them, and a list of phases before what changes one of them
-    for key in sorted(changes, key=lambda key: (key.startswith("phases"), key.startswith("phases."))):
+
+    # sections first, because phases take from them, a list of phases before what changes one of them, and new names of
+    # phases last
+    def turn(key: str) -> tuple[bool, bool, bool]:
+        return key.startswith("phases"), key.startswith("phases."), key.endswith(".name")
+
+    for key in sorted(changes, key=turn):
         target, inside = values, key
         if key.startswith("phases."):
             target, inside = _phase(values, key, place)

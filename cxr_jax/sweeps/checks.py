@@ -41,7 +41,7 @@ def require_trainable(runs: Sequence[SweepRun], terminal: Terminal) -> None:
         with terminal.waiting(f"Checking the variants of {name}"):
             return build_network(ModelConfig(name, weights), seed=0)
 
-    for run in {run.variant: run for run in reversed(runs)}.values():
+    for run in {run.variant: run for run in runs}.values():
         config = run.config
         try:
             train, validation = splits(config.data)

@@ -68,6 +68,11 @@ def test_names_of_phases_may_hold_dots_and_digits():
     assert [phase["epochs"] for phase in overridden(tables, changes, PLACE)["phases"]] == [5, 6, 7, 8]
 
 
+def test_a_phase_goes_by_its_old_name_while_it_gets_a_new_one():
+    changes = {"phases.head.name": "first", "phases.head.epochs": 5}
+    assert overridden(TABLES, changes, PLACE)["phases"][0] == {**TABLES["phases"][0], "name": "first", "epochs": 5}
+
+
 @pytest.mark.parametrize(
     ("key", "sentence"),
     [
