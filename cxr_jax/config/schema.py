@@ -222,7 +222,7 @@ class ParallelConfig(_Section):
     devices: int = 0  # how many devices to use, of all processes together; 0: all
     coordinator: str = ""  # HOST:PORT at which process 0 meets the others; empty: as SLURM or a TPU pod says
     world_size: int = 0  # how many processes train together; 0: as SLURM or a TPU pod says, elsewhere one
-    rank: int = -1  # number of this process, from 0; -1: as SLURM or a TPU pod says
+    rank: int = -1  # which of them this process is, from 0; -1: as SLURM or a TPU pod says
     startup_timeout: int = 120  # seconds for all processes to come
     heartbeat_timeout: int = 60  # seconds without a sign of life after which a process counts as lost
     step_timeout: int = 900  # seconds for loading the data, a compilation, a step or a batch of validation

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,17 @@ def test_every_config_is_valid_and_opens_with_its_command(path):
         assert any(re.match(rf"# {entry}: +\S", line) for line in header), entry
     (command,) = (line for line in header if line.startswith("# Command:"))
     assert f"cxr-jax train configs/{path.name} --out runs/" in command
+
+
+def test_the_configs_of_stored_results_are_read_as_they_were_trained():
+    paths = list((CONFIGS.parent / "results").rglob("config.toml"))
+    decays = set()
+    for path in paths:
+        training = tomllib.loads(path.read_text())["training"]
+        decays.add(training.get("average_decay", training.get("ema_decay")))
+        assert load_config(path).training.ema_decay == training.get("average_decay", training.get("ema_decay", 0.0))
+    assert len(paths) > 20
+    assert decays > {0.99}
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
