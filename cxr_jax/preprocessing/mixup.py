@@ -17,8 +17,8 @@ _MIXUP = 2**20
 def swap_pairs(rows: Any) -> Any:
     """Returns the rows of `rows` [B, ...], B even, each in the place of its neighbour: 1, 0, 3, 2, ...
 
-    The order of a batch is drawn anew every epoch, so neighbours are strangers; and a device that holds an even number
-    of rows holds both of every pair.
+    The order of a batch is drawn anew in every epoch, so the pairs differ from epoch to epoch. A device that holds an
+    even number of rows holds both rows of every pair.
     """
     return rows.reshape(rows.shape[0] // 2, 2, *rows.shape[1:])[:, ::-1].reshape(rows.shape)
 
