@@ -17,9 +17,14 @@ from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, PNEUMONIA
 
 if TYPE_CHECKING:
     from cxr_jax.data.quality.reference import QualityReference
-    from cxr_jax.serving.predict import FilePrediction, Threshold
+    from cxr_jax.runs.folder import RunFolder
+    from cxr_jax.serving.maps import Explain
+    from cxr_jax.serving.predict import FilePrediction, Predictor, Threshold
 
 SUMMARY = "predict on files and folders, as a table, JSON, CSV or heat maps"
+
+BUNDLE_FILE = "bundle.json"
+"""By which an exported network is known from a run, before anything of either is imported."""
 
 COLUMNS = (
     "file",
@@ -41,7 +46,7 @@ COLUMNS = (
 class Options:
     """Options of the command."""
 
-    run: Annotated[str, Positional("RUN")]  # folder of a trained run
+    run: Annotated[str, Positional("RUN")]  # folder of a trained run, or of an exported one
     # radiographs: JPEG, PNG or DICOM (CR or DX), 8 to 16 bit, of any size; or folders of them
     files: Annotated[tuple[str, ...], Positional("FILES...")] = ()
     json: bool = False  # print a JSON list with one object for each file in place of the table
@@ -50,6 +55,16 @@ class Options:
     # probability from which PNEUMONIA is called; by default the run's own
     threshold: Annotated[float | None, Option("T")] = None
     replace: bool = False  # replace what --csv and --maps name if it exists
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A network that is about to predict."""
+
+    model: Predictor
+    reference: QualityReference | None
+    name: str
+    explain: tuple[Explain, str] | None = None  # how maps are made, and from where; None: none are wanted
 
 
 @dataclass(frozen=True)
@@ -71,27 +86,17 @@ def main(arguments: list[str]) -> None:
 
     from cxr_jax.runs.folder import RunFolder
 
-    run = RunFolder.open(options.run)
+    run = None if (Path(options.run) / BUNDLE_FILE).is_file() else RunFolder.open(options.run)
     # with --json standard output holds JSON alone
     terminal = Terminal(on_standard_error=options.json)
     files = _find(options.files, terminal)
     _require_free(options)
     with terminal.waiting(f"Loading the network of {options.run}"):
-        from cxr_jax.data.quality.reference import read_reference
-        from cxr_jax.inference.ensemble import restore
-        from cxr_jax.inference.restore import restore_run
-        from cxr_jax.models.network import stage_names_of
-        from cxr_jax.serving.maps import write_map
         from cxr_jax.serving.predict import Threshold, predict_files
 
-        # heat maps are of one network: of an ensemble there are none
-        model = restore_run(run) if options.maps else restore(run)
-        if options.maps:
-            stage_names_of(model.model())
+        loaded = _load_bundle(options) if run is None else _load_run(run, options)
+        model, reference, name = loaded.model, loaded.reference, loaded.name
         threshold = Threshold.of(model, options.threshold)
-        # A run that was not evaluated has none; the output says so.
-        reference = read_reference(run.quality_reference) if run.quality_reference.is_file() else None
-    name = f"{model.title} of {run.name}{'' if model.step is None else f', step {model.step}'}"
     predictions = predict_files(model, files.names, threshold, reference=reference)
     entries = []
     with _csv_writer(options.csv) as write_row, terminal.track("Predicting", len(files.names)) as advance:
@@ -104,7 +109,10 @@ def main(arguments: list[str]) -> None:
             elif prediction.error is not None:
                 terminal.complain(prediction.error)
             elif map_path is not None:
-                write_map(model, prediction, threshold, map_path)
+                from cxr_jax.serving.maps import write_map
+
+                explain, stage = loaded.explain
+                write_map(explain, stage, prediction, threshold, model.descriptions[0].resize, map_path)
                 entry["map"] = str(map_path)
             entries.append(entry)
             write_row(entry)
@@ -123,6 +131,37 @@ def main(arguments: list[str]) -> None:
     failures = sum("error" in entry for entry in entries)
     if failures:
         raise UserError(f"{failures} of {len(entries)} files could not be predicted")
+
+
+def _load_run(run: RunFolder, options: Options) -> _Loaded:
+    """Returns the network of a run, or several of them together."""
+    from cxr_jax.data.quality.reference import read_reference
+    from cxr_jax.inference.ensemble import restore
+    from cxr_jax.inference.restore import restore_run
+
+    # heat maps are of one network: of an ensemble there are none
+    model = restore_run(run) if options.maps else restore(run)
+    # A run that was not evaluated has none; the output says so.
+    reference = read_reference(run.quality_reference) if run.quality_reference.is_file() else None
+    name = f"{model.title} of {run.name}{'' if model.step is None else f', step {model.step}'}"
+    if not options.maps:
+        return _Loaded(model, reference, name)
+    from cxr_jax.serving.maps import grad_cam_of
+
+    return _Loaded(model, reference, name, grad_cam_of(model))
+
+
+def _load_bundle(options: Options) -> _Loaded:
+    """Returns an exported network; nothing of JAX is imported."""
+    from cxr_jax.export.runtime import load_bundle
+
+    model = load_bundle(options.run)
+    name = f"{model.description.architecture} of {model.bundle.name}, exported"
+    if not options.maps:
+        return _Loaded(model, model.reference, name)
+    from cxr_jax.serving.maps import evidence_of
+
+    return _Loaded(model, model.reference, name, evidence_of(model))
 
 
 def _find(given: tuple[str, ...], terminal: Terminal) -> Files:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,14 +15,32 @@ from cxr_jax.data.pool import map_in_order
 from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import calls_of
-from cxr_jax.inference.ensemble import Ensemble
-from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.inference.description import NetworkDescription
 from cxr_jax.runs.predictions import probability_of
 from cxr_jax.serving.radiograph import Radiograph, read_bytes, read_radiograph
 from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, NORMAL, PNEUMONIA
 
 BATCH_SIZE = 16
 """Files that are run through the network together: few, so that the first results come early."""
+
+
+class Predictor(Protocol):
+    """What is given radiographs: a network restored from its run, several of them together, or an exported one."""
+
+    @property
+    def descriptions(self) -> tuple[NetworkDescription, ...]:
+        """Of each network, with what is done to an image before it."""
+
+    @property
+    def threshold(self) -> float | None:
+        """Probability from which PNEUMONIA is called; None before the run was evaluated."""
+
+    @property
+    def threshold_rule(self) -> str | None:
+        """The rule that fixed the threshold."""
+
+    def logits(self, images: Any) -> np.ndarray:
+        """Returns logits [N, K] of `images` [N, S, S] uint8 in 0..255; of several networks, of one such array each."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +51,7 @@ class Threshold:
     rule: str  # one of `evaluation.operating_point.RULES`, "given by the user", or "not chosen"
 
     @classmethod
-    def of(cls, model: TrainedModel | Ensemble, given: float | None = None) -> Threshold:
+    def of(cls, model: Predictor, given: float | None = None) -> Threshold:
         """Returns the threshold given by the user, else that of the run, else 0.5, which nobody chose.
 
         Raises:
@@ -77,7 +95,7 @@ class FilePrediction:
 
 
 def predict_files(
-    model: TrainedModel | Ensemble,
+    model: Predictor,
     files: Sequence[str],
     threshold: Threshold,
     *,
@@ -98,7 +116,7 @@ def predict_files(
 
 
 def _predict_batch(
-    model: TrainedModel | Ensemble,
+    model: Predictor,
     outcomes: list[tuple[str, Radiograph | str]],
     size: int,
     threshold: Threshold,
@@ -113,7 +131,7 @@ def _predict_batch(
         padded = [
             np.stack([*each, *[np.zeros_like(each[0])] * (size - len(each))]) for each in zip(*squares, strict=True)
         ]
-        logits = model.logits(padded) if isinstance(model, Ensemble) else model.logits(padded[0])
+        logits = model.logits(padded if len(padded) > 1 else padded[0])
         probabilities = iter(probability_of(logits[: len(squares)]))
     return [
         _prediction(file, outcome, next(probabilities), threshold, compared=compared)
@@ -123,7 +141,7 @@ def _predict_batch(
     ]
 
 
-def _read(file: str, model: TrainedModel | Ensemble, reference: QualityReference | None) -> Radiograph | str:
+def _read(file: str, model: Predictor, reference: QualityReference | None) -> Radiograph | str:
     """Returns the radiograph in a file, or the sentence that says why there is none."""
     try:
         return read_radiograph(read_bytes(Path(file)), file, model.descriptions, reference)

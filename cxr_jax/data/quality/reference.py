@@ -60,6 +60,12 @@ class QualityReference:
         }
         return cls(ranges, mean_picture, len(training.thumbnails))
 
+    @classmethod
+    def of_ranges(cls, ranges: dict[str, Range], images: int) -> QualityReference:
+        """Returns a reference of ranges alone, as a bundle has them: likeness, which needs the picture, is left out."""
+        known = {name: ends for name, ends in ranges.items() if name in MEASURES}
+        return cls(known, np.zeros((THUMBNAIL_SIDE, THUMBNAIL_SIDE)), images)
+
     def outside(self, table: QualityTable) -> dict[str, Bool[np.ndarray, " N"]]:
         """Returns, for every range by name, which images of the table lie outside it."""
         columns = {**table.columns, LIKENESS: _likeness(table.thumbnails, self.mean_picture)}

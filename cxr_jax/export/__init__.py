@@ -1,0 +1,1 @@
+"""The way out: a trained network as files that run without JAX."""

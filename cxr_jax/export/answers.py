@@ -1,0 +1,90 @@
+"""What an exported network answers: one function of grey images, with all that surrounds the network inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array, export
+from jax.stages import Wrapped
+
+from cxr_jax.errors import UserError
+from cxr_jax.inference.ensemble import Ensemble
+from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.models.network import StagedNetwork
+from cxr_jax.preprocessing.normalise import normalise
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+"""What the StableHLO of a bundle runs on."""
+
+
+def answers_of(model: TrainedModel | Ensemble) -> Callable[[Array], dict[str, Array]]:
+    """Returns the function of images [B, S, S] uint8 in 0..255 that a bundle holds.
+
+    It gives `logits` and `probability` [B, K] and `evidence` [B, h, w, K], the last feature map with the classifier's
+    weights folded in: its mean over the image, with the classifier's bias, is the logit (class activation maps, Zhou
+    et al., CVPR 2016). Where the run averages over flips all of them are means of the image's and of its mirror
+    image's, the evidence turned back. The answers of an ensemble are the means of its members'.
+
+    Raises:
+        UserError: a network is a plain module, which has no stages and so no last feature map; or the members of an
+            ensemble see different squares, or have maps of different sizes.
+    """
+    if isinstance(model, Ensemble):
+        return _answers_together([answers_of(member) for member in model.members], images_of(model))
+    network = model.model()
+    if not isinstance(network, StagedNetwork):
+        raise UserError(
+            f"{type(network).__name__} has no stages, so that it cannot be exported: make it a StagedNetwork, as "
+            "docs/extending.md shows"
+        )
+
+    def once(images: Array) -> tuple[Array, Array]:
+        features = network.features(normalise(images, model.mean, model.std))
+        return network.classify(features), features @ network.classifier.kernel[...]
+
+    def answers(images: Array) -> dict[str, Array]:
+        logits, evidence = once(images)
+        if model.description.flip_average:
+            mirrored_logits, mirrored_evidence = once(jnp.flip(images, 2))
+            logits = (logits + mirrored_logits) / 2
+            evidence = (evidence + jnp.flip(mirrored_evidence, 2)) / 2
+        return {"evidence": evidence, "logits": logits, "probability": jax.nn.softmax(logits)}
+
+    return answers
+
+
+def _answers_together(
+    members: Sequence[Callable[[Array], dict[str, Array]]], images: jax.ShapeDtypeStruct
+) -> Callable[[Array], dict[str, Array]]:
+    """Returns the means of the answers of several networks; the probability is that of the mean of the logits."""
+    if len({jax.eval_shape(member, images)["evidence"].shape for member in members}) > 1:
+        raise UserError("the networks of the ensemble have feature maps of different sizes: export them one by one")
+
+    def answers(images: Array) -> dict[str, Array]:
+        given = [member(images) for member in members]
+        evidence, logits = (sum(each[name] for each in given) / len(given) for name in ("evidence", "logits"))
+        return {"evidence": evidence, "logits": logits, "probability": jax.nn.softmax(logits)}
+
+    return answers
+
+
+def images_of(model: TrainedModel | Ensemble) -> jax.ShapeDtypeStruct:
+    """Returns the shape of a batch of any size.
+
+    Raises:
+        UserError: the members of an ensemble see different squares.
+    """
+    squares = {(entry.image_size, entry.resize, entry.interpolation) for entry in model.descriptions}
+    if len(squares) > 1:
+        raise UserError("the networks of the ensemble see images of different sizes: export them one by one")
+    ((size, _, _),) = squares
+    (batch,) = export.symbolic_shape("batch")
+    return jax.ShapeDtypeStruct((batch, size, size), jnp.uint8)
+
+
+def stablehlo_of(model: TrainedModel | Ensemble) -> bytes:
+    """Returns the answers as serialised StableHLO, which `jax.export.deserialize` reads without this package."""
+    jitted: Wrapped = jax.jit(answers_of(model))
+    return bytes(export.export(jitted, platforms=PLATFORMS)(images_of(model)).serialize())

@@ -1,0 +1,118 @@
+"""What stands in the folder of an exported network, written and read; no JAX is needed to read it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cxr_jax.errors import UserError
+from cxr_jax.inference.description import NetworkDescription
+from cxr_jax.runs.files import write_json
+from cxr_jax.runs.folder import read_json
+from cxr_jax.runs.records import from_json, to_json
+from cxr_jax.vocabulary import DISCLAIMER
+
+SCHEMA_VERSION = 1
+BUNDLE_FILE = "bundle.json"
+ONNX_FILE = "model.onnx"
+STABLEHLO_FILE = "model.stablehlo"
+CARD_FILE = "MODEL_CARD.md"
+PROGRAM_FILE = "predict.py"
+
+
+@dataclass(frozen=True)
+class Call:
+    """From which probability a class is called, and what that promised on validation."""
+
+    label: str
+    threshold: float
+    rule: str
+    sensitivity: float | None = None  # on validation
+    specificity: float | None = None  # on validation
+    images: int | None = None  # of validation
+
+
+@dataclass(frozen=True)
+class UsualRange:
+    """The usual values of one measure of image quality on the training images; None where an end does not matter."""
+
+    measure: str
+    title: str
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Content:
+    """One file of a bundle."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The contents of bundle.json."""
+
+    name: str  # of the run
+    kind: Literal["exclusive"]  # of the classes: an image has exactly one
+    network: NetworkDescription  # with the names of the classes and what is done to an image before
+    calls: tuple[Call, ...]
+    temperature: float | None  # by which logits are divided to be calibrated; None before the run was evaluated
+    quality: tuple[UsualRange, ...]  # aggregated quantiles; no picture of any training image
+    training_images: int
+    step: int | None  # of training; None for an ensemble
+    checkpoint: str  # best or last; empty for an ensemble
+    checkpoint_sha256: str
+    data_fingerprint: str
+    software: dict[str, str]
+    date: str
+    files: tuple[Content, ...]
+    disclaimer: str = DISCLAIMER
+
+
+def is_bundle(folder: str | Path) -> bool:
+    """Returns whether a folder holds an exported network."""
+    return (Path(folder) / BUNDLE_FILE).is_file()
+
+
+def content_of(path: Path) -> Content:
+    """Returns name, size and hash of a file."""
+    data = path.read_bytes()
+    return Content(path.name, len(data), hashlib.sha256(data).hexdigest())
+
+
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Writes bundle.json; UserError if it cannot be written."""
+    write_json(folder / BUNDLE_FILE, {"schema_version": SCHEMA_VERSION, **to_json(bundle)})
+
+
+def read_bundle(folder: str | Path) -> Bundle:
+    """Returns what bundle.json in `folder` says, after its files were held to their hashes.
+
+    Raises:
+        UserError: it is no bundle, was made by another version, or a file is missing or not what it was.
+    """
+    folder = Path(folder)
+    value = read_json(folder / BUNDLE_FILE)
+    version = value.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise UserError(f"{folder} was exported by a newer version of cxr_jax: install that, or export the run again")
+    try:
+        bundle = from_json(Bundle, value, BUNDLE_FILE)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / BUNDLE_FILE} is damaged ({error}): export the run again") from error
+    if ONNX_FILE not in {content.name for content in bundle.files}:
+        raise UserError(f"{folder / BUNDLE_FILE} names no {ONNX_FILE}: export the run again")
+    for content in bundle.files:
+        if Path(content.name).name != content.name:
+            raise UserError(f"{folder / BUNDLE_FILE} names a file outside the bundle: export the run again")
+        path = folder / content.name
+        if not path.is_file():
+            raise UserError(f"{folder} lacks {content.name}: export the run again")
+        if content_of(path).sha256 != content.sha256:
+            raise UserError(f"{path} is not the file that was exported (its sha256 differs): export the run again")
+    return bundle

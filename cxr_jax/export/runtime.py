@@ -1,0 +1,83 @@
+"""An exported network at work in onnxruntime, without JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cxr_jax.data.quality.reference import QualityReference
+from cxr_jax.errors import UserError
+from cxr_jax.export.bundle import ONNX_FILE, Bundle, read_bundle
+from cxr_jax.inference.description import NetworkDescription
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+
+@dataclass(frozen=True)
+class BundledModel:
+    """An exported network that predicts as the run did that it came from."""
+
+    bundle: Bundle
+    session: InferenceSession
+
+    @property
+    def description(self) -> NetworkDescription:
+        """What the network is, and what is done to an image before it."""
+        return self.bundle.network
+
+    @property
+    def descriptions(self) -> tuple[NetworkDescription, ...]:
+        """Its own; of an ensemble, too, it has one, as its members see the same square."""
+        return (self.description,)
+
+    @property
+    def threshold(self) -> float | None:
+        """Probability from which PNEUMONIA is called; None if the run was not evaluated."""
+        return self.bundle.calls[0].threshold if self.bundle.calls else None
+
+    @property
+    def threshold_rule(self) -> str | None:
+        """The rule that fixed the threshold."""
+        return self.bundle.calls[0].rule if self.bundle.calls else None
+
+    @property
+    def reference(self) -> QualityReference | None:
+        """The usual ranges of the training images; None if the run was not evaluated."""
+        ranges = {usual.measure: (usual.low, usual.high) for usual in self.bundle.quality}
+        return QualityReference.of_ranges(ranges, self.bundle.training_images) if ranges else None
+
+    def logits(
+        self, images: np.ndarray, *, batch_size: int = 64, advance: Callable[[int], None] = lambda _: None
+    ) -> np.ndarray:
+        """Returns logits [N, K] float32 of `images` [N, S, S] uint8 in 0..255, by batches of at most `batch_size`."""
+        parts = [np.zeros((0, len(self.description.classes)), np.float32)]
+        for start in range(0, len(images), batch_size):
+            batch = np.ascontiguousarray(images[start : start + batch_size])
+            parts.append(self.session.run(["logits"], {"images": batch})[0])
+            advance(len(batch))
+        return np.concatenate(parts)
+
+    def evidence(self, images: np.ndarray) -> np.ndarray:
+        """Returns what speaks for each class where, [N, K, h, w] float32, for `images` [N, S, S] uint8 in 0..255."""
+        return self.session.run(["evidence"], {"images": np.ascontiguousarray(images)})[0]
+
+
+def load_bundle(folder: str | Path) -> BundledModel:
+    """Returns the network of a bundle; UserError as in `read_bundle`, and if onnxruntime is not installed."""
+    bundle = read_bundle(folder)
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError("predicting with a bundle needs onnxruntime: pip install 'cxr_jax[export]'") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(Path(folder) / ONNX_FILE, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise UserError(f"onnxruntime cannot read {Path(folder) / ONNX_FILE}: export the run again") from error
+    return BundledModel(bundle, session)

@@ -1,0 +1,194 @@
+"""A run as a bundle: the network in two formats, what is known of it, a model card, and a program that predicts."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxr_jax.data.quality.reference import LIKENESS, read_reference, told_measure
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.judgement import Judgement, read_judgement
+from cxr_jax.export.answers import answers_of, images_of, stablehlo_of
+from cxr_jax.export.bundle import (
+    BUNDLE_FILE,
+    CARD_FILE,
+    ONNX_FILE,
+    PROGRAM_FILE,
+    STABLEHLO_FILE,
+    Bundle,
+    Call,
+    UsualRange,
+    content_of,
+    is_bundle,
+    write_bundle,
+)
+from cxr_jax.export.from_jaxpr import to_onnx
+from cxr_jax.export.runtime import load_bundle
+from cxr_jax.inference.description import NetworkDescription
+from cxr_jax.inference.ensemble import Ensemble, restore
+from cxr_jax.inference.restore import TrainedModel, Which, chosen_checkpoint, restore_run
+from cxr_jax.runs.files import write_bytes, write_text, writing
+from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.predictions import probability_of
+from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA
+
+TOLERANCE = 1e-5
+"""By how much a probability of the bundle may differ from that of the run before the export is refused."""
+
+TRIED_IMAGES = 5
+
+
+def export_run(
+    run: RunFolder,
+    out: Path,
+    *,
+    which: Which | None = None,
+    replace: bool = False,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> float:
+    """Writes the network of `run` to the folder `out`; returns by how much a probability differs, on random images.
+
+    The folder appears when all is written and was tried. `on_step` is told what is being done.
+
+    Raises:
+        UserError: `out` exists and is not to be replaced, or holds something else than a bundle; the run cannot be
+            restored; the network has an operation that cannot be exported; or the bundle does not answer as the run.
+    """
+    _require_free(out, replace=replace)
+    on_step("restoring the network")
+    model = restore(run) if which is None else restore_run(run, which)
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        on_step(f"writing {ONNX_FILE}")
+        write_bytes(folder / ONNX_FILE, to_onnx(answers_of(model), images_of(model)).SerializeToString())
+        on_step(f"writing {STABLEHLO_FILE}")
+        write_bytes(folder / STABLEHLO_FILE, stablehlo_of(model))
+        bundle = _described(run, model, which)
+        write_text(folder / CARD_FILE, _card(bundle, run))
+        program = resources.files("cxr_jax.export").joinpath("standalone.py").read_text(encoding="utf-8")
+        write_text(folder / PROGRAM_FILE, program)
+        names = (ONNX_FILE, STABLEHLO_FILE, CARD_FILE, PROGRAM_FILE)
+        contents = tuple(content_of(folder / name) for name in names)
+        write_bundle(folder, dataclasses.replace(bundle, files=contents))
+        on_step("trying it in onnxruntime")
+        difference = _difference(model, folder)
+        if not difference <= TOLERANCE:
+            raise UserError(
+                f"the exported network gives other probabilities than the run (they differ by {difference:.1e}), so "
+                "nothing was written"
+            )
+        _put_in_place(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return difference
+
+
+def _require_free(out: Path, *, replace: bool) -> None:
+    with writing(out):
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out} is a file: choose another place for the bundle")
+        used = out.is_dir() and any(out.iterdir())
+    if used and not is_bundle(out):
+        raise UserError(f"{out} holds something else than a bundle: choose another place")
+    if used and not replace:
+        raise UserError(f"{out} exists already; choose another place, or replace it by --replace")
+
+
+def _put_in_place(folder: Path, out: Path) -> None:
+    """Moves a finished bundle to its place; of an older one there, only the files of a bundle are removed."""
+    with writing(out):
+        out.mkdir(exist_ok=True)
+        # the description comes last: a folder that has it is whole
+        (out / BUNDLE_FILE).unlink(missing_ok=True)
+        for name in (ONNX_FILE, STABLEHLO_FILE, CARD_FILE, PROGRAM_FILE, BUNDLE_FILE):
+            (folder / name).replace(out / name)
+
+
+def _difference(model: TrainedModel | Ensemble, folder: Path) -> float:
+    """Returns the largest difference of a probability between a run and its bundle, on random images."""
+    bundled = load_bundle(folder)
+    size = bundled.description.image_size
+    images = np.random.default_rng(0).integers(0, 256, (TRIED_IMAGES, size, size), dtype=np.uint8)
+    logits = model.logits([images] * len(model.members) if isinstance(model, Ensemble) else images)
+    return float(np.abs(probability_of(logits) - probability_of(bundled.logits(images))).max())
+
+
+def _described(run: RunFolder, model: TrainedModel | Ensemble, which: Which | None) -> Bundle:
+    """Returns what bundle.json says, but for its files."""
+    environment = read_json(run.environment) if run.environment.is_file() else {}
+    point = read_json(run.operating_point) if run.operating_point.is_file() else {}
+    reference = read_reference(run.quality_reference) if run.quality_reference.is_file() else None
+    ranges = reference.ranges if reference else {}
+    return Bundle(
+        name=run.name,
+        kind="exclusive",
+        network=_network_of(model),
+        calls=_calls(point),
+        temperature=point.get("temperature"),
+        # likeness is measured by a picture that is made of radiographs, and stays with the run
+        quality=tuple(
+            UsualRange(name, told_measure(name).title, low, high)
+            for name, (low, high) in ranges.items()
+            if name != LIKENESS
+        ),
+        training_images=reference.images if reference else 0,
+        step=model.step,
+        checkpoint="" if isinstance(model, Ensemble) else which or chosen_checkpoint(run),
+        checkpoint_sha256=model.checkpoint_sha256,
+        data_fingerprint=environment.get("data_fingerprint") or "",
+        software={name: version for name, version in environment.get("versions", {}).items() if version},
+        date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        files=(),
+    )
+
+
+def _network_of(model: TrainedModel | Ensemble) -> NetworkDescription:
+    """Returns the description of a network; an ensemble is described as its first member, but for name and size."""
+    first = model.descriptions[0]
+    if not isinstance(model, Ensemble):
+        return first
+    parameters = sum(entry.parameters for entry in model.descriptions)
+    return dataclasses.replace(first, architecture=model.title, parameters=parameters, flip_average=False)
+
+
+def _calls(point: dict[str, Any]) -> tuple[Call, ...]:
+    if "threshold" not in point:
+        return ()
+    promised = point.get("validation", {})
+    return (
+        Call(
+            CLASS_NAMES[PNEUMONIA],
+            float(point["threshold"]),
+            point.get("rule", "unknown"),
+            promised.get("sensitivity"),
+            promised.get("specificity"),
+            promised.get("images"),
+        ),
+    )
+
+
+def _card(bundle: Bundle, run: RunFolder) -> str:
+    """Returns the model card (Mitchell et al., FAT* 2019) as Markdown."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    judged: Judgement | None = read_judgement(run.evaluation) if run.evaluation.is_file() else None
+    environment = Environment(
+        loader=PackageLoader("cxr_jax.export", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    card = read_json(run.data_card) if run.data_card.is_file() else {}
+    return environment.get_template("MODEL_CARD.md.jinja").render(bundle=bundle, judged=judged, data=card)
