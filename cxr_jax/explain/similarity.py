@@ -22,7 +22,9 @@ def rank_correlation(first: Float[np.ndarray, "N h w"], second: Float[np.ndarray
 
     Ties share their mean rank. 0 where one of the two has the same value everywhere: it ranks nothing.
     """
-    ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (first, second)]
+    # scipy 1.18 ranks float32 in float32, which holds no mean rank of many cells
+    flat = (maps.reshape(len(maps), -1).astype(np.float64) for maps in (first, second))
+    ranks = [rankdata(maps, axis=1) for maps in flat]
     centred = [rank - rank.mean(axis=1, keepdims=True) for rank in ranks]
     length = np.linalg.norm(centred[0], axis=1) * np.linalg.norm(centred[1], axis=1)
     product = np.sum(centred[0] * centred[1], axis=1)
