@@ -29,9 +29,6 @@ SCHEMA_VERSION = 1
 # Numbers of a validation line that say where it stands, and not how good the network is.
 _POSITION = {"step", "epoch", "seconds"}
 
-# Fields of [data] that decide which images validate.
-_VALIDATION = ("dataset", "validation", "validation_fraction", "split_seed")
-
 Summary = dict[str, Any]
 
 
@@ -188,5 +185,5 @@ def _different_data(sweep: Sweep, results: Mapping[str, Mapping[int, RunResult]]
 
 def _other_validation(sweep: Sweep) -> list[str]:
     """Names of the variants whose validation split is cut in another way than the base's."""
-    cuts = [tuple(getattr(variant.config.data, name) for name in _VALIDATION) for variant in sweep.variants]
+    cuts = [(variant.config.data.dataset, variant.config.data.cut()) for variant in sweep.variants]
     return [variant.name for variant, own in zip(sweep.variants, cuts, strict=True) if own != cuts[0]]

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cxr_jax.config.effect import without_effect
 from cxr_jax.config.loading import config_of, read_tables, read_toml
-from cxr_jax.config.overrides import Tell, dotted, overridden, silently, with_new_names
-from cxr_jax.config.schema import Config, PhaseConfig
+from cxr_jax.config.overrides import Tell, dotted, overridden, silently, values_of, with_new_names
+from cxr_jax.config.schema import Config
 from cxr_jax.config.shipped import find_config
 from cxr_jax.errors import UserError, suggestion
 
@@ -188,20 +189,14 @@ def _text(value: Any) -> str:
     return re.sub(r"[^\w.+-]+", "_", json.dumps(value, default=str) if text is None else text)
 
 
-def _trained(config: Config) -> Config:
-    """Returns `config` with all that does not bear on what is trained made equal: two that give the same network are
-    equal.
+def _trained(config: Config) -> frozenset[tuple[str, Any]]:
+    """Returns the fields of `config` that bear on what is trained: two that give the same network have the same.
 
-    That is where and how it is computed, and the sections and fields that every phase has for itself.
+    Left out are where and how it is computed, and what has no effect, such as what every phase has of its own.
     """
-    phases = config.resolved_phases()
-    of_phases = {field.name for field in dataclasses.fields(PhaseConfig)}
-    unused = {name: type(section)() for name, section in vars(config).items() if name in of_phases}
-    training = dataclasses.replace(
-        config.training,
-        **{field.name: field.default for field in dataclasses.fields(config.training) if field.name in of_phases},
-    )
-    return dataclasses.replace(config, **unused, training=training, phases=phases).computed_as(Config())
+    resolved = dataclasses.replace(config.computed_as(Config()), phases=config.resolved_phases())
+    idle = without_effect(resolved)
+    return frozenset((key, value) for key, value in values_of(resolved).items() if key not in idle)
 
 
 def _no_change(place: str, changes: Mapping[str, Any], same: str) -> str:
@@ -211,6 +206,6 @@ def _no_change(place: str, changes: Mapping[str, Any], same: str) -> str:
         return f"{place} is empty: say what it changes, or leave it out, as the base is trained anyway"
     keys = ", ".join(changes)
     return (
-        f"{place} changes nothing that is trained: {keys} is as in the base already, or every phase has a section of "
-        "its own, reached as phases.NAME.SECTION.FIELD"
+        f"{place} changes nothing that is trained: {keys} is as in the base already, has no effect beside its other "
+        "fields, or every phase has a section of its own, reached as phases.NAME.SECTION.FIELD"
     )

@@ -172,6 +172,8 @@ def test_names_of_a_grid_are_as_short_as_they_can_be_told_apart(read):
         ("[variants.a]\nphases.0.epochs = 1", "phases.0.epochs in [variants.a] of FILE reaches into a phase, but"),
         ("[variants.a]\noptimizer.learning_rate = 0.1", "[variants.a] of FILE changes nothing that is trained: opt"),
         ("[variants.a]\nparallel.devices = 1", "[variants.a] of FILE changes nothing that is trained"),
+        ("[variants.a]\nschedule.final_fraction = 0.5", "[variants.a] of FILE changes nothing that is trained: sched"),
+        ("[variants.a]\ndata.fold = 1", "[variants.a] of FILE changes nothing that is trained: data.fold is as in"),
         ("[variants.a]\ndata.placement = 'host'", "[variants.a] of FILE changes nothing that is trained"),
         (
             "[variants.a]\nmodel.dropout = 0.1\n[variants.b]\nmodel.dropout = 0.1",

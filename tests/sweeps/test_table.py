@@ -199,6 +199,15 @@ def test_variants_that_are_validated_on_other_images_are_told(sweep, tmp_path, c
     assert "Validated on other images than the base, with which they do not compare: elsewhere." in text
 
 
+def test_another_fold_is_told_and_another_seed_that_cuts_nothing_is_not(sweep, tmp_path):
+    found = sweep()
+    for cut, change, told in (("fold", "data.fold = 1", True), ("official", "data.split_seed = 1", False)):
+        base = f'[base]\ndata.validation = "{cut}"\n'
+        (tmp_path / "s.toml").write_text(f"{SWEEP}{base}[variants.other]\n{change}\nmodel.dropout = 0.1\n")
+        text = sweep_markdown(summarise(read_sweep(found.path), [], tmp_path))
+        assert ("Validated on other images than the base, with which they do not compare: other." in text) == told
+
+
 def test_a_figure_that_some_seeds_lack_says_so(swept):
     found, runs, folder = swept
     run = next(run for run in runs if run.name == "gamma seed1")
