@@ -17,6 +17,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "augmentations": "show on phantoms how training images are changed at random",
         "train": "train a network as a config says",
         "sweep": "train variants of a config with several seeds, and compare them on validation",
+        "crossval": "train a network for each fold of train, judge all out of fold, and make their ensemble",
         "evaluate": "predict a run's validation and test images, judge them, draw the figures and the report",
         "judge": "judge a predictions table made by any program",
         "compare": "compare recipes over their seeds, on the same images, with paired tests and costs",

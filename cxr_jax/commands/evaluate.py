@@ -141,7 +141,7 @@ def _predict_and_judge(run: RunFolder, config: Config, prepared: PreparedData, t
     """Predicts validation, fixes the operating point, predicts test, judges it, and adds the look to the ledger."""
     from cxr_jax.data.split_loading import load_split
     from cxr_jax.runs.ledger import read_looks
-    from cxr_jax.runs.predictions import write_predictions
+    from cxr_jax.runs.predictions import read_predictions, write_predictions
 
     look = len(read_looks(run)) + 1
     with terminal.waiting("Loading the network"):
@@ -152,6 +152,9 @@ def _predict_and_judge(run: RunFolder, config: Config, prepared: PreparedData, t
 
     def predict(split: str) -> Predictions:
         """Returns the network's predictions on one split, or those of an ensemble."""
+        if split == "val" and config.data.validation == "out_of_fold":
+            terminal.say("Validation is all of train, each image as the network of the fold that held it out judged it")
+            return read_predictions(run.predictions_of(split))
         if isinstance(trained, Ensemble):
             return trained.predict_split(prepared, split, track=terminal.track)
         images = load_split(prepared, config.data, split, track=terminal.track)

@@ -44,7 +44,8 @@ def _without_effect(config: Config) -> Iterator[tuple[str, str]]:
             yield from _within(f"phases.{phase.name}.{section}", getattr(phase, section))
     validation, used = config.data.validation, config.data.cut()
     if "validation_fraction" not in used:
-        yield "data.validation_fraction", f'data.validation is "{validation}", which has its own images'
+        why = "has its own images" if validation == "official" else "holds out one of data.folds"
+        yield "data.validation_fraction", f'data.validation is "{validation}", which {why}'
     if "split_seed" not in used:
         yield "data.split_seed", f'data.validation is "{validation}", which draws nothing at random'
     for name in ("folds", "fold"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,12 @@ class _Candidate:
 
 
 def make_ensemble(
-    runs: Sequence[RunFolder], path: Path, *, data: dict[str, Any] | None = None, copy: bool = False
+    runs: Sequence[RunFolder],
+    path: Path,
+    *,
+    data: dict[str, Any] | None = None,
+    copy: bool = False,
+    fill: Callable[[RunFolder], None] = lambda run: None,
 ) -> RunFolder:
     """Makes the folder of an ensemble of `runs` at `path`, whole or not at all, and returns it.
 
@@ -60,6 +65,7 @@ def make_ensemble(
         data: fields of the data that the ensemble has otherwise than its members; without them all must have the
             validation split of the first.
         copy: the ensemble gets copies of its members, and refers to those.
+        fill: writes what else belongs into the folder, before it has its name.
 
     Raises:
         UserError: the runs cannot be members of one ensemble, or the folder is not free.
@@ -93,6 +99,7 @@ def make_ensemble(
             data_fingerprint=first.fingerprint or "",
         )
         write_json(ensemble.data_card, read_json(first.run.data_card))
+        fill(ensemble)
     return RunFolder(path)
 
 

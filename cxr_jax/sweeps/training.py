@@ -34,7 +34,7 @@ def train_all(terminal: Terminal, runs: Sequence[SweepRun], folder: Path, jobs: 
     Raises:
         UserError: a signal stopped them, and how to go on with `again`; or another process works in the folder.
     """
-    with held(folder, f"another process is training the sweep in {folder}: wait until it has ended"):
+    with held(folder, f"another process is training in {folder}: wait until it has ended"):
         left = [run for run in runs if not run.finished]
         terminal.say(f"{len(runs)} runs, {len(runs) - len(left)} of them finished already")
         progress = _Progress(terminal, left)
@@ -99,10 +99,14 @@ class _Progress:
         run = self._under_way.pop(ended.job.name)
         minutes = (time.monotonic() - self._began[ended.job.name]) / 60
         how = f"is not finished (exit code {ended.code}): {ended.sentence}" if self.left(ended) else "is finished"
-        best = "" if self.left(ended) else self._best(run)
-        self._terminal.say(f"[{self._ended}/{len(self._runs)}] {ended.job.name} {how}, after {minutes:.1f} min{best}")
+        reached = "" if self.left(ended) else self._reached(run)
+        self._terminal.say(
+            f"[{self._ended}/{len(self._runs)}] {ended.job.name} {how}, after {minutes:.1f} min{reached}"
+        )
 
-    def _best(self, run: SweepRun) -> str:
-        """Returns what a finished run reached on validation, where it was validated."""
-        best = [line for line in read_metrics(run.run.metrics, ("validation",)) if line.get("best")]
-        return f"; best on validation: {validation_figures(best[-1])}" if best else ""
+    def _reached(self, run: SweepRun) -> str:
+        """Returns what the state that a finished run stands for reached on validation, where it was validated."""
+        which = run.config.validation.checkpoint
+        lines = read_metrics(run.run.metrics, ("validation",))
+        lines = [line for line in lines if which == "last" or line.get("best")]
+        return f"; {which} on validation: {validation_figures(lines[-1])}" if lines else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pytest
 from cxr_jax.commands import evaluate, train
 from cxr_jax.data.phantoms.folder import write_phantoms
 from cxr_jax.data.preparation import prepare
+
+sys.path.append(str(Path(__file__).parent))
 
 CONFIG = """
 [data]

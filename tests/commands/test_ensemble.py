@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from changed_runs import change_config, change_network
 
-from cxr_jax.checkpoints import CheckpointWriter, read_newest
+from cxr_jax.checkpoints import read_newest
 from cxr_jax.cli import main as command_line
 from cxr_jax.commands import evaluate, predict, publish
 from cxr_jax.config.loading import load_config
@@ -33,28 +34,6 @@ pytestmark = pytest.mark.usefixtures("undrawn_figures")
 RULE = {"rule": "sensitivity", "target_sensitivity": 0.9}
 
 
-def change_config(run: RunFolder, **changes: object) -> None:
-    """Sets fields, by `section__name`, in the config of a run."""
-    text = run.config.read_text()
-    for key, value in changes.items():
-        section, name = key.split("__")
-        before, rest = text.split(f"[{section}]\n")
-        lines = [f"{name} = {json.dumps(value)}" if line.startswith(f"{name} =") else line for line in rest.split("\n")]
-        text = f"{before}[{section}]\n" + "\n".join(lines)
-    run.config.write_text(text)
-
-
-def change_network(run: RunFolder, seed: int) -> None:
-    """Gives the best checkpoint of a run another classifier."""
-    folder = run.checkpoints / "best"
-    found = read_newest(folder)
-    arrays = {name: np.array(value) for name, value in found.arrays.items()}
-    (name,) = [name for name in arrays if name.endswith("classifier.kernel") and "params" in name]
-    arrays[name] += np.random.default_rng(seed).normal(size=arrays[name].shape).astype(np.float32)
-    with CheckpointWriter(folder) as writer:
-        writer.save(found.step + seed, arrays, found.details)
-
-
 def make_member(trained: Path, path: Path, seed: int, image_size: int = 48) -> None:
     """Makes a run like the trained one, of another seed, whose network sees images of another size."""
     run = RunFolder(shutil.copytree(trained, path))
@@ -66,7 +45,7 @@ def make_member(trained: Path, path: Path, seed: int, image_size: int = 48) -> N
     )
     write_json(run.network, {**read_json(run.network), "image_size": image_size})
     if seed:
-        change_network(run, seed)
+        change_network(run, "best", seed)
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +208,7 @@ def test_who_cannot_be_a_member_is_told(folder, capsys, monkeypatch):
 
 def test_a_member_that_is_missing_or_another_is_told_before_a_look(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
-    change_network(RunFolder(Path("seed1")), 5)
+    change_network(RunFolder(Path("seed1")), "best", 5)
     assert refused(capsys, "both").startswith(
         "seed1 has another checkpoint than the one that the ensemble both was made of"
     )
