@@ -20,9 +20,9 @@ from cxr_jax.vocabulary import CLASS_NAMES
 def prepare(case: Case) -> Workload:
     """Returns the step of `case` in PyTorch, on the GPU if there is one, channels last, by timm's network of that name.
 
-    Like ours, a step begins with uint8 grey images on the host, which are normalised on the device, and training is
-    SGD with momentum and weight decay on the cross-entropy. bfloat16 means autocast. Raises UserError if torch or timm
-    is missing or timm has no such network.
+    As in our step, uint8 grey images on the host are the input, and they are normalised on the device. Training is SGD
+    with momentum and weight decay on the cross-entropy. bfloat16 means autocast. Raises UserError if torch or timm is
+    missing or timm has no such network.
     """
     torch, timm = import_torch("--against timm"), import_timm("--against timm")
     if not timm.is_model(case.model):

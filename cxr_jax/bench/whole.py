@@ -1,7 +1,7 @@
 """Whole works of `cxr-jax train`: its start, and an epoch beside the bare steps that it holds.
 
-The command is watched from outside, by the files of its run: metrics.jsonl is there when training begins, with
-everything read and built, and has a line for every step, with seconds since then.
+The command is watched from outside, by the files of its run. metrics.jsonl is created when everything is read and built
+and training begins. It has a line for every step, with the seconds since then.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ def measure_epoch(case: Case, effort: Effort, terminal: Terminal) -> dict[str, A
     """Trains an epoch by `cxr-jax train`, and as many bare steps, half of them right before and half right after.
 
     The command does all that it does: prepared data, log, checkpoints, TensorBoard. The bare steps are those of
-    `--work train`, in a process of their own. Returns seconds, their `ratio` and what was computed, ready for JSON;
-    `epoch_seconds` go from the beginning of the first step to the last file written, validation left out.
-    Raises UserError as `_train` and `children.start_case` do.
+    `--work train`, in a process of their own. Returns seconds, their `ratio` and what was computed, ready for JSON.
+    `epoch_seconds` are those from the beginning of the first step to the last file written, without validation. Raises
+    UserError as `_train` and `children.start_case` do.
     """
     images = sum(example.split == "train" for example in PreparedData.open(case.dataset).examples)
     half = {"steps": max(images // case.batch_size // 2, 1), "seconds": 0.0}

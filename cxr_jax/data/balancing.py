@@ -29,8 +29,8 @@ def balance_as_barnett(images: ImageSet, *, first_id: int) -> ImageSet:
     The study leaves open how the rotation treats the frame: here the size is kept, corners that leave it are lost and
     those that enter are black. Enlarging and rotation interpolate linearly about the centre of the image.
 
-    A copy keeps class, subtype and group; its file is `FILE#enlarged` (`#upside-down`, `#rotated`, `#mirrored`), its id
-    is that of its original plus `first_id` times 1 (2, 3, 4), so that `first_id` must lie beyond every id.
+    A copy keeps class, subtype and group. Its file is `FILE#enlarged` (`#upside-down`, `#rotated`, `#mirrored`). Its id
+    is that of its original plus `first_id` times 1 (2, 3, 4). `first_id` must be larger than every id.
     """
     normals = np.flatnonzero(images.labels == NORMAL)
     plan: tuple[tuple[str, Callable[[np.ndarray], np.ndarray], np.ndarray], ...] = (

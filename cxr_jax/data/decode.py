@@ -83,9 +83,9 @@ def decode(data: bytes, *, name: str) -> Decoded:
     radiograph. EXIF's orientation is obeyed. DICOM files are shown as they ask to be (see `data.dicom`).
 
     Samples of 16 bits are divided by 257, so that the full range maps to the full range. A PNG of 16 bits that holds no
-    value above 4095 is a radiograph of 12 bits, for a full range of which it would be black: 4095 is then white, in
-    every such file alike. Where the file itself states fewer bits than 16 (chunk sBIT), and holds no larger values,
-    these bits count.
+    value above 4095 is read as a radiograph of 12 bits, which would otherwise be nearly black. White is then 4095, in
+    every such file. Where the file itself states fewer bits than 16 (chunk sBIT), and holds no larger values, these
+    bits count.
 
     Args:
         data: the encoded image.
@@ -123,10 +123,10 @@ def decode_square(
     """Decodes a JPEG, PNG or DICOM file to the square that a network sees, uint8 [size, size]: in training and after
     it.
 
-    It is `to_square` of `decode_grey`, but a JPEG of more than four times the size wanted is decoded at a half, a
-    quarter or an eighth of its own: the decoder then averages within its blocks, which costs a fraction of the time,
-    and at least twice the size wanted is left for `to_square` to average. On original radiographs of about 1350 x 1000
-    pixels the squares of 224 differ from those of the whole image by 0.2 grey levels on average.
+    It is `to_square` of `decode_grey`, with one exception. A JPEG of more than four times the wanted size is decoded at
+    a half, a quarter or an eighth of its own size. The decoder then averages within its blocks, which takes a fraction
+    of the time. At least twice the wanted size is left for `to_square` to average. On original radiographs of about
+    1350 x 1000 pixels the squares of 224 differ from those of the whole image by 0.2 grey levels on average.
 
     Args:
         data: the encoded image.
@@ -156,8 +156,8 @@ def decode_square(
 def as_stored(data: bytes, *, name: str) -> tuple[bytes, Decoded]:
     """Returns an image as records keep it, and decoded.
 
-    Records keep the file itself, or for a DICOM file the PNG of its pixels: what its header tells of a patient is gone
-    then, and the decoded image is the same.
+    Records keep the file itself. For a DICOM file they keep a PNG of its pixels, which has no header that could tell of
+    a patient. The decoded image is the same.
 
     Raises:
         UserError: as `decode`.

@@ -48,7 +48,7 @@ def kind_of(head: bytes) -> Kind | None:
     """Returns what kind of image file begins with `head`, whatever it is called; None if no kind that is read.
 
     `head` are the first HEAD_BYTES bytes of the file, or more. Old archives and network dumps hold DICOM files without
-    the 128 bytes and the prefix in front; they are known by their first two elements.
+    the first 128 bytes and the prefix. These are recognised by their first two elements.
     """
     if head.startswith(JPEG_START):
         return "JPEG"

@@ -60,8 +60,8 @@ def prepare(
 
     Args:
         path: folder, zip or MedMNIST .npz.
-        name: under which configs find the data; by default `chest_xray` for the releases of the Guangzhou
-            radiographs, `phantoms` for drawn images, else the name of the file or folder.
+        name: the name of the data in configs. The default is `chest_xray` for the releases of the Guangzhou
+            radiographs, `phantoms` for drawn images, and otherwise the name of the file or folder.
         replace_old: put the new data in the place of other data under the same name.
         track: shows progress.
         waiting: shows work whose end is not known, such as listing a folder.

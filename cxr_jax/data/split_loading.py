@@ -23,10 +23,10 @@ def load_split(
 ) -> ImageSet:
     """Returns one split, decoded and resized as `config` says.
 
-    `val` is cut from train, or the source's own, as `config.validation` says; what is cut is left out of `train`, and
-    the source's own val is part of it in cross-validation alone. `train` is balanced if `config.balancing` says so. The
-    images may be memory-mapped; with `mapped` they are, and an image is read when it is asked for, unless balancing
-    adds changed ones.
+    `config.validation` says whether `val` is cut from train or is the source's own. Images that are cut are left out of
+    `train`. In cross-validation, and only there, `train` includes the source's own val. `train` is balanced if
+    `config.balancing` says so. The images may be memory-mapped. With `mapped` they are, and an image is read when it is
+    needed, unless balancing adds changed images.
 
     Raises:
         UserError: the source has no such split, or records and cache cannot be read or written.

@@ -86,8 +86,8 @@ def clusters_of(examples: Sequence[Example]) -> list[str]:
 def cut_by_group(examples: Sequence[Example], fraction: float, seed: int) -> list[bool]:
     """Chooses about `fraction` of the clusters of `examples`, in every subtype alike.
 
-    Clusters of a subtype are ordered by a hash of seed and name and the first share is taken, so that the choice
-    depends neither on the order of the examples nor on a library's random numbers. A subtype with two or more
+    Clusters of a subtype are ordered by a hash of seed and name, and the first ones are taken. The choice therefore
+    depends neither on the order of the examples nor on the random numbers of a library. A subtype with two or more
     clusters gives at least one and keeps at least one.
 
     Returns:

@@ -1,7 +1,7 @@
 """All checks of a run's heat maps: on a sample of validation, with a verdict each, stored beside the maps.
 
-The checks never look at test. Each rule stands in the module of its check and is the same for every run; what fails is
-told, not mended.
+The checks never look at test. Each rule is in the module of its check and is the same for every run. A failed check is
+reported as failed.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def place_on_original(heat: np.ndarray, height: int, width: int, resize: Resize)
 
 
 def overlay(grey: np.ndarray, heat: np.ndarray, opacity: float = OPACITY) -> np.ndarray:
-    """Returns colour a radiograph uint8 `[H, W]` by its heat map float `[H, W]` in 0..1; returns RGB uint8 `[H, W, 3]`.
+    """Returns a radiograph uint8 `[H, W]` coloured by its heat map float `[H, W]` in 0..1, as RGB uint8 `[H, W, 3]`.
 
     The colours are those of the map Inferno, whose lightness grows with the heat for every kind of colour vision. Where
     there is no heat the radiograph is left as it is, bit by bit.

@@ -1,8 +1,8 @@
 """The forward pass of a network as compiled programs: what validation, restored runs and predictions run.
 
-Each is compiled ahead of time for batches of one shape, so that it cannot be compiled again unseen, and spread over
-the devices that it is given. Of several processes each calls it with its own share of the rows of a batch; what comes
-back is of the whole batch, on all of them.
+Each is compiled ahead of time for batches of one shape, so that it cannot be compiled again unseen, and spread over the
+devices that it is given. If there are several processes, each calls it with its own share of the rows of a batch. The
+result is that of the whole batch, on all of them.
 """
 
 from __future__ import annotations

@@ -110,7 +110,8 @@ class TrainedModel:
 
 
 def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
-    """Returns the network of `run` as it validated best or as it was last; by default the one that its config names.
+    """Returns the network of `run` with the best validation, or the last one. The default is the one that its config
+    names.
 
     Raises UserError if the run has no intact checkpoint, or one that belongs to another network, or is an ensemble.
     """

@@ -1,8 +1,8 @@
 """The layers that both networks are built of; padding, epsilon and rates are always given, never defaults.
 
-Activations keep the dtype that they come in with, float32 or bfloat16. Parameters and statistics keep their own,
-float32 (float64 in some tests): a kernel is cast to its input's dtype where the two meet, so that its gradient is
-float32 again, and sums over many values run in float32 at least.
+Activations keep the dtype that they come in with, float32 or bfloat16. Parameters and statistics keep their own dtype:
+float32, or float64 in some tests. A kernel is cast to the dtype of its input where it is used, so its gradient is
+float32 again. Sums over many values run in float32 at least.
 """
 
 from __future__ import annotations
@@ -196,8 +196,8 @@ class DepthwiseConvolution(Filter):
 class BatchNorm(nnx.Module):
     """Batch normalisation over B, H, W with torch's running statistics (Ioffe and Szegedy 2015).
 
-    Training normalises with the batch's biased variance and moves the running variance towards the unbiased one, as
-    torch does, so that a network trained here and there ends with the same numbers; Flax keeps the biased one.
+    Training normalises with the biased variance of the batch, and moves the running variance towards the unbiased one.
+    torch does the same, so the same training gives the same numbers in both. Flax keeps the biased one.
     """
 
     def __init__(self, channels: int, rules: LayerRules) -> None:

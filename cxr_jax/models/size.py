@@ -24,8 +24,8 @@ def measure(name: str, *, classes: int, image_size: int | None = None) -> Size:
     """Returns the size of the network `name` for `classes` classes and square images, by default of its own
     `image_size`.
 
-    Multiply-adds are half the floating-point operations that XLA's cost analysis finds in the program before it is
-    optimised, with plain convolutions; nothing is compiled. Raises UserError for an unknown name.
+    Multiply-adds are half of the floating-point operations that XLA's cost analysis counts in the program before
+    optimisation, with plain convolutions. Nothing is compiled. Raises UserError for an unknown name.
     """
     side = image_size or find_architecture(name).image_size
     graphdef, params, batch_stats = model_shapes(name, classes=classes, lowering="plain")

@@ -53,8 +53,8 @@ def published_name(name: str) -> str:
 def fetch(full_name: str, folder: Path, *, track: Track = silently, patience: Patience = PATIENCE) -> tuple[Path, str]:
     """Returns the published file of `full_name` (such as `mobilenetv2_100.ra_in1k`) in `folder`, and its origin.
 
-    The origin is a text with address, size and sha256. A download that was interrupted goes on where it was; the file
-    is held to the size and the sha256 that the hub states.
+    The origin is a text with address, size and sha256. An interrupted download is continued. The file must have the
+    size and the sha256 that the hub states.
 
     Raises:
         UserError: the hub cannot be reached, has no such file or states no sha256; or as `download`.

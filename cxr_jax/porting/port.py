@@ -88,9 +88,9 @@ def forget_download(source: Source, out: Path) -> None:
 def port(weights: SourceWeights, out: Path, *, classes: int = IMAGENET_CLASSES, replace: bool = False) -> Ported:
     """Writes `weights` to `out` as a safetensors file that `load_weights` takes, and tells what was done.
 
-    A classifier of another number of classes than `classes` is left out. Before anything is written, the weights must
-    fit our network as a whole, and its logits be those of timm's where timm is installed; `out` is written atomically
-    and must not exist unless `replace`. Raises UserError otherwise.
+    A classifier of another number of classes than `classes` is left out. Before anything is written, all weights must
+    fit the network. If timm is installed, the logits must be those of timm's network. `out` is written atomically. It
+    must not exist unless `replace` is given. Raises UserError otherwise.
     """
     check_destination(out, replace=replace)
     dropped = weights.classes if weights.classes not in (None, classes) else None
@@ -130,9 +130,9 @@ def check_destination(out: Path, *, replace: bool) -> None:
 def _difference_from_timm(weights: SourceWeights, graphdef: nnx.GraphDef, loaded: LoadedWeights) -> float | None:
     """Returns how far our output is from timm's on random images, in relative L2 norm.
 
-    The output are the logits, or the pooled features of weights without a classifier, in float64: in float32 a deep
-    network can multiply rounding errors until they look like mistakes. None if timm is not installed or has no such
-    network.
+    The output is the logits, or the pooled features if there are no weights of a classifier. It is computed in float64,
+    because in float32 a deep network can enlarge rounding errors until they look like mistakes. None if timm is not
+    installed or has no such network.
     """
     try:
         timm = import_timm("comparing with timm")

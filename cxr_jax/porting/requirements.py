@@ -31,9 +31,9 @@ def import_torch(purpose: str) -> ModuleType:
 def import_timm(purpose: str) -> ModuleType:
     """Returns the module timm. Raises UserError saying that `purpose` needs it if it or torch is not installed.
 
-    timm imports torchvision, whose binaries load only beside the build of torch that they were made for: a CPU build
-    of torch beside the registry's torchvision ends with two operators that nothing defined. timm uses neither of them
-    in its networks, so their signatures are defined here and the import is tried again.
+    timm imports torchvision. Its binaries load only with the build of torch that they were made for. With a CPU build
+    of torch and another build of torchvision, two operators are not defined. timm uses neither of them in its networks,
+    so their signatures are defined here and the import is tried again.
     """
     torch = import_torch(purpose)
     try:

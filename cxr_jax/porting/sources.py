@@ -78,9 +78,9 @@ def read_published(path: Path, full_name: str, origin: str) -> SourceWeights:
 def read_from_file(path: Path, architecture: str = "", license: str = "") -> SourceWeights:
     """Returns the weights in the file at `path`, a safetensors file or one written by torch.
 
-    What the file does not say of itself is that of `architecture`, which is found by the tensors' names and shapes
-    where neither the file nor the caller names it. Raises UserError if the file cannot be read, holds more than
-    arrays, or fits no network.
+    `architecture` gives what the file does not say. If neither the file nor the caller names it, it is found by the
+    names and shapes of the tensors. Raises UserError if the file cannot be read, holds more than arrays, or fits no
+    network.
     """
     tensors, metadata = _read_tensors(path)
     tensors = {name: np.asarray(value, np.float32) for name, value in tensors.items() if not name.endswith(IGNORED)}

@@ -1,9 +1,9 @@
 """Random changes of training images, drawn per example and applied inside the compiled step.
 
-Which changes exist at all is decided when the step is traced, from the frozen configuration: a change that is off
-costs nothing. Sums over pixels and coordinates are of integers, and products are rounded before they are added up, so
-that an image comes out bit for bit the same in a batch of any size, on any number of devices, however the compiler
-arranges its floating-point operations.
+Which changes exist at all is decided when the step is traced, from the frozen configuration: a change that is off costs
+nothing. Sums over pixels and coordinates are of integers, and products are rounded before they are added up. An image
+therefore has the same bits in a batch of any size and on any number of devices, in whatever order the compiler puts
+floating-point operations.
 """
 
 from __future__ import annotations

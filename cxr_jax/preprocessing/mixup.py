@@ -28,8 +28,8 @@ def mix_pairs(
 ) -> tuple[Float[Array, "B S S"], Float[Array, " B"]]:
     """Returns each of `images` [B, S, S] mixed with its neighbour, and the share [B] that it has in the mixture itself.
 
-    The share is drawn from Beta(strength, strength) by the image's own key; it belongs to its label in the loss, the
-    rest to the neighbour's.
+    The share is drawn from Beta(strength, strength) by the image's own key. In the loss, the image's own label has this
+    share, and the neighbour's label has the rest.
     """
     own = jax.vmap(lambda key: jax.random.fold_in(key, _MIXUP))(keys)
     share = jax.vmap(lambda key: jax.random.beta(key, strength, strength, dtype=jnp.float32))(own)

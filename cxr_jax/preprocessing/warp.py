@@ -1,7 +1,7 @@
 """One bilinear resampling of a grey image, in fixed point.
 
-Coordinates are integers, so that an image comes out bit for bit the same in a batch of any size, on any number of
-devices, however the compiler orders its floating-point operations.
+Coordinates are integers. An image therefore has the same bits in a batch of any size and on any number of devices, in
+whatever order the compiler puts floating-point operations.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ def at_home(path: str | Path, *, instead: str = "write the path in full") -> Pat
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; it becomes `path` when the block ends, and is removed if the block fails.
 
-    The temporary name keeps the suffix of `path`. The block may create a file or a folder; a folder can only take a
-    name that is free or an empty folder. Parent folders are created.
+    The temporary name keeps the suffix of `path`. The block may create a file or a folder. A folder can only get a name
+    that is free, or that of an empty folder. Parent folders are created.
 
     Raises:
         UserError: the disk is full, writing is not permitted or `path` cannot be a file there.

@@ -6,8 +6,8 @@ A line's `kind` says what it is:
 - `validation`: step, epoch, phase, loss, accuracy, roc_auc, best (bool), seconds
 - `end`: reason (finished, patience, interrupted or terminated), step, seconds
 
-`seconds` is wall time since training began, compilation included and pauses before a resumption left out;
-accuracies are shares from 0 to 1.
+`seconds` is wall time since training began. It includes compilation, and leaves out the pause before a resumption.
+Accuracies are from 0 to 1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The predictions table: the one thing that evaluation needs from a network, whichever program ran it.
 
-A CSV file with a header and one row an image. `file`, `label` and either `probability` or both logits are required;
-`split`, `group`, `subtype` and `schema_version` may be missing, further columns are ignored. A row is of `train`, `val`
+A CSV file with a header and one row an image. `file`, `label` and either `probability` or both logits are required.
+`split`, `group`, `subtype` and `schema_version` may be missing. Other columns are ignored. A row is of `train`, `val`
 or `test` if it says so; `rows_of` takes those of one split.
 """
 
@@ -244,7 +244,7 @@ class SplitRows:
 
 
 def rows_of(split: str, predictions: Predictions, path: str | Path) -> SplitRows:
-    """Returns the rows of one split of the table at `path`; all of them if the table does not say of any split.
+    """Returns the rows of one split of the table at `path`, or all rows if the table has no splits.
 
     Raises:
         UserError: there is no row of that split, or some rows say their split and some do not.

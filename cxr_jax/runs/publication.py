@@ -46,8 +46,8 @@ def published_names(runs: Sequence[RunFolder]) -> list[Path]:
 def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]:
     """Copies what can be shown of `run` into `folder`, replacing an older copy of the same run; returns the files.
 
-    Figures are copied as PNG, and only if `figures` asks for them: `evaluate --stored` draws them again. Left out are
-    checkpoints, TensorBoard's events, the report, the mean picture of the training images, every figure with a
+    Figures are copied as PNG, and only if `figures` asks for them: `evaluate --stored` draws them again. These are left
+    out: checkpoints, TensorBoard's events, the report, the mean picture of the training images, every figure with a
     radiograph, and the path of the source in the data card. Raises UserError if the run was not evaluated, or `folder`
     holds another run.
     """

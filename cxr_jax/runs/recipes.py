@@ -92,7 +92,7 @@ def _is_run(path: Path) -> bool:
 
 
 def _below(folder: Path) -> list[Path]:
-    """Returns the runs and tables of seeds below a folder that is no run; what lies inside a run is its own."""
+    """Returns the runs and tables of seeds below a folder that is no run. The content of a run belongs to that run."""
     if _is_run(folder):
         return [folder]
     found = []

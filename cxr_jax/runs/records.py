@@ -39,7 +39,8 @@ def fields_to_json(record: Any) -> dict[str, Any]:
 def from_json(kind: type[Record], value: Any, where: str = "it") -> Record:
     """Returns the record of class `kind` that `to_json` gave `value` for.
 
-    A field with a default may be missing, as in files of earlier versions; names that the class lacks are passed over.
+    A field with a default may be missing, as in files of earlier versions. Names that the class does not have are
+    ignored.
 
     Args:
         kind: a dataclass of plain values, records, `dict[str, X]`, `tuple[X, ...]` and `X | None`.

@@ -33,7 +33,8 @@ class CompiledStep:
         return self._place(batch)
 
     def __call__(self, state: Any, placed: Any, epoch: int) -> tuple[Any, Any]:
-        """Returns state and metrics after a step on a batch that `place` has put on the devices; does not wait for it.
+        """Returns state and metrics after a step on a batch that `place` has put on the devices, without waiting for
+        them.
 
         `state` is consumed.
         """
@@ -50,8 +51,8 @@ def compile_step(
 ) -> CompiledStep:
     """Returns `step` compiled for states like `state` and batches of the shapes `batch`.
 
-    `resident` lies on all devices already and is given to every step. Of several processes each places its own share
-    of the rows of a batch; the state that comes back is on all of them.
+    `resident` lies on all devices already and is given to every step. If there are several processes, each places its
+    own share of the rows of a batch. The returned state is on all of them.
     """
     return (_compile_pmap if backend == "pmap" else _compile_jit)(step, state, batch, devices, resident)
 

@@ -39,9 +39,10 @@ class Place(NamedTuple):
 class Connections:
     """What the processes tell each other: each message of one reaches all, and all in the same order.
 
-    Process 0 has a connection to every other and passes on what it hears; each other process has one, to process 0.
-    A thread listens to each connection. One more watches who is lost, silent or stuck, and then ends this process with
-    a sentence. The main threads of all processes call `exchange` and `agree_to_stop` in the same order.
+    Process 0 has a connection to every other process and passes on every message. Each other process is connected to
+    process 0 only. A thread listens to each connection. One more watches who is lost, silent or stuck, and then ends
+    this process with a sentence. The main threads of all processes call `exchange` and `agree_to_stop` in the same
+    order.
     """
 
     def __init__(self, place: Place, limits: ParallelConfig) -> None:

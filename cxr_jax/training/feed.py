@@ -121,8 +121,8 @@ def make_feed(
 def fits_on_devices(placement: Placement, image_set: ImageSet, devices: Sequence[jax.Device]) -> bool:
     """Returns whether `image_set` is to lie on the devices, as far as this process can tell.
 
-    With `auto` it does where a device's own memory has room. The memory of a CPU device is the host's: a batch is
-    copied there while the step before runs, at no cost, and a copy of all images would only take memory.
+    With `auto` it does where a device's own memory has room. A CPU device uses the memory of the host. A batch is
+    copied while the previous step runs, which costs no time, and a copy of all images would only take memory.
     """
     if placement != "auto":
         return placement == "device"
@@ -134,8 +134,8 @@ def fits_on_devices(placement: Placement, image_set: ImageSet, devices: Sequence
 def put_on_devices(image_set: ImageSet, devices: Sequence[jax.Device], share: Share = WHOLE) -> DeviceBatch:
     """Returns all of `image_set`, [N, ...], on every device.
 
-    Of several processes each reads its `share` of the images, and the devices hand the rest on to each other; the last
-    image is then repeated, until all shares are of one length.
+    If there are several processes, each reads its `share` of the images, and the devices exchange the rest. The last
+    image is repeated until all shares have one length.
     """
     everywhere = replicated(devices)
     if everywhere.is_fully_addressable:

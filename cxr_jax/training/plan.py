@@ -62,8 +62,8 @@ class Plan:
 def plan_run(config: Config, network: Network, train_set: ImageSet, validation_set: ImageSet) -> Plan:
     """Returns what training `network` as `config` says will do.
 
-    Raises UserError if it cannot work: there is no whole batch, the devices cannot share batches, validation cannot be
-    monitored as asked, or a phase has no parameters to train or no steps beyond its warm-up.
+    Raises UserError if the run cannot work: there is no whole batch, the devices cannot share a batch, validation
+    cannot be monitored as asked, or a phase has no parameters to train or no steps after its warm-up.
     """
     training, backend = config.training, config.parallel.backend
     devices = choose_devices(config.parallel.devices)

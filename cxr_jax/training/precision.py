@@ -25,8 +25,8 @@ def choose_precision(
 ) -> Precision:
     """Returns the precision of activations on `devices`, by itself bf16 wherever it is the faster one.
 
-    That is on GPUs and TPUs, and on a CPU by the native kernels, if the network knows them (`natively`); XLA only
-    emulates bfloat16 there.
+    That is the case on GPUs and TPUs, and on a CPU if the network can use the native kernels (`natively`). XLA only
+    emulates bfloat16 on a CPU.
     """
     if asked != "auto":
         return asked

@@ -57,7 +57,7 @@ class ProcessGroup:
     def agree_to_stop(self, reason: str | None) -> str | None:
         """Returns why all processes stop at this call, or None; `reason` is why this one would like to.
 
-        All of them stop at the same call, soon after one of them has asked for it; one alone stops at once.
+        All of them stop at the same call, soon after one of them has asked to stop. A process alone stops at once.
         """
         return reason if self._connections is None else self._connections.agree_to_stop(reason)
 
@@ -72,8 +72,8 @@ class ProcessGroup:
     def connect(self, devices: Sequence[jax.Device]) -> None:
         """Has the devices of all processes connect to each other.
 
-        The first operation of all of them does so, and gives up if one of them is half a minute late; here they come
-        together, as they may not after a compilation.
+        The first operation of all processes makes the connections, and fails if one process is half a minute late. Here
+        the processes arrive at the same time. After a compilation they might not.
         """
         if self._connections is not None:
             self.together()

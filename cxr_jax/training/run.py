@@ -67,10 +67,10 @@ def train(
 ) -> EndReason:
     """Trains `network` as `plan` says, to the end or until patience runs out; returns why it ended.
 
-    Each process of `group` calls this with the same arguments; the first of them alone reads and writes the folder of
-    `run`. With `resume` the run goes on from its newest intact checkpoint, in the very state in which it was saved.
-    Ctrl-C and SIGTERM save and raise UserError with the exit code that belongs to them; a loss that is not finite
-    raises UserError naming the step.
+    Each process of `group` calls this with the same arguments. Only the first one reads and writes the folder of `run`.
+    With `resume` the run goes on from its newest intact checkpoint, in the very state in which it was saved. Ctrl-C and
+    SIGTERM save the state and raise UserError with their exit code. A loss that is not finite raises UserError, which
+    names the step.
     """
     config, devices = plan.config, plan.devices
     training, monitor = config.training, config.validation.monitor

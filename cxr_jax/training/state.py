@@ -54,8 +54,8 @@ def state_arrays(state: TrainState) -> ArrayDict:
 def averaged(average: ArrayDict, params: ArrayDict, batch_stats: ArrayDict, decay: float, step: Array) -> ArrayDict:
     """Returns the exponential moving average after one more step, `step` [] being how many the average has seen before.
 
-    The decay rises to `decay` as (1 + step) / (10 + step), so that the first steps do not hold it back (TensorFlow's
-    ExponentialMovingAverage; averaging the iterates goes back to Polyak and Juditsky 1992).
+    The decay rises to `decay` as (1 + step) / (10 + step), as in TensorFlow's ExponentialMovingAverage. The first steps
+    then have little weight in the average. Averaging of iterates was introduced by Polyak and Juditsky (1992).
     """
     now = pack_network(params, batch_stats)
     seen = step.astype(jnp.float32)

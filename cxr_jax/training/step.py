@@ -130,8 +130,8 @@ def _accumulate(
 ) -> tuple[Array, Array, ArrayDict, ArrayDict]:
     """Returns loss, right answers, BatchNorm statistics and gradients of `batch`, computed in `count` parts.
 
-    Only one part's activations exist at a time. Part i holds the rows i, i + count, ...: with the batch cut into
-    contiguous shares of whole multiples of `count`, each device holds its share of every part.
+    Only one part's activations exist at a time. Part i holds the rows i, i + count, ... If each device holds a
+    contiguous share of the batch whose length is a multiple of `count`, it also holds its share of every part.
     """
 
     def add(carry: tuple, part: DeviceBatch) -> tuple[tuple, None]:

@@ -1,7 +1,8 @@
 """Radiographs in DICOM files: one frame of CR or DX as grey pixels, and nothing else of the file.
 
-Only the elements that describe the pixels are kept while a file is parsed (`header.READ`), and no value of another
-one is quoted, so that no name, date or number of a patient can reach an error, a log, a table or prepared records.
+Only the elements that describe the pixels are kept while a file is parsed (`header.READ`). No value of any other
+element is quoted. No name, date or number of a patient can therefore reach an error, a log, a table or prepared
+records.
 """
 
 from __future__ import annotations

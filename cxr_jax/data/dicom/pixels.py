@@ -139,7 +139,7 @@ def _decoded(stream: Stream, syntax: UID, name: str) -> np.ndarray:
 
 
 def _plain_jpeg(stream: Stream) -> np.ndarray | None:
-    """Returns the pixels of a JPEG of 8 bits, decoded as any other JPEG of the project is; None if it is damaged."""
+    """Returns the pixels of a JPEG of 8 bits, decoded like every other JPEG; None if it is damaged."""
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         return cv2.imdecode(np.frombuffer(stream.data, np.uint8), flags)

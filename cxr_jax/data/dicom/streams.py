@@ -35,8 +35,8 @@ def jpeg_stream(frame: bytes, name: str) -> Stream:
 def jpeg_2000_stream(frame: bytes, name: str) -> Stream:
     """Returns the codestream of a frame in JPEG 2000; UserError if it is damaged.
 
-    Some writers wrap it in the boxes of a JP2 file, and some fill it up with bytes behind its end, which decoders take
-    for a part of an open tile.
+    Some writers wrap it in the boxes of a JP2 file. Some add bytes after its end, which decoders would read as a part
+    of an open tile.
     """
     data = _unwrapped(frame)
     end = data.rfind(_END_OF_CODESTREAM)

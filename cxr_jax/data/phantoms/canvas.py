@@ -18,8 +18,8 @@ _WIDE_BLUR = 8.0  # pixels
 class Canvas:
     """An image of `height` x `width` pixels and the pose of the body in it.
 
-    Body coordinates: x to the right of the image (the left of the person), y down, the middle of the chest at (0, 0),
-    and 2 the height of the image at scale 1.
+    Body coordinates: x points to the right of the image (the left of the person), y points down. The middle of the
+    chest is at (0, 0). The image is 2 high at scale 1.
     """
 
     height: int

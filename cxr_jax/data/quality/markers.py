@@ -32,8 +32,9 @@ def marker_zone(side: int) -> Bool[np.ndarray, "{side} {side}"]:
 def find_markers(square: UInt8[np.ndarray, "S S"]) -> Bool[np.ndarray, "S S"]:
     """Returns the mask of bright small signs in the outer fifth of a square of 224 pixels.
 
-    Thin bright strokes by the white top-hat transform (Meyer 1979; Serra 1982), then connected parts of the size and
-    shape of a letter whose surroundings are darker on all sides. Letters on the body, and large plates, are missed.
+    The white top-hat transform (Meyer 1979; Serra 1982) finds thin bright strokes. Of these count connected parts that
+    have the size and shape of a letter and are surrounded by darker pixels on all sides. Letters on the body, and large
+    plates, are missed.
     """
     rise = cv2.morphologyEx(square, cv2.MORPH_TOPHAT, _STROKE)
     strokes = ((rise >= _RISE) & (square >= _BRIGHT) & marker_zone(len(square))).astype(np.uint8)

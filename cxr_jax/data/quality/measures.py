@@ -1,8 +1,8 @@
 """Quality of one image: exposure, sharpness, rotation and markers, each a number with a definition and a unit.
 
-All but the size are measured on the image squashed to one size, so that a file of 224 pixels and its original of 2,000
-compare, whatever size a network sees. The aspect ratio is given up there: a tilt in a wide image looks larger than it
-was.
+All except the size are measured on the image squashed to one size. A file of 224 pixels can then be compared with its
+original of 2,000, whatever size a network sees. The aspect ratio is given up there: a tilt in a wide image looks larger
+than it was.
 """
 
 from __future__ import annotations

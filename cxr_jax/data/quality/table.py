@@ -41,7 +41,8 @@ def thumbnail(grey: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "32 32"]:
 def quality_table(prepared: PreparedData, *, track: Track = silently) -> QualityTable:
     """Returns the measures of every image of the prepared data, in the order of its table.
 
-    They are computed at the first call and kept beside the records; a kept file that cannot be read is made anew.
+    They are computed at the first call and kept beside the records. If the kept file cannot be read, it is written
+    again.
 
     Raises:
         UserError: the records cannot be read, or the place cannot be written.

@@ -42,7 +42,7 @@ class Spot:
 
 
 def spots_of(paths: Iterable[str], *, source: str) -> dict[str, Spot | None]:
-    """Returns for every path where it lies, None if that is in no class folder; `source` is what errors call the tree.
+    """Returns the place of every path, or None for a path in no class folder. Errors call the tree `source`.
 
     A folder that has the name of a class, but folders of both classes somewhere below it, is none: a data set was put
     into a folder called pneumonia. Where class folders of one class lie in each other, the outer one counts.

@@ -25,7 +25,7 @@ _MASK_FILE = re.compile(r"(.+?)[ _.-](?:lung[ _-]?)?masks?", re.IGNORECASE)
 
 
 def leftover(name: str, *, is_file: bool = False) -> str | None:
-    """Returns why a file or folder of this name is passed over with all that is in it; None for any other name."""
+    """Returns why a file or folder of this name is passed over with its content; None if it is not."""
     known = _NAMES.get(name.lower())
     if known:
         return known
@@ -42,6 +42,6 @@ def names_masks(folder: str) -> bool:
 
 
 def masked_image(stem: str) -> str | None:
-    """Returns the name without suffix of the image that a file called `stem` is the mask of; None if it is no mask."""
+    """Returns the name of the image, without suffix, of which file `stem` is the mask; None if it is no mask."""
     match = _MASK_FILE.fullmatch(stem)
     return match[1] if match else None

@@ -1,7 +1,7 @@
 """Batch normalisation by the batch's own statistics, in as few passes over the activations as it takes.
 
-The two sums of the statistics come from one pass, and the gradient is written down as Ioffe and Szegedy (2015) give it:
-one pass for its two sums and one for the result, which XLA fuses with what needs it.
+One pass computes the two sums of the statistics. The gradient follows Ioffe and Szegedy (2015): one pass for its two
+sums, and one for the result. XLA fuses the last pass with the operation that uses it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def normalise_by_batch(
     """Returns `x` [B, H, W, C] normalised by its own mean and biased variance, times `scale` [C] plus `bias` [C].
 
     Returns it in its own dtype, and beside it that mean and variance [C], through which no gradient flows. Under a
-    mapped axis `axis_name` the statistics are those of all devices. `shift` [C], a guess at the mean, keeps the digits
-    that E[x^2] - E[x]^2 loses when the mean is large beside the spread; the result does not depend on it.
+    mapped axis `axis_name` the statistics are those of all devices. `shift` [C] is a guess at the mean. It keeps digits
+    that E[x^2] - E[x]^2 would lose if the mean is much larger than the spread. The exact result does not depend on it.
     """
     centred = x.astype(shift.dtype) - _spread(shift)
     mean, var = moments(channel_sums(centred, jnp.square(centred)), shift, x, axis_name)

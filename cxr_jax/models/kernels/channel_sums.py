@@ -1,8 +1,8 @@
 """Sums over all but the channels, of several arrays in one pass.
 
-XLA:CPU spreads a reduction over its threads only if its result is large, and of several sums of the same array it
-makes as many passes, each after writing what it adds up to memory. One variadic reduction over short stretches of a row
-has a result for every stretch, and reads and computes everything once.
+XLA:CPU spreads a reduction over its threads only if the result is large. For several sums of one array it makes several
+passes, and writes the summands to memory before each of them. One variadic reduction over short stretches of a row has
+a result for every stretch, and reads and computes everything once.
 """
 
 from __future__ import annotations

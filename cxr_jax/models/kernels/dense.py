@@ -64,9 +64,9 @@ def _weight_gradient(
 ) -> Array:
     """Returns Gradient of the kernel [k, k, I, O], summed over the rows of the output.
 
-    The windows that one row of the output met are laid out as a matrix, which stays in the processor's cache; those of
-    all rows at once would be k*k times the input and are bound by memory. The loop runs over rows and not over
-    examples, so that a batch that is spread over devices stays where it is.
+    The windows of one row of the output are laid out as a matrix, which stays in the processor's cache. The windows of
+    all rows at once would be k*k times as large as the input, and memory would limit the speed. The loop runs over rows
+    and not over examples, so that a batch that is spread over devices stays where it is.
     """
     window, _, inputs, outputs = kernel_shape
     batch, height, width, _ = output_gradient.shape

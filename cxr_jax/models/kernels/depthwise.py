@@ -1,9 +1,9 @@
 """The depthwise convolution, with the lowering that makes it fast on a CPU.
 
 XLA's grouped convolution is slow on CPUs. There the convolution is written as k*k shifted multiply-adds, which XLA
-fuses into one pass over the activations. Its gradients have that form too, by a custom rule: the input gradient is the
-same sum of shifts with the kernel turned round, and the weight gradient one reduction with k*k outputs. On every
-other platform the grouped convolution stays, because there it is the right kernel.
+fuses into one pass over the activations. A custom rule gives its gradients the same form. The input gradient is the
+same sum of shifts with a turned kernel. The weight gradient is one reduction with k*k outputs. On every other platform
+the grouped convolution stays, because there it is the right kernel.
 """
 
 from __future__ import annotations

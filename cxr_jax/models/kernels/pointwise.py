@@ -1,8 +1,8 @@
 """The 1x1 convolution as a matrix product, with gradients that stay two plain products on a CPU.
 
-Left to itself XLA:CPU fuses what comes before the weight gradient, the gradient of BatchNorm, into a transposed copy
-of the largest array of the block, and computes it again for the input gradient. A barrier lets it be computed once,
-as it lies in memory. On every other platform the product and its own gradients stay.
+XLA:CPU by itself fuses the gradient of BatchNorm, which comes before the weight gradient, into a transposed copy of the
+largest array of the block. It then computes it again for the input gradient. A barrier lets it be computed once, as it
+lies in memory. On every other platform the product and its own gradients stay.
 """
 
 from __future__ import annotations
