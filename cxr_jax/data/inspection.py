@@ -99,7 +99,7 @@ def _depth_notes(depths: list[Depth]) -> tuple[str, ...]:
     if guessed and whole:
         notes.append(
             f"The other {len(whole):,} have 65,535 as white: if all were written in one way, write them again with "
-            "values of one range, for their greys do not compare."
+            "values of one range, because their grey levels cannot be compared."
         )
     if whole and max(depth.highest for depth in whole) < DARK:
         notes.append(

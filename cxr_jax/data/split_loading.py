@@ -36,8 +36,8 @@ def load_split(
         raise ValueError(f"split is {split!r}, but must be one of {SPLIT_NAMES}")
     if split == "val" and config.validation == "out_of_fold":
         raise UserError(
-            'data.validation "out_of_fold" has no images of its own: it is that of an ensemble of folds, which '
-            "cxr-jax crossval makes; to train one network take another"
+            'data.validation "out_of_fold" is only for an ensemble of folds, which cxr-jax crossval makes; '
+            "choose another value to train one network"
         )
     rows = rows_of_split(prepared, config, split, track=track)
     decoded = decoded_images(prepared, config, track=track)

@@ -104,7 +104,7 @@ def test_the_ensemble_of_all_folds_has_no_images_to_train_with(official_tree, pr
     prepared = prepare(official_tree).prepared
     config = DataConfig(image_size=16, validation="out_of_fold", folds=3)
     assert list(rows_of_split(prepared, config, "val")) == list(rows_of_split(prepared, config, "train"))
-    with pytest.raises(UserError, match="that of an ensemble of folds"):
+    with pytest.raises(UserError, match="is only for an ensemble of folds"):
         load_split(prepared, config, "val")
 
 

@@ -112,7 +112,7 @@ def read_elements(data: bytes, name: str) -> Elements:
         from pydicom.filereader import read_dataset
     except ModuleNotFoundError:
         raise UserError(
-            f"{name} is a DICOM file, which takes the package pydicom: pip install 'cxr-jax[dicom]', or convert it to "
+            f"{name} is a DICOM file, which needs the package pydicom: pip install 'cxr-jax[dicom]', or convert it to "
             "PNG"
         ) from None
     _silence_pydicom()

@@ -39,7 +39,8 @@ def why_no_image(path: str, head: Callable[[str], bytes]) -> str | None:
     """Returns why a file in a class folder is no image; None if it is one, by its suffix or by its content.
 
     A JPEG or PNG is recognised by its content only if the name has no suffix. Another suffix, such as
-    `.jpeg_original`, shows that somebody has put the file aside. Names of DICOM files often end in a part of their number.
+    `.jpeg_original`, shows that somebody has put the file aside. Names of DICOM files often end
+    in a part of their number.
     """
     name = PurePosixPath(path).name.lower()
     if name.endswith(IMAGE_SUFFIXES):
