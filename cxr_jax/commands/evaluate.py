@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
@@ -146,6 +146,7 @@ def _predict_and_judge(run: RunFolder, config: Config, prepared: PreparedData, t
     look = len(read_looks(run)) + 1
     with terminal.waiting("Loading the network"):
         from cxr_jax.inference.ensemble import Ensemble, restore
+        from cxr_jax.inference.looks import record_look
         from cxr_jax.inference.predictions import predict_split
 
         trained = restore(run)
@@ -168,7 +169,7 @@ def _predict_and_judge(run: RunFolder, config: Config, prepared: PreparedData, t
     test = predict("test")
     judgement = _judge(validation, test, point, terminal)
     # before anything of test can be seen, so that no look goes uncounted
-    _append_to_ledger(run, config, trained, point, judgement)
+    record_look(run, config, prepared, trained, test, judgement)
     write_predictions(run.predictions_of("test"), test)
     return _Judged(validation, test, judgement)
 
@@ -187,21 +188,28 @@ def _judge_stored(run: RunFolder, config: Config, prepared: PreparedData, termin
     """Judges the predictions and the operating point that an earlier evaluation stored.
 
     Raises:
-        UserError: there was none, or its predictions are not of the images of the prepared data.
+        UserError: there was none, or its predictions are not of the images of the prepared data, or not those that the
+            ledger has of the last look.
     """
-    from cxr_jax.data.split_loading import rows_of_split
+    from cxr_jax.data.split_loading import with_prepared_groups
     from cxr_jax.evaluation.operating_point import read_operating_point
-    from cxr_jax.runs.predictions import read_predictions
+    from cxr_jax.runs.ledger import require_that_of_the_look
+    from cxr_jax.runs.predictions import read_predictions, write_predictions
 
     if not run.evaluation.is_file():
         raise UserError(f"{run.path} has no stored predictions: evaluate it without --stored first")
     point = read_operating_point(run.operating_point)
-    validation, test = (read_predictions(run.predictions_of(split)) for split in ("val", "test"))
-    for split, table in (("val", validation), ("test", test)):
-        files = tuple(prepared.examples[row].file for row in rows_of_split(prepared, config.data, split))
-        if table.file != files:
-            raise UserError(f"{run.predictions_of(split)} is not of the images of {split}: evaluate without --stored")
-    return _Judged(validation, test, _judge(validation, test, point, terminal))
+    tables = {}
+    for split in ("val", "test"):
+        path = run.predictions_of(split)
+        stored = read_predictions(path)
+        tables[split] = with_prepared_groups(prepared, config.data, split, stored, path)
+        if split == "test":
+            require_that_of_the_look(run, stored)
+        if tables[split].group != stored.group:
+            write_predictions(path, tables[split])
+            terminal.say(f"{path}: the groups are now those of the prepared data; nothing else in it has changed.")
+    return _Judged(tables["val"], tables["test"], _judge(tables["val"], tables["test"], point, terminal))
 
 
 def _judge_quality(
@@ -271,35 +279,6 @@ def _operating_point(
     return point
 
 
-def _append_to_ledger(
-    run: RunFolder, config: Config, trained: TrainedModel | Ensemble, point: OperatingPoint, judgement: Judgement
-) -> None:
-    from cxr_jax.runs.ledger import append_look
-
-    metrics = judgement.test.metrics
-    append_look(
-        run,
-        {
-            "split": "test",
-            **_what_looked(config, trained),
-            "threshold": point.threshold,
-            "rule": point.rule,
-            "result": {name: metrics[name].value for name in ("accuracy", "sensitivity", "specificity", "roc_auc")},
-        },
-    )
-
-
-def _what_looked(config: Config, trained: TrainedModel | Ensemble) -> dict[str, Any]:
-    """Returns what the ledger says of the network, or of every member of an ensemble."""
-    from cxr_jax.inference.restore import TrainedModel
-
-    if isinstance(trained, TrainedModel):
-        return {"checkpoint": config.validation.checkpoint, "step": trained.step}
-    names = ("run", "checkpoint", "step", "sha256")
-    members = [{name: getattr(member, name) for name in names} for member in trained.record.members]
-    return {"checkpoint": trained.title, "members": members}
-
-
 def _draw(
     run: RunFolder,
     prepared: PreparedData,
@@ -346,7 +325,10 @@ def _print(terminal: Terminal, run: RunFolder, judgement: Judgement, quality: Im
     if (baseline := quality.baselines.get("all_measures")) is not None:
         area = measured_text(baseline.test["roc_auc"])
         terminal.say(f"Image quality alone, without a network: ROC-AUC {area} on test.")
-    terminal.say(_told_looks(len(read_looks(run)), stored))
+    looks = read_looks(run)
+    terminal.say(_told_looks(len(looks), stored))
+    if (together := looks[-1].get("looks_at_these_images") if looks else None) and together > len(looks):
+        terminal.say(f"All runs on this machine together have looked at these test images {together:,} times.")
     terminal.say(f"Report:  {run.report}\nFigures: {run.figures}")
     terminal.say(f"Next: open the report in a browser, or {as_typed('cxr-jax', 'explain', first_network(run))}")
     terminal.say(DISCLAIMER)

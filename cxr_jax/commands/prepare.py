@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
 
     terminal = Terminal()
     with terminal.waiting("Starting"):
-        from cxr_jax.data.card import told_passed_over
+        from cxr_jax.data.card import told_groups, told_passed_over
         from cxr_jax.data.download import MENDELEY, download
         from cxr_jax.data.preparation import prepare
         from cxr_jax.data.prepared import prepared_root
@@ -59,7 +59,9 @@ def main(arguments: list[str]) -> None:
         source, name=options.name or None, replace_old=options.replace, track=terminal.track, waiting=terminal.waiting
     )
     # files beside the data set may have come since the card was written, perhaps by an earlier version
-    card = {**outcome.prepared.card, "passed_over": told_passed_over(outcome.passed_over)}
+    stored = outcome.prepared.card
+    groups = told_groups(stored, outcome.prepared.stored_examples())
+    card = {**stored, **groups, "passed_over": told_passed_over(outcome.passed_over)}
     print_card(terminal, card)
     path, name = outcome.prepared.path, card["name"]
     done = f"Prepared as {name!r} in" if outcome.fresh else f"Nothing to do: {name!r} was prepared from this source in"
@@ -75,6 +77,11 @@ def print_card(terminal: Terminal, card: dict[str, Any]) -> None:
     same, groups = card["identical_files"], card["groups"]
     terminal.say(f"Groups: {groups['total']:,}, the largest with {_counted(groups['largest'], 'image')}.")
     terminal.say(f"Identical files: {_counted(same['sets'], 'set')}, {_counted(same['surplus'], 'surplus file')}.")
+    _list(
+        terminal,
+        "sets of groups that hold identical files and were joined",
+        [f"{' and '.join(entry['groups'])} ({', '.join(entry['files'])})" for entry in card["joined_groups"]],
+    )
     terminal.say(f"Proof: {_proof(card['proof'])}")
     _say_files(terminal, card)
     for title, names in (

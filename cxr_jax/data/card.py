@@ -10,7 +10,7 @@ from cxr_jax.config.schema import DataConfig
 from cxr_jax.data.examples import Example, fingerprint
 from cxr_jax.data.inspection import Inspection
 from cxr_jax.data.sources import PassedOver
-from cxr_jax.data.splits import cut_by_group, identical_files, prove_disjoint
+from cxr_jax.data.splits import JoinedGroups, cut_by_group, identical_files, joined_by_content, prove_disjoint
 from cxr_jax.vocabulary import CLASS_NAMES, SPLIT_NAMES, SUBTYPE_NAMES
 
 SCHEMA_VERSION = 1
@@ -39,6 +39,7 @@ def build_card(
     inspection: Inspection,
     examples: Sequence[Example],
     *,
+    joined: Sequence[JoinedGroups],
     passed_over: Sequence[PassedOver],
     notes: Sequence[str],
     phantom: bool,
@@ -49,7 +50,8 @@ def build_card(
         name: under which the data set is stored.
         source: kind, path and stamp of the source.
         inspection: what was found in it.
-        examples: the table, with the splits as they are stored.
+        examples: the table, with the splits and groups as they are stored.
+        joined: groups of the file names that are one in the table.
         passed_over: files of the source that are no part of the data set.
         notes: sentences about the source.
         phantom: the images are drawn, not taken from people.
@@ -65,12 +67,8 @@ def build_card(
         "images": len(examples),
         "counts": {split: _count(examples, split, "label", CLASS_NAMES) for split in _splits(examples)},
         "subtypes": {split: _count(examples, split, "subtype", SUBTYPE_NAMES) for split in _splits(examples)},
-        "groups": {
-            "total": len({example.group for example in examples}),
-            **{s: len({e.group for e in examples if e.split == s}) for s in _splits(examples)},
-            "named": inspection.named,
-            "largest": max(Counter(example.group for example in examples).values()),
-        },
+        "groups": _count_groups(examples, inspection.named),
+        "joined_groups": [{"groups": list(entry.groups), "files": list(entry.files)} for entry in joined],
         "size": {
             side: {"min": min(values), "median": sorted(values)[len(values) // 2], "max": max(values)}
             for side in ("width", "height")
@@ -88,6 +86,26 @@ def build_card(
         "validation_cut": _validation_cut(examples),
         "image_notes": list(inspection.notes),
         "notes": [_group_note(inspection, len(examples)), *inspection.notes, *notes],
+    }
+
+
+def told_groups(card: dict[str, Any], examples: Sequence[Example]) -> dict[str, Any]:
+    """Returns the entries of a card on groups; those of a card that joined none are counted anew on its `examples`."""
+    if "joined_groups" in card:
+        return {name: card[name] for name in ("groups", "joined_groups")}
+    whole, joined = joined_by_content(examples)
+    return {
+        "groups": _count_groups(whole, card["groups"]["named"]),
+        "joined_groups": [{"groups": list(entry.groups), "files": list(entry.files)} for entry in joined],
+    }
+
+
+def _count_groups(examples: Sequence[Example], named: int) -> dict[str, int]:
+    return {
+        "total": len({example.group for example in examples}),
+        **{split: len({e.group for e in examples if e.split == split}) for split in _splits(examples)},
+        "named": named,
+        "largest": max(Counter(example.group for example in examples).values()),
     }
 
 

@@ -22,7 +22,7 @@ from cxr_jax.data.prepared import CARD, RECORDS, TABLE, PreparedData, folder_of,
 from cxr_jax.data.progress import Track, Waiting, silently, unseen
 from cxr_jax.data.sources import Entry, PassedOver, Reader, Source, find_source
 from cxr_jax.data.sources.layout import OFFICIAL_FOLDER, require_two_classes
-from cxr_jax.data.splits import cut_by_group
+from cxr_jax.data.splits import cut_by_group, joined_by_content
 from cxr_jax.errors import UserError
 from cxr_jax.runs import files
 from cxr_jax.runs.locks import held, remove_stale
@@ -133,13 +133,22 @@ def _store(source: Source, name: str, told: dict[str, Any], folder: Path, track:
         if not inspection.examples:
             raise UserError(f"{told['path']} holds no readable image; the first one: {inspection.left_out[0].reason}")
         require_two_classes(inspection.entries, source=told["path"])
+        whole, joined = joined_by_content(inspection.examples)
+        inspection = replace(inspection, examples=whole)
         entries, examples, cut = _with_splits(inspection)
         _write_records(reader, entries, examples, folder, track)
     write_examples(folder / TABLE, examples)
     notes = (*source.listing.notes, *cut)
     listing = source.listing
     card = build_card(
-        name, told, inspection, examples, passed_over=listing.passed_over, notes=notes, phantom=listing.phantom
+        name,
+        told,
+        inspection,
+        examples,
+        joined=joined,
+        passed_over=listing.passed_over,
+        notes=notes,
+        phantom=listing.phantom,
     )
     files.write_json(folder / CARD, card)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from cxr_jax.data.card import SCHEMA_VERSION
 from cxr_jax.data.examples import Example, read_examples
+from cxr_jax.data.splits import joined_by_content
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import at_home
 from cxr_jax.runs.folder import RunFolder, read_json
@@ -100,7 +101,14 @@ class PreparedData:
 
     @cached_property
     def examples(self) -> tuple[Example, ...]:
-        """The table, one example a row, in the order of the records; UserError if it cannot be read."""
+        """The table, one example a row, in the order of the records; UserError if it cannot be read.
+
+        Groups with identical files are one, in data that an earlier version prepared too.
+        """
+        return joined_by_content(self.stored_examples())[0]
+
+    def stored_examples(self) -> tuple[Example, ...]:
+        """Returns the table as it is stored; UserError if it cannot be read."""
         return read_examples(self.path / TABLE, advice=AGAIN)
 
     @property

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 from jaxtyping import Int32
 
@@ -15,6 +18,7 @@ from cxr_jax.data.quality.table import quality_table
 from cxr_jax.data.splits import cut_by_group, cut_least_sharp, cut_lowest_numbers
 from cxr_jax.errors import UserError
 from cxr_jax.images.image_set import ImageSet, SelectedRows
+from cxr_jax.runs.predictions import Predictions
 from cxr_jax.vocabulary import SPLIT_NAMES
 
 
@@ -51,6 +55,22 @@ def split_without_images(
     """Returns what `load_split` does, with one black pixel in the place of every image; nothing is decoded for it."""
     rows = rows_of_split(prepared, config, split, track=track)
     return _split_of(prepared, config, split, rows, np.zeros((len(rows), 1, 1), np.uint8))
+
+
+def with_prepared_groups(
+    prepared: PreparedData, config: DataConfig, split: str, table: Predictions, path: Path
+) -> Predictions:
+    """Returns the stored predictions on a split with the groups of the prepared data.
+
+    A table of an earlier version has the groups of the file names, though two of them hold identical files.
+
+    Raises:
+        UserError: the table, read from `path`, is not of the images of the split.
+    """
+    examples = [prepared.examples[row] for row in rows_of_split(prepared, config, split)]
+    if table.file != tuple(example.file for example in examples):
+        raise UserError(f"{path} is not of the images of {split}: evaluate without --stored")
+    return replace(table, group=tuple(example.group for example in examples))
 
 
 def _split_of(

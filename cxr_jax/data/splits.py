@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,31 @@ def clusters_of(examples: Sequence[Example]) -> list[str]:
         one, other = sorted((find(f"group {example.group}"), find(f"sha256 {example.sha256}")))
         parent[other] = one
     return [find(f"group {example.group}") for example in examples]
+
+
+@dataclass(frozen=True)
+class JoinedGroups:
+    """Groups that were joined because they hold identical files, under the name of the first."""
+
+    groups: tuple[str, ...]
+    files: tuple[str, ...]  # every file whose content is in two of the groups
+
+
+def joined_by_content(examples: Sequence[Example]) -> tuple[tuple[Example, ...], tuple[JoinedGroups, ...]]:
+    """Returns the examples with groups joined where they share a byte-identical file, and what was joined.
+
+    Identical files are of one patient, whatever their names say. A joined group has the name that sorts first.
+    """
+    names: dict[str, set[str]] = defaultdict(set)
+    clusters = clusters_of(examples)
+    for example, cluster in zip(examples, clusters, strict=True):
+        names[cluster].add(example.group)
+    joined = tuple(replace(e, group=min(names[cluster])) for e, cluster in zip(examples, clusters, strict=True))
+    found = []
+    for groups in sorted(sorted(members) for members in names.values() if len(members) > 1):
+        same = [same for same in identical_files(examples) if len({e.group for e in same} & set(groups)) > 1]
+        found.append(JoinedGroups(tuple(groups), tuple(example.file for files in same for example in files)))
+    return joined, tuple(found)
 
 
 def cut_by_group(examples: Sequence[Example], fraction: float, seed: int) -> list[bool]:

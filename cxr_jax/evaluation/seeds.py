@@ -72,20 +72,21 @@ def _some(files: Sequence[str]) -> str:
 
 
 def _with_common_groups(tables: Sequence[Predictions], names: Sequence[str]) -> list[Predictions]:
-    """Return tables over the same rows with the groups of the first that states them; UserError if two disagree."""
+    """Return tables over the same rows with the groups of the first that states them; UserError if two disagree.
+
+    Where a table joins groups that are whole in another one, as groups with identical files are, it is taken.
+    """
     grouped = [(table, name) for table, name in zip(tables, names, strict=True) if table.has_groups]
     if not grouped:
         return list(tables)
     first, first_name = grouped[0]
     for table, name in grouped[1:]:
         # Names may differ between programs; what counts is which images share one.
-        other_of: dict[tuple[str, str], str] = {}
-        for file, one, other in zip(first.file, first.group, table.group, strict=True):
-            if (
-                other_of.setdefault(("first", one), other) != other
-                or other_of.setdefault(("second", other), one) != one
-            ):
-                raise UserError(f"{first_name} and {name} put {file} into different groups: one must be wrong")
+        parted, joined = _first_parted(first, table), _first_parted(table, first)
+        if parted is not None and joined is not None:
+            raise UserError(f"{first_name} and {name} put {parted} into different groups: one must be wrong")
+        if joined is not None:
+            first, first_name = table, name
     return [dataclasses.replace(table, group=first.group) for table in tables]
 
 
@@ -128,6 +129,15 @@ def interval_over_seeds(
     ends = back([centre - np.hypot(centre - low, half), centre + np.hypot(high - centre, half)])
     found = lowest + ends * (1 if np.isinf(width) else width)
     return Interval(float(found[0]), float(found[1]), f"{as_trained.method}, t over seeds")
+
+
+def _first_parted(table: Predictions, other: Predictions) -> str | None:
+    """Return the first file of a group of `table` that `other` parts, or None if it leaves every group whole."""
+    group_of: dict[str, str] = {}
+    for file, one, another in zip(table.file, table.group, other.group, strict=True):
+        if group_of.setdefault(one, another) != another:
+            return file
+    return None
 
 
 def mean_auc_interval(tables: Sequence[Predictions], level: float = LEVEL) -> Interval | None:

@@ -1,4 +1,8 @@
-"""Every look that was taken at the test set of a run: ledger.jsonl, appended and never rewritten."""
+"""Every look that was taken at the test set of a run: ledger.jsonl, appended and never rewritten.
+
+Looks at the same images by any run are counted beside the prepared data, so that a run that was made only to try
+something counts as well.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,16 @@ import datetime
 import fcntl
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import writing
 from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder
+from cxr_jax.runs.predictions import Predictions, predictions_sha256
+
+LOOKS = ".looks"
+"""Folder of the counts of looks, beside the prepared data sets; no data set can be called so."""
 
 
 def append_look(run: RunFolder, look: dict[str, Any]) -> dict[str, Any]:
@@ -25,8 +34,36 @@ def append_look(run: RunFolder, look: dict[str, Any]) -> dict[str, Any]:
     """
     date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     entry = {"schema_version": SCHEMA_VERSION, "date": date, **look}
+    _append(run.ledger, entry)
+    return entry
+
+
+def count_look(root: Path, fingerprint: str, run: RunFolder) -> int | None:
+    """Counts one look at the test images of prepared data, and returns how many all runs together have taken now.
+
+    Args:
+        root: folder of all prepared data sets of this machine.
+        fingerprint: of the data, whatever name they are prepared under.
+        run: whose network looks.
+
+    Returns:
+        None if nothing can be kept there: a folder that others share may not be writable.
+    """
+    path = root / LOOKS / f"{fingerprint}.jsonl"
+    date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        _append(path, {"schema_version": SCHEMA_VERSION, "date": date, "run": str(run.path.resolve())})
+        return path.read_bytes().count(b"\n")
+    except (UserError, OSError):
+        return None
+
+
+def _append(path: Path, entry: dict[str, Any]) -> None:
+    """Appends one line of JSON; UserError if it cannot be written, ValueError if `entry` holds NaN or an infinity."""
     line = json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
-    with writing(run.ledger), run.ledger.open("a+b") as file:
+    with writing(path), path.open("a+b") as file:
         # Some network file systems know no locks; a line is still appended in one piece there
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -39,7 +76,6 @@ def append_look(run: RunFolder, look: dict[str, Any]) -> dict[str, Any]:
         file.write(line.encode())
         file.flush()
         os.fsync(file.fileno())
-    return entry
 
 
 def read_looks(run: RunFolder) -> list[dict[str, Any]]:
@@ -62,3 +98,17 @@ def read_looks(run: RunFolder) -> list[dict[str, Any]]:
             raise UserError(f"{run.ledger}, line {number}: not an entry of the ledger; repair the line by hand")
         looks.append(look)
     return looks
+
+
+def require_that_of_the_look(run: RunFolder, test: Predictions) -> None:
+    """Raises UserError if predictions on test are not those that the ledger has of the last look.
+
+    A ledger of an earlier version has no hash to tell it by.
+    """
+    looks = read_looks(run)
+    told = looks[-1].get("predictions_sha256") if looks else None
+    if told is not None and told != predictions_sha256(test):
+        raise UserError(
+            f"{run.predictions_of('test')} is not what look {len(looks)} at test gave, by its sha256 in {run.ledger}: "
+            "put that table back, or evaluate without --stored, which is another look"
+        )

@@ -8,6 +8,7 @@ or `test` if it says so; `rows_of` takes those of one split.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections import Counter
 from collections.abc import Sequence
@@ -177,6 +178,19 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
             )
         )
     write_text(path, text.getvalue())
+
+
+def predictions_sha256(predictions: Predictions) -> str:
+    """Returns the sha256 of what was predicted, hexadecimal: file, label, logits and probability of every row.
+
+    Groups and subtypes do not enter: they are known of the images, and may be known better later.
+    """
+    digest = hashlib.sha256()
+    for i in range(len(predictions)):
+        logits = () if predictions.logits is None else predictions.logits[i]
+        numbers = [repr(float(number)) for number in (*logits, predictions.probability[i])]
+        digest.update("\0".join((predictions.file[i], CLASS_NAMES[predictions.label[i]], *numbers)).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def read_predictions(path: str | Path, *, require_file: bool = True) -> Predictions:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from cxr_jax.reporting.pictures import draw_pictures
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
-from cxr_jax.runs.predictions import read_predictions
+from cxr_jax.runs.predictions import predictions_sha256, read_predictions, write_predictions
 from cxr_jax.runs.publication import FIGURES, publish
 from cxr_jax.vocabulary import DISCLAIMER
 
@@ -49,6 +50,10 @@ def test_everything_that_a_reader_needs_is_there(run_path, evaluated, capsys):
     judged = read_json(run.evaluation)["test"]["metrics"]
     assert judged["accuracy"]["value"] == np.mean((test.probability >= 0.5) == test.label)
     assert looks[0]["result"]["accuracy"] == judged["accuracy"]["value"]
+    assert looks[0]["predictions_sha256"] == predictions_sha256(test)
+    assert looks[0]["checkpoint_sha256"] == restore_run(run).checkpoint_sha256 != ""
+    assert looks[0]["predictions_sha256"][:12] in run.report.read_text()
+    assert looks[0]["checkpoint_sha256"][:12] in run.report.read_text()
     assert {path.stem for path in run.figures.glob("*.png")} >= set(FIGURES) - {"confusion_matrix_validation"}
     report = run.report.read_text()
     assert DISCLAIMER in report
@@ -289,4 +294,43 @@ def test_stored_predictions_of_other_images_are_refused(evaluated):
     table = run.predictions_of("test")
     table.write_text(table.read_text().replace("test/NORMAL/", "test/OTHER/", 1))
     with pytest.raises(UserError, match="is not of the images of test"):
+        evaluate.main([str(run.path), "--stored"])
+
+
+def test_stored_predictions_get_the_groups_of_the_prepared_data_and_it_is_said(evaluated, capsys):
+    """As those of an earlier version do, which did not join groups with identical files."""
+    run = evaluated
+    path = run.predictions_of("test")
+    whole, evaluation = path.read_bytes(), run.evaluation.read_bytes()
+    table = read_predictions(path)
+    other = replace(table, group=(f"{table.group[0]} under another name", *table.group[1:]))
+    write_predictions(path, other)
+    evaluate.main([str(run.path), "--stored"])
+    assert path.read_bytes() == whole
+    assert run.evaluation.read_bytes() == evaluation
+    out = " ".join(capsys.readouterr().out.split())
+    assert "test.csv: the groups are now those of the prepared data; nothing else in it has changed." in out
+    assert "val.csv" not in out
+
+
+def test_looks_of_every_run_at_the_same_images_are_counted(run_path, tmp_path, monkeypatch, capsys):
+    """One that was made only to try the program as well, such as that of the quickstart."""
+    monkeypatch.setattr("cxr_jax.inference.looks.prepared_root", lambda: tmp_path / "kept")
+    other = shutil.copytree(run_path, tmp_path / "tried")
+    evaluate.main([str(other)])
+    assert "All runs on this machine" not in capsys.readouterr().out
+    evaluate.main([str(run_path)])
+    told = "All runs on this machine together have looked at these test images 2 times."
+    assert told in " ".join(capsys.readouterr().out.split())
+    run = RunFolder(run_path)
+    assert [look["looks_at_these_images"] for look in read_looks(run)] == [2]
+    assert "All runs on that machine together had looked at them twice by then." in run.report.read_text()
+
+
+def test_stored_predictions_that_no_look_gave_are_refused(evaluated):
+    run = evaluated
+    path = run.predictions_of("test")
+    table = read_predictions(path)
+    write_predictions(path, replace(table, logits=table.logits[::-1], probability=table.probability[::-1]))
+    with pytest.raises(UserError, match="is not what look 1 at test gave"):
         evaluate.main([str(run.path), "--stored"])

@@ -165,3 +165,15 @@ def test_the_help_names_the_options(capsys):
     out = capsys.readouterr().out
     for word in ("SOURCE", "--name", "--replace", "--download", "--download-folder"):
         assert word in out
+
+
+def test_groups_that_hold_identical_files_are_told_and_joined(source, capsys):
+    folder = source / "test" / "NORMAL"
+    data = (folder / "IM-0100-0001.jpeg").read_bytes()
+    (folder / "NORMAL2-IM-0095-0001.jpeg").write_bytes(data)
+    for _ in range(2):
+        prepare.main([str(source)])
+        out = " ".join(capsys.readouterr().out.split())
+        assert "sets of groups that hold identical files and were joined: IM-0100 and NORMAL2-IM-0095" in out
+        assert "(test/NORMAL/IM-0100-0001.jpeg, test/NORMAL/NORMAL2-IM-0095-0001.jpeg)" in out
+        assert "Proof: no group and no identical file is in two splits." in out

@@ -1,5 +1,6 @@
 """The data card: counts, groups, splits, leaks, and what was left out."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from cxr_jax.data.cache import encoded_images
-from cxr_jax.data.card import left_out_in_all
+from cxr_jax.data.card import left_out_in_all, told_groups
+from cxr_jax.data.examples import write_examples
 from cxr_jax.data.preparation import prepare
+from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.sources import FolderSource
 
 from .folders import class_folders, names_in
@@ -147,7 +150,8 @@ def test_identical_files_and_leaks_are_told(official_tree, jpeg):
     }
     assert card["proof"] == {
         "holds": False,
-        "groups_in_two_splits": ["IM-0003"],
+        # of IM-0002 the copy is under another name
+        "groups_in_two_splits": ["IM-0002", "IM-0003"],
         "identical_files_in_two_splits": [["train/NORMAL/IM-0002-0001.jpeg", "test/NORMAL/IM-0501-0001.jpeg"]],
     }
 
@@ -210,10 +214,10 @@ def test_the_real_data(real_prepared, real_radiographs):
     }
     groups = card["groups"]
     assert [groups[key] for key in ("total", "train", "val", "test", "largest", "named")] == [
-        4097,
+        4096,
         3654,
         15,
-        428,
+        427,
         30,
         5856,
     ]
@@ -224,3 +228,52 @@ def test_the_real_data(real_prepared, real_radiographs):
     # stored runs know their data by it
     assert card["fingerprint"] == "9c7c6999f742acefd84589817512d774fc5330d75094f715d50e93eb3f32cbd1"
     assert FolderSource(real_radiographs).listing.entries[0].file == "train/NORMAL/IM-0115-0001.jpeg"
+
+
+@pytest.fixture
+def with_a_copy(official_tree):
+    """The official folder with one test image under the names of two groups."""
+    folder = official_tree / "test" / "NORMAL"
+    data = (folder / sorted(names_in(folder))[0]).read_bytes()
+    (folder / "NORMAL2-IM-0095-0001.jpeg").write_bytes(data)
+    (folder / "NORMAL2-IM-0096-0001.jpeg").write_bytes(data)
+    return official_tree
+
+
+def test_groups_with_identical_files_are_one_in_card_and_table(with_a_copy):
+    first = sorted(names_in(with_a_copy / "test" / "NORMAL"))[0]
+    prepared = prepare(with_a_copy).prepared
+    (joined,) = prepared.card["joined_groups"]
+    assert joined["groups"][1:] == ["NORMAL2-IM-0095", "NORMAL2-IM-0096"]
+    copies = [f"test/NORMAL/{name}" for name in (first, "NORMAL2-IM-0095-0001.jpeg", "NORMAL2-IM-0096-0001.jpeg")]
+    assert sorted(joined["files"]) == sorted(copies)
+    assert prepared.card["groups"]["test"] == 7
+    assert len({example.group for example in prepared.examples if example.split == "test"}) == 7
+    assert {example.group for example in prepared.examples if example.file in copies} == {joined["groups"][0]}
+
+
+def test_data_of_an_earlier_version_are_joined_when_they_are_read(with_a_copy):
+    prepared = prepare(with_a_copy).prepared
+    told = {name: prepared.card[name] for name in ("groups", "joined_groups")}
+    apart = [
+        dataclasses.replace(e, group=e.file.rpartition("/")[2][:15]) if "NORMAL2-IM-009" in e.file else e
+        for e in prepared.examples
+    ]
+    write_examples(prepared.path / "examples.csv", apart)
+    card = {name: value for name, value in prepared.card.items() if name != "joined_groups"}
+    card["groups"] = card["groups"] | {"total": 29, "test": 9}
+    (prepared.path / "data_card.json").write_text(json.dumps(card))
+    older = PreparedData.open("chest_xray")
+    assert len({example.group for example in older.stored_examples() if example.split == "test"}) == 9
+    assert older.examples == prepared.examples
+    assert older.fingerprint == prepared.fingerprint
+    assert told_groups(older.card, older.stored_examples()) == told
+
+
+def test_two_groups_of_the_real_test_split_are_one(real_prepared):
+    assert real_prepared.card["joined_groups"] == [
+        {
+            "groups": ["NORMAL2-IM-0095", "NORMAL2-IM-0096"],
+            "files": ["test/NORMAL/NORMAL2-IM-0095-0001.jpeg", "test/NORMAL/NORMAL2-IM-0096-0001.jpeg"],
+        }
+    ]

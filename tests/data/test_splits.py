@@ -1,3 +1,4 @@
+import dataclasses
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -7,11 +8,13 @@ from hypothesis import strategies as st
 
 from cxr_jax.data.examples import Example
 from cxr_jax.data.splits import (
+    JoinedGroups,
     clusters_of,
     cut_by_group,
     cut_least_sharp,
     cut_lowest_numbers,
     identical_files,
+    joined_by_content,
     prove_disjoint,
 )
 from cxr_jax.errors import UserError
@@ -192,3 +195,31 @@ def test_groups_without_a_number_cannot_be_cut_by_number():
         UserError, match=r'data\.validation is "numbered", but group anna of .* does not end in a number'
     ):
         cut_lowest_numbers([example(1, group="IM-1"), example(2, group="anna")], 0.2)
+
+
+@given(example_lists(splits=("train", "test")))
+def test_groups_are_joined_where_they_hold_identical_files_and_nowhere_else(examples):
+    whole, joined = joined_by_content(examples)
+    assert [dataclasses.replace(e, group="") for e in whole] == [dataclasses.replace(e, group="") for e in examples]
+    members, names = defaultdict(set), defaultdict(set)
+    for before, after, cluster in zip(examples, whole, clusters_of(examples), strict=True):
+        members[after.group].add(cluster)
+        names[after.group].add(before.group)
+    assert all(len(clusters) == 1 for clusters in members.values())
+    assert all(min(before) == after for after, before in names.items())
+    assert sorted(tuple(sorted(n)) for n in names.values() if len(n) > 1) == [entry.groups for entry in joined]
+    # a cut by group is the same on both, and joining again changes nothing
+    assert cut_by_group(whole, 0.3, 1) == cut_by_group(examples, 0.3, 1)
+    assert joined_by_content(whole) == (whole, ())
+
+
+def test_the_files_that_join_two_groups_are_named():
+    examples = [
+        example(1, "a", "x"),
+        example(2, "a", "y"),
+        example(3, "b", "x"),
+        example(4, "c", "z"),
+        example(5, "c", "z"),
+    ]
+    _, joined = joined_by_content(examples)
+    assert joined == (JoinedGroups(("a", "b"), ("train/PNEUMONIA/1.png", "train/PNEUMONIA/3.png")),)

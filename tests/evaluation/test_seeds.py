@@ -193,9 +193,17 @@ def test_groups_come_from_the_first_table_that_has_them():
 
 def test_tables_that_disagree_on_groups_are_refused():
     one = table(1)
+    moved = dataclasses.replace(one, group=[*one.group[:2], "g1", *one.group[3:]])
+    with pytest.raises(UserError, match=r"a and b put 2\.jpeg into different groups"):
+        seeds.same_images([one, moved], ["a", "b"])
+    with pytest.raises(UserError, match=r"b and a put 3\.jpeg into different groups"):
+        seeds.same_images([moved, one], ["b", "a"])
+
+
+def test_a_table_that_joins_whole_groups_of_another_is_taken_for_both():
+    """As where two groups hold identical files, which tables of earlier versions did not know."""
+    one = table(1)
     joined = dataclasses.replace(one, group=[*one.group[:3], *["g0"] * 3, *one.group[6:]])
-    split = dataclasses.replace(one, group=["alone", *one.group[1:]])
-    with pytest.raises(UserError, match=r"a and b put 3\.jpeg into different groups"):
-        seeds.same_images([one, joined], ["a", "b"])
-    with pytest.raises(UserError, match=r"a and b put 1\.jpeg into different groups"):
-        seeds.same_images([one, split], ["a", "b"])
+    for tables in ([one, joined], [joined, one], [one, joined, one]):
+        aligned = seeds.same_images(tables, ["a", "b", "c"][: len(tables)])
+        assert {t.group for t in aligned} == {joined.group}

@@ -1,4 +1,6 @@
 import csv
+import dataclasses
+import re
 import string
 
 import numpy as np
@@ -8,7 +10,14 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from cxr_jax.errors import UserError
-from cxr_jax.runs.predictions import Predictions, probability_of, read_predictions, rows_of, write_predictions
+from cxr_jax.runs.predictions import (
+    Predictions,
+    predictions_sha256,
+    probability_of,
+    read_predictions,
+    rows_of,
+    write_predictions,
+)
 from cxr_jax.runs.table import is_missing
 from cxr_jax.vocabulary import CLASS_NAMES, PREDICTION_COLUMNS
 
@@ -326,3 +335,29 @@ def test_a_table_of_one_split_or_of_none_is_taken_whole(tmp_path):
 def test_a_split_that_is_not_there_or_half_known_is_one_sentence(tmp_path, text, sentence):
     with pytest.raises(UserError, match=sentence):
         rows_of("test", read_text(tmp_path, text), "t.csv")
+
+
+def test_the_hash_is_of_what_was_predicted(tmp_path):
+    logits = np.array([[0.5, -1.25], [1.0, 3.0]])
+    one = Predictions.from_logits(
+        logits,
+        file=["a", "b"],
+        split=["test"] * 2,
+        group=["g", "h"],
+        subtype=["normal", "virus"],
+        label=np.array([0, 1]),
+    )
+    write_predictions(tmp_path / "table.csv", one)
+    told = predictions_sha256(one)
+    assert re.fullmatch("[0-9a-f]{64}", told)
+    assert predictions_sha256(read_predictions(tmp_path / "table.csv")) == told
+    assert predictions_sha256(dataclasses.replace(one, group=("g", "g"), subtype=("normal", "bacteria"))) == told
+    others = [
+        dataclasses.replace(one, file=("a", "c")),
+        dataclasses.replace(one, label=np.array([1, 1]), subtype=("virus", "virus")),
+        dataclasses.replace(one, logits=logits + 1e-12),
+        dataclasses.replace(one, logits=None),
+        dataclasses.replace(one, probability=one.probability + 1e-12),
+        one.select(np.array([1, 0])),
+    ]
+    assert len({told, *map(predictions_sha256, others)}) == len(others) + 1

@@ -1,0 +1,54 @@
+"""What the ledger keeps of a look at test: which network looked, what it predicted, and how good that was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cxr_jax.config.schema import Config
+from cxr_jax.data.prepared import PreparedData, prepared_root
+from cxr_jax.evaluation.judgement import Judgement
+from cxr_jax.inference.ensemble import Ensemble
+from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.ledger import append_look, count_look
+from cxr_jax.runs.predictions import Predictions, predictions_sha256
+
+
+def record_look(
+    run: RunFolder,
+    config: Config,
+    prepared: PreparedData,
+    trained: TrainedModel | Ensemble,
+    test: Predictions,
+    judgement: Judgement,
+) -> None:
+    """Adds a look at test to the ledger of `run`, and to the count of all runs on this machine.
+
+    The hashes say which checkpoint looked and what it predicted, so that neither can be taken for another later.
+
+    Raises:
+        UserError: the ledger cannot be written.
+    """
+    metrics, point = judgement.test.metrics, judgement.operating_point
+    append_look(
+        run,
+        {
+            "split": "test",
+            **_what_looked(config, trained),
+            "checkpoint_sha256": trained.checkpoint_sha256,
+            "predictions_sha256": predictions_sha256(test),
+            "looks_at_these_images": count_look(prepared_root(), prepared.fingerprint, run),
+            "threshold": point.threshold,
+            "rule": point.rule,
+            "result": {name: metrics[name].value for name in ("accuracy", "sensitivity", "specificity", "roc_auc")},
+        },
+    )
+
+
+def _what_looked(config: Config, trained: TrainedModel | Ensemble) -> dict[str, Any]:
+    """Returns what the ledger says of the network, or of every member of an ensemble."""
+    if isinstance(trained, TrainedModel):
+        return {"checkpoint": config.validation.checkpoint, "step": trained.step}
+    names = ("run", "checkpoint", "step", "sha256")
+    members = [{name: getattr(member, name) for name in names} for member in trained.record.members]
+    return {"checkpoint": trained.title, "members": members}
