@@ -22,7 +22,7 @@ SUMMARY = "compare recipes over their seeds, on the same images, with paired tes
 MARKS = "comparison"
 """Name of the marks around a comparison in a Markdown file; the text outside is left as it is."""
 
-FILES = ("comparison.json", "comparison.md", "recipes.csv", "pairs.csv", "costs.csv")
+FILES = ("comparison.json", "comparison.md", "recipes.csv", "pairs.csv", "costs.csv", "errors.csv")
 """Files of --out beside the figure."""
 
 
@@ -128,7 +128,7 @@ def _write(
 ) -> list[Path]:
     """Writes what --out and --markdown ask for, and returns the paths."""
     from cxr_jax.evaluation.comparison_record import write_comparison
-    from cxr_jax.reporting.comparison_csv import costs_csv, pairs_csv, recipes_csv
+    from cxr_jax.reporting.comparison_csv import costs_csv, errors_csv, pairs_csv, recipes_csv
     from cxr_jax.reporting.comparison_figure import NAME, comparison_figure
     from cxr_jax.reporting.comparison_table import comparison_markdown
     from cxr_jax.reporting.style import save
@@ -139,7 +139,7 @@ def _write(
     folder = Path(options.out)
     if options.out:
         text = f"# Comparison\n\n{comparison_markdown(comparison, records, figure=f'{NAME}.png')}"
-        texts = (text, recipes_csv(comparison), pairs_csv(comparison), costs_csv(records))
+        texts = (text, recipes_csv(comparison), pairs_csv(comparison), costs_csv(records), errors_csv(records))
         write_comparison(folder / FILES[0], comparison)
         for name, content in zip(FILES[1:], texts, strict=True):
             write_text(folder / name, content)

@@ -297,7 +297,7 @@ def _draw(
     with terminal.track("Drawing the figures and the report", 4) as advance:
         from cxr_jax.reporting.figures import draw_evaluation
         from cxr_jax.reporting.pictures import draw_pictures
-        from cxr_jax.reporting.quality import draw_quality
+        from cxr_jax.reporting.quality_figures import draw_quality
         from cxr_jax.reporting.report import write_report
 
         lines = read_metrics(run.metrics) if run.metrics.is_file() else None

@@ -35,7 +35,7 @@ from cxr_jax.evaluation.paired import (
     mcnemar,
     smallest_bootstrap_p_value,
 )
-from cxr_jax.evaluation.recipe_draws import Estimate, Recipe, covariance, estimate
+from cxr_jax.evaluation.recipe_draws import Estimate, Recipe, covariance, estimate, share_interval
 from cxr_jax.evaluation.seeds import interval_over_seeds, mean_auc_interval, same_images, spread
 from cxr_jax.vocabulary import PNEUMONIA
 
@@ -134,7 +134,9 @@ def _endpoint_summary(estimate: Estimate, endpoint: Endpoint, level: float) -> E
     if endpoint.metric == "roc_auc":
         as_trained = mean_auc_interval(recipe.tables, level)
     else:
-        as_trained = percentile_interval(estimate.means[endpoint.key], found.mean, level, _bootstrap_name(recipe))
+        as_trained = share_interval(recipe, endpoint, level)
+        if as_trained is None:
+            as_trained = percentile_interval(estimate.means[endpoint.key], found.mean, level, _bootstrap_name(recipe))
     interval = interval_over_seeds(values, as_trained, level, _BOUNDS.get(endpoint.metric, (0.0, 1.0)))
     return EndpointSummary(tuple(values.tolist()), found.mean, found.deviation, interval, as_trained)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cxr_jax.evaluation.cases import Cases
-from cxr_jax.evaluation.comparison_record import HALF, Endpoint
-from cxr_jax.evaluation.intervals import bootstrap_weights
+from cxr_jax.evaluation.comparison_record import HALF, At, Endpoint
+from cxr_jax.evaluation.intervals import Interval, bootstrap_weights, wilson_interval_of_groups
 from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.metrics import METRICS
 from cxr_jax.evaluation.operating_point import OperatingPoint
@@ -64,6 +64,19 @@ class Recipe:
             RuledNetwork(validation, test, point)
             for validation, test, point in zip(self.rule.validation, self.tables, self.rule.points, strict=True)
         ]
+
+    def cases(self, at: At | None, weights: np.ndarray) -> list[Cases]:
+        """Returns the images of every seed at a threshold, under weights [R, N]; none where it has no such threshold.
+
+        At the rule it is the threshold that the rule gave.
+        """
+        half = [Cases(table.label, table.probability, HALF, weights) for table in self.tables]
+        if at in (None, "half"):
+            return half
+        if self.thresholds is None or (at == "rule" and self.rule is None):
+            return []
+        pairs = zip(half, self.thresholds, strict=True)
+        return [dataclasses.replace(cases, threshold=threshold) for cases, threshold in pairs]
 
     @property
     def scores(self) -> np.ndarray:
@@ -159,16 +172,32 @@ def _values(recipe: Recipe, endpoints: Sequence[Endpoint], weights: np.ndarray) 
 
     What a rule gives on the images themselves is what its threshold gives.
     """
-    seeds = []
-    for seed, table in enumerate(recipe.tables):
-        half = Cases(table.label, table.probability, HALF, weights)
-        cases: Mapping[str | None, Cases] = {None: half, "half": half}
-        if recipe.thresholds is not None:
-            cases |= {"operating_point": dataclasses.replace(half, threshold=recipe.thresholds[seed])}
-            if recipe.rule is not None:
-                cases |= {"rule": cases["operating_point"]}
-        seeds.append({e.key: METRICS[e.metric].function(cases[e.at]) for e in endpoints if e.at in cases})
-    return {key: np.stack([values[key] for values in seeds]) for key in seeds[0]}
+    cases = {at: recipe.cases(at, weights) for at in {endpoint.at for endpoint in endpoints}}
+    return {
+        endpoint.key: np.stack([METRICS[endpoint.metric].function(seed) for seed in cases[endpoint.at]])
+        for endpoint in endpoints
+        if cases[endpoint.at]
+    }
+
+
+def share_interval(recipe: Recipe, endpoint: Endpoint, level: float) -> Interval | None:
+    """Returns Wilson's interval of a mean over seeds that is a share of images, for these very networks.
+
+    An image counts by the share of seeds that call it so. None for what is no share, or not one of the same images in
+    every seed, and for a threshold that is not given.
+    """
+    proportion = METRICS[endpoint.metric].proportion
+    if proportion is None or endpoint.at == "rule":
+        return None
+    masks = [proportion(cases) for cases in recipe.cases(endpoint.at, np.ones((1, len(recipe.tables[0]))))]
+    among = masks[0][1]
+    if any((other != among).any() for _, other in masks):
+        return None
+    counted = np.mean([counted[among] for counted, _ in masks], axis=0)
+    if recipe.clusters is not None:
+        return wilson_interval_of_groups(counted, recipe.clusters[among], level=level)
+    found = wilson_interval_of_groups(counted, np.arange(len(counted)), level=level)
+    return None if found is None else dataclasses.replace(found, method="Wilson")
 
 
 def covariance(estimates: Sequence[Estimate], endpoint: Endpoint) -> np.ndarray | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from cxr_jax.runs.predictions import Predictions
 
 # Below this a variance is rounding and says nothing.
 _NO_VARIANCE = 1e-18
+
+_Map = Callable[[np.ndarray], np.ndarray]
 
 # Images that an error names before it counts the others.
 _NAMED = 3
@@ -101,7 +103,8 @@ def interval_over_seeds(
     Two things could have been otherwise: the patients, about whom `as_trained` tells, and the seeds, whose mean has
     Student's interval with the half-width t * s / sqrt(n). Each end is as far from the mean as the root of the summed
     squares of the two (the method of variance estimates recovery, Zou & Donner, Statistics in Medicine 2008), on the
-    scale of the logit between the bounds, or of the logarithm where there is no upper one. Equal seeds leave
+    scale of the logit between the bounds, of the logarithm where there is no upper one, and of the values themselves
+    where there is none. Equal seeds leave
     `as_trained` as it is, and it is never shortened.
 
     Args:
@@ -118,17 +121,23 @@ def interval_over_seeds(
     variance = float(np.var(values, ddof=1)) / count if count > 1 else 0.0
     if variance <= _NO_VARIANCE or as_trained is None:
         return as_trained
-    lowest, width = bounds[0], bounds[1] - bounds[0]
-    if np.isinf(width):
-        there, back, slope = np.log, np.exp, mean - lowest
-    else:
-        there, back, slope = logit, expit, (mean - lowest) * (bounds[1] - mean) / width
-    scaled = np.array([as_trained.low, mean, as_trained.high]) - lowest
-    low, centre, high = there(scaled if np.isinf(width) else scaled / width)
-    half = float(t.ppf((1 + level) / 2, count - 1) * np.sqrt(variance) / slope)
-    ends = back([centre - np.hypot(centre - low, half), centre + np.hypot(high - centre, half)])
-    found = lowest + ends * (1 if np.isinf(width) else width)
-    return Interval(float(found[0]), float(found[1]), f"{as_trained.method}, t over seeds")
+    there, back, slope = _scale(bounds, mean)
+    low, centre, high = there(np.array([as_trained.low, mean, as_trained.high]))
+    half = float(t.ppf((1 + level) / 2, count - 1) * np.sqrt(variance) * slope)
+    ends = back(np.array([centre - np.hypot(centre - low, half), centre + np.hypot(high - centre, half)]))
+    return Interval(float(ends[0]), float(ends[1]), f"{as_trained.method}, t over seeds")
+
+
+def _scale(bounds: tuple[float, float], mean: float) -> tuple[_Map, _Map, float]:
+    """Returns the way to the scale without bounds, the way back, and the slope of the first at `mean`."""
+    low, high = bounds
+    if np.isinf(low):
+        return lambda x: x, lambda x: x, 1.0
+    if np.isinf(high):
+        return lambda x: np.log(x - low), lambda x: low + np.exp(x), 1 / (mean - low)
+    width = high - low
+    slope = width / ((mean - low) * (high - mean))
+    return lambda x: logit((x - low) / width), lambda x: low + width * expit(x), slope
 
 
 def _first_parted(table: Predictions, other: Predictions) -> str | None:

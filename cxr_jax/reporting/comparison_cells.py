@@ -39,9 +39,9 @@ def _evidence(answer: Answer, metric: str) -> list[str]:
     if interval is not None:
         lines.append(f"({_signed(interval.low, metric)} to {_signed(interval.high, metric)})")
     if retrained is not None:
-        lines.append(f"p {_p_value(retrained.adjusted_p_value)} retrained")
+        lines.append(f"p {p_text(retrained.adjusted_p_value)} retrained")
     if answer.adjusted_p_value is not None:
-        lines.append(f"p {_p_value(answer.adjusted_p_value, bounded=answer.is_bounded)} as trained")
+        lines.append(f"p {p_text(answer.adjusted_p_value, bounded=answer.is_bounded)} as trained")
     return lines
 
 
@@ -86,7 +86,7 @@ def _signed(value: float, metric: str) -> str:
     return text.replace("-", "−")
 
 
-def _p_value(value: float, *, bounded: bool = False) -> str:
+def p_text(value: float, *, bounded: bool = False) -> str:
     """Returns a p-value; after `<` one that is only known to lie below, rounded up."""
     if value < RESOLUTION:
         return f"< {RESOLUTION:g}"

@@ -86,6 +86,37 @@ def costs_csv(records: Sequence[RecipeRecord]) -> str:
     return _csv(["recipe", "seeds", "thresholds", "rule", "looks", *costs], rows)
 
 
+def errors_csv(records: Sequence[RecipeRecord]) -> str:
+    """Returns what errors of every recipe go with as CSV, one measure of one kind of error a row."""
+    header = ["recipe", "errors", "measure", "unit", "wrong", "right"]
+    header += ["difference", "low", "high", "higher_in", "seeds"]
+    header += ["chance", "chance_low", "chance_high", "p_value", "adjusted_p_value", "verdict", "values"]
+    rows = []
+    for record in records:
+        for kind, audit in record.audits.items():
+            for name, entry in audit.measures.items():
+                if entry is not None:
+                    rows.append(
+                        {
+                            "recipe": record.recipe.name,
+                            "errors": kind,
+                            "measure": name,
+                            "unit": record.measures[name].unit,
+                            "wrong": " ".join(map(str, audit.errors)),
+                            "right": " ".join(map(str, audit.right)),
+                            "difference": entry.difference,
+                            **_ends(entry.interval),
+                            "higher_in": entry.higher_in,
+                            "seeds": len(entry.differences),
+                            "chance": entry.higher.value,
+                            **{f"chance_{end}": value for end, value in _ends(entry.higher.interval).items()},
+                            **{key: getattr(entry, key) for key in ("p_value", "adjusted_p_value", "verdict")},
+                            "values": " ".join(f"{value:.6g}" for value in entry.differences),
+                        }
+                    )
+    return _csv(header, rows)
+
+
 def _ends(interval: Interval | None) -> dict[str, float]:
     return {} if interval is None else {"low": interval.low, "high": interval.high}
 

@@ -20,6 +20,7 @@ from cxr_jax.reporting.comparison_cells import (
     threshold_text,
     value_cell,
 )
+from cxr_jax.reporting.comparison_quality import check_notes, check_rows, quality_notes, quality_rows
 from cxr_jax.reporting.published import OFFICIAL_TEST, PUBLISHED, Published
 from cxr_jax.reporting.recipe_records import Costs, RecipeRecord
 from cxr_jax.reporting.tables import markdown_table
@@ -73,6 +74,10 @@ def sections(comparison: Comparison, records: Sequence[RecipeRecord]) -> list[Se
         tables.append(_operating_point(comparison, records))
     if any(record.costs != Costs() for record in records):
         tables.append(_costs(comparison, records))
+    if any(record.audits for record in records):
+        tables.append(Section("Errors and image quality", quality_rows(records), quality_notes(records)))
+    if any(record.checks for record in records):
+        tables.append(Section("Checks of heat maps", check_rows(records), check_notes(records)))
     if comparison.pairs:
         tables.append(_pairs(comparison, "half"))
         if operating:
@@ -150,9 +155,10 @@ def _probabilities(comparison: Comparison, records: Sequence[RecipeRecord], publ
     method = "Obuchowski 1997" if comparison.groups else "DeLong 1988"
     bootstrap = "groups" if comparison.groups else "images"
     note = (
-        f"Intervals for other patients: ROC-AUC by {method}, all others by a bootstrap of {bootstrap} "
-        f"({comparison.confidence.resamples:,} resamples or more). Of several seeds, Student's interval of their "
-        "mean is added in squares (Zou & Donner 2008). "
+        f"Intervals for other patients: ROC-AUC by {method} on the logit; shares of images by Wilson 1927 with the "
+        f"number of images that their {bootstrap} are worth; all others by a bootstrap of {bootstrap} "
+        f"({comparison.confidence.resamples:,} resamples or more). Of several seeds, Student's interval of their mean "
+        "is added in squares (Zou & Donner 2008). "
         "Looks: evaluations on test in the ledger of each run, by seed."
     )
     return Section("Probabilities", rows, (note,))

@@ -1,146 +1,100 @@
-"""Image quality and the baselines without a network as figures, and as the report tells them."""
+"""Image quality and the baselines without a network as the report tells them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from dataclasses import dataclass
 
 from cxr_jax.evaluation.baselines import ALL_MEASURES, ALL_PNEUMONIA
-from cxr_jax.evaluation.intervals import Interval
-from cxr_jax.evaluation.judgement import Judgement
-from cxr_jax.evaluation.quality import ImageQuality, read_quality
+from cxr_jax.evaluation.measures import Measured
+from cxr_jax.evaluation.quality import ImageQuality, MeasureDefinition, SplitQuality, read_quality
 from cxr_jax.evaluation.quality_audit import FEW, MeasureComparison
 from cxr_jax.reporting.numbers import interval_text
-from cxr_jax.reporting.style import BLUE, GREY, INK, ORANGE, VALIDATION_COLOUR, WIDTH, new_figure, save, styled
 from cxr_jax.reporting.wording import counted
 from cxr_jax.runs.folder import RunFolder
 
-QUALITY_CAPTIONS = (
-    (
-        "quality",
-        "Chance that a wrongly called image has a higher value than a rightly called one of its class, with its "
-        "interval; filled where a difference is shown after correction for several measures.",
-    ),
-)
-BASELINE_CAPTIONS = (
-    (
-        "baselines",
-        "ROC-AUC on test of scores that need no network, with intervals, beside the network's; diamonds: validation.",
-    ),
-)
 
-_KINDS = {
-    "false_positives": ("false positives", "NORMAL called PNEUMONIA", "NORMAL"),
-    "false_negatives": ("false negatives", "PNEUMONIA called NORMAL", "PNEUMONIA"),
+@dataclass(frozen=True)
+class Kind:
+    """A kind of error in words: its plural, what was called what, and the class that the images are of."""
+
+    plural: str
+    explained: str
+    label: str
+
+
+KINDS = {
+    "false_positives": Kind("false positives", "NORMAL called PNEUMONIA", "NORMAL"),
+    "false_negatives": Kind("false negatives", "PNEUMONIA called NORMAL", "PNEUMONIA"),
 }
 _OVER_EXPOSURE = "bright_area"
 
 _OWN_TITLES = {ALL_MEASURES: "All measures together", ALL_PNEUMONIA: "All called PNEUMONIA"}
 
 
-def draw_quality(folder: str | Path, quality: ImageQuality, judgement: Judgement) -> list[Path]:
-    """Draws the figures into `folder` as PNG and SVG, and returns the paths; none shows a radiograph.
-
-    Args:
-        folder: made if need be; figures of the same name are replaced.
-        quality: what is known of the images without the network.
-        judgement: that of the network on the same images.
-
-    Raises:
-        UserError: a file cannot be written.
-    """
-    figures = {"quality": quality_figure(quality), "baselines": baselines_figure(quality, judgement)}
-    return [path for name, figure in figures.items() for path in save(figure, folder, name)]
-
-
-def quality_figure(quality: ImageQuality) -> Figure:
-    """Returns, for both kinds of error side by side, the chance that an error has the higher value of every measure."""
-    names = [name for name, told in quality.measures.items() if _varies(quality, name)]
-    with styled():
-        figure = new_figure(WIDTH, 0.6 * max(len(names), 3) + 2)
-        panels = figure.subplots(2, 1, sharex=True)
-        for axes, (kind, (plural, _, _)), colour in zip(panels, _KINDS.items(), (BLUE, ORANGE), strict=True):
-            compared = quality.audit[kind]
-            entries = [compared.measures.get(name) for name in names]
-            for place, entry in enumerate(entries):
-                # Without an interval a point would look like knowledge.
-                if entry is not None and entry.higher.interval is not None:
-                    shown = entry.verdict in ("higher", "lower")
-                    _draw_interval(axes, place, entry.higher.value, entry.higher.interval, colour, shown)
-            if not any(entry is not None and entry.higher.interval for entry in entries):
-                axes.text(
-                    0.5, 0.5, "too few to compare", transform=axes.transAxes, ha="center", backgroundcolor="white"
-                )
-            axes.axvline(0.5, color=GREY, linewidth=0.9, linestyle=(0, (2, 2)))
-            axes.set(xlim=(-0.02, 1.02))
-            axes.set_title(f"{counted(compared.errors, plural)}\nbeside {counted(compared.right, 'right calls')}")
-            _name_rows(axes, [quality.measures[name].title for name in names])
-        panels[-1].set_xlabel("Chance of a higher value")
-    return figure
-
-
-def baselines_figure(quality: ImageQuality, judgement: Judgement) -> Figure:
-    """Returns the ROC-AUC of every baseline on test and validation below that of the network."""
-    rows = [("This network", judgement.test.metrics["roc_auc"], _validation_auc(judgement), INK)]
-    for name, baseline in quality.baselines.items():
-        if baseline is not None:
-            rows.append((_title(quality, name), baseline.test["roc_auc"], baseline.validation_roc_auc, BLUE))
-    with styled():
-        figure = new_figure(WIDTH, 0.3 * len(rows) + 1.4)
-        axes = figure.subplots()
-        for place, (_, measured, validation, colour) in enumerate(rows):
-            if measured.value is not None:
-                _draw_interval(axes, place, measured.value, measured.interval, colour, shown=True)
-            if validation is not None:
-                axes.plot(validation, place - 0.22, marker="D", markersize=3.5, color=VALIDATION_COLOUR)
-        axes.axvline(0.5, color=GREY, linewidth=0.9, linestyle=(0, (2, 2)))
-        drawn = [measured for _, measured, _, _ in rows if measured.value is not None]
-        ends = [measured.interval.low if measured.interval else measured.value for measured in drawn]
-        lowest = min([0.47, *ends]) - 0.02
-        axes.set(xlim=(max(lowest, 0), 1.01), xlabel="ROC-AUC")
-        axes.plot((), (), marker="o", color=GREY, label="test")
-        axes.plot((), (), marker="D", markersize=3.5, linestyle="none", color=VALIDATION_COLOUR, label="validation")
-        # outside the axes: inside, its marks would be taken for those of a row
-        figure.legend(loc="outside lower center", ncols=2)
-        _name_rows(axes, [title for title, _, _, _ in rows])
-    return figure
-
-
-def _draw_interval(axes: Axes, place: float, value: float, interval: Interval | None, colour: str, shown: bool) -> None:
-    """Draws a point with its interval on row `place`; hollow where nothing is shown."""
-    if interval is not None:
-        axes.plot((interval.low, interval.high), (place, place), color=colour, linewidth=1.3)
-    face = colour if shown else "white"
-    axes.plot(value, place, marker="o", markersize=5.5, color=colour, markerfacecolor=face)
-
-
-def _name_rows(axes: Axes, titles: list[str]) -> None:
-    axes.set_yticks(np.arange(len(titles)), titles)
-    axes.set_ylim(len(titles) - 0.4, -0.6)
-    axes.grid(visible=False, axis="y")
-
-
-def _validation_auc(judgement: Judgement) -> float | None:
-    validation = judgement.validation
-    return None if validation is None else validation.metrics["roc_auc"].value
-
-
-def _title(quality: ImageQuality, name: str) -> str:
+def title_of(quality: ImageQuality, name: str) -> str:
+    """Returns what a baseline is called."""
     return _OWN_TITLES.get(name) or quality.measures[name].title
 
 
-def _varies(quality: ImageQuality, name: str) -> bool:
-    """Returns whether a measure differs between test images of one class."""
-    return any(compared.measures.get(name) is not None for compared in quality.audit.values())
+@dataclass(frozen=True)
+class ToldMeasure:
+    """One measure of one kind of error, as text; `shown` where a difference is, `matters` where it tells most."""
+
+    title: str
+    of_errors: str
+    of_right: str
+    difference: str
+    ends: str
+    higher: str
+    higher_ends: str
+    p_value: str
+    shown: bool
+    matters: bool
 
 
-def quality_of(run: RunFolder) -> dict[str, Any] | None:
-    """Returns what the report says of image quality and baselines, ready to be laid out; None if the run has neither.
+@dataclass(frozen=True)
+class ToldErrors:
+    """One kind of error: counts in words, the sentence on over-exposure, and a row for every measure."""
+
+    errors: str
+    explained: str
+    right: str
+    over_exposure: str | None
+    rows: tuple[ToldMeasure, ...]
+
+
+@dataclass(frozen=True)
+class ToldBaseline:
+    """A score that needs no network: judged metrics on test, and its ROC-AUC on validation."""
+
+    name: str
+    title: str
+    test: dict[str, Measured]
+    validation_roc_auc: float | None
+
+
+@dataclass(frozen=True)
+class ToldQuality:
+    """What the report says of image quality and baselines.
+
+    Attributes:
+        measures: what was measured.
+        splits: train, val and test.
+        errors: both kinds.
+        baselines: those that there are.
+        constant: titles of the measures that are the same for all training images.
+    """
+
+    measures: dict[str, MeasureDefinition]
+    splits: dict[str, SplitQuality]
+    errors: tuple[ToldErrors, ...]
+    baselines: tuple[ToldBaseline, ...]
+    constant: tuple[str, ...]
+
+
+def quality_of(run: RunFolder) -> ToldQuality | None:
+    """Returns what the report says of image quality and baselines; None if the run has neither.
 
     Raises:
         UserError: quality.json is damaged, or of another version.
@@ -148,15 +102,17 @@ def quality_of(run: RunFolder) -> dict[str, Any] | None:
     if not run.quality.is_file():
         return None
     quality = read_quality(run.quality)
-    return {
-        "measures": quality.measures,
-        "splits": [
-            {"name": name, "images": split.images, "outside": split.outside} for name, split in quality.splits.items()
-        ],
-        "errors": [_told_errors(quality, kind) for kind in _KINDS],
-        "baselines": _told_baselines(quality),
-        "constant": [_title(quality, name) for name, entry in quality.baselines.items() if entry is None],
-    }
+    return ToldQuality(
+        measures=quality.measures,
+        splits=quality.splits,
+        errors=tuple(_told_errors(quality, kind) for kind in KINDS),
+        baselines=tuple(
+            ToldBaseline(name, title_of(quality, name), entry.test, entry.validation_roc_auc)
+            for name, entry in quality.baselines.items()
+            if entry is not None
+        ),
+        constant=tuple(title_of(quality, name) for name, entry in quality.baselines.items() if entry is None),
+    )
 
 
 def over_exposure_text(quality: ImageQuality, kind: str) -> str | None:
@@ -165,7 +121,7 @@ def over_exposure_text(quality: ImageQuality, kind: str) -> str | None:
     Claim and interval are of one test, that of the chance that an error has more bright area than a right call. None
     where nothing can be compared.
     """
-    compared, (plural, _, label) = quality.audit[kind], _KINDS[kind]
+    compared, plural, label = quality.audit[kind], KINDS[kind].plural, KINDS[kind].label
     entry = compared.measures.get(_OVER_EXPOSURE)
     if entry is None:
         return None
@@ -200,53 +156,37 @@ def _most_telling(measures: Mapping[str, MeasureComparison | None], count: int =
     return sorted(entries, key=entries.get, reverse=True)[:count]
 
 
-def _told_errors(quality: ImageQuality, kind: str) -> dict[str, Any]:
+def _told_errors(quality: ImageQuality, kind: str) -> ToldErrors:
     """Returns one kind of error with a row of text for every measure."""
-    plural, explained, label = _KINDS[kind]
-    compared = quality.audit[kind]
+    words, compared = KINDS[kind], quality.audit[kind]
     telling = _most_telling(compared.measures)
     rows = []
     for name, told in quality.measures.items():
         entry = compared.measures.get(name)
         if entry is None:
             continue
-        interval, higher, p_value = entry.interval, entry.higher, entry.adjusted_p_value
-        unit = told.unit
+        interval, p_value, unit = entry.interval, entry.adjusted_p_value, told.unit
         rows.append(
-            {
-                "title": told.title + (f", {unit}" if unit not in ("", "share") else ""),
-                "of_errors": value_text(entry.error_mean, unit),
-                "of_right": value_text(entry.right_mean, unit),
-                "difference": value_text(entry.difference, unit),
-                "ends": f"({value_text(interval.low, unit)} to {value_text(interval.high, unit)})" if interval else "",
-                "higher": f"{higher.value:.3f}",
-                "higher_ends": interval_text(higher.interval),
-                "p_value": "–" if p_value is None else "< 0.001" if p_value < 0.001 else f"{p_value:.3f}",
-                "shown": entry.verdict in ("higher", "lower"),
-                "matters": name in telling,
-            }
+            ToldMeasure(
+                title=told.title + (f", {unit}" if unit not in ("", "share") else ""),
+                of_errors=value_text(entry.error_mean, unit),
+                of_right=value_text(entry.right_mean, unit),
+                difference=value_text(entry.difference, unit),
+                ends=f"({value_text(interval.low, unit)} to {value_text(interval.high, unit)})" if interval else "",
+                higher=f"{entry.higher.value:.3f}",
+                higher_ends=interval_text(entry.higher.interval),
+                p_value="–" if p_value is None else "< 0.001" if p_value < 0.001 else f"{p_value:.3f}",
+                shown=entry.verdict in ("higher", "lower"),
+                matters=name in telling,
+            )
         )
-    return {
-        "errors": counted(compared.errors, plural),
-        "explained": explained,
-        "right": counted(compared.right, f"{label} images"),
-        "over_exposure": over_exposure_text(quality, kind),
-        "rows": rows,
-    }
-
-
-def _told_baselines(quality: ImageQuality) -> list[dict[str, Any]]:
-    """Returns the baselines that there are, each with its title, judged metrics and ROC-AUC on validation."""
-    return [
-        {
-            "name": name,
-            "title": _title(quality, name),
-            "test": entry.test,
-            "validation_roc_auc": entry.validation_roc_auc,
-        }
-        for name, entry in quality.baselines.items()
-        if entry is not None
-    ]
+    return ToldErrors(
+        errors=counted(compared.errors, words.plural),
+        explained=words.explained,
+        right=counted(compared.right, f"{words.label} images"),
+        over_exposure=over_exposure_text(quality, kind),
+        rows=tuple(rows),
+    )
 
 
 _DIGITS = {"grey levels": 1, "degrees": 2}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,11 @@ import numpy as np
 
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.operating_point import OperatingPoint, choose_operating_point, read_operating_point
+from cxr_jax.evaluation.pooled_audit import PooledAudit, pool_audits
+from cxr_jax.evaluation.quality import MeasureDefinition, read_quality
+from cxr_jax.evaluation.quality_audit import ERROR_KINDS
 from cxr_jax.evaluation.recipe_draws import Recipe, Ruled
+from cxr_jax.explain.record import MapChecks, read_checks
 from cxr_jax.reporting.training_time import images_per_second, wall_seconds
 from cxr_jax.runs.ensemble import is_ensemble, read_ensemble
 from cxr_jax.runs.folder import RunFolder, read_json
@@ -57,6 +61,10 @@ class RecipeRecord:
         looks: evaluations on test that the ledger of every run counts; None where a run keeps none.
         costs: what training it cost.
         left_out: sentences about tables whose rows are not all of test.
+        measures: what is measured of the images, by name; empty without audits.
+        audits: by kind, what errors go with, over all seeds; empty where a run keeps none, or operating points were
+            chosen anew.
+        checks: of the heat maps of those runs that keep some.
     """
 
     recipe: Recipe
@@ -66,6 +74,9 @@ class RecipeRecord:
     looks: tuple[int, ...] | None
     costs: Costs
     left_out: tuple[str, ...] = ()
+    measures: Mapping[str, MeasureDefinition] = field(default_factory=dict)
+    audits: Mapping[str, PooledAudit] = field(default_factory=dict)
+    checks: tuple[MapChecks, ...] = ()
 
 
 def read_recipe(files: RecipeFiles, rule: Mapping[str, Any] | None = None) -> RecipeRecord:
@@ -88,6 +99,8 @@ def read_recipe(files: RecipeFiles, rule: Mapping[str, Any] | None = None) -> Re
     known = [point for point in points if point is not None]
     complete = len(known) == len(points)
     trained = [run for run in folders if run.config.is_file()]
+    audited = rule is None and len(folders) == len(runs) and all(run.quality.is_file() for run in folders)
+    qualities = [read_quality(run.quality) for run in folders] if audited else []
     return RecipeRecord(
         recipe=Recipe(
             files.name,
@@ -103,6 +116,9 @@ def read_recipe(files: RecipeFiles, rule: Mapping[str, Any] | None = None) -> Re
         left_out=tuple(
             f"{path}: {part.sentence}" for path, part in zip(files.paths, rows, strict=True) if part.left_out
         ),
+        measures=qualities[0].measures if qualities else {},
+        audits={kind: pool_audits([entry.audit[kind] for entry in qualities]) for kind in ERROR_KINDS if qualities},
+        checks=tuple(checks for run in folders if (checks := read_checks(run)) is not None),
     )
 
 

@@ -21,7 +21,8 @@ from cxr_jax.reporting.explanations import explanations_of, number_texts
 from cxr_jax.reporting.glossary import GLOSSARY
 from cxr_jax.reporting.plain_words import told_calibration, told_rule
 from cxr_jax.reporting.published import OFFICIAL_TEST
-from cxr_jax.reporting.quality import BASELINE_CAPTIONS, QUALITY_CAPTIONS, quality_of
+from cxr_jax.reporting.quality import quality_of
+from cxr_jax.reporting.quality_figures import BASELINE_CAPTIONS, QUALITY_CAPTIONS
 from cxr_jax.reporting.summary import outlook, summarise
 from cxr_jax.reporting.training_time import images_per_second, wall_seconds
 from cxr_jax.reporting.wording import counted, date_text, devices_text, duration_text, times
@@ -133,7 +134,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "test": judgement.test,
         "validation": judgement.validation,
         "half": judgement.test.at_one_half,
-        "summary": summarise(judgement.test, quality["baselines"] if quality else ()),
+        "summary": summarise(judgement.test, quality.baselines if quality else ()),
         "outlook": outlook(judgement.test, (config or {}).get("report", {}).get("prevalence") or None),
         "glossary": GLOSSARY,
         "rule": _rule(judgement.operating_point),

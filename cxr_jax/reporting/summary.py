@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cxr_jax.evaluation.baselines import ALL_MEASURES
 from cxr_jax.evaluation.judgement import JudgedSplit
 from cxr_jax.evaluation.measures import Measured
 from cxr_jax.evaluation.predictive_values import PredictiveValues, Share, predictive_values
+from cxr_jax.reporting.quality import ToldBaseline
 
 PREVALENCES = (0.01, 0.05, 0.1, 0.2, 0.5)
 """Shares of PNEUMONIA that every report tells the worth of a call for."""
@@ -66,7 +66,7 @@ class Outlook:
     specificity: float
 
 
-def summarise(judged: JudgedSplit, baselines: Sequence[dict[str, Any]]) -> Summary:
+def summarise(judged: JudgedSplit, baselines: Sequence[ToldBaseline]) -> Summary:
     """Returns what a judged split says in counts, `baselines` being those that `quality.quality_of` tells."""
     (true_negatives, false_positives), (false_negatives, true_positives) = judged.confusion
     ill, well = true_positives + false_negatives, true_negatives + false_positives
@@ -80,7 +80,7 @@ def summarise(judged: JudgedSplit, baselines: Sequence[dict[str, Any]]) -> Summa
     if ill and well:
         right = true_positives + true_negatives
         sentences.append(f"In all it was right {right:,} times; who calls every radiograph ill is right {ill:,} times.")
-    baseline = next((entry["test"]["roc_auc"] for entry in baselines if entry["name"] == ALL_MEASURES), None)
+    baseline = next((entry.test["roc_auc"] for entry in baselines if entry.name == ALL_MEASURES), None)
     network = judged.metrics["roc_auc"]
     return Summary(tuple(sentences), tuple(bars), _ranking(network, baseline), _against(network, baseline))
 

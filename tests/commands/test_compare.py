@@ -71,7 +71,7 @@ def test_out_gets_tables_numbers_and_figure(tables, tmp_path, capsys):
     out = tmp_path / "out"
     run(f"a={tables / 'strong'}", f"b={tables / 'weak'}", "--out", out)
     names = {"comparison.json", "comparison.md", "comparison.png", "comparison.svg", "recipes.csv", "pairs.csv"}
-    assert {path.name for path in out.iterdir()} == names | {"costs.csv"}
+    assert {path.name for path in out.iterdir()} == names | {"costs.csv", "errors.csv"}
     result = json.loads((out / "comparison.json").read_text())
     assert list(result["recipes"]) == ["a", "b"]
     assert result["confidence"]["resamples"] == 100

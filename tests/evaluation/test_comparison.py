@@ -10,7 +10,7 @@ from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.comparison import Recipe, compare
 from cxr_jax.evaluation.comparison_record import RESOLUTION, Correction, read_comparison, write_comparison
 from cxr_jax.evaluation.intervals import bootstrap_weights
-from cxr_jax.evaluation.measures import Confidence
+from cxr_jax.evaluation.measures import Confidence, Measure, measure
 from cxr_jax.evaluation.metrics import METRICS, roc_auc
 from cxr_jax.evaluation.operating_point import choose_operating_point
 from cxr_jax.evaluation.paired import bootstrap_p_value, compare_auc, difference_over_seeds, holm, mcnemar
@@ -68,8 +68,8 @@ def test_every_value_of_a_recipe_is_that_of_its_tables(metric_values):
     areas = summary.endpoints["roc_auc"].values
     assert summary.endpoints["roc_auc"].interval == interval_over_seeds(areas, mean_auc_interval(good.tables))
     entry = summary.endpoints["accuracy@operating_point"]
-    assert entry.as_trained.method == "group bootstrap"
-    assert entry.interval.method == "group bootstrap, t over seeds"
+    assert entry.as_trained.method == "Wilson by groups"
+    assert entry.interval.method == "Wilson by groups, t over seeds"
     assert entry.interval.low <= entry.as_trained.low < entry.mean < entry.as_trained.high <= entry.interval.high
     # one seed tells nothing of others
     alone = result.recipes["plain"].endpoints["accuracy@half"]
@@ -206,6 +206,25 @@ def test_with_a_reference_every_other_recipe_is_compared_with_it_alone():
     assert endpoints(result, "good", "plain")["roc_auc"].difference > 0
     with pytest.raises(UserError, match="the reference best is none of the recipes: good, plain, poor"):
         compare(recipes, QUICK, reference="best")
+
+
+def test_an_interval_for_these_networks_is_the_one_that_a_single_run_is_judged_with():
+    one = table(1)
+    found = compare([recipe("a", one, thresholds=(0.4,)), recipe("b", one, one)], QUICK).recipes
+    alone = measure(one, 0.4, {name: Measure(METRICS[name]) for name in METRICS if name != "roc_auc"}, QUICK)
+    for name in ("accuracy", "sensitivity", "specificity", "precision", "negative_predictive_value"):
+        assert found["a"].endpoints[f"{name}@operating_point"].interval == alone[name].interval
+    # seeds that call alike are as sure as one of them
+    assert found["b"].endpoints["specificity@half"].interval == found["a"].endpoints["specificity@half"].interval
+    # without an error there is no spread, and yet an interval
+    sure = compare([recipe("a", table(1, skill=9), table(2, skill=9))], QUICK).recipes["a"].endpoints["accuracy@half"]
+    assert sure.mean == 1 == pytest.approx(sure.interval.high)
+    assert 0.9 < sure.interval.low < 0.98
+    # what is counted among other images in every seed has no such interval
+    summary = compare([recipe("a", table(1), table(2))], QUICK).recipes["a"].endpoints
+    assert summary["precision@half"].as_trained.method == "group bootstrap"
+    plain = compare([recipe("a", table(1, grouped=False))], QUICK).recipes["a"].endpoints
+    assert plain["accuracy@half"].interval.method == "Wilson"
 
 
 def test_equal_recipes_differ_by_nothing():

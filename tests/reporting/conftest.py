@@ -17,7 +17,7 @@ from cxr_jax.explain.record import CascadeRecord, CurvesRecord, MapChecks, write
 from cxr_jax.explain.verdict import Check, Line, Mean, Verdict
 from cxr_jax.reporting.explanations import draw_checks
 from cxr_jax.reporting.figures import draw_evaluation
-from cxr_jax.reporting.quality import draw_quality
+from cxr_jax.reporting.quality_figures import draw_quality
 from cxr_jax.runs.environment import write_environment
 from cxr_jax.runs.files import write_json, write_text
 from cxr_jax.runs.folder import RunFolder

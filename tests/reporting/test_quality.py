@@ -11,14 +11,8 @@ from cxr_jax.evaluation.baselines import judge_baselines
 from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.quality import ImageQuality, MeasureDefinition, SplitQuality, write_quality
 from cxr_jax.evaluation.quality_audit import Chance, audit_errors, compare_errors, summarise
-from cxr_jax.reporting.quality import (
-    baselines_figure,
-    draw_quality,
-    over_exposure_text,
-    quality_figure,
-    quality_of,
-    value_text,
-)
+from cxr_jax.reporting.quality import over_exposure_text, quality_of, value_text
+from cxr_jax.reporting.quality_figures import baselines_figure, draw_quality, quality_figure
 from cxr_jax.reporting.report import render_report
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import RunFolder

@@ -5,6 +5,7 @@ import pytest
 from cxr_jax.evaluation.baselines import ALL_MEASURES
 from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.evaluation.measures import Measured
+from cxr_jax.reporting.quality import ToldBaseline
 from cxr_jax.reporting.summary import EXAMPLE_PREVALENCE, PREVALENCES, outlook, outlook_sentence, summarise
 
 
@@ -23,7 +24,7 @@ def judged(confusion, roc_auc=(0.962, 0.95, 0.97), sensitivity=(0.9, 0.85, 0.95)
 
 
 def baseline(*roc_auc):
-    return [{"name": ALL_MEASURES, "test": {"roc_auc": measured(*roc_auc)}}]
+    return [ToldBaseline(ALL_MEASURES, "All measures together", {"roc_auc": measured(*roc_auc)}, None)]
 
 
 CONFUSION = [[147, 87], [7, 383]]
