@@ -23,7 +23,7 @@ from cxr_jax.data.sources import Source
 from cxr_jax.models import registry
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("docs/getting-started.md", "README.md", "docs/training.md")
+DOCUMENTS = ("docs/getting-started.md", "README.md", "docs/training.md", "docs/cross-validation.md")
 """In the order in which they are walked; the first makes the runs that the others use."""
 
 EXTENDING = "docs/extending.md"
@@ -45,6 +45,10 @@ NOT_RUN = {
     "cxr-jax train CONFIG --out RUN --parallel.coordinator HOST:PORT --parallel.world-size N --parallel.rank I": (
         "needs several machines"
     ),
+    "cxr-jax evaluate runs/mine/seed0 runs/mine/seed1 runs/mine/seed2 --out runs/mine_together": "see test_ensemble.py",
+    "cxr-jax evaluate runs/mine_together": "see test_ensemble.py",
+    "cxr-jax crossval CONFIG --folds 5 --out runs/folds": "see test_crossval.py",
+    "cxr-jax evaluate runs/folds/ensemble": "see test_crossval.py",
     "cxr-jax sweep sharpness --out runs/study": "needs the real radiographs and weights",
     "cxr-jax sweep sharpness --out runs/study --only base blur --seeds 0": "needs the real radiographs and weights",
 }
@@ -80,8 +84,8 @@ def understand(line):
         return
     name, *arguments = words
     module = importlib.import_module(f"cxr_jax.commands.{name}")
-    if name == "train":
-        load_with_options(find_config(arguments[0]), arguments[1:], module.Options, prog="cxr-jax train")
+    if name in ("train", "crossval"):
+        load_with_options(find_config(arguments[0]), arguments[1:], module.Options, prog=f"cxr-jax {name}")
     else:
         parse(module.Options, arguments, prog=f"cxr-jax {name}")
 
