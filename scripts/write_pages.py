@@ -158,6 +158,23 @@ class Results:
         """Returns the looks of a run at the test split."""
         return read_looks(RunFolder(self._folder / run))
 
+    def times_as_fast(self, task: str, *words: str, without: str = "libtcmalloc") -> list[float]:
+        """Returns, for each contest with PyTorch in a task, how fast we are beside its fastest mode with `words`."""
+        found = []
+        for path in sorted((self._folder / "bench").glob("*.json")):
+            ratios = [ratio for ratio in self.file(f"bench/{path.name}").get("ratios", []) if ratio["task"] == task]
+            asked = [ratio for ratio in ratios if all(word in ratio["opponent"] for word in ("timm", *words))]
+            found.append([ratio["times_as_fast"] for ratio in asked if not without or without not in ratio["opponent"]])
+        return [min(ratios) for ratios in found if ratios]
+
+    def rivals(self, task: str, mode: str) -> list[float]:
+        """Returns, for each contest in a task, the images a second of PyTorch's fastest mode as installed."""
+        found = []
+        for path in sorted((self._folder / "bench").glob("*.json")):
+            measured = self.file(f"bench/{path.name}").get("measurements", [])
+            found.append([entry["images_per_second"] for entry in measured if _is_rival(entry["case"], task, mode)])
+        return [max(speeds) for speeds in found if speeds]
+
     def cut(self, name: str) -> str:
         """Returns the cells of a row on one way to cut a validation split."""
         rows = [row for row in self.file("validation_cuts/cuts.csv") if row["cut"] == name]
@@ -167,6 +184,12 @@ class Results:
 
 def _p_values(over_seeds: Mapping[str, Any]) -> dict[str, float]:
     return {name: over_seeds[name] for name in ("p_value", "adjusted_p_value")}
+
+
+def _is_rival(case: Mapping[str, Any], task: str, mode: str) -> bool:
+    """Returns whether a case of a contest is PyTorch's in that task and mode, with nothing preloaded."""
+    name = f"{case['model']}, {case['image_size']} px, batch {case['batch_size']}, {case['work']}"
+    return (case["implementation"], case["backend"], case["preload"], name) == ("timm", mode, "", task)
 
 
 def _at(value: Any, path: str) -> Any:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+BLOCKS = {"README.md": ".figures", "docs/performance.md": ".beside_pytorch"}
 PAGES = [
-    "README.md",
+    *BLOCKS,
     "docs/findings.md",
     *(f"results/{name}/README.md" for name in ("barnett", "best", "flips", "lee")),
 ]
@@ -28,7 +29,7 @@ def write_pages():
 def project(tmp_path):
     """The templates and files of this project in a folder of their own, without any run's figures as pictures."""
     for name in ("docs", "results", "scripts"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.png", "bench"))
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.png"))
     shutil.copy(ROOT / "README.md", tmp_path / "README.md")
     return tmp_path
 
@@ -37,7 +38,7 @@ def test_every_page_says_what_its_files_say(write_pages, capsys):
     """If this fails, run scripts/write_pages.py, and read what has changed."""
     assert (write_pages(["--check"]), *capsys.readouterr()) == (0, "", "")
     assert {page.relative_to(ROOT / "docs/pages").as_posix() for page in (ROOT / "docs/pages").rglob("*.jinja")} == {
-        f"{page}.figures.jinja" if page == "README.md" else f"{page}.jinja" for page in PAGES
+        f"{page}{BLOCKS.get(page, '')}.jinja" for page in PAGES
     }
 
 
