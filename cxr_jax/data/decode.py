@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,8 +64,13 @@ class Decoded:
     """An image, and what its file told beside its pixels."""
 
     grey: UInt8[np.ndarray, "H W"]  # 0 (black) to 255
-    colourfulness: float  # grey levels by which the largest and smallest channel differ, mean over pixels
+    measure_colour: Callable[[], float] = lambda: 0.0  # see `colourfulness`; a JPEG has to be decoded again for it
     depth: Depth | None = None  # of a PNG of 16 bits
+
+    @functools.cached_property
+    def colourfulness(self) -> float:
+        """Grey levels by which the largest and the smallest channel differ, mean over pixels."""
+        return self.measure_colour()
 
     @property
     def remark(self) -> str | None:
@@ -97,13 +104,14 @@ def decode(data: bytes, *, name: str) -> Decoded:
     """
     header = _header(data, name)
     if header is None:
-        return Decoded(decode_dicom(data, name), 0.0)
+        return Decoded(decode_dicom(data, name))
     if isinstance(header, PngHeader):
         return _decoded_png(data, header, name)
-    # A JPEG of one component is grey; of another one, an eighth of the size is plenty for a mean.
-    in_colour = header.components > 1
-    colour = _colourfulness(_decoded_by_opencv(data, cv2.IMREAD_REDUCED_COLOR_8, name)) if in_colour else 0.0
-    return Decoded(_decoded_by_opencv(data, cv2.IMREAD_GRAYSCALE, name), colour)
+    grey = _decoded_by_opencv(data, cv2.IMREAD_GRAYSCALE, name)
+    if header.components == 1:
+        return Decoded(grey)
+    # an eighth of the size is enough for a mean
+    return Decoded(grey, lambda: _colourfulness(_decoded_by_opencv(data, cv2.IMREAD_REDUCED_COLOR_8, name)))
 
 
 def decode_grey(data: bytes, *, name: str) -> UInt8[np.ndarray, "H W"]:
@@ -210,12 +218,12 @@ def _decoded_png(data: bytes, header: PngHeader, name: str) -> Decoded:
     colours = image[..., :3] if image.ndim == 3 else image
     colour = _colourfulness(colours) if image.ndim == 3 else 0.0
     if image.dtype == np.uint8:
-        return Decoded(_over_black(image), colour)
+        return Decoded(_over_black(image), lambda: colour)
     depth = _depth(int(colours.max()), header.significant_bits)
     grey = _over_black(image).astype(np.uint32)
     white = 2**depth.bits - 1
     # with half of the divisor added, to round
-    return Decoded(((grey * 255 + white // 2) // white).astype(np.uint8), colour * 255 / white, depth)
+    return Decoded(((grey * 255 + white // 2) // white).astype(np.uint8), lambda: colour * 255 / white, depth)
 
 
 def _depth(highest: int, significant_bits: int | None) -> Depth:

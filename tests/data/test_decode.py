@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_jax.data.decode import decode, decode_grey, decode_square, to_square
+from cxr_jax.data.decode import as_stored, decode, decode_grey, decode_square, to_square
 from cxr_jax.data.encoded import MAX_BYTES
 from cxr_jax.errors import UserError
 
@@ -287,6 +287,24 @@ def test_colour_is_what_channels_differ_by():
     assert decode(deep, name="a").colourfulness == pytest.approx(120, abs=1e-6)
     film = dicom((grey.astype("<u2")) * 16)
     assert decode(film, name="a").colourfulness == 0
+
+
+def test_a_jpeg_in_colour_is_decoded_once_unless_its_colour_is_asked_for(monkeypatch):
+    """Each image of a data set is decoded so twice on its way in: whole, to find damage, and as the square."""
+    calls, decode_by_opencv = [], cv2.imdecode
+
+    def counted(data, flags):
+        calls.append(flags)
+        return decode_by_opencv(data, flags)
+
+    monkeypatch.setattr(cv2, "imdecode", counted)
+    data = cv2.imencode(".jpg", np.full((64, 80, 3), (40, 100, 160), np.uint8))[1].tobytes()
+    _, decoded = as_stored(data, name="a")
+    assert len(calls) == 1
+    decode_square(data, 32, name="a", decoded=decoded)
+    assert len(calls) == 1
+    assert decoded.colourfulness == decoded.colourfulness == pytest.approx(120, abs=4)
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
