@@ -102,7 +102,7 @@ def test_the_focal_loss_and_its_gradient_are_those_of_its_paper(gamma, smoothing
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_without_focusing_the_loss_is_cross_entropy_to_the_bit(smoothing):
+def test_without_gamma_the_loss_is_cross_entropy_to_the_bit(smoothing):
     logits = jnp.asarray(np.random.default_rng(1).normal(0, 3, (32, 2)), jnp.float32)
     labels = jnp.arange(32, dtype=jnp.int32) % 2
     targets = (1 - smoothing) * jax.nn.one_hot(labels, 2) + smoothing / 2
@@ -135,7 +135,7 @@ def test_the_focal_loss_has_a_gradient_where_the_network_is_sure(smoothing, gamm
     np.testing.assert_allclose(gradients[11:, 0], smoothing / 2 - 1, rtol=1e-6)
 
 
-def test_a_run_takes_the_focusing_of_its_config(trainer):
+def test_a_run_takes_the_gamma_of_its_config(trainer):
     # the classifier alone is trained, on features that are computed once: quickly compiled
     changes = {
         "phases": (PhaseConfig(trainable=("classifier",)),),

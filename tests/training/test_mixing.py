@@ -22,8 +22,8 @@ from cxr_jax.training.step import DeviceBatch, _example_keys
 MIXUP = AugmentationConfig(horizontal_flip=0.5, mixup=0.4)
 
 
-@pytest.mark.parametrize("focusing", [0.0, 2.0])
-def test_the_loss_is_each_labels_by_its_share(train_images, focusing):
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_the_loss_is_each_labels_by_its_share(train_images, gamma):
     # without dropout, which would hide what is to be seen
     network = smallest_network(ModelConfig(name="mobilenetv2_tiny"))
     weights = (0.7, 1.6)
@@ -31,7 +31,7 @@ def test_the_loss_is_each_labels_by_its_share(train_images, focusing):
         network,
         class_weights=weights,
         augmentation=AugmentationConfig(mixup=0.4),
-        loss=LossConfig(label_smoothing=0.1, focal_gamma=focusing),
+        loss=LossConfig(label_smoothing=0.1, focal_gamma=gamma),
         training=TrainingConfig(batch_size=8, evaluation_batch_size=8, seed=3, batch_norm="frozen"),
     )
     images, labels, ids = map(jnp.asarray, batch_of(train_images, slice(8)))
@@ -47,7 +47,7 @@ def test_the_loss_is_each_labels_by_its_share(train_images, focusing):
         for label, part in ((int(labels[row]), float(share[row])), (int(swapped[row]), 1 - float(share[row]))):
             target = optax.smooth_labels(jax.nn.one_hot(label, 2), 0.1)
             loss = weights[label] * float(optax.softmax_cross_entropy(logits[row], target))
-            expected += part * loss * float(1 - jax.nn.softmax(logits[row])[label]) ** focusing
+            expected += part * loss * float(1 - jax.nn.softmax(logits[row])[label]) ** gamma
     expected /= sum(weights[int(label)] for label in labels)
     np.testing.assert_allclose(metrics.loss, expected, rtol=1e-5)
 
