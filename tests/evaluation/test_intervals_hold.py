@@ -86,7 +86,7 @@ def test_in_a_comparison(made):
     seed, count, separation, group_size, sharpness = made
     seeds = [table(seed + i, count, separation + i / 4, group_size, "test", sharpness) for i in range(4)]
     recipes = [Recipe("first", tuple(seeds[:2]), (0.3, 0.4)), Recipe("second", tuple(seeds[2:]), (0.5, 0.6))]
-    assert_held(compare(recipes, FEW), 20)
+    assert_held(compare(recipes, FEW).as_json(), 20)
 
 
 @settings(max_examples=10, deadline=None)
