@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "depthwise.h"
+#include "kernel_gradient.h"
 #include "normalisation.h"
 #include "products.h"
 #include "xla/ffi/api/ffi.h"

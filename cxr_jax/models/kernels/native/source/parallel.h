@@ -42,7 +42,17 @@ void for_pieces(xla::ffi::ThreadPool& pool, int64_t count, const Work& work) noe
 }
 
 // What a thread keeps room for. A use that others may fall into needs a room of its own.
-enum class Room { kChannelSums, kWidenedRows, kWindows, kTwoWindows, kWindowPairs, kGradientPairs, kKernelShares };
+enum class Room {
+  kChannelSums,
+  kWidenedRows,
+  kWindows,
+  kTileSums,
+  kWindowsOfPixels,
+  kGradientsOfPixels,
+  kRowPanels,
+  kColumnPanels,
+  kKernelShares,
+};
 
 // A vector that crosses two of them is read at half the speed.
 struct alignas(64) CacheLine {

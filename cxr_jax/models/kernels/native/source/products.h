@@ -1,195 +1,130 @@
-// Convolutions of bfloat16 values as matrix products with float32 sums, and both of their gradients.
+// Convolutions of bfloat16 values as matrix products with float32 sums.
 //
-// Two neighbours along the summed axis lie in one 32-bit word, as the processor's bfloat16 instruction takes them. The
-// windows of a few output pixels at a time are gathered into rows that stay in the cache; a 1x1 convolution reads its
-// input as it lies.
+// The windows of a few output pixels at a time are gathered into rows that stay in the cache; a 1x1 convolution reads its
+// input as it lies, or widened.
 #ifndef CXR_JAX_PRODUCTS_H_
 #define CXR_JAX_PRODUCTS_H_
 
-#include <type_traits>
 #include <vector>
 
+#include "ahead.h"
+#include "packed_kernel.h"
 #include "parallel.h"
-#include "vectors.h"
+#include "windows.h"
 
 namespace cxr {
 
-// Vectors of columns that one tile holds at most: half as many where there are half as many registers.
-constexpr int kPanel = kLanes == 16 ? 4 : 2;
-constexpr int64_t kRowChunk = 192;  // rows that are gathered at once
+constexpr int64_t kMostRows = 192;   // rows that are gathered at once
+constexpr int64_t kFewestRows = 48;  // a whole number of tiles of every height
+constexpr int64_t kPiecesOfThread = 8;
+constexpr int64_t kRowBytes = 128 * 1024;
 
-struct ConvolutionShape {
-  int64_t batch, height, width, inputs;  // of the input
-  int64_t rows, columns, outputs;        // of the output
-  int64_t window, stride, top, left;     // zeros above and to the left
-  int64_t dilation;                      // 1, or the step between the input's pixels with zeros between them
+// Rows that are gathered at once: so many that they stay in the second-level cache while all panels pass them.
+inline int64_t rows_at_once(int64_t depth) {
+  if (kHeld == 2) return kMostRows;
+  const int64_t fitting = kRowBytes / (depth * static_cast<int64_t>(sizeof(Element)));
+  return std::max(kFewestRows, std::min(kMostRows, fitting / kFewestRows * kFewestRows));
+}
 
-  int64_t taps() const { return window * window; }
-  int64_t depth() const { return taps() * inputs; }
-  int64_t pixels() const { return batch * rows * columns; }
-  // True if every output pixel meets the input pixel in its own place: the input is a matrix as it lies.
-  bool is_pointwise() const {
-    return window == 1 && stride == 1 && dilation == 1 && top == 0 && left == 0 && rows == height && columns == width;
-  }
+// How far apart the rows are into which windows are gathered.
+inline int64_t row_stride(int64_t depth) {
+  if (kHeld == 2) return depth;
+  const int64_t whole = (depth + kLanes - 1) / kLanes * kLanes;
+  // rows of one tile must not share their places in the first-level cache
+  return whole % 256 == 0 ? whole + 64 / static_cast<int64_t>(sizeof(Element)) : whole;
+}
+
+struct Rows {
+  const Element* elements;
+  int64_t stride;
 };
 
-// sums + a * b over both halves of every word.
-inline Floats add_products(Floats sums, Words a, Words b) {
-#if defined(__AVX512BF16__)
-  return reinterpret_cast<Floats>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sums), reinterpret_cast<__m512bh>(a),
-                                                   reinterpret_cast<__m512bh>(b)));
-#else
-  const Words high = Words{} + 0xffff0000u;
-  sums += reinterpret_cast<Floats>(a << 16) * reinterpret_cast<Floats>(b << 16);
-  return sums + reinterpret_cast<Floats>(a & high) * reinterpret_cast<Floats>(b & high);
-#endif
+// The windows of `count` output pixels from `first` on, as rows of elements.
+inline Rows rows_of(const ConvolutionShape& shape, const BFloat16* x, int64_t first, int64_t count, int64_t depth) {
+  if (kHeld == 2 && shape.is_pointwise() && shape.inputs % 2 == 0 && count >= kMostTileRows) {
+    return {reinterpret_cast<const Element*>(x + first * shape.inputs), depth};
+  }
+  const int64_t stride = row_stride(depth);
+  Element* elements = scratch<Room::kWindows, Element>((kMostRows + kMostTileRows) * stride);
+  for (int64_t row = 0; row < count; ++row) {
+    Element* to = elements + row * stride;
+    if (kHeld == 2) to[depth - 1] = 0;
+    Value* values = reinterpret_cast<Value*>(to);
+    if (shape.is_pointwise()) copy_values(x + (first + row) * shape.inputs, shape.inputs, values);
+    else gather(shape, x, first + row, values);
+  }
+  return {elements, stride};
 }
 
-inline uint32_t word_of(BFloat16 low, BFloat16 high) { return low.bits | static_cast<uint32_t>(high.bits) << 16; }
-
-inline uint32_t word_at(const uint32_t* from) {
-  uint32_t word;
-  std::memcpy(&word, from, sizeof word);
-  return word;
+// What the next `count` output pixels need, to be fetched while all panels pass the rows before them. Windows overlap, and
+// are in the cache for the most part; rows that are read as they lie are fetched by the processor itself.
+inline Ahead next_pixels(const ConvolutionShape& shape, const BFloat16* x, const BFloat16* y, int64_t first,
+                         int64_t count, int64_t vectors) {
+  Ahead ahead(count / kMostTileRows * ((vectors + kPanel - 1) / kPanel));
+  if (kHeld == 1 && shape.is_pointwise()) ahead.add(x + first * shape.inputs, count * shape.inputs);
+  if (kHeld == 1) ahead.add(y + first * shape.outputs, count * shape.outputs);
+  return ahead;
 }
 
-inline Words words_at(const uint32_t* from) {
-  Words words;
-  std::memcpy(&words, from, sizeof words);
-  return words;
-}
-
-// Rows of a tile for so many vectors of columns: as many sums as registers hold, and enough to hide their latency.
+// `values` as one row of columns; the last vector has `last_columns` of them.
 template <int kVectors>
-constexpr int kTileRows = kPanel == 2   ? (kVectors == 1 ? 8 : 4)
-                          : kVectors == 1 ? 14
-                          : kVectors == 2 ? 12
-                          : kVectors == 3 ? 8
-                                          : 6;
-constexpr int kMostTileRows = 14;
-
-// Calls `work` with the number of vectors of columns, kPanel at most, as a type.
-template <typename Work>
-void with_vectors(int64_t vectors, const Work& work) {
-  switch (std::min<int64_t>(kPanel, vectors)) {
-    case 1: return work(std::integral_constant<int, 1>());
-    case 2: return work(std::integral_constant<int, 2>());
-    case 3: return work(std::integral_constant<int, 3>());
-    default: return work(std::integral_constant<int, kPanel>());
+void store_columns(const Floats (&values)[kVectors], int64_t last_columns, BFloat16* to) {
+  constexpr int last = (kVectors - 1) * kLanes;
+  if (last_columns == kLanes) {
+    int vector = 0;
+    for (; vector + 1 < kVectors; vector += 2) store(to + vector * kLanes, values[vector], values[vector + 1]);
+    if (vector < kVectors) store(to + last, values[kVectors - 1]);
+  } else {
+    for (int vector = 0; vector + 1 < kVectors; ++vector) store(to + vector * kLanes, values[vector]);
+    store_part(to + last, values[kVectors - 1], static_cast<int>(last_columns));
   }
 }
 
-// tile += words of kTileRows rows, `a_stride` words apart, times `pairs` rows of kVectors vectors, `b_stride` apart;
-// along a row of `a` the words are `a_step` apart.
-template <int kVectors>
-inline void multiply(const uint32_t* a, int64_t a_stride, int64_t a_step, const uint32_t* b, int64_t b_stride,
-                     int64_t pairs, Floats (&tile)[kTileRows<kVectors>][kVectors]) {
-  for (int64_t pair = 0; pair < pairs; ++pair) {
-    Words columns[kVectors];
-    for (int vector = 0; vector < kVectors; ++vector) columns[vector] = words_at(b + pair * b_stride + vector * kLanes);
-#pragma GCC unroll 16
-    for (int row = 0; row < kTileRows<kVectors>; ++row) {
-      const Words value = Words{} + word_at(a + row * a_stride + pair * a_step);
-#pragma GCC unroll 4
-      for (int vector = 0; vector < kVectors; ++vector) {
-        tile[row][vector] = add_products(tile[row][vector], columns[vector], value);
-      }
+// Adds the offset to the first `rows` rows of one tile of sums, activates and stores them; the last vector has
+// `last_columns` columns.
+template <Activation kActivation, int kRows, int kVectors>
+void finish_tile(const Floats (&tile)[kRows][kVectors], const float* offset, int64_t rows, int64_t last_columns,
+                BFloat16* y, int64_t outputs) {
+  Floats offsets[kVectors];
+  for (int vector = 0; vector < kVectors; ++vector) offsets[vector] = load(offset + vector * kLanes);
+  const auto store_row = [&](int row) {
+    Floats values[kVectors];
+    for (int vector = 0; vector < kVectors; ++vector) {
+      values[vector] = activate<kActivation>(tile[row][vector] + offsets[vector]);
     }
-  }
-}
-
-// The kernel as words [panel][pairs][columns], zeros beyond its depth and outputs. Value (tap, input, output) lies at
-// tap * tap_stride + input * input_stride + output * output_stride; the taps are taken backwards where `turned`.
-class PackedKernel {
- public:
-  PackedKernel(const BFloat16* kernel, int64_t taps, int64_t inputs, int64_t outputs, int64_t tap_stride,
-               int64_t input_stride, int64_t output_stride, bool turned)
-      : pairs_((taps * inputs + 1) / 2), vectors_((outputs + kLanes - 1) / kLanes),
-        words_(pairs_ * vectors_ * kLanes) {
-    std::vector<const BFloat16*> starts(2 * pairs_, nullptr);
-    for (int64_t index = 0; index < taps * inputs; ++index) {
-      const int64_t tap = turned ? taps - 1 - index / inputs : index / inputs;
-      starts[index] = kernel + tap * tap_stride + index % inputs * input_stride;
-    }
-    for (int64_t vector = 0; vector < vectors_; vector += kPanel) {
-      const int64_t columns = kLanes * std::min<int64_t>(kPanel, vectors_ - vector);
-      const int64_t filled = std::min(columns, outputs - vector * kLanes);
-      for (int64_t pair = 0; pair < pairs_; ++pair) {
-        uint32_t* to = words_.data() + vector * kLanes * pairs_ + pair * columns;
-        const int64_t offset = vector * kLanes * output_stride;
-        const BFloat16 *low = starts[2 * pair] + offset, *high = starts[2 * pair + 1];
-        if (high == nullptr) {
-          for (int64_t column = 0; column < filled; ++column) to[column] = low[column * output_stride].bits;
-          continue;
-        }
-        high += offset;
-        // neighbours are packed by vectors, which takes a stride that the compiler knows
-        if (output_stride == 1) {
-          for (int64_t column = 0; column < filled; ++column) {
-            to[column] = word_of(low[column], high[column]);
-          }
-        } else {
-          for (int64_t column = 0; column < filled; ++column) {
-            to[column] = word_of(low[column * output_stride], high[column * output_stride]);
-          }
-        }
-      }
-    }
-  }
-
-  int64_t pairs() const { return pairs_; }
-  int64_t vectors() const { return vectors_; }
-  const uint32_t* panel(int64_t vector) const { return words_.data() + vector * kLanes * pairs_; }
-
- private:
-  int64_t pairs_, vectors_;
-  std::vector<uint32_t> words_;
-};
-
-// The window [window, window, inputs] that output pixel `pixel` meets, with zeros outside of the image.
-inline void gather(const ConvolutionShape& shape, const BFloat16* x, int64_t pixel, BFloat16* to) {
-  const int64_t column = pixel % shape.columns, row = pixel / shape.columns % shape.rows;
-  const BFloat16* image = x + pixel / (shape.columns * shape.rows) * shape.height * shape.width * shape.inputs;
-  const int64_t size = shape.inputs * static_cast<int64_t>(sizeof(BFloat16));
-  for (int64_t up = 0; up < shape.window; ++up) {
-    const int64_t y = row * shape.stride - shape.top + up;
-    const bool row_is_inside = y >= 0 && y % shape.dilation == 0 && y / shape.dilation < shape.height;
-    const int64_t first = column * shape.stride - shape.left;
-    if (row_is_inside && shape.dilation == 1 && first >= 0 && first + shape.window <= shape.width) {
-      std::memcpy(to, image + (y * shape.width + first) * shape.inputs, size * shape.window);
-      to += shape.window * shape.inputs;
-      continue;
-    }
-    for (int64_t across = 0; across < shape.window; ++across, to += shape.inputs) {
-      const int64_t place = first + across;
-      if (row_is_inside && place >= 0 && place % shape.dilation == 0 && place / shape.dilation < shape.width) {
-        std::memcpy(to, image + (y / shape.dilation * shape.width + place / shape.dilation) * shape.inputs, size);
-      } else {
-        std::memset(to, 0, size);
-      }
-    }
+    store_columns(values, last_columns, y + row * outputs);
+  };
+  // a tile stays in registers where the compiler knows its rows
+  if (rows == kRows) {
+#pragma GCC unroll 24
+    for (int row = 0; row < kRows; ++row) store_row(row);
+  } else {
+    for (int row = 0; row < rows; ++row) store_row(row);
   }
 }
 
 // `rows` rows of y, of one panel's columns; the last vector of the panel has `last_columns` of them.
 template <int kVectors, Activation kActivation>
-void multiply_rows(const uint32_t* a, int64_t stride, int64_t rows, const uint32_t* panel, int64_t pairs,
-                   int64_t last_columns, const float* offset, BFloat16* y, int64_t outputs) {
-  constexpr int tile_rows = kTileRows<kVectors>;
-  Floats offsets[kVectors];
-  for (int vector = 0; vector < kVectors; ++vector) offsets[vector] = load(offset + vector * kLanes);
-  for (int64_t begin = 0; begin < rows; begin += tile_rows) {
-    // the last tile goes back and computes some rows once more; with too few rows there is room for a whole one
-    const int64_t row = std::max<int64_t>(0, std::min(begin, rows - tile_rows));
-    Floats tile[tile_rows][kVectors] = {};
-    multiply<kVectors>(a + row * stride, stride, 1, panel, kVectors * kLanes, pairs, tile);
-    for (int64_t index = 0; index < std::min<int64_t>(tile_rows, rows); ++index) {
-      BFloat16* to = y + (row + index) * outputs;
-      for (int vector = 0; vector < kVectors; ++vector) {
-        const Floats value = activate<kActivation>(tile[index][vector] + offsets[vector]);
-        const bool is_whole = vector < kVectors - 1 || last_columns == kLanes;
-        if (is_whole) store(to + vector * kLanes, value);
-        else store_part(to + vector * kLanes, value, static_cast<int>(last_columns));
+void multiply_rows(const Element* a, int64_t stride, int64_t rows, const Element* panel, int64_t depth,
+                   int64_t last_columns, const float* offset, BFloat16* y, int64_t outputs, Ahead& ahead) {
+  constexpr int tile_rows = kTileRows<kVectors>, columns = kVectors * kLanes;
+  float* sums = depth > kDepthBlock ? scratch<Room::kTileSums, float>((kMostRows + tile_rows) * columns) : nullptr;
+  for (int64_t first = 0; first < depth; first += std::min(kDepthBlock, depth - first)) {
+    const int64_t count = std::min(kDepthBlock, depth - first);
+    for (int64_t begin = 0; begin < rows; begin += tile_rows) {
+      // the last tile goes back and computes some rows once more; with too few rows there is room for a whole one
+      const int64_t row = std::max<int64_t>(0, std::min(begin, rows - tile_rows));
+      Floats tile[tile_rows][kVectors];
+      float* kept = sums + begin * columns;
+      if (first == 0) clear_tile(tile);
+      else load_tile(kept, columns, tile);
+      ahead.fetch();
+      multiply(a + row * stride + first, stride, 1, panel + first * columns, columns, count, tile);
+      if (first + count < depth) {
+        store_tile(tile, kept, columns);
+      } else {
+        finish_tile<kActivation>(tile, offset, std::min<int64_t>(tile_rows, rows), last_columns, y + row * outputs,
+                                outputs);
       }
     }
   }
@@ -199,123 +134,30 @@ void multiply_rows(const uint32_t* a, int64_t stride, int64_t rows, const uint32
 template <Activation kActivation>
 void convolve(xla::ffi::ThreadPool& pool, const ConvolutionShape& shape, const BFloat16* x, const PackedKernel& kernel,
               const float* offset, BFloat16* y) {
-  const int64_t pixels = shape.pixels(), pairs = kernel.pairs(), vectors = kernel.vectors(), outputs = shape.outputs;
+  const int64_t pixels = shape.pixels(), depth = kernel.depth(), vectors = kernel.vectors(), outputs = shape.outputs;
   const int64_t fair = (pixels + pool.num_threads() - 1) / std::max<int64_t>(1, pool.num_threads());
-  const int64_t chunk = std::max<int64_t>(1, std::min(kRowChunk, fair));
+  const int64_t chunk = std::max<int64_t>(1, std::min(rows_at_once(depth), fair));
   std::vector<float> offsets(vectors * kLanes);
   if (offset != nullptr) std::copy_n(offset, outputs, offsets.data());
-  for_pieces(pool, (pixels + chunk - 1) / chunk, [&](int64_t piece) {
-    const int64_t first = piece * chunk, rows = std::min(chunk, pixels - first);
-    const uint32_t* a;
-    if (shape.is_pointwise() && shape.inputs % 2 == 0 && rows >= kMostTileRows) {
-      a = reinterpret_cast<const uint32_t*>(x + first * shape.inputs);
-    } else {
-      uint32_t* words = scratch<Room::kWindows, uint32_t>((kRowChunk + kMostTileRows) * pairs);
-      for (int64_t row = 0; row < rows; ++row) {
-        words[row * pairs + pairs - 1] = 0;
-        gather(shape, x, first + row, reinterpret_cast<BFloat16*>(words + row * pairs));
-      }
-      a = words;
-    }
-    for (int64_t vector = 0; vector < vectors; vector += kPanel) {
-      with_vectors(vectors - vector, [&](auto held) {
-        constexpr int panel = decltype(held)::value;
-        const int64_t last = std::min<int64_t>(kLanes, outputs - (vector + panel - 1) * kLanes);
-        multiply_rows<panel, kActivation>(a, pairs, rows, kernel.panel(vector), pairs, last,
-                                          offsets.data() + vector * kLanes, y + first * outputs + vector * kLanes,
-                                          outputs);
-      });
-    }
-  });
-}
-
-// Two rows as words; `count` values, then zeros up to `padded`.
-inline void interleave(const BFloat16* low, const BFloat16* high, int64_t count, int64_t padded, uint32_t* to) {
-  if (high == nullptr) {
-    for (int64_t index = 0; index < count; ++index) to[index] = low[index].bits;
-  } else {
-    for (int64_t index = 0; index < count; ++index) to[index] = word_of(low[index], high[index]);
-  }
-  std::fill(to + count, to + padded, 0u);
-}
-
-// The windows of the pixels from `first` on as words [pairs of pixels][a_stride], and their rows of `g` [..][g_stride].
-inline void pair_pixels(const ConvolutionShape& shape, const BFloat16* x, const BFloat16* g, int64_t first,
-                        int64_t count, int64_t a_stride, uint32_t* a, int64_t g_stride, uint32_t* b) {
-  const int64_t depth = shape.depth(), outputs = shape.outputs;
-  BFloat16* windows = scratch<Room::kTwoWindows, BFloat16>(2 * depth);
-  for (int64_t index = 0; index < count; index += 2, a += a_stride, b += g_stride) {
-    const int64_t pixel = first + index;
-    const bool both = index + 1 < count;
-    const BFloat16* window = windows;
-    if (shape.is_pointwise()) {
-      window = x + pixel * depth;
-    } else {
-      gather(shape, x, pixel, windows);
-      if (both) gather(shape, x, pixel + 1, windows + depth);
-    }
-    interleave(window, both ? window + depth : nullptr, depth, a_stride, a);
-    const BFloat16* of_output = g + pixel * outputs;
-    interleave(of_output, both ? of_output + outputs : nullptr, outputs, g_stride, b);
-  }
-}
-
-// sums [depth][g_stride] += the outer products of the words `a` and `g` of every pair.
-template <int kVectors>
-void add_outer(const uint32_t* a, int64_t depth, int64_t a_stride, const uint32_t* g, int64_t g_stride, int64_t pairs,
-               float* sums) {
-  constexpr int tile_rows = kTileRows<kVectors>;
-  for (int64_t row = 0; row < depth; row += tile_rows) {
-    Floats tile[tile_rows][kVectors];
-    for (int index = 0; index < tile_rows; ++index) {
-      for (int vector = 0; vector < kVectors; ++vector) {
-        tile[index][vector] = load(sums + (row + index) * g_stride + vector * kLanes);
-      }
-    }
-    multiply<kVectors>(a + row, 1, a_stride, g, g_stride, pairs, tile);
-    for (int index = 0; index < tile_rows; ++index) {
-      for (int vector = 0; vector < kVectors; ++vector) {
-        store(sums + (row + index) * g_stride + vector * kLanes, tile[index][vector]);
-      }
-    }
-  }
-}
-
-// The gradient [window, window, inputs, outputs] of the kernel for the gradient `g` [pixels, outputs] of the output.
-// Every thread adds up a share of the pixels: the last bits depend on the number of threads, not on their order.
-inline void kernel_gradient(xla::ffi::ThreadPool& pool, const ConvolutionShape& shape, const BFloat16* x,
-                            const BFloat16* g, float* kernel) {
-  constexpr int64_t chunk = 128;
-  const int64_t pixels = shape.pixels(), depth = shape.depth(), outputs = shape.outputs;
-  const int64_t a_stride = depth + kMostTileRows, g_stride = (outputs + kLanes - 1) / kLanes * kLanes;
   const int64_t chunks = (pixels + chunk - 1) / chunk;
-  const int64_t pieces = std::max<int64_t>(1, std::min<int64_t>(pool.num_threads(), chunks));
-  const int64_t share = (chunks + pieces - 1) / pieces * chunk, size = a_stride * g_stride;
-  float* shares = scratch<Room::kKernelShares, float>(pieces * size);
+  const int64_t pieces = std::min(chunks, kPiecesOfThread * std::max<int64_t>(1, pool.num_threads()));
   for_pieces(pool, pieces, [&](int64_t piece) {
-    float* sums = shares + piece * size;
-    std::fill(sums, sums + size, 0.0f);
-    uint32_t* a = scratch<Room::kWindowPairs, uint32_t>(chunk / 2 * a_stride);
-    uint32_t* b = scratch<Room::kGradientPairs, uint32_t>(chunk / 2 * g_stride);
-    for (int64_t first = piece * share; first < std::min(pixels, (piece + 1) * share); first += chunk) {
-      const int64_t count = std::min(chunk, pixels - first), pairs = (count + 1) / 2;
-      pair_pixels(shape, x, g, first, count, a_stride, a, g_stride, b);
-      const int64_t vectors = g_stride / kLanes;
+    const int64_t end = std::min(pixels, (piece + 1) * chunks / pieces * chunk);
+    for (int64_t first = piece * chunks / pieces * chunk; first < end; first += chunk) {
+      const int64_t rows = std::min(chunk, end - first);
+      const Rows a = rows_of(shape, x, first, rows, depth);
+      Ahead ahead = next_pixels(shape, x, y, first + rows, std::min(chunk, end - first - rows), vectors);
       for (int64_t vector = 0; vector < vectors; vector += kPanel) {
         with_vectors(vectors - vector, [&](auto held) {
-          add_outer<decltype(held)::value>(a, depth, a_stride, b + vector * kLanes, g_stride, pairs,
-                                           sums + vector * kLanes);
+          constexpr int panel = decltype(held)::value;
+          const int64_t last = std::min<int64_t>(kLanes, outputs - (vector + panel - 1) * kLanes);
+          multiply_rows<panel, kActivation>(a.elements, a.stride, rows, kernel.panel(vector), depth, last,
+                                            offsets.data() + vector * kLanes, y + first * outputs + vector * kLanes,
+                                            outputs, ahead);
         });
       }
     }
   });
-  for (int64_t row = 0; row < depth; ++row) {
-    for (int64_t output = 0; output < outputs; ++output) {
-      float sum = 0;
-      for (int64_t piece = 0; piece < pieces; ++piece) sum += shares[piece * size + row * g_stride + output];
-      kernel[row * outputs + output] = sum;
-    }
-  }
 }
 
 }  // namespace cxr

@@ -1,4 +1,5 @@
-// Vectors of float32 by the compiler's extensions, as wide as the processor's: AVX-512 or, anywhere else, 32 bytes.
+// Vectors of float32 by the compiler's extensions, as wide as the processor's: 64 bytes with AVX-512, 32 with AVX, and 16
+// anywhere else.
 // bfloat16 is storage only: values are widened when loaded and rounded to the nearest, ties to even, when stored.
 #ifndef CXR_JAX_VECTORS_H_
 #define CXR_JAX_VECTORS_H_
@@ -6,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -14,8 +15,10 @@ namespace cxr {
 
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;
-#else
+#elif defined(__AVX__)
 constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
 #endif
 
 typedef float Floats __attribute__((vector_size(4 * kLanes)));
@@ -27,12 +30,20 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-inline Floats spread(float value) { return Floats{} + value; }
+// The sum with 0 would cost an addition, as it is not the value itself where that is -0; this difference always is.
+inline Floats spread(float value) { return value - Floats{}; }
 
 inline Floats load(const float* from) {
   Floats values;
   std::memcpy(&values, from, sizeof values);
   return values;
+}
+
+inline float widened(BFloat16 value) {
+  const uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
+  float wide;
+  std::memcpy(&wide, &bits, sizeof wide);
+  return wide;
 }
 
 inline Floats load(const BFloat16* from) {
@@ -41,26 +52,49 @@ inline Floats load(const BFloat16* from) {
   return reinterpret_cast<Floats>(__builtin_convertvector(halves, Words) << 16);
 }
 
-inline Halves rounded(Floats values) {
 #if defined(__AVX512BF16__)
+
+inline Halves rounded(Floats values) {
   const __m256bh rounded = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(values));
   Halves halves;
   std::memcpy(&halves, &rounded, sizeof halves);
   return halves;
+}
+
 #else
+
+// The rounded values in the lower half of each word.
+inline Words rounded_words(Floats values) {
   const Words bits = reinterpret_cast<Words>(values);
   const Words up = bits + 0x7fffu + ((bits >> 16) & 1u);
-  // a NaN must not be rounded into an infinity
-  const Words quiet = bits | 0x400000u;
-  return __builtin_convertvector((values == values ? up : quiet) >> 16, Halves);
-#endif
+  // a NaN must not be rounded into an infinity or beyond
+  const Words not_a_number = reinterpret_cast<Words>(values != values) & 0x7fc00000u;
+  return (up | not_a_number) >> 16;
 }
+
+inline Halves rounded(Floats values) { return __builtin_convertvector(rounded_words(values), Halves); }
+
+#endif
 
 inline void store(float* to, Floats values) { std::memcpy(to, &values, sizeof values); }
 
 inline void store(BFloat16* to, Floats values) {
   const Halves halves = rounded(values);
   std::memcpy(to, &halves, sizeof halves);
+}
+
+// Two vectors one after the other.
+inline void store(BFloat16* to, Floats first, Floats second) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  // one instruction packs both, each half of 16 bytes by itself; the compiler does not see that
+  const __m256i packed = _mm256_packus_epi32(reinterpret_cast<__m256i>(rounded_words(first)),
+                                             reinterpret_cast<__m256i>(rounded_words(second)));
+  const __m256i ordered = _mm256_permute4x64_epi64(packed, 0xd8);
+  std::memcpy(to, &ordered, sizeof ordered);
+#else
+  store(to, first);
+  store(to + kLanes, second);
+#endif
 }
 
 // The first `count` lanes alone; the others are 0 when loaded and left alone when stored.
