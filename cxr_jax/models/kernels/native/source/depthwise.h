@@ -5,6 +5,7 @@
 #ifndef CXR_JAX_DEPTHWISE_H_
 #define CXR_JAX_DEPTHWISE_H_
 
+#include <type_traits>
 #include <vector>
 
 #include "parallel.h"
@@ -79,6 +80,15 @@ struct Bands {
   int64_t end(int64_t band) const { return std::min(total, (band + 1) * rows); }
 };
 
+// Calls `work` for two vectors of channels at a time, and for one that is left over: with their number as a type, and the
+// first channel.
+template <typename Work>
+void for_vectors(int64_t channels, const Work& work) {
+  int64_t channel = 0;
+  for (; channel + 2 * kLanes <= channels; channel += 2 * kLanes) work(std::integral_constant<int, 2>(), channel);
+  for (; channel < channels; channel += kLanes) work(std::integral_constant<int, 1>(), channel);
+}
+
 // One output row: `width` pixels of kVectors * kLanes channels, from three widened rows, plus `offset` and activated.
 template <int kVectors, Activation kActivation>
 inline void filter_row(const float* const* rows, const float* kernel, const float* offset, int64_t channels,
@@ -122,40 +132,40 @@ void depthwise_forward(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, 
       const float* rows[kWindow];
       for (int tap = 0; tap < kWindow; ++tap) rows[tap] = widened.row(row * shape.stride - shape.top + tap);
       BFloat16* to = y + (image * shape.rows + row) * shape.columns * channels;
-      int64_t channel = 0;
-      for (; channel + 2 * kLanes <= channels; channel += 2 * kLanes) {
+      for_vectors(channels, [&](auto held, int64_t channel) {
         const float* shifted[kWindow] = {rows[0] + channel, rows[1] + channel, rows[2] + channel};
-        filter_row<2, kActivation>(shifted, kernel + channel, offset + channel, channels, shape.stride, shape.columns,
-                                   to + channel);
-      }
-      if (channel < channels) {
-        const float* shifted[kWindow] = {rows[0] + channel, rows[1] + channel, rows[2] + channel};
-        filter_row<1, kActivation>(shifted, kernel + channel, offset + channel, channels, shape.stride, shape.columns,
-                                   to + channel);
-      }
+        filter_row<held(), kActivation>(shifted, kernel + channel, offset + channel, channels, shape.stride,
+                                        shape.columns, to + channel);
+      });
     }
   });
 }
 
-// One row of the input's gradient at stride 2: each pixel meets only the taps of its own parity.
+// One row of the input's gradient at stride 2, kVectors * kLanes channels: each pixel meets only the taps of its own
+// parity.
+template <int kVectors>
 inline void spread_row(const float* const* rows, const int* row_taps, int row_count, const float* kernel,
                        int64_t channels, int64_t width, int64_t left, BFloat16* to) {
-  for (int64_t channel = 0; channel < channels; channel += kLanes) {
-    Floats taps[2][kWindow];
-    for (int row = 0; row < row_count; ++row) {
-      for (int tap = 0; tap < kWindow; ++tap) {
-        taps[row][tap] = load(kernel + (row_taps[row] * kWindow + tap) * channels + channel);
+  Floats taps[2][kWindow][kVectors];
+  for (int row = 0; row < row_count; ++row) {
+    for (int tap = 0; tap < kWindow; ++tap) {
+      for (int vector = 0; vector < kVectors; ++vector) {
+        taps[row][tap][vector] = load(kernel + (row_taps[row] * kWindow + tap) * channels + vector * kLanes);
       }
     }
-    for (int64_t column = 0; column < width; ++column) {
-      Floats sum = {};
-      for (int tap = static_cast<int>((column + left) % 2); tap < kWindow; tap += 2) {
-        // the widened gradient has one zero pixel to its left
-        const int64_t place = ((column + left - tap) / 2 + 1) * channels + channel;
-        for (int row = 0; row < row_count; ++row) sum += load(rows[row] + place) * taps[row][tap];
+  }
+  for (int64_t column = 0; column < width; ++column) {
+    Floats sums[kVectors] = {};
+    for (int tap = static_cast<int>((column + left) % 2); tap < kWindow; tap += 2) {
+      // the widened gradient has one zero pixel to its left
+      const int64_t place = ((column + left - tap) / 2 + 1) * channels;
+      for (int row = 0; row < row_count; ++row) {
+        for (int vector = 0; vector < kVectors; ++vector) {
+          sums[vector] += load(rows[row] + place + vector * kLanes) * taps[row][tap][vector];
+        }
       }
-      store(to + column * channels + channel, sum);
     }
+    for (int vector = 0; vector < kVectors; ++vector) store(to + column * channels + vector * kLanes, sums[vector]);
   }
 }
 
@@ -188,8 +198,11 @@ inline void depthwise_input_gradient(xla::ffi::ThreadPool& pool, const Depthwise
         rows[count] = widened.row((row + shape.top - tap) / 2);
         taps[count++] = tap;
       }
-      spread_row(rows, taps, count, kernel, channels, shape.width, shape.left,
-                 x + (image * shape.height + row) * shape.width * channels);
+      BFloat16* to = x + (image * shape.height + row) * shape.width * channels;
+      for_vectors(channels, [&](auto held, int64_t channel) {
+        const float* shifted[2] = {rows[0] + channel, rows[count - 1] + channel};
+        spread_row<held()>(shifted, taps, count, kernel + channel, channels, shape.width, shape.left, to + channel);
+      });
     }
   });
 }

@@ -55,7 +55,7 @@ constexpr int kOuterRows = kPanelRows;
 
 // So many that their values stay in the second-level cache, and a panel of them in the first-level one.
 inline int64_t pixels_at_once(int64_t depth, int64_t outputs) {
-  return std::max<int64_t>(64, std::min<int64_t>(256, 32 * 1024 / (depth + outputs) / 8 * 8));
+  return std::max<int64_t>(64, std::min<int64_t>(256, 32 * 1024 / std::max<int64_t>(1, depth + outputs) / 8 * 8));
 }
 
 inline Panels panels_of(int64_t values, int64_t steps, int64_t width) {

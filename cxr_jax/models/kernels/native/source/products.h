@@ -22,7 +22,7 @@ constexpr int64_t kRowBytes = 128 * 1024;
 // Rows that are gathered at once: so many that they stay in the second-level cache while all panels pass them.
 inline int64_t rows_at_once(int64_t depth) {
   if (kHeld == 2) return kMostRows;
-  const int64_t fitting = kRowBytes / (depth * static_cast<int64_t>(sizeof(Element)));
+  const int64_t fitting = kRowBytes / (std::max<int64_t>(1, depth) * static_cast<int64_t>(sizeof(Element)));
   return std::max(kFewestRows, std::min(kMostRows, fitting / kFewestRows * kFewestRows));
 }
 
@@ -45,7 +45,7 @@ inline Rows rows_of(const ConvolutionShape& shape, const BFloat16* x, int64_t fi
     return {reinterpret_cast<const Element*>(x + first * shape.inputs), depth};
   }
   const int64_t stride = row_stride(depth);
-  Element* elements = scratch<Room::kWindows, Element>((kMostRows + kMostTileRows) * stride);
+  Element* elements = scratch<Room::kWindows, Element>((rows_at_once(depth) + kMostTileRows) * stride);
   for (int64_t row = 0; row < count; ++row) {
     Element* to = elements + row * stride;
     if (kHeld == 2) to[depth - 1] = 0;
@@ -109,8 +109,9 @@ void multiply_rows(const Element* a, int64_t stride, int64_t rows, const Element
                    int64_t last_columns, const float* offset, BFloat16* y, int64_t outputs, Ahead& ahead) {
   constexpr int tile_rows = kTileRows<kVectors>, columns = kVectors * kLanes;
   float* sums = depth > kDepthBlock ? scratch<Room::kTileSums, float>((kMostRows + tile_rows) * columns) : nullptr;
-  for (int64_t first = 0; first < depth; first += std::min(kDepthBlock, depth - first)) {
-    const int64_t count = std::min(kDepthBlock, depth - first);
+  int64_t first = 0, count;
+  do {
+    count = std::min(kDepthBlock, depth - first);
     for (int64_t begin = 0; begin < rows; begin += tile_rows) {
       // the last tile goes back and computes some rows once more; with too few rows there is room for a whole one
       const int64_t row = std::max<int64_t>(0, std::min(begin, rows - tile_rows));
@@ -127,7 +128,7 @@ void multiply_rows(const Element* a, int64_t stride, int64_t rows, const Element
                                 outputs);
       }
     }
-  }
+  } while ((first += count) < depth);
 }
 
 // y [pixels, outputs] of `x` and a packed kernel, plus `offset` [outputs] and activated.

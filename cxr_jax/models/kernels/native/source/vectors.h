@@ -46,10 +46,29 @@ inline float widened(BFloat16 value) {
   return wide;
 }
 
+// Of 16-bit values into the lower halves of words and back. The compilers have no short way to do so with AVX2.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+
+inline Words words_of(Halves halves) {
+  return reinterpret_cast<Words>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(halves)));
+}
+
+inline Halves lower_halves(Words words) {
+  const __m256i both = reinterpret_cast<__m256i>(words);
+  return reinterpret_cast<Halves>(_mm_packus_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1)));
+}
+
+#else
+
+inline Words words_of(Halves halves) { return __builtin_convertvector(halves, Words); }
+inline Halves lower_halves(Words words) { return __builtin_convertvector(words, Halves); }
+
+#endif
+
 inline Floats load(const BFloat16* from) {
   Halves halves;
   std::memcpy(&halves, from, sizeof halves);
-  return reinterpret_cast<Floats>(__builtin_convertvector(halves, Words) << 16);
+  return reinterpret_cast<Floats>(words_of(halves) << 16);
 }
 
 #if defined(__AVX512BF16__)
@@ -72,7 +91,7 @@ inline Words rounded_words(Floats values) {
   return (up | not_a_number) >> 16;
 }
 
-inline Halves rounded(Floats values) { return __builtin_convertvector(rounded_words(values), Halves); }
+inline Halves rounded(Floats values) { return lower_halves(rounded_words(values)); }
 
 #endif
 
@@ -86,7 +105,7 @@ inline void store(BFloat16* to, Floats values) {
 // Two vectors one after the other.
 inline void store(BFloat16* to, Floats first, Floats second) {
 #if defined(__AVX2__) && !defined(__AVX512F__)
-  // one instruction packs both, each half of 16 bytes by itself; the compiler does not see that
+  // one instruction packs both, each half of 16 bytes by itself
   const __m256i packed = _mm256_packus_epi32(reinterpret_cast<__m256i>(rounded_words(first)),
                                              reinterpret_cast<__m256i>(rounded_words(second)));
   const __m256i ordered = _mm256_permute4x64_epi64(packed, 0xd8);
