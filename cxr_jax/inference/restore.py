@@ -117,7 +117,7 @@ def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
     """
     if is_ensemble(run):
         raise UserError(
-            f"{run.path} is the {read_ensemble(run).title}, and this looks into one network: name one of its members, "
+            f"{run.path} is the {read_ensemble(run).title}, and this takes one network: name one of its members, "
             f"such as {first_network(run)}"
         )
     which = which or chosen_checkpoint(run)

@@ -147,7 +147,7 @@ def test_heat_maps_are_of_one_network(folder, phantom_source, command, capsys, m
     files = sorted(map(str, (phantom_source / "test").glob("*/*.jpeg")))[:1]
     assert command_line([name, "both", *files, *options]) == 1
     assert capsys.readouterr().err == (
-        "cxr-jax: both is the mean of 2 networks (mobilenetv2_tiny), and this looks into one network: name one of its "
+        "cxr-jax: both is the mean of 2 networks (mobilenetv2_tiny), and this takes one network: name one of its "
         "members, such as seed0\n"
     )
     assert not Path("maps").exists()

@@ -67,6 +67,10 @@ def calls(evaluated_run, prepared_phantoms, phantom_source, config_file, tmp_pat
         "augmentations": [str(config_file), "--out", str(tmp_path / "augmentations.png")],
         "train": [str(config_file), "--out", str(tmp_path / "trained")],
         "sweep": [str(sweep), "--out", str(tmp_path / "swept")],
+        "crossval": [
+            *(str(config_file), "--out", str(tmp_path / "folds")),
+            *("--folds", "2", "--training.epochs", "1", "--training.precision", "float32"),
+        ],
         "evaluate": [str(run)],
         "explain": [str(run), image],
         "predict": [str(run), image],
