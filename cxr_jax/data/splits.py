@@ -101,11 +101,14 @@ def joined_by_content(examples: Sequence[Example]) -> tuple[tuple[Example, ...],
     for example, cluster in zip(examples, clusters, strict=True):
         names[cluster].add(example.group)
     joined = tuple(replace(e, group=min(names[cluster])) for e, cluster in zip(examples, clusters, strict=True))
-    found = []
-    for groups in sorted(sorted(members) for members in names.values() if len(members) > 1):
-        same = [same for same in identical_files(examples) if len({e.group for e in same} & set(groups)) > 1]
-        found.append(JoinedGroups(tuple(groups), tuple(example.file for files in same for example in files)))
-    return joined, tuple(found)
+    # only content that is in two groups joins them
+    files_of: dict[str, list[str]] = defaultdict(list)
+    group_of = dict(zip((example.file for example in joined), (example.group for example in joined), strict=True))
+    for same in identical_files(examples):
+        if len({example.group for example in same}) > 1:
+            files_of[group_of[same[0].file]].extend(example.file for example in same)
+    together = (sorted(members) for members in names.values() if len(members) > 1)
+    return joined, tuple(JoinedGroups(tuple(groups), tuple(files_of[groups[0]])) for groups in sorted(together))
 
 
 def cut_by_group(examples: Sequence[Example], fraction: float, seed: int) -> list[bool]:
