@@ -12,6 +12,7 @@ BLOCKS = {"README.md": ".figures", "docs/performance.md": ".beside_pytorch"}
 PAGES = [
     *BLOCKS,
     "docs/findings.md",
+    "docs/intervals.md",
     *(f"results/{name}/README.md" for name in ("barnett", "best", "flips", "lee")),
 ]
 
