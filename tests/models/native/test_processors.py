@@ -1,0 +1,204 @@
+"""The kernels compute the same, up to rounding, on every processor that they are written for: against float64, through
+the program that `driver` holds.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from cxr_jax.models.kernels.depthwise import output_size
+from cxr_jax.models.kernels.native.operations import ACTIVATIONS, LANES
+
+from . import references
+from .kernel_program import KernelProgram, Target, bfloat16
+from .references import Window
+
+ROUNDING = 2.0**-8
+"""Relative error of one rounding to bfloat16."""
+
+AARCH64 = ("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu")
+SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+RACES = ("-O1", "-g", "-fsanitize=thread")
+AVX2 = ("avx2", "fma")
+AVX512 = (*AVX2, "avx512f", "avx512vl", "avx512bw", "avx512dq")
+
+TARGETS = {
+    "avx2": Target("g++", ("-O3", "-march=haswell"), AVX2),
+    "aarch64": Target("aarch64-linux-gnu-g++", ("-O1",), runner=AARCH64),
+}
+SLOW_TARGETS = {
+    "aarch64 optimised": Target("aarch64-linux-gnu-g++", ("-O3",), runner=AARCH64),
+    "avx512": Target("g++", ("-O3", "-march=skylake-avx512"), AVX512),
+    "native": Target("g++", ("-O3", "-march=native")),
+    "sse2": Target("g++", ("-O3", "-march=x86-64")),
+    "avx2 sanitized": Target("g++", (*SANITIZED, "-march=haswell"), AVX2),
+    "avx512 sanitized": Target("g++", (*SANITIZED, "-march=skylake-avx512"), AVX512),
+    "native sanitized": Target("g++", (*SANITIZED, "-march=native")),
+    "avx2 races": Target("g++", (*RACES, "-march=haswell"), AVX2),
+}
+
+sizes = st.integers(1, 9)
+few = settings(max_examples=12)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[*TARGETS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_TARGETS)],
+)
+def program(request):
+    target = (TARGETS | SLOW_TARGETS)[request.param]
+    if reason := target.why_not():
+        pytest.skip(reason)
+    running = KernelProgram(target, threads=3)
+    yield running
+    running.close()
+
+
+def values(shape, seed, scale=1.0):
+    return bfloat16(np.random.default_rng(seed).standard_normal(shape) * scale)
+
+
+def parameters(shape, seed):
+    return values(shape, seed).astype(np.float32)
+
+
+def called(program, name, operands, results, *numbers):
+    assert program.call(name, operands, results, *numbers) == ""
+    return [np.asarray(result, np.float64) for result in results]
+
+
+def assert_close(found, expected, tolerance):
+    """Equal up to `tolerance` times the largest value: what is near zero by cancellation keeps its rounding."""
+    assert found.shape == expected.shape
+    largest = np.abs(expected).max(initial=0)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(largest, 1e-20))
+
+
+def assert_same_convolution(program, name, kernel_shape, x, output, window, reference, gradients):
+    kernel, offset = values(kernel_shape, 2), parameters(kernel_shape[-1:], 3)
+    given_kernel = kernel.astype(np.float32) if name == "depthwise" else kernel
+    g = values((x.shape[0], *output, kernel_shape[-1]), 4)
+    exact = [array.astype(np.float64) for array in (x, kernel, g)]
+    for activation, number in ACTIVATIONS.items():
+        (y,) = called(program, name, (x, given_kernel, offset), (np.empty_like(g),), number, *window.numbers())
+        assert_close(y, references.activated(reference(*exact[:2], output, window) + offset, activation), ROUNDING)
+    (of_x,) = called(program, f"{name}_input", (g, given_kernel), (np.empty_like(x),), *window.numbers())
+    empty_kernel = np.empty(kernel_shape, np.float32)
+    (of_kernel,) = called(program, f"{name}_kernel", (x, g), (empty_kernel,), *window.numbers())
+    expected_of_x, expected_of_kernel = gradients(*exact, window)
+    assert_close(of_x, expected_of_x, ROUNDING)
+    assert_close(of_kernel, expected_of_kernel, 1e-5)
+
+
+@few
+@given(
+    batch=st.integers(1, 3),
+    size=st.tuples(sizes, sizes),
+    inputs=st.integers(1, 40),
+    outputs=st.integers(1, 110),
+    window=st.builds(Window, st.sampled_from([1, 1, 2, 3]), st.integers(1, 2), st.integers(0, 1), st.integers(0, 1)),
+)
+# more pixels than are packed at once, and depths beyond one block of the summed axis
+@example(batch=2, size=(17, 16), inputs=24, outputs=50, window=Window(1, 1, 0, 0))
+@example(batch=2, size=(7, 7), inputs=300, outputs=33, window=Window(1, 1, 0, 0))
+@example(batch=1, size=(5, 4), inputs=64, outputs=16, window=Window(3, 1, 1, 1))
+# rows whose distance would be a whole number of pages
+@example(batch=1, size=(3, 3), inputs=512, outputs=8, window=Window(1, 1, 0, 0))
+@example(batch=1, size=(1, 1), inputs=1, outputs=1, window=Window(1, 1, 0, 0))
+def test_the_convolution_and_its_gradients(program, batch, size, inputs, outputs, window):
+    pads = ((window.top, 0), (window.left, 0))
+    output = tuple(output_size(size[axis], window.size, window.stride, pads[axis]) for axis in (0, 1))
+    assume(min(output) > 0)
+    assert_same_convolution(
+        program,
+        "convolution",
+        (window.size, window.size, inputs, outputs),
+        values((batch, *size, inputs), 1),
+        output,
+        window,
+        references.convolution,
+        references.convolution_gradients,
+    )
+
+
+@few
+@given(
+    batch=st.sampled_from([1, 2, 9]),
+    size=st.tuples(sizes, sizes),
+    groups=st.integers(1, 5),
+    stride=st.integers(1, 2),
+    top=st.integers(0, 1),
+)
+@example(batch=1, size=(1, 1), groups=3, stride=1, top=1)
+@example(batch=2, size=(9, 8), groups=3, stride=2, top=1)
+def test_the_depthwise_convolution_and_its_gradients(program, batch, size, groups, stride, top):
+    output = tuple(output_size(length, 3, stride, (top, 1)) for length in size)
+    assume(min(output) > 0)
+    assert_same_convolution(
+        program,
+        "depthwise",
+        (3, 3, LANES * groups),
+        values((batch, *size, LANES * groups), 1),
+        output,
+        Window(3, stride, top, top),
+        references.depthwise,
+        references.depthwise_gradients,
+    )
+
+
+@few
+@given(shape=st.tuples(st.integers(1, 3), sizes, sizes, st.integers(1, 50)), activation=st.sampled_from([*ACTIVATIONS]))
+@example(shape=(1, 33, 35, 24), activation="silu")
+@example(shape=(1, 33, 35, 3), activation="relu6")
+def test_normalisation_and_its_gradients(program, shape, activation):
+    x, g, channels, number = values(shape, 1, 3.0), values(shape, 2), shape[-1:], ACTIVATIONS[activation]
+    factor, offset, mean, slope, constant = (parameters(channels, seed) for seed in range(3, 8))
+    exact, of_y = x.astype(np.float64), g.astype(np.float64)
+    before = exact * factor + offset
+    sloped = of_y * references.slope(before, activation)
+    pixels, sums = (0, 1, 2), np.empty((2, *channels), np.float32)
+    for name, operands, terms in (
+        ("statistics", (x, mean), (exact - mean, (exact - mean) ** 2)),
+        ("normalise_gradient_sums", (x, g, factor, offset, mean), (sloped, sloped * (exact - mean))),
+    ):
+        (found,) = called(program, name, operands, (sums,), *([] if name == "statistics" else [number]))
+        # sums of values that cancel keep the rounding of what was added
+        atol = 1e-5 * max(np.abs(term).sum(pixels).max() for term in terms)
+        np.testing.assert_allclose(found, [term.sum(pixels) for term in terms], rtol=0, atol=max(atol, 1e-20))
+    (y,) = called(program, "normalise", (x, factor, offset), (np.empty_like(x),), number)
+    assert_close(y, references.activated(before, activation), ROUNDING)
+    operands = (x, g, factor, offset, slope, constant)
+    (of_x,) = called(program, "normalise_gradient", operands, (np.empty_like(x),), number)
+    assert_close(of_x, factor * sloped + exact * slope + constant, ROUNDING)
+
+
+def test_not_a_number_stays_one_in_its_pixel(program):
+    x, kernel = values((1, 4, 4, 24), 1), values((1, 1, 24, 40), 2)
+    nothing = np.zeros(40, np.float32)
+    for payload in (0x7F81, 0x7FFF, 0xFF81, 0xFFFF):
+        x.view(np.uint16)[0, 1, 2, 3] = payload
+        for number in ACTIVATIONS.values():
+            y = np.empty((1, 4, 4, 40), x.dtype)
+            called(program, "convolution", (x, kernel, nothing), (y,), number, 1, 1, 0, 0)
+            expected = np.zeros((4, 4), bool)
+            expected[1, 2] = True
+            np.testing.assert_array_equal(np.isnan(y[0].astype(np.float32)).all(-1), expected)
+            np.testing.assert_array_equal(np.isnan(y[0].astype(np.float32)).any(-1), expected)
+
+
+def test_infinities_and_ties_are_rounded_as_they_should_be(program):
+    # halfway between two bfloat16 values, and just beyond the largest
+    given_bits = np.asarray([0x3F808000, 0x3F818000, 0x7F7FFFFF, 0xFF7FFFFF, 0x80000000, 0x7F800000], np.uint32)
+    expected = np.asarray([0x3F80, 0x3F82, 0x7F80, 0xFF80, 0x8000, 0x7F80], np.uint16)
+    x = np.zeros((1, 1, 8, 6), bfloat16(0).dtype)
+    x.view(np.uint16)[...] = 0x8000
+    y = np.empty_like(x)
+    called(program, "normalise", (x, np.ones(6, np.float32), given_bits.view(np.float32)), (y,), 0)
+    np.testing.assert_array_equal(y.view(np.uint16)[0, 0], np.broadcast_to(expected, (8, 6)))
+
+
+def test_an_array_that_does_not_fit_is_refused(program):
+    x, y = values((1, 2, 2, 16), 1), np.empty((1, 2, 2, 16), bfloat16(0).dtype)
+    wrong = np.ones(8, np.float32)
+    assert "do not belong together" in program.call("normalise", (x, wrong, wrong), (y,), 0)
