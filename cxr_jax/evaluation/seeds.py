@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, logit
 from scipy.stats import t
 
 from cxr_jax.errors import UserError
@@ -103,8 +102,8 @@ def interval_over_seeds(
     Two things could have been otherwise: the patients, about whom `as_trained` tells, and the seeds, whose mean has
     Student's interval with the half-width t * s / sqrt(n). Each end is as far from the mean as the root of the summed
     squares of the two (the method of variance estimates recovery, Zou & Donner, Statistics in Medicine 2008), on the
-    scale of the logit between the bounds, of the logarithm where there is no upper one, and of the values themselves
-    where there is none. Equal seeds leave
+    scale of the angle between the bounds (arcsine of the root), of the logarithm where there is no upper one, and of
+    the values themselves where there is none. Equal seeds leave
     `as_trained` as it is, and it is never shortened.
 
     Args:
@@ -136,8 +135,12 @@ def _scale(bounds: tuple[float, float], mean: float) -> tuple[_Map, _Map, float]
     if np.isinf(high):
         return lambda x: np.log(x - low), lambda x: low + np.exp(x), 1 / (mean - low)
     width = high - low
-    slope = width / ((mean - low) * (high - mean))
-    return lambda x: logit((x - low) / width), lambda x: low + width * expit(x), slope
+    slope = 1 / (2 * np.sqrt((mean - low) * (high - mean)))
+    return (
+        lambda x: np.arcsin(np.sqrt(np.clip((x - low) / width, 0, 1))),
+        lambda x: low + width * np.sin(np.clip(x, 0, np.pi / 2)) ** 2,
+        slope,
+    )
 
 
 def _first_parted(table: Predictions, other: Predictions) -> str | None:

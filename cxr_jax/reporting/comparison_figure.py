@@ -115,4 +115,4 @@ def _name_signs(figure: Figure, comparison: Comparison, thresholds: Sequence[str
     if published:
         look = {"marker": "x", "linestyle": "none", "markersize": 5.5, "markeredgewidth": 1.4, "color": GREY}
         signs.append(axes.plot((), (), label="published", **look))
-    figure.legend(handles=[sign[0] for sign in signs], loc="outside lower center", ncols=len(signs))
+    figure.legend(handles=[sign[0] for sign in signs], loc="outside lower center", ncols=min(len(signs), 3))

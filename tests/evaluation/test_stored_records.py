@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cxr_jax.errors import UserError
+from cxr_jax.evaluation.comparison_record import read_comparison, write_comparison
 from cxr_jax.evaluation.judgement import read_judgement, write_judgement
 from cxr_jax.evaluation.quality import read_quality, write_quality
 
@@ -39,6 +40,14 @@ def test_stored_files_read_and_write_back_as_they_are(tmp_path, name, read, writ
         write(tmp_path / name, read(path))
         kept, again = (json.loads(file.read_text()) for file in (path, tmp_path / name))
         assert_kept(kept, again, path)
+
+
+def test_the_stored_comparison_reads_and_writes_back_as_it_is(tmp_path):
+    path = RESULTS / "comparison" / "comparison.json"
+    if not path.is_file():
+        pytest.skip("no results are kept here")
+    write_comparison(tmp_path / path.name, read_comparison(path))
+    assert json.loads((tmp_path / path.name).read_text()) == json.loads(path.read_text())
 
 
 @pytest.mark.parametrize(("name", "read"), [("evaluation.json", read_judgement), ("quality.json", read_quality)])
