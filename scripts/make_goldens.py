@@ -22,6 +22,17 @@ GOLDENS = Path(__file__).parents[1] / "tests" / "goldens"
 
 TINY = ("mobilenetv2_tiny", "efficientnetv2_tiny")
 STUDIED = ("mobilenetv2_100", "tf_efficientnetv2_s")
+SMALL = (
+    "mobilenetv1_tiny",
+    "squeezenet_tiny",
+    "efficientnet_lite_tiny",
+    "resnet_basic_tiny",
+    "resnet_tiny",
+    "densenet_tiny",
+    "xception_tiny",
+    "inception_tiny",
+)
+"""One of each other family."""
 
 
 def main() -> None:
@@ -36,6 +47,10 @@ def main() -> None:
     found |= {f"{name}-outputs-97": their_networks.outputs(name, 97, "float64") for name in STUDIED}
     found |= {f"{name}-training_pass": their_networks.training_pass(name, "float64") for name in TINY}
     found |= {f"{name}-sgd": their_networks.sgd(name) for name in TINY}
+    found |= {
+        f"{name}-stages-{size}": their_networks.stages(name, size, "float64") for name in SMALL for size in (80, 97)
+    }
+    found |= {f"{name}-learning": their_networks.learning(name) for name in SMALL}
     for stem, arrays in found.items():
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **fingerprints(arrays))

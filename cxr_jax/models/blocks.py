@@ -81,6 +81,19 @@ class DepthwiseSeparable(Block):
         return convolve(self.conv_pw, self.bn2, y, mode)
 
 
+class ActivatedDepthwiseSeparable(DepthwiseSeparable):
+    """The block of MobileNetV1: both convolutions are activated, and nothing passes by them (Howard et al. 2017)."""
+
+    def __init__(self, shape: BlockShape, rules: LayerRules, generator: np.random.Generator) -> None:
+        super().__init__(shape, rules, generator)
+        self.has_skip = False
+
+    def branch(self, x: Array, mode: Mode) -> Array:
+        """Filters every channel, then mix and activate them."""
+        y = convolve(self.conv_dw, self.bn1, x, mode, self.activation)
+        return convolve(self.conv_pw, self.bn2, y, mode, self.activation)
+
+
 class SqueezeExcitation(nnx.Module):
     """Weighs the channels by what the whole image holds (Hu et al. 2018)."""
 

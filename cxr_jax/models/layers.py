@@ -1,4 +1,4 @@
-"""The layers that both networks are built of; padding, epsilon and rates are always given, never defaults.
+"""The layers that the networks are built of; padding, epsilon and rates are always given, never defaults.
 
 Activations keep the dtype that they come in with, float32 or bfloat16. Parameters and statistics keep their own dtype:
 float32, or float64 in some tests. A kernel is cast to the dtype of its input where it is used, so its gradient is
@@ -17,14 +17,16 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
+from cxr_jax.models.kernels import pooling
 from cxr_jax.models.kernels.batch_norm import affine, factor_and_offset, normalise_by_batch, values_per_channel
 from cxr_jax.models.kernels.dense import dense_convolution, plain_convolution
 from cxr_jax.models.kernels.depthwise import Padding, accumulator_of, depthwise_convolution, grouped_depthwise
 from cxr_jax.models.kernels.native import operations as kernels
 from cxr_jax.models.kernels.pointwise import pointwise_convolution
 
-PaddingRule = Literal["symmetric", "same"]
-"""`symmetric` is torch's k // 2 on every side; `same` TensorFlow's, uneven where the stride leaves a remainder."""
+PaddingRule = Literal["symmetric", "same", "valid", "ceil"]
+"""`symmetric` is torch's k // 2 on every side; `same` TensorFlow's, uneven where the stride leaves a remainder; `valid`
+none; `ceil` as much behind as the last window reaches over the edge, as torch's pooling adds in its ceil mode."""
 
 Lowering = Literal["fast", "plain"]
 """`plain` is what `nnx.Conv` does: XLA's convolutions throughout; kept to measure and to test against."""
@@ -60,15 +62,41 @@ class Mode(NamedTuple):
         return jax.vmap(lambda key: jax.random.fold_in(key, layer))(self.keys)
 
 
-def padding_of(rule: PaddingRule, size: tuple[int, int], window: int, stride: int) -> Padding:
-    """Returns the zeros that `rule` adds around an image of `size` (H, W) for a square window."""
+def padding_of(rule: PaddingRule, size: tuple[int, int], window: int | tuple[int, int], stride: int) -> Padding:
+    """Returns the zeros that `rule` adds around an image of `size` (H, W) for a window, square or (rows, columns)."""
+    window = (window, window) if isinstance(window, int) else window
+    rows, columns = (_pads(rule, length, side, stride) for length, side in zip(size, window, strict=True))
+    return rows, columns
+
+
+def _pads(rule: PaddingRule, length: int, window: int, stride: int) -> tuple[int, int]:
+    """Returns the zeros before and behind an axis of `length`."""
     if rule == "symmetric":
-        return ((window // 2, window // 2), (window // 2, window // 2))
-    pads = []
-    for length in size:
-        total = max((-(-length // stride) - 1) * stride + window - length, 0)
-        pads.append((total // 2, total - total // 2))
-    return (pads[0], pads[1])
+        return window // 2, window // 2
+    if rule == "valid":
+        return 0, 0
+    if rule == "ceil":
+        return 0, max(-(-(length - window) // stride) * stride + window - length, 0)
+    total = max((-(-length // stride) - 1) * stride + window - length, 0)
+    return total // 2, total - total // 2
+
+
+def max_pool(x: Array, rule: PaddingRule, window: int = 3, stride: int = 2) -> Array:
+    """Returns the largest value of every window of `x` [B, H, W, C]: [B, H', W', C]."""
+    return pooling.max_pool(x, window, stride, padding_of(rule, x.shape[1:3], window, stride))
+
+
+def average_pool(
+    x: Array, rule: PaddingRule, window: int = 3, stride: int = 1, *, counts_padding: bool = True
+) -> Array:
+    """Returns the mean of every window of `x` [B, H, W, C]: [B, H', W', C]; zeros around `x` count where asked."""
+    padding = padding_of(rule, x.shape[1:3], window, stride)
+    return pooling.average_pool(x, window, stride, padding, counts_padding=counts_padding)
+
+
+def relu(x: Array) -> Array:
+    """Returns max(x, 0); its gradient is 0 at 0, as in torch."""
+    return jax.nn.relu(x)
 
 
 def relu6(x: Array) -> Array:
@@ -91,6 +119,12 @@ NATIVE_ACTIVATIONS: dict[Activation, str] = {identity: "none", relu6: "relu6", s
 """The names of activations that the native kernels have built in."""
 
 
+def native_activation(activation: Activation) -> tuple[str, Activation]:
+    """Returns the name by which the native kernels are to activate, and what is left to do behind them."""
+    name = NATIVE_ACTIVATIONS.get(activation)
+    return ("none", activation) if name is None else (name, identity)
+
+
 def he_normal(generator: np.random.Generator, shape: tuple[int, ...], fan_out: int) -> Array:
     """Returns normal values [shape] float32 with variance 2 / fan_out, as timm initialises convolutions."""
     # drawn by numpy: jax would compile a program for every shape, which takes seconds before the first step
@@ -110,7 +144,7 @@ class Filter(nnx.Module):
 
     def padding_for(self, x: Array) -> Padding:
         """Returns the zeros to put around `x` [B, H, W, I]."""
-        return padding_of(self.padding, x.shape[1:3], self.kernel.shape[0], self.stride)
+        return padding_of(self.padding, x.shape[1:3], self.kernel.shape[:2], self.stride)
 
     def __call__(self, x: Array) -> Array:
         """Convolve `x` [B, H, W, I] into [B, H', W', O] by XLA."""
@@ -124,21 +158,47 @@ class Filter(nnx.Module):
         """Returns whether the native kernels are to take `x`, and can."""
         return mode.native and x.dtype == jnp.bfloat16
 
+    def convolved(self, x: Array, mode: Mode) -> Array:
+        """Returns the same as a call, by the native kernels where they are to take `x`, and can."""
+        return self.native(x) if self.is_native(x, mode) else self(x)
+
 
 class Convolution(Filter):
-    """A dense convolution without bias; `kernel` is [k, k, I, O]."""
+    """A dense convolution; `kernel` is [rows, columns, I, O], `bias` [O] where asked for."""
 
     def __init__(
-        self, inputs: int, outputs: int, window: int, stride: int, rules: LayerRules, generator: np.random.Generator
+        self,
+        inputs: int,
+        outputs: int,
+        window: int | tuple[int, int],
+        stride: int,
+        rules: LayerRules,
+        generator: np.random.Generator,
+        *,
+        bias: bool = False,
     ) -> None:
-        self.kernel = nnx.Param(he_normal(generator, (window, window, inputs, outputs), window * window * outputs))
+        rows, columns = (window, window) if isinstance(window, int) else window
+        self.kernel = nnx.Param(he_normal(generator, (rows, columns, inputs, outputs), rows * columns * outputs))
+        self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32)) if bias else None
         self.stride, self.padding, self.lowering = stride, rules.padding, rules.lowering
 
     def __call__(self, x: Array) -> Array:
         """Convolve `x` [B, H, W, I] into [B, H', W', O]."""
         kernel = self.kernel[...].astype(x.dtype)
         convolution = dense_convolution if self.lowering == "fast" else plain_convolution
-        return convolution(x, kernel, stride=self.stride, padding=self.padding_for(x))
+        return _with_bias(convolution(x, kernel, stride=self.stride, padding=self.padding_for(x)), self.bias, x)
+
+    def is_native(self, x: Array, mode: Mode) -> bool:
+        """Returns whether the native kernels are to take `x`, and can: their windows are square, and have no bias."""
+        rows, columns = self.kernel.shape[:2]
+        return rows == columns and self.bias is None and super().is_native(x, mode)
+
+
+def _with_bias(y: Array, bias: nnx.Param | None, x: Array) -> Array:
+    """Returns `y` [B, H, W, O] and `bias` [O] added up, rounded once to the dtype of `x`."""
+    if bias is not None:
+        y = y.astype(accumulator_of(x)) + bias[...].reshape(1, 1, 1, -1).astype(accumulator_of(x))
+    return y.astype(x.dtype)
 
 
 class PointwiseConvolution(Filter):
@@ -158,9 +218,7 @@ class PointwiseConvolution(Filter):
             y = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         else:
             y = pointwise_convolution(x, kernel[0, 0])
-        if self.bias is not None:
-            y = y.astype(accumulator_of(x)) + self.bias[...].reshape(1, 1, 1, -1).astype(accumulator_of(x))
-        return y.astype(x.dtype)
+        return _with_bias(y, self.bias, x)
 
     def is_native(self, x: Array, mode: Mode) -> bool:
         """Returns whether the native kernels are to take `x`, and can: they know of no bias."""
@@ -210,14 +268,14 @@ class BatchNorm(nnx.Module):
     def __call__(self, x: Array, mode: Mode, activation: Activation = identity) -> Array:
         """Normalises `x` [B, H, W, C] by the batch's statistics or the running ones, as `mode` says, and activate."""
         is_native = mode.native and x.dtype == jnp.bfloat16
+        name, rest = native_activation(activation)
         if not mode.batch_statistics:
             parameters = self.running_affine()
-            if is_native:
-                return kernels.affine(x, *parameters, NATIVE_ACTIVATIONS[activation])
-            return activation(affine(x, *parameters))
+            return rest(kernels.affine(x, *parameters, name)) if is_native else activation(affine(x, *parameters))
         given = (x, self.scale[...], self.bias[...], self.mean[...], self.epsilon, mode.axis_name)
         if is_native:
-            y, mean, var = kernels.normalise_by_batch(*given, NATIVE_ACTIVATIONS[activation])
+            y, mean, var = kernels.normalise_by_batch(*given, name)
+            y = rest(y)
         else:
             y, mean, var = normalise_by_batch(*given)
             y = activation(y)
@@ -239,18 +297,11 @@ def convolve(
     convolution: Filter, batch_norm: BatchNorm, x: Array, mode: Mode, activation: Activation = identity
 ) -> Array:
     """Returns `x` [B, H, W, I] convolved, normalised and activated: [B, H', W', O]."""
-    if not convolution.is_native(x, mode):
-        return batch_norm(convolution(x), mode, activation)
-    if mode.batch_statistics:
-        return batch_norm(convolution.native(x), mode, activation)
-    return kernels.folded_convolution(
-        x,
-        convolution.kernel[...],
-        *batch_norm.running_affine(),
-        convolution.stride,
-        convolution.padding_for(x),
-        NATIVE_ACTIVATIONS[activation],
-    )
+    if mode.batch_statistics or not convolution.is_native(x, mode):
+        return batch_norm(convolution.convolved(x, mode), mode, activation)
+    name, rest = native_activation(activation)
+    window = convolution.stride, convolution.padding_for(x)
+    return rest(kernels.folded_convolution(x, convolution.kernel[...], *batch_norm.running_affine(), *window, name))
 
 
 class Classifier(nnx.Module):

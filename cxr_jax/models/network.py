@@ -11,7 +11,7 @@ from jax import Array
 
 from cxr_jax.errors import UserError
 from cxr_jax.models.kernels.depthwise import accumulator_of
-from cxr_jax.models.layers import Classifier, Mode, dropout
+from cxr_jax.models.layers import Mode, dropout
 
 EVALUATION = Mode()
 """Running statistics, no dropout."""
@@ -44,7 +44,7 @@ class StagedNetwork(nnx.Module):
     has_native_kernels = True
     """Tells `can_run_natively` that activations go through the kernels in C++ where `native` is asked for."""
 
-    classifier: Classifier
+    classifier: Callable[[Array], Array]  # from what `reduce` gives to logits [B, K]
     dropout_rate: float = 0.0  # before the classifier
 
     @property
@@ -81,12 +81,19 @@ class StagedNetwork(nnx.Module):
         return self._run(x, self.stages, mode)
 
     def pooled(self, x: Array, mode: Mode = EVALUATION) -> Array:
-        """Returns features [B, C], averaged over the image, of normalised images `x` [B, H, W, 3]."""
-        return pool(self.features(x, mode))
+        """Returns what the classifier is given of normalised images `x` [B, H, W, 3]: `reduce` of their features."""
+        return self.reduce(self.features(x, mode))
+
+    def reduce(self, features: Array) -> Array:
+        """Returns the mean [B, C] over the image of `features` [B, h, w, C].
+
+        A network whose classifier needs more than the mean gives its own, one row of any length for each image.
+        """
+        return pool(features)
 
     def classify(self, features: Array, mode: Mode = EVALUATION) -> Array:
         """Returns logits [B, K] of features [B, h, w, C]."""
-        return self.classify_pooled(pool(features), mode)
+        return self.classify_pooled(self.reduce(features), mode)
 
     def classify_pooled(self, pooled: Array, mode: Mode = EVALUATION) -> Array:
         """Returns logits [B, K] of pooled features [B, C]."""
@@ -118,6 +125,12 @@ class StagedNetwork(nnx.Module):
         for stage in stages:
             x = stage.run(x, mode.frozen() if stage.name in frozen_stages else mode)
         return x
+
+
+def refuse_stochastic_depth(network: str, rate: float) -> None:
+    """Raises UserError if `rate` is not 0: `network` has no blocks that could be left out."""
+    if rate:
+        raise UserError(f"{network} has no blocks that can be left out: set model.stochastic_depth to 0")
 
 
 def can_run_natively(model: nnx.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Weights from a safetensors file under timm's names, loaded strictly in both directions."""
+"""Weights from a safetensors file under the names of timm or torchvision, loaded strictly in both directions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from safetensors import SafetensorError, safe_open
 
 from cxr_jax.errors import UserError
+from cxr_jax.models.network import has_prefix
+from cxr_jax.models.original_names import as_ours, expected_tensors, original_name, torch_shape
+from cxr_jax.models.registry import ARCHITECTURES, AS_IN_TENSORFLOW, Architecture, find_architecture
 from cxr_jax.models.state import ArrayDict
 from cxr_jax.runs.files import at_home
-
-TORCH_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-"""What timm calls the leaf that we call by the key."""
 
 CLASSIFIER = "classifier."
 
@@ -44,10 +43,15 @@ class LoadedWeights:
     def image_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         """Returns the mean and std (three channels in [0, 1]) that the weights expect, if the file names them."""
         try:
-            mean, std = (tuple(map(float, json.loads(self.metadata[key]))) for key in ("mean", "std"))
+            mean, std = (numbers_of(self.metadata[key]) for key in ("mean", "std"))
         except (KeyError, ValueError, TypeError):
             return None
         return (mean, std) if len(mean) == len(std) == 3 else None
+
+
+def numbers_of(text: str) -> tuple[float, ...]:
+    """Returns the numbers in `text`, a JSON list or divided by spaces; raises ValueError or TypeError for others."""
+    return tuple(map(float, json.loads(text) if text.startswith("[") else text.split()))
 
 
 def find_weights(name: str, architecture: str) -> Path:
@@ -75,10 +79,28 @@ def load_weights(path: Path, architecture: str, params: ArrayDict, batch_stats: 
     architecture.
     """
     tensors, metadata = read_weights(path)
-    stored = metadata.get("architecture")
+    stored = stated_architecture(metadata)
     if stored is not None and stored != architecture:
-        raise UserError(f"{path} holds weights of {stored}, but the model is {architecture}; choose one or the other")
+        padding = ", with TensorFlow's padding" if stored == AS_IN_TENSORFLOW + architecture else ""
+        raise UserError(
+            f"{path} holds weights of {stored}{padding}, but the model is {architecture}; choose one or the other"
+        )
     return fit_weights(tensors, metadata, str(path), architecture, params, batch_stats)
+
+
+def stated_architecture(metadata: Mapping[str, str]) -> str | None:
+    """Returns the architecture that a file names; None if it names none.
+
+    It is the one with TensorFlow's padding where the file speaks of that, and there are two of the name.
+    """
+    name = metadata.get("architecture")
+    by_tensorflow = metadata.get("pad_type") == "same" or "SAME" in metadata.get("padding", "")
+    return AS_IN_TENSORFLOW + name if name and by_tensorflow and AS_IN_TENSORFLOW + name in ARCHITECTURES else name
+
+
+def is_passed_over(tensor: str, architecture: Architecture) -> bool:
+    """Returns whether the original's `tensor` is one that we have no use for."""
+    return tensor.endswith(IGNORED) or has_prefix(tensor, architecture.passed_over)
 
 
 def fit_weights(
@@ -89,16 +111,17 @@ def fit_weights(
     params: ArrayDict,
     batch_stats: ArrayDict,
 ) -> LoadedWeights:
-    """Returns the arrays of `params` and `batch_stats` replaced by `tensors` under timm's names, in torch's layout.
+    """Returns the arrays of `params` and `batch_stats` replaced by `tensors`, under the original's names and in
+    torch's layout.
 
     Every array must be found with the right shape and finite values, and every tensor used. Only the classifier may
     be missing or of another shape: then it stays as it is and is named in `fresh`. `where` and `architecture` are
     for the message. Raises UserError listing every offender.
     """
-    expected = params | batch_stats
+    expected, known = params | batch_stats, find_architecture(architecture)
     loaded, fresh, offenders = {}, [], []
     for name, target in expected.items():
-        source = timm_name(name)
+        source = original_name(name, known.original_names)
         value = as_ours(source, tensors[source], target.ndim) if source in tensors else None
         if value is None or value.shape != target.shape:
             if name.startswith(CLASSIFIER):
@@ -111,8 +134,8 @@ def fit_weights(
             offenders.append(f"{source} is not finite")
         else:
             loaded[name] = jnp.asarray(value, target.dtype)
-    known = expected_tensors(expected)
-    offenders += [f"{name} is unknown" for name in tensors if name not in known and not name.endswith(IGNORED)]
+    wanted = expected_tensors(expected, known.original_names)
+    offenders += [f"{name} is unknown" for name in tensors if name not in wanted and not is_passed_over(name, known)]
     if offenders:
         listed = "; ".join(sorted(offenders)[:MAXIMUM_LISTED])
         more = f"; and {len(offenders) - MAXIMUM_LISTED} more" if len(offenders) > MAXIMUM_LISTED else ""
@@ -127,32 +150,6 @@ def fit_weights(
         fresh=tuple(fresh),
         metadata=dict(metadata),
     )
-
-
-def timm_name(name: str) -> str:
-    """Returns timm's name of the array that we call `name`."""
-    module, leaf = name.rsplit(".", 1)
-    return f"{module}.{TORCH_LEAVES[leaf]}"
-
-
-def expected_tensors(arrays: ArrayDict) -> dict[str, tuple[int, ...]]:
-    """Returns timm's name and torch's shape of every array in `arrays`."""
-    return {timm_name(name): torch_shape(name, array) for name, array in arrays.items()}
-
-
-def as_ours(name: str, value: np.ndarray, ndim: int) -> np.ndarray:
-    """Returns a torch array in our layout: kernels OIHW become HWIO, linear weights (out, in) become (in, out)."""
-    if name.endswith(".weight") and value.ndim == ndim and ndim in (2, 4):
-        return value.transpose((2, 3, 1, 0) if ndim == 4 else (1, 0))
-    return value
-
-
-def torch_shape(name: str, array: Array) -> tuple[int, ...]:
-    """Returns the shape that torch gives our array called `name`; the inverse of `as_ours`."""
-    shape = tuple(array.shape)
-    if name.endswith(".kernel"):
-        return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
-    return shape
 
 
 def read_weights(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

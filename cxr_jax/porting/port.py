@@ -18,7 +18,7 @@ from cxr_jax.models.pretrained import CHECKSUM, IGNORED, LoadedWeights, checksum
 from cxr_jax.models.registry import model_shapes
 from cxr_jax.models.state import ArrayDict, merge_model
 from cxr_jax.porting.hub import download_folder, fetch, published_name
-from cxr_jax.porting.requirements import import_timm
+from cxr_jax.porting.originals import original_network
 from cxr_jax.porting.sources import SourceWeights, read_from_file, read_published
 from cxr_jax.runs.files import at_home, remove, write_bytes
 
@@ -99,7 +99,7 @@ def port(weights: SourceWeights, out: Path, *, classes: int = IMAGENET_CLASSES, 
     graphdef, params, batch_stats = model_shapes(weights.architecture, classes=classes)
     metadata = weights.metadata()
     loaded = fit_weights(weights.tensors, metadata, weights.source, weights.architecture, params, batch_stats)
-    difference = _difference_from_timm(weights, graphdef, loaded)
+    difference = _difference_from_original(weights, graphdef, loaded)
     if difference is not None and not difference <= LARGEST_DIFFERENCE:
         raise UserError(
             f"{weights.architecture} with these weights differs from timm's by {difference:.1e} in relative norm, more "
@@ -127,23 +127,23 @@ def check_destination(out: Path, *, replace: bool) -> None:
         raise UserError(f"{out} exists already; choose another name, or replace it by --replace")
 
 
-def _difference_from_timm(weights: SourceWeights, graphdef: nnx.GraphDef, loaded: LoadedWeights) -> float | None:
-    """Returns how far our output is from timm's on random images, in relative L2 norm.
+def _difference_from_original(weights: SourceWeights, graphdef: nnx.GraphDef, loaded: LoadedWeights) -> float | None:
+    """Returns how far our output is from the original's on random images, in relative L2 norm.
 
     The output is the logits, or the pooled features if there are no weights of a classifier. It is computed in float64,
     because in float32 a deep network can enlarge rounding errors until they look like mistakes. None if timm is not
     installed or has no such network.
     """
     try:
-        timm = import_timm("comparing with timm")
+        theirs = original_network(weights.architecture, weights.classes or 0)
     except UserError:
         return None
-    if not timm.is_model(weights.architecture):
+    if theirs is None:
         return None
     import torch
 
     images = np.random.default_rng(0).normal(size=(2, CHECK_SIZE, CHECK_SIZE, 3))
-    theirs = timm.create_model(weights.architecture, num_classes=weights.classes or 0).eval()
+    theirs.eval()
     counters = {name: value for name, value in theirs.state_dict().items() if name.endswith(IGNORED)}
     theirs.load_state_dict(counters | {name: torch.from_numpy(value) for name, value in weights.tensors.items()})
     with torch.inference_mode():

@@ -50,6 +50,12 @@ def import_timm(purpose: str) -> ModuleType:
     return _import("timm", purpose)
 
 
+def import_torchvision(purpose: str) -> ModuleType:
+    """Returns the module torchvision. Raises UserError saying that `purpose` needs it if it is not installed."""
+    import_timm(purpose)
+    return _import("torchvision", purpose)
+
+
 def _import(name: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(name)

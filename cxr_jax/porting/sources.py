@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from cxr_jax.errors import UserError
-from cxr_jax.models.pretrained import IGNORED, expected_tensors, read_weights
+from cxr_jax.models.network import CLASSIFIER, has_prefix
+from cxr_jax.models.original_names import expected_tensors, original_name
+from cxr_jax.models.pretrained import is_passed_over, numbers_of, read_weights, stated_architecture
 from cxr_jax.models.registry import ARCHITECTURES, find_architecture, model_shapes
 from cxr_jax.porting.hub import PUBLISHED_LICENSE
 from cxr_jax.porting.requirements import import_torch
@@ -44,8 +46,12 @@ class SourceWeights:
     @property
     def classes(self) -> int | None:
         """Classes of the classifier; None without one."""
-        kernel = self.tensors.get("classifier.weight")
+        kernel = self.tensors.get(f"{self._classifier}.weight")
         return None if kernel is None else kernel.shape[0]
+
+    @property
+    def _classifier(self) -> str:
+        return classifier_name(self.architecture)
 
     def metadata(self) -> dict[str, str]:
         """Returns what stands beside the tensors in the file, as strings; lists as JSON."""
@@ -62,7 +68,7 @@ class SourceWeights:
 
     def without_classifier(self) -> SourceWeights:
         """Returns these weights less the last layer."""
-        kept = {name: value for name, value in self.tensors.items() if not name.startswith("classifier.")}
+        kept = {name: value for name, value in self.tensors.items() if not has_prefix(name, (self._classifier,))}
         return replace(self, tensors=kept)
 
 
@@ -83,16 +89,18 @@ def read_from_file(path: Path, architecture: str = "", license: str = "") -> Sou
     network.
     """
     tensors, metadata = _read_tensors(path)
-    tensors = {name: np.asarray(value, np.float32) for name, value in tensors.items() if not name.endswith(IGNORED)}
-    name = architecture or metadata.get("architecture", "") or _recognise(tensors, path)
+    name = architecture or stated_architecture(metadata) or _recognise(tensors, path)
     defaults = find_architecture(name)
+    tensors = {
+        name: np.asarray(value, np.float32) for name, value in tensors.items() if not is_passed_over(name, defaults)
+    }
     return SourceWeights(
         tensors=tensors,
         architecture=name,
         image_size=int(metadata.get("image_size", defaults.image_size)),
         mean=_triple(metadata, "mean", defaults.mean),
         std=_triple(metadata, "std", defaults.std),
-        interpolation=metadata.get("interpolation", "bicubic"),
+        interpolation=metadata.get("interpolation", defaults.interpolation),
         source=metadata.get("source", f"{path.name}, sha256 {_digest(path)}"),
         license=license or metadata.get("license", UNKNOWN),
     )
@@ -129,20 +137,36 @@ def _bare(name: str) -> str:
 
 def _recognise(tensors: Mapping[str, np.ndarray], path: Path) -> str:
     """Returns the architecture whose every tensor but the classifier's is in `tensors` with its shape, and no other."""
-    found = {name: value.shape for name, value in tensors.items() if not name.startswith("classifier.")}
-    for architecture in ARCHITECTURES:
-        _, params, batch_stats = model_shapes(architecture, classes=1)
-        expected = expected_tensors(params | batch_stats)
-        if found == {name: shape for name, shape in expected.items() if not name.startswith("classifier.")}:
-            return architecture
+    fitting = []
+    for name, known in ARCHITECTURES.items():
+        _, params, batch_stats = model_shapes(name, classes=1)
+        expected, classifier = expected_tensors(params | batch_stats, known.original_names), classifier_name(name)
+        found = {tensor: value.shape for tensor, value in tensors.items() if not is_passed_over(tensor, known)}
+        if _without(found, classifier) == _without(expected, classifier):
+            fitting.append(name)
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise UserError(
+            f"the tensors in {path} fit {' and '.join(fitting)}, which pad differently: name one by --architecture"
+        )
     raise UserError(
         f"the tensors in {path} fit none of our networks as a whole; name one by --architecture to see what differs"
     )
 
 
+def _without(shapes: Mapping[str, tuple[int, ...]], layer: str) -> dict[str, tuple[int, ...]]:
+    return {name: shape for name, shape in shapes.items() if not has_prefix(name, (layer,))}
+
+
+def classifier_name(architecture: str) -> str:
+    """Returns what the original of `architecture` calls its last layer."""
+    return original_name(f"{CLASSIFIER}.bias", find_architecture(architecture).original_names).removesuffix(".bias")
+
+
 def _triple(metadata: Mapping[str, str], key: str, default: tuple[float, ...]) -> tuple[float, ...]:
     try:
-        values = tuple(float(value) for value in json.loads(metadata[key]))
+        values = numbers_of(metadata[key])
     except (KeyError, ValueError, TypeError):
         return default
     return values if len(values) == 3 else default

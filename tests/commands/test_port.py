@@ -5,7 +5,7 @@ from safetensors.numpy import load_file, save_file
 from cxr_jax.cli import main as cli
 from cxr_jax.commands import port
 from cxr_jax.errors import EXIT_MISTAKE, EXIT_USAGE, UserError
-from cxr_jax.models.pretrained import expected_tensors
+from cxr_jax.models.original_names import expected_tensors
 from cxr_jax.models.registry import model_shapes
 
 NAME = "mobilenetv2_tiny"
@@ -61,6 +61,6 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
 def test_the_comparison_with_timm_is_told(weights, tmp_path, monkeypatch, capsys):
     from cxr_jax.porting import port as porting
 
-    monkeypatch.setattr(porting, "_difference_from_timm", lambda *_: 2.5e-7)
+    monkeypatch.setattr(porting, "_difference_from_original", lambda *_: 2.5e-7)
     port.main([str(weights), str(tmp_path / "ours.safetensors")])
     assert "same output as timm's own network, to 2.5e-07 in relative norm" in capsys.readouterr().out

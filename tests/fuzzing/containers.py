@@ -176,7 +176,7 @@ def lines(random: Random) -> bytes:
 @cache
 def _weights() -> tuple[dict[str, dict], bytes]:
     """Header and data of a safetensors file that fits mobilenetv2_tiny."""
-    from cxr_jax.models.pretrained import expected_tensors
+    from cxr_jax.models.original_names import expected_tensors
     from cxr_jax.models.registry import model_shapes
 
     _, params, batch_stats = model_shapes("mobilenetv2_tiny", classes=2)

@@ -7,17 +7,18 @@ import zlib
 
 import numpy as np
 
-from cxr_jax.models.pretrained import timm_name, torch_shape
+from cxr_jax.models.original_names import original_name, torch_shape
 
 CLASSES = 7
 
 TRAINING_SIZE, TRAINING_BATCH = 65, 8
 SGD_SIZE, SGD_BATCH, SGD_STEPS = 48, 16, 5
+LEARNING_SIZE, LEARNING_BATCH = 64, 6
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
 
 
-def drawn_tensors(arrays):
-    """A float64 array for every one of ours, under timm's names and in torch's layout.
+def drawn_tensors(arrays, names=()):
+    """A float64 array for every one of ours, under the names of timm or torchvision and in torch's layout.
 
     Scales, biases, means and variances are far from those of a fresh BatchNorm, which would hide a wrong epsilon or
     order. Kernels let a block add little to what passes by it: a deep network of large ones multiplies rounding errors
@@ -33,7 +34,7 @@ def drawn_tensors(arrays):
             value = random.uniform(0.6, 1.4, shape)
         else:
             value = random.uniform(-0.3, 0.3, shape)
-        tensors[timm_name(name)] = value
+        tensors[original_name(name, names)] = value
     return tensors
 
 
@@ -48,3 +49,8 @@ def drawn_images(count, size, seed=0):
 def drawn_labels(count):
     """Labels [count] int64 below CLASSES."""
     return np.random.RandomState(2000).randint(0, CLASSES, count)
+
+
+def learning_size(name):
+    """The side in pixels of the images that the network is taught with: InceptionV3 needs 75 at least."""
+    return 75 if name.startswith("inception") else LEARNING_SIZE

@@ -11,6 +11,7 @@ import optax
 from drawn import (
     CLASSES,
     DECAY,
+    LEARNING_BATCH,
     MOMENTUM,
     RATE,
     SGD_BATCH,
@@ -21,11 +22,12 @@ from drawn import (
     drawn_images,
     drawn_labels,
     drawn_tensors,
+    learning_size,
 )
 
 from cxr_jax.models.layers import Mode
 from cxr_jax.models.pretrained import fit_weights
-from cxr_jax.models.registry import model_shapes
+from cxr_jax.models.registry import find_architecture, model_shapes
 from cxr_jax.models.state import batch_stats_of, merge_model, split_model
 
 
@@ -33,7 +35,8 @@ def network(name, dtype):
     """The network of that name with drawn weights, taken apart."""
     graphdef, *shapes = model_shapes(name, classes=CLASSES)
     shapes = [{key: jax.ShapeDtypeStruct(value.shape, dtype) for key, value in part.items()} for part in shapes]
-    loaded = fit_weights(drawn_tensors(shapes[0] | shapes[1]), {}, "drawn", name, *shapes)
+    tensors = drawn_tensors(shapes[0] | shapes[1], find_architecture(name).original_names)
+    loaded = fit_weights(tensors, {}, "drawn", name, *shapes)
     assert loaded.fresh == ()
     return graphdef, loaded.params, loaded.batch_stats
 
@@ -57,6 +60,39 @@ def outputs(name, size, dtype):
         features = jax.jit(lambda x: model.activation(model.bn2(model.conv_head(x), mode)))(x)
         pooled = jnp.mean(features, (1, 2))
         return found | {"conv_head": features, "pooled": pooled, "logits": model.classify_pooled(pooled)}
+
+
+def stages(name, size, dtype):
+    """Output of every stage and the classifier, in evaluation mode."""
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(graphdef, params, batch_stats, x):
+        model, found = merge_model(graphdef, params, batch_stats), {}
+        for stage in model.stages:
+            x = found[stage.name] = stage.run(x, Mode())
+        return found | {"logits": model.classify(x)}
+
+    with jax.enable_x64(dtype == "float64"):
+        return run(*network(name, dtype), jnp.asarray(drawn_images(2, size), dtype))
+
+
+def learning(name):
+    """What the first of five steps of SGD in float64 gives, the losses of all, and the network after them."""
+    with jax.enable_x64(True):
+        graphdef, params, batch_stats = network(name, "float64")
+        optimizer = optax.chain(optax.add_decayed_weights(DECAY), optax.sgd(RATE, MOMENTUM))
+        step, update, state = _step(graphdef), jax.jit(optimizer.update), optimizer.init(params)
+        found, losses, labels = {}, [], jnp.asarray(drawn_labels(LEARNING_BATCH))
+        for iteration in range(SGD_STEPS):
+            images = jnp.asarray(drawn_images(LEARNING_BATCH, learning_size(name), seed=iteration))
+            gradients, loss, logits, batch_stats = step(params, batch_stats, images, labels)
+            if not found:
+                found = {"logits": logits} | _prefixed("gradients", gradients) | _prefixed("moved", batch_stats)
+            updates, state = update(gradients, state, params)
+            params = optax.apply_updates(params, updates)
+            losses.append(loss)
+        after = _prefixed("params", params) | _prefixed("statistics", batch_stats)
+        return found | {"losses": jnp.stack(losses)} | after
 
 
 def _step(graphdef):

@@ -4,19 +4,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
+from sklearn.datasets import load_sample_image
 
 from cxr_jax.errors import UserError
+from cxr_jax.models import registry
+from cxr_jax.models.original_names import TORCH_LEAVES, as_ours, expected_tensors, original_name, torch_shape
 from cxr_jax.models.pretrained import (
     CHECKSUM,
     MAXIMUM_LISTED,
-    TORCH_LEAVES,
-    as_ours,
     checksum,
     find_weights,
+    fit_weights,
     load_weights,
-    timm_name,
-    torch_shape,
+    numbers_of,
 )
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import merge_model, split_model
@@ -35,7 +37,7 @@ def tensors_for(arrays, seed=0):
     """Random arrays under timm's names, in torch's layout."""
     random = np.random.default_rng(seed)
     return {
-        timm_name(name): random.normal(size=torch_shape(name, array)).astype(np.float32)
+        original_name(name): random.normal(size=torch_shape(name, array)).astype(np.float32)
         for name, array in arrays.items()
     }
 
@@ -45,6 +47,15 @@ def written(path, tensors, **metadata):
         tensors, path, {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     )
     return path
+
+
+@pytest.fixture
+def weights_folder(real_weights):
+    """The folder of real weights; skips where it does not hold those of the other networks."""
+    folder = real_weights.parent
+    if not (folder / "squeezenet1_1.imagenet.safetensors").is_file():
+        pytest.skip(f"{folder} holds no weights of the other networks")
+    return folder
 
 
 @pytest.fixture
@@ -71,7 +82,7 @@ def test_every_array_is_replaced_and_laid_out_anew(network, tensors, tmp_path):
 def test_names_and_layouts_are_turned_round_without_loss(network):
     for name, array in (network[0] | network[1]).items():
         tensor = np.zeros(torch_shape(name, array))
-        assert as_ours(timm_name(name), tensor, array.ndim).shape == array.shape
+        assert as_ours(original_name(name), tensor, array.ndim).shape == array.shape
     assert TORCH_LEAVES["scale"] == TORCH_LEAVES["kernel"] == "weight"
 
 
@@ -222,3 +233,76 @@ def test_the_checksum_knows_names_types_shapes_and_values_and_no_order():
     ]
     assert len({known, *map(checksum, others)}) == 5
     assert checksum({"a": np.asfortranarray(two)}) == checksum({"a": two})
+
+
+def test_weights_with_tensorflows_padding_are_refused_by_a_network_built_with_torchs(tmp_path):
+    _, *arrays = split_model(build_model("mobilenetv1_100", classes=2))
+    stated = {"architecture": "mobilenetv1_100", "pad_type": "same"}
+    path = written(tmp_path / "w.safetensors", {"conv_stem.weight": np.zeros(1, np.float32)}, **stated)
+    sentence = (
+        "holds weights of tf_mobilenetv1_100, with TensorFlow's padding, but the model is mobilenetv1_100; choose one"
+    )
+    with pytest.raises(UserError, match=sentence):
+        load_weights(path, "mobilenetv1_100", *arrays)
+    # and the other way round
+    path = written(tmp_path / "torch.safetensors", {}, architecture="mobilenetv1_100")
+    with pytest.raises(UserError, match="holds weights of mobilenetv1_100, but the model is tf_mobilenetv1_100"):
+        load_weights(path, "tf_mobilenetv1_100", *arrays)
+
+
+@pytest.mark.parametrize("text", ["[0.5, 0.25, 0.75]", "0.5 0.25 0.75"])
+def test_numbers_are_read_as_a_list_or_divided_by_spaces(text):
+    assert numbers_of(text) == (0.5, 0.25, 0.75)
+
+
+def test_tensors_of_another_name_are_found_and_those_without_use_passed_over():
+    _, *arrays = split_model(build_model("inception_tiny", classes=3))
+    names = registry.ARCHITECTURES["inception_tiny"].original_names
+    tensors = {
+        name: np.ones(shape, np.float32) for name, shape in expected_tensors(arrays[0] | arrays[1], names).items()
+    }
+    assert "fc.weight" in tensors
+    tensors["AuxLogits.fc.weight"] = np.ones((3, 4), np.float32)
+    loaded = fit_weights(tensors, {}, "drawn", "inception_tiny", *arrays)
+    assert loaded.fresh == ()
+    with pytest.raises(UserError, match=r"fc\.weight is unknown"):
+        fit_weights({"more.fc.weight": np.ones(1)} | tensors, {}, "drawn", "inception_tiny", *arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "statistics", "fresh"),
+    [
+        ("tf_mobilenetv1_100", "mobilenetv1_100", 0.5, False),
+        ("squeezenet1_1", "squeezenet1_1", (0.485, 0.456, 0.406), False),
+        ("tf_efficientnet_lite0", "tf_efficientnet_lite0", 0.5, False),
+        ("tf_efficientnet_lite2", "tf_efficientnet_lite2", 0.5, False),
+        ("tf_legacy_xception", "legacy_xception", 0.5, True),
+    ],
+)
+def test_real_weights_fit_as_a_whole_and_bring_their_preprocessing(weights_folder, name, file, statistics, fresh):
+    _, *shapes = registry.model_shapes(name, classes=1000)
+    loaded = load_weights(weights_folder / f"{file}.imagenet.safetensors", name, *shapes)
+    assert bool(loaded.fresh) == fresh
+    mean, _ = loaded.image_statistics()
+    assert mean == (statistics if isinstance(statistics, tuple) else (statistics,) * 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "file", "size", "share", "seen"),
+    [
+        ("tf_mobilenetv1_100", "mobilenetv1_100", 224, 0.875, 476),  # carousel
+        ("tf_efficientnet_lite0", "tf_efficientnet_lite0", 224, 0.875, 698),  # palace
+        ("tf_efficientnet_lite2", "tf_efficientnet_lite2", 260, 0.89, 698),
+    ],
+)
+def test_real_weights_see_what_their_publishers_networks_see(weights_folder, name, file, size, share, seen):
+    photograph = Image.fromarray(load_sample_image("china.jpg"))  # a pagoda
+    scale = size / share / min(photograph.size)
+    enlarged = photograph.resize([round(side * scale) for side in photograph.size], Image.Resampling.BICUBIC)
+    left, top = ((side - size) // 2 for side in enlarged.size)
+    pixels = np.asarray(enlarged.crop((left, top, left + size, top + size)), np.float32)[None]
+    graphdef, *shapes = registry.model_shapes(name, classes=1000)
+    loaded = load_weights(weights_folder / f"{file}.imagenet.safetensors", name, *shapes)
+    logits = jax.jit(lambda *network: merge_model(graphdef, *network)(pixels / 127.5 - 1))
+    assert int(jnp.argmax(logits(loaded.params, loaded.batch_stats))) == seen

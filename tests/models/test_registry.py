@@ -19,8 +19,24 @@ PARAMETERS = {
     "tf_efficientnetv2_s": 21_458_488,
     "tf_efficientnetv2_m": 54_139_356,
     "tf_efficientnetv2_l": 118_515_272,
+    "mobilenetv1_100": 4_231_976,
+    "tf_mobilenetv1_100": 4_231_976,
+    "squeezenet1_1": 1_235_496,
+    "tf_efficientnet_lite0": 4_652_008,
+    "tf_efficientnet_lite1": 5_416_680,
+    "tf_efficientnet_lite2": 6_092_072,
+    "tf_efficientnet_lite3": 8_197_096,
+    "tf_efficientnet_lite4": 13_006_568,
+    "resnet18": 11_689_512,
+    "resnet50": 25_557_032,
+    "densenet121": 7_978_856,
+    "legacy_xception": 22_855_952,
+    "tf_legacy_xception": 22_855_952,
+    "inception_v3": 23_834_568,
+    "tf_inception_v3": 23_834_568,
+    "stephen2019": 6_794_944 + 512 * 1000 + 1000,
 }
-"""With 1000 classes, as counted in timm 1.0."""
+"""With 1000 classes, as counted in timm 1.0 and torchvision; Stephen's by its table of layers."""
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -36,6 +52,8 @@ def test_every_published_network_is_counted():
 def test_an_unknown_name_meets_the_nearest():
     with pytest.raises(UserError, match="no model called 'efficientnetv2_s'; did you mean tf_efficientnetv2_s"):
         find_architecture("efficientnetv2_s")
+    with pytest.raises(UserError, match="no model called 'resnet-50'; did you mean resnet50"):
+        find_architecture("resnet-50")
     with pytest.raises(UserError, match="choose one of mobilenetv2_tiny, "):
         build_model("zebra", classes=2)
 

@@ -11,6 +11,7 @@ from cxr_jax.models.registry import build_model, model_shapes
 from cxr_jax.models.state import split_model
 from cxr_jax.porting import port as porting
 from cxr_jax.porting.port import Source, find_source, port
+from cxr_jax.porting.requirements import import_timm
 from cxr_jax.porting.sources import SourceWeights
 
 NAME = "efficientnetv2_tiny"
@@ -78,7 +79,7 @@ def test_the_file_must_be_named_for_what_it_is(tmp_path):
 
 def test_weights_that_timm_reads_differently_write_nothing(tmp_path, monkeypatch):
     for difference in (0.3, float("nan")):
-        monkeypatch.setattr(porting, "_difference_from_timm", lambda *_, value=difference: value)
+        monkeypatch.setattr(porting, "_difference_from_original", lambda *_, value=difference: value)
         with pytest.raises(UserError, match=r"differs from timm's by .* more than 1e-06; nothing was written"):
             port(source(), tmp_path / "net.safetensors")
     assert list(tmp_path.iterdir()) == []
@@ -92,7 +93,7 @@ def test_without_timm_nothing_is_compared(tmp_path, monkeypatch):
 @pytest.mark.parametrize("classes", [5, 1000])
 def test_a_port_is_compared_with_timm(tmp_path, classes):
     try:
-        porting.import_timm("this test")
+        import_timm("this test")
     except UserError as error:
         pytest.skip(str(error))
     ported = port(source("mobilenetv2_050"), tmp_path / "net.safetensors", classes=classes)

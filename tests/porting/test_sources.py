@@ -191,7 +191,7 @@ def test_what_is_known_of_published_weights_is_what_timm_says(timm):
     for name, entry in ARCHITECTURES.items():
         for tag in entry.weights:
             config = timm.get_pretrained_cfg(f"{name}.{tag}")
-            assert (config.mean, config.std, config.interpolation) == (entry.mean, entry.std, "bicubic"), tag
+            assert (config.mean, config.std, config.interpolation) == (entry.mean, entry.std, entry.interpolation), tag
             assert config.input_size == (3, entry.image_size, entry.image_size)
             assert config.license == PUBLISHED_LICENSE
             assert config.hf_hub_id == f"{PUBLISHER}/{name}.{tag}"

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from cxr_jax.data.phantoms.folder import write_phantoms
 from cxr_jax.data.preparation import prepare
-from cxr_jax.models.pretrained import expected_tensors
+from cxr_jax.models.original_names import expected_tensors
 from cxr_jax.models.registry import model_shapes
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

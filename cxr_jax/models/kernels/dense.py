@@ -68,24 +68,24 @@ def _weight_gradient(
     all rows at once would be k*k times as large as the input, and memory would limit the speed. The loop runs over rows
     and not over examples, so that a batch that is spread over devices stays where it is.
     """
-    window, _, inputs, outputs = kernel_shape
+    rows, columns, inputs, outputs = kernel_shape
     batch, height, width, _ = output_gradient.shape
     padded = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*pads, 0) for pads in padding), (0, 0, 0)))
 
     def add_row(row: Array, total: Array) -> Array:
-        met = lax.dynamic_slice_in_dim(padded, row * stride, window, 1)  # [B, k, W + pads, I]
+        met = lax.dynamic_slice_in_dim(padded, row * stride, rows, 1)  # [B, rows, W + pads, I]
         taps = [
             lax.slice(
                 met, (0, up, left, 0), (batch, up + 1, left + (width - 1) * stride + 1, inputs), (1, 1, stride, 1)
             )
-            for up in range(window)
-            for left in range(window)
+            for up in range(rows)
+            for left in range(columns)
         ]
-        windows = jnp.concatenate(taps, -1)  # [B, 1, W', k*k*I]
+        windows = jnp.concatenate(taps, -1)  # [B, 1, W', rows*columns*I]
         gradient = lax.dynamic_slice_in_dim(output_gradient, row, 1, 1)  # [B, 1, W', O]
         return total + jnp.einsum("bhwi,bhwo->io", windows, gradient, preferred_element_type=total.dtype)
 
-    zero = jnp.zeros((window * window * inputs, outputs), accumulator_of(x))
+    zero = jnp.zeros((rows * columns * inputs, outputs), accumulator_of(x))
     return lax.fori_loop(0, height, add_row, zero).reshape(kernel_shape).astype(x.dtype)
 
 

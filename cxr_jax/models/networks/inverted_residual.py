@@ -1,10 +1,10 @@
-"""Networks of inverted residual blocks: a stem, stages of blocks by a table, a head. MobileNetV2 and EfficientNetV2."""
+"""Networks of inverted residual blocks: a stem, stages of blocks by a table, a head: MobileNets and EfficientNets."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,8 @@ class Stage:
     stride: int
     expansion: float = 1.0
     squeeze: float = 0.0  # as in BlockShape
+    window: int = 3
+    is_scaled: bool = True  # the number of its repeats is; its channels always are
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ class Scaling:
         """Returns `count` channels of the table in the scaled network."""
         return round_channels(count * self.width, round_limit=self.round_limit)
 
-    def repeats(self, count: int) -> int:
-        """Returns `count` blocks of the table in the scaled network."""
-        return math.ceil(count * self.depth)
+    def repeats(self, stage: Stage) -> int:
+        """Returns how many blocks `stage` has in the scaled network."""
+        return math.ceil(stage.repeats * self.depth) if stage.is_scaled else stage.repeats
 
 
 UNSCALED = Scaling()
@@ -71,17 +73,18 @@ def build_stages(
     `inputs` are the channels that the first block is given. The rate of stochastic depth rises linearly from 0 at the
     first block towards `stochastic_depth` after the last, as in timm.
     """
-    total = sum(scaling.repeats(stage.repeats) for stage in stages)
+    total = sum(scaling.repeats(stage) for stage in stages)
     built, position = [], 0
     for stage in stages:
         built.append([])
-        for index in range(scaling.repeats(stage.repeats)):
+        for index in range(scaling.repeats(stage)):
             shape = BlockShape(
                 inputs=inputs,
                 outputs=scaling.channels(stage.channels),
                 stride=stage.stride if index == 0 else 1,
                 expansion=stage.expansion,
                 squeeze=stage.squeeze,
+                window=stage.window,
                 depth=StochasticDepth(stochastic_depth * position / total, position + 1)
                 if stochastic_depth
                 else NEVER_SKIPPED,
@@ -92,7 +95,10 @@ def build_stages(
 
 
 class InvertedResidualNetwork(StagedNetwork):
-    """A convolution, stages of blocks, and a pointwise convolution, each followed by BatchNorm; named as in timm."""
+    """A convolution, stages of blocks, and a pointwise convolution, each followed by BatchNorm; named as in timm.
+
+    With no `head_channels` the stages are followed by pooling at once.
+    """
 
     def __init__(
         self,
@@ -109,22 +115,24 @@ class InvertedResidualNetwork(StagedNetwork):
         self.conv_stem = Convolution(3, stem_channels, 3, 2, rules, generator)
         self.bn1 = BatchNorm(stem_channels, rules)
         self.blocks = nnx.List([nnx.List(list(stage)) for stage in blocks])
-        self.conv_head = PointwiseConvolution(stage_channels, head_channels, rules, generator)
-        self.bn2 = BatchNorm(head_channels, rules)
-        self.classifier = Classifier(head_channels, classes, generator)
+        self.has_head = head_channels > 0
+        if self.has_head:
+            self.conv_head = PointwiseConvolution(stage_channels, head_channels, rules, generator)
+            self.bn2 = BatchNorm(head_channels, rules)
+        self.classifier = Classifier(head_channels or stage_channels, classes, generator)
         self.dropout_rate = dropout_rate
         self.activation = rules.activation
 
     @property
     def stages(self) -> Sequence[NamedStage]:
-        """The stem, every list of blocks, and the head."""
+        """The stem, every list of blocks, and the head where there is one."""
         return (
             NamedStage("conv_stem", ("conv_stem", "bn1"), self._stem),
             *(
-                NamedStage(f"blocks.{index}", (f"blocks.{index}",), functools.partial(_one_after_another, blocks))
+                NamedStage(f"blocks.{index}", (f"blocks.{index}",), functools.partial(one_after_another, blocks))
                 for index, blocks in enumerate(self.blocks)
             ),
-            NamedStage("conv_head", ("conv_head", "bn2"), self._head),
+            *((NamedStage("conv_head", ("conv_head", "bn2"), self._head),) if self.has_head else ()),
         )
 
     def _stem(self, x: Array, mode: Mode) -> Array:
@@ -134,7 +142,8 @@ class InvertedResidualNetwork(StagedNetwork):
         return convolve(self.conv_head, self.bn2, x, mode, self.activation)
 
 
-def _one_after_another(blocks: Sequence[Block], x: Array, mode: Mode) -> Array:
+def one_after_another(blocks: Sequence[Callable[[Array, Mode], Array]], x: Array, mode: Mode) -> Array:
+    """Returns the output of the last of `blocks`, each given that of the one before it."""
     for block in blocks:
         x = block(x, mode)
     return x
