@@ -21,6 +21,9 @@ OF_STAGES = ("stages", "learning")
 
 OF_BLOCKS = ("mobilenetv2_tiny", "efficientnetv2_tiny")
 
+COMPARED_LIVE = {("xception_tiny", "learning"), ("inception_tiny", "stages"), ("inception_tiny", "learning")}
+"""What is compared with the originals where torch is installed, and not stored."""
+
 STORED = sorted(path.stem for path in GOLDENS.glob("*.npz"))
 
 
@@ -30,7 +33,7 @@ def test_every_family_is_stored():
     of_blocks = {(name, what) for name in OF_BLOCKS for what in BOUNDS if what not in OF_STAGES}
     # of Stephen's network there is no original
     others = {name for name in ARCHITECTURES if name.endswith("_tiny")} - {*OF_BLOCKS, "stephen2019_tiny"}
-    assert stored == whole | of_blocks | {(name, what) for name in others for what in OF_STAGES}
+    assert stored == (whole | of_blocks | {(name, what) for name in others for what in OF_STAGES}) - COMPARED_LIVE
 
 
 @pytest.mark.parametrize("stored", STORED)
