@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cxr_jax.data.image_set import ImageSet
 
 from cxr_jax.checkpoints import read_newest
 from cxr_jax.config.schema import (
@@ -15,7 +16,6 @@ from cxr_jax.config.schema import (
     PhaseConfig,
     TrainingConfig,
 )
-from cxr_jax.data.image_set import ImageSet
 from cxr_jax.errors import UserError
 from cxr_jax.explain.grad_cam import grad_cam
 from cxr_jax.models.registry import ARCHITECTURES, build_model
