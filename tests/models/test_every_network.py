@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cxr_jax.data.image_set import ImageSet
 
 from cxr_jax.checkpoints import read_newest
 from cxr_jax.config.schema import (
@@ -18,6 +17,7 @@ from cxr_jax.config.schema import (
 )
 from cxr_jax.errors import UserError
 from cxr_jax.explain.grad_cam import grad_cam
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.models.registry import ARCHITECTURES, build_model
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.training.network import build_network
