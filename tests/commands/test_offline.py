@@ -82,6 +82,7 @@ def calls(evaluated_run, prepared_phantoms, phantom_source, config_file, tmp_pat
             *("--models", "mobilenetv2_tiny", "--sizes", "32", "--batches", "2", "--work", "inference"),
             *("--rounds", "1", "--steps", "1", "--seconds", "0"),
         ],
+        "export": [str(run), str(tmp_path / "bundle")],
         "publish": [str(run), "--out", str(tmp_path / "results")],
     }
 
