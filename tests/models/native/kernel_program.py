@@ -39,11 +39,12 @@ class Target:
                 return f"{program} is not installed"
         if any(option.startswith("-march=") for option in self.options) and platform.machine() != "x86_64":
             return f"this processor is {platform.machine()}, not x86_64"
-        missing = set(self.needs) - _features()
+        missing = set(self.needs) - processor_features()
         return f"this processor has no {', '.join(sorted(missing))}" if missing else ""
 
 
-def _features() -> set[str]:
+def processor_features() -> set[str]:
+    """Returns what /proc/cpuinfo says that this processor has; nothing where there is no such file."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     return {word for line in lines if line.startswith("flags") for word in line.split()}
@@ -107,7 +108,7 @@ def _shape(array: np.ndarray) -> bytes:
 def _built(target: Target) -> Path:
     """Returns the program; kept with the programs that tests compile, for this state of the sources."""
     # a program runs here only if it was built for this processor
-    digest = hashlib.sha256(repr((target, platform.node(), sorted(_features()))).encode())
+    digest = hashlib.sha256(repr((target, platform.node(), sorted(processor_features()))).encode())
     for path in sorted((*SOURCE.iterdir(), *DRIVER.rglob("*.*"))):
         digest.update(path.name.encode() + path.read_bytes())
     folder = Path(os.environ["CXR_TEST_PROGRAMS"]) / KEPT_FOLDER

@@ -2,6 +2,10 @@
 the program that `driver` holds.
 """
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
@@ -11,7 +15,7 @@ from cxr_jax.models.kernels.depthwise import output_size
 from cxr_jax.models.kernels.native.operations import ACTIVATIONS, LANES
 
 from . import references
-from .kernel_program import KernelProgram, Target, bfloat16
+from .kernel_program import KernelProgram, Target, bfloat16, processor_features
 from .references import Window
 
 ROUNDING = 2.0**-8
@@ -202,3 +206,18 @@ def test_an_array_that_does_not_fit_is_refused(program):
     x, y = values((1, 2, 2, 16), 1), np.empty((1, 2, 2, 16), bfloat16(0).dtype)
     wrong = np.ones(8, np.float32)
     assert "do not belong together" in program.call("normalise", (x, wrong, wrong), (y,), 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processor", "needs"), [("haswell", AVX2), ("skylake-avx512", AVX512)])
+def test_kernels_built_for_another_processor_do_what_those_of_this_one_do(
+    native_kernels, monkeypatch, processor, needs
+):
+    if missing := set(needs) - processor_features():
+        pytest.skip(f"this processor has no {', '.join(sorted(missing))}")
+    monkeypatch.setenv("CXX", f"g++ -march={processor}")
+    tests = Path(__file__).with_name("test_operations.py")
+    command = [sys.executable, "-m", "pytest", "--no-cov", "-q", "-p", "no:cacheprovider", str(tests)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tests.parents[3])
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "skipped" not in done.stdout
