@@ -23,7 +23,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Port the weights that `arguments` name and say what was written; UserError for every mistake."""
+    """Ports the weights that `arguments` name and says what was written; UserError for every mistake."""
     options = parse(Options, arguments, prog="cxr-jax port", description=SUMMARY)
 
     from cxr_jax.porting.port import check_destination, find_source, forget_download, open_source, port

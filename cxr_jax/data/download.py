@@ -136,7 +136,7 @@ def _continue(release: Release, file: BinaryIO, advance: Callable[[int], None], 
 
 
 def _empty(file: BinaryIO) -> None:
-    """Throw away what `file` holds and stand at its beginning."""
+    """Throws away what `file` holds and stands at its beginning."""
     file.seek(0)
     file.truncate()
 

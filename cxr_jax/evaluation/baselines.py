@@ -112,16 +112,16 @@ class _Logistic:
     intercept: float
 
     def probability(self, columns: Columns) -> np.ndarray:
-        """Return the probability of PNEUMONIA, float64 [N]."""
+        """Returns the probability of PNEUMONIA, float64 [N]."""
         return expit(self.intercept + (_matrix(columns, self.names) - self.mean) / self.deviation @ self.slopes)
 
     def weights(self) -> dict[str, float]:
-        """Return the slope of every measure."""
+        """Returns the slope of every measure."""
         return dict(zip(self.names, self.slopes.tolist(), strict=True))
 
 
 def _fit(columns: Columns, label: np.ndarray, names: Sequence[str]) -> _Logistic:
-    """Fit by logistic regression with scikit-learn's light L2 penalty, which keeps separable classes finite."""
+    """Fits by logistic regression with scikit-learn's light L2 penalty, which keeps separable classes finite."""
     from sklearn.linear_model import LogisticRegression
 
     matrix = _matrix(columns, names)

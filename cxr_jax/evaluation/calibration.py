@@ -28,7 +28,7 @@ _NEWTON_STEPS = 100
 
 
 def margins_of(predictions: Predictions) -> np.ndarray:
-    """Return float64 [N]: the logit of PNEUMONIA minus that of NORMAL, from the probability where there are none."""
+    """Returns float64 [N]: the logit of PNEUMONIA minus that of NORMAL, from the probability where there are none."""
     if predictions.logits is not None:
         return predictions.logits[:, PNEUMONIA] - predictions.logits[:, NORMAL]
     epsilon = np.finfo(np.float64).eps
@@ -37,7 +37,7 @@ def margins_of(predictions: Predictions) -> np.ndarray:
 
 
 def fit_temperature(margins: np.ndarray, label: np.ndarray) -> float | None:
-    """Return the temperature T that minimises the log-loss of `expit(margins / T)`.
+    """Returns the temperature T that minimises the log-loss of `expit(margins / T)`.
 
     Guo et al., ICML 2017. The loss is convex in 1/T, so the temperature is the root of its slope.
 
@@ -61,7 +61,7 @@ def fit_temperature(margins: np.ndarray, label: np.ndarray) -> float | None:
 
 
 def apply_temperature(margins: np.ndarray, temperature: float) -> np.ndarray:
-    """Return float64 [N]: the probability of PNEUMONIA of margins divided by the temperature."""
+    """Returns float64 [N]: the probability of PNEUMONIA of margins divided by the temperature."""
     return expit(margins / temperature)
 
 
@@ -76,7 +76,7 @@ class Coefficient:
 def recalibration(
     margins: np.ndarray, label: np.ndarray, clusters: np.ndarray | None = None, level: float = LEVEL
 ) -> tuple[Coefficient, Coefficient] | None:
-    """Return intercept a and slope b of the logistic recalibration, which makes `expit(a + b * margins)` most likely.
+    """Returns intercept a and slope b of the logistic recalibration, which makes `expit(a + b * margins)` most likely.
 
     Cox, Biometrika 1958. A slope of 1 and an intercept of 0 are best. A slope below 1 means that probabilities are too
     extreme, which is all that a temperature mends; an intercept other than 0 stays as it is under every temperature.
@@ -107,7 +107,7 @@ def recalibration(
 def calibration_in_the_large(
     margins: np.ndarray, label: np.ndarray, clusters: np.ndarray | None = None, level: float = LEVEL
 ) -> Coefficient | None:
-    """Return how many logits all probabilities lie too low: the a for which `expit(a + margins)` is most likely.
+    """Returns how many logits all probabilities lie too low: the a for which `expit(a + margins)` is most likely.
 
     The mean probability is then the share of PNEUMONIA (Van Calster et al., BMC Medicine 2019). 0 is best; below 0,
     probabilities are too high. Arguments and interval as in `recalibration`; None if the images are of one class.
@@ -123,7 +123,7 @@ def calibration_in_the_large(
 
 
 def _most_likely(design: np.ndarray, positive: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Return the coefficients [P] of a logistic regression on `design` [N, P], by Newton's method."""
+    """Returns the coefficients [P] of a logistic regression on `design` [N, P], by Newton's method."""
 
     def loss(beta: np.ndarray) -> float:
         return float(np.sum(np.logaddexp(0, offset + design @ beta) - positive * (offset + design @ beta)))
@@ -150,7 +150,7 @@ def _coefficients(
     clusters: np.ndarray | None,
     level: float,
 ) -> list[Coefficient]:
-    """Return the coefficients [P] of a fitted logistic regression with their intervals; `logits` [N] are its own."""
+    """Returns the coefficients [P] of a fitted logistic regression with their intervals; `logits` [N] are its own."""
     probability = expit(logits)
     _, index = np.unique(np.arange(len(logits)) if clusters is None else clusters, return_inverse=True)
     groups = int(index.max()) + 1
@@ -181,7 +181,7 @@ class Bin:
 
 
 def bin_index(probability: np.ndarray, binning: Binning, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bin of every probability, int [N], and the edges, float64 [B + 1].
+    """Returns the bin of every probability, int [N], and the edges, float64 [B + 1].
 
     `width` cuts 0..1 into equal pieces; `mass` cuts at quantiles, so that bins hold about equally many images. Equal
     probabilities share a bin, so B can be smaller than `bins`. Bins are closed above, the first one below too.
@@ -198,7 +198,7 @@ def bin_index(probability: np.ndarray, binning: Binning, bins: int) -> tuple[np.
 def reliability_curve(
     label: np.ndarray, probability: np.ndarray, binning: Binning = "mass", bins: int = 10
 ) -> list[Bin]:
-    """Return the bins that hold images: mean probability of PNEUMONIA beside its share, with a Wilson interval.
+    """Returns the bins that hold images: mean probability of PNEUMONIA beside its share, with a Wilson interval.
 
     DeGroot & Fienberg, The Statistician 1983.
     """
@@ -221,7 +221,7 @@ def reliability_curve(
 
 
 def expected_calibration_error(cases: Cases, binning: Binning = "width", bins: int = 15) -> np.ndarray:
-    """Return float64 [R]: the mean distance of probability and share of PNEUMONIA over bins, weighted by images.
+    """Returns float64 [R]: the mean distance of probability and share of PNEUMONIA over bins, weighted by images.
 
     Naeini et al., AAAI 2015, for the probability of PNEUMONIA (not that of the called class). The bins are those of
     the images themselves under every weighting.

@@ -15,7 +15,7 @@ from cxr_jax.vocabulary import PNEUMONIA
 
 
 def calls_of(probability: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
-    """Return bool [N]: True where the image is called PNEUMONIA, which is where its probability >= `threshold`.
+    """Returns bool [N]: True where the image is called PNEUMONIA, which is where its probability >= `threshold`.
 
     With R thresholds, float64 [R], it is bool [R, N]; of a single probability and threshold, one truth.
     """
@@ -23,7 +23,7 @@ def calls_of(probability: np.ndarray, threshold: float | np.ndarray) -> np.ndarr
 
 
 def confidence_of(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Return float64 [N] in 0..1: how far each probability lies from the threshold, as a share of what it could.
+    """Returns float64 [N] in 0..1: how far each probability lies from the threshold, as a share of what it could.
 
     A call of PNEUMONIA can lie between the threshold and 1, a call of NORMAL between 0 and the threshold; so errors of
     either kind can be compared at any threshold.
@@ -80,12 +80,12 @@ class Cases:
 
     @classmethod
     def unweighted(cls, label: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> Cases:
-        """Return the images themselves: one weighting, every weight 1."""
+        """Returns the images themselves: one weighting, every weight 1."""
         label, probability = np.asarray(label), np.asarray(probability, dtype=np.float64)
         return cls(label, probability, threshold, np.ones((1, len(label))))
 
     def at(self, threshold: float) -> Cases:
-        """Return the same images at another threshold; asked again, the same object, whose counts are known."""
+        """Returns the same images at another threshold; asked again, the same object, whose counts are known."""
         return self._at.setdefault(threshold, replace(self, threshold=threshold))
 
     @cached_property
@@ -93,17 +93,17 @@ class Cases:
         return {}
 
     def where(self, rows: np.ndarray) -> Cases:
-        """Return the images of a mask [N] only, under the same weightings."""
+        """Returns the images of a mask [N] only, under the same weightings."""
         return Cases(self.label[rows], self.probability[rows], self.threshold, self.weights[:, rows])
 
     def weight_of(self, rows: np.ndarray) -> np.ndarray:
-        """Return float64 [R]: the summed weight of the images of a mask [N], or of one mask a weighting [R, N]."""
+        """Returns float64 [R]: the summed weight of the images of a mask [N], or of one mask a weighting [R, N]."""
         if rows.ndim == 2:
             return np.sum(self.weights, axis=1, where=rows)
         return self.weights @ rows.astype(np.float64)
 
     def mean_of(self, values: np.ndarray) -> np.ndarray:
-        """Return float64 [R]: the weighted mean of values [N]."""
+        """Returns float64 [R]: the weighted mean of values [N]."""
         return divide(self.weights @ values, self.total)
 
     @cached_property
@@ -117,7 +117,7 @@ class Cases:
         return self.label == PNEUMONIA
 
     def met(self, way: str) -> np.ndarray:
-        """Return the mask of the images in which call and label meet in that way, a field of `Confusion`.
+        """Returns the mask of the images in which call and label meet in that way, a field of `Confusion`.
 
         It is bool [N]; [R, N] where every weighting has a threshold of its own.
         """
@@ -150,6 +150,6 @@ class Cases:
 
 
 def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Return `numerator / denominator`, NaN where the denominator is 0: the value is undefined there."""
+    """Returns `numerator / denominator`, NaN where the denominator is 0: the value is undefined there."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(denominator != 0, numerator / denominator, np.nan)

@@ -96,7 +96,7 @@ def compare(
 
 
 def _aligned(recipes: Sequence[Recipe]) -> list[Recipe]:
-    """Return the recipes with all rows in one order and all groups equal."""
+    """Returns the recipes with all rows in one order and all groups equal."""
     names = [recipe.name for recipe in recipes]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

@@ -13,7 +13,7 @@ THRESHOLDS = np.arange(1, 100) / 100
 
 
 def net_benefit(cases: Cases) -> np.ndarray:
-    """Return float64 [R]: true positives less false positives weighted by the odds of the threshold, per image.
+    """Returns float64 [R]: true positives less false positives weighted by the odds of the threshold, per image.
 
     Vickers & Elkin, Medical Decision Making 2006. The threshold, above 0 and below 1, is the probability of PNEUMONIA
     at which somebody would just act: at 0.2, one missed pneumonia weighs as much as four false alarms.
@@ -24,11 +24,11 @@ def net_benefit(cases: Cases) -> np.ndarray:
 
 
 def decision_curve(label: np.ndarray, probability: np.ndarray, thresholds: np.ndarray = THRESHOLDS) -> list[float]:
-    """Return the net benefit of calling by these probabilities [N], at every threshold."""
+    """Returns the net benefit of calling by these probabilities [N], at every threshold."""
     cases = Cases.unweighted(label, probability)
     return [float(net_benefit(dataclasses.replace(cases, threshold=float(t)))[0]) for t in thresholds]
 
 
 def treat_all_curve(label: np.ndarray, thresholds: np.ndarray = THRESHOLDS) -> list[float]:
-    """Return the net benefit of calling every image PNEUMONIA, at every threshold; calling none has benefit 0."""
+    """Returns the net benefit of calling every image PNEUMONIA, at every threshold; calling none has benefit 0."""
     return decision_curve(label, np.ones(len(label)), thresholds)

@@ -51,7 +51,7 @@ class Placements:
 
 
 def placements(label: np.ndarray, scores: np.ndarray) -> Placements:
-    """Return the placements of scores [K, N] by midranks (Sun & Xu, IEEE Signal Processing Letters 2014).
+    """Returns the placements of scores [K, N] by midranks (Sun & Xu, IEEE Signal Processing Letters 2014).
 
     Raises:
         ValueError: the labels [N] are of one class only.
@@ -70,7 +70,7 @@ def placements(label: np.ndarray, scores: np.ndarray) -> Placements:
 
 
 def delong_covariance(label: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the AUCs [K] of scores [K, N] on the same images and their covariance [K, K].
+    """Returns the AUCs [K] of scores [K, N] on the same images and their covariance [K, K].
 
     DeLong, DeLong & Clarke-Pearson, Biometrics 1988, for independent images.
 
@@ -81,7 +81,7 @@ def delong_covariance(label: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray
 
 
 def obuchowski_covariance(label: np.ndarray, scores: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the AUCs [K] of scores [K, N] on the same images and their covariance [K, K] for clustered images.
+    """Returns the AUCs [K] of scores [K, N] on the same images and their covariance [K, K] for clustered images.
 
     Obuchowski, Biometrics 1997, "Nonparametric analysis of clustered ROC curve data"; with one image a cluster it is
     DeLong's covariance. `clusters` is int [N], equal for images of one group.
@@ -106,14 +106,14 @@ def obuchowski_covariance(label: np.ndarray, scores: np.ndarray, clusters: np.nd
 
 
 def _sums(values: np.ndarray, index: np.ndarray, count: int) -> np.ndarray:
-    """Return float64 [K, count]: values [K, M] summed by cluster index [M]."""
+    """Returns float64 [K, count]: values [K, M] summed by cluster index [M]."""
     return np.stack([np.bincount(index, weights=row, minlength=count) for row in values])
 
 
 def auc_interval(
     label: np.ndarray, probability: np.ndarray, clusters: np.ndarray | None = None, level: float = LEVEL
 ) -> Interval | None:
-    """Return the interval of the ROC-AUC, by DeLong, or by Obuchowski if `clusters` [N] are given.
+    """Returns the interval of the ROC-AUC, by DeLong, or by Obuchowski if `clusters` [N] are given.
 
     As in `area_interval`; None also if a class has fewer than two images (or groups).
     """
@@ -129,7 +129,7 @@ def auc_interval(
 
 
 def area_interval(auc: float, variance: float, method: str, level: float = LEVEL) -> Interval | None:
-    """Return the interval of an area, or of a mean of areas, with a variance that `method` gave.
+    """Returns the interval of an area, or of a mean of areas, with a variance that `method` gave.
 
     It is symmetric about the area on the scale of the logit, on which the estimate is nearer to normal and no end
     leaves 0..1 (Pepe 2003, chapter 5). None if the variance is 0, as that of a perfect ranking is: it says nothing.
@@ -141,7 +141,7 @@ def area_interval(auc: float, variance: float, method: str, level: float = LEVEL
 
 
 def wilson_interval(successes: float, trials: float, level: float = LEVEL) -> Interval | None:
-    """Return the score interval of a proportion (Wilson, JASA 1927), for independent images; None without trials."""
+    """Returns the score interval of a proportion (Wilson, JASA 1927), for independent images; None without trials."""
     if trials == 0:
         return None
     z = norm.ppf((1 + level) / 2)
@@ -154,7 +154,7 @@ def wilson_interval(successes: float, trials: float, level: float = LEVEL) -> In
 def wilson_interval_of_groups(
     right: np.ndarray, clusters: np.ndarray, weights: np.ndarray | None = None, level: float = LEVEL
 ) -> Interval | None:
-    """Return the score interval of a share of images that come in groups; None without images.
+    """Returns the score interval of a share of images that come in groups; None without images.
 
     Wilson's interval for as many independent images as the groups are worth: the number at which a binomial share
     would vary as much as this one does over groups (the design effect of Rao & Scott, Biometrics 1992). That number is
@@ -187,7 +187,7 @@ def wilson_interval_of_groups(
 
 
 def bootstrap_weights(clusters: np.ndarray, resamples: int, random: np.random.Generator) -> np.ndarray:
-    """Return float64 [resamples, N]: how often each image is drawn when whole clusters are drawn with replacement.
+    """Returns float64 [resamples, N]: how often each image is drawn when whole clusters are drawn with replacement.
 
     Field & Welsh, JRSS B 2007, the cluster bootstrap. `clusters` is int [N], equal for images of one group; the order
     of the images has no part in the draw.
@@ -197,7 +197,7 @@ def bootstrap_weights(clusters: np.ndarray, resamples: int, random: np.random.Ge
 
 
 def bootstrap_counts(clusters: int, resamples: int, random: np.random.Generator) -> np.ndarray:
-    """Return float64 [resamples, clusters]: how often each is drawn when as many as there are, are drawn."""
+    """Returns float64 [resamples, clusters]: how often each is drawn when as many as there are, are drawn."""
     return random.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples).astype(np.float64)
 
 
@@ -210,7 +210,7 @@ def bootstrap_values(
     seed: int = 0,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, np.ndarray]:
-    """Return every measure's value in every resample, float64 [resamples], NaN where it is undefined there.
+    """Returns every measure's value in every resample, float64 [resamples], NaN where it is undefined there.
 
     All measures see the same resamples. Memory stays bounded however many images there are. `advance` is told how many
     more resamples are done.

@@ -117,7 +117,7 @@ def _at_sensitivity(threshold: float, target: float) -> OperatingPoint:
 
 
 def _fixed(threshold: float, validation: Predictions | None) -> OperatingPoint:
-    """Return the operating point of a threshold that no rule chose."""
+    """Returns the operating point of a threshold that no rule chose."""
     if validation is None:
         return OperatingPoint(threshold=threshold, parameters={"threshold": threshold})
     cases = Cases.unweighted(validation.label, validation.probability, threshold)
@@ -132,7 +132,7 @@ def _fixed(threshold: float, validation: Predictions | None) -> OperatingPoint:
 
 
 def _transferred_thresholds(validation: Predictions | None) -> dict[float, float]:
-    """Return, for every target sensitivity, the threshold that reaches it on validation; empty where none can."""
+    """Returns, for every target sensitivity, the threshold that reaches it on validation; empty where none can."""
     if validation is None or not (validation.label == PNEUMONIA).any():
         return {}
     cases = Cases.unweighted(validation.label, validation.probability)
@@ -210,7 +210,7 @@ def _group_measures(predictions: Predictions) -> dict[tuple[str, ...], Measure]:
 
 
 def _subtype_measures(predictions: Predictions) -> dict[tuple[str, ...], Measure]:
-    """Return sensitivity and ROC-AUC of every kind of pneumonia against all NORMAL images."""
+    """Returns sensitivity and ROC-AUC of every kind of pneumonia against all NORMAL images."""
     subtype = np.array(predictions.subtype)
     normal = predictions.label == NORMAL
     return {
@@ -222,7 +222,7 @@ def _subtype_measures(predictions: Predictions) -> dict[tuple[str, ...], Measure
 
 
 def _sensitivity_measures(transferred: dict[float, float]) -> dict[tuple[str, ...], Measure]:
-    """Return, for every target, the specificity read off the ROC and both rates at validation's threshold."""
+    """Returns, for every target, the specificity read off the ROC and both rates at validation's threshold."""
     measures = {}
     for target in TARGET_SENSITIVITIES:
         read_off = Metric(
@@ -274,7 +274,7 @@ def _worst_errors(predictions: Predictions, threshold: float) -> tuple[WrongCall
 
 
 def _warnings(validation: Predictions | None, test: Predictions) -> list[str]:
-    """Return what a reader must know before believing the numbers, one sentence each."""
+    """Returns what a reader must know before believing the numbers, one sentence each."""
     warnings = []
     if not test.has_groups:
         warnings.append("Not every image has a group: intervals take images for independent and may be too narrow.")

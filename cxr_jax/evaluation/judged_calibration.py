@@ -34,7 +34,7 @@ _CALIBRATION_METRICS = ("log_loss", "brier")
 
 
 def calibration_measures(predictions: Predictions, temperature: float | None) -> dict[tuple[str, ...], Measure]:
-    """Return log-loss, Brier score and every calibration error, before and after the temperature."""
+    """Returns log-loss, Brier score and every calibration error, before and after the temperature."""
     measures = {}
     for moment, probability in _moments(predictions, temperature).items():
         for name in _CALIBRATION_METRICS:
@@ -93,7 +93,7 @@ def _coefficient(title: str, found: Coefficient | None, unknown: str) -> Measure
 
 
 def _moments(predictions: Predictions, temperature: float | None) -> dict[str, np.ndarray]:
-    """Return the probabilities before and, if there is a temperature, after scaling, float64 [N] each."""
+    """Returns the probabilities before and, if there is a temperature, after scaling, float64 [N] each."""
     moments = {"before": predictions.probability}
     if temperature is not None:
         moments["after"] = apply_temperature(margins_of(predictions), temperature)

@@ -74,7 +74,7 @@ class Measure:
     weights: np.ndarray | None = None
 
     def cases(self, cases: Cases) -> Cases:
-        """Return the cases that the metric is computed on."""
+        """Returns the cases that the metric is computed on."""
         if self.threshold is not None:
             cases = cases.at(self.threshold)
         if self.probability is not None:
@@ -90,7 +90,7 @@ class Measure:
         return None if parts is None else lambda cases: parts(self.cases(cases))
 
     def values(self, cases: Cases) -> np.ndarray:
-        """Return float64 [R], NaN where it is undefined."""
+        """Returns float64 [R], NaN where it is undefined."""
         return self.metric.function(self.cases(cases))
 
 
@@ -134,7 +134,7 @@ def measure(
 def _intervals(
     entry: Measure, cases: Cases, resampled: np.ndarray, clusters: np.ndarray, grouped: bool, level: float
 ) -> list[Interval | None]:
-    """Return the intervals of one measure, the one to show first."""
+    """Returns the intervals of one measure, the one to show first."""
     method = "group bootstrap" if grouped else "bootstrap"
     if entry.parts is not None:
         return [absolute_sum_interval(entry.parts(cases)[0], resampled, level, method)]

@@ -1,18 +1,14 @@
 """The metrics: one function each, PNEUMONIA being the positive class.
 
 Each takes `Cases` and returns float64 [R], one value a weighting, NaN where it is undefined; `METRICS` names them all
-and says why a value can be undefined. Each docstring is the definition that a report prints, with its source; which
-metrics belong together in a report follows Maier-Hein et al., Metrics reloaded, Nature Methods 2024.
+and says why a value can be undefined. Each docstring names who defined the metric; which metrics belong together in a
+report follows Maier-Hein et al., Metrics reloaded, Nature Methods 2024.
 """
 
 from __future__ import annotations
 
-import inspect
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -20,49 +16,49 @@ from cxr_jax.evaluation.cases import Cases, divide
 
 
 def accuracy(cases: Cases) -> np.ndarray:
-    """Share of images that are called what they are (Maier-Hein et al., Nature Methods 2024)."""
+    """Returns the share of images that are called what they are (Maier-Hein et al., Nature Methods 2024)."""
     counts = cases.confusion
     return divide(counts.true_positives + counts.true_negatives, cases.total)
 
 
 def sensitivity(cases: Cases) -> np.ndarray:
-    """Share of PNEUMONIA images that are called so; also named recall and true-positive rate (Yerushalmy 1947)."""
+    """Returns the share of PNEUMONIA images that are called so, or recall, true-positive rate (Yerushalmy 1947)."""
     counts = cases.confusion
     return divide(counts.true_positives, counts.true_positives + counts.false_negatives)
 
 
 def specificity(cases: Cases) -> np.ndarray:
-    """Share of NORMAL images that are called so; also named true-negative rate (Yerushalmy 1947)."""
+    """Returns the share of NORMAL images that are called so; also named true-negative rate (Yerushalmy 1947)."""
     counts = cases.confusion
     return divide(counts.true_negatives, counts.true_negatives + counts.false_positives)
 
 
 def precision(cases: Cases) -> np.ndarray:
-    """Share of PNEUMONIA calls that are right; also named positive predictive value (Altman & Bland, BMJ 1994)."""
+    """Returns the share of PNEUMONIA calls that are right, or positive predictive value (Altman & Bland, BMJ 1994)."""
     counts = cases.confusion
     return divide(counts.true_positives, counts.true_positives + counts.false_positives)
 
 
 def negative_predictive_value(cases: Cases) -> np.ndarray:
-    """Share of NORMAL calls that are right (Altman & Bland, BMJ 1994)."""
+    """Returns the share of NORMAL calls that are right (Altman & Bland, BMJ 1994)."""
     counts = cases.confusion
     return divide(counts.true_negatives, counts.true_negatives + counts.false_negatives)
 
 
 def balanced_accuracy(cases: Cases) -> np.ndarray:
-    """Mean of sensitivity and specificity (Brodersen et al., ICPR 2010)."""
+    """Returns the mean of sensitivity and specificity (Brodersen et al., ICPR 2010)."""
     return (sensitivity(cases) + specificity(cases)) / 2
 
 
 def f1(cases: Cases) -> np.ndarray:
-    """Harmonic mean of precision and sensitivity: 2 TP / (2 TP + FP + FN) (van Rijsbergen 1979)."""
+    """Returns the harmonic mean of precision and sensitivity: 2 TP / (2 TP + FP + FN) (van Rijsbergen 1979)."""
     counts = cases.confusion
     twice = 2 * counts.true_positives
     return divide(twice, twice + counts.false_positives + counts.false_negatives)
 
 
 def matthews_correlation(cases: Cases) -> np.ndarray:
-    """Correlation of calls and labels (Matthews, BBA 1975), -1 to 1."""
+    """Returns the correlation of calls and labels (Matthews, BBA 1975), -1 to 1."""
     counts = cases.confusion
     tp, tn, fp, fn = counts.true_positives, counts.true_negatives, counts.false_positives, counts.false_negatives
     product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
@@ -70,7 +66,7 @@ def matthews_correlation(cases: Cases) -> np.ndarray:
 
 
 def roc_auc(cases: Cases) -> np.ndarray:
-    """Probability that a PNEUMONIA image scores above a NORMAL one, ties counting half (Hanley & McNeil 1982)."""
+    """Returns the probability that a PNEUMONIA image scores above a NORMAL one, ties as half (Hanley & McNeil 1982)."""
     curve = cases.curve
     normals = curve.negatives.sum(axis=1)
     below = normals[:, None] - curve.called_negatives
@@ -79,7 +75,7 @@ def roc_auc(cases: Cases) -> np.ndarray:
 
 
 def average_precision(cases: Cases) -> np.ndarray:
-    """Area under the precision-recall curve, as the sum of precisions weighted by steps of recall.
+    """Returns the area under the precision-recall curve, as the sum of precisions weighted by steps of recall.
 
     No interpolation between points (Davis & Goadrich, ICML 2006; the `average_precision_score` of scikit-learn).
     """
@@ -91,12 +87,12 @@ def average_precision(cases: Cases) -> np.ndarray:
 
 
 def brier(cases: Cases) -> np.ndarray:
-    """Mean squared difference of probability and label (Brier 1950); 0 is best."""
+    """Returns the mean squared difference of probability and label (Brier 1950); 0 is best."""
     return cases.mean_of((cases.probability - cases.label) ** 2)
 
 
 def log_loss(cases: Cases) -> np.ndarray:
-    """Mean negative log-likelihood, natural logarithm (Good, JRSS B 1952); 0 is best.
+    """Returns the mean negative log-likelihood, natural logarithm (Good, JRSS B 1952); 0 is best.
 
     Probabilities are kept a float64 epsilon away from 0 and 1.
     """
@@ -106,7 +102,7 @@ def log_loss(cases: Cases) -> np.ndarray:
 
 
 def specificity_at_sensitivity(cases: Cases, target: float) -> np.ndarray:
-    """Highest specificity among the thresholds whose sensitivity is at least `target`, read off the ROC as steps.
+    """Returns the highest specificity of thresholds whose sensitivity is at least `target`, read off the ROC as steps.
 
     Maier-Hein et al., Nature Methods 2024, "Specificity@Sensitivity".
     """
@@ -121,7 +117,7 @@ def specificity_at_sensitivity(cases: Cases, target: float) -> np.ndarray:
 
 
 def threshold_at_sensitivity(cases: Cases, target: float) -> float:
-    """Return the highest probability that, as threshold, reaches the sensitivity; for cases of one weighting.
+    """Returns the highest probability that, as threshold, reaches the sensitivity; for cases of one weighting.
 
     Raises:
         ValueError: there is no PNEUMONIA image.
@@ -133,7 +129,7 @@ def threshold_at_sensitivity(cases: Cases, target: float) -> float:
 
 
 def thresholds_at_sensitivity(cases: Cases, target: float) -> np.ndarray:
-    """Return float64 [R]: the highest probability that reaches the sensitivity as threshold, NaN without PNEUMONIA."""
+    """Returns float64 [R]: the highest probability that reaches the sensitivity as threshold, NaN without PNEUMONIA."""
     curve = cases.curve
     positives = curve.positives.sum(axis=1)
     first = np.argmax(_reaches(curve.called_positives, positives[:, None], target), axis=1)
@@ -141,7 +137,7 @@ def thresholds_at_sensitivity(cases: Cases, target: float) -> np.ndarray:
 
 
 def _reaches(called: np.ndarray, positives: np.ndarray, target: float) -> np.ndarray:
-    """True where `called` of the positives are at least the target share, rounding of the product forgiven."""
+    """Returns True where `called` of the positives are at least the target share, rounding forgiven."""
     return called >= target * positives - 1e-9 * positives
 
 
@@ -159,20 +155,6 @@ class Metric:
     undefined: str
     proportion: Callable[[Cases], tuple[np.ndarray, np.ndarray]] | None = None
     parts: Callable[[Cases], np.ndarray] | None = None
-
-    @property
-    def definition(self) -> str:
-        """What the metric is and where it comes from: the docstring of its function, as one line."""
-        return definition_of(self.function)
-
-
-def definition_of(function: Callable[..., Any]) -> str:
-    """Return the docstring of a function, or of the one that a `partial` calls, up to the arguments, as one line."""
-    while isinstance(function, partial):
-        function = function.func
-    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
-    told = itertools.takewhile(lambda text: not text.startswith(("Args:", "Returns:", "Raises:")), paragraphs)
-    return " ".join(" ".join(told).split())
 
 
 def _share(
@@ -215,20 +197,20 @@ CALL_METRICS = tuple(name for name in METRICS if name not in THRESHOLD_FREE)
 
 
 def metric_value(name: str, cases: Cases) -> float | None:
-    """Return the metric of that name for cases of one weighting; None where it is undefined."""
+    """Returns the metric of that name for cases of one weighting; None where it is undefined."""
     value = float(METRICS[name].function(cases)[0])
     return None if np.isnan(value) else value
 
 
 def confusion_matrix(label: np.ndarray, probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Return int [2, 2]: rows are the true class, columns the called class, both in the order of `CLASS_NAMES`."""
+    """Returns int [2, 2]: rows are the true class, columns the called class, both in the order of `CLASS_NAMES`."""
     counts = Cases.unweighted(label, probability, threshold).confusion
     flat = (counts.true_negatives, counts.false_positives, counts.false_negatives, counts.true_positives)
     return np.array([int(count[0]) for count in flat]).reshape(2, 2)
 
 
 def roc_curve(label: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return false-positive rate, sensitivity and threshold, float64 [U + 1] each, from the highest threshold down.
+    """Returns false-positive rate, sensitivity and threshold, float64 [U + 1] each, from the highest threshold down.
 
     The first point is (0, 0) at threshold infinity. Both classes must occur.
     """
@@ -239,7 +221,7 @@ def roc_curve(label: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, n
 
 
 def precision_recall_curve(label: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return precision, recall and threshold, float64 [U] each, from the highest threshold down.
+    """Returns precision, recall and threshold, float64 [U] each, from the highest threshold down.
 
     PNEUMONIA must occur.
     """

@@ -54,7 +54,7 @@ class OperatingPoint:
         return {"threshold": self.threshold, **(self.parameters or {})}
 
     def as_json(self) -> dict[str, Any]:
-        """Return the content of operating_point.json."""
+        """Returns the content of operating_point.json."""
         return {
             "schema_version": SCHEMA_VERSION,
             "rule": self.rule,
@@ -92,7 +92,7 @@ def choose_threshold(
     target_sensitivity: float = OperatingPointConfig.target_sensitivity,
     cost_ratio: float = OperatingPointConfig.cost_ratio,
 ) -> float:
-    """Return the threshold that a rule chooses on these images; an image is called PNEUMONIA at or above it.
+    """Returns the threshold that a rule chooses on these images; an image is called PNEUMONIA at or above it.
 
     - `fixed`: `threshold` itself; the images play no part.
     - `sensitivity`: the highest threshold whose sensitivity is at least `target_sensitivity`.
@@ -127,7 +127,7 @@ def choose_threshold(
 
 
 def choose_thresholds(cases: Cases, rule: str, parameters: Mapping[str, float] | None = None) -> np.ndarray:
-    """Return float64 [R]: what a rule of `choose_threshold` chooses under each weighting of the images.
+    """Returns float64 [R]: what a rule of `choose_threshold` chooses under each weighting of the images.
 
     An image of weight 0 plays no part, as if it were not there. NaN where a class that the rule needs has no weight.
 
@@ -165,7 +165,7 @@ def choose_operating_point(
     target_sensitivity: float = OperatingPointConfig.target_sensitivity,
     cost_ratio: float = OperatingPointConfig.cost_ratio,
 ) -> OperatingPoint:
-    """Return the operating point that a rule chooses on validation, with its promise and the fitted temperature.
+    """Returns the operating point that a rule chooses on validation, with its promise and the fitted temperature.
 
     Arguments and errors as in `choose_threshold`.
     """
@@ -192,7 +192,7 @@ def choose_operating_point(
 
 
 def write_operating_point(path: str | Path, point: OperatingPoint) -> None:
-    """Write operating_point.json atomically; UserError as in `write_json`."""
+    """Writes operating_point.json atomically; UserError as in `write_json`."""
     write_json(path, point.as_json())
 
 

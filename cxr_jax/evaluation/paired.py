@@ -54,7 +54,7 @@ class McNemar:
 def auc_covariance(
     label: np.ndarray, scores: np.ndarray, clusters: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the ROC-AUCs [K] of scores [K, N] on the same images and their covariance [K, K].
+    """Returns the ROC-AUCs [K] of scores [K, N] on the same images and their covariance [K, K].
 
     By Obuchowski (Biometrics 1997) over `clusters` [N]; without them it is DeLong's (Biometrics 1988). None if a class
     has fewer than two groups.
@@ -68,7 +68,7 @@ def auc_covariance(
 def compare_auc(
     label: np.ndarray, first: np.ndarray, second: np.ndarray, clusters: np.ndarray | None = None, level: float = 0.95
 ) -> Difference | None:
-    """Return the difference of the mean ROC-AUCs of two recipes on the same images, for these very networks.
+    """Returns the difference of the mean ROC-AUCs of two recipes on the same images, for these very networks.
 
     The variance of the difference of means follows from the covariance of all areas: with one score each it is
     DeLong's paired test, or Obuchowski's if `clusters` [N] are given.
@@ -98,7 +98,7 @@ def compare_auc(
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray, clusters: np.ndarray | None = None) -> McNemar:
-    """Return McNemar's test of two accuracies on the same images, for these very networks.
+    """Returns McNemar's test of two accuracies on the same images, for these very networks.
 
     One seed each and independent images: the exact binomial test of the images on which the two differ (Psychometrika
     1947). Otherwise its form for clustered pairs by Obuchowski (Statistics in Medicine 1998): with D the difference in
@@ -124,7 +124,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray, clusters: np.ndarray | None =
 
 
 def bootstrap_p_value(differences: np.ndarray) -> float | None:
-    """Return the two-sided p-value that inverts the percentile interval of resampled differences [R].
+    """Returns the two-sided p-value that inverts the percentile interval of resampled differences [R].
 
     It is the smallest 1 - level whose interval leaves 0 out (Davison & Hinkley, Bootstrap Methods, 1997), with one
     resample added to each count so that it is never 0. Undefined resamples (NaN) are left out. None under the
@@ -145,7 +145,7 @@ def smallest_bootstrap_p_value(differences: np.ndarray) -> float:
 def difference_over_seeds(
     first: np.ndarray, second: np.ndarray, covariance: np.ndarray, level: float = 0.95
 ) -> DifferenceOverSeeds | None:
-    """Return interval and p-value of the difference of two means over seeds, for other patients and other seeds.
+    """Returns interval and p-value of the difference of two means over seeds, for other patients and other seeds.
 
     The seeds are to a recipe what readers are to an imaging method in a multi-reader multi-case study, each of them
     reading by one method only. In the model of Obuchowski & Rockette (Communications in Statistics 1995), with a
@@ -197,7 +197,7 @@ def _mean_covariance(block: np.ndarray) -> float:
 
 
 def difference_by_seed(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> Difference:
-    """Return the mean difference of two recipes that were trained with the same seeds, with Student's paired interval.
+    """Returns the mean difference of two recipes that were trained with the same seeds, with Student's paired interval.
 
     It holds for other seeds on the same images: a seed decides order and draws of both recipes, so that its luck, as
     far as they share it, cancels out.
@@ -222,7 +222,7 @@ def difference_by_seed(first: Sequence[float], second: Sequence[float], level: f
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for being several, in their order (Holm, Scandinavian Journal of Statistics 1979)."""
+    """Returns p-values adjusted for being several, in their order (Holm, Scandinavian Journal of Statistics 1979)."""
     order = np.argsort(p_values, kind="stable")
     steps = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(p_values), 0, -1)
     adjusted = np.empty(len(p_values))

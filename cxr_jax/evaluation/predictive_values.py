@@ -31,7 +31,7 @@ class PredictiveValues:
 
 
 def predictive_values(sensitivity: Share, specificity: Share, prevalence: float) -> PredictiveValues:
-    """Return the share of PNEUMONIA calls and of NORMAL calls that would be right at a prevalence.
+    """Returns the share of PNEUMONIA calls and of NORMAL calls that would be right at a prevalence.
 
     By Bayes' rule (Altman & Bland, BMJ 1994); sensitivity and specificity are taken to be the same there. The ends are
     those that both rates give at their own ends, so they lie wider than an interval of the same level.
@@ -54,7 +54,7 @@ def predictive_values(sensitivity: Share, specificity: Share, prevalence: float)
 
 
 def _share_of_right(prior: float, right: Share, wrong: Share) -> Share | None:
-    """Return the share of calls that are right: `right` of those it should be, `wrong` of the others are called so."""
+    """Returns the share of calls that are right: `right` of those it should be, `wrong` of the others are called so."""
     value = _bayes(prior, right.value, wrong.value)
     if value is None or None in (right.low, wrong.low):
         return None if value is None else Share(value)

@@ -191,7 +191,7 @@ def _chance_interval(higher: float, error: float, clusters: np.ndarray | None, l
 
 
 def _standard_error(values: np.ndarray, wrong: np.ndarray, clusters: np.ndarray | None) -> float | None:
-    """Return the standard error of the probability that an error is higher; None where it does not exist."""
+    """Returns the standard error of the probability that an error is higher; None where it does not exist."""
     independent = np.arange(len(values)) if clusters is None else clusters
     try:
         _, covariance = obuchowski_covariance(wrong.astype(int), values, independent)

@@ -31,13 +31,13 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Return mean and standard deviation of at least one value."""
+    """Returns mean and standard deviation of at least one value."""
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Spread(float(np.mean(values)), deviation)
 
 
 def same_images(tables: Sequence[Predictions], names: Sequence[str]) -> list[Predictions]:
-    """Return the tables with their rows in the order of the first, all with its groups.
+    """Returns the tables with their rows in the order of the first, all with its groups.
 
     Where the first table states no groups, those of the first table that does are taken for all.
 
@@ -66,14 +66,14 @@ def same_images(tables: Sequence[Predictions], names: Sequence[str]) -> list[Pre
 
 
 def _some(files: Sequence[str]) -> str:
-    """Return the first names of a list, and how many there are if they are more."""
+    """Returns the first names of a list, and how many there are if they are more."""
     if len(files) <= _NAMED:
         return ", ".join(files)
     return f"{', '.join(files[:_NAMED])} and {len(files) - _NAMED:,} more"
 
 
 def _with_common_groups(tables: Sequence[Predictions], names: Sequence[str]) -> list[Predictions]:
-    """Return tables over the same rows with the groups of the first that states them; UserError if two disagree.
+    """Returns tables over the same rows with the groups of the first that states them; UserError if two disagree.
 
     Where a table joins groups that are whole in another one, as groups with identical files are, it is taken.
     """
@@ -144,7 +144,7 @@ def _scale(bounds: tuple[float, float], mean: float) -> tuple[_Map, _Map, float]
 
 
 def _first_parted(table: Predictions, other: Predictions) -> str | None:
-    """Return the first file of a group of `table` that `other` parts, or None if it leaves every group whole."""
+    """Returns the first file of a group of `table` that `other` parts, or None if it leaves every group whole."""
     group_of: dict[str, str] = {}
     for file, one, another in zip(table.file, table.group, other.group, strict=True):
         if group_of.setdefault(one, another) != another:

@@ -73,7 +73,7 @@ def diagnose_shift(validation: Predictions, test: Predictions, threshold: float,
 
 
 def score_shift(validation: Predictions, test: Predictions, label: int, level: float = LEVEL) -> ScoreShift:
-    """Return how far the scores of one class moved from validation to test.
+    """Returns how far the scores of one class moved from validation to test.
 
     `higher_on_test` is the probability that an image of test scores above one of validation of the same class, ties
     counting half: 0.5 without shift (Mann & Whitney 1947). Its `interval` respects groups (Obuchowski 1997) and is
@@ -95,7 +95,7 @@ def score_shift(validation: Predictions, test: Predictions, label: int, level: f
 
 
 def split_drop(validation: Predictions, test: Predictions, threshold: float) -> SplitDrop:
-    """Return the fall of the balanced accuracy from validation to test, parted into its two causes.
+    """Returns the fall of the balanced accuracy from validation to test, parted into its two causes.
 
     `ranking` is the fall of the best balanced accuracy that any threshold could reach: classes that are harder to tell
     apart. `operating_point` is the rest: a threshold that sits worse on test than on validation. They add up to
@@ -126,7 +126,7 @@ def _best_balanced_accuracy(predictions: Predictions) -> float:
 
 
 def prior_correction(validation: Predictions, test: Predictions, threshold: float) -> PriorCorrection:
-    """Return what knowing test's share of PNEUMONIA would have gained: metrics on test `before` and `after`.
+    """Returns what knowing test's share of PNEUMONIA would have gained: metrics on test `before` and `after`.
 
     The odds of every probability are multiplied by the ratio of the odds of the two shares (Saerens, Latinne &
     Decaestecker, Neural Computation 2002), which is right if probabilities are calibrated on validation, and only the

@@ -31,7 +31,7 @@ class SelectedRows:
         return self.source[self.rows[index]]
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        """All the rows, read into memory."""
+        """Returns all the rows, read into memory."""
         return np.asarray(self[:], dtype=dtype)
 
 

@@ -147,7 +147,7 @@ class Filter(nnx.Module):
         return padding_of(self.padding, x.shape[1:3], self.kernel.shape[:2], self.stride)
 
     def __call__(self, x: Array) -> Array:
-        """Convolve `x` [B, H, W, I] into [B, H', W', O] by XLA."""
+        """Convolves `x` [B, H, W, I] into [B, H', W', O] by XLA."""
         raise NotImplementedError
 
     def native(self, x: Array) -> Array:
@@ -183,7 +183,7 @@ class Convolution(Filter):
         self.stride, self.padding, self.lowering = stride, rules.padding, rules.lowering
 
     def __call__(self, x: Array) -> Array:
-        """Convolve `x` [B, H, W, I] into [B, H', W', O]."""
+        """Convolves `x` [B, H, W, I] into [B, H', W', O]."""
         kernel = self.kernel[...].astype(x.dtype)
         convolution = dense_convolution if self.lowering == "fast" else plain_convolution
         return _with_bias(convolution(x, kernel, stride=self.stride, padding=self.padding_for(x)), self.bias, x)
@@ -236,7 +236,7 @@ class DepthwiseConvolution(Filter):
         self.stride, self.padding, self.lowering = stride, rules.padding, rules.lowering
 
     def __call__(self, x: Array) -> Array:
-        """Convolve `x` [B, H, W, C] into [B, H', W', C]."""
+        """Convolves `x` [B, H, W, C] into [B, H', W', C]."""
         kernel = self.kernel[...].astype(x.dtype)
         convolution = depthwise_convolution if self.lowering == "fast" else grouped_depthwise
         return convolution(x, kernel, stride=self.stride, padding=self.padding_for(x))

@@ -104,7 +104,7 @@ def _draw_validation(axes: Axes, validation: Sequence[Line], name: str, position
 
 
 def _draw_phases(axes: Axes, train: Sequence[Line], position: str) -> None:
-    """Part phases by dashed lines, and name them if there are several."""
+    """Parts phases by dashed lines, and names them if there are several."""
     starts = _phase_starts(train)
     if len(starts) < 2:
         return

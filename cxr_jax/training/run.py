@@ -42,16 +42,16 @@ class Observer(Protocol):
     """Who is told of a run's progress."""
 
     def on_start(self, plan: Plan, progress: Progress) -> None:
-        """Training begins, or goes on from `progress`."""
+        """Is called when training begins, or goes on from `progress`."""
 
     def on_train(self, line: dict[str, Any]) -> None:
-        """A step was done; `line` is what metrics.jsonl says of it."""
+        """Is called after a step; `line` is what metrics.jsonl says of it."""
 
     def on_validation(self, line: dict[str, Any]) -> None:
-        """The network was validated; `line` is what metrics.jsonl says of it."""
+        """Is called after a validation; `line` is what metrics.jsonl says of it."""
 
     def on_note(self, sentence: str) -> None:
-        """Something that a person should know."""
+        """Is told what a person should know."""
 
 
 def train(

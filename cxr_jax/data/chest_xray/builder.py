@@ -33,7 +33,7 @@ class ChestXray(tfds.core.ShardBasedBuilder):
     def __init__(
         self, *, reader: Reader, entries: Sequence[Entry], examples: Sequence[Example], data_dir: Path, **kwargs: Any
     ) -> None:
-        """Bind the builder to an open source: `entries[i]` is where the image of `examples[i]` is read."""
+        """Binds the builder to an open source: `entries[i]` is where the image of `examples[i]` is read."""
         self._reader = reader
         self._rows = list(zip(entries, examples, strict=True))
         super().__init__(data_dir=data_dir, file_format="array_record", **kwargs)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def unnamed_owners() -> Iterator[None]:
-    """While the block runs, users and groups without a name are called by their number.
+    """Calls users and groups without a name by their number while the block runs.
 
     TFDS asks for the name of the owner of every file that it writes, though it needs only its size, and would fail.
     """

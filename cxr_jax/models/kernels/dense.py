@@ -20,9 +20,9 @@ FEW_CHANNELS = 8
 
 
 def dense_convolution(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
-    """Returns convolve `x` [B, H, W, I] by `kernel` [k, k, I, O].
+    """Returns `x` [B, H, W, I] convolved by `kernel` [k, k, I, O].
 
-    Returns [B, H', W', O] in the dtype of `x`. Equal on every platform up to rounding.
+    The result is [B, H', W', O] in the dtype of `x`. It is equal on every platform up to rounding.
     """
     plain = functools.partial(plain_convolution, stride=stride, padding=padding)
     if kernel.shape[2] <= FEW_CHANNELS:
@@ -62,7 +62,7 @@ def _backward(
 def _weight_gradient(
     x: Array, output_gradient: Array, kernel_shape: tuple[int, ...], stride: int, padding: Padding
 ) -> Array:
-    """Returns Gradient of the kernel [k, k, I, O], summed over the rows of the output.
+    """Returns the gradient of the kernel [k, k, I, O], summed over the rows of the output.
 
     The windows of one row of the output are laid out as a matrix, which stays in the processor's cache. The windows of
     all rows at once would be k*k times as large as the input, and memory would limit the speed. The loop runs over rows

@@ -21,9 +21,9 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 def depthwise_convolution(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
-    """Returns convolve every channel of `x` [B, H, W, C] with its own kernel; `kernel` is [k, k, 1, C].
+    """Returns every channel of `x` [B, H, W, C] convolved with its own kernel; `kernel` is [k, k, 1, C].
 
-    Returns [B, H', W', C] in the dtype of `x`. Equal on every platform up to rounding.
+    The result is [B, H', W', C] in the dtype of `x`. It is equal on every platform up to rounding.
     """
     return lax.platform_dependent(
         x,
@@ -111,7 +111,7 @@ def _shifted_backward(
 def _input_gradient(
     output_gradient: Array, kernel: Array, input_size: tuple[int, int], stride: int, padding: Padding
 ) -> Array:
-    """Returns Gradient of the input [B, H, W, C]: the strided gradient spread out and met by the kernel turned
+    """Returns the gradient of the input [B, H, W, C]: the strided gradient spread out and met by the kernel turned
     round.
     """
     back = []
@@ -127,7 +127,7 @@ def _input_gradient(
 def _weight_gradient(
     x: Array, output_gradient: Array, kernel_shape: tuple[int, ...], stride: int, padding: Padding
 ) -> Array:
-    """Returns Gradient of the kernel [k, k, 1, C].
+    """Returns the gradient of the kernel [k, k, 1, C].
 
     All taps are summed in one pass, which reads both operands once.
     """
