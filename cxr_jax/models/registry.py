@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from cxr_jax.errors import UserError
+from cxr_jax.errors import UserError, suggestion
 from cxr_jax.models.layers import Lowering
 from cxr_jax.models.networks import (
     densenet,
@@ -194,9 +193,8 @@ ARCHITECTURES: dict[str, Architecture] = {
 def find_architecture(name: str) -> Architecture:
     """Returns the architecture called `name`; raises UserError naming the nearest one if there is none."""
     if name not in ARCHITECTURES:
-        near = difflib.get_close_matches(name, ARCHITECTURES, 1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(ARCHITECTURES)}"
-        raise UserError(f"there is no model called {name!r}; {hint}")
+        hint = suggestion(name, ARCHITECTURES) or f"; choose one of {', '.join(ARCHITECTURES)}"
+        raise UserError(f"there is no model called {name!r}{hint}")
     return ARCHITECTURES[name]
 
 
