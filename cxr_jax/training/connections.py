@@ -57,7 +57,7 @@ class Connections:
         self._given: list[deque[Any]] = [deque() for _ in range(place.world_size)]
         self._wish: str | None = None  # why one of them would like to stop
         self._calls = 0  # of `agree_to_stop`
-        self._reached: dict[int, int] = {}  # by process, the calls that it had made when it heard of the wish
+        self._reached: dict[int, int] = {}  # by rank, the calls that it had made when it heard of the wish
         self._done: set[int] = set()
         self._verdict: str | None = None  # why this process must leave
         self._told = False  # the verdict is what another process told of itself
@@ -109,40 +109,43 @@ class Connections:
         while True:
             threading.Thread(target=self._listen, args=(listener.accept()[0], None), daemon=True).start()
 
-    def _listen(self, connection: socket.socket, process: int | None) -> None:
-        """Takes in what `process` sends, until it is gone; None is one that has not said yet which it is."""
+    def _listen(self, connection: socket.socket, rank: int | None) -> None:
+        """Takes in what process `rank` sends, until it is gone; None is one that has not said yet which it is.
+
+        `origin` is the process that a message is from: process 0 passes on those of all others.
+        """
         # whatever sends something else than messages is no process of ours, and is hung up on
         with contextlib.suppress(OSError, ValueError, TypeError), connection, connection.makefile("rb") as lines:
             while line := lines.readline(_LONGEST):
-                rank, kind, value = json.loads(line)
-                if process is None:
-                    self._welcome(connection, rank, kind, value)
-                    process = rank
+                origin, kind, value = json.loads(line)
+                if rank is None:
+                    self._welcome(connection, origin, kind, value)
+                    rank = origin
                     continue
-                self._heard[process] = time.monotonic()
+                self._heard[rank] = time.monotonic()
                 if kind == "beat":
-                    self._note_mark(process, value)
+                    self._note_mark(rank, value)
                 elif self.place.rank == 0:
-                    self.say(kind, value, rank=process)
+                    self.say(kind, value, rank=rank)
                 else:
-                    self._take_in(rank, kind, value)
+                    self._take_in(origin, kind, value)
         with self._changed:
-            if process is not None:
-                del self._open[process]
-                if process not in self._done:
-                    self._find(f"process {process} ended without a word: it was killed, crashed or ran out of memory")
+            if rank is not None:
+                del self._open[rank]
+                if rank not in self._done:
+                    self._find(f"process {rank} ended without a word: it was killed, crashed or ran out of memory")
 
-    def _welcome(self, connection: socket.socket, process: int, kind: str, processes: int) -> None:
-        """Takes in a process that says hello; ValueError, after telling it, if there can be none such."""
+    def _welcome(self, connection: socket.socket, rank: int, kind: str, processes: int) -> None:
+        """Takes in process `rank`, which says hello; ValueError, after telling it, if there can be none such."""
         count = self.place.world_size
         with self._changed:
-            if kind == "hello" and processes == count and 0 < process < count and process not in self._open:
-                self._open[process], self._heard[process] = connection, time.monotonic()
+            if kind == "hello" and processes == count and 0 < rank < count and rank not in self._open:
+                self._open[rank], self._heard[rank] = connection, time.monotonic()
                 for message in self._early:
                     _send(connection, *message)
                 return
-            again = " once more" if process in self._open else ""
-            complaint = f"process {process} of {processes} came{again}, where process 0 expects each of {count} once"
+            again = " once more" if rank in self._open else ""
+            complaint = f"process {rank} of {processes} came{again}, where process 0 expects each of {count} once"
             _send(connection, 0, "leave", f"{complaint}: check parallel.world_size and parallel.rank")
             raise ValueError(complaint)
 
@@ -178,9 +181,9 @@ class Connections:
     def _move_on(self) -> None:
         self._note_mark(self.place.rank, self._marks[self.place.rank][0] + 1)
 
-    def _note_mark(self, process: int, mark: int) -> None:
-        if mark != self._marks[process][0]:
-            self._marks[process] = (mark, time.monotonic())
+    def _note_mark(self, rank: int, mark: int) -> None:
+        if mark != self._marks[rank][0]:
+            self._marks[rank] = (mark, time.monotonic())
 
     def _find(self, verdict: str, *, told: bool = False) -> None:
         if self._verdict is None:
