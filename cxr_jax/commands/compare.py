@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cxr_jax.config.command_line import Positional, parse, require_judging_options
 from cxr_jax.config.schema import OperatingPointConfig
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.terminal import Terminal, as_typed
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Options:
     target_sensitivity: float = OperatingPointConfig.target_sensitivity
     # rule cost_ratio: how many false alarms a missed pneumonia is worth
     cost_ratio: float = OperatingPointConfig.cost_ratio
-    resamples: int = 2000  # of the group bootstrap
+    resamples: int = Confidence.resamples  # of the group bootstrap
     out: str = ""  # new or empty folder for tables (Markdown, CSV), comparison.json and the figure (PNG, SVG)
     replace: bool = False  # let --out replace an earlier comparison
     markdown: str = ""  # file that gets the tables as a block between marks; text around the marks stays
@@ -53,7 +54,6 @@ def main(arguments: list[str]) -> None:
     terminal = Terminal()
     with terminal.waiting(f"Comparing {', '.join(options.recipes)}"):
         from cxr_jax.evaluation.comparison import compare
-        from cxr_jax.evaluation.measures import Confidence
         from cxr_jax.reporting.comparison_table import introduction, terminal_tables
         from cxr_jax.reporting.recipe_records import read_recipe
         from cxr_jax.runs.recipes import find_recipes

@@ -163,8 +163,8 @@ def _judge(
     terminal: Terminal, runs: Sequence[RunFolder], config: Config, name: str, prepared: PreparedData, folder: Path
 ) -> None:
     """Predicts every image out of fold, judges that, writes the tables and makes the ensemble."""
+    from cxr_jax.evaluation.confidence import Confidence
     from cxr_jax.evaluation.cross_validation import SCHEMA_VERSION, judge_folds
-    from cxr_jax.evaluation.measures import Confidence
     from cxr_jax.evaluation.operating_point import choose_operating_point
     from cxr_jax.reporting.cross_validation import cross_validation_markdown, notes, terminal_table
     from cxr_jax.runs.files import write_json, write_text

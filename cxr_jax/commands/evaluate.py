@@ -175,8 +175,8 @@ def _predict_and_judge(run: RunFolder, config: Config, prepared: PreparedData, t
 
 
 def _judge(validation: Predictions, test: Predictions, point: OperatingPoint, terminal: Terminal) -> Judgement:
+    from cxr_jax.evaluation.confidence import Confidence
     from cxr_jax.evaluation.judge import judge, resamples_in_all
-    from cxr_jax.evaluation.measures import Confidence
 
     confidence = Confidence()
     resamples = resamples_in_all(confidence, with_validation=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cxr_jax.config.command_line import Positional, parse, require_judging_options
 from cxr_jax.config.schema import OperatingPointConfig
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Options:
     target_sensitivity: float = OperatingPointConfig.target_sensitivity
     # rule cost_ratio: how many false alarms a missed pneumonia is worth
     cost_ratio: float = OperatingPointConfig.cost_ratio
-    resamples: int = 2000  # of the group bootstrap
+    resamples: int = Confidence.resamples  # of the group bootstrap
     out: str = ""  # new or empty folder for evaluation.json, figures and report.html; by default nothing is written
 
 
@@ -45,7 +46,6 @@ def main(arguments: list[str]) -> None:
     terminal = Terminal()
     terminal.say(f"Judging {options.table}")
     from cxr_jax.evaluation.judge import judge, resamples_in_all
-    from cxr_jax.evaluation.measures import Confidence
     from cxr_jax.runs.folder import RunFolder
 
     test = _read(options.table, "test", terminal)

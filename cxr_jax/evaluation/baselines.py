@@ -13,7 +13,8 @@ import numpy as np
 from scipy.special import expit
 
 from cxr_jax.evaluation.cases import Cases
-from cxr_jax.evaluation.measures import Confidence, Measure, Measured, measure
+from cxr_jax.evaluation.confidence import Confidence
+from cxr_jax.evaluation.measures import Measure, Measured, measure
 from cxr_jax.evaluation.metrics import METRICS, metric_value
 from cxr_jax.evaluation.operating_point import choose_threshold
 from cxr_jax.runs.predictions import Predictions

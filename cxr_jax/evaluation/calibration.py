@@ -11,7 +11,8 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from cxr_jax.evaluation.cases import Cases
-from cxr_jax.evaluation.intervals import LEVEL, Interval, wilson_interval
+from cxr_jax.evaluation.confidence import LEVEL
+from cxr_jax.evaluation.intervals import Interval, wilson_interval
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.vocabulary import NORMAL, PNEUMONIA
 

@@ -24,8 +24,8 @@ from cxr_jax.evaluation.comparison_record import (
     RecipeSummary,
     endpoints_at,
 )
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.intervals import percentile_interval
-from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.paired import (
     McNemar,
     bootstrap_p_value,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.intervals import Interval
-from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.metrics import CALL_METRICS, METRICS, THRESHOLD_FREE
 from cxr_jax.evaluation.paired import DifferenceOverSeeds
 from cxr_jax.runs.files import write_json

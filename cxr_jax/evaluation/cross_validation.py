@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.intervals import area_interval, obuchowski_covariance
-from cxr_jax.evaluation.measures import Confidence, Measure, Measured, measure
+from cxr_jax.evaluation.measures import Measure, Measured, measure
 from cxr_jax.evaluation.metrics import METRICS
 from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.runs.predictions import Predictions

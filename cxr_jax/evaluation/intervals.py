@@ -14,13 +14,8 @@ from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
 
 from cxr_jax.evaluation.cases import Cases
+from cxr_jax.evaluation.confidence import LEVEL, RESAMPLES
 from cxr_jax.vocabulary import PNEUMONIA
-
-RESAMPLES = 2000
-"""Bootstrap resamples of a report: the ends of a 95 % interval then vary by about a tenth of its width."""
-
-LEVEL = 0.95
-"""Confidence level of every interval of a report."""
 
 # Weights of this many (resample, image) pairs are held at once, 32 MB.
 _CHUNK = 4_000_000

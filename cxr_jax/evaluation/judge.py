@@ -11,6 +11,7 @@ import numpy as np
 
 from cxr_jax.evaluation.calibration import fit_temperature, margins_of
 from cxr_jax.evaluation.cases import Cases, calls_of, confidence_of
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.judged_calibration import calibration_measures, judge_calibration, judge_decision_curve
 from cxr_jax.evaluation.judged_rule import judge_rules
 from cxr_jax.evaluation.judgement import (
@@ -23,7 +24,7 @@ from cxr_jax.evaluation.judgement import (
     TransferredThreshold,
     WrongCall,
 )
-from cxr_jax.evaluation.measures import Confidence, Measure, Measured, measure
+from cxr_jax.evaluation.measures import Measure, Measured, measure
 from cxr_jax.evaluation.metrics import (
     CALL_METRICS,
     METRICS,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from cxr_jax.evaluation.cases import Cases
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.intervals import percentile_interval
 from cxr_jax.evaluation.judgement import ForRule
-from cxr_jax.evaluation.measures import Confidence, Measured
+from cxr_jax.evaluation.measures import Measured
 from cxr_jax.evaluation.metrics import CALL_METRICS, METRICS, metric_value
 from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.evaluation.rule_draws import RuledNetwork, draw_rule

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from cxr_jax.evaluation.calibration import Bin, Binning
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.intervals import Interval
-from cxr_jax.evaluation.measures import Confidence, Measured
+from cxr_jax.evaluation.measures import Measured
 from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.evaluation.shift import Shift
 from cxr_jax.runs.files import write_json

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxr_jax.evaluation.cases import Cases
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.intervals import (
-    LEVEL,
-    RESAMPLES,
     Interval,
     absolute_sum_interval,
     auc_interval,
@@ -22,15 +21,6 @@ from cxr_jax.evaluation.intervals import (
 )
 from cxr_jax.evaluation.metrics import METRICS, Metric
 from cxr_jax.runs.predictions import Predictions
-
-
-@dataclass(frozen=True)
-class Confidence:
-    """How intervals are computed: their level, the number of bootstrap resamples and the seed of the draw."""
-
-    level: float = LEVEL
-    resamples: int = RESAMPLES
-    seed: int = 0
 
 
 @dataclass(frozen=True)

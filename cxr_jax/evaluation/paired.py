@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest, chi2, norm, t
 
+from cxr_jax.evaluation.confidence import LEVEL
 from cxr_jax.evaluation.intervals import Interval, obuchowski_covariance
 
 # Below this a variance is rounding and says nothing.
@@ -66,7 +67,7 @@ def auc_covariance(
 
 
 def compare_auc(
-    label: np.ndarray, first: np.ndarray, second: np.ndarray, clusters: np.ndarray | None = None, level: float = 0.95
+    label: np.ndarray, first: np.ndarray, second: np.ndarray, clusters: np.ndarray | None = None, level: float = LEVEL
 ) -> Difference | None:
     """Returns the difference of the mean ROC-AUCs of two recipes on the same images, for these very networks.
 
@@ -143,7 +144,7 @@ def smallest_bootstrap_p_value(differences: np.ndarray) -> float:
 
 
 def difference_over_seeds(
-    first: np.ndarray, second: np.ndarray, covariance: np.ndarray, level: float = 0.95
+    first: np.ndarray, second: np.ndarray, covariance: np.ndarray, level: float = LEVEL
 ) -> DifferenceOverSeeds | None:
     """Returns interval and p-value of the difference of two means over seeds, for other patients and other seeds.
 
@@ -196,7 +197,7 @@ def _mean_covariance(block: np.ndarray) -> float:
     return float((block.sum() - np.trace(block)) / (count * (count - 1)))
 
 
-def difference_by_seed(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> Difference:
+def difference_by_seed(first: Sequence[float], second: Sequence[float], level: float = LEVEL) -> Difference:
     """Returns the mean difference of two recipes that were trained with the same seeds, with Student's paired interval.
 
     It holds for other seeds on the same images: a seed decides order and draws of both recipes, so that its luck, as

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import norm, t
 
-from cxr_jax.evaluation.intervals import LEVEL, Interval
+from cxr_jax.evaluation.confidence import LEVEL
+from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.evaluation.paired import holm
 from cxr_jax.evaluation.quality_audit import SIGNIFICANT, Chance, ErrorAudit, MeasureComparison, Verdict
 from cxr_jax.evaluation.seeds import interval_over_seeds

@@ -15,8 +15,8 @@ import numpy as np
 from scipy.stats import norm
 
 from cxr_jax.evaluation.cases import Cases, calls_of
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.intervals import Interval, bootstrap_weights, obuchowski_covariance, percentile_interval
-from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.metrics import roc_auc
 from cxr_jax.evaluation.paired import holm
 from cxr_jax.runs.predictions import Predictions

@@ -10,8 +10,8 @@ import numpy as np
 
 from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.comparison_record import HALF, At, Endpoint
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.intervals import Interval, bootstrap_weights, wilson_interval_of_groups
-from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.metrics import METRICS
 from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.evaluation.paired import auc_covariance

@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 
 from cxr_jax.evaluation.cases import Cases
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.intervals import bootstrap_counts
-from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.metrics import CALL_METRICS, METRICS
 from cxr_jax.evaluation.operating_point import OperatingPoint, choose_thresholds
 from cxr_jax.runs.predictions import Predictions

@@ -10,7 +10,8 @@ import numpy as np
 from scipy.stats import t
 
 from cxr_jax.errors import UserError
-from cxr_jax.evaluation.intervals import LEVEL, Interval, area_interval, obuchowski_covariance
+from cxr_jax.evaluation.confidence import LEVEL
+from cxr_jax.evaluation.intervals import Interval, area_interval, obuchowski_covariance
 from cxr_jax.runs.predictions import Predictions
 
 # Below this a variance is rounding and says nothing.

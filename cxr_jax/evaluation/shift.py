@@ -11,7 +11,8 @@ import numpy as np
 
 from cxr_jax.evaluation.calibration import margins_of
 from cxr_jax.evaluation.cases import Cases
-from cxr_jax.evaluation.intervals import LEVEL, Interval, auc_interval
+from cxr_jax.evaluation.confidence import LEVEL
+from cxr_jax.evaluation.intervals import Interval, auc_interval
 from cxr_jax.evaluation.metrics import metric_value, roc_auc
 from cxr_jax.runs.predictions import Predictions, probability_of
 from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA

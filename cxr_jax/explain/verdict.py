@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cxr_jax.evaluation.intervals import LEVEL, RESAMPLES, bootstrap_weights, percentile_interval
+from cxr_jax.evaluation.confidence import LEVEL, RESAMPLES
+from cxr_jax.evaluation.intervals import bootstrap_weights, percentile_interval
 from cxr_jax.runs.records import fields_to_json, from_json, to_json
 from cxr_jax.vocabulary import CLASS_NAMES
 

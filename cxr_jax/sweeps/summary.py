@@ -11,7 +11,7 @@ from typing import Any
 
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import Cases
-from cxr_jax.evaluation.intervals import LEVEL
+from cxr_jax.evaluation.confidence import LEVEL
 from cxr_jax.evaluation.metrics import metric_value
 from cxr_jax.evaluation.operating_point import choose_threshold
 from cxr_jax.evaluation.paired import difference_by_seed

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cxr_jax.evaluation.baselines import ALL_MEASURES, ALL_PNEUMONIA, JUDGED, judge_baselines
-from cxr_jax.evaluation.measures import Confidence
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.metrics import METRICS
 from cxr_jax.runs.predictions import Predictions
 

@@ -9,8 +9,9 @@ from cxr_jax.evaluation import comparison, recipe_draws
 from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.comparison import Recipe, compare
 from cxr_jax.evaluation.comparison_record import RESOLUTION, Correction, read_comparison, write_comparison
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.intervals import bootstrap_weights
-from cxr_jax.evaluation.measures import Confidence, Measure, measure
+from cxr_jax.evaluation.measures import Measure, measure
 from cxr_jax.evaluation.metrics import METRICS, roc_auc
 from cxr_jax.evaluation.operating_point import choose_operating_point
 from cxr_jax.evaluation.paired import bootstrap_p_value, compare_auc, difference_over_seeds, holm, mcnemar

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.cross_validation import joined, judge_folds, mean_roc_auc
 from cxr_jax.evaluation.intervals import auc_interval
-from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.operating_point import choose_operating_point
 from cxr_jax.runs.predictions import Predictions
 

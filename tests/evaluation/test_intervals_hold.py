@@ -9,8 +9,8 @@ from cxr_jax.evaluation.baselines import judge_baselines
 from cxr_jax.evaluation.calibration import expected_calibration_error
 from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.comparison import Recipe, compare
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.judge import judge
-from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.quality_audit import audit_errors
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.runs.records import to_json

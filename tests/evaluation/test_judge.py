@@ -11,9 +11,9 @@ import pytest
 from cxr_jax.evaluation import measures
 from cxr_jax.evaluation.calibration import calibration_in_the_large, recalibration
 from cxr_jax.evaluation.cases import Cases, confidence_of
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.intervals import auc_interval, wilson_interval
 from cxr_jax.evaluation.judge import WORST_ERRORS, judge, resamples_in_all
-from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.metrics import CALL_METRICS, METRICS, specificity_at_sensitivity
 from cxr_jax.evaluation.operating_point import choose_operating_point
 from cxr_jax.evaluation.rule_draws import RuledNetwork, draw_rule

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cxr_jax.evaluation.measures import Confidence
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.paired import holm
 from cxr_jax.evaluation.pooled_audit import pool_audits
 from cxr_jax.evaluation.quality_audit import compare_errors

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.intervals import delong_covariance
-from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.paired import holm
 from cxr_jax.evaluation.quality_audit import FEW, Chance, ErrorAudit, Quantiles, audit_errors, compare_errors, summarise
 from cxr_jax.runs.predictions import Predictions

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cxr_jax.evaluation.cases import Cases
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.intervals import bootstrap_values
-from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.metrics import CALL_METRICS, METRICS, metric_value
 from cxr_jax.evaluation.operating_point import RULES, choose_operating_point, choose_threshold, choose_thresholds
 from cxr_jax.evaluation.rule_draws import RuledNetwork, draw_rule

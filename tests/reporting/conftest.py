@@ -8,8 +8,8 @@ import pytest
 
 from cxr_jax.data.quality.measures import MEASURES
 from cxr_jax.evaluation.baselines import judge_baselines
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.judge import judge
-from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.operating_point import choose_operating_point
 from cxr_jax.evaluation.quality import ImageQuality, MeasureDefinition, SplitQuality, write_quality
 from cxr_jax.evaluation.quality_audit import audit_errors

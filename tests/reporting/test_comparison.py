@@ -11,8 +11,8 @@ from rich.console import Console
 
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.comparison import compare
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.intervals import Interval
-from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.operating_point import choose_operating_point, write_operating_point
 from cxr_jax.evaluation.pooled_audit import PooledAudit, PooledMeasure, pool_audits
 from cxr_jax.evaluation.quality import ImageQuality, MeasureDefinition, read_quality, write_quality

@@ -7,8 +7,8 @@ import matplotlib
 import numpy as np
 import pytest
 
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.judge import judge
-from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.reporting import figures
 from cxr_jax.reporting.style import WIDTH, new_figure, save, styled
 

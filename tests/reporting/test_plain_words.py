@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.judge import judge
-from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.reporting.plain_words import told_calibration, told_rule
 from cxr_jax.runs.predictions import Predictions
 

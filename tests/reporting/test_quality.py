@@ -8,7 +8,7 @@ import pytest
 
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.baselines import judge_baselines
-from cxr_jax.evaluation.measures import Confidence
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.quality import ImageQuality, MeasureDefinition, SplitQuality, write_quality
 from cxr_jax.evaluation.quality_audit import Chance, audit_errors, compare_errors, summarise
 from cxr_jax.reporting.quality import over_exposure_text, quality_of, value_text

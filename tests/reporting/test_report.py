@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cxr_jax.errors import UserError
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.judge import judge
-from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.metrics import METRICS
 from cxr_jax.reporting import report
 from cxr_jax.reporting.explanations import MOST_PICTURES

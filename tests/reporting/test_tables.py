@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from cxr_jax.errors import UserError
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.judge import judge
 from cxr_jax.evaluation.judgement import write_judgement
-from cxr_jax.evaluation.measures import Confidence
 from cxr_jax.evaluation.seeds import interval_over_seeds, mean_auc_interval
 from cxr_jax.reporting import tables
 from cxr_jax.reporting.numbers import interval_text
