@@ -36,6 +36,7 @@ SLOW_TARGETS = {
     "avx512": Target("g++", ("-O3", "-march=skylake-avx512"), AVX512),
     "native": Target("g++", ("-O3", "-march=native")),
     "sse2": Target("g++", ("-O3", "-march=x86-64")),
+    "avx2 by clang": Target("clang++", ("-O3", "-march=haswell"), AVX2),
     "avx2 sanitized": Target("g++", (*SANITIZED, "-march=haswell"), AVX2),
     "avx512 sanitized": Target("g++", (*SANITIZED, "-march=skylake-avx512"), AVX512),
     "native sanitized": Target("g++", (*SANITIZED, "-march=native")),
