@@ -312,7 +312,7 @@ def _draw(
 
 
 def _print(terminal: Terminal, run: RunFolder, judgement: Judgement, quality: ImageQuality, *, stored: bool) -> None:
-    from cxr_jax.reporting.numbers import measured_text
+    from cxr_jax.evaluation.numbers import measured_text
     from cxr_jax.reporting.quality import over_exposure_text
     from cxr_jax.reporting.tables import judgement_table
     from cxr_jax.runs.ensemble import first_network

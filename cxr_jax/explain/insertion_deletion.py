@@ -26,6 +26,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from cxr_jax.evaluation.numbers import TO, with_interval
 from cxr_jax.explain.heat_maps import enlarged
 from cxr_jax.explain.verdict import Check, Verdict, judged_classes, mean_over_images, means_by_class
 from cxr_jax.inference.restore import TrainedModel
@@ -169,7 +170,7 @@ def _judge(curves: Curves, kind: str, classes: np.ndarray, clusters: np.ndarray)
     ways = " and ".join(f"from {start:.2f} to {end:.2f} for {name}" for name, (start, end) in ends.items())
     told = (
         f"The area is {own.mean():.3f}, with random maps {random.mean():.3f}; less that with the map of another image "
-        f"it is {beyond.value:+.3f} ({beyond.low:+.3f} to {beyond.high:+.3f}). On the way the probability goes {ways}."
+        f"it is {with_interval(beyond.value, beyond, '+.3f', word=TO)}. On the way the probability goes {ways}."
     )
     sign = 1 if kind == "insertion" else -1
     return CHECKS[kind].verdict(

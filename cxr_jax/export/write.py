@@ -16,6 +16,7 @@ import numpy as np
 from cxr_jax.data.quality.reference import LIKENESS, read_reference, told_measure
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.judgement import Judgement, read_judgement
+from cxr_jax.evaluation.numbers import measured_text, number_text
 from cxr_jax.export.answers import answers_of, images_of, stablehlo_of
 from cxr_jax.export.bundle import (
     BUNDLE_FILE,
@@ -190,5 +191,6 @@ def _card(bundle: Bundle, run: RunFolder) -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
+    environment.filters.update(measured=measured_text, written=number_text)
     card = read_json(run.data_card) if run.data_card.is_file() else {}
     return environment.get_template("MODEL_CARD.md.jinja").render(bundle=bundle, judged=judged, data=card)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from cxr_jax.evaluation.comparison_record import RESOLUTION, Answer, EndpointSummary, Pair
-from cxr_jax.reporting.numbers import interval_text
+from cxr_jax.evaluation.numbers import TO, interval_text, number_text
 
 NOTHING = "–"
 """What stands where nothing is known."""
@@ -18,7 +18,7 @@ def pair_cell(answer: Answer | None, metric: str) -> str:
     """Returns difference, interval and corrected p-values, a line each."""
     if answer is None:
         return NOTHING
-    return "\n".join([_signed(answer.difference, metric), *_evidence(answer, metric)])
+    return "\n".join([number_text(answer.difference, *_form(metric, "+")), *_evidence(answer, metric)])
 
 
 def ruled_pair_cell(pair: Pair, metric: str) -> str:
@@ -26,7 +26,7 @@ def ruled_pair_cell(pair: Pair, metric: str) -> str:
     answer, ruled = pair.endpoints[f"{metric}@operating_point"], pair.endpoints.get(f"{metric}@rule")
     if answer is None:
         return NOTHING
-    lines = [_signed(answer.difference, metric)]
+    lines = [number_text(answer.difference, *_form(metric, "+"))]
     if ruled is not None:
         lines += _evidence(ruled, metric)
     return "\n".join([*lines, "these thresholds", *_evidence(answer, metric)])
@@ -37,7 +37,7 @@ def _evidence(answer: Answer, metric: str) -> list[str]:
     retrained, lines = answer.over_seeds, []
     interval = answer.interval if retrained is None else retrained.interval
     if interval is not None:
-        lines.append(f"({_signed(interval.low, metric)} to {_signed(interval.high, metric)})")
+        lines.append(interval_text(interval, *_form(metric, "+"), word=TO))
     if retrained is not None:
         lines.append(f"p {p_text(retrained.adjusted_p_value)} retrained")
     if answer.adjusted_p_value is not None:
@@ -64,26 +64,22 @@ def ruled_cell(given: EndpointSummary | None, ruled: EndpointSummary | None, met
 
 
 def _ends(summary: EndpointSummary, metric: str) -> str:
-    factor, digits = (100, 1) if metric in RATES else (1, 3)
-    return interval_text(summary.interval, digits, factor)
+    return interval_text(summary.interval, *_form(metric))
 
 
 def _mean(summary: EndpointSummary, metric: str) -> str:
-    factor, digits = (100, 1) if metric in RATES else (1, 3)
-    text = f"{factor * summary.mean:.{digits}f}"
-    if summary.deviation is not None:
-        text += f" ± {factor * summary.deviation:.{digits}f}"
-    return text
+    text = metric_text(summary.mean, metric)
+    return text if summary.deviation is None else f"{text} ± {metric_text(summary.deviation, metric)}"
 
 
-def number_text(value: float, metric: str) -> str:
+def metric_text(value: float, metric: str) -> str:
     """Returns a value of a metric, shares in percent."""
-    return f"{100 * value:.1f}" if metric in RATES else f"{value:.3f}"
+    return number_text(value, *_form(metric))
 
 
-def _signed(value: float, metric: str) -> str:
-    text = f"{100 * value:+.1f}" if metric in RATES else f"{value:+.3f}"
-    return text.replace("-", "−")
+def _form(metric: str, sign: str = "") -> tuple[str, float]:
+    """Returns form and factor of a metric's numbers, as `number_text` takes them."""
+    return (f"{sign}.1f", 100) if metric in RATES else (f"{sign}.3f", 1)
 
 
 def p_text(value: float, *, bounded: bool = False) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cxr_jax.evaluation.numbers import TO, interval_text, number_text, range_text
 from cxr_jax.evaluation.pooled_audit import PooledAudit, PooledMeasure
 from cxr_jax.reporting.comparison_cells import NOTHING, p_text
-from cxr_jax.reporting.quality import KINDS, value_text
+from cxr_jax.reporting.quality import KINDS, form_of
 from cxr_jax.reporting.recipe_records import RecipeRecord
 from cxr_jax.reporting.wording import counted
 
@@ -41,18 +42,14 @@ def quality_rows(records: Sequence[RecipeRecord]) -> list[list[str]]:
 
 def _difference(entry: PooledMeasure, unit: str) -> str:
     """Returns a difference with its interval, the seeds that agree on it, and the corrected p-value of the chance."""
-    lines = [_signed(entry.difference, unit)]
+    form = form_of(unit, signed=True)
+    lines = [number_text(entry.difference, form)]
     if entry.interval is not None:
-        lines.append(f"({_signed(entry.interval.low, unit)} to {_signed(entry.interval.high, unit)})")
+        lines.append(interval_text(entry.interval, form, word=TO))
     lines.append(f"higher in {entry.higher_in} of {counted(len(entry.differences), 'seeds')}")
     if entry.adjusted_p_value is not None:
         lines.append(f"p {p_text(entry.adjusted_p_value)}")
     return "\n".join(lines)
-
-
-def _signed(value: float, unit: str) -> str:
-    text = value_text(value, unit)
-    return text.replace("-", "−") if text.startswith("-") else f"+{text}"
 
 
 def quality_notes(records: Sequence[RecipeRecord]) -> tuple[str, ...]:
@@ -75,11 +72,12 @@ def brightness_text(name: str, audit: PooledAudit) -> str | None:
     if entry is None:
         return None
     seeds = counted(len(entry.differences), "seeds")
-    difference = _signed(entry.difference, "grey levels")
+    form = form_of("grey levels", signed=True)
+    difference = number_text(entry.difference, form)
     seen = f"on average they differ by {difference} grey levels, and are brighter in {entry.higher_in} of {seeds}"
     if entry.interval is not None:
-        ends = (_signed(end, "grey levels") for end in (entry.interval.low, entry.interval.high))
-        seen += " (95 % interval of the difference {} to {})".format(*ends)
+        ends = range_text(entry.interval.low, entry.interval.high, form, word=TO)
+        seen += f" (95 % interval of the difference {ends})"
     if entry.verdict == "not tested":
         return f"{name}: whether false positives are brighter than right calls of NORMAL cannot be tested; {seen}."
     p_value = f"p {p_text(entry.adjusted_p_value)} corrected for {audit.tested} measures"

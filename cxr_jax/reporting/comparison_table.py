@@ -13,7 +13,7 @@ from cxr_jax.evaluation.comparison_record import Comparison
 from cxr_jax.reporting.comparison_cells import (
     NOTHING,
     RATES,
-    number_text,
+    metric_text,
     pair_cell,
     ruled_cell,
     ruled_pair_cell,
@@ -169,7 +169,7 @@ def _calls(comparison: Comparison, records: Sequence[RecipeRecord], published: S
     for result in published:
         stated = {name: getattr(result, name, None) for name in _CALLS}
         rows.append(
-            [_published_name(result), *(NOTHING if v is None else number_text(v, name) for name, v in stated.items())]
+            [_published_name(result), *(NOTHING if v is None else metric_text(v, name) for name, v in stated.items())]
         )
     rows += [[record.recipe.name, *_call_cells(comparison, record, "half")] for record in records]
     return Section("Calls at threshold 0.5", rows)

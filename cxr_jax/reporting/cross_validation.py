@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 from cxr_jax.evaluation.cross_validation import JUDGED, CrossValidation, HeldOut
+from cxr_jax.evaluation.numbers import interval_text, measured_text
 from cxr_jax.evaluation.seeds import spread
-from cxr_jax.reporting.numbers import interval_text, measured_text
 from cxr_jax.reporting.tables import markdown_table
 from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, PNEUMONIA
 
@@ -48,8 +48,8 @@ def notes(found: CrossValidation) -> list[str]:
             "and specificity above are what it was chosen to give, and flatter a little."
         )
     told.append(
-        f"ROC-AUC within folds, averaged: {measured_text(found.mean_roc_auc, 4)}; there images of one network are "
-        f"ranked. Pooled over all folds: {measured_text(pooled.metrics['roc_auc'], 4)}; there images of different "
+        f"ROC-AUC within folds, averaged: {measured_text(found.mean_roc_auc, '.4f')}; there images of one network are "
+        f"ranked. Pooled over all folds: {measured_text(pooled.metrics['roc_auc'], '.4f')}; there images of different "
         "networks are ranked against each other, as by the one threshold that all share."
     )
     return told

@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from cxr_jax.evaluation.numbers import TO, with_interval
 from cxr_jax.explain.record import MapChecks, read_checks
 from cxr_jax.explain.verdict import Mean, Verdict
 from cxr_jax.reporting.style import (
@@ -137,7 +138,7 @@ def curves_figure(findings: MapChecks) -> Figure:
             for (name, line), (colour, style) in zip(lines.items(), looks, strict=True):
                 label = f"{name}, area {np.trapezoid(line, curves.shares):.3f}"
                 axes.plot(curves.shares, line, color=colour, linestyle=style, label=label)
-            beyond = number_text(numbers[kind][explained], signed=True)
+            beyond = mean_text(numbers[kind][explained], signed=True)
             axes.set_title(f"{explained}, {kind}\n{beyond} beside random", fontsize=SMALLEST_TEXT)
             axes.set(xlim=(0, 1), ylim=(-0.02, 1.04), ylabel="Probability")
             axes.set_xlabel(f"Share of pixels {_DONE.get(kind, kind)}, hottest first")
@@ -172,16 +173,15 @@ def heading(findings: MapChecks) -> str:
     )
 
 
-def number_text(mean: Mean, *, signed: bool) -> str:
+def mean_text(mean: Mean, *, signed: bool) -> str:
     """Returns a mean with the ends of its interval; a difference is `signed`."""
-    sign = "+" if signed else ""
-    return f"{mean.value:{sign}.3f} ({mean.low:{sign}.3f} to {mean.high:{sign}.3f})"
+    return with_interval(mean.value, mean, "+.3f" if signed else ".3f", word=TO)
 
 
 def number_texts(verdict: Verdict) -> list[str]:
     """Returns the numbers behind a verdict, a line for each class; empty where there is no verdict."""
     signed = "less that" in verdict.check.measure
-    return [f"{name} {number_text(mean, signed=signed)}" for name, mean in verdict.means.items()]
+    return [f"{name} {mean_text(mean, signed=signed)}" for name, mean in verdict.means.items()]
 
 
 def explanations_of(run: RunFolder) -> Explanations:

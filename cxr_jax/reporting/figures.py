@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from cxr_jax.evaluation.judgement import CalibrationMoment, JudgedSplit, Judgement
 from cxr_jax.evaluation.metrics import precision_recall_curve, roc_curve
+from cxr_jax.evaluation.numbers import measured_text
 from cxr_jax.reporting.curves import epoch_figure, iteration_figure
-from cxr_jax.reporting.numbers import measured_text
 from cxr_jax.reporting.style import (
     CLASS_COLOURS,
     GREY,

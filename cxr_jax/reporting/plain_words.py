@@ -6,6 +6,7 @@ from scipy.special import expit
 
 from cxr_jax.evaluation.judgement import JudgedSplit, Judgement
 from cxr_jax.evaluation.measures import Measured
+from cxr_jax.evaluation.numbers import TO, range_text
 from cxr_jax.vocabulary import CLASS_NAMES, NORMAL, PNEUMONIA
 
 
@@ -23,7 +24,7 @@ def told_rule(judgement: Judgement) -> str | None:
 
 def _percent(measured: Measured) -> str | None:
     interval = measured.interval
-    return None if interval is None else f"anywhere from {interval.low:.0%} to {interval.high:.0%}"
+    return None if interval is None else f"anywhere from {range_text(interval.low, interval.high, '.0%', word=TO)}"
 
 
 def told_calibration(judgement: Judgement, *, weighted: bool) -> tuple[str, ...]:
@@ -57,10 +58,10 @@ def _told_shift(split: str, judged: JudgedSplit) -> str | None:
         return None
     direction = "too low" if shift.value > 0 else "too high"
     interval = shift.interval
-    low, high = sorted(abs(end) for end in (interval.low, interval.high))
+    ends = range_text(*sorted(abs(end) for end in (interval.low, interval.high)), ".1f", word=TO)
     return (
         f"On {split} the probabilities of PNEUMONIA are {direction}, by {abs(shift.value):.1f} logits "
-        f"({low:.1f} to {high:.1f}): where the network says 50%, it should say about {expit(shift.value):.0%}."
+        f"({ends}): where the network says 50%, it should say about {expit(shift.value):.0%}."
     )
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from cxr_jax.evaluation.baselines import ALL_MEASURES, ALL_PNEUMONIA
 from cxr_jax.evaluation.measures import Measured
+from cxr_jax.evaluation.numbers import TO, interval_text, number_text, range_text
 from cxr_jax.evaluation.quality import ImageQuality, MeasureDefinition, SplitQuality, read_quality
 from cxr_jax.evaluation.quality_audit import FEW, MeasureComparison
-from cxr_jax.reporting.numbers import interval_text
 from cxr_jax.reporting.wording import counted
 from cxr_jax.runs.folder import RunFolder
 
@@ -134,9 +134,10 @@ def over_exposure_text(quality: ImageQuality, kind: str) -> str | None:
         reason = f"with fewer than {FEW} images on a side" if few else "as the two do not overlap"
         return f"Whether the {plural} are over-exposed cannot be tested, {reason}; {means}."
     higher, interval = entry.higher.value, entry.higher.interval
+    ends = range_text(interval.low, interval.high, ".1%", word=TO)
     chance = (
-        f"in {higher:.1%} of pairs (95 % interval {interval.low:.1%} to {interval.high:.1%}; 50 % is no "
-        "relation) one of them has more bright area than a right call"
+        f"in {higher:.1%} of pairs (95 % interval {ends}; 50 % is no relation) one of them has more bright area than "
+        "a right call"
     )
     claim = {
         "higher": "are over-exposed",
@@ -165,14 +166,14 @@ def _told_errors(quality: ImageQuality, kind: str) -> ToldErrors:
         entry = compared.measures.get(name)
         if entry is None:
             continue
-        interval, p_value, unit = entry.interval, entry.adjusted_p_value, told.unit
+        form, p_value, unit = form_of(told.unit), entry.adjusted_p_value, told.unit
         rows.append(
             ToldMeasure(
                 title=told.title + (f", {unit}" if unit not in ("", "share") else ""),
-                of_errors=value_text(entry.error_mean, unit),
-                of_right=value_text(entry.right_mean, unit),
-                difference=value_text(entry.difference, unit),
-                ends=f"({value_text(interval.low, unit)} to {value_text(interval.high, unit)})" if interval else "",
+                of_errors=number_text(entry.error_mean, form),
+                of_right=number_text(entry.right_mean, form),
+                difference=number_text(entry.difference, form),
+                ends=interval_text(entry.interval, form, word=TO),
                 higher=f"{entry.higher.value:.3f}",
                 higher_ends=interval_text(entry.higher.interval),
                 p_value="–" if p_value is None else "< 0.001" if p_value < 0.001 else f"{p_value:.3f}",
@@ -189,16 +190,12 @@ def _told_errors(quality: ImageQuality, kind: str) -> ToldErrors:
     )
 
 
-_DIGITS = {"grey levels": 1, "degrees": 2}
+_FORMS = {"share": ".2%", "pixels": ",.0f", "grey levels": ".1f", "degrees": ".2f"}
 
 
-def value_text(value: float, unit: str) -> str:
-    """Returns a value of a measure as text: shares as per cent, pixels whole, others with a few digits."""
-    if unit == "share":
-        text = f"{value:.2%}"
-    elif unit == "pixels":
-        text = f"{value:,.0f}"
-    else:
-        text = f"{value:.{_DIGITS.get(unit, 3)}f}"
-    # A small negative number that is rounded to nothing keeps its sign otherwise.
-    return text if any(digit in text for digit in "123456789") else text.removeprefix("-")
+def form_of(unit: str, *, signed: bool = False) -> str:
+    """Returns how `number_text` writes a measure of that unit: shares as per cent, pixels whole, others by digits.
+
+    A small negative number that is rounded to nothing has no minus.
+    """
+    return f"{'+' if signed else ''}z{_FORMS.get(unit, '.3f')}"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import cxr_jax
 from cxr_jax.evaluation.judgement import Judgement, read_judgement
+from cxr_jax.evaluation.numbers import TO, interval_text, number_text, range_text
 from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.reporting.explanations import CAPTIONS as _EXPLANATIONS
 from cxr_jax.reporting.explanations import explanations_of, number_texts
@@ -104,9 +105,12 @@ def render_report(run: RunFolder) -> str:
         date=date_text,
         devices=devices_text,
         duration=duration_text,
+        ends=lambda interval, form: range_text(interval.low, interval.high, form, word=TO),
         inlined=_inlined,
+        interval=interval_text,
         number_lines=number_texts,
         times=times,
+        written=number_text,
     )
     return environment.get_template("report.html.jinja").render(_contents(run))
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.table import Table
 
 from cxr_jax.evaluation.judgement import Confusion, Judgement, read_judgement
+from cxr_jax.evaluation.numbers import interval_text, measured_text
 from cxr_jax.evaluation.seeds import Spread, interval_over_seeds, mean_auc_interval, same_images, spread
-from cxr_jax.reporting.numbers import interval_text, measured_text
 from cxr_jax.reporting.published import Published
 from cxr_jax.reporting.training_time import wall_seconds
 from cxr_jax.runs.ensemble import is_ensemble

@@ -10,6 +10,8 @@ from typing import Any
 from rich.box import HORIZONTALS
 from rich.table import Table
 
+from cxr_jax.evaluation.intervals import Interval
+from cxr_jax.evaluation.numbers import TO, number_text, with_interval
 from cxr_jax.reporting.tables import markdown_table
 from cxr_jax.runs.files import write_json, write_text
 from cxr_jax.sweeps.runs import SUMMARY_FILE
@@ -138,21 +140,13 @@ def _cell(figure: dict[str, Any] | None, seeds: int) -> str:
     """Returns the mean and deviation, below them the difference and its interval."""
     if figure is None:
         return _NOTHING
-    text = _number(figure["mean"])
+    text = number_text(figure["mean"], ".4f")
     if figure["deviation"] is not None:
-        text += f" ± {_number(figure['deviation'])}"
+        text += f" ± {number_text(figure['deviation'], '.4f')}"
     if len(figure["values"]) < seeds:
         text += f" ({len(figure['values'])} of {seeds})"
     difference = figure["difference"]
     if difference is None:
         return text
-    text += f"\n{_number(difference['value'], signed=True)}"
-    interval = difference["interval"]
-    if interval is None:
-        return text
-    return f"{text} ({_number(interval['low'], signed=True)} to {_number(interval['high'], signed=True)})"
-
-
-def _number(value: float, *, signed: bool = False) -> str:
-    text = f"{value:{'+' if signed else ''}.4f}"
-    return text.replace("-", "−")
+    interval = None if difference["interval"] is None else Interval(**difference["interval"], method="Student")
+    return f"{text}\n{with_interval(difference['value'], interval, '+.4f', word=TO)}"

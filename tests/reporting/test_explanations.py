@@ -94,8 +94,8 @@ def test_the_cascade_shows_every_level_and_map(findings):
 def test_curves_state_their_areas_and_the_difference(findings):
     figure = curves_figure(findings)
     insertion, deletion = figure.axes
-    assert insertion.get_title(loc="left") == "NORMAL, insertion\n+0.050 (-0.050 to +0.150) beside random"
-    assert deletion.get_title(loc="left").startswith("NORMAL, deletion\n-0.200")
+    assert insertion.get_title(loc="left") == "NORMAL, insertion\n+0.050 (−0.050 to +0.150) beside random"
+    assert deletion.get_title(loc="left").startswith("NORMAL, deletion\n−0.200")
     labels = [text.get_text() for text in insertion.get_legend().get_texts()]
     assert labels == ["map, area 0.650", "random maps, area 0.500", "map of another image, area 0.550"]
 
@@ -111,7 +111,7 @@ def test_the_terminal_table_has_a_verdict_for_every_check(findings):
         "passes",
         "no verdict",
     ]
-    assert "NORMAL +0.050 (-0.050 to +0.150)" in text
+    assert "NORMAL +0.050 (−0.050 to +0.150)" in text
     assert heading(findings) == (
         "Grad-CAM at conv_head, iteration 70, 9 validation images of 7 groups (9 for NORMAL); "
         "2 more were blank and left out"
@@ -142,7 +142,7 @@ def test_maps_that_fail_are_shown_with_the_warning_above_them(run, findings):
     assert "title of insertion" in html[warning : warning + 300]
     assert warning < html.index("Grad-CAM of panel")
     assert "<strong>fails</strong>" in html and "<strong>no verdict</strong>" in html
-    assert "NORMAL +0.050 (-0.050 to +0.150)" in html
+    assert "NORMAL +0.050 (−0.050 to +0.150)" in html
     assert "What insertion found &lt;b&gt;." in html
     assert "not checked" not in html
 

@@ -9,9 +9,10 @@ import pytest
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.baselines import judge_baselines
 from cxr_jax.evaluation.confidence import Confidence
+from cxr_jax.evaluation.numbers import number_text
 from cxr_jax.evaluation.quality import ImageQuality, MeasureDefinition, SplitQuality, write_quality
 from cxr_jax.evaluation.quality_audit import Chance, audit_errors, compare_errors, summarise
-from cxr_jax.reporting.quality import over_exposure_text, quality_of, value_text
+from cxr_jax.reporting.quality import form_of, over_exposure_text, quality_of
 from cxr_jax.reporting.quality_figures import baselines_figure, draw_quality, quality_figure
 from cxr_jax.reporting.report import render_report
 from cxr_jax.runs.files import write_json
@@ -210,10 +211,12 @@ def test_a_damaged_file_is_one_sentence(run, quality, change, sentence):
 
 
 def test_values_are_written_by_their_unit():
-    assert value_text(0.0791, "share") == "7.91%"
-    assert value_text(1_230_449.0, "pixels") == "1,230,449"
-    assert value_text(123.44, "grey levels") == "123.4"
-    assert value_text(2.344, "degrees") == "2.34"
-    assert value_text(0.0126, "") == "0.013"
-    assert value_text(-0.00002, "share") == "0.00%"
-    assert value_text(-0.2, "grey levels") == "-0.2"
+    assert number_text(0.0791, form_of("share")) == "7.91%"
+    assert number_text(1_230_449.0, form_of("pixels")) == "1,230,449"
+    assert number_text(123.44, form_of("grey levels")) == "123.4"
+    assert number_text(2.344, form_of("degrees")) == "2.34"
+    assert number_text(0.0126, form_of("")) == "0.013"
+    assert number_text(-0.00002, form_of("share")) == "0.00%"
+    assert number_text(-0.2, form_of("grey levels")) == "−0.2"
+    assert number_text(0.2, form_of("grey levels", signed=True)) == "+0.2"
+    assert number_text(-0.00002, form_of("share", signed=True)) == "+0.00%"

@@ -330,8 +330,9 @@ def test_the_fall_from_validation_to_test_is_told_in_its_parts(bare, example):
     text = Page(render_report(bare)).text
     drop, prior = example.judgement["shift"]["drop"], example.judgement["shift"]["prior"]
     assert f"Balanced accuracy is {drop['validation']:.3f} on validation and {drop['test']:.3f} on test" in text
-    assert f"{-drop['ranking']:+.3f} because the classes are ranked otherwise" in text
-    assert f"{-drop['operating_point']:+.3f} because the threshold sits otherwise" in text
+    ranking, point = (f"{-drop[name]:+.3f}".replace("-", "−") for name in ("ranking", "operating_point"))
+    assert f"{ranking} because the classes are ranked otherwise" in text
+    assert f"{point} because the threshold sits otherwise" in text
     assert f"from {prior['before']['accuracy']:.3f} to {prior['after']['accuracy']:.3f}" in text
     moved = example.judgement["shift"]["scores"]["NORMAL"]
     assert f"NORMAL {moved['higher_on_test']:.3f} ({moved['interval']['low']:.3f}" in text
@@ -422,7 +423,8 @@ def test_slope_intercept_and_shift_are_told_on_both_splits_before_and_after(whol
         for moment in ("before", "after"):
             for measured in example.judgement[split]["calibration"][moment]["recalibration"].values():
                 ends = measured["intervals"][0]
-                assert f"{measured['value']:.3f} ({ends['low']:.3f}–{ends['high']:.3f})" in text
+                told = f"{measured['value']:.3f} ({ends['low']:.3f}–{ends['high']:.3f})"
+                assert told.replace("-", "−") in text
 
 
 def test_rates_with_every_group_counting_once_stand_with_the_subgroups(whole, example):

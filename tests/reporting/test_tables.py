@@ -1,5 +1,7 @@
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,9 +11,9 @@ from cxr_jax.errors import UserError
 from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.judge import judge
 from cxr_jax.evaluation.judgement import write_judgement
+from cxr_jax.evaluation.numbers import interval_text
 from cxr_jax.evaluation.seeds import interval_over_seeds, mean_auc_interval
 from cxr_jax.reporting import tables
-from cxr_jax.reporting.numbers import interval_text
 from cxr_jax.reporting.published import Published
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder
@@ -153,3 +155,9 @@ def test_a_bar_in_a_name_does_not_end_its_cell():
     text = tables.results_table([], [Published("a|b", roc_auc=0.9)])
     assert r"a\|b (published)" in text
     assert "0.900" in text
+
+
+def test_text_tables_load_no_figures():
+    code = "import sys, cxr_jax.reporting.tables; print('matplotlib' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"
