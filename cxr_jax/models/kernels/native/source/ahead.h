@@ -2,6 +2,8 @@
 #ifndef CXR_JAX_AHEAD_H_
 #define CXR_JAX_AHEAD_H_
 
+#include <algorithm>
+
 #include "vectors.h"
 
 namespace cxr {
