@@ -89,8 +89,8 @@ def measure_epoch(case: Case, effort: Effort, terminal: Terminal) -> dict[str, A
     steps = [line for line in lines if line["kind"] == "train"]
     validated = [line for line in lines if line["kind"] == "validation"][-1]["seconds"]
     within = [case.batch_size / line["images_per_second"] for line in steps]
-    # by the clock of the run itself up to the line that ends it: nobody who watches knows when its first step began
-    finish = lines[-1]["seconds"] - validated + training.written_after
+    # the last save goes on behind the line that ends the log; both times are the file system's
+    finish = training.written_after
     epoch = steps[-1]["seconds"] - steps[0]["seconds"] + within[0] + finish
     pure = statistics.fmean(bare_seconds) * len(steps)
     return {

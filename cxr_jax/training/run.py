@@ -176,7 +176,7 @@ def train(
             if writer.saved != progress:
                 writer.save(state, progress)
             _leave(run, progress, interruption, writer, group)
-        writer.log("end", reason=progress.reason, step=progress.step, seconds=time.perf_counter() - began)
+        writer.log("end", reason=progress.reason, step=progress.step, seconds=progress.seconds)
     return progress.reason
 
 

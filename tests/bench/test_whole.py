@@ -28,7 +28,7 @@ def test_an_epoch_beside_its_bare_steps(few_phantoms, capsys):
     assert result["epoch_seconds"] >= result["steps_seconds"] > 0
     assert result["epoch_seconds"] >= result["steps_seconds"] + result["finish_seconds"] - 1e-6
     assert result["validation_seconds"] > 0
-    assert result["finish_seconds"] > 0
+    assert result["finish_seconds"] >= 0
     assert result["ratio"] == pytest.approx(result["epoch_seconds"] / result["pure_seconds"])
     assert result["images_per_second"] == pytest.approx(40 / result["epoch_seconds"])
     asked = Options(work="epoch", dataset=str(few_phantoms))
