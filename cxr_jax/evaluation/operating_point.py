@@ -18,8 +18,8 @@ from cxr_jax.evaluation.calibration import fit_temperature, margins_of
 from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.metrics import metric_value, thresholds_at_sensitivity
 from cxr_jax.runs.files import write_json
-from cxr_jax.runs.folder import read_json
 from cxr_jax.runs.predictions import Predictions
+from cxr_jax.runs.records import read_record
 
 SCHEMA_VERSION = 1
 
@@ -202,13 +202,8 @@ def read_operating_point(path: str | Path) -> OperatingPoint:
     Raises:
         UserError: the file is missing, damaged, or of another version.
     """
-    value = read_json(path)
-    if value.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(f"{path} has schema version {value.get('schema_version')}; this cxr_jax reads {SCHEMA_VERSION}")
-    try:
-        return OperatingPoint.from_json(value)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}): choose the operating point anew") from error
+    advice = "choose the operating point anew"
+    return read_record(path, OperatingPoint, version=SCHEMA_VERSION, where="it", advice=advice)
 
 
 def _number(value: Any) -> float:

@@ -148,7 +148,7 @@ def test_youden_has_no_parameter():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"schema_version": 99}, "schema version 99"),
+        ({"schema_version": 99}, "another version of cxr_jax: choose the operating point anew"),
         ({"threshold": "high"}, "'high' is not a number"),
         ({"threshold": True}, "True is not a number"),
         ({"validation": {}}, "is damaged"),

@@ -11,9 +11,8 @@ from jaxtyping import Bool, Float64, UInt8
 
 from cxr_jax.data.quality.measures import MEASURES, VERSION, QualityMeasure, measure_quality
 from cxr_jax.data.quality.table import THUMBNAIL_SIDE, QualityTable, thumbnail
-from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_json
-from cxr_jax.runs.folder import read_json
+from cxr_jax.runs.records import read_record
 
 TAIL = 0.002
 """Share of the training images beyond an end of a range, so that a few freaks among them do not widen it."""
@@ -43,6 +42,27 @@ class QualityReference:
     ranges: dict[str, Range]  # lowest and highest usual value, None where an end does not matter; both are usual
     mean_picture: Float64[np.ndarray, "32 32"]  # mean of the standardised thumbnails, of mean 0 and length 1
     images: int  # of training
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the content of quality_reference.json."""
+        return {
+            "schema_version": VERSION,
+            "images": self.images,
+            "tail": TAIL,
+            "ranges": {name: {"low": low, "high": high} for name, (low, high) in self.ranges.items()},
+            "mean_picture": np.round(self.mean_picture, 5).tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> QualityReference:
+        """Returns the reference that `as_json` gave `value` for; KeyError, TypeError or ValueError where it did not."""
+        ranges = {name: (_end(ends["low"]), _end(ends["high"])) for name, ends in dict(value["ranges"]).items()}
+        if unknown := set(ranges) - {*MEASURES, LIKENESS}:
+            raise ValueError(f"no measure is called {sorted(unknown)[0]}")
+        mean_picture = np.array(value["mean_picture"], np.float64)
+        if mean_picture.shape != (THUMBNAIL_SIDE, THUMBNAIL_SIDE) or not np.isfinite(mean_picture).all():
+            raise ValueError("the mean picture is not 32 x 32 numbers")
+        return cls(ranges, mean_picture, int(value["images"]))
 
     @classmethod
     def of(cls, training: QualityTable) -> QualityReference:
@@ -102,14 +122,7 @@ class QualityReference:
 
 def write_reference(path: str | Path, reference: QualityReference) -> None:
     """Writes quality_reference.json atomically; UserError as in `write_json`."""
-    value = {
-        "schema_version": VERSION,
-        "images": reference.images,
-        "tail": TAIL,
-        "ranges": {name: {"low": low, "high": high} for name, (low, high) in reference.ranges.items()},
-        "mean_picture": np.round(reference.mean_picture, 5).tolist(),
-    }
-    write_json(path, value)
+    write_json(path, reference.as_json())
 
 
 def read_reference(path: str | Path) -> QualityReference:
@@ -118,19 +131,7 @@ def read_reference(path: str | Path) -> QualityReference:
     Raises:
         UserError: the file is missing, damaged, or of another version.
     """
-    value = read_json(path)
-    if value.get("schema_version") != VERSION:
-        raise UserError(f"{path} was written by another version of cxr_jax: evaluate the run again")
-    try:
-        ranges = {name: (_end(ends["low"]), _end(ends["high"])) for name, ends in value["ranges"].items()}
-        if unknown := set(ranges) - {*MEASURES, LIKENESS}:
-            raise ValueError(f"no measure is called {sorted(unknown)[0]}")
-        mean_picture = np.array(value["mean_picture"], np.float64)
-        if mean_picture.shape != (THUMBNAIL_SIDE, THUMBNAIL_SIDE) or not np.isfinite(mean_picture).all():
-            raise ValueError("the mean picture is not 32 x 32 numbers")
-        return QualityReference(ranges, mean_picture, int(value["images"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}): evaluate the run again") from error
+    return read_record(path, QualityReference, version=VERSION, where="it", advice="evaluate the run again")
 
 
 def _range(values: np.ndarray, ends: tuple[str, ...]) -> Range:
