@@ -98,13 +98,9 @@ def _check(options: Options) -> None:
 
 def _check_free(folder: Path, *, replace: bool) -> None:
     """Raises UserError if the folder holds something, unless that is an earlier comparison and may be replaced."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: choose another place for --out")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    if not (folder / FILES[0]).is_file():
-        raise UserError(f"{folder} holds something else than a comparison: choose another --out")
-    if not replace:
+    from cxr_jax.runs.files import is_begun
+
+    if is_begun(folder, FILES[0], "comparison") and not replace:
         raise UserError(f"{folder} holds a comparison already: choose another --out, or --replace it")
 
 

@@ -137,15 +137,9 @@ def _tell_images(terminal: Terminal, prepared: PreparedData, sweep: Sweep) -> No
 
 def _begin(folder: Path, path: Path) -> None:
     """Marks the folder as that of cross-validation; UserError if it holds something else."""
-    from cxr_jax.runs.files import write_json, writing
+    from cxr_jax.runs.files import is_begun, write_json
 
-    with writing(folder):
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder} is a file: choose another place for --out")
-        used = folder.is_dir() and any(folder.iterdir())
-    if used and not (folder / RECORD).is_file():
-        raise UserError(f"{folder} holds something else than a cross-validation: choose another --out")
-    if not used:
+    if not is_begun(folder, RECORD, "cross-validation"):
         write_json(folder / RECORD, {"config": path.name})
 
 

@@ -89,16 +89,10 @@ def _check(options: Options) -> None:
 
 def _check_folder(folder: Path, *, must_exist: bool) -> None:
     """Raises UserError if the folder holds something else than a sweep."""
-    from cxr_jax.runs.files import writing
+    from cxr_jax.runs.files import is_begun
     from cxr_jax.sweeps.runs import SUMMARY_FILE
 
-    with writing(folder):
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder} is a file: choose another place for --out")
-        used = folder.is_dir() and any(folder.iterdir())
-    if used and not (folder / SUMMARY_FILE).is_file():
-        raise UserError(f"{folder} holds something else than a sweep: choose another --out")
-    if must_exist and not used:
+    if not is_begun(folder, SUMMARY_FILE, "sweep") and must_exist:
         raise UserError(f"there is no sweep in {folder}: leave --table out to begin one")
 
 

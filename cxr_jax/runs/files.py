@@ -48,6 +48,21 @@ def writing(path: str | Path) -> Iterator[None]:
         raise
 
 
+def is_begun(folder: Path, mark: str, content: str) -> bool:
+    """Returns whether the folder of an --out holds `content`, as its file `mark` tells; else it is free for it.
+
+    Raises:
+        UserError: it is a file, holds something else, or cannot be looked at.
+    """
+    with writing(folder):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file: choose another place for --out")
+        used = folder.is_dir() and any(folder.iterdir())
+    if used and not (folder / mark).is_file():
+        raise UserError(f"{folder} holds something else than a {content}: choose another --out")
+    return used
+
+
 def at_home(path: str | Path, *, instead: str = "write the path in full") -> Path:
     """Returns `path` with a leading `~` or `~user` as the home folder that it means.
 
