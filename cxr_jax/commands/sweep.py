@@ -130,10 +130,8 @@ def _write_tables(terminal: Terminal, sweep: Sweep, runs: Sequence[SweepRun], fo
         terminal.say(note)
     for path in paths:
         terminal.say(f"Written: {path}")
-    monitor, best = summary["monitor"], summary["variants"][0]
-    if (figure := best["figures"].get(monitor)) is not None:
-        terminal.say(
-            f"Best on validation by {monitor}: {best['name']}, {figure['mean']:.4f} over {len(best['seeds'])} seeds"
-        )
-        ended = RunFolder(folder / best["name"] / f"seed{best['seeds'][0]}")
+    monitor, best = summary.monitor, summary.variants[0]
+    if (figure := best.figures.get(monitor)) is not None:
+        terminal.say(f"Best on validation by {monitor}: {best.name}, {figure.mean:.4f} over {len(best.seeds)} seeds")
+        ended = RunFolder(folder / best.name / f"seed{best.seeds[0]}")
         terminal.say(f"Next: {as_typed('cxr-jax', 'evaluate', ended.path)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,24 +11,25 @@ from typing import Any
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.confidence import LEVEL
+from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.evaluation.metrics import metric_value
 from cxr_jax.evaluation.operating_point import choose_threshold
 from cxr_jax.evaluation.paired import difference_by_seed
-from cxr_jax.evaluation.seeds import spread
+from cxr_jax.evaluation.seeds import Spread, spread
 from cxr_jax.reporting.training_time import wall_seconds
+from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.runs.predictions import read_predictions
+from cxr_jax.runs.records import to_json
 from cxr_jax.sweeps.runs import SweepRun
-from cxr_jax.sweeps.sweep import BASE, Sweep
+from cxr_jax.sweeps.sweep import BASE, Sweep, Variant
 from cxr_jax.training.progress import is_better
 
 SCHEMA_VERSION = 1
 
 # Numbers of a validation line that say where it stands, and not how good the network is.
 _POSITION = {"step", "epoch", "seconds"}
-
-Summary = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,95 @@ class RunResult:
     figures: dict[str, float]
     minutes: float  # of training, validations included
     data_fingerprint: str
+
+
+@dataclass(frozen=True)
+class FigureDifference:
+    """How much a figure of a variant lies above the base's, paired over `seeds`; None where there is no such answer."""
+
+    value: float
+    interval: Interval | None
+    p_value: float | None
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure over the seeds of a variant, its values by seed, and its difference to the base."""
+
+    mean: float
+    deviation: float | None  # None for a single seed
+    values: dict[str, float]
+    difference: FigureDifference | None  # None for the base itself, and without a seed in common
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One run of a variant, at the checkpoint that it stands for."""
+
+    step: int | None
+    minutes: float
+
+
+@dataclass(frozen=True)
+class VariantSummary:
+    """What the finished runs of a variant reached.
+
+    Attributes:
+        name: of the variant.
+        changes: of its config beside the base's, by dotted key.
+        seeds: of the finished runs.
+        minutes: of training, over the seeds; None where no run is finished.
+        figures: by their names.
+        runs: by seed.
+    """
+
+    name: str
+    changes: dict[str, Any]
+    seeds: tuple[int, ...]
+    minutes: Spread | None
+    figures: dict[str, Figure]
+    runs: dict[str, SeedRun]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What sweep.json holds.
+
+    Attributes:
+        sweep: name of the sweep's file.
+        config: name of the base's config.
+        split: that the figures are of.
+        monitor: the figure that variants are sorted by.
+        checkpoints: those that runs stand for, `best` or `last`.
+        level: of the intervals.
+        planned: how many runs the sweep has.
+        finished: how many of them are.
+        unfinished: names of the others.
+        no_longer_named: by variant, how many runs the folder has that are not, or no longer, in the sweep.
+        different_data: names of data sets of which runs saw different versions.
+        other_validation: names of variants that were validated on other images than the base.
+        variants: the best of the monitored figure first.
+    """
+
+    sweep: str
+    config: str
+    split: str
+    monitor: str
+    checkpoints: tuple[str, ...]
+    level: float
+    planned: int
+    finished: int
+    unfinished: tuple[str, ...]
+    no_longer_named: dict[str, int]
+    different_data: tuple[str, ...]
+    other_validation: tuple[str, ...]
+    variants: tuple[VariantSummary, ...]
+
+
+def write_summary(path: Path, summary: Summary) -> None:
+    """Writes sweep.json atomically; UserError as in `write_json`."""
+    write_json(path, {"schema_version": SCHEMA_VERSION, **to_json(summary)})
 
 
 def read_result(run: SweepRun) -> RunResult:
@@ -84,7 +173,7 @@ def _stored_figures(run: RunFolder, target: float) -> dict[str, float]:
 
 
 def summarise(sweep: Sweep, runs: Sequence[SweepRun], folder: Path) -> Summary:
-    """Returns what sweep.json holds: every variant with its figures, the best of the base's monitored figure first.
+    """Returns every variant with its figures, the best of the base's monitored figure first.
 
     Args:
         sweep: the sweep.
@@ -99,65 +188,60 @@ def summarise(sweep: Sweep, runs: Sequence[SweepRun], folder: Path) -> Summary:
     for run in finished:
         results[run.variant][run.seed] = read_result(run)
     monitor = sweep.base.config.validation.monitor
-    variants = [
-        {"name": variant.name, "changes": variant.changes, **_variant(results[variant.name], results[BASE])}
-        for variant in sweep.variants
-    ]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "sweep": sweep.path.name,
-        "config": sweep.config.name,
-        "split": "validation",
-        "monitor": monitor,
-        "checkpoints": sorted({variant.config.validation.checkpoint for variant in sweep.variants}),
-        "level": LEVEL,
-        "planned": len(runs),
-        "finished": len(finished),
-        "unfinished": [run.name for run in runs if run not in finished],
-        "no_longer_named": _no_longer_named(sweep, folder),
-        "different_data": _different_data(sweep, results),
-        "other_validation": _other_validation(sweep),
-        "variants": _sorted(variants, monitor),
-    }
+    variants = [_variant(variant, results[variant.name], results[BASE]) for variant in sweep.variants]
+    return Summary(
+        sweep=sweep.path.name,
+        config=sweep.config.name,
+        split="validation",
+        monitor=monitor,
+        checkpoints=tuple(sorted({variant.config.validation.checkpoint for variant in sweep.variants})),
+        level=LEVEL,
+        planned=len(runs),
+        finished=len(finished),
+        unfinished=tuple(run.name for run in runs if run not in finished),
+        no_longer_named=_no_longer_named(sweep, folder),
+        different_data=_different_data(sweep, results),
+        other_validation=_other_validation(sweep),
+        variants=_sorted(variants, monitor),
+    )
 
 
-def _variant(results: Mapping[int, RunResult], base: Mapping[int, RunResult]) -> dict[str, Any]:
-    """Returns seeds, minutes and figures of one variant."""
+def _variant(variant: Variant, results: Mapping[int, RunResult], base: Mapping[int, RunResult]) -> VariantSummary:
     names = dict.fromkeys(name for result in results.values() for name in result.figures)
     minutes = [result.minutes for result in results.values()]
-    return {
-        "seeds": list(results),
-        "minutes": dataclasses.asdict(spread(minutes)) if minutes else None,
-        "figures": {name: _figure(name, results, None if results is base else base) for name in names},
-        "runs": {str(seed): {"step": result.step, "minutes": result.minutes} for seed, result in results.items()},
-    }
+    return VariantSummary(
+        name=variant.name,
+        changes=variant.changes,
+        seeds=tuple(results),
+        minutes=spread(minutes) if minutes else None,
+        figures={name: _figure(name, results, None if results is base else base) for name in names},
+        runs={str(seed): SeedRun(result.step, result.minutes) for seed, result in results.items()},
+    )
 
 
-def _figure(name: str, results: Mapping[int, RunResult], base: Mapping[int, RunResult] | None) -> dict[str, Any]:
+def _figure(name: str, results: Mapping[int, RunResult], base: Mapping[int, RunResult] | None) -> Figure:
     values = {seed: result.figures[name] for seed, result in results.items() if name in result.figures}
     shared = [seed for seed in values if base is not None and seed in base and name in base[seed].figures]
     difference = None
     if shared:
         found = difference_by_seed([values[seed] for seed in shared], [base[seed].figures[name] for seed in shared])
-        interval = None if found.interval is None else {"low": found.interval.low, "high": found.interval.high}
-        difference = {"value": found.value, "interval": interval, "p_value": found.p_value, "seeds": shared}
-    return {
-        **dataclasses.asdict(spread(list(values.values()))),
-        "values": {str(seed): value for seed, value in values.items()},
-        "difference": difference,
-    }
+        difference = FigureDifference(found.value, found.interval, found.p_value, tuple(shared))
+    over = spread(list(values.values()))
+    return Figure(over.mean, over.deviation, {str(seed): value for seed, value in values.items()}, difference)
 
 
-def _sorted(variants: Sequence[dict[str, Any]], monitor: str) -> list[dict[str, Any]]:
+def _sorted(variants: Sequence[VariantSummary], monitor: str) -> tuple[VariantSummary, ...]:
     """Returns the best mean of the monitored figure first; variants without it come last, in their order."""
 
-    def compare(one: dict[str, Any], other: dict[str, Any]) -> int:
-        first, second = (entry["figures"].get(monitor, {}).get("mean") for entry in (one, other))
+    def compare(one: VariantSummary, other: VariantSummary) -> int:
+        first, second = (entry.figures.get(monitor) for entry in (one, other))
         if first is None or second is None:
             return (first is None) - (second is None)
-        return -1 if is_better(monitor, first, second) else int(is_better(monitor, second, first))
+        if is_better(monitor, first.mean, second.mean):
+            return -1
+        return int(is_better(monitor, second.mean, first.mean))
 
-    return sorted(variants, key=functools.cmp_to_key(compare))
+    return tuple(sorted(variants, key=functools.cmp_to_key(compare)))
 
 
 def _no_longer_named(sweep: Sweep, folder: Path) -> dict[str, int]:
@@ -173,17 +257,17 @@ def _no_longer_named(sweep: Sweep, folder: Path) -> dict[str, int]:
     return found
 
 
-def _different_data(sweep: Sweep, results: Mapping[str, Mapping[int, RunResult]]) -> list[str]:
+def _different_data(sweep: Sweep, results: Mapping[str, Mapping[int, RunResult]]) -> tuple[str, ...]:
     """Names of data sets of which runs saw different versions, so that they do not compare."""
     seen: dict[str, set[str]] = {}
     for variant in sweep.variants:
         seen.setdefault(variant.config.data.dataset, set()).update(
             result.data_fingerprint for result in results[variant.name].values()
         )
-    return [name for name, fingerprints in seen.items() if len(fingerprints) > 1]
+    return tuple(name for name, fingerprints in seen.items() if len(fingerprints) > 1)
 
 
-def _other_validation(sweep: Sweep) -> list[str]:
+def _other_validation(sweep: Sweep) -> tuple[str, ...]:
     """Names of the variants whose validation split is cut in another way than the base's."""
     cuts = [(variant.config.data.dataset, variant.config.data.cut()) for variant in sweep.variants]
-    return [variant.name for variant, own in zip(sweep.variants, cuts, strict=True) if own != cuts[0]]
+    return tuple(variant.name for variant, own in zip(sweep.variants, cuts, strict=True) if own != cuts[0])

@@ -14,8 +14,9 @@ from cxr_jax.config.loading import write_config
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.metrics_log import MetricsLog
 from cxr_jax.runs.predictions import Predictions, write_predictions
+from cxr_jax.runs.records import to_json
 from cxr_jax.sweeps.runs import sweep_runs
-from cxr_jax.sweeps.summary import read_result, summarise
+from cxr_jax.sweeps.summary import VariantSummary, read_result, summarise
 from cxr_jax.sweeps.sweep import read_sweep
 from cxr_jax.sweeps.table import sweep_csv, sweep_markdown, terminal_table, write_tables
 
@@ -69,7 +70,7 @@ def swept(sweep, tmp_path):
 
 
 def variant_of(summary, name):
-    return next(variant for variant in summary["variants"] if variant["name"] == name)
+    return next(variant for variant in summary.variants if variant.name == name)
 
 
 @pytest.mark.parametrize(("checkpoint", "step", "area"), [("best", 2, 0.9), ("last", 3, 0.8)])
@@ -91,7 +92,7 @@ def test_a_run_that_was_never_the_best_has_no_figures(sweep, tmp_path):
     assert read_result(run).figures == {}
     summary = summarise(sweep(), sweep_runs(sweep(), tmp_path), tmp_path)
     base = variant_of(summary, "base")
-    assert (base["seeds"], base["figures"]) == ([0], {})
+    assert (base.seeds, base.figures) == ((0,), {})
 
 
 def test_stored_predictions_add_the_specificity_at_the_target_sensitivity(sweep, tmp_path):
@@ -113,20 +114,20 @@ def test_stored_predictions_add_the_specificity_at_the_target_sensitivity(sweep,
 
 def test_a_summary_holds_spread_and_paired_difference_of_every_figure(swept):
     summary = summarise(*swept)
-    gamma = variant_of(summary, "gamma")["figures"]["roc_auc"]
-    assert gamma["mean"] == pytest.approx(np.mean(AREAS["gamma"]))
-    assert gamma["deviation"] == pytest.approx(np.std(AREAS["gamma"], ddof=1))
-    assert gamma["values"] == pytest.approx({"0": 0.93, "1": 0.94, "2": 0.96})
+    gamma = variant_of(summary, "gamma").figures["roc_auc"]
+    assert gamma.mean == pytest.approx(np.mean(AREAS["gamma"]))
+    assert gamma.deviation == pytest.approx(np.std(AREAS["gamma"], ddof=1))
+    assert gamma.values == pytest.approx({"0": 0.93, "1": 0.94, "2": 0.96})
     expected = ttest_rel(AREAS["gamma"], AREAS["base"])
     interval = expected.confidence_interval(0.95)
-    difference = gamma["difference"]
-    assert difference["value"] == pytest.approx(np.mean(AREAS["gamma"]) - np.mean(AREAS["base"]))
-    assert difference["interval"] == pytest.approx({"low": interval.low, "high": interval.high})
-    assert difference["seeds"] == [0, 1, 2]
-    assert variant_of(summary, "base")["figures"]["roc_auc"]["difference"] is None
-    assert variant_of(summary, "gamma")["figures"]["brier"]["difference"]["interval"] is None
-    assert variant_of(summary, "gamma")["changes"] == {"augmentation.gamma": 0.3}
-    assert summary["split"] == "validation"
+    difference = gamma.difference
+    assert difference.value == pytest.approx(np.mean(AREAS["gamma"]) - np.mean(AREAS["base"]))
+    assert (difference.interval.low, difference.interval.high) == pytest.approx((interval.low, interval.high))
+    assert difference.seeds == (0, 1, 2)
+    assert variant_of(summary, "base").figures["roc_auc"].difference is None
+    assert variant_of(summary, "gamma").figures["brier"].difference.interval is None
+    assert variant_of(summary, "gamma").changes == {"augmentation.gamma": 0.3}
+    assert summary.split == "validation"
 
 
 @pytest.mark.parametrize("monitor", ["roc_auc", "loss"])
@@ -134,9 +135,9 @@ def test_the_best_of_the_monitored_figure_comes_first(swept, sweep, monitor):
     _, runs, folder = swept
     # the loss is lowest where the area is highest
     summary = summarise(sweep(monitor), runs, folder)
-    assert [variant["name"] for variant in summary["variants"]] == ["gamma", "base", "dropout"]
+    assert [variant.name for variant in summary.variants] == ["gamma", "base", "dropout"]
     summary = summarise(sweep("accuracy"), runs, folder)
-    assert [variant["name"] for variant in summary["variants"]] == ["base", "dropout", "gamma"]
+    assert [variant.name for variant in summary.variants] == ["base", "dropout", "gamma"]
 
 
 def test_differences_are_over_the_seeds_that_both_have(sweep, tmp_path):
@@ -147,22 +148,15 @@ def test_differences_are_over_the_seeds_that_both_have(sweep, tmp_path):
             write_run(run, AREAS[run.variant][run.seed])
     write_run(runs[0], 0.5, finished=False)
     summary = summarise(found, runs, tmp_path)
-    assert (summary["planned"], summary["finished"]) == (9, 3)
-    assert "base seed0" in summary["unfinished"]
+    assert (summary.planned, summary.finished) == (9, 3)
+    assert "base seed0" in summary.unfinished
     gamma = variant_of(summary, "gamma")
-    assert gamma["seeds"] == [1, 2]
-    difference = gamma["figures"]["roc_auc"]["difference"]
-    assert (difference["seeds"], difference["interval"]) == ([1], None)
-    assert difference["value"] == pytest.approx(0.94 - 0.92)
-    assert variant_of(summary, "dropout") == {
-        "name": "dropout",
-        "changes": {"model.dropout": 0.5},
-        "seeds": [],
-        "minutes": None,
-        "figures": {},
-        "runs": {},
-    }
-    assert [variant["name"] for variant in summary["variants"]] == ["gamma", "base", "dropout"]
+    assert gamma.seeds == (1, 2)
+    difference = gamma.figures["roc_auc"].difference
+    assert (difference.seeds, difference.interval) == ((1,), None)
+    assert difference.value == pytest.approx(0.94 - 0.92)
+    assert variant_of(summary, "dropout") == VariantSummary("dropout", {"model.dropout": 0.5}, (), None, {}, {})
+    assert [variant.name for variant in summary.variants] == ["gamma", "base", "dropout"]
     text = sweep_markdown(summary)
     assert "| dropout | 0 | – | – | – |" in text
     assert "3 of 9 runs of 3 variants stand behind this table. Not finished: base seed0, " in text
@@ -232,7 +226,13 @@ def test_tables_are_written_and_fit_a_terminal(swept):
     folder = swept[2]
     paths = write_tables(summary, folder)
     assert sorted(path.name for path in paths) == ["sweep.csv", "sweep.json", "sweep.md"]
-    assert json.loads((folder / "sweep.json").read_text()) == json.loads(json.dumps(summary))
+    stored = json.loads((folder / "sweep.json").read_text())
+    assert stored == {"schema_version": 1, **json.loads(json.dumps(to_json(summary)))}
+    gamma = stored["variants"][0]
+    assert (gamma["name"], gamma["changes"], gamma["seeds"]) == ("gamma", {"augmentation.gamma": 0.3}, [0, 1, 2])
+    assert gamma["minutes"]["mean"] == 4 and gamma["runs"]["1"] == {"step": 2, "minutes": 4.0}
+    figure = gamma["figures"]["roc_auc"]
+    assert figure["values"] == {"0": 0.93, "1": 0.94, "2": 0.96} and figure["difference"]["seeds"] == [0, 1, 2]
     console = Console(width=100, file=io.StringIO())
     console.print(terminal_table(summary))
     printed = console.file.getvalue()
