@@ -23,9 +23,9 @@ def answers_of(model: TrainedModel | Ensemble) -> Callable[[Array], dict[str, Ar
     """Returns the function of images [B, S, S] uint8 in 0..255 that a bundle holds.
 
     It gives `logits` and `probability` [B, K] and `evidence` [B, h, w, K], the last feature map with the classifier's
-    weights folded in: its mean over the image, with the classifier's bias, is the logit (class activation maps, Zhou
-    et al., CVPR 2016). Where the run averages over flips all of them are means of the image's and of its mirror
-    image's, the evidence turned back. The answers of an ensemble are the means of its members'.
+    weights folded in (`StagedNetwork.evidence`). Where the run averages over flips all of them are means of the
+    image's and of its mirror image's, the evidence turned back. The answers of an ensemble are the means of its
+    members'.
 
     Raises:
         UserError: a network is a plain module, which has no stages and so no last feature map; or the members of an
@@ -42,7 +42,7 @@ def answers_of(model: TrainedModel | Ensemble) -> Callable[[Array], dict[str, Ar
 
     def once(images: Array) -> tuple[Array, Array]:
         features = network.features(normalise(images, model.mean, model.std))
-        return network.classify(features), features @ network.classifier.kernel[...]
+        return network.classify(features), network.evidence(features)
 
     def answers(images: Array) -> dict[str, Array]:
         logits, evidence = once(images)

@@ -91,6 +91,14 @@ class StagedNetwork(nnx.Module):
         """
         return pool(features)
 
+    def evidence(self, features: Array) -> Array:
+        """Returns what speaks for each class where, [B, h, w, K], of `features` [B, h, w, C].
+
+        Its mean over the image, with the classifier's bias, is the logit (class activation maps, Zhou et al., CVPR
+        2016). A network whose classifier is no linear layer gives its own.
+        """
+        return features @ self.classifier.kernel[...]
+
     def classify(self, features: Array, mode: Mode = EVALUATION) -> Array:
         """Returns logits [B, K] of features [B, h, w, C]."""
         return self.classify_pooled(self.reduce(features), mode)

@@ -115,6 +115,10 @@ def test_an_operation_without_a_translation_is_named(function, name):
         exported(lambda images: {"result": function(channels(images))})
 
 
+SMALLEST = {"inception_tiny": 80, "densenet_tiny": 80, "xception_tiny": 80, "stephen2019_tiny": 80}
+"""Sides of images, where those of 64 pixels leave nothing of a feature map."""
+
+
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name.endswith("_tiny")])
 def test_every_kind_of_network_gives_what_jax_gives(name):
     """With statistics as after training; convolutions are as many as the network has, and BatchNorm is in them."""
@@ -130,11 +134,13 @@ def test_every_kind_of_network_gives_what_jax_gives(name):
     def answers(images):
         network = merge_model(graphdef, params, batch_stats)
         features = network.features(normalise(images, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)))
-        return {"features": features, "logits": network.classify(features)}
+        return {"evidence": network.evidence(features), "logits": network.classify(features)}
 
-    model = assert_equal(answers, side=64, tolerance=5e-6)
+    model = assert_equal(answers, side=SMALLEST.get(name, 64), tolerance=5e-6)
     attributes = {attribute.name for node in model.graph.node for attribute in node.attribute}
     assert "auto_pad" not in attributes
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     assert model.opset_import[0].version >= 18
-    assert "Transpose" not in {node.op_type for node in model.graph.node}
+    # the pixels of SqueezeNet's classifier are laid out one after another
+    turned = [node.op_type for node in model.graph.node].count("Transpose")
+    assert turned == (1 if name == "squeezenet_tiny" else 0)

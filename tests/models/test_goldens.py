@@ -36,7 +36,15 @@ def test_every_family_is_stored():
     assert stored == (whole | of_blocks | {(name, what) for name in others for what in OF_STAGES}) - COMPARED_LIVE
 
 
-@pytest.mark.parametrize("stored", STORED)
+SLOW = tuple(
+    f"{name}_tiny-learning" for name in ("xception", "resnet", "resnet_basic", "densenet", "efficientnet_lite")
+)
+"""Their steps of SGD take many seconds to compile; those of their building blocks are among the others."""
+
+
+@pytest.mark.parametrize(
+    "stored", [pytest.param(stored, marks=pytest.mark.slow if stored.startswith(SLOW) else ()) for stored in STORED]
+)
 def test_it_is_as_stored(stored):
     name, what, *size = stored.split("-")
     arguments = {"outputs": (*map(int, size), "float64"), "training_pass": ("float64",)}.get(what, ())

@@ -76,9 +76,12 @@ class ConvolutionalClassifier(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Maps features [B, h * w * C], pixel after pixel, to logits [B, K]."""
-        kernel = self.kernel[...][0, 0]
-        pixels = x.reshape(x.shape[0], -1, kernel.shape[0])
-        return jnp.mean(relu(pixels @ kernel + self.bias[...].reshape(1, 1, -1)), 1)
+        return jnp.mean(self.of_pixels(x.reshape(x.shape[0], -1, self.kernel.shape[2])), 1)
+
+    def of_pixels(self, pixels: Array) -> Array:
+        """Maps the features [..., C] of pixels to what each says for every class, [..., K]."""
+        bias = self.bias[...].reshape(*(1,) * (pixels.ndim - 1), -1)
+        return relu(pixels @ self.kernel[...][0, 0] + bias)
 
 
 class SqueezeNet(StagedNetwork):
@@ -123,3 +126,7 @@ class SqueezeNet(StagedNetwork):
     def reduce(self, features: Array) -> Array:
         """Returns `features` [B, h, w, C] as [B, h * w * C]; in float32 where those are bfloat16."""
         return features.reshape(features.shape[0], -1).astype(accumulator_of(features))
+
+    def evidence(self, features: Array) -> Array:
+        """Returns what each pixel says for every class, [B, h, w, K], whose mean is the logit, bias and all."""
+        return self.classifier.of_pixels(features)
