@@ -10,6 +10,7 @@ from cxr_jax.evaluation.measures import Measured
 from cxr_jax.evaluation.numbers import TO, interval_text, number_text, range_text
 from cxr_jax.evaluation.quality import ImageQuality, MeasureDefinition, SplitQuality, read_quality
 from cxr_jax.evaluation.quality_audit import FEW, MeasureComparison
+from cxr_jax.reporting.comparison_cells import NOTHING, p_text
 from cxr_jax.reporting.wording import counted
 from cxr_jax.runs.folder import RunFolder
 
@@ -176,7 +177,7 @@ def _told_errors(quality: ImageQuality, kind: str) -> ToldErrors:
                 ends=interval_text(entry.interval, form, word=TO),
                 higher=f"{entry.higher.value:.3f}",
                 higher_ends=interval_text(entry.higher.interval),
-                p_value="–" if p_value is None else "< 0.001" if p_value < 0.001 else f"{p_value:.3f}",
+                p_value=NOTHING if p_value is None else p_text(p_value),
                 shown=entry.verdict in ("higher", "lower"),
                 matters=name in telling,
             )
