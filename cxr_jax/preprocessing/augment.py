@@ -81,7 +81,7 @@ def draw(key: Key[Array, ""], config: AugmentationConfig) -> Draw:
         crop=_crop(own(_CROP, config.crop, 4), config),
         clahe=own(_CLAHE, config.clahe)[0] < config.clahe,
         equalisation=own(_EQUALISATION, config.equalisation)[0] < config.equalisation,
-        tone=_factor(2 * own(_TONE, config.tone, TONE_SEGMENTS) - 1, config.tone),
+        tone=_tone(2 * own(_TONE, config.tone, TONE_SEGMENTS) - 1, config.tone),
         blur=own(_BLUR, config.blur)[0] * config.blur,
         noise=own(_NOISE, config.noise)[0] * config.noise * GREY_RANGE,
         cutout_x=cutout[0],
@@ -92,6 +92,16 @@ def draw(key: Key[Array, ""], config: AugmentationConfig) -> Draw:
 def _factor(signed: Float[Array, "*N"], strength: float) -> Float[Array, "*N"]:
     """Numbers in -1..1 to factors from 1 / (1 + strength) to 1 + strength."""
     return jnp.exp(signed * jnp.log1p(jnp.float32(strength)))
+
+
+def _tone(signed: Float[Array, " K"], strength: float) -> Float[Array, " K"]:
+    """Returns a factor for each piece of a tone curve, as `_factor`.
+
+    They are computed one by one, like the numbers of the other changes: in XLA the exponential of a whole row may round
+    otherwise where the batch is spread over devices.
+    """
+    factors = [_factor(signed[piece], strength) for piece in range(signed.shape[0])]
+    return jnp.stack(jax.lax.optimization_barrier(factors))
 
 
 def _crop(uniform: Float[Array, 4], config: AugmentationConfig) -> Crop:
