@@ -68,5 +68,5 @@ def fingerprint(examples: Sequence[Example]) -> str:
     """
     digest = hashlib.sha256()
     for row in sorted((example.split, example.label, example.file, example.sha256) for example in examples):
-        digest.update("\0".join(row).encode() + b"\n")
+        digest.update("\0".join(row).encode(errors="surrogateescape") + b"\n")
     return digest.hexdigest()

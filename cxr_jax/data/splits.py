@@ -222,4 +222,4 @@ def subtype_of(example: Example) -> tuple[str, ...]:
 
 def shuffled(cluster: str, seed: int) -> bytes:
     """Returns the key by which clusters are ordered at random."""
-    return hashlib.sha256(f"{seed} {cluster}".encode()).digest()
+    return hashlib.sha256(f"{seed} {cluster}".encode(errors="surrogateescape")).digest()

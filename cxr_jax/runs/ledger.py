@@ -73,7 +73,8 @@ def _append(path: Path, entry: dict[str, Any]) -> None:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 line = "\n" + line
-        file.write(line.encode())
+        # a byte of a path that is no text is written as JSON escapes it
+        file.write(line.encode(errors="backslashreplace"))
         file.flush()
         os.fsync(file.fileno())
 

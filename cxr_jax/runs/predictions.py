@@ -189,7 +189,12 @@ def predictions_sha256(predictions: Predictions) -> str:
     for i in range(len(predictions)):
         logits = () if predictions.logits is None else predictions.logits[i]
         numbers = [repr(float(number)) for number in (*logits, predictions.probability[i])]
-        digest.update("\0".join((predictions.file[i], CLASS_NAMES[predictions.label[i]], *numbers)).encode() + b"\n")
+        digest.update(
+            "\0".join((predictions.file[i], CLASS_NAMES[predictions.label[i]], *numbers)).encode(
+                errors="surrogateescape"
+            )
+            + b"\n"
+        )
     return digest.hexdigest()
 
 

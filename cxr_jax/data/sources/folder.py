@@ -45,7 +45,7 @@ class FolderSource:
         layout = find_layout(sizes, source=str(path), head=lambda place: _head(path / place), strays=tree.strays)
         digest = hashlib.sha256()
         for entry in layout.entries:
-            digest.update(f"{entry.file}\0{tree.found[entry.place]}\n".encode())
+            digest.update(f"{entry.file}\0{tree.found[entry.place]}\n".encode(errors="surrogateescape"))
         self.listing = Listing(layout.entries, layout.passed_over, layout.notes, layout.phantom, digest.hexdigest())
 
     @contextlib.contextmanager
