@@ -136,12 +136,14 @@ def gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
 def _start(job: Job, place: Place) -> tuple[subprocess.Popen[bytes], int]:
     """Returns the process of a job, and where in its log begins what it prints."""
     with contextlib.ExitStack() as stack:
-        log = None
+        log, begins = None, 0
         if job.log is not None:
             stack.enter_context(writing(job.log))
             job.log.parent.mkdir(parents=True, exist_ok=True)
             log = stack.enter_context(job.log.open("ab", buffering=0))
             log.write(f"$ {shlex.join(job.command)}\n".encode())
+            # before it is started: a quick one writes at once, and the place in the file is shared with it
+            begins = log.tell()
         stack.enter_context(on_cores(place.cores))
         process = subprocess.Popen(
             job.command,
@@ -152,7 +154,7 @@ def _start(job: Job, place: Place) -> tuple[subprocess.Popen[bytes], int]:
             # Ctrl-C in a terminal reaches a whole process group: each must get it once, from here
             start_new_session=True,
         )
-        return process, log.tell() if log else 0
+        return process, begins
 
 
 def _last_sentence(job: Job, code: int, begins: int) -> str:
