@@ -19,26 +19,6 @@ except UserError as error:
 TINY = ["mobilenetv2_tiny", "efficientnetv2_tiny"]
 SMALL = ["mobilenetv2_050", "tf_efficientnetv2_b0"]
 STUDIED = ["mobilenetv2_100", "tf_efficientnetv2_s"]
-OTHER_TINY = [
-    "mobilenetv1_tiny",
-    "squeezenet_tiny",
-    "efficientnet_lite_tiny",
-    "resnet_basic_tiny",
-    "resnet_tiny",
-    "densenet_tiny",
-    "xception_tiny",
-    "inception_tiny",
-]
-OTHER_WHOLE = ["mobilenetv1_100", "tf_mobilenetv1_100", "squeezenet1_1", "tf_efficientnet_lite0", "resnet18"]
-OTHER_LARGE = [
-    "tf_efficientnet_lite4",
-    "resnet50",
-    "densenet121",
-    "legacy_xception",
-    "tf_legacy_xception",
-    "inception_v3",
-    "tf_inception_v3",
-]
 
 
 def compared(what, *arguments):
@@ -100,25 +80,3 @@ def test_five_steps_change_every_parameter():
     before, after = our_networks.network("mobilenetv2_tiny", "float32")[1], their_networks.sgd("mobilenetv2_tiny")
     moved = {name: np.linalg.norm(after[f"params.{name}"] - value) for name, value in before.items()}
     assert min(moved.values()) > 1e-6
-
-
-@pytest.mark.parametrize("size", [80, 97])
-@pytest.mark.parametrize("name", OTHER_TINY)
-def test_every_stage_of_the_other_families_in_float64(name, size):
-    assert_below(compared("stages", name, size, "float64"), 1e-10)
-
-
-@pytest.mark.parametrize("name", OTHER_TINY)
-def test_gradients_statistics_and_five_steps_of_the_other_families_in_float64(name):
-    assert_below(compared("learning", name), 1e-8)
-
-
-@pytest.mark.parametrize("name", [*OTHER_WHOLE, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHER_LARGE)])
-def test_every_stage_of_a_whole_network_in_float64(name):
-    assert_below(compared("stages", name, 97, "float64"), 1e-10)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [*OTHER_WHOLE, *OTHER_LARGE])
-def test_five_steps_of_a_whole_network_in_float64(name):
-    assert_below(compared("learning", name), 1e-8)

@@ -267,7 +267,7 @@ STEPS = [
     "build/oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-input torch==2.13.0 "
     "torchvision==0.28.0 timm==1.0.31",
     "build/oldest/bin/python -m pytest --no-cov -rs --numprocesses 2 --dist loadfile tests/porting "
-    "tests/bench/test_rivals.py tests/test_documented_commands.py",
+    "tests/bench/test_rivals.py tests/test_cli.py",
     ".venv/bin/ruff check",
     ".venv/bin/ruff format --check",
     ".venv/bin/lint-imports",
