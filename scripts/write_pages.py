@@ -23,6 +23,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from cxr_jax.commands.publish import TABLE
+from cxr_jax.evaluation.numbers import TO, number_text
+from cxr_jax.reporting.comparison_cells import p_text
 from cxr_jax.reporting.published import Published
 from cxr_jax.reporting.tables import results_table, with_block
 from cxr_jax.reporting.training_time import wall_seconds
@@ -200,9 +202,9 @@ def _at(value: Any, path: str) -> Any:
     return value
 
 
-def number(value: float, form: int | str) -> str:
-    """Returns a value with `form` decimals, or a share in percent or points with one decimal ("%" or "points")."""
-    return f"{value:.{form}f}" if isinstance(form, int) else f"{100 * value:.1f}"
+def form_of(form: int | str) -> tuple[str, float]:
+    """Returns format and factor of `form`: so many decimals, or a share in percent or points ("%" or "points")."""
+    return (f".{form}f", 1) if isinstance(form, int) else (".1f", 100)
 
 
 def unit(form: int | str) -> str:
@@ -212,25 +214,26 @@ def unit(form: int | str) -> str:
 
 def shown(value: float, form: int | str = 3) -> str:
     """Returns one value as text."""
-    return number(value, form) + unit(form)
+    return number_text(value, *form_of(form)) + unit(form)
 
 
 def spread(values: list[float], form: int | str = 3) -> str:
     """Returns mean ± standard deviation over runs, the value alone of one run."""
-    mean = number(statistics.fmean(values), form)
-    return (f"{mean} ± {number(statistics.stdev(values), form)}" if len(values) > 1 else mean) + unit(form)
+    told = [statistics.fmean(values), *([statistics.stdev(values)] if len(values) > 1 else [])]
+    return " ± ".join(number_text(value, *form_of(form)) for value in told) + unit(form)
 
 
 def span(values: Any, form: int | str = 3) -> str:
     """Returns the lowest to the highest of some values, or of the `low` and `high` of an interval."""
     values = [values["low"], values["high"]] if isinstance(values, Mapping) else values
-    low, high = number(min(values), form), number(max(values), form)
-    return (low if low == high else f"{low} to {high}") + unit(form)
+    ends = [number_text(value, *form_of(form)) for value in (min(values), max(values))]
+    return TO.join(dict.fromkeys(ends)) + unit(form)
 
 
 def p_value(value: float) -> str:
     """Returns "= 0.015" or "< 0.001"."""
-    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
+    text = p_text(value)
+    return text if text.startswith("<") else f"= {text}"
 
 
 def cells(confusion: list[list[int]]) -> str:
@@ -261,8 +264,8 @@ def render(root: Path) -> dict[Path, str]:
         autoescape=False,
     )
     environment.filters |= {"shown": shown, "spread": spread, "span": span, "p": p_value, "mean": statistics.fmean}
-    environment.filters["signed"] = lambda value, decimals=3: f"{value:+.{decimals}f}"
-    environment.filters["points"] = lambda share, decimals=1: f"{100 * share:.{decimals}f}"
+    environment.filters["signed"] = lambda value, decimals=3: number_text(value, f"+.{decimals}f")
+    environment.filters["points"] = lambda share, decimals=1: number_text(share, f".{decimals}f", 100)
     environment.filters["complement"] = lambda share: 1 - share
     results = Results(root / "results")
     names = [name for name in vars(Results) if not name.startswith("_")]

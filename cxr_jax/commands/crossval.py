@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from cxr_jax.inference.out_of_fold import FoldPredictions
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.predictions import Predictions
-    from cxr_jax.sweeps.runs import SweepRun
     from cxr_jax.sweeps.sweep import Sweep
 
 SUMMARY = "train a network for each fold of train, judge all out of fold, and make their ensemble"
@@ -58,7 +57,7 @@ def main(arguments: list[str]) -> None:
     from cxr_jax.data.prepared import PreparedData
     from cxr_jax.sweeps.folds import sweep_of_folds
     from cxr_jax.sweeps.runs import sweep_runs
-    from cxr_jax.sweeps.training import train_all
+    from cxr_jax.sweeps.training import require_trainable_where_left, train_all
 
     sweep = sweep_of_folds(path, given.config, options.folds)
     _refuse_without_effect(given, sweep.base.config)
@@ -66,7 +65,7 @@ def main(arguments: list[str]) -> None:
     _tell_images(terminal, prepared, sweep)
     _begin(folder, path)
     runs = sweep_runs(sweep, folder)
-    _require_trainable(terminal, runs)
+    require_trainable_where_left(terminal, runs, "the folds")
     failed = train_all(terminal, runs, folder, options.jobs, as_typed("cxr-jax", "crossval", *arguments))
     if failed:
         for ended in failed:
@@ -141,16 +140,6 @@ def _begin(folder: Path, path: Path) -> None:
 
     if not is_begun(folder, RECORD, "cross-validation"):
         write_json(folder / RECORD, {"config": path.name})
-
-
-def _require_trainable(terminal: Terminal, runs: Sequence[SweepRun]) -> None:
-    """Raises UserError if training would refuse one of the runs that are left."""
-    left = [run for run in runs if not run.finished]
-    if left:
-        with terminal.waiting("Loading jax, to check the folds"):
-            from cxr_jax.sweeps.checks import require_trainable
-
-        require_trainable(left, terminal)
 
 
 def _judge(

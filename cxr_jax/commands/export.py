@@ -40,13 +40,13 @@ def main(arguments: list[str]) -> None:
 
     run, out = RunFolder.open(options.run), Path(options.out)
     with terminal.waiting("Exporting the network"):
-        from cxr_jax.export.bundle import CARD_FILE, read_bundle
+        from cxr_jax.export.bundle import CARD_FILE
         from cxr_jax.export.write import export_run
 
-        difference = export_run(
+        bundle, difference = export_run(
             run, out, which=options.checkpoint or None, replace=options.replace, on_step=terminal.say
         )
-    for content in read_bundle(out).files:
+    for content in bundle.files:
         terminal.say(f"{out / content.name}: {content.bytes / 1e6:.1f} MB")
     terminal.say(f"On random images its probabilities differ from those of the run by {difference:.1e} at most.")
     terminal.say(f"Model card: {out / CARD_FILE}")

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "predict on files and folders, as a table, JSON, CSV or heat maps"
 
-BUNDLE_FILE = "bundle.json"
-"""By which an exported network is known from a run, before anything of either is imported."""
-
 COLUMNS = (
     "file",
     "probability",
@@ -84,9 +81,10 @@ def main(arguments: list[str]) -> None:
     if not options.files:
         raise UserError("name at least one file or folder: cxr-jax predict RUN FILES...", EXIT_USAGE)
 
+    from cxr_jax.export.bundle import is_bundle
     from cxr_jax.runs.folder import RunFolder
 
-    run = None if (Path(options.run) / BUNDLE_FILE).is_file() else RunFolder.open(options.run)
+    run = None if is_bundle(options.run) else RunFolder.open(options.run)
     # with --json standard output holds JSON alone
     terminal = Terminal(on_standard_error=options.json)
     files = _find(options.files, terminal)

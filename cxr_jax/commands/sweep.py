@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
     from cxr_jax.config.shipped import find_config
     from cxr_jax.sweeps.runs import chosen, sweep_runs
     from cxr_jax.sweeps.sweep import read_sweep
-    from cxr_jax.sweeps.training import train_all
+    from cxr_jax.sweeps.training import require_trainable_where_left, train_all
 
     sweep, folder = read_sweep(find_config(options.sweep, sweep=True), terminal.say), Path(options.out)
     _check_folder(folder, must_exist=options.table)
@@ -61,12 +61,8 @@ def main(arguments: list[str]) -> None:
     if options.list:
         _list(wanted)
         return
-    left = [run for run in wanted if not run.finished]
-    if left:
-        with terminal.waiting(f"Loading jax, to check {len({run.variant for run in left})} variants"):
-            from cxr_jax.sweeps.checks import require_trainable
-
-        require_trainable(left, terminal)
+    variants = {run.variant for run in wanted if not run.finished}
+    require_trainable_where_left(terminal, wanted, f"{len(variants)} variants")
     failed = train_all(terminal, wanted, folder, options.jobs, as_typed("cxr-jax", "sweep", *arguments))
     _write_tables(terminal, sweep, runs, folder)
     if failed:

@@ -99,7 +99,7 @@ class Translation:
             return [self._computed(equation, values, shapes[0])]
         translate = self._translations().get(name)
         if translate is None:
-            raise UserError(f"the network has an operation that cannot be exported yet: {name}")
+            raise _without_translation(name)
         return [translate(equation, values, shapes[0])]
 
     def _computed(self, equation: Any, values: list[Value], shape: tuple[Any, ...]) -> np.ndarray:
@@ -171,7 +171,7 @@ class Translation:
     def _clamp(self, equation: Any, values: list[Value], shape: tuple[Any, ...]) -> Stored:
         low, value, high = values
         if isinstance(low, Stored) or isinstance(high, Stored) or low.ndim or high.ndim:
-            raise UserError("the network has an operation that cannot be exported yet: clamp between arrays")
+            raise _without_translation("clamp between arrays")
         names = [value.name, self.graph.constant(low), self.graph.constant(high)]
         return Stored(self.graph.add("Clip", names), shape, value.channels_first)
 
@@ -187,13 +187,12 @@ class Translation:
     def _broadcast(self, equation: Any, values: list[Value], shape: tuple[Any, ...]) -> Stored:
         (value,) = values
         kept = equation.params["broadcast_dimensions"]
-        if any(shape[axis] != size for axis, size in zip(kept, value.shape, strict=True)):
-            raise UserError("the network has an operation that cannot be exported yet: a value is repeated")
         added = [axis for axis in range(len(shape)) if axis not in kept]
+        is_repeated = any(shape[axis] != size for axis, size in zip(kept, value.shape, strict=True))
+        if is_repeated or any(shape[axis] != 1 for axis in added):
+            raise _without_translation("a value is repeated")
         if not added:
             return value
-        if any(shape[axis] != 1 for axis in added):
-            raise UserError("the network has an operation that cannot be exported yet: a value is repeated")
         # channels are put first as soon as there are four axes
         first = len(shape) == 4
         result = Stored("", shape, first)
@@ -252,7 +251,7 @@ class Translation:
         value, fill = values
         widths = equation.params["padding_config"]
         if isinstance(fill, Stored) or any(inner or min(low, high) < 0 for low, high, inner in widths):
-            raise UserError("the network has an operation that cannot be exported yet: cropping or spreading by pad")
+            raise _without_translation("cropping or spreading by pad")
         placed = sorted((value.axis(axis), low, high) for axis, (low, high, _) in enumerate(widths))
         pads = [low for _, low, _ in placed] + [high for _, _, high in placed]
         names = [value.name, self.graph.constant(pads), self.graph.constant(fill)]
@@ -280,7 +279,7 @@ class Translation:
         (contracted, batched) = equation.params["dimension_numbers"]
         last = (len(left.shape) - 1,)
         if batched != ((), ()) or contracted != (last, (0,)) or isinstance(right, Stored) or right.ndim != 2:
-            raise UserError("the network has an operation that cannot be exported yet: a product of two activations")
+            raise _without_translation("a product of two activations")
         if len(left.shape) == 4:
             # a product over the channels is a convolution by one pixel
             kernel = self.graph.constant(np.ascontiguousarray(right.T[:, :, None, None]))
@@ -295,7 +294,7 @@ class Translation:
         value, kernel = values
         usual = told == ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2)) and set(params["lhs_dilation"]) == {1}
         if not usual or isinstance(kernel, Stored):
-            raise UserError("the network has an operation that cannot be exported yet: an unusual convolution")
+            raise _without_translation("an unusual convolution")
         turned = self.graph.constant(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)))
         output = self.graph.add(
             "Conv",
@@ -313,7 +312,7 @@ class Translation:
         window, value = params["window_dimensions"], values[0]
         plain = (len(window) == 4, window[0] == window[-1] == 1, set(params["window_dilation"]) == {1})
         if not all(plain) or set(params["base_dilation"]) != {1}:
-            raise UserError("the network has an operation that cannot be exported yet: an unusual pooling")
+            raise _without_translation("an unusual pooling")
         settings = {
             "kernel_shape": window[1:3],
             "strides": params["window_strides"][1:3],
@@ -324,6 +323,10 @@ class Translation:
             return Stored(self.graph.add("MaxPool", [name], **settings), shape, True)
         means = Stored(self.graph.add("AveragePool", [name], count_include_pad=1, **settings), shape, True)
         return self._together("Mul", [means, np.asarray(np.prod(window), np.float32)], shape)
+
+
+def _without_translation(operation: str) -> UserError:
+    return UserError(f"the network has an operation that cannot be exported yet: {operation}")
 
 
 def _pads(padding: Sequence[tuple[int, int]]) -> list[int]:

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from cxr_jax.data.quality.reference import LIKENESS, read_reference, told_measur
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.judgement import Judgement, read_judgement
 from cxr_jax.evaluation.numbers import measured_text, number_text
+from cxr_jax.evaluation.operating_point import OperatingPoint, read_operating_point
 from cxr_jax.export.answers import answers_of, images_of, stablehlo_of
 from cxr_jax.export.bundle import (
     BUNDLE_FILE,
@@ -54,10 +54,11 @@ def export_run(
     which: Which | None = None,
     replace: bool = False,
     on_step: Callable[[str], None] = lambda step: None,
-) -> float:
-    """Writes the network of `run` to the folder `out`; returns by how much a probability differs, on random images.
+) -> tuple[Bundle, float]:
+    """Writes the network of `run` to the folder `out`.
 
-    The folder appears when all is written and was tried. `on_step` is told what is being done.
+    The folder appears when all is written and was tried. `on_step` is told what is being done. Returns what
+    bundle.json says, and by how much a probability differs from the run's, on random images.
 
     Raises:
         UserError: `out` exists and is not to be replaced, or holds something else than a bundle; the run cannot be
@@ -80,7 +81,8 @@ def export_run(
         write_text(folder / PROGRAM_FILE, program)
         names = (ONNX_FILE, STABLEHLO_FILE, CARD_FILE, PROGRAM_FILE)
         contents = tuple(content_of(folder / name) for name in names)
-        write_bundle(folder, dataclasses.replace(bundle, files=contents))
+        bundle = dataclasses.replace(bundle, files=contents)
+        write_bundle(folder, bundle)
         on_step("trying it in onnxruntime")
         difference = _difference(model, folder)
         if not difference <= TOLERANCE:
@@ -91,7 +93,7 @@ def export_run(
         _put_in_place(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return difference
+    return bundle, difference
 
 
 def _require_free(out: Path, *, replace: bool) -> None:
@@ -127,15 +129,15 @@ def _difference(model: TrainedModel | Ensemble, folder: Path) -> float:
 def _described(run: RunFolder, model: TrainedModel | Ensemble, which: Which | None) -> Bundle:
     """Returns what bundle.json says, but for its files."""
     environment = read_json(run.environment) if run.environment.is_file() else {}
-    point = read_json(run.operating_point) if run.operating_point.is_file() else {}
+    point = read_operating_point(run.operating_point) if run.operating_point.is_file() else None
     reference = read_reference(run.quality_reference) if run.quality_reference.is_file() else None
     ranges = reference.ranges if reference else {}
     return Bundle(
         name=run.name,
         kind="exclusive",
         network=_network_of(model),
-        calls=_calls(point),
-        temperature=point.get("temperature"),
+        calls=(_call(point),) if point else (),
+        temperature=point.temperature if point else None,
         # likeness is measured by a picture that is made of radiographs, and stays with the run
         quality=tuple(
             UsualRange(name, told_measure(name).title, low, high)
@@ -162,20 +164,10 @@ def _network_of(model: TrainedModel | Ensemble) -> NetworkDescription:
     return dataclasses.replace(first, architecture=model.title, parameters=parameters, flip_average=False)
 
 
-def _calls(point: dict[str, Any]) -> tuple[Call, ...]:
-    if "threshold" not in point:
-        return ()
-    promised = point.get("validation", {})
-    return (
-        Call(
-            CLASS_NAMES[PNEUMONIA],
-            float(point["threshold"]),
-            point.get("rule", "unknown"),
-            promised.get("sensitivity"),
-            promised.get("specificity"),
-            promised.get("images"),
-        ),
-    )
+def _call(point: OperatingPoint) -> Call:
+    """Returns from which probability PNEUMONIA is called."""
+    promised = (point.sensitivity, point.specificity, point.images)
+    return Call(CLASS_NAMES[PNEUMONIA], point.threshold, point.rule, *promised)
 
 
 def _card(bundle: Bundle, run: RunFolder) -> str:

@@ -28,6 +28,16 @@ def command_of(run: SweepRun) -> tuple[str, ...]:
     return (*TRAIN, str(config), "--out", str(out), *(["--resume"] if run.begun else []))
 
 
+def require_trainable_where_left(terminal: Terminal, runs: Sequence[SweepRun], what: str) -> None:
+    """Raises UserError if training would refuse one of the runs that are not finished; `what` is told as checked."""
+    left = [run for run in runs if not run.finished]
+    if left:
+        with terminal.waiting(f"Loading jax, to check {what}"):
+            from cxr_jax.sweeps.checks import require_trainable
+
+        require_trainable(left, terminal)
+
+
 def train_all(terminal: Terminal, runs: Sequence[SweepRun], folder: Path, jobs: int, again: str) -> list[Ended]:
     """Trains those of `runs` that are not finished, up to `jobs` of them at a time; returns those that failed.
 
