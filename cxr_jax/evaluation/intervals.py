@@ -20,6 +20,9 @@ from cxr_jax.vocabulary import PNEUMONIA
 # Weights of this many (resample, image) pairs are held at once, 32 MB.
 _CHUNK = 4_000_000
 
+DEFINED = 0.9
+"""Share of the resamples that must give a value: the rest would be no fair sample."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -232,7 +235,7 @@ def percentile_interval(
     the estimate itself lies outside: resamples are then biased, and so would be the interval.
     """
     defined = values[~np.isnan(values)]
-    if len(defined) < 0.9 * len(values) or len(defined) == 0 or np.ptp(defined) < 1e-12:
+    if len(defined) < DEFINED * len(values) or len(defined) == 0 or np.ptp(defined) < 1e-12:
         return None
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     # a mean of equal values may differ from them by its rounding

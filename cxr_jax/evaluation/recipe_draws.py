@@ -11,7 +11,7 @@ import numpy as np
 from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.comparison_record import HALF, At, Endpoint
 from cxr_jax.evaluation.confidence import Confidence
-from cxr_jax.evaluation.intervals import Interval, bootstrap_weights, wilson_interval_of_groups
+from cxr_jax.evaluation.intervals import DEFINED, Interval, bootstrap_weights, wilson_interval_of_groups
 from cxr_jax.evaluation.metrics import METRICS
 from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.evaluation.paired import auc_covariance
@@ -20,9 +20,6 @@ from cxr_jax.runs.predictions import Predictions
 
 # Resamples computed at once, so that many images do not fill the memory.
 _CHUNK = 250
-
-# Share of draws that must give a value, as in `percentile_interval`: the rest is no fair sample.
-_DEFINED = 0.9
 
 
 @dataclass(frozen=True)
@@ -212,4 +209,4 @@ def covariance(estimates: Sequence[Estimate], endpoint: Endpoint) -> np.ndarray 
         return None if estimated is None else estimated[1]
     drawn = np.concatenate([estimate.resampled[endpoint.key] for estimate in estimates])
     defined = ~np.isnan(drawn).any(axis=0)
-    return np.atleast_2d(np.cov(drawn[:, defined])) if defined.mean() >= _DEFINED else None
+    return np.atleast_2d(np.cov(drawn[:, defined])) if defined.mean() >= DEFINED else None
