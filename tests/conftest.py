@@ -80,10 +80,10 @@ def tiny_trained():
 
     With `loud` its classifier shouts, so that probabilities differ between images.
     """
-    from cxr_jax.inference.description import NetworkDescription
     from cxr_jax.inference.restore import TrainedModel
     from cxr_jax.models.registry import build_model
     from cxr_jax.models.state import split_model
+    from cxr_jax.runs.description import NetworkDescription
     from cxr_jax.vocabulary import CLASS_NAMES
 
     def make(*, loud: bool, step: int, threshold: float | None, threshold_rule: str | None) -> TrainedModel:

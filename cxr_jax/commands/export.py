@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
 
     run, out = RunFolder.open(options.run), Path(options.out)
     with terminal.waiting("Exporting the network"):
-        from cxr_jax.export.bundle import CARD_FILE
+        from cxr_jax.bundle.record import CARD_FILE
         from cxr_jax.export.write import export_run
 
         bundle, difference = export_run(

@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> None:
     if not options.files:
         raise UserError("name at least one file or folder: cxr-jax predict RUN FILES...", EXIT_USAGE)
 
-    from cxr_jax.export.bundle import is_bundle
+    from cxr_jax.bundle.record import is_bundle
     from cxr_jax.runs.folder import RunFolder
 
     run = None if is_bundle(options.run) else RunFolder.open(options.run)
@@ -151,7 +151,7 @@ def _load_run(run: RunFolder, options: Options) -> _Loaded:
 
 def _load_bundle(options: Options) -> _Loaded:
     """Returns an exported network; nothing of JAX is imported."""
-    from cxr_jax.export.runtime import load_bundle
+    from cxr_jax.bundle.runtime import load_bundle
 
     model = load_bundle(options.run)
     name = f"{model.description.architecture} of {model.bundle.name}, exported"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cxr_jax.config.loading import Given
     from cxr_jax.config.schema import Config
     from cxr_jax.data.prepared import PreparedData
-    from cxr_jax.inference.description import NetworkDescription
+    from cxr_jax.runs.description import NetworkDescription
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.training.network import Network
     from cxr_jax.training.processes import ProcessGroup
@@ -137,7 +137,7 @@ def _begin_run(
     """Makes the run's folder, and writes there what is known before the first step."""
     from cxr_jax.config.loading import write_config
     from cxr_jax.data.prepared import from_any_folder
-    from cxr_jax.inference.description import write_description
+    from cxr_jax.runs.description import write_description
     from cxr_jax.runs.environment import write_environment
     from cxr_jax.runs.files import atomic_path, write_json
     from cxr_jax.runs.folder import RunFolder
@@ -167,8 +167,8 @@ def _parse(arguments: list[str], tell: Callable[[str], None]) -> tuple[Path, Giv
 
 
 def _describe(config: Config, network: Network) -> NetworkDescription:
-    from cxr_jax.inference.description import NetworkDescription
     from cxr_jax.models.pretrained import find_weights
+    from cxr_jax.runs.description import NetworkDescription
     from cxr_jax.vocabulary import CLASS_NAMES
 
     weights = find_weights(config.model.weights, config.model.name) if config.model.weights else None

@@ -1,1 +1,1 @@
-"""The way out: a trained network as files that run without JAX."""
+"""A run as files that work without JAX: ONNX, StableHLO, a model card, and a program that predicts."""

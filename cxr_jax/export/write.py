@@ -12,13 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr_jax.data.quality.reference import LIKENESS, read_reference, told_measure
-from cxr_jax.errors import UserError
-from cxr_jax.evaluation.judgement import Judgement, read_judgement
-from cxr_jax.evaluation.numbers import measured_text, number_text
-from cxr_jax.evaluation.operating_point import OperatingPoint, read_operating_point
-from cxr_jax.export.answers import answers_of, images_of, stablehlo_of
-from cxr_jax.export.bundle import (
+from cxr_jax.bundle.record import (
     BUNDLE_FILE,
     CARD_FILE,
     ONNX_FILE,
@@ -31,11 +25,17 @@ from cxr_jax.export.bundle import (
     is_bundle,
     write_bundle,
 )
+from cxr_jax.bundle.runtime import load_bundle
+from cxr_jax.data.quality.reference import LIKENESS, read_reference, told_measure
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.judgement import Judgement, read_judgement
+from cxr_jax.evaluation.numbers import measured_text, number_text
+from cxr_jax.evaluation.operating_point import OperatingPoint, read_operating_point
+from cxr_jax.export.answers import answers_of, images_of, stablehlo_of
 from cxr_jax.export.from_jaxpr import to_onnx
-from cxr_jax.export.runtime import load_bundle
-from cxr_jax.inference.description import NetworkDescription
 from cxr_jax.inference.ensemble import Ensemble, restore
 from cxr_jax.inference.restore import TrainedModel, Which, chosen_checkpoint, restore_run
+from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.runs.files import write_bytes, write_text, writing
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.predictions import probability_of

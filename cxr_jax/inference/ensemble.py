@@ -16,9 +16,9 @@ from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.data.split_loading import load_split
 from cxr_jax.errors import UserError
-from cxr_jax.inference.description import NetworkDescription
 from cxr_jax.inference.predictions import predict_split
 from cxr_jax.inference.restore import TrainedModel, restore_run
+from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.runs.ensemble import EnsembleRecord, is_ensemble, member_folder, read_ensemble
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.predictions import Predictions, probability_of

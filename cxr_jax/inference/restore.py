@@ -13,11 +13,11 @@ from flax import nnx
 from cxr_jax.checkpoints import read_newest
 from cxr_jax.devices import choose_devices
 from cxr_jax.errors import UserError
-from cxr_jax.inference.description import NetworkDescription, read_description
 from cxr_jax.inference.forward import ForwardProgram, compile_on_images, logits_of
 from cxr_jax.models.network import StagedNetwork
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import ArrayDict, differences, merge_model, pack_network, split_model, unpack_network
+from cxr_jax.runs.description import NetworkDescription, read_description
 from cxr_jax.runs.ensemble import first_network, is_ensemble, read_ensemble
 from cxr_jax.runs.folder import RunFolder, read_json
 

@@ -17,7 +17,7 @@ from cxr_jax.serving.predict import FilePrediction, Threshold
 from cxr_jax.vocabulary import CLASS_NAMES
 
 if TYPE_CHECKING:
-    from cxr_jax.export.runtime import BundledModel
+    from cxr_jax.bundle.runtime import BundledModel
     from cxr_jax.inference.restore import TrainedModel
 
 

@@ -15,7 +15,7 @@ from cxr_jax.data.pool import map_in_order
 from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import calls_of
-from cxr_jax.inference.description import NetworkDescription
+from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.runs.predictions import probability_of
 from cxr_jax.serving.radiograph import Radiograph, read_bytes, read_radiograph
 from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, NORMAL, PNEUMONIA

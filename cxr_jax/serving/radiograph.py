@@ -12,7 +12,7 @@ from cxr_jax.data.decode import decode, decode_square
 from cxr_jax.data.encoded import MAX_BYTES
 from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
-from cxr_jax.inference.description import NetworkDescription
+from cxr_jax.runs.description import NetworkDescription
 
 LARGEST_ASPECT = 2.5
 """Longer to shorter side; narrow crops of a chest reach 2."""

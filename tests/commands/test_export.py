@@ -14,12 +14,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from cxr_jax.bundle.record import read_bundle
+from cxr_jax.bundle.runtime import load_bundle
 from cxr_jax.commands import export, predict
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.export.answers import answers_of, images_of
-from cxr_jax.export.bundle import read_bundle
 from cxr_jax.export.from_jaxpr import to_onnx
-from cxr_jax.export.runtime import load_bundle
 from cxr_jax.inference.ensemble import Ensemble
 from cxr_jax.inference.restore import restore_run
 from cxr_jax.runs.folder import RunFolder

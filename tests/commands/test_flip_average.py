@@ -12,8 +12,8 @@ from cxr_jax.data.prepared import open_data_of_run
 from cxr_jax.data.split_loading import load_split
 from cxr_jax.explain.cases import explain_cases
 from cxr_jax.explain.subjects import Subject
-from cxr_jax.inference.description import read_description
 from cxr_jax.inference.restore import restore_run
+from cxr_jax.runs.description import read_description
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.runs.predictions import probability_of, read_predictions

@@ -17,7 +17,7 @@ from cxr_jax.cli import main as command_line
 from cxr_jax.commands import train
 from cxr_jax.data.prepared import open_data_of_run
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_USAGE, UserError
-from cxr_jax.inference.description import read_description
+from cxr_jax.runs.description import read_description
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.metrics_log import read_metrics
 

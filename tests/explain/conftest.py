@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cxr_jax.inference.description import NetworkDescription
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.models.layers import Mode
 from cxr_jax.models.network import NamedStage, StagedNetwork
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import batch_stats_of, merge_model, split_model
+from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.vocabulary import CLASS_NAMES
 
 SIZE, CELL = 48, 8

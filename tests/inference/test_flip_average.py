@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from cxr_jax.errors import UserError
-from cxr_jax.inference.description import read_description, write_description
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.models.state import merge_model
 from cxr_jax.preprocessing.normalise import normalise
+from cxr_jax.runs.description import read_description, write_description
 from cxr_jax.runs.folder import RunFolder, read_json
 
 

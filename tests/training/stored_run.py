@@ -22,8 +22,8 @@ from cxr_jax.config.schema import (
     ValidationConfig,
 )
 from cxr_jax.errors import UserError
-from cxr_jax.inference.description import NetworkDescription, write_description
 from cxr_jax.inference.restore import restore_run
+from cxr_jax.runs.description import NetworkDescription, write_description
 from cxr_jax.runs.files import atomic_path, write_json
 from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder
 from cxr_jax.runs.metrics_log import read_metrics

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from cxr_jax.errors import UserError
-from cxr_jax.inference.description import NetworkDescription
+from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import read_json
 from cxr_jax.runs.records import from_json, to_json

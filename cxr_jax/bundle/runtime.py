@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cxr_jax.bundle.record import ONNX_FILE, Bundle, read_bundle
 from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
-from cxr_jax.export.bundle import ONNX_FILE, Bundle, read_bundle
-from cxr_jax.inference.description import NetworkDescription
+from cxr_jax.runs.description import NetworkDescription
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
