@@ -17,9 +17,7 @@ from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, PNEUMONIA
 
 if TYPE_CHECKING:
     from cxr_jax.data.quality.reference import QualityReference
-    from cxr_jax.runs.folder import RunFolder
-    from cxr_jax.serving.maps import Explain
-    from cxr_jax.serving.predict import FilePrediction, Predictor, Threshold
+    from cxr_jax.serving.predict import FilePrediction, Threshold
 
 SUMMARY = "predict on files and folders, as a table, JSON, CSV or heat maps"
 
@@ -55,16 +53,6 @@ class Options:
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    """A network that is about to predict."""
-
-    model: Predictor
-    reference: QualityReference | None
-    name: str
-    explain: tuple[Explain, str] | None = None  # how maps are made, and from where; None: none are wanted
-
-
-@dataclass(frozen=True)
 class Files:
     """The files that are to be predicted, in order."""
 
@@ -84,16 +72,19 @@ def main(arguments: list[str]) -> None:
     from cxr_jax.bundle.record import is_bundle
     from cxr_jax.runs.folder import RunFolder
 
-    run = None if is_bundle(options.run) else RunFolder.open(options.run)
+    if not is_bundle(options.run):
+        RunFolder.open(options.run)
     # with --json standard output holds JSON alone
     terminal = Terminal(on_standard_error=options.json)
     files = _find(options.files, terminal)
     _require_free(options)
     with terminal.waiting(f"Loading the network of {options.run}"):
+        from cxr_jax.serving.loaded import load
         from cxr_jax.serving.predict import Threshold, predict_files
 
-        loaded = _load_bundle(options) if run is None else _load_run(run, options)
+        loaded = load(options.run)
         model, reference, name = loaded.model, loaded.reference, loaded.name
+        explain = loaded.explain if options.maps else None
         threshold = Threshold.of(model, options.threshold)
     predictions = predict_files(model, files.names, threshold, reference=reference)
     entries = []
@@ -107,10 +98,9 @@ def main(arguments: list[str]) -> None:
             elif prediction.error is not None:
                 terminal.complain(prediction.error)
             elif map_path is not None:
-                from cxr_jax.serving.maps import write_map
+                from cxr_jax.serving.maps import map_of
 
-                explain, stage = loaded.explain
-                write_map(explain, stage, prediction, threshold, model.descriptions[0].resize, map_path)
+                map_of(explain, prediction, threshold, model.descriptions[0].resize).save(map_path)
                 entry["map"] = str(map_path)
             entries.append(entry)
             write_row(entry)
@@ -129,37 +119,6 @@ def main(arguments: list[str]) -> None:
     failures = sum("error" in entry for entry in entries)
     if failures:
         raise UserError(f"{failures} of {len(entries)} files could not be predicted")
-
-
-def _load_run(run: RunFolder, options: Options) -> _Loaded:
-    """Returns the network of a run, or several of them together."""
-    from cxr_jax.data.quality.reference import read_reference
-    from cxr_jax.inference.ensemble import restore
-    from cxr_jax.inference.restore import restore_run
-
-    # heat maps are of one network: of an ensemble there are none
-    model = restore_run(run) if options.maps else restore(run)
-    # A run that was not evaluated has none; the output says so.
-    reference = read_reference(run.quality_reference) if run.quality_reference.is_file() else None
-    name = f"{model.title} of {run.name}{'' if model.step is None else f', step {model.step}'}"
-    if not options.maps:
-        return _Loaded(model, reference, name)
-    from cxr_jax.serving.maps import grad_cam_of
-
-    return _Loaded(model, reference, name, grad_cam_of(model))
-
-
-def _load_bundle(options: Options) -> _Loaded:
-    """Returns an exported network; nothing of JAX is imported."""
-    from cxr_jax.bundle.runtime import load_bundle
-
-    model = load_bundle(options.run)
-    name = f"{model.description.architecture} of {model.bundle.name}, exported"
-    if not options.maps:
-        return _Loaded(model, model.reference, name)
-    from cxr_jax.serving.maps import evidence_of
-
-    return _Loaded(model, model.reference, name, evidence_of(model))
 
 
 def _find(given: tuple[str, ...], terminal: Terminal) -> Files:

@@ -1,8 +1,9 @@
-"""Heat maps of predictions, each laid over its radiograph and written as a picture."""
+"""Heat maps of predictions, each laid over its radiograph."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from cxr_jax.data.decode import Resize
 from cxr_jax.explain.case import Case, with_caption
-from cxr_jax.explain.overlay import overlay, place_on_original
+from cxr_jax.explain.overlay import OPACITY, overlay, place_on_original
 from cxr_jax.runs.files import write_bytes
 from cxr_jax.serving.predict import FilePrediction, Threshold
 from cxr_jax.vocabulary import CLASS_NAMES
@@ -58,39 +59,74 @@ def evidence_of(model: BundledModel) -> tuple[Explain, str]:
     return explain, "the last feature map"
 
 
-def write_map(
-    explain: Explain, stage: str, prediction: FilePrediction, threshold: Threshold, resize: Resize, path: Path
-) -> None:
-    """Writes what speaks for the class that was called over the radiograph of `prediction`.
+@dataclass(frozen=True)
+class HeatMap:
+    """Where a network saw evidence for a class in a radiograph.
 
-    The picture is a PNG of the radiograph's own size, with a caption below it.
+    Attributes:
+        case: what was called, and which class is explained, in words.
+        cells: float32 [h, w] in 0..1, the map over the square that the network was given; all 0 if nothing there
+            speaks for the class.
+        heat: float32 [H, W] in 0..1, the same over the radiograph.
+        radiograph: uint8 [H, W], its grey levels.
+    """
+
+    case: Case
+    cells: np.ndarray
+    heat: np.ndarray
+    radiograph: np.ndarray
+
+    def overlay(self, opacity: float = OPACITY) -> np.ndarray:
+        """Returns the radiograph coloured by the map, RGB uint8 [H, W, 3]; `opacity` is that of the hottest place."""
+        return overlay(self.radiograph, self.heat, opacity)
+
+    def png(self) -> bytes:
+        """Returns `overlay` with a caption below it, which says what the colours show, as a PNG file."""
+        picture = cv2.cvtColor(with_caption(self.overlay(), self.case.sentences()), cv2.COLOR_RGB2BGR)
+        return cv2.imencode(".png", picture)[1].tobytes()
+
+    def save(self, path: str | Path) -> None:
+        """Writes `png` to `path`; UserError if that cannot be written."""
+        write_bytes(path, self.png())
+
+    def _repr_png_(self) -> bytes:
+        """Returns what a notebook shows."""
+        return self.png()
+
+
+def map_of(
+    explain: tuple[Explain, str],
+    prediction: FilePrediction,
+    threshold: Threshold,
+    resize: Resize,
+    explained: str | None = None,
+) -> HeatMap:
+    """Returns what speaks for a class in the radiograph of `prediction`.
 
     Args:
         explain: from `grad_cam_of` or `evidence_of`.
-        stage: where in the network the map is from.
         prediction: what was predicted on the file.
         threshold: from which PNEUMONIA is called.
         resize: how the radiograph became the network's square.
-        path: of the picture.
+        explained: the class; by default the one that was called.
 
     Raises:
-        UserError: `path` cannot be written.
         ValueError: nothing was predicted on the file.
     """
     if prediction.radiograph is None or prediction.label is None or prediction.probability is None:
         raise ValueError(f"{prediction.file} was not predicted")
-    heat, blank = explain(prediction.radiograph.square, CLASS_NAMES.index(prediction.label))
+    explained = explained or prediction.label
+    maker, stage = explain
+    cells, blank = maker(prediction.radiograph.square, CLASS_NAMES.index(explained))
     case = Case(
         file=prediction.file,
         label=None,
         called=prediction.label,
         probability=prediction.probability,
         threshold=threshold.value,
-        explained=prediction.label,
+        explained=explained,
         stage=stage,
         blank=blank,
     )
     grey = prediction.radiograph.grey
-    picture = overlay(grey, place_on_original(heat, *grey.shape, resize))
-    captioned = cv2.cvtColor(with_caption(picture, case.sentences()), cv2.COLOR_RGB2BGR)
-    write_bytes(path, cv2.imencode(".png", captioned)[1].tobytes())
+    return HeatMap(case, cells, place_on_original(cells, *grey.shape, resize), grey)

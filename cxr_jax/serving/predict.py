@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -94,6 +94,11 @@ class FilePrediction:
         return value if self.error is None else {**value, "error": self.error}
 
 
+def content_of(file: str) -> bytes:
+    """Returns the bytes of the file at a path; UserError as in `read_bytes`."""
+    return read_bytes(Path(file))
+
+
 def predict_files(
     model: Predictor,
     files: Sequence[str],
@@ -101,15 +106,16 @@ def predict_files(
     *,
     reference: QualityReference | None = None,
     batch_size: int = BATCH_SIZE,
+    content: Callable[[str], bytes] = content_of,
 ) -> Iterator[FilePrediction]:
     """Yields the prediction of every file in the given order, as soon as its batch is known.
 
     Files are decoded in threads, a few ahead of the network. A file that cannot be read or decoded yields its error,
     and the others are predicted. Images that are unlike the training images in `reference` are predicted with a
-    warning.
+    warning. `content` gives the bytes of each file, or raises UserError; by default `files` are paths.
     """
     size = min(batch_size, len(files))
-    read = map_in_order(partial(_read, model=model, reference=reference), files)
+    read = map_in_order(partial(_read, model=model, reference=reference, content=content), files)
     remaining = zip(files, read, strict=True)
     while batch := list(islice(remaining, size)):
         yield from _predict_batch(model, batch, size, threshold, compared=reference is not None)
@@ -141,10 +147,12 @@ def _predict_batch(
     ]
 
 
-def _read(file: str, model: Predictor, reference: QualityReference | None) -> Radiograph | str:
+def _read(
+    file: str, model: Predictor, reference: QualityReference | None, content: Callable[[str], bytes]
+) -> Radiograph | str:
     """Returns the radiograph in a file, or the sentence that says why there is none."""
     try:
-        return read_radiograph(read_bytes(Path(file)), file, model.descriptions, reference)
+        return read_radiograph(content(file), file, model.descriptions, reference)
     except UserError as error:
         return str(error)
 

@@ -1,0 +1,71 @@
+"""A network at hand for radiographs: that of a trained run, several together, or an exported one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxr_jax.bundle.record import is_bundle
+from cxr_jax.data.quality.reference import QualityReference, read_reference
+from cxr_jax.runs.folder import RunFolder
+from cxr_jax.serving.predict import Predictor
+
+if TYPE_CHECKING:
+    from cxr_jax.serving.maps import Explain
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with what is told beside its predictions."""
+
+    model: Predictor
+    reference: QualityReference | None  # what the training images looked like; None if the run was not evaluated
+    name: str  # architecture and origin, for people
+    explainer: Callable[[], tuple[Explain, str]]  # see `explain`
+
+    @cached_property
+    def explain(self) -> tuple[Explain, str]:
+        """How heat maps are made, and from where in the network.
+
+        Raises:
+            UserError: it is the ensemble of several runs, of which there are none; or it has no stages.
+        """
+        return self.explainer()
+
+
+def load(place: str | Path) -> Loaded:
+    """Returns the network in a folder; an exported one is loaded without jax.
+
+    Raises:
+        UserError: the folder is neither a run nor a bundle, or the network in it cannot be restored.
+    """
+    return _load_bundle(place) if is_bundle(place) else _load_run(RunFolder.open(place))
+
+
+def _load_bundle(place: str | Path) -> Loaded:
+    from cxr_jax.bundle.runtime import load_bundle
+    from cxr_jax.serving.maps import evidence_of
+
+    model = load_bundle(place)
+    name = f"{model.description.architecture} of {model.bundle.name}, exported"
+    return Loaded(model, model.reference, name, lambda: evidence_of(model))
+
+
+def _load_run(run: RunFolder) -> Loaded:
+    from cxr_jax.inference.ensemble import Ensemble, restore
+    from cxr_jax.inference.restore import restore_run
+    from cxr_jax.serving.maps import grad_cam_of
+
+    model = restore(run)
+    # a run that was not evaluated has none; the output says so
+    reference = read_reference(run.quality_reference) if run.quality_reference.is_file() else None
+    name = f"{model.title} of {run.name}{'' if model.step is None else f', step {model.step}'}"
+
+    def explainer() -> tuple[Explain, str]:
+        # heat maps are of one network, which `restore_run` says of an ensemble
+        return grad_cam_of(restore_run(run) if isinstance(model, Ensemble) else model)
+
+    return Loaded(model, reference, name, explainer)
