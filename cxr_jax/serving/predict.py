@@ -140,7 +140,7 @@ def _predict_batch(
         logits = model.logits(padded if len(padded) > 1 else padded[0])
         probabilities = iter(probability_of(logits[: len(squares)]))
     return [
-        _prediction(file, outcome, next(probabilities), threshold, compared=compared)
+        prediction_of(file, outcome, next(probabilities), threshold, compared=compared)
         if isinstance(outcome, Radiograph)
         else FilePrediction(file, error=outcome)
         for file, outcome in outcomes
@@ -157,9 +157,13 @@ def _read(
         return str(error)
 
 
-def _prediction(
+def prediction_of(
     file: str, radiograph: Radiograph, probability: float, threshold: Threshold, *, compared: bool
 ) -> FilePrediction:
+    """Returns what is told of a radiograph with this probability of PNEUMONIA.
+
+    `compared` says whether its quality was held against that of the training images.
+    """
     called = CLASS_NAMES[PNEUMONIA if calls_of(np.asarray(probability), threshold.value) else NORMAL]
     return FilePrediction(
         file, float(probability), called, radiograph.warnings, compared=compared, radiograph=radiograph

@@ -31,6 +31,7 @@ class Radiograph:
     grey: np.ndarray  # uint8 [H, W], 0..255
     squares: tuple[np.ndarray, ...]  # uint8 [S, S], 0..255, one for each network that will see it
     warnings: tuple[str, ...]  # reasons to distrust a prediction on it; empty for a usual image
+    unlike: tuple[str, ...] = ()  # measures of quality by which it lies outside the usual range of the training images
 
     @property
     def square(self) -> np.ndarray:
@@ -100,9 +101,9 @@ def read_radiograph(
         warnings.append(decoded.remark)
     if decoded.colourfulness > LARGEST_COLOUR:
         warnings.append("a colour image: radiographs are grey, this may not be one")
-    if reference is not None:
-        warnings += reference.remarks(decoded.grey)
-    return Radiograph(decoded.grey, tuple(squares[resizing] for resizing in resizings), tuple(warnings))
+    remarks = {} if reference is None else reference.remarks(decoded.grey)
+    warnings += remarks.values()
+    return Radiograph(decoded.grey, tuple(squares[each] for each in resizings), tuple(warnings), tuple(remarks))
 
 
 def _warnings(grey: np.ndarray, size: int) -> list[str]:

@@ -95,8 +95,8 @@ class QualityReference:
             for name, (low, high) in self.ranges.items()
         }
 
-    def remarks(self, grey: UInt8[np.ndarray, "H W"]) -> list[str]:
-        """Returns what about a decoded image is unlike the training images, one phrase each; none if nothing is.
+    def remarks(self, grey: UInt8[np.ndarray, "H W"]) -> dict[str, str]:
+        """Returns what about a decoded image is unlike the training images: a phrase by measure; none if nothing is.
 
         An image that resembles their mean picture less than almost all of them is said not to look like a frontal
         chest radiograph. An upside-down chest can pass: it has lungs on both sides too.
@@ -104,7 +104,7 @@ class QualityReference:
         values = {name: np.array([value]) for name, value in measure_quality(grey).items()}
         table = QualityTable(values, thumbnail(grey)[None])
         values[LIKENESS] = _likeness(table.thumbnails, self.mean_picture)
-        return [self._remark(name, float(values[name][0])) for name, out in self.outside(table).items() if out[0]]
+        return {name: self._remark(name, float(values[name][0])) for name, out in self.outside(table).items() if out[0]}
 
     def _remark(self, name: str, value: float) -> str:
         low, high = self.ranges[name]
