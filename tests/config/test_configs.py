@@ -1,6 +1,7 @@
 """The experiments in configs/: each is valid, says how to run it, and holds the values of its study."""
 
 import dataclasses
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -9,7 +10,10 @@ import pytest
 
 from cxr_jax.config.loading import load_config
 from cxr_jax.config.schema import DataConfig, ModelConfig, OptimizerConfig, TrainingConfig, ValidationConfig
+from cxr_jax.models.network import CLASSIFIER, stage_layers_of, stage_of
 from cxr_jax.models.registry import ARCHITECTURES, model_shapes
+from cxr_jax.models.state import merge_model
+from cxr_jax.sweeps.sweep import read_sweep
 from cxr_jax.training.optimizer import partition
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -71,3 +75,37 @@ def test_barnett_s_values(name):
     assert config.phases == ()
     assert config.schedule.kind == "constant"
     assert config.loss == dataclasses.replace(config.loss, class_weights="none", label_smoothing=0.0)
+
+
+def stage_sizes(name):
+    """How many parameters each stage of a network has, from input to output, and the layers of each stage."""
+    graphdef, params, batch_stats = model_shapes(name, classes=2)
+    stages = stage_layers_of(merge_model(graphdef, params, batch_stats))
+    sizes = dict.fromkeys((stage for stage in stages if stage != CLASSIFIER), 0)
+    for parameter, value in params.items():
+        if (stage := stage_of(parameter, stages)) in sizes:
+            sizes[stage] += math.prod(value.shape)
+    return sizes, stages
+
+
+def test_the_deeper_layers_of_the_study_of_networks_follow_its_rule():
+    """The fewest last stages that hold as large a share of all stages' parameters as those of MobileNetV2."""
+    base, *variants = read_sweep(CONFIGS / "sweeps/networks.toml").variants
+    sizes, stages = stage_sizes(base.config.model.name)
+    trained = base.config.phases[1].trainable
+    share = sum(size for stage, size in sizes.items() if set(stages[stage]) <= set(trained)) / sum(sizes.values())
+    assert share == pytest.approx(0.892, abs=0.001)
+    assert len(variants) == 5
+    for variant in variants:
+        sizes, stages = stage_sizes(variant.config.model.name)
+        expected, held = [], 0
+        for stage in reversed(sizes):
+            if held < share * sum(sizes.values()):
+                expected.append(stage)
+                held += sizes[stage]
+        layers = [layer for stage in (*reversed(expected), CLASSIFIER) for layer in stages[stage]]
+        assert list(variant.config.phases[1].trainable) == layers, variant.name
+        architecture = ARCHITECTURES[variant.config.model.name]
+        assert variant.config.data.image_size == architecture.image_size
+        blur = 2 * architecture.image_size / 224
+        assert variant.config.phases[1].augmentation.blur == pytest.approx(blur, abs=0.005)
