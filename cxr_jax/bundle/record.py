@@ -17,6 +17,7 @@ from cxr_jax.vocabulary import DISCLAIMER
 SCHEMA_VERSION = 1
 BUNDLE_FILE = "bundle.json"
 ONNX_FILE = "model.onnx"
+INT8_FILE = "model.int8.onnx"
 STABLEHLO_FILE = "model.stablehlo"
 CARD_FILE = "MODEL_CARD.md"
 PROGRAM_FILE = "predict.py"
@@ -42,6 +43,28 @@ class UsualRange:
     title: str
     low: float | None
     high: float | None
+
+
+@dataclass(frozen=True)
+class RuntimeCheck:
+    """How far the probabilities of a bundle were from those of its run on the validation images."""
+
+    runtime: str  # name and version
+    batch_size: int
+    images: int
+    largest_difference: float
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """What the network in 8 bits loses on the validation images."""
+
+    calibration_images: int  # of training, from which the ranges of activations were taken
+    images: int  # of validation
+    roc_auc: float  # in 8 bits
+    roc_auc_float32: float
+    largest_difference: float  # of a probability
+    other_calls: int | None  # images that are called otherwise at the threshold; None without one
 
 
 @dataclass(frozen=True)
@@ -72,6 +95,8 @@ class Bundle:
     date: str
     files: tuple[Content, ...]
     disclaimer: str = DISCLAIMER
+    runtimes: tuple[RuntimeCheck, ...] = ()  # empty where it was not checked on validation
+    int8: Quantisation | None = None  # where there is a network in 8 bits, too
 
 
 def is_bundle(folder: str | Path) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxr_jax.bundle.record import ONNX_FILE, Bundle, read_bundle
+from cxr_jax.bundle.record import INT8_FILE, ONNX_FILE, Bundle, read_bundle
 from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
 from cxr_jax.runs.description import NetworkDescription
@@ -67,9 +67,16 @@ class BundledModel:
         return self.session.run(["evidence"], {"images": np.ascontiguousarray(images)})[0]
 
 
-def load_bundle(folder: str | Path) -> BundledModel:
-    """Returns the network of a bundle; UserError as in `read_bundle`, and if onnxruntime is not installed."""
+def load_bundle(folder: str | Path, *, int8: bool = False) -> BundledModel:
+    """Returns the network of a bundle, or with `int8` the one in 8 bits.
+
+    Raises:
+        UserError: as in `read_bundle`; onnxruntime is not installed; or there is no network in 8 bits.
+    """
     bundle = read_bundle(folder)
+    if int8 and bundle.int8 is None:
+        raise UserError(f"{folder} has no network in 8 bits: export the run again with --int8")
+    model = Path(folder) / (INT8_FILE if int8 else ONNX_FILE)
     try:
         import onnxruntime
     except ImportError as error:
@@ -77,7 +84,7 @@ def load_bundle(folder: str | Path) -> BundledModel:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(Path(folder) / ONNX_FILE, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise UserError(f"onnxruntime cannot read {Path(folder) / ONNX_FILE}: export the run again") from error
+        raise UserError(f"onnxruntime cannot read {model}: export the run again") from error
     return BundledModel(bundle, session)

@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import shutil
 import tempfile
-from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 from cxr_jax.bundle.record import (
     BUNDLE_FILE,
     CARD_FILE,
+    INT8_FILE,
     ONNX_FILE,
     PROGRAM_FILE,
     STABLEHLO_FILE,
@@ -26,13 +27,17 @@ from cxr_jax.bundle.record import (
     write_bundle,
 )
 from cxr_jax.bundle.runtime import load_bundle
+from cxr_jax.data.progress import Track, Waiting, silently, unseen
 from cxr_jax.data.quality.reference import LIKENESS, read_reference, told_measure
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.judgement import Judgement, read_judgement
 from cxr_jax.evaluation.numbers import measured_text, number_text
 from cxr_jax.evaluation.operating_point import OperatingPoint, read_operating_point
 from cxr_jax.export.answers import answers_of, images_of, stablehlo_of
+from cxr_jax.export.check import check_runtimes, loss_in_8_bits, probabilities_of_run
 from cxr_jax.export.from_jaxpr import to_onnx
+from cxr_jax.export.quantise import quantise
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.ensemble import Ensemble, restore
 from cxr_jax.inference.restore import TrainedModel, Which, chosen_checkpoint, restore_run
 from cxr_jax.runs.description import NetworkDescription
@@ -41,10 +46,21 @@ from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.predictions import probability_of
 from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA
 
+FILES = (ONNX_FILE, INT8_FILE, STABLEHLO_FILE, CARD_FILE, PROGRAM_FILE)
+"""What a bundle can hold beside its description."""
+
 TOLERANCE = 1e-5
 """By how much a probability of the bundle may differ from that of the run before the export is refused."""
 
 TRIED_IMAGES = 5
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """Images of the data that a run was trained on; none of them is of test."""
+
+    validation: ImageSet
+    calibration: np.ndarray | None = None  # of training, uint8 [N, S, S] in 0..255; None: no network in 8 bits
 
 
 def export_run(
@@ -53,50 +69,52 @@ def export_run(
     *,
     which: Which | None = None,
     replace: bool = False,
-    on_step: Callable[[str], None] = lambda step: None,
+    real: RealImages | None = None,
+    waiting: Waiting = unseen,
+    track: Track = silently,
 ) -> tuple[Bundle, float]:
     """Writes the network of `run` to the folder `out`.
 
-    The folder appears when all is written and was tried. `on_step` is told what is being done. Returns what
-    bundle.json says, and by how much a probability differs from the run's, on random images.
+    The folder appears when all is written and was tried. With `real` images it is held to the run on all of validation,
+    in every runtime that is installed, and written in 8 bits too where images to calibrate by are among them. `waiting`
+    shows what is being done, and `track` how far it is. Returns what bundle.json says, and by how much a probability
+    differs from the run's, on random images.
 
     Raises:
         UserError: `out` exists and is not to be replaced, or holds something else than a bundle; the run cannot be
             restored; the network has an operation that cannot be exported; or the bundle does not answer as the run.
     """
-    _require_free(out, replace=replace)
-    on_step("restoring the network")
-    model = restore(run) if which is None else restore_run(run, which)
+    require_free(out, replace=replace)
+    with waiting("Restoring the network"):
+        model = restore(run) if which is None else restore_run(run, which)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        on_step(f"writing {ONNX_FILE}")
-        write_bytes(folder / ONNX_FILE, to_onnx(answers_of(model), images_of(model)).SerializeToString())
-        on_step(f"writing {STABLEHLO_FILE}")
-        write_bytes(folder / STABLEHLO_FILE, stablehlo_of(model))
+        with waiting(f"Writing {ONNX_FILE}"):
+            write_bytes(folder / ONNX_FILE, to_onnx(answers_of(model), images_of(model)).SerializeToString())
+        with waiting(f"Writing {STABLEHLO_FILE}"):
+            write_bytes(folder / STABLEHLO_FILE, stablehlo_of(model))
         bundle = _described(run, model, which)
+        if real is not None:
+            bundle = _held_to_the_run(bundle, model, folder, real, waiting, track)
         write_text(folder / CARD_FILE, _card(bundle, run))
         program = resources.files("cxr_jax.export").joinpath("standalone.py").read_text(encoding="utf-8")
         write_text(folder / PROGRAM_FILE, program)
-        names = (ONNX_FILE, STABLEHLO_FILE, CARD_FILE, PROGRAM_FILE)
-        contents = tuple(content_of(folder / name) for name in names)
-        bundle = dataclasses.replace(bundle, files=contents)
+        names = [name for name in FILES if (folder / name).is_file()]
+        bundle = dataclasses.replace(bundle, files=tuple(content_of(folder / name) for name in names))
         write_bundle(folder, bundle)
-        on_step("trying it in onnxruntime")
-        difference = _difference(model, folder)
-        if not difference <= TOLERANCE:
-            raise UserError(
-                f"the exported network gives other probabilities than the run (they differ by {difference:.1e}), so "
-                "nothing was written"
-            )
+        with waiting("Trying it in onnxruntime"):
+            difference = _difference(model, folder)
+        _require_equal(difference, "")
         _put_in_place(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return bundle, difference
 
 
-def _require_free(out: Path, *, replace: bool) -> None:
+def require_free(out: Path, *, replace: bool) -> None:
+    """Raises UserError if `out` exists and is not to be replaced, or holds something else than a bundle."""
     with writing(out):
         if out.exists() and not out.is_dir():
             raise UserError(f"{out} is a file: choose another place for the bundle")
@@ -113,8 +131,46 @@ def _put_in_place(folder: Path, out: Path) -> None:
         out.mkdir(exist_ok=True)
         # the description comes last: a folder that has it is whole
         (out / BUNDLE_FILE).unlink(missing_ok=True)
-        for name in (ONNX_FILE, STABLEHLO_FILE, CARD_FILE, PROGRAM_FILE, BUNDLE_FILE):
-            (folder / name).replace(out / name)
+        for name in (*FILES, BUNDLE_FILE):
+            if (folder / name).is_file():
+                (folder / name).replace(out / name)
+            else:
+                (out / name).unlink(missing_ok=True)
+
+
+def _held_to_the_run(
+    bundle: Bundle,
+    model: TrainedModel | Ensemble,
+    folder: Path,
+    real: RealImages,
+    waiting: Waiting,
+    track: Track,
+) -> Bundle:
+    """Returns the bundle with what was found on validation, and writes the network in 8 bits if it is wanted.
+
+    Raises:
+        UserError: a runtime gives other probabilities than the run.
+    """
+    expected = probabilities_of_run(model, real.validation.images, track=track)
+    checks = check_runtimes(folder, expected, real.validation.images, track=track)
+    for check in checks:
+        _require_equal(check.largest_difference, f" in {check.runtime}, on validation")
+    bundle = dataclasses.replace(bundle, runtimes=checks)
+    if real.calibration is None:
+        return bundle
+    quantise(folder / ONNX_FILE, folder / INT8_FILE, real.calibration, waiting=waiting)
+    threshold = bundle.calls[0].threshold if bundle.calls else None
+    loss = loss_in_8_bits(folder, real.validation, expected, threshold, calibrated=len(real.calibration), track=track)
+    return dataclasses.replace(bundle, int8=loss)
+
+
+def _require_equal(difference: float, where: str) -> None:
+    """Raises UserError if a probability of the bundle is further from the run's than `TOLERANCE`."""
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"the exported network gives other probabilities than the run{where} (they differ by {difference:.1e}), so "
+            "nothing was written"
+        )
 
 
 def _difference(model: TrainedModel | Ensemble, folder: Path) -> float:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cxr_jax.bundle.record import is_bundle
 from cxr_jax.data.quality.reference import QualityReference, read_reference
+from cxr_jax.errors import UserError
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.serving.predict import Predictor
 
@@ -36,21 +37,24 @@ class Loaded:
         return self.explainer()
 
 
-def load(place: str | Path) -> Loaded:
-    """Returns the network in a folder; an exported one is loaded without jax.
+def load(place: str | Path, *, int8: bool = False) -> Loaded:
+    """Returns the network in a folder; an exported one is loaded without jax, and with `int8` the one in 8 bits.
 
     Raises:
-        UserError: the folder is neither a run nor a bundle, or the network in it cannot be restored.
+        UserError: the folder is neither a run nor a bundle, or the network in it cannot be restored; or `int8` is asked
+            of a run, or of a bundle that has no network in 8 bits.
     """
-    return _load_bundle(place) if is_bundle(place) else _load_run(RunFolder.open(place))
+    if int8 and not is_bundle(place):
+        raise UserError(f"--int8 is for an exported network, and {place} is a run: cxr-jax export writes one")
+    return _load_bundle(place, int8=int8) if is_bundle(place) else _load_run(RunFolder.open(place))
 
 
-def _load_bundle(place: str | Path) -> Loaded:
+def _load_bundle(place: str | Path, *, int8: bool) -> Loaded:
     from cxr_jax.bundle.runtime import load_bundle
     from cxr_jax.serving.maps import evidence_of
 
-    model = load_bundle(place)
-    name = f"{model.description.architecture} of {model.bundle.name}, exported"
+    model = load_bundle(place, int8=int8)
+    name = f"{model.description.architecture} of {model.bundle.name}, exported{' in 8 bits' if int8 else ''}"
     return Loaded(model, model.reference, name, lambda: evidence_of(model))
 
 

@@ -1,6 +1,8 @@
 """A run as a folder that works without JAX, tried as its users have it."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import re
@@ -13,6 +15,7 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from cxr_jax.bundle.record import read_bundle
 from cxr_jax.bundle.runtime import load_bundle
@@ -23,6 +26,7 @@ from cxr_jax.export.from_jaxpr import to_onnx
 from cxr_jax.inference.ensemble import Ensemble
 from cxr_jax.inference.restore import restore_run
 from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.predictions import read_predictions
 from cxr_jax.vocabulary import DISCLAIMER
 from tests.commands.conftest import made_once
 
@@ -219,6 +223,61 @@ def change(folder, how):
     told = json.loads((folder / "bundle.json").read_text())
     how(told)
     (folder / "bundle.json").write_text(json.dumps(told))
+
+
+@pytest.fixture(scope="module")
+def checked_bundle(evaluated_run, prepared_folder, tmp_path_factory):
+    """The evaluated run, exported, held to validation and written in 8 bits; and what the command said."""
+    folder, told = tmp_path_factory.mktemp("checked") / "bundle", io.StringIO()
+    with contextlib.redirect_stdout(told), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXR_PREPARED_DIR", str(prepared_folder))
+        export.main([str(evaluated_run), str(folder), "--check", "--int8"])
+    return folder, told.getvalue()
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "OpenVINO"])
+def test_every_validation_image_has_the_probability_of_the_run(runtime, checked_bundle, evaluated_run):
+    if runtime == "OpenVINO":
+        pytest.importorskip("openvino")
+    folder, told = checked_bundle
+    checks = [check for check in read_bundle(folder).runtimes if check.runtime.startswith(f"{runtime} ")]
+    assert [check.batch_size for check in checks] == [1, 7]
+    validation = read_predictions(RunFolder(evaluated_run).predictions_of("val"))
+    for check in checks:
+        assert check.images == len(validation.label) and 0 < check.largest_difference <= 1e-5
+        sentence = f"{check.runtime}, batches of {check.batch_size}: they differ by {check.largest_difference:.1e}"
+        assert sentence in told
+        assert f"| {check.runtime} | {check.batch_size} |" in (folder / "MODEL_CARD.md").read_text()
+
+
+def test_a_network_in_8_bits_says_what_it_loses(checked_bundle, evaluated_run, films, capsys):
+    folder, told = checked_bundle
+    loss = read_bundle(folder).int8
+    validation = read_predictions(RunFolder(evaluated_run).predictions_of("val"))
+    assert loss.roc_auc_float32 == pytest.approx(roc_auc_score(validation.label, validation.probability), abs=1e-9)
+    assert 0 < loss.largest_difference < 0.2 and loss.calibration_images > 0
+    assert f"AUC {loss.roc_auc:.4f}" in told and f"{loss.roc_auc:.4f}" in (folder / "MODEL_CARD.md").read_text()
+    assert (folder / "model.int8.onnx").stat().st_size < (folder / "model.onnx").stat().st_size
+    whole = probabilities_of(folder, films, capsys)
+    predict.main([str(folder), *films, "--json", "--int8"])
+    in_8_bits = json.loads(capsys.readouterr().out)
+    for entry, other in zip(whole, in_8_bits, strict=True):
+        assert other["probability"] == pytest.approx(entry["probability"], abs=0.2)
+        assert other["model"].endswith("exported in 8 bits")
+    assert [entry["probability"] for entry in whole] != [entry["probability"] for entry in in_8_bits]
+
+
+def test_a_network_in_8_bits_that_is_not_there_is_told(evaluated_run, bundle, films):
+    with pytest.raises(UserError, match="has no network in 8 bits: export the run again with --int8"):
+        predict.main([str(bundle), films[0], "--int8"])
+    with pytest.raises(UserError, match="--int8 is for an exported network"):
+        predict.main([str(evaluated_run), films[0], "--int8"])
+
+
+def test_an_export_without_8_bits_leaves_none_behind(checked_bundle, evaluated_run, tmp_path):
+    folder = Path(shutil.copytree(checked_bundle[0], tmp_path / "own"))
+    export.main([str(evaluated_run), str(folder), "--replace"])
+    assert not (folder / "model.int8.onnx").exists() and read_bundle(folder).int8 is None
 
 
 def test_nothing_is_overwritten_unasked(evaluated_run, own_bundle, tmp_path):
