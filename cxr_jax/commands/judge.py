@@ -42,8 +42,17 @@ class Options:
 def main(arguments: list[str]) -> None:
     """Judges the table that `arguments` name; UserError for every mistake in it or in the options."""
     options = parse(Options, arguments, prog="cxr-jax judge", description=SUMMARY)
-    _check(options)
     terminal = Terminal()
+    _print(terminal, *judge_table(options, terminal))
+
+
+def judge_table(options: Options, terminal: Terminal) -> tuple[Judgement, RunFolder | None]:
+    """Returns what is to be said of the table that `options` name, and the folder where it is kept, if they ask for it.
+
+    Raises:
+        UserError: a mistake in the table or in the options.
+    """
+    _check(options)
     terminal.say(f"Judging {options.table}")
     from cxr_jax.evaluation.judge import judge, resamples_in_all
     from cxr_jax.runs.folder import RunFolder
@@ -67,7 +76,7 @@ def main(arguments: list[str]) -> None:
     if folder is not None:
         with terminal.waiting("Drawing the figures and the report"):
             _write(folder, judgement, test, validation)
-    _print(terminal, judgement, folder)
+    return judgement, folder
 
 
 def _print(terminal: Terminal, judgement: Judgement, folder: RunFolder | None) -> None:

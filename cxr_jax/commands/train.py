@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,21 +45,45 @@ def main(arguments: list[str]) -> None:
     terminal = Terminal(quiet=bool(asks_for_help))
     with terminal.waiting(f"Training {' '.join(arguments[:1])}: reading the config, loading jax"):
         config_path, given = _parse(arguments, terminal.say)
-        from cxr_jax.config.effect import refuse_options_of_several
-
-        config, options = given.config, given.options
-        run_path = Path(options.out or Path("runs") / config_path.stem)
-
         from cxr_jax.training import run  # noqa: F401
-        from cxr_jax.training.processes import joined
+
+    options = given.options
+    run_path = Path(options.out) if options.out else default_folder(config_path)
+    train_config(given.config, run_path, resume=options.resume, changes=given.changes)
+
+
+def default_folder(config_path: Path) -> Path:
+    """Returns where the run of a config goes unless somebody says otherwise."""
+    return Path("runs") / config_path.stem
+
+
+def train_config(
+    config: Config, run_path: Path, *, resume: bool = False, changes: Collection[str] = (), quiet: bool = False
+) -> EndReason:
+    """Trains a network, alone or as one of several processes, and tells how it goes unless `quiet`.
+
+    Args:
+        config: what is trained on what.
+        run_path: folder of the run; a new one, or with `resume` that of a run which was started with this config.
+        resume: go on from the last checkpoint.
+        changes: dotted keys that were given beside a config's file; those without effect are refused.
+        quiet: show nothing.
+
+    Returns why training ended.
+
+    Raises:
+        UserError: a mistake in the config or in what it needs; or a signal asked training to stop, and it was saved.
+    """
+    from cxr_jax.config.effect import refuse_options_of_several
+    from cxr_jax.training.processes import joined
 
     with joined(config.parallel) as group:
         if group.world_size == 1 and config.parallel.world_size == 0:
-            refuse_options_of_several(given.changes)
-        _train(config, run_path, options.resume, group)
+            refuse_options_of_several(changes)
+        return _train(config, run_path, resume, group, quiet)
 
 
-def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) -> None:
+def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup, quiet: bool) -> EndReason:
     """Trains in this process, as one of `group`; only the first of them touches the run folder."""
     from cxr_jax.config.effect import notes
     from cxr_jax.config.overrides import values_of
@@ -72,7 +96,7 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
     from cxr_jax.training.plan import plan_run
     from cxr_jax.training.run import train
 
-    terminal = Terminal(quiet=not group.writes)
+    terminal = Terminal(quiet=quiet or not group.writes)
     group.require_same("what they are to do", {"--out": str(run_path), "--resume": resume})
     computed = values_of(dataclasses.replace(config, parallel=config.parallel.anywhere()))
     group.require_same("config", json.loads(json.dumps(computed)))
@@ -114,16 +138,16 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup) ->
         reason = train(plan, network, train_set, validation_set, run, observers, group, resume=resume)
     if group.writes:
         _tell_end(terminal, run, config, reason)
+    return reason
 
 
 def _tell_end(terminal: Terminal, run: RunFolder, config: Config, reason: EndReason) -> None:
     """Prints what the run has reached, and how to go on."""
     from cxr_jax.reporting.live import validation_figures
-    from cxr_jax.runs.metrics_log import read_metrics
+    from cxr_jax.runs.metrics_log import best_validation
 
     terminal.say(f"Training ended, {'patience ran out' if reason == 'patience' else 'all epochs done'}.")
-    validations = read_metrics(run.metrics, kinds=("validation",))
-    best = next((line for line in reversed(validations) if line["best"]), None)
+    best = best_validation(run.metrics)
     if best is not None:
         terminal.say(
             f"Best on validation by {config.validation.monitor}: {validation_figures(best)}, at step {best['step']}"

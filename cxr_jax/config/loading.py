@@ -14,8 +14,17 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from cxr_jax.config.command_line import OptionParser, option_of
-from cxr_jax.config.effect import refuse_without_effect
-from cxr_jax.config.overrides import RENAMED, Tell, overridden, phase_names, silently, tables_with_new_names
+from cxr_jax.config.effect import refuse_without_effect, without_effect
+from cxr_jax.config.overrides import (
+    RENAMED,
+    Tell,
+    dotted,
+    overridden,
+    phase_names,
+    silently,
+    tables_with_new_names,
+    with_new_names,
+)
 from cxr_jax.config.schema import Config
 from cxr_jax.errors import EXIT_MISTAKE, EXIT_USAGE, UserError, suggestion
 from cxr_jax.runs.files import write_text
@@ -87,6 +96,22 @@ def load_with_options(
     return Given(options(**own), config, values)
 
 
+def changed_config(tables: Mapping[str, Any], changes: Mapping[str, Any], place: str) -> Given[None]:
+    """Returns the config of `tables`, which stand at `place`, with `changes` by dotted key, which a program makes.
+
+    Raises:
+        UserError: a key, a type or a value is wrong, or a change has no effect.
+    """
+    named = with_new_names(dotted(changes, "changes"), "changes")
+    config_of(tables, place)
+    told = {key: f"{key} in changes" for key in named}
+    config = config_of(overridden(tables, named, "changes"), place, told)
+    for key, why in without_effect(config).items():
+        if key in named:
+            raise UserError(f"{key} in changes has no effect, because {why}", EXIT_USAGE)
+    return Given(None, config, named)
+
+
 def _add_config(parser: OptionParser, config: Config) -> None:
     """Adds an option for every field of `config`."""
     sections = {name: section for name, section in vars(config).items() if name != "phases"}
@@ -123,7 +148,7 @@ def _respelled(option: str, config: Config, tell: Tell) -> str:
     return option_of(RENAMED[old])
 
 
-def read_tables(path: Path, tell: Tell) -> dict[str, Any]:
+def read_tables(path: Path, tell: Tell = silently) -> dict[str, Any]:
     """Returns the tables of a config's file, unchecked, under the names of today."""
     return tables_with_new_names(read_toml(path), str(path), tell)
 

@@ -113,6 +113,12 @@ def read_metrics(path: str | Path, kinds: Collection[str] = KINDS) -> list[dict[
     return lines
 
 
+def best_validation(path: str | Path) -> dict[str, Any] | None:
+    """Returns the line of the best validation so far; None before the first one. UserError as `read_metrics`."""
+    validations = read_metrics(path, kinds=("validation",))
+    return next((line for line in reversed(validations) if line["best"]), None)
+
+
 def is_finished(path: str | Path) -> bool:
     """Returns whether the last line of a metrics file says that training came to its end; only that line is read.
 

@@ -11,9 +11,10 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -177,6 +178,29 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
                 cells.TABLE_VERSION,
             )
         )
+    write_text(path, text.getvalue())
+
+
+def write_columns(path: str | Path, columns: Mapping[str, Any]) -> None:
+    """Writes columns of equal length as a table that `read_predictions` reads; the images are numbered if unnamed.
+
+    Raises:
+        UserError: it is no table: a column is no list of cells, or is longer than another; or the file cannot be
+            written.
+    """
+    cells = {str(name): np.asarray(column).tolist() for name, column in columns.items()}
+    if not cells or not all(isinstance(column, list) for column in cells.values()):
+        raise UserError(f"{path} is no table: give a list of cells for each column, such as label and probability")
+    lengths = {name: len(column) for name, column in cells.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise UserError(f"{path} has columns of different lengths: {told}")
+    if "file" not in cells:
+        cells["file"] = [f"image {number}" for number in range(1, 1 + next(iter(lengths.values())))]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(cells)
+    writer.writerows(zip(*cells.values(), strict=True))
     write_text(path, text.getvalue())
 
 

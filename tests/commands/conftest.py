@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr_jax.commands import evaluate, train
+from cxr_jax.commands import evaluate, export, train
 from cxr_jax.data.phantoms.folder import write_phantoms
 from cxr_jax.data.preparation import prepare
 
@@ -139,3 +139,9 @@ def evaluated_run(trained: Path, prepared_folder: Path, tmp_path_factory: pytest
             evaluate.main([str(folder)])
 
     return made_once(tmp_path_factory, "evaluated", evaluate_there)
+
+
+@pytest.fixture(scope="session")
+def bundle(evaluated_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The evaluated run, exported; it is not to be changed."""
+    return made_once(tmp_path_factory, "bundle", lambda folder: export.main([str(evaluated_run), str(folder)]))

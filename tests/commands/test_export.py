@@ -28,7 +28,6 @@ from cxr_jax.inference.restore import restore_run
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.predictions import read_predictions
 from cxr_jax.vocabulary import DISCLAIMER
-from tests.commands.conftest import made_once
 
 WITHOUT = """
 import runpy, sys
@@ -36,12 +35,6 @@ sys.modules.update(dict.fromkeys({names!r}))
 sys.argv = {arguments!r}
 {code}
 """
-
-
-@pytest.fixture(scope="session")
-def bundle(evaluated_run, tmp_path_factory):
-    """The evaluated run, exported; it is not to be changed."""
-    return made_once(tmp_path_factory, "bundle", lambda folder: export.main([str(evaluated_run), str(folder)]))
 
 
 @pytest.fixture

@@ -1,0 +1,360 @@
+"""The program from Python: load a network, predict, explain, judge a table, train a config.
+
+All of it is had from the package itself, and only what is called is imported:
+
+    import cxr_jax
+
+    model = cxr_jax.load("runs/quickstart-1")
+    for prediction in model.predict(["film.png", "other.dcm"]):
+        print(prediction.file, prediction.label, prediction.probability)
+    model.heat_map("film.png").save("map.png")
+
+A mistake that a person can mend is a `UserError`, whose text is one sentence: what is wrong, where, and what to do.
+
+Research software. Not a medical device; not for diagnosis or treatment.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
+
+from cxr_jax.errors import UserError
+from cxr_jax.vocabulary import DISCLAIMER
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cxr_jax.config.schema import Config
+    from cxr_jax.evaluation.judgement import Judgement
+    from cxr_jax.serving.loaded import Loaded
+    from cxr_jax.serving.maps import HeatMap
+    from cxr_jax.serving.predict import FilePrediction, Threshold
+    from cxr_jax.training.progress import EndReason
+
+    Image = str | Path | np.ndarray
+    """A JPEG, PNG or DICOM file, or grey levels [H, W]: uint8 in 0..255, or uint16 as in a PNG of 16 bits."""
+
+Rule = Literal["fixed", "youden", "sensitivity", "cost_ratio"]
+"""How a threshold is chosen, as `evaluation.operating_point.RULES` has them."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one radiograph."""
+
+    file: str  # its path; `array 1` for the first array that was given, and so on
+    probability: float  # of PNEUMONIA
+    label: Literal["NORMAL", "PNEUMONIA"]  # the call: PNEUMONIA from the threshold on
+    threshold: float
+    warnings: tuple[str, ...]  # reasons to distrust the prediction; empty for a usual image
+    compared: bool  # whether it was compared with the training images, so that no warning means: like them
+    disclaimer: str = DISCLAIMER
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image on which nothing could be predicted, and the sentence that says why."""
+
+    file: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network, restored from its run or from its bundle, with the threshold of its calls.
+
+    Made by `cxr_jax.load`.
+    """
+
+    _loaded: Loaded
+    _threshold: Threshold
+
+    def __repr__(self) -> str:
+        return f"<{self.name}; PNEUMONIA from {self.threshold:.4f} (rule: {self.threshold_rule})>"
+
+    @property
+    def name(self) -> str:
+        """What it is, and where it comes from."""
+        return self._loaded.name
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which PNEUMONIA is called."""
+        return self._threshold.value
+
+    @property
+    def threshold_rule(self) -> str:
+        """How the threshold came about; it says so where nobody has chosen one."""
+        return self._threshold.rule
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self._loaded.model.descriptions[0].classes
+
+    @overload
+    def predict(self, images: Image | Iterable[Image]) -> tuple[Prediction, ...]: ...
+
+    @overload
+    def predict(
+        self, images: Image | Iterable[Image], *, on_error: Literal["keep"]
+    ) -> tuple[Prediction | Unreadable, ...]: ...
+
+    def predict(
+        self, images: Image | Iterable[Image], *, on_error: Literal["raise", "keep"] = "raise"
+    ) -> tuple[Prediction | Unreadable, ...]:
+        """Returns one prediction for each image, in the given order; a tuple for a single image, too.
+
+        Files are decoded in threads, and pass through the network in small batches.
+
+            (prediction,) = model.predict("film.png")
+            predictions = model.predict("folder_of_films")
+            predictions = model.predict(np.zeros((2, 512, 512), np.uint8))
+
+        Args:
+            images: a file or a folder, whose images are found in it and in the folders below; grey levels [H, W] of
+                one radiograph, or [N, H, W] of N, uint8 in 0..255 or uint16; or several of these.
+            on_error: what to do about an image that cannot be read: raise, or keep an `Unreadable` in its place.
+
+        Raises:
+            UserError: an image cannot be read, and `on_error` is `raise`; or a folder holds no image.
+        """
+        if on_error not in ("raise", "keep"):
+            raise UserError(f'on_error is {on_error!r}, but must be "raise" or "keep"')
+        results = []
+        for found in self._predicted(images):
+            if found.error is None:
+                results.append(
+                    Prediction(
+                        found.file,
+                        found.probability,
+                        found.label,
+                        self.threshold,
+                        found.warnings,
+                        found.compared,
+                    )
+                )
+            elif on_error == "keep":
+                results.append(Unreadable(found.file, found.error))
+            else:
+                raise UserError(found.error)
+        return tuple(results)
+
+    def heat_map(self, image: Image, *, explained: str | None = None) -> HeatMap:
+        """Returns where the network saw evidence for a class: Grad-CAM at its last stage.
+
+        The result has `cells` [h, w] and `heat` [H, W], float32 in 0..1, over the network's square and over the
+        radiograph. `overlay()` colours the radiograph, `save(path)` writes that with a caption, and a notebook shows
+        it. A map is no proof: `cxr-jax explain --check` tests the maps of a run.
+
+        Args:
+            image: one file, or grey levels [H, W].
+            explained: the class; by default the one that is called.
+
+        Raises:
+            UserError: the image cannot be read, or is more than one; there is no such class; or the network is an
+                ensemble of runs, of which there are no maps.
+        """
+        from cxr_jax.serving.maps import map_of
+
+        if explained is not None and explained not in self.classes:
+            raise UserError(f"there is no class {explained!r}: explain {' or '.join(self.classes)}")
+        explain = self._loaded.explain
+        found = list(self._predicted(image))
+        if len(found) != 1:
+            raise UserError(f"a heat map is of one image, but {len(found)} were given: ask for them one by one")
+        if found[0].error is not None:
+            raise UserError(found[0].error)
+        resize = self._loaded.model.descriptions[0].resize
+        return map_of(explain, found[0], self._threshold, resize, explained)
+
+    def _predicted(self, images: Image | Iterable[Image]) -> Iterator[FilePrediction]:
+        from cxr_jax.serving.given import given_images
+        from cxr_jax.serving.predict import predict_files
+
+        given = given_images(images)
+        return predict_files(
+            self._loaded.model,
+            given.names,
+            self._threshold,
+            reference=self._loaded.reference,
+            content=given.content,
+        )
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a run reached on its validation images; None where a figure is undefined."""
+
+    step: int  # of training
+    loss: float | None
+    accuracy: float | None  # at a probability of 0.5
+    roc_auc: float | None
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run that came to its end."""
+
+    folder: Path
+    ended: EndReason  # finished: all epochs are done; patience: it ran out
+    best: Validation | None  # by the figure that the config monitors
+
+    def load(self) -> Model:
+        """Returns the network, in the state that the config names; UserError as `cxr_jax.load`."""
+        return load(self.folder)
+
+
+def load(run_or_bundle: str | Path, *, threshold: float | None = None) -> Model:
+    """Returns a trained network: of a run folder, of an ensemble, or of a bundle that `cxr-jax export` made.
+
+    A bundle needs onnxruntime, and no jax is imported for it.
+
+        model = cxr_jax.load("runs/quickstart-1")
+        print(model)
+
+    Args:
+        run_or_bundle: the folder.
+        threshold: the probability from which PNEUMONIA is called; by default the one that the evaluation of the run
+            fixed on validation, and 0.5 before a run was evaluated.
+
+    Raises:
+        UserError: the folder is neither, is damaged or of a newer version; or the threshold is not from 0 to 1.
+    """
+    from cxr_jax.serving.loaded import load as load_network
+    from cxr_jax.serving.predict import Threshold
+
+    loaded = load_network(run_or_bundle)
+    return Model(loaded, Threshold.of(loaded.model, threshold))
+
+
+def judge(
+    table: str | Path | Mapping[str, Sequence[Any]],
+    *,
+    validation: str | Path | Mapping[str, Sequence[Any]] | None = None,
+    rule: Rule = "fixed",
+    threshold: float = 0.5,
+    target_sensitivity: float = 0.975,
+    cost_ratio: float = 5.0,
+    resamples: int = 2000,
+    out: str | Path | None = None,
+) -> Judgement:
+    """Returns everything that is said of predictions which any program made: metrics with intervals, calibration.
+
+        judgement = cxr_jax.judge({"label": [0, 1, 1], "probability": [0.2, 0.9, 0.6]})
+        auc = judgement.test.metrics["roc_auc"]
+        print(auc.value, auc.interval.low, auc.interval.high)
+
+    Args:
+        table: a CSV file, or columns by name (a pandas DataFrame will do): `label` (NORMAL, PNEUMONIA or 0, 1) and
+            `probability` (of PNEUMONIA) or `logit_NORMAL` and `logit_PNEUMONIA`; `file`, `group`, `subtype` and
+            `split` if known. Where there is a split, rows of `test` are judged.
+        validation: the same of validation images, on which calibration is fitted and a rule chooses the threshold.
+        rule: how the threshold is chosen: `fixed` takes `threshold`.
+        threshold: the probability from which PNEUMONIA is called, for the rule `fixed`.
+        target_sensitivity: for the rule `sensitivity`: the highest threshold that reaches it.
+        cost_ratio: for the rule `cost_ratio`: how many false alarms a missed pneumonia is worth.
+        resamples: of the group bootstrap, from 100 to 100000.
+        out: a new or empty folder for evaluation.json, figures and report.html; None writes nothing.
+
+    Raises:
+        UserError: a mistake in the table, with its row and column, or in an argument.
+    """
+    from cxr_jax.commands.judge import Options, judge_table
+    from cxr_jax.terminal import Terminal
+
+    if rule not in get_args(Rule):
+        raise UserError(f"rule is {rule!r}, but must be one of {', '.join(get_args(Rule))}")
+    with _as_file(table, "the table") as path, _as_file(validation, "the validation table") as validation_path:
+        options = Options(
+            path,
+            validation=validation_path,
+            threshold=threshold,
+            rule=rule,
+            target_sensitivity=target_sensitivity,
+            cost_ratio=cost_ratio,
+            resamples=resamples,
+            out="" if out is None else str(out),
+        )
+        try:
+            return judge_table(options, Terminal(quiet=True))[0]
+        except UserError as error:
+            raise UserError(_with_arguments(str(error)), error.code) from error
+
+
+def train(
+    config: str | Path | Config,
+    *,
+    out: str | Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> TrainedRun:
+    """Trains a network as a config says, and returns its run.
+
+        run = cxr_jax.train("quickstart", changes={"training.epochs": 2})
+        model = run.load()
+
+    The data must have been prepared (`cxr-jax prepare`). All devices that jax finds are used, unless the config says
+    otherwise. Ctrl-C saves the state; `resume` goes on from there to the same bits.
+
+    Args:
+        config: a TOML file, the name of a config that comes with the program, or a `Config`.
+        out: folder of the run; by default `runs/` and the name of the config.
+        changes: fields of the config by dotted key, such as `optimizer.learning_rate` or `phases.head.epochs`; nested
+            mappings will do.
+        resume: go on with the run in that folder, from its last checkpoint.
+        quiet: show nothing.
+
+    Raises:
+        UserError: a mistake in the config, in the changes or in what they need; a run is there already; or training
+            was interrupted, and saved.
+    """
+    from cxr_jax.commands.train import default_folder, train_config
+    from cxr_jax.config.loading import changed_config, format_config, read_tables
+    from cxr_jax.config.schema import Config
+    from cxr_jax.config.shipped import find_config
+    from cxr_jax.runs.folder import RunFolder
+    from cxr_jax.runs.metrics_log import best_validation
+
+    if isinstance(config, Config):
+        if out is None:
+            raise UserError("name the folder of the run by out=, as a Config has no name to call it by")
+        place, tables, folder = "the config", tomllib.loads(format_config(config)), Path(out)
+    else:
+        path = find_config(config)
+        place, tables, folder = str(path), read_tables(path), Path(out or default_folder(path))
+    read = changed_config(tables, changes or {}, place)
+    reason = train_config(read.config, folder, resume=resume, changes=read.changes, quiet=quiet)
+    best = best_validation(RunFolder(folder).metrics)
+    figures = None if best is None else Validation(best["step"], best["loss"], best["accuracy"], best["roc_auc"])
+    return TrainedRun(folder, reason, figures)
+
+
+@contextmanager
+def _as_file(table: str | Path | Mapping[str, Sequence[Any]] | None, called: str) -> Iterator[str]:
+    """Yields the path of a table; that of a CSV file of its columns, if these are given, `called` so in errors."""
+    if table is None or isinstance(table, (str, Path)):
+        yield "" if table is None else str(table)
+        return
+    from cxr_jax.runs.predictions import write_columns
+
+    with tempfile.TemporaryDirectory(prefix="cxr-jax-") as folder:
+        path = Path(folder) / "table.csv"
+        try:
+            write_columns(path, dict(table.items()))
+            yield str(path)
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), called), error.code) from error
+
+
+def _with_arguments(sentence: str) -> str:
+    """Returns a sentence of the command line with its options called as the arguments are."""
+    return re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda option: option[1].replace("-", "_"), sentence)
