@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cxr_jax.bundle.scores import Scores
 from cxr_jax.errors import UserError
 from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.runs.files import write_json
@@ -97,6 +98,7 @@ class Bundle:
     disclaimer: str = DISCLAIMER
     runtimes: tuple[RuntimeCheck, ...] = ()  # empty where it was not checked on validation
     int8: Quantisation | None = None  # where there is a network in 8 bits, too
+    scores: Scores | None = None  # of validation; None where the run was not evaluated, or by an earlier version
 
 
 def is_bundle(folder: str | Path) -> bool:

@@ -27,6 +27,7 @@ from cxr_jax.bundle.record import (
     write_bundle,
 )
 from cxr_jax.bundle.runtime import load_bundle
+from cxr_jax.bundle.scores import Scores
 from cxr_jax.data.progress import Track, Waiting, silently, unseen
 from cxr_jax.data.quality.reference import LIKENESS, read_reference, told_measure
 from cxr_jax.errors import UserError
@@ -43,7 +44,7 @@ from cxr_jax.inference.restore import TrainedModel, Which, chosen_checkpoint, re
 from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.runs.files import write_bytes, write_text, writing
 from cxr_jax.runs.folder import RunFolder, read_json
-from cxr_jax.runs.predictions import probability_of
+from cxr_jax.runs.predictions import probability_of, read_predictions
 from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA
 
 FILES = (ONNX_FILE, INT8_FILE, STABLEHLO_FILE, CARD_FILE, PROGRAM_FILE)
@@ -208,7 +209,14 @@ def _described(run: RunFolder, model: TrainedModel | Ensemble, which: Which | No
         software={name: version for name, version in environment.get("versions", {}).items() if version},
         date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         files=(),
+        scores=_scores(run),
     )
+
+
+def _scores(run: RunFolder) -> Scores | None:
+    """Returns how the probabilities of validation were distributed; None before the run was evaluated."""
+    path = run.predictions_of("val")
+    return Scores.of(read_predictions(path).probability) if path.is_file() else None
 
 
 def _network_of(model: TrainedModel | Ensemble) -> NetworkDescription:

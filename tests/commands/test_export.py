@@ -187,6 +187,7 @@ def test_what_a_bundle_says(evaluated_run, bundle):
     assert call.sensitivity == point["validation"]["sensitivity"]
     assert told.checkpoint_sha256 and told.data_fingerprint and told.software["jax"]
     assert {usual.measure for usual in told.quality} >= {"mean", "sharpness"}
+    assert told.scores is None  # of fewer than twenty images of validation none are told
     text = (bundle / "bundle.json").read_text() + (bundle / "MODEL_CARD.md").read_text()
     assert "mean_picture" not in text and "likeness" not in text and str(evaluated_run.parent) not in text
     card = (bundle / "MODEL_CARD.md").read_text()
@@ -273,15 +274,26 @@ def test_an_export_without_8_bits_leaves_none_behind(checked_bundle, evaluated_r
     assert not (folder / "model.int8.onnx").exists() and read_bundle(folder).int8 is None
 
 
-def test_nothing_is_overwritten_unasked(evaluated_run, own_bundle, tmp_path):
+@pytest.fixture
+def run_of_many_validation_images(evaluated_run, tmp_path_factory):
+    """The evaluated run, as if its validation images had been twice as many."""
+    run = RunFolder(Path(shutil.copytree(evaluated_run, tmp_path_factory.mktemp("many") / "run")))
+    header, *rows = run.predictions_of("val").read_text().splitlines()
+    again = [f"again/{row}" for row in rows]
+    run.predictions_of("val").write_text("\n".join([header, *rows, *again]) + "\n")
+    return run.path
+
+
+def test_nothing_is_overwritten_unasked(evaluated_run, run_of_many_validation_images, own_bundle, tmp_path):
     before = {path.name: path.read_bytes() for path in own_bundle.iterdir()}
     with pytest.raises(UserError, match="exists already; choose another place, or replace it by --replace"):
         export.main([str(evaluated_run), str(own_bundle)])
     assert {path.name: path.read_bytes() for path in own_bundle.iterdir()} == before
     (own_bundle / "notes.txt").write_text("mine")
-    export.main([str(evaluated_run), str(own_bundle), "--replace"])
+    export.main([str(run_of_many_validation_images), str(own_bundle), "--replace"])
     assert (own_bundle / "notes.txt").read_text() == "mine"
-    assert read_bundle(own_bundle)
+    scores = read_bundle(own_bundle).scores
+    assert scores.images >= 20 and sum(scores.shares) == pytest.approx(1)
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("mine")
