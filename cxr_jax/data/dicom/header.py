@@ -8,6 +8,7 @@ import math
 import re
 import warnings
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -98,11 +99,11 @@ class Elements(NamedTuple):
 
     syntax: UID  # transfer syntax; implicit VR little endian, the default of DICOM, where the file tells none
     sop_class: str  # UID; empty where the file tells none
-    data_set: Dataset  # the elements that READ lists
+    data_set: Dataset  # the elements that were to be kept, as far as the file has them
 
 
-def read_elements(data: bytes, name: str) -> Elements:
-    """Returns what READ lists of a DICOM file, with or without the preamble and the prefix in front.
+def read_elements(data: bytes, name: str, kept: Sequence[str] = READ) -> Elements:
+    """Returns the elements with the keywords `kept` of a DICOM file, with or without the preamble and the prefix.
 
     Raises:
         UserError: pydicom is not installed, the file is damaged, or it is stored in a way that is not read.
@@ -126,7 +127,7 @@ def read_elements(data: bytes, name: str) -> Elements:
             file = _Bounded(_inflated(data[file.tell() :], name))
         # pydicom sees for itself where a data set has explicit VRs though it should not, or the other way round
         implicit = syntax == uid.ImplicitVRLittleEndian
-        data_set = read_dataset(file, implicit, syntax != uid.ExplicitVRBigEndian, specific_tags=_tags())
+        data_set = read_dataset(file, implicit, syntax != uid.ExplicitVRBigEndian, specific_tags=_tags(kept))
         return Elements(syntax, _text(data_set, "SOPClassUID") or _text(meta, "MediaStorageSOPClassUID"), data_set)
     except UserError:
         raise
@@ -199,10 +200,10 @@ def _inflated(data: bytes, name: str) -> bytes:
     return inflated
 
 
-def _tags() -> list[int]:
+def _tags(kept: Sequence[str]) -> list[int]:
     from pydicom.datadict import tag_for_keyword
 
-    return [tag_for_keyword(keyword) for keyword in READ]
+    return [tag_for_keyword(keyword) for keyword in kept]
 
 
 def _silence_pydicom() -> None:

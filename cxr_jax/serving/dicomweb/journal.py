@@ -1,0 +1,131 @@
+"""What is known of studies between two starts, so that those that are done are not asked for again.
+
+The archive itself holds the truth: everything that is written into it has an identifier that follows from the
+radiograph and the network. Without its journal a command asks more, and stores nothing twice.
+
+Studies and images are named by hashes of their identifiers; nothing of a patient is in the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr_jax.errors import UserError
+from cxr_jax.runs.files import write_text, writing
+from cxr_jax.runs.locks import held
+from cxr_jax.serving.dicomweb.network import hashed
+
+KEPT_SECONDS = 400 * 86_400.0
+"""Age from which an entry is left out when the file is opened anew."""
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class StudyEntry:
+    """What became of a study when it was last looked at."""
+
+    instances: int | None  # objects that the archive counted in it then
+    failures: int = 0  # tries in a row that did not finish it
+    again: float = 0.0  # seconds since 1970 from which it is tried again after a failure
+    sentence: str = ""  # of the last failure
+
+
+class Journal:
+    """Entries of one network, each written to the disk before anything else is done."""
+
+    def __init__(self, path: Path, network: str, lines: list[dict[str, Any]]) -> None:
+        self._path, self._network = path, network
+        self._studies: dict[str, StudyEntry] = {}
+        self._passed_over: dict[str, str] = {}
+        for line in lines:
+            self._take(line)
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path, network: str) -> Iterator[Journal]:
+        """Opens the journal at `path`, which is made if it does not exist, for the network with the hash `network`.
+
+        It is held while the block runs. A line that a crash cut off is left out, and so are very old ones.
+
+        Raises:
+            UserError: it cannot be written, holds something else, or another process has it open.
+        """
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        lock = path.with_name(f"{path.name}.lock")
+        with writing(lock):
+            lock.touch()
+        with held(lock, f"another process works with the journal {path}: give each its own by --journal"):
+            lines = _read(path)
+            write_text(path, "".join(map(_text, lines)))
+            yield cls(path, network, lines)
+
+    def study(self, uid: str) -> StudyEntry | None:
+        """Returns what became of a study; None if it was never looked at."""
+        return self._studies.get(hashed(uid))
+
+    def write_study(self, uid: str, entry: StudyEntry) -> None:
+        """Remembers what became of a study; UserError if it cannot be written."""
+        if self.study(uid) != entry:
+            self._append({"study": hashed(uid), **asdict(entry)})
+
+    def passed_over(self, uid: str) -> str | None:
+        """Returns why an image is not predicted; None if nothing is known against it."""
+        return self._passed_over.get(hashed(uid))
+
+    def pass_over(self, uid: str, reason: str) -> None:
+        """Remembers why an image is not predicted, so that it is not fetched again; UserError as above."""
+        self._append({"image": hashed(uid), "reason": reason})
+
+    def _append(self, value: dict[str, Any]) -> None:
+        line = {"schema_version": SCHEMA_VERSION, "at": round(time.time()), "network": self._network, **value}
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(_text(line))
+            file.flush()
+            os.fsync(file.fileno())
+        self._take(line)
+
+    def _take(self, line: dict[str, Any]) -> None:
+        if line.get("network") != self._network:
+            return
+        if "image" in line:
+            self._passed_over[line["image"]] = line["reason"]
+        elif "study" in line:
+            known = {name: line[name] for name in ("instances", "failures", "again", "sentence")}
+            self._studies[line["study"]] = StudyEntry(**known)
+
+
+def _text(line: dict[str, Any]) -> str:
+    return json.dumps(line) + "\n"
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """Returns the newest line of every study and image, old ones left out; UserError if it is no journal."""
+    try:
+        texts = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a journal: choose another --journal") from error
+    latest: dict[tuple[Any, ...], dict[str, Any]] = {}
+    oldest = time.time() - KEPT_SECONDS
+    # behind the last line break stands nothing, or a line that a crash cut off
+    for text in filter(None, texts[:-1]):
+        try:
+            line = json.loads(text)
+            key = (line["network"], line.get("study"), line.get("image"))
+            whole = (
+                line["reason"] if "image" in line else StudyEntry(*map(line.__getitem__, StudyEntry.__annotations__))
+            )
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{path} is no journal of this command: choose another --journal") from None
+        if whole and line.get("at", 0) >= oldest:
+            latest[key] = line
+    return list(latest.values())
