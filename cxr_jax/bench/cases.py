@@ -9,11 +9,15 @@ from typing import Literal
 Work = Literal["train", "inference", "epoch", "startup"]
 """The first two are steps, which opponents can do too; the last two are whole works of `cxr-jax train`."""
 
-Implementation = Literal["cxr_jax", "plain", "timm"]
-"""`plain` is our network with XLA's stock convolutions, as in `nnx.Conv`; `timm` is the same network in PyTorch."""
+Implementation = Literal["cxr_jax", "plain", "timm", "onnxruntime", "openvino"]
+"""`plain` is our network with XLA's stock convolutions, as in `nnx.Conv`; `timm` is the same network in PyTorch; the
+last two run the ONNX file that `cxr-jax export` writes of it."""
 
-Backend = Literal["jit", "pmap", "eager", "compile"]
-"""The first two are ours, the last two PyTorch's."""
+RIVALS = ("timm", "onnxruntime", "openvino")
+"""Programs that are not ours; the last two know inference alone."""
+
+Backend = Literal["jit", "pmap", "eager", "compile", "onnx"]
+"""The first two are ours, the next two PyTorch's, the last one is that of the runtimes."""
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -53,9 +57,10 @@ class Case:
     @property
     def way(self) -> str:
         """Who computes it, and how."""
-        name = {"cxr_jax": "cxr_jax", "plain": "cxr_jax, plain convolutions", "timm": "timm, channels_last"}
+        names = {"plain": "cxr_jax, plain convolutions", "timm": "timm, channels_last", "openvino": "OpenVINO"}
         preload = f", {Path(self.preload).name.split('.')[0]}" if self.preload else ""
-        return f"{name[self.implementation]}, {self.backend}, {self.precision}{preload}"
+        name = names.get(self.implementation, self.implementation)
+        return f"{name}, {self.backend}, {self.precision}{preload}"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-from cxr_jax.bench.cases import Case, Effort
+from cxr_jax.bench.cases import RIVALS, Case, Effort
 from cxr_jax.errors import UserError
 from cxr_jax.process import CACHE_SWITCH, available_cores, before_restart, on_cores
 
@@ -118,7 +118,7 @@ def start_case(case: Case, effort: Effort) -> Iterator[Child]:
 
     Raises UserError if the case failed, the process died or it took longer than the limit of a turn.
     """
-    options = [] if case.implementation == "timm" else [AS_INSTALLED]
+    options = [] if case.implementation in RIVALS else [AS_INSTALLED]
     task = {"case": dataclasses.asdict(case)}
     with worker(environment_of(case, os.environ), case.threads, *options) as child:
         child.facts = child.ask(task, effort.limit, "compile and warm up")["ready"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cxr_jax.bench.cases import Effort
+from cxr_jax.bench.cases import RIVALS, Effort
 from cxr_jax.bench.measure import Measurement, middle_half
 from cxr_jax.runs.environment import describe_environment
 
@@ -88,7 +88,11 @@ def _measurement(measurement: Measurement, ceilings: CeilingsByThreads) -> dict[
 
 
 def _ratio(ours: Measurement, theirs: Measurement) -> dict[str, Any]:
-    """Returns how many times as fast as an opponent we were; `preload` is None unless that is PyTorch."""
+    """Returns how many times as fast as an opponent we were; `preload` is None unless that is a program not ours.
+
+    The memory of a runtime of ONNX files is not compared: in its process JAX has made the file.
+    """
+    rival = theirs.case.implementation in RIVALS
     # of the device where both are known, otherwise of the processes
     peaks = ((getattr(ours, name), getattr(theirs, name)) for name in ("device_peak_bytes", "peak_memory_bytes"))
     return {
@@ -97,11 +101,13 @@ def _ratio(ours: Measurement, theirs: Measurement) -> dict[str, Any]:
         "devices": ours.case.devices,
         "ours": ours.case.way,
         "opponent": theirs.case.way,
-        "preload": Path(theirs.case.preload).name if theirs.case.implementation == "timm" else None,
+        "preload": Path(theirs.case.preload).name if rival else None,
         "times_as_fast": statistics.median(theirs.of_rounds),
         "middle_half": middle_half(theirs.of_rounds),
         "of_rounds": theirs.of_rounds,
-        "memory": next((mine / other for mine, other in peaks if mine and other), None),
+        "memory": None
+        if rival and theirs.case.implementation != "timm"
+        else next((mine / other for mine, other in peaks if mine and other), None),
     }
 
 

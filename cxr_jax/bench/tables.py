@@ -98,13 +98,13 @@ def _ratios(ratios: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _best_modes(ratios: Sequence[Mapping[str, Any]]) -> Iterator[Text]:
-    """Yields a sentence for every task: how we stand against PyTorch at its best, with each allocator."""
+    """Yields a sentence for every task: how we stand against each program at its best, with each allocator."""
     best: dict[tuple, Mapping[str, Any]] = {}
     for ratio in ratios:
-        mode = ratio["task"], ratio["threads"], ratio["preload"]
+        mode = ratio["task"], ratio["threads"], ratio["preload"], ratio["opponent"].split(",")[0]
         if ratio["preload"] is not None and ratio["times_as_fast"] <= best.get(mode, ratio)["times_as_fast"]:
             best[mode] = ratio
-    for (task, threads, _), ratio in best.items():
+    for (task, threads, *_), ratio in best.items():
         yield Text(
             f"{task}, {_cores(threads)}: {ratio['times_as_fast']:.2f} times as fast as the best mode of "
             f"{ratio['opponent']}"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cxr_jax.bench.cases import Case
+from cxr_jax.bench.cases import RIVALS, Case
 from cxr_jax.bench.children import AS_INSTALLED
 from cxr_jax.errors import UserError
 from cxr_jax.process import available_cores, configure_process, peak_memory_bytes
@@ -53,6 +53,8 @@ def serve(requests: Iterator[Message]) -> Iterator[Message]:
     _require_preloaded(case.preload)
     if case.implementation == "timm":
         from cxr_jax.bench.rivals import prepare
+    elif case.implementation in RIVALS:
+        from cxr_jax.bench.runtimes import prepare
     else:
         from cxr_jax.bench.steps import prepare
     workload = prepare(case)

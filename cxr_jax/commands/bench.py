@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cxr_jax.bench.cases import Case, Contest, Effort
+from cxr_jax.bench.cases import RIVALS, Case, Contest, Effort
 from cxr_jax.config.command_line import Option, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal
@@ -21,6 +21,8 @@ OF_STEPS = ("plain", "against", "compile", "preload", "steps", "seconds")
 """Options that have no effect on an epoch and on a start."""
 
 UNKNOWN_TO_A_START = ("backends", "precisions", "devices")
+
+_WAYS_OF_RUNTIMES = (("onnxruntime", "float32"), ("openvino", "float32"), ("openvino", "bfloat16"))
 
 _List = Annotated[str, Option("A,B,...")]
 
@@ -40,10 +42,11 @@ class Options(Effort):
     threads: _List = ""  # cores that the processes are held to; by default all
     devices: int = 0  # devices that share a batch; on a CPU that many are made; 0: all that there are
     plain: bool = False  # the same network with stock convolutions, as nnx.Conv has them, takes turns with ours
-    # the same work in PyTorch takes turns with ours: channels_last, float32 and bfloat16 autocast
-    against: Annotated[Literal["timm"] | None, Option("timm")] = None
-    compile: bool = False  # with --against: torch.compile too
-    # with --against: PyTorch with this library preloaded, such as libtcmalloc, too
+    # the same work by other programs takes turns with ours: timm (PyTorch, channels_last, float32 and bfloat16
+    # autocast); of inference also onnxruntime and openvino, which run the network as cxr-jax export writes it
+    against: _List = ""
+    compile: bool = False  # with --against timm: torch.compile too
+    # with --against timm: PyTorch with this library preloaded, such as libtcmalloc, too
     preload: Annotated[str, Option("PATH")] = ""
     dataset: str = "chest_xray"  # with epoch and startup: prepared data to train on
     weights: Annotated[str, Option("FILE")] = ""  # with startup: weights to begin with
@@ -100,6 +103,7 @@ def _measure(options: Options, contests: Sequence[Contest], terminal: Terminal) 
 def contests_of(options: Options) -> list[Contest]:
     """Returns what to measure: all combinations of the lists. Raises UserError for whatever cannot work at all."""
     from cxr_jax.data.prepared import PreparedData
+    from cxr_jax.export.runtimes import installed_runtimes
     from cxr_jax.models.pretrained import find_weights
     from cxr_jax.models.registry import find_architecture
     from cxr_jax.porting.requirements import require_timm
@@ -115,8 +119,12 @@ def contests_of(options: Options) -> list[Contest]:
         find_weights(options.weights, models[0])
     if options.preload and not Path(options.preload).is_file():
         raise UserError(f"there is no file {options.preload} to preload")
-    if options.against is not None:
+    rivals = _rivals(options)
+    if "timm" in rivals:
         require_timm("--against timm")
+    for runtime in rivals:
+        if runtime != "timm" and runtime not in installed_runtimes():
+            raise UserError(f"{runtime} is not installed: pip install 'cxr-jax[runtimes]' brings it")
     cores = available_cores()
     shared = product(
         models,
@@ -145,14 +153,24 @@ def _contests(
     if case.work == "epoch":
         yield from (Contest(replace(entry, dataset=options.dataset)) for entry in ours)
         return
+    rivals = _rivals(options)
     plain = [replace(ours[0], implementation="plain")] if options.plain else []
     preloads = ("", str(Path(options.preload).absolute())) if options.preload else ("",)
     modes = product(preloads, ("eager", "compile") if options.compile else ("eager",), ("float32", "bfloat16"))
     timm = [
         replace(case, implementation="timm", preload=preload, backend=backend, precision=precision)
-        for preload, backend, precision in (modes if options.against else ())
+        for preload, backend, precision in (modes if "timm" in rivals else ())
     ]
-    yield Contest(ours[0], (*ours[1:], *plain, *timm))
+    runtimes = [
+        replace(case, implementation=implementation, backend="onnx", precision=precision)
+        for implementation, precision in _WAYS_OF_RUNTIMES
+        if implementation in rivals and case.work == "inference"
+    ]
+    yield Contest(ours[0], (*ours[1:], *plain, *timm, *runtimes))
+
+
+def _rivals(options: Options) -> tuple[str, ...]:
+    return _names("against", options.against, RIVALS) if options.against else ()
 
 
 def limit_of(options: Options) -> float:
@@ -171,8 +189,11 @@ def _require_fitting(options: Options) -> None:
             raise UserError(f"--{name} needs --work train, inference or both", EXIT_USAGE)
         if options.work == "startup" and name in UNKNOWN_TO_A_START:
             raise UserError(f"--{name} has no effect with --work startup; leave it out", EXIT_USAGE)
-    if options.against is None and (options.compile or options.preload):
+    rivals = _rivals(options)
+    if "timm" not in rivals and (options.compile or options.preload):
         raise UserError("--compile and --preload change how PyTorch runs; add --against timm", EXIT_USAGE)
+    if options.work == "train" and (runtimes := [name for name in rivals if name != "timm"]):
+        raise UserError(f"{' and '.join(runtimes)} cannot train; leave out --work, or ask for inference", EXIT_USAGE)
     if options.weights and options.work != "startup":
         raise UserError("--weights needs --work startup", EXIT_USAGE)
 
@@ -192,7 +213,9 @@ def _names(option: str, listed: str, known: tuple[str, ...] = ()) -> tuple[str, 
         raise UserError(f"--{option} is {listed!r}, but must be names with commas between them.", EXIT_USAGE)
     unknown = [name for name in names if known and name not in known]
     if unknown:
-        raise UserError(f"--{option} holds {', '.join(unknown)}; choose among {' and '.join(known)}", EXIT_USAGE)
+        raise UserError(
+            f"--{option} holds {', '.join(unknown)}; choose among {', '.join(known[:-1])} and {known[-1]}", EXIT_USAGE
+        )
     return names
 
 

@@ -89,6 +89,16 @@ def test_modes_of_pytorch(compiled, preloaded, timm_is_there, tmp_path):
         assert ("timm, channels_last, compile, float32" in ways) == compiled
 
 
+def test_runtimes_take_turns_in_inference_alone():
+    for case, *opponents in entries_of(against="onnxruntime,openvino"):
+        ways = [opponent.way for opponent in opponents]
+        assert ways == [
+            way
+            for way in ("onnxruntime, onnx, float32", "OpenVINO, onnx, float32", "OpenVINO, onnx, bfloat16")
+            if case.work == "inference"
+        ]
+
+
 def test_a_case_says_what_it_computes_and_how():
     case = Case("mobilenetv2_100", 224, 32, "train", threads=2, implementation="plain", backend="pmap")
     assert case.task == "mobilenetv2_100, 224 px, batch 32, train"
@@ -112,6 +122,9 @@ def test_a_case_says_what_it_computes_and_how():
         ({"compile": True}, "add --against timm"),
         ({"preload": "x.so"}, "add --against timm"),
         ({"preload": "missing.so", "against": "timm"}, r"there is no file missing\.so to preload"),
+        ({"against": "torch"}, "--against holds torch; choose among timm, onnxruntime and openvino"),
+        ({"against": "onnxruntime", "compile": True}, "add --against timm"),
+        ({"against": "onnxruntime,openvino", "work": "train"}, "onnxruntime and openvino cannot train"),
         ({"weights": "w.safetensors"}, "--weights needs --work startup"),
         ({"work": "epoch", "plain": True}, "--plain needs --work train, inference or both"),
         ({"work": "epoch", "against": "timm"}, "--against needs --work train"),
