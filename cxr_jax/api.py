@@ -212,26 +212,27 @@ class TrainedRun:
         return load(self.folder)
 
 
-def load(run_or_bundle: str | Path, *, threshold: float | None = None) -> Model:
+def load(run_or_bundle: str | Path | None = None, *, threshold: float | None = None) -> Model:
     """Returns a trained network: of a run folder, of an ensemble, or of a bundle that `cxr-jax export` made.
 
-    A bundle needs onnxruntime, and no jax is imported for it.
+    No jax is imported for a bundle.
 
         model = cxr_jax.load("runs/quickstart-1")
         print(model)
 
     Args:
-        run_or_bundle: the folder.
+        run_or_bundle: the folder; by default that of the starter network, which comes with the package.
         threshold: the probability from which PNEUMONIA is called; by default the one that the evaluation of the run
             fixed on validation, and 0.5 before a run was evaluated.
 
     Raises:
         UserError: the folder is neither, is damaged or of a newer version; or the threshold is not from 0 to 1.
     """
+    from cxr_jax.bundle.starter import STARTER
     from cxr_jax.serving.loaded import load as load_network
     from cxr_jax.serving.predict import Threshold
 
-    loaded = load_network(run_or_bundle)
+    loaded = load_network(STARTER if run_or_bundle is None else run_or_bundle)
     return Model(loaded, Threshold.of(loaded.model, threshold))
 
 

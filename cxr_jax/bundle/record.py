@@ -9,6 +9,7 @@ from typing import Literal
 
 from cxr_jax.bundle.scores import Scores
 from cxr_jax.errors import UserError
+from cxr_jax.evaluation.numbers import TO, with_interval
 from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import read_json
@@ -57,15 +58,45 @@ class RuntimeCheck:
 
 
 @dataclass(frozen=True)
-class Quantisation:
-    """What the network in 8 bits loses on the validation images."""
+class Rounding:
+    """What a network in fewer bits loses on the validation images."""
 
-    calibration_images: int  # of training, from which the ranges of activations were taken
     images: int  # of validation
-    roc_auc: float  # in 8 bits
+    roc_auc: float  # in fewer bits
     roc_auc_float32: float
     largest_difference: float  # of a probability
     other_calls: int | None  # images that are called otherwise at the threshold; None without one
+
+
+@dataclass(frozen=True)
+class Quantisation(Rounding):
+    """What the network in 8 bits loses on the validation images."""
+
+    calibration_images: int  # of training, from which the ranges of activations were taken
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measure on the test images with the ends of its 95 % interval, if it has one."""
+
+    title: str
+    form: str  # in which it is written, as Python's `format` has it
+    value: float
+    low: float | None
+    high: float | None
+
+    def text(self) -> str:
+        """Returns it as it stands in a sentence."""
+        interval = None if self.low is None or self.high is None else self
+        return f"{self.title} {with_interval(self.value, interval, self.form, word=TO)}"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a network reached on the test images, at the threshold of its calls."""
+
+    images: int
+    figures: tuple[Figure, ...]
 
 
 @dataclass(frozen=True)
@@ -99,6 +130,9 @@ class Bundle:
     runtimes: tuple[RuntimeCheck, ...] = ()  # empty where it was not checked on validation
     int8: Quantisation | None = None  # where there is a network in 8 bits, too
     scores: Scores | None = None  # of validation; None where the run was not evaluated, or by an earlier version
+    weights: Literal["float32", "float16"] = "float32"  # as they are stored; arithmetic is in float32 either way
+    half: Rounding | None = None  # of weights in float16, where that was tried on validation
+    test: Reached | None = None  # None before the run was evaluated
 
 
 def is_bundle(folder: str | Path) -> bool:

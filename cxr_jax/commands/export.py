@@ -12,7 +12,7 @@ from cxr_jax.terminal import Terminal, as_typed
 from cxr_jax.vocabulary import DISCLAIMER
 
 if TYPE_CHECKING:
-    from cxr_jax.bundle.record import Quantisation
+    from cxr_jax.bundle.record import Rounding
     from cxr_jax.export.write import RealImages
     from cxr_jax.runs.folder import RunFolder
 
@@ -29,6 +29,7 @@ class Options:
     check: bool = False  # compare it with the run on all validation images too, in every runtime that is installed
     # write the network in 8 bits too, calibrated on training images, and say what it loses on validation
     int8: bool = False
+    half: bool = False  # store weights in half precision, which halves the file; there is no StableHLO then
     replace: bool = False  # replace a bundle that stands in OUT
 
 
@@ -37,6 +38,8 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, arguments, prog="cxr-jax export", description=SUMMARY)
     if not options.run or not options.out:
         raise UserError("name a run and the folder to write: cxr-jax export RUN OUT", EXIT_USAGE)
+    if options.half and options.int8:
+        raise UserError("--half and --int8 exclude each other: export the run twice, into two folders", EXIT_USAGE)
     terminal = Terminal()
     terminal.say(f"Exporting {options.run}")
     try:
@@ -59,6 +62,7 @@ def main(arguments: list[str]) -> None:
         which=options.checkpoint or None,
         replace=options.replace,
         real=real,
+        half=options.half,
         waiting=terminal.waiting,
         track=terminal.track,
     )
@@ -70,19 +74,22 @@ def main(arguments: list[str]) -> None:
             f"On {check.images:,} validation images, {check.runtime}, batches of {check.batch_size}: they differ by "
             f"{check.largest_difference:.1e} at most."
         )
+    if bundle.half is not None:
+        _print_loss("With weights of half precision", bundle.half, terminal)
     if bundle.int8 is not None:
-        _print_loss(bundle.int8, terminal)
+        told = f"In 8 bits, calibrated on {bundle.int8.calibration_images} training images"
+        _print_loss(told, bundle.int8, terminal)
     terminal.say(f"Model card: {out / CARD_FILE}")
     terminal.say(f"Next: {as_typed('cxr-jax', 'predict', out)} FILES...")
     terminal.say(DISCLAIMER)
 
 
-def _print_loss(loss: Quantisation, terminal: Terminal) -> None:
-    """Prints what the network in 8 bits loses on validation."""
+def _print_loss(network: str, loss: Rounding, terminal: Terminal) -> None:
+    """Prints what a network in fewer bits loses on validation."""
     other = "" if loss.other_calls is None else f", {loss.other_calls} of them called otherwise"
     terminal.say(
-        f"In 8 bits, calibrated on {loss.calibration_images} training images: AUC {loss.roc_auc:.4f} on "
-        f"{loss.images:,} validation images{other} ({loss.roc_auc_float32:.4f} in float32)."
+        f"{network}: AUC {loss.roc_auc:.4f} on {loss.images:,} validation images{other} ({loss.roc_auc_float32:.4f} in "
+        "float32)."
     )
 
 

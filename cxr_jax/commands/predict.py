@@ -1,4 +1,4 @@
-"""`cxr-jax predict RUN FILES...`: probability and call for radiographs in files and folders."""
+"""`cxr-jax predict [RUN] FILES...`: probability and call for radiographs in files and folders."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ COLUMNS = (
 class Options:
     """Options of the command."""
 
-    run: Annotated[str, Positional("RUN")]  # folder of a trained run, or of an exported one
+    # folder of a trained run, or of an exported one; without it the network that comes with the package predicts
+    run: Annotated[str, Positional("RUN")]
     # radiographs: JPEG, PNG or DICOM (CR or DX), 8 to 16 bit, of any size; or folders of them
     files: Annotated[tuple[str, ...], Positional("FILES...")] = ()
     json: bool = False  # print a JSON list with one object for each file in place of the table
@@ -67,23 +68,25 @@ def main(arguments: list[str]) -> None:
     Raises UserError at the end if some file could not be predicted; its own sentence stands on standard error.
     """
     options = parse(Options, arguments, prog="cxr-jax predict", description=SUMMARY)
-    if not options.files:
-        raise UserError("name at least one file or folder: cxr-jax predict RUN FILES...", EXIT_USAGE)
-
     from cxr_jax.bundle.record import is_bundle
+    from cxr_jax.bundle.starter import STARTER
     from cxr_jax.runs.folder import RunFolder
 
-    if not is_bundle(options.run):
-        RunFolder.open(options.run)
+    names_images = _names_images(Path(options.run))
+    if not names_images and not options.files:
+        raise UserError("name at least one file or folder: cxr-jax predict [RUN] FILES...", EXIT_USAGE)
+    place = STARTER if names_images else Path(options.run)
+    if not is_bundle(place):
+        RunFolder.open(place)
     # with --json standard output holds JSON alone
     terminal = Terminal(on_standard_error=options.json)
-    files = _find(options.files, terminal)
+    files = _find((options.run, *options.files) if names_images else options.files, terminal)
     _require_free(options)
-    with terminal.waiting(f"Loading the network of {options.run}"):
+    with terminal.waiting(f"Loading the {'starter network' if names_images else f'network of {options.run}'}"):
         from cxr_jax.serving.loaded import load
         from cxr_jax.serving.predict import Threshold, predict_files
 
-        loaded = load(options.run, int8=options.int8)
+        loaded = load(place, int8=options.int8)
         model, reference, name = loaded.model, loaded.reference, loaded.name
         explain = loaded.explain if options.maps else None
         threshold = Threshold.of(model, options.threshold)
@@ -120,6 +123,19 @@ def main(arguments: list[str]) -> None:
     failures = sum("error" in entry for entry in entries)
     if failures:
         raise UserError(f"{failures} of {len(entries)} files could not be predicted")
+
+
+def _names_images(path: Path) -> bool:
+    """Returns whether the first argument is an image, or a folder of them, so that no run is named."""
+    from cxr_jax.bundle.record import is_bundle
+    from cxr_jax.data.decode import IMAGE_SUFFIXES
+    from cxr_jax.data.sources.folder import radiographs_below
+    from cxr_jax.runs.folder import RunFolder
+
+    if path.is_dir():
+        return not is_bundle(path) and not RunFolder(path).config.is_file() and bool(radiographs_below(path)[0])
+    # of a file that is missing the name alone tells what it would be
+    return path.exists() or path.name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _find(given: tuple[str, ...], terminal: Terminal) -> Files:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from cxr_jax.bundle.record import INT8_FILE, ONNX_FILE, Quantisation, RuntimeCheck
+from cxr_jax.bundle.record import INT8_FILE, ONNX_FILE, Quantisation, Rounding, RuntimeCheck
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.evaluation.cases import Cases, calls_of
 from cxr_jax.evaluation.metrics import roc_auc
@@ -62,13 +63,20 @@ def loss_in_8_bits(
         calibrated: training images from which the ranges of activations were taken.
         track: shows the progress.
     """
-    network = run_in("onnxruntime", folder / INT8_FILE)
-    with track(f"{network.runtime}, 8 bits", len(validation)) as advance:
+    loss = loss_by_rounding(folder / INT8_FILE, validation, expected, threshold, track=track)
+    return Quantisation(**dataclasses.asdict(loss), calibration_images=calibrated)
+
+
+def loss_by_rounding(
+    model: Path, validation: ImageSet, expected: np.ndarray, threshold: float | None, *, track: Track = silently
+) -> Rounding:
+    """Returns what the ONNX file `model`, a network in fewer bits, loses on validation; else as `loss_in_8_bits`."""
+    network = run_in("onnxruntime", model)
+    with track(f"{network.runtime}, {model.name}", len(validation)) as advance:
         found = probability_of(in_batches(network.logits, validation.images, BATCH_SIZES[-1], advance))
     auc, auc_float32 = (float(roc_auc(Cases.unweighted(validation.labels, each))[0]) for each in (found, expected))
     other = None if threshold is None else int(np.sum(calls_of(found, threshold) != calls_of(expected, threshold)))
-    largest = float(np.abs(found - expected).max())
-    return Quantisation(calibrated, len(validation), auc, auc_float32, largest, other)
+    return Rounding(len(validation), auc, auc_float32, float(np.abs(found - expected).max()), other)
 
 
 def in_batches(

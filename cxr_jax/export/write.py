@@ -21,6 +21,8 @@ from cxr_jax.bundle.record import (
     STABLEHLO_FILE,
     Bundle,
     Call,
+    Figure,
+    Reached,
     UsualRange,
     content_of,
     is_bundle,
@@ -35,8 +37,9 @@ from cxr_jax.evaluation.judgement import Judgement, read_judgement
 from cxr_jax.evaluation.numbers import measured_text, number_text
 from cxr_jax.evaluation.operating_point import OperatingPoint, read_operating_point
 from cxr_jax.export.answers import answers_of, images_of, stablehlo_of
-from cxr_jax.export.check import check_runtimes, loss_in_8_bits, probabilities_of_run
+from cxr_jax.export.check import check_runtimes, loss_by_rounding, loss_in_8_bits, probabilities_of_run
 from cxr_jax.export.from_jaxpr import to_onnx
+from cxr_jax.export.half import in_half_precision
 from cxr_jax.export.quantise import quantise
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.ensemble import Ensemble, restore
@@ -50,8 +53,14 @@ from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA
 FILES = (ONNX_FILE, INT8_FILE, STABLEHLO_FILE, CARD_FILE, PROGRAM_FILE)
 """What a bundle can hold beside its description."""
 
+FIGURES = {"accuracy": ".1%", "sensitivity": ".1%", "specificity": ".1%", "roc_auc": ".3f"}
+"""Metrics on test that a bundle tells, and how they are written."""
+
 TOLERANCE = 1e-5
 """By how much a probability of the bundle may differ from that of the run before the export is refused."""
+
+HALF_TOLERANCE = 0.02
+"""The same for weights of half precision, which are rounded by one part in 2,000."""
 
 TRIED_IMAGES = 5
 
@@ -71,15 +80,17 @@ def export_run(
     which: Which | None = None,
     replace: bool = False,
     real: RealImages | None = None,
+    half: bool = False,
     waiting: Waiting = unseen,
     track: Track = silently,
 ) -> tuple[Bundle, float]:
     """Writes the network of `run` to the folder `out`.
 
     The folder appears when all is written and was tried. With `real` images it is held to the run on all of validation,
-    in every runtime that is installed, and written in 8 bits too where images to calibrate by are among them. `waiting`
-    shows what is being done, and `track` how far it is. Returns what bundle.json says, and by how much a probability
-    differs from the run's, on random images.
+    in every runtime that is installed, and written in 8 bits too where images to calibrate by are among them. With
+    `half` weights are stored in half precision, and there is no StableHLO, which would keep them whole. `waiting` shows
+    what is being done, and `track` how far it is. Returns what bundle.json says, and by how much a probability differs
+    from the run's, on random images.
 
     Raises:
         UserError: `out` exists and is not to be replaced, or holds something else than a bundle; the run cannot be
@@ -93,10 +104,12 @@ def export_run(
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         with waiting(f"Writing {ONNX_FILE}"):
-            write_bytes(folder / ONNX_FILE, to_onnx(answers_of(model), images_of(model)).SerializeToString())
-        with waiting(f"Writing {STABLEHLO_FILE}"):
-            write_bytes(folder / STABLEHLO_FILE, stablehlo_of(model))
-        bundle = _described(run, model, which)
+            graph = to_onnx(answers_of(model), images_of(model))
+            write_bytes(folder / ONNX_FILE, (in_half_precision(graph) if half else graph).SerializeToString())
+        if not half:
+            with waiting(f"Writing {STABLEHLO_FILE}"):
+                write_bytes(folder / STABLEHLO_FILE, stablehlo_of(model))
+        bundle = dataclasses.replace(_described(run, model, which), weights="float16" if half else "float32")
         if real is not None:
             bundle = _held_to_the_run(bundle, model, folder, real, waiting, track)
         write_text(folder / CARD_FILE, _card(bundle, run))
@@ -107,7 +120,7 @@ def export_run(
         write_bundle(folder, bundle)
         with waiting("Trying it in onnxruntime"):
             difference = _difference(model, folder)
-        _require_equal(difference, "")
+        _require_equal(difference, "", bundle)
         _put_in_place(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -155,19 +168,22 @@ def _held_to_the_run(
     expected = probabilities_of_run(model, real.validation.images, track=track)
     checks = check_runtimes(folder, expected, real.validation.images, track=track)
     for check in checks:
-        _require_equal(check.largest_difference, f" in {check.runtime}, on validation")
+        _require_equal(check.largest_difference, f" in {check.runtime}, on validation", bundle)
     bundle = dataclasses.replace(bundle, runtimes=checks)
+    threshold = bundle.calls[0].threshold if bundle.calls else None
+    if bundle.weights == "float16":
+        loss = loss_by_rounding(folder / ONNX_FILE, real.validation, expected, threshold, track=track)
+        return dataclasses.replace(bundle, half=loss)
     if real.calibration is None:
         return bundle
     quantise(folder / ONNX_FILE, folder / INT8_FILE, real.calibration, waiting=waiting)
-    threshold = bundle.calls[0].threshold if bundle.calls else None
     loss = loss_in_8_bits(folder, real.validation, expected, threshold, calibrated=len(real.calibration), track=track)
     return dataclasses.replace(bundle, int8=loss)
 
 
-def _require_equal(difference: float, where: str) -> None:
-    """Raises UserError if a probability of the bundle is further from the run's than `TOLERANCE`."""
-    if not difference <= TOLERANCE:
+def _require_equal(difference: float, where: str, bundle: Bundle) -> None:
+    """Raises UserError if a probability of the bundle is further from the run's than its weights allow."""
+    if not difference <= (TOLERANCE if bundle.weights == "float32" else HALF_TOLERANCE):
         raise UserError(
             f"the exported network gives other probabilities than the run{where} (they differ by {difference:.1e}), so "
             "nothing was written"
@@ -210,6 +226,7 @@ def _described(run: RunFolder, model: TrainedModel | Ensemble, which: Which | No
         date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         files=(),
         scores=_scores(run),
+        test=_reached(read_judgement(run.evaluation)) if run.evaluation.is_file() else None,
     )
 
 
@@ -217,6 +234,18 @@ def _scores(run: RunFolder) -> Scores | None:
     """Returns how the probabilities of validation were distributed; None before the run was evaluated."""
     path = run.predictions_of("val")
     return Scores.of(read_predictions(path).probability) if path.is_file() else None
+
+
+def _reached(judged: Judgement) -> Reached:
+    """Returns what the run reached on test, in the order in which it is told."""
+    figures = []
+    for name, form in FIGURES.items():
+        measured = judged.test.metrics[name]
+        if measured.value is not None:
+            interval = measured.interval
+            ends = (None, None) if interval is None else (interval.low, interval.high)
+            figures.append(Figure(measured.title, form, measured.value, *ends))
+    return Reached(judged.test.images, tuple(figures))
 
 
 def _network_of(model: TrainedModel | Ensemble) -> NetworkDescription:

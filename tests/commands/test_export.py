@@ -13,21 +13,26 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import numpy_helper
 from sklearn.metrics import roc_auc_score
 
 from cxr_jax.bundle.record import read_bundle
 from cxr_jax.bundle.runtime import load_bundle
 from cxr_jax.commands import export, predict
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.evaluation.judgement import read_judgement
 from cxr_jax.export.answers import answers_of, images_of
 from cxr_jax.export.from_jaxpr import to_onnx
+from cxr_jax.export.half import in_half_precision
 from cxr_jax.inference.ensemble import Ensemble
 from cxr_jax.inference.restore import restore_run
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.predictions import read_predictions
 from cxr_jax.vocabulary import DISCLAIMER
+from tests.commands.conftest import made_once
 
 WITHOUT = """
 import runpy, sys
@@ -282,6 +287,75 @@ def run_of_many_validation_images(evaluated_run, tmp_path_factory):
     again = [f"again/{row}" for row in rows]
     run.predictions_of("val").write_text("\n".join([header, *rows, *again]) + "\n")
     return run.path
+
+
+@pytest.fixture(scope="module")
+def half_bundle(evaluated_run, prepared_folder, tmp_path_factory):
+    """The evaluated run with weights of half precision, held to the run; it is not to be changed."""
+
+    def export_there(folder):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CXR_PREPARED_DIR", str(prepared_folder))
+            export.main([str(evaluated_run), str(folder), "--half", "--check"])
+
+    return made_once(tmp_path_factory, "half-bundle", export_there)
+
+
+def test_weights_of_half_precision_halve_the_file_and_change_next_to_nothing(half_bundle, bundle, films, capsys):
+    told = read_bundle(half_bundle)
+    assert told.weights == "float16" and read_bundle(bundle).weights == "float32"
+    assert not (half_bundle / "model.stablehlo").exists()
+    kernels = [array for array in constants_of(bundle).values() if array.size >= 1024]
+    sizes = [(folder / "model.onnx").stat().st_size for folder in (bundle, half_bundle)]
+    assert sizes[0] - sizes[1] == pytest.approx(2 * sum(array.size for array in kernels), rel=0.1)
+    # what it says of the difference on validation is true, and small
+    run, half = (probabilities_of(model, films, capsys) for model in (bundle, half_bundle))
+    differences = [abs(one["probability"] - other["probability"]) for one, other in zip(run, half, strict=True)]
+    assert 0 < max(differences) < 2e-3
+    assert 0 < told.half.largest_difference < 2e-3 and told.half.images == told.runtimes[0].images > 0
+    assert told.half.roc_auc == pytest.approx(told.half.roc_auc_float32, abs=0.02)
+    assert "half precision" in (half_bundle / "MODEL_CARD.md").read_text()
+
+
+def test_arithmetic_stays_in_float32(half_bundle, bundle):
+    """The logits are, to rounding in float32, those of the whole network with weights that were rounded before."""
+    model = onnx.load(bundle / "model.onnx")
+    for constant in model.graph.initializer:
+        array = numpy_helper.to_array(constant)
+        if array.dtype == np.float32 and array.size >= 1024:
+            rounded = array.astype(np.float16).astype(np.float32)
+            constant.CopyFrom(numpy_helper.from_array(rounded, constant.name))
+    images = np.random.default_rng(0).integers(0, 256, (3, 48, 48), dtype=np.uint8)
+    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(["logits"], {"images": images})[0]
+    np.testing.assert_allclose(load_bundle(half_bundle).logits(images), expected, rtol=0, atol=1e-5)
+
+
+def constants_of(folder):
+    return {entry.name: numpy_helper.to_array(entry) for entry in onnx.load(folder / "model.onnx").graph.initializer}
+
+
+def test_a_weight_beyond_half_precision_is_refused(bundle):
+    model = onnx.load(bundle / "model.onnx")
+    kernel = next(entry for entry in model.graph.initializer if np.prod(entry.dims) >= 1024)
+    kernel.CopyFrom(numpy_helper.from_array(1e9 * numpy_helper.to_array(kernel), kernel.name))
+    with pytest.raises(UserError, match=r"half precision ends at 65,504: export it without --half"):
+        in_half_precision(model)
+
+
+def test_half_precision_and_8_bits_exclude_each_other(tmp_path):
+    with pytest.raises(UserError, match="--half and --int8 exclude each other") as told:
+        export.main(["run", str(tmp_path / "out"), "--half", "--int8"])
+    assert told.value.code == EXIT_USAGE
+
+
+def test_a_bundle_tells_what_its_run_reached_on_test(bundle, evaluated_run):
+    judged = read_judgement(evaluated_run / "evaluation.json").test
+    reached = read_bundle(bundle).test
+    assert reached.images == judged.images
+    (auc,) = (figure for figure in reached.figures if figure.title == "ROC-AUC")
+    measured = judged.metrics["roc_auc"]
+    assert (auc.value, auc.low, auc.high) == (measured.value, measured.interval.low, measured.interval.high)
+    assert auc.text() == f"ROC-AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})"
 
 
 def test_nothing_is_overwritten_unasked(evaluated_run, run_of_many_validation_images, own_bundle, tmp_path):

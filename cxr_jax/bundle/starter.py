@@ -1,0 +1,26 @@
+"""The network that comes with the package, for whoever has none of their own yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cxr_jax
+from cxr_jax.bundle.record import Bundle
+
+STARTER = Path(cxr_jax.__file__).absolute().parent / "starter"
+"""Folder of its bundle, with the licences of what it was made of."""
+
+_ORIGIN = "children's radiographs of one hospital (Kermany et al. 2018)"
+
+
+def starter_name(bundle: Bundle) -> str:
+    """Returns what the network is called before its predictions: what it was trained on, and what it reached on test.
+
+    Every figure has its 95 % interval.
+    """
+    trained = f"trained on {bundle.training_images:,} {_ORIGIN}"
+    name = f"the starter network of cxr_jax, {bundle.network.architecture}, {trained}"
+    if bundle.test is None:
+        return name
+    told = ", ".join(figure.text() for figure in bundle.test.figures)
+    return f"{name}; on the {bundle.test.images:,} test images of the same data set: {told}"
