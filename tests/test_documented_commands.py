@@ -23,7 +23,13 @@ from cxr_jax.data.sources import Source
 from cxr_jax.models import registry
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("docs/getting-started.md", "README.md", "docs/training.md", "docs/cross-validation.md")
+DOCUMENTS = (
+    "docs/getting-started.md",
+    "README.md",
+    "docs/training.md",
+    "docs/cross-validation.md",
+    "docs/using-a-network.md",
+)
 """In the order in which they are walked; the first makes the runs that the others use."""
 
 EXTENDING = "docs/extending.md"
@@ -49,6 +55,13 @@ NOT_RUN = {
     "cxr-jax evaluate runs/mine_together": "see test_ensemble.py",
     "cxr-jax crossval CONFIG --folds 5 --out runs/folds": "see test_crossval.py",
     "cxr-jax evaluate runs/folds/ensemble": "see test_crossval.py",
+    "pip install 'cxr-jax[serve]'": "installs from a registry",
+    "cxr-jax serve bundle": "runs until it is stopped; see test_serve.py",
+    "pip install 'cxr-jax[pacs]'": "installs from a registry",
+    "cxr-jax export runs/mine bundle": "see test_export.py",
+    "cxr-jax pacs bundle --dicomweb https://pacs.example/dicom-web --user cxr --password-file password.txt": (
+        "needs a picture archive; see tests/serving/dicomweb"
+    ),
     "cxr-jax sweep sharpness --out runs/study": "needs the real radiographs and weights",
     "cxr-jax sweep sharpness --out runs/study --only base blur --seeds 0": "needs the real radiographs and weights",
 }

@@ -26,6 +26,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Use": {
         "predict": "predict on files and folders, as a table, JSON, CSV or heat maps",
         "export": "write a trained network as a folder that works without JAX: ONNX, StableHLO, model card",
+        "serve": "answer HTTP requests with the predictions of an exported network",
         "pacs": "predict new radiographs of a picture archive (PACS); store reports and heat maps there",
         "publish": "copy what shows no radiograph into a results folder, with a table of all runs",
     },

@@ -51,7 +51,6 @@ class Submission:
 
     data: bytes
     name: str  # what answers and errors call it
-    keep_radiograph: bool = False  # in the prediction, for a heat map
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,7 @@ class _Decoded:
     """An image that waits for the network."""
 
     name: str
-    radiograph: Radiograph  # its pixels at full size only where they are to be kept
-    keep_radiograph: bool
+    radiograph: Radiograph  # without its pixels at full size
     future: Future[FilePrediction]
 
 
@@ -115,15 +113,16 @@ class BatchingPredictor:
         """How many images are accepted and not yet answered."""
         return self._pending
 
-    def submit(self, data: bytes, name: str, *, keep_radiograph: bool = False) -> Future[FilePrediction]:
+    def submit(self, data: bytes, name: str) -> Future[FilePrediction]:
         """Returns the future prediction of one encoded image; as `submit_all`."""
-        return self.submit_all([Submission(data, name, keep_radiograph)])[0]
+        return self.submit_all([Submission(data, name)])[0]
 
     def submit_all(self, given: Sequence[Submission]) -> list[Future[FilePrediction]]:
         """Returns the future prediction of every image, in order; all of them are accepted, or none.
 
-        An image that cannot be decoded is answered by the sentence that says why. A future fails only where the network
-        does. One that is cancelled before its image is decoded costs no more work.
+        An image that cannot be decoded is answered by the sentence that says why. Predictions hold no radiograph, so
+        that many of them take little memory. A future fails only where the network does. One that is cancelled before
+        its image is decoded costs no more work.
 
         Raises:
             BusyError: there is no room for all of them now.
@@ -161,10 +160,10 @@ class BatchingPredictor:
             self._answered(1)
             future.set_exception(error)
         else:
-            if not given.keep_radiograph:
-                radiograph = replace(radiograph, grey=np.zeros((0, 0), np.uint8))
+            # those that wait take little memory
+            radiograph = replace(radiograph, grey=np.zeros((0, 0), np.uint8))
             with self._changed:
-                self._ready.append(_Decoded(given.name, radiograph, given.keep_radiograph, future))
+                self._ready.append(_Decoded(given.name, radiograph, future))
                 self._changed.notify_all()
 
     def _answered(self, images: int) -> None:
@@ -217,7 +216,7 @@ class BatchingPredictor:
         for decoded, probability in zip(batch, probability_of(logits), strict=True):
             radiograph = decoded.radiograph
             prediction = prediction_of(decoded.name, radiograph, probability, self._threshold, compared=compared)
-            predictions.append(prediction if decoded.keep_radiograph else replace(prediction, radiograph=None))
+            predictions.append(replace(prediction, radiograph=None))
         if self._observer:
             self._observer.batch(len(batch))
             for decoded, prediction in zip(batch, predictions, strict=True):

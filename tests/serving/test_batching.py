@@ -190,8 +190,5 @@ def test_what_nobody_waits_for_any_more_is_not_decoded(made, network, monkeypatc
     assert sum(network.batches) == 3
 
 
-def test_only_what_is_asked_for_keeps_its_radiograph(made):
-    predictor = made()
-    assert predictor.submit(film(7), "a").result(30).radiograph is None
-    kept = predictor.submit(film(7), "a", keep_radiograph=True).result(30).radiograph
-    assert kept.grey.shape == (20, 16) and kept.square.shape == (SIZE, SIZE)
+def test_no_prediction_holds_its_radiograph(made):
+    assert made().submit(film(7), "a").result(30).radiograph is None

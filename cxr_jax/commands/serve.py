@@ -1,0 +1,145 @@
+"""`cxr-jax serve BUNDLE`: an exported network behind HTTP."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cxr_jax.config.command_line import Option, Positional, parse
+from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.terminal import Terminal, as_typed
+from cxr_jax.vocabulary import DISCLAIMER
+
+if TYPE_CHECKING:
+    from cxr_jax.serving.http.service import Network
+
+SUMMARY = "answer HTTP requests with the predictions of an exported network"
+
+TOKEN_VARIABLE = "CXR_SERVE_TOKEN"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the command."""
+
+    bundle: Annotated[str, Positional("BUNDLE")] = ""  # folder that cxr-jax export wrote
+    host: Annotated[str, Option("ADDRESS")] = (
+        "127.0.0.1"  # where to listen; 0.0.0.0 for all of this machine's addresses
+    )
+    port: int = 8000  # where to listen; 0 has the system choose one
+    # file that holds a token, which requests must then send; without it the environment's CXR_SERVE_TOKEN
+    token_file: Annotated[str, Option("FILE")] = ""
+    queue: int = 64  # images that may wait, and files that one upload may hold; beyond that the answer is 503
+    batch_size: int = 16  # images that are run through the network together, at most
+    max_megabytes: int = 128  # of one upload, in MiB; one file may have 64 of them
+    upload_seconds: float = 60.0  # for an upload to arrive
+    answer_seconds: float = 60.0  # for the network to answer
+
+
+def main(arguments: list[str]) -> None:
+    """Serves the network that `arguments` name until SIGTERM or Ctrl-C.
+
+    Raises:
+        UserError: the bundle cannot be used, the address is not to be had, or an option is out of range.
+    """
+    options = parse(Options, arguments, prog="cxr-jax serve", description=SUMMARY)
+    if not options.bundle:
+        raise UserError("name a bundle: cxr-jax serve BUNDLE", EXIT_USAGE)
+    _require_range(options)
+    token = _token(options.token_file)
+    _require_bundle(options.bundle)
+    terminal = Terminal()
+    with terminal.waiting(f"Loading the network of {options.bundle}"):
+        try:
+            from cxr_jax.serving.http.app import app_of
+            from cxr_jax.serving.http.limits import Limits
+            from cxr_jax.serving.http.server import address_of, is_loopback, listen, run
+            from cxr_jax.serving.http.service import Network, Service
+        except ModuleNotFoundError as error:
+            raise UserError(f"serve needs {error.name}: pip install 'cxr-jax[serve]'") from error
+        network = Network.of(options.bundle)
+    limits = Limits(
+        request_bytes=options.max_megabytes * 2**20,
+        files=options.queue,
+        upload_seconds=options.upload_seconds,
+        answer_seconds=options.answer_seconds,
+    )
+    with listen(options.host, options.port) as bound:
+        service = Service(network, limits, batch_size=options.batch_size, token=token)
+        terminal.say(_described(network))
+        terminal.say(DISCLAIMER)
+        if not is_loopback(bound) and not token:
+            terminal.complain(
+                f"anybody who reaches {options.host} can use this service, and sends images in the clear: give it a "
+                f"token by --token-file or {TOKEN_VARIABLE}, and put it behind a proxy with TLS"
+            )
+        terminal.say(f"Listening on {address_of(bound)}; its page tells what to send. Ctrl-C ends it.")
+        run(app_of(service, terminal.say), bound, limits)
+    terminal.say("Stopped. Everything that was accepted is answered.")
+
+
+def _require_range(options: Options) -> None:
+    """Raises UserError for an option out of range."""
+    for name, value, low, high in (
+        ("port", options.port, 0, 65535),
+        ("queue", options.queue, 1, 10_000),
+        ("batch-size", options.batch_size, 1, 1024),
+        ("max-megabytes", options.max_megabytes, 1, 16_384),
+        ("upload-seconds", options.upload_seconds, 0.1, 86_400),
+        ("answer-seconds", options.answer_seconds, 0.1, 86_400),
+    ):
+        if not low <= value <= high:
+            raise UserError(f"--{name} is {value}, but must be from {low} to {high}", EXIT_USAGE)
+
+
+def _token(file: str) -> str:
+    """Returns the token that requests must send; empty where none is asked for.
+
+    Raises:
+        UserError: the file cannot be read, or what stands there cannot be sent in a header.
+    """
+    token, source = os.environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE
+    if file:
+        source = file
+        try:
+            token = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise UserError(f"--token-file {file} cannot be read: {reason}") from error
+        if not token:
+            raise UserError(
+                f"--token-file {file} is empty: write a token into it, such as that of openssl rand -hex 32"
+            )
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise UserError(f"the token of {source} must be letters, digits and signs of ASCII without spaces")
+    return token
+
+
+def _require_bundle(place: str) -> None:
+    """Raises UserError if a folder is no bundle."""
+    from cxr_jax.bundle.record import BUNDLE_FILE, is_bundle
+    from cxr_jax.runs.folder import RunFolder
+
+    if is_bundle(place):
+        return
+    if RunFolder(Path(place)).config.is_file():
+        raise UserError(f"{place} is a run: export it first, by {as_typed('cxr-jax', 'export', Path(place))} OUT")
+    raise UserError(f"there is no bundle at {place}: it holds no {BUNDLE_FILE}, which cxr-jax export writes")
+
+
+def _described(network: Network) -> str:
+    """Returns the network and what its threshold promised."""
+    told = (
+        f"Model: {network.loaded.name}. PNEUMONIA from {network.threshold.value:.4f} (rule: {network.threshold.rule})"
+    )
+    for call in network.bundle.calls:
+        promised = [
+            f"{name} {100 * share:.1f} %"
+            for name, share in (("sensitivity", call.sensitivity), ("specificity", call.specificity))
+            if share is not None
+        ]
+        if promised:
+            told += f"; on {call.images:,} validation images {' and '.join(promised)}"
+    return f"{told}."

@@ -1,0 +1,94 @@
+"""What the service answers, as its OpenAPI description states it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cxr_jax.bundle.record import Call
+from cxr_jax.data.encoded import HEAD_BYTES, MAX_BYTES, kind_of
+from cxr_jax.serving.predict import FilePrediction, Threshold
+from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Why a request was not answered."""
+
+    error: Annotated[str, Field(description="one sentence: what is wrong, and what to do")]
+
+
+@dataclass(frozen=True)
+class FileAnswer:
+    """What became of one file; the fields are those of `cxr-jax predict --json`, and a status."""
+
+    file: Annotated[str, Field(description="its name in the upload")]
+    status: Annotated[int, Field(description="200, or what a request of this file alone would have got: 413, 415, 422")]
+    probability: Annotated[float | None, Field(description="of PNEUMONIA, 0 to 1; null where there is an error")]
+    label: Annotated[Literal[CLASS_NAMES] | None, Field(description="what it is called at the threshold")]
+    threshold: Annotated[float, Field(description="probability from which PNEUMONIA is called")]
+    threshold_rule: Annotated[str, Field(description="how the threshold was fixed, on validation images")]
+    warnings: Annotated[tuple[str, ...], Field(description="reasons to distrust the prediction")]
+    compared_with_training: Annotated[bool, Field(description="no warning then means: like the training images")]
+    model: str
+    disclaimer: str
+    error: Annotated[str | None, Field(description="why the file was not predicted, in one sentence")] = None
+    map: Annotated[
+        str | None, Field(description="with ?map=png: what speaks for the label, as a PNG in a data: address")
+    ] = None
+
+    @classmethod
+    def of(
+        cls, prediction: FilePrediction, status: int, threshold: Threshold, model: str, map: str | None
+    ) -> FileAnswer:
+        """Returns the answer for a prediction; `status` is the one that it has if there is an error."""
+        status = 200 if prediction.error is None else status
+        return cls(**prediction.as_json(threshold, model), status=status, map=map)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer for every file, in the order of the upload."""
+
+    files: tuple[FileAnswer, ...]
+    rule: Annotated[Call | None, Field(description="the threshold, its rule, and what it promised on validation")]
+    model: str
+    bundle_sha256: Annotated[str, Field(description="of bundle.json, which holds the hash of every other file")]
+    disclaimer: str = DISCLAIMER
+    error: Annotated[str | None, Field(description="null unless no file at all could be predicted")] = None
+
+
+@dataclass(frozen=True)
+class Health:
+    """Whether the service predicts."""
+
+    status: Annotated[Literal["ready", "not ready"], Field(description="ready: the network has answered")]
+    model: str
+    bundle_sha256: str
+    pending: Annotated[int, Field(description="images that wait or are under way")]
+    disclaimer: str = DISCLAIMER
+
+
+def refusal_status(data: bytes) -> int:
+    """Returns the status of a file that cannot be predicted: 413 too large, 415 no image by its content, 422 others."""
+    if len(data) > MAX_BYTES:
+        return 413
+    return 415 if kind_of(data[:HEAD_BYTES]) is None else 422
+
+
+def status_of(answers: Sequence[FileAnswer]) -> int:
+    """Returns 200 if a file was predicted; otherwise what all files have in common, or 422."""
+    statuses = {answer.status for answer in answers}
+    if 200 in statuses:
+        return 200
+    return statuses.pop() if len(statuses) == 1 else 422
+
+
+def error_of(answers: Sequence[FileAnswer]) -> str | None:
+    """Returns why no file was predicted; None if one was."""
+    if any(answer.error is None for answer in answers):
+        return None
+    return answers[0].error if len(answers) == 1 else f"none of {len(answers)} files could be predicted: see each"
