@@ -24,7 +24,7 @@ _FILES = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _SLACK = 2**16  # bytes of headers around a file
 
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
-_SOP_CLASS, _MODALITY, _BODY_PART = "00080016", "00080060", "00180015"
+_SOP_CLASS, _MODALITY = "00080016", "00080060"
 _DATE, _TIME, _COUNT = "00080020", "00080030", "00201208"
 _FAILED, _REASON = "00081198", "00081197"
 
@@ -46,7 +46,6 @@ class Listed:
     series: str
     uid: str
     sop_class: str  # empty where the archive does not tell
-    body_part: str  # empty where the archive does not tell
 
 
 class Archive:
@@ -73,14 +72,11 @@ class Archive:
     def radiographs(self, study: str) -> list[Listed]:
         """Returns the objects of all CR and DX series of a study; ArchiveError as in `studies`."""
         found = []
-        for entry in self._list(f"/studies/{study}/series", {"includefield": _BODY_PART}, _SERIES):
-            if _value(entry, _MODALITY) not in MODALITIES:
-                continue
-            series, body_part = self._uid(entry, _SERIES), _value(entry, _BODY_PART)
-            for instance in self._instances(study, series):
-                found.append(
-                    Listed(study, series, self._uid(instance, _INSTANCE), _value(instance, _SOP_CLASS), body_part)
-                )
+        for entry in self._list(f"/studies/{study}/series", {}, _SERIES):
+            if _value(entry, _MODALITY) in MODALITIES:
+                series = self._uid(entry, _SERIES)
+                for instance in self._instances(study, series):
+                    found.append(Listed(study, series, self._uid(instance, _INSTANCE), _value(instance, _SOP_CLASS)))
         return found
 
     def stored(self, study: str, series: Sequence[str]) -> set[str]:

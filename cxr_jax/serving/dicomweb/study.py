@@ -61,7 +61,7 @@ def finish_study(archive: Archive, network: Network, journal: Journal, study: st
             outcome.passed_over[reason] += 1
             continue
         try:
-            reason = why_not(image.sop_class, image.body_part) or _finish_image(archive, network, image, missing)
+            reason = why_not(image.sop_class) or _finish_image(archive, network, image, missing)
         except ArchiveError as error:
             if error.everywhere:
                 raise

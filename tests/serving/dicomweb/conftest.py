@@ -1,4 +1,4 @@
-"""A tiny exported network, and radiographs as a detector would have sent them to an archive."""
+"""An exported network, and radiographs as a detector would have sent them to an archive."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr_jax.bundle.record import ONNX_FILE, Bundle, Call, content_of, write_bundle
+from cxr_jax.bundle.record import ONNX_FILE, Bundle, Call, UsualRange, content_of, write_bundle
 from cxr_jax.data.phantoms.folder import draw_phantom
+from cxr_jax.runs.description import NetworkDescription
+from cxr_jax.serving.dicomweb.network import Network, load_network
+from cxr_jax.vocabulary import CLASS_NAMES
 
 pytest.importorskip("highdicom", reason="highdicom is not installed")
+import onnx
 import pydicom
+from onnx import helper
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -36,23 +41,65 @@ PATIENT = {
 }
 
 
-@pytest.fixture(scope="session")
-def bundle(tiny_trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an exported network with a threshold of 0.4."""
-    from cxr_jax.export.answers import answers_of, images_of
-    from cxr_jax.export.from_jaxpr import to_onnx
+SIDE = 32
 
-    model = tiny_trained(loud=True, step=7, threshold=0.4, threshold_rule="youden")
-    folder = tmp_path_factory.mktemp("bundle")
-    (folder / ONNX_FILE).write_bytes(to_onnx(answers_of(model), images_of(model)).SerializeToString())
+
+def drawn_network() -> bytes:
+    """A network in ONNX that finds bright patches: evidence of each patch, and logits that are its mean."""
+    values = {
+        "scale": np.float32(1 / 255),
+        "middle": np.float32(0.45),
+        "gain": np.array([-30, 30], np.float32).reshape(1, 2, 1, 1),
+        "channel": np.array([1], np.int64),
+        "plane": np.array([2, 3], np.int64),
+    }
+    nodes = [
+        helper.make_node("Cast", ["images"], ["whole"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", ["whole", "scale"], ["scaled"]),
+        helper.make_node("Unsqueeze", ["scaled", "channel"], ["image"]),
+        helper.make_node("AveragePool", ["image"], ["patches"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("Sub", ["patches", "middle"], ["contrast"]),
+        helper.make_node("Mul", ["contrast", "gain"], ["evidence"]),
+        helper.make_node("GlobalAveragePool", ["evidence"], ["pooled"]),
+        helper.make_node("Squeeze", ["pooled", "plane"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "drawn",
+        [helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["B", SIDE, SIDE])],
+        [
+            helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["B", 2]),
+            helper.make_tensor_value_info("evidence", onnx.TensorProto.FLOAT, ["B", 2, 4, 4]),
+        ],
+        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return model.SerializeToString()
+
+
+def write_drawn_bundle(folder: Path, *, threshold: float = 0.4) -> Path:
+    """Writes the drawn network as an exported one, and returns its folder."""
+    (folder / ONNX_FILE).write_bytes(drawn_network())
+    description = NetworkDescription(
+        architecture="patches",
+        classes=CLASS_NAMES,
+        image_size=SIDE,
+        resize="pad",
+        interpolation="area",
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        weights="",
+        weights_sha256="",
+        parameters=0,
+    )
     told = Bundle(
-        name="quickstart-1",
+        name="drawn-1",
         kind="exclusive",
-        network=model.description,
-        calls=(Call("PNEUMONIA", 0.4, "youden"),),
+        network=description,
+        calls=(Call("PNEUMONIA", threshold, "youden"),),
         temperature=None,
-        quality=(),
-        training_images=0,
+        quality=(UsualRange("sharpness", "Sharpness", None, 1e-9),),
+        training_images=900,
         step=7,
         checkpoint="best",
         checkpoint_sha256="",
@@ -63,6 +110,18 @@ def bundle(tiny_trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_bundle(folder, told)
     return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an exported network with a threshold of 0.4; every image is less sharp than its training images."""
+    return write_drawn_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="session")
+def network(bundle: Path) -> Network:
+    """The same network at work."""
+    return load_network(bundle)
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +142,7 @@ def radiograph(phantoms: list[np.ndarray]) -> Radiograph:
     def make(study: str, number: int = 1, *, chest: int = 0, **elements: object) -> bytes:
         pixels = phantoms[chest].astype(np.uint16) * 16
         meta = FileMetaDataset()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        meta.TransferSyntaxUID = elements.pop("syntax", ExplicitVRLittleEndian)
         made = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
         modality = elements.get("Modality", "DX")
         values = {
