@@ -22,6 +22,9 @@ from cxr_jax.models.kernels.batch_norm import affine, factor_and_offset, normali
 from cxr_jax.models.kernels.dense import dense_convolution, plain_convolution
 from cxr_jax.models.kernels.depthwise import Padding, accumulator_of, depthwise_convolution, grouped_depthwise
 from cxr_jax.models.kernels.native import operations as kernels
+from cxr_jax.models.kernels.native import pooling as native_pooling
+from cxr_jax.models.kernels.native.biased import ACTIVATIONS as BY_RESULT
+from cxr_jax.models.kernels.native.biased import biased_convolution
 from cxr_jax.models.kernels.pointwise import pointwise_convolution
 
 PaddingRule = Literal["symmetric", "same", "valid", "ceil"]
@@ -81,17 +84,24 @@ def _pads(rule: PaddingRule, length: int, window: int, stride: int) -> tuple[int
     return total // 2, total - total // 2
 
 
-def max_pool(x: Array, rule: PaddingRule, window: int = 3, stride: int = 2) -> Array:
+def max_pool(x: Array, rule: PaddingRule, mode: Mode, window: int = 3, stride: int = 2) -> Array:
     """Returns the largest value of every window of `x` [B, H, W, C]: [B, H', W', C]."""
-    return pooling.max_pool(x, window, stride, padding_of(rule, x.shape[1:3], window, stride))
+    pool = native_pooling.max_pool if is_native(x, mode) else pooling.max_pool
+    return pool(x, window, stride, padding_of(rule, x.shape[1:3], window, stride))
 
 
 def average_pool(
-    x: Array, rule: PaddingRule, window: int = 3, stride: int = 1, *, counts_padding: bool = True
+    x: Array, rule: PaddingRule, mode: Mode, window: int = 3, stride: int = 1, *, counts_padding: bool = True
 ) -> Array:
     """Returns the mean of every window of `x` [B, H, W, C]: [B, H', W', C]; zeros around `x` count where asked."""
+    pool = native_pooling.average_pool if is_native(x, mode) else pooling.average_pool
     padding = padding_of(rule, x.shape[1:3], window, stride)
-    return pooling.average_pool(x, window, stride, padding, counts_padding=counts_padding)
+    return pool(x, window, stride, padding, counts_padding=counts_padding)
+
+
+def is_native(x: Array, mode: Mode) -> bool:
+    """Returns whether the native kernels are to take `x`."""
+    return mode.native and x.dtype == jnp.bfloat16
 
 
 def relu(x: Array) -> Array:
@@ -115,7 +125,7 @@ def identity(x: Array) -> Array:
     return x
 
 
-NATIVE_ACTIVATIONS: dict[Activation, str] = {identity: "none", relu6: "relu6", silu: "silu"}
+NATIVE_ACTIVATIONS: dict[Activation, str] = {identity: "none", relu6: "relu6", silu: "silu", relu: "relu"}
 """The names of activations that the native kernels have built in."""
 
 
@@ -138,6 +148,7 @@ class Filter(nnx.Module):
     """
 
     kernel: nnx.Param
+    bias: nnx.Param | None
     stride: int
     padding: PaddingRule
     lowering: Lowering
@@ -152,15 +163,28 @@ class Filter(nnx.Module):
 
     def native(self, x: Array) -> Array:
         """Returns the same by the native kernels."""
+        if self.bias is not None:
+            return self._biased(x, "none")
         return kernels.convolution(x, self.kernel[...], self.stride, self.padding_for(x))
 
     def is_native(self, x: Array, mode: Mode) -> bool:
         """Returns whether the native kernels are to take `x`, and can."""
-        return mode.native and x.dtype == jnp.bfloat16
+        return is_native(x, mode)
 
     def convolved(self, x: Array, mode: Mode) -> Array:
         """Returns the same as a call, by the native kernels where they are to take `x`, and can."""
         return self.native(x) if self.is_native(x, mode) else self(x)
+
+    def activated(self, x: Array, mode: Mode, activation: Activation) -> Array:
+        """Returns the same with a bias, activated."""
+        name, rest = native_activation(activation)
+        if self.is_native(x, mode) and name in BY_RESULT:
+            return rest(self._biased(x, name))
+        return activation(self.convolved(x, mode))
+
+    def _biased(self, x: Array, activation: str) -> Array:
+        window = self.stride, self.padding_for(x)
+        return biased_convolution(x, self.kernel[...], self.bias[...], *window, activation)
 
 
 class Convolution(Filter):
@@ -187,11 +211,6 @@ class Convolution(Filter):
         kernel = self.kernel[...].astype(x.dtype)
         convolution = dense_convolution if self.lowering == "fast" else plain_convolution
         return _with_bias(convolution(x, kernel, stride=self.stride, padding=self.padding_for(x)), self.bias, x)
-
-    def is_native(self, x: Array, mode: Mode) -> bool:
-        """Returns whether the native kernels are to take `x`, and can: their windows are square, and have no bias."""
-        rows, columns = self.kernel.shape[:2]
-        return rows == columns and self.bias is None and super().is_native(x, mode)
 
 
 def _with_bias(y: Array, bias: nnx.Param | None, x: Array) -> Array:
@@ -220,10 +239,6 @@ class PointwiseConvolution(Filter):
             y = pointwise_convolution(x, kernel[0, 0])
         return _with_bias(y, self.bias, x)
 
-    def is_native(self, x: Array, mode: Mode) -> bool:
-        """Returns whether the native kernels are to take `x`, and can: they know of no bias."""
-        return self.bias is None and super().is_native(x, mode)
-
 
 class DepthwiseConvolution(Filter):
     """One kernel per channel, without bias; `kernel` is [k, k, 1, C]."""
@@ -233,6 +248,7 @@ class DepthwiseConvolution(Filter):
     ) -> None:
         # timm divides the fan-out by the number of groups
         self.kernel = nnx.Param(he_normal(generator, (window, window, 1, channels), window * window))
+        self.bias = None
         self.stride, self.padding, self.lowering = stride, rules.padding, rules.lowering
 
     def __call__(self, x: Array) -> Array:
@@ -267,13 +283,13 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: Array, mode: Mode, activation: Activation = identity) -> Array:
         """Normalises `x` [B, H, W, C] by the batch's statistics or the running ones, as `mode` says, and activate."""
-        is_native = mode.native and x.dtype == jnp.bfloat16
+        by_kernels = is_native(x, mode)
         name, rest = native_activation(activation)
         if not mode.batch_statistics:
             parameters = self.running_affine()
-            return rest(kernels.affine(x, *parameters, name)) if is_native else activation(affine(x, *parameters))
+            return rest(kernels.affine(x, *parameters, name)) if by_kernels else activation(affine(x, *parameters))
         given = (x, self.scale[...], self.bias[...], self.mean[...], self.epsilon, mode.axis_name)
-        if is_native:
+        if by_kernels:
             y, mean, var = kernels.normalise_by_batch(*given, name)
             y = rest(y)
         else:

@@ -69,7 +69,7 @@ class Transition(nnx.Module):
 
     def __call__(self, x: Array, mode: Mode) -> Array:
         """Maps `x` [B, H, W, C] to [B, H // 2, W // 2, C // 2]."""
-        return average_pool(self.conv.convolved(self.norm(x, mode, relu), mode), "valid", window=2, stride=2)
+        return average_pool(self.conv.convolved(self.norm(x, mode, relu), mode), "valid", mode, window=2, stride=2)
 
 
 class DenseNet(StagedNetwork):
@@ -113,7 +113,7 @@ class DenseNet(StagedNetwork):
         )
 
     def _stem(self, x: Array, mode: Mode) -> Array:
-        return max_pool(convolve(self.conv0, self.norm0, x, mode, relu), "symmetric")
+        return max_pool(convolve(self.conv0, self.norm0, x, mode, relu), "symmetric", mode)
 
     def _last(self, x: Array, mode: Mode) -> Array:
         return self.norm5(x, mode, relu)

@@ -191,9 +191,9 @@ class Inception(nnx.Module):
         """Maps `x` [B, H, W, I] to [B, H', W', O]."""
         found = [self._along(chain, x, mode) for chain in self.shape.chains]
         if self.shape.pooled:
-            mean = average_pool(x, "symmetric", counts_padding=self.counts_padding)
+            mean = average_pool(x, "symmetric", mode, counts_padding=self.counts_padding)
             return jnp.concatenate([*found, self.branch_pool(mean, mode)], -1)
-        return jnp.concatenate([*found, max_pool(x, "valid")], -1)
+        return jnp.concatenate([*found, max_pool(x, "valid", mode)], -1)
 
     def _along(self, chain: Chain, x: Array, mode: Mode) -> Array:
         *straight, last = (getattr(self, layer) for layer in chain.layers)
@@ -214,7 +214,7 @@ class AuxiliaryClassifier(nnx.Module):
 
     def __call__(self, x: Array, mode: Mode) -> Array:
         """Maps `x` [B, H, W, I] to logits [B, K]; it has to be 17 pixels or more on each side."""
-        x = average_pool(x, "valid", window=5, stride=3)
+        x = average_pool(x, "valid", mode, window=5, stride=3)
         return self.fc(pool(self.conv1(self.conv0(x, mode), mode)))
 
 
@@ -278,6 +278,6 @@ class InceptionV3(StagedNetwork):
         def run(x: Array, mode: Mode) -> Array:
             for convolution in convolutions:
                 x = convolution(x, mode)
-            return max_pool(x, "valid")
+            return max_pool(x, "valid", mode)
 
         return NamedStage(layers[-1], layers, run)

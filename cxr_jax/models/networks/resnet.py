@@ -138,4 +138,4 @@ class ResNet(StagedNetwork):
         return (NamedStage("conv1", ("conv1", "bn1"), self._stem), *layers)
 
     def _stem(self, x: Array, mode: Mode) -> Array:
-        return max_pool(convolve(self.conv1, self.bn1, x, mode, relu), "symmetric")
+        return max_pool(convolve(self.conv1, self.bn1, x, mode, relu), "symmetric", mode)

@@ -61,10 +61,9 @@ class Fire(nnx.Module):
 
     def __call__(self, x: Array, mode: Mode) -> Array:
         """Maps `x` [B, H, W, I] to [B, H', W', 2 * expanded]."""
-        del mode
-        x = max_pool(x, "ceil") if self.is_pooled else x
-        x = relu(self.squeeze(x))
-        return jnp.concatenate([relu(self.expand1x1(x)), relu(self.expand3x3(x))], -1)
+        x = max_pool(x, "ceil", mode) if self.is_pooled else x
+        x = self.squeeze.activated(x, mode, relu)
+        return jnp.concatenate([layer.activated(x, mode, relu) for layer in (self.expand1x1, self.expand3x3)], -1)
 
 
 class ConvolutionalClassifier(nnx.Module):
@@ -89,8 +88,6 @@ class SqueezeNet(StagedNetwork):
 
     What the classifier is given are the features of all pixels, not their mean.
     """
-
-    has_native_kernels = False
 
     def __init__(
         self,
@@ -120,8 +117,7 @@ class SqueezeNet(StagedNetwork):
         return (NamedStage("conv1", ("conv1",), self._stem), *fires)
 
     def _stem(self, x: Array, mode: Mode) -> Array:
-        del mode
-        return max_pool(relu(self.conv1(x)), "ceil")
+        return max_pool(self.conv1.activated(x, mode, relu), "ceil", mode)
 
     def reduce(self, features: Array) -> Array:
         """Returns `features` [B, h, w, C] as [B, h * w * C]; in float32 where those are bfloat16."""

@@ -25,8 +25,6 @@ class Stephen2019(StagedNetwork):
     before the fully connected layer and nowhere else.
     """
 
-    has_native_kernels = False
-
     def __init__(
         self,
         *,
@@ -59,17 +57,16 @@ class Stephen2019(StagedNetwork):
         return (*convolutions, NamedStage("dense", ("dense",), self._dense))
 
     def _halved(self, convolution: Convolution, x: Array, mode: Mode) -> Array:
-        del mode
         if min(x.shape[1:3]) < 4:
             raise self._too_small()
-        return max_pool(relu(convolution(x)), "valid", window=2)
+        return max_pool(convolution.activated(x, mode, relu), "valid", mode, window=2)
 
     def _dense(self, x: Array, mode: Mode) -> Array:
         if min(x.shape[1:3]) < self.dense.kernel.shape[0]:
             raise self._too_small()
         if mode.keys is not None and self.dense_dropout > 0:
             x = dropout(x, self.dense_dropout, mode.keys_of(DROPOUT_LAYER))
-        return relu(self.dense(x))
+        return self.dense.activated(x, mode, relu)
 
     def _too_small(self) -> UserError:
         return UserError(

@@ -112,7 +112,7 @@ class XceptionBlock(nnx.Module):
         for index in range(1, count + 1):
             activation = relu if index < count else identity
             y = getattr(self, f"separable{index}")(y, getattr(self, f"bn{index}"), mode, activation)
-        y = y if self.shape.stride == 1 else max_pool(y, self.pool_padding, stride=self.shape.stride)
+        y = y if self.shape.stride == 1 else max_pool(y, self.pool_padding, mode, stride=self.shape.stride)
         return y + (convolve(self.skip, self.skipbn, x, mode) if self.has_skip else x)
 
 

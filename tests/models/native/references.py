@@ -15,19 +15,19 @@ Pixels = tuple[np.ndarray, ...]
 class Window:
     """How a window goes over an image."""
 
-    size: int
+    size: tuple[int, int]
     stride: int
     top: int
     left: int
 
-    def numbers(self) -> tuple[int, int, int, int]:
-        """Returns it as the handlers take it."""
-        return (self.size, self.stride, self.top, self.left)
+    def numbers(self) -> tuple[int, int, int]:
+        """Returns what handlers are told of it; its size is that of the kernel."""
+        return (self.stride, self.top, self.left)
 
     def meetings(self, image: tuple[int, int], output: tuple[int, int]) -> Iterator[tuple[int, int, Pixels, Pixels]]:
         """Yields each tap (row, column) with the pixels of the output and of the image that meet at it."""
-        for up in range(self.size):
-            for across in range(self.size):
+        for up in range(self.size[0]):
+            for across in range(self.size[1]):
                 rows, columns = np.arange(output[0]), np.arange(output[1])
                 y, x = rows * self.stride - self.top + up, columns * self.stride - self.left + across
                 inside_y, inside_x = (y >= 0) & (y < image[0]), (x >= 0) & (x < image[1])
@@ -72,10 +72,38 @@ def depthwise_gradients(
     return of_x, of_kernel
 
 
+def pooled(x: np.ndarray, output: tuple[int, int], window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the largest value of every window of `x` [B, H, W, C], and the number of the tap that it first met."""
+    largest, places = np.full((x.shape[0], *output, x.shape[3]), -np.inf), np.zeros((x.shape[0], *output, x.shape[3]))
+    for up, across, there, here in window.meetings(x.shape[1:3], output):
+        is_larger = x[:, *here] > largest[:, *there]
+        places[:, *there] = np.where(is_larger, up * window.size[1] + across, places[:, *there])
+        largest[:, *there] = np.maximum(x[:, *here], largest[:, *there])
+    return largest, places
+
+
+def pooled_gradient(x: np.ndarray, places: np.ndarray, g: np.ndarray, window: Window) -> np.ndarray:
+    """Returns the gradient of `x` for the gradient `g` of the largest values, which came from `places`."""
+    of_x = np.zeros(x.shape)
+    for up, across, there, here in window.meetings(x.shape[1:3], g.shape[1:3]):
+        of_x[:, *here] += g[:, *there] * (places[:, *there] == up * window.size[1] + across)
+    return of_x
+
+
+def pixels_inside(image: tuple[int, int], output: tuple[int, int], window: Window) -> np.ndarray:
+    """Returns how many pixels of every window lie in the image: [*output, 1]."""
+    count = np.zeros((*output, 1))
+    for _, _, there, _ in window.meetings(image, output):
+        count[there] += 1
+    return count
+
+
 def activated(x: np.ndarray, activation: str) -> np.ndarray:
     """Returns `x` activated."""
     if activation == "relu6":
         return np.clip(x, 0, 6)
+    if activation == "relu":
+        return np.maximum(x, 0)
     return x / (1 + np.exp(-x)) if activation == "silu" else x
 
 
@@ -83,5 +111,7 @@ def slope(x: np.ndarray, activation: str) -> np.ndarray:
     """Returns the derivative of the activation at `x`."""
     if activation == "relu6":
         return ((x > 0) & (x < 6)).astype(float)
+    if activation == "relu":
+        return (x > 0).astype(float)
     share = 1 / (1 + np.exp(-x))
     return share * (1 + x * (1 - share)) if activation == "silu" else np.ones_like(x)

@@ -11,14 +11,14 @@ from jax import lax
 from cxr_jax.models.kernels.batch_norm import normalise_by_batch
 from cxr_jax.models.kernels.depthwise import output_size
 from cxr_jax.models.kernels.native import operations as kernels
-from cxr_jax.models.layers import LayerRules, Mode, PointwiseConvolution, relu6, silu
+from cxr_jax.models.layers import relu, relu6, silu
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
 
 ROUNDING = 2.0**-8
 """Relative error of one rounding to bfloat16."""
 
-ACTIVATIONS = {"none": lambda x: x, "relu6": relu6, "silu": silu}
+ACTIVATIONS = {"none": lambda x: x, "relu6": relu6, "silu": silu, "relu": relu}
 
 sizes = st.integers(1, 17)
 paddings = st.tuples(st.integers(0, 2), st.integers(0, 2))
@@ -54,7 +54,8 @@ def plain(x, kernel, stride, padding, groups=1):
 
 
 def has_output(size, window, stride, padding):
-    return all(output_size(size[axis], window, stride, padding[axis]) > 0 for axis in (0, 1))
+    sides = (window, window) if isinstance(window, int) else window
+    return all(output_size(size[axis], sides[axis], stride, padding[axis]) > 0 for axis in (0, 1))
 
 
 def assert_close(found, expected, tolerance):
@@ -92,18 +93,18 @@ def assert_same_convolution(native, reference, x, kernel):
     size=st.tuples(sizes, sizes),
     inputs=st.integers(1, 40),
     outputs=st.integers(1, 150),
-    window=st.sampled_from([1, 2, 3, 5]),
+    window=st.sampled_from([(1, 1), (2, 2), (3, 3), (5, 5), (1, 7), (3, 1)]),
     stride=st.integers(1, 3),
     padding=st.tuples(paddings, paddings),
 )
-@example(batch=2, size=(5, 6), inputs=4, outputs=5, window=1, stride=1, padding=((1, 0), (0, 2)))
-@example(batch=2, size=(5, 6), inputs=3, outputs=5, window=1, stride=1, padding=((0, 2), (0, 0)))
-@example(batch=2, size=(1, 1), inputs=6, outputs=20, window=3, stride=1, padding=AROUND)
-@example(batch=1, size=(2, 1), inputs=3, outputs=8, window=5, stride=3, padding=((2, 2), (2, 2)))
-@example(batch=2, size=(8, 6), inputs=3, outputs=24, window=3, stride=2, padding=SAME)
+@example(batch=2, size=(5, 6), inputs=4, outputs=5, window=(1, 1), stride=1, padding=((1, 0), (0, 2)))
+@example(batch=2, size=(5, 6), inputs=3, outputs=5, window=(1, 1), stride=1, padding=((0, 2), (0, 0)))
+@example(batch=2, size=(1, 1), inputs=6, outputs=20, window=(3, 3), stride=1, padding=AROUND)
+@example(batch=1, size=(2, 1), inputs=3, outputs=8, window=(5, 5), stride=3, padding=((2, 2), (2, 2)))
+@example(batch=2, size=(8, 6), inputs=3, outputs=24, window=(3, 3), stride=2, padding=SAME)
 def test_the_convolution_and_its_gradients(batch, size, inputs, outputs, window, stride, padding):
     assume(has_output(size, window, stride, padding))
-    x, kernel = values((batch, *size, inputs), 1), exact(values((window, window, inputs, outputs), 2))
+    x, kernel = values((batch, *size, inputs), 1), exact(values((*window, inputs, outputs), 2))
     assert_same_convolution(
         lambda x, kernel: kernels.convolution(x, kernel, stride, padding),
         lambda x, kernel: plain(x, kernel, stride, padding),
@@ -213,18 +214,11 @@ def test_a_folded_convolution_is_the_steps_one_after_another(activation, window,
     before = in_steps(exact(x), kernel, factor, offset, "none")
     found = np.asarray(jax.jit(folded)(x, kernel, factor, offset), np.float32)
     np.testing.assert_allclose(found, expected, rtol=0, atol=2 * ROUNDING * float(jnp.abs(before).max()))
-    # rounding moves values over the corners of relu6: that activation's gradients are tested above
-    if activation != "relu6":
+    # rounding moves values over the corners of these two: the gradients of both are tested above
+    if activation not in ("relu", "relu6"):
         assert_close(y, expected, 2 * ROUNDING)
         for found, wanted in zip(gradients, wanted_gradients, strict=True):
             assert_close(found, wanted, 4 * ROUNDING)
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_a_convolution_with_a_bias_is_left_to_xla(bias):
-    rules = LayerRules("symmetric", relu6, epsilon=1e-5)
-    layer = PointwiseConvolution(16, 8, rules, np.random.default_rng(0), bias=bias)
-    assert layer.is_native(values((1, 4, 4, 16), 1), Mode(native=True)) == (not bias)
 
 
 def test_silu_holds_for_all_magnitudes():
@@ -272,7 +266,7 @@ def test_what_the_depthwise_kernels_do_not_know_is_an_error(channels, stride, pa
 
 def test_arrays_that_do_not_belong_together_are_an_error():
     x = values((2, 4, 4, 16), 1)
-    for shape in ((3, 5, 16, 16), (3, 3, 8, 16)):
+    for shape in ((3, 3, 17, 16), (3, 3, 8, 16)):
         with pytest.raises(jax.errors.JaxRuntimeError, match="do not belong together"):
             kernels.convolution(x, exact(values(shape, 2)), 1, AROUND).block_until_ready()
     with pytest.raises(jax.errors.JaxRuntimeError, match="do not belong together"):

@@ -12,7 +12,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from cxr_jax.models.kernels.depthwise import output_size
-from cxr_jax.models.kernels.native.operations import ACTIVATIONS, LANES
+from cxr_jax.models.kernels.native.calls import ACTIVATIONS
+from cxr_jax.models.kernels.native.operations import LANES
 
 from . import references
 from .kernel_program import KernelProgram, Target, bfloat16, processor_features
@@ -102,23 +103,29 @@ def assert_same_convolution(program, name, kernel_shape, x, output, window, refe
     size=st.tuples(sizes, sizes),
     inputs=st.integers(1, 40),
     outputs=st.integers(1, 110),
-    window=st.builds(Window, st.sampled_from([1, 1, 2, 3]), st.integers(1, 2), st.integers(0, 1), st.integers(0, 1)),
+    window=st.builds(
+        Window,
+        st.sampled_from([(1, 1), (1, 1), (2, 2), (3, 3), (1, 3), (4, 1)]),
+        st.integers(1, 2),
+        st.integers(0, 1),
+        st.integers(0, 1),
+    ),
 )
 # more pixels than are packed at once, and depths beyond one block of the summed axis
-@example(batch=2, size=(17, 16), inputs=24, outputs=50, window=Window(1, 1, 0, 0))
-@example(batch=2, size=(7, 7), inputs=300, outputs=33, window=Window(1, 1, 0, 0))
-@example(batch=1, size=(5, 4), inputs=64, outputs=16, window=Window(3, 1, 1, 1))
+@example(batch=2, size=(17, 16), inputs=24, outputs=50, window=Window((1, 1), 1, 0, 0))
+@example(batch=2, size=(7, 7), inputs=300, outputs=33, window=Window((1, 1), 1, 0, 0))
+@example(batch=1, size=(5, 4), inputs=64, outputs=16, window=Window((3, 3), 1, 1, 1))
 # rows whose distance would be a whole number of pages
-@example(batch=1, size=(3, 3), inputs=512, outputs=8, window=Window(1, 1, 0, 0))
-@example(batch=1, size=(1, 1), inputs=1, outputs=1, window=Window(1, 1, 0, 0))
+@example(batch=1, size=(3, 3), inputs=512, outputs=8, window=Window((1, 1), 1, 0, 0))
+@example(batch=1, size=(1, 1), inputs=1, outputs=1, window=Window((1, 1), 1, 0, 0))
 def test_the_convolution_and_its_gradients(program, batch, size, inputs, outputs, window):
     pads = ((window.top, 0), (window.left, 0))
-    output = tuple(output_size(size[axis], window.size, window.stride, pads[axis]) for axis in (0, 1))
+    output = tuple(output_size(size[axis], window.size[axis], window.stride, pads[axis]) for axis in (0, 1))
     assume(min(output) > 0)
     assert_same_convolution(
         program,
         "convolution",
-        (window.size, window.size, inputs, outputs),
+        (*window.size, inputs, outputs),
         values((batch, *size, inputs), 1),
         output,
         window,
@@ -146,7 +153,7 @@ def test_the_depthwise_convolution_and_its_gradients(program, batch, size, group
         (3, 3, LANES * groups),
         values((batch, *size, LANES * groups), 1),
         output,
-        Window(3, stride, top, top),
+        Window((3, 3), stride, top, top),
         references.depthwise,
         references.depthwise_gradients,
     )
@@ -178,6 +185,76 @@ def test_normalisation_and_its_gradients(program, shape, activation):
     assert_close(of_x, factor * sloped + exact * slope + constant, ROUNDING)
 
 
+@few
+@given(
+    batch=st.integers(1, 3),
+    size=st.tuples(sizes, sizes),
+    channels=st.integers(1, 40),
+    side=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    before=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    behind=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    levels=st.integers(1, 5),
+)
+@example(batch=1, size=(9, 9), channels=64, side=3, stride=2, before=(0, 0), behind=(1, 1), levels=2)
+@example(batch=2, size=(8, 7), channels=24, side=3, stride=2, before=(1, 1), behind=(1, 1), levels=3)
+def test_pooling_and_its_gradients(program, batch, size, channels, side, stride, before, behind, levels):
+    assume(max(*before, *behind) < side)
+    output = tuple(output_size(size[axis], side, stride, (before[axis], behind[axis])) for axis in (0, 1))
+    window = Window((side, side), stride, *before)
+    # the last window may not begin behind the image
+    assume(min(output) > 0 and all((output[axis] - 1) * stride - before[axis] < size[axis] for axis in (0, 1)))
+    # few levels: many values of a window are equal
+    x = bfloat16(np.random.default_rng(1).integers(-levels, levels, (batch, *size, channels)))
+    g = values((batch, *output, channels), 2)
+    exact, of_y = x.astype(np.float64), g.astype(np.float64)
+    numbers = (side, *window.numbers())
+    wanted, places = references.pooled(exact, output, window)
+    for name, results in (("max_pool", (np.empty_like(g),)), ("max_pool_places", (np.empty_like(g), np.empty_like(g)))):
+        for found, expected in zip(called(program, name, (x,), results, *numbers), (wanted, places), strict=False):
+            np.testing.assert_array_equal(found, expected)
+    (of_x,) = called(program, "max_pool_input", (g, bfloat16(places)), (np.empty_like(x),), *numbers)
+    assert_close(of_x, references.pooled_gradient(exact, places, of_y, window), ROUNDING)
+    for counts_padding in (0, 1):
+        count = side**2 if counts_padding else references.pixels_inside(size, output, window)
+        ones = np.ones((side, side, channels))
+        (y,) = called(program, "average_pool", (x,), (np.empty_like(g),), counts_padding, *numbers)
+        assert_close(y, references.depthwise(exact, ones, output, window) / count, ROUNDING)
+        (of_x,) = called(program, "average_pool_input", (g,), (np.empty_like(x),), counts_padding, *numbers)
+        assert_close(of_x, references.depthwise_gradients(exact, ones, of_y / count, window)[0], ROUNDING)
+
+
+@few
+@given(shape=st.tuples(st.integers(1, 3), sizes, sizes, st.integers(1, 50)))
+@example(shape=(1, 65, 67, 24))
+def test_the_gradient_before_an_activation_and_its_sums(program, shape):
+    before, g = values(shape, 1, 4.0), values(shape, 2)
+    for activation in ("none", "relu", "relu6"):
+        y = bfloat16(references.activated(before.astype(np.float64), activation))
+        expected = g.astype(np.float64) * references.slope(before.astype(np.float64), activation)
+        sums, number = np.empty(shape[-1:], np.float32), ACTIVATIONS[activation]
+        of_input, sums = called(program, "activated_input", (y, g), (np.empty_like(g), sums), number)
+        np.testing.assert_array_equal(of_input, expected)
+        # sums of values that cancel keep the rounding of what was added
+        atol = 1e-6 * max(np.abs(expected).sum((0, 1, 2)).max(), 1e-20)
+        np.testing.assert_allclose(sums, expected.sum((0, 1, 2)), rtol=0, atol=atol)
+    refused = program.call("activated_input", (y, g), (np.empty_like(g), sums.astype(np.float32)), ACTIVATIONS["silu"])
+    assert "silu" in refused
+
+
+def test_windows_that_leave_the_image_are_refused(program):
+    x, y = values((1, 4, 4, 16), 1), np.empty((1, 4, 4, 16), bfloat16(0).dtype)
+    for window, stride, top, left in (
+        (3, 1, 3, 0),
+        (3, 1, -1, 0),
+        (3, 2, 0, 0),
+        (17, 1, 8, 8),
+        (0, 1, 0, 0),
+        (3, 0, 1, 1),
+    ):
+        assert program.call("max_pool", (x,), (y,), window, stride, top, left)
+
+
 def test_not_a_number_stays_one_in_its_pixel(program):
     x, kernel = values((1, 4, 4, 24), 1), values((1, 1, 24, 40), 2)
     nothing = np.zeros(40, np.float32)
@@ -185,7 +262,7 @@ def test_not_a_number_stays_one_in_its_pixel(program):
         x.view(np.uint16)[0, 1, 2, 3] = payload
         for number in ACTIVATIONS.values():
             y = np.empty((1, 4, 4, 40), x.dtype)
-            called(program, "convolution", (x, kernel, nothing), (y,), number, 1, 1, 0, 0)
+            called(program, "convolution", (x, kernel, nothing), (y,), number, 1, 0, 0)
             expected = np.zeros((4, 4), bool)
             expected[1, 2] = True
             np.testing.assert_array_equal(np.isnan(y[0].astype(np.float32)).all(-1), expected)

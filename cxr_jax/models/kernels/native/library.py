@@ -38,6 +38,12 @@ HANDLERS = (
     "convolution",
     "convolution_input",
     "convolution_kernel",
+    "activated_input",
+    "max_pool",
+    "max_pool_places",
+    "max_pool_input",
+    "average_pool",
+    "average_pool_input",
 )
 _PREFIX = "cxr_jax_"
 

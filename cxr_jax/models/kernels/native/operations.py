@@ -11,21 +11,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 from cxr_jax.models.kernels.batch_norm import batch_means, factor_and_offset, moments
 from cxr_jax.models.kernels.depthwise import Padding, output_size
-from cxr_jax.models.kernels.native.library import target
+from cxr_jax.models.kernels.native.calls import activation_number, bfloat16_of, call, float32_of, placing
 
 DEPTHWISE_WINDOW = 3
 """The side of the only window that the depthwise kernels know."""
 
 LANES = 16
 """What the channels of a depthwise convolution have to be a multiple of."""
-
-ACTIVATIONS = {"none": 0, "relu6": 1, "silu": 2}
-"""The activations that the kernels know, by number."""
 
 
 def convolution(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
@@ -63,9 +59,9 @@ def _convolution_backward(
     name: str, stride: int, padding: Padding, residuals: tuple[Array, Array], g: Array
 ) -> tuple[Array, Array]:
     x, kernel = residuals
-    window = _window(kernel, stride, padding)
-    of_x = _call(f"{name}_input", _values(x.shape), g, _operand(name, kernel), **window)
-    return of_x, _call(f"{name}_kernel", _parameters(kernel.shape), x, g, **window)
+    window = placing(stride, padding)
+    of_x = call(f"{name}_input", bfloat16_of(x.shape), g, _operand(name, kernel), **window)
+    return of_x, call(f"{name}_kernel", float32_of(kernel.shape), x, g, **window)
 
 
 _convolution.defvjp(_convolution_forward, _convolution_backward)
@@ -74,7 +70,7 @@ _convolution.defvjp(_convolution_forward, _convolution_backward)
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def affine(x: Array, factor: Array, offset: Array, activation: str) -> Array:
     """Returns `x` times `factor` [C] plus `offset` [C], activated."""
-    return _call("normalise", _values(x.shape), x, factor, offset, **_number(activation))
+    return call("normalise", bfloat16_of(x.shape), x, factor, offset, **activation_number(activation))
 
 
 def _affine_forward(x: Array, factor: Array, offset: Array, activation: str) -> tuple[Array, tuple[Array, ...]]:
@@ -85,7 +81,17 @@ def _affine_backward(activation: str, residuals: tuple[Array, ...], g: Array) ->
     x, factor, offset = residuals
     nothing = jnp.zeros_like(factor)
     sums = _gradient_sums(x, g, factor, offset, nothing, activation)
-    of_x = _call("normalise_gradient", _values(x.shape), x, g, factor, offset, nothing, nothing, **_number(activation))
+    of_x = call(
+        "normalise_gradient",
+        bfloat16_of(x.shape),
+        x,
+        g,
+        factor,
+        offset,
+        nothing,
+        nothing,
+        **activation_number(activation),
+    )
     return of_x, sums[1], sums[0]
 
 
@@ -97,7 +103,7 @@ def normalise_by_batch(
     x: Array, scale: Array, bias: Array, shift: Array, epsilon: float, axis_name: str | None, activation: str
 ) -> tuple[Array, Array, Array]:
     """Returns as `cxr_jax.models.kernels.batch_norm.normalise_by_batch`, and activated."""
-    sums = _call("statistics", _parameters((2, x.shape[-1])), x, shift)
+    sums = call("statistics", float32_of((2, x.shape[-1])), x, shift)
     mean, var = moments((sums[0], sums[1]), shift, x, axis_name)
     return affine(x, *factor_and_offset(scale, bias, mean, var, epsilon), activation), mean, var
 
@@ -124,16 +130,16 @@ def _normalise_backward(
     # what the mean and the variance of the batch give back, as a multiple of x and a constant of each channel
     slope = -factor * jnp.square(inverse) * of_spread
     constant = -factor * of_mean - slope * mean
-    of_x = _call(
+    of_x = call(
         "normalise_gradient",
-        _values(x.shape),
+        bfloat16_of(x.shape),
         x,
         gradients[0],
         factor,
         offset,
         slope,
         constant,
-        **_number(activation),
+        **activation_number(activation),
     )
     return of_x, sums[1] * inverse, sums[0], jnp.zeros_like(mean)
 
@@ -181,41 +187,19 @@ def _handler(x: Array, kernel: Array) -> str:
 
 def _gradient_sums(x: Array, g: Array, factor: Array, offset: Array, mean: Array, activation: str) -> Array:
     """Sums [2, C] of the gradient before the activation, and of that times `x` - `mean`."""
-    shape = _parameters((2, x.shape[-1]))
-    return _call("normalise_gradient_sums", shape, x, g, factor, offset, mean, **_number(activation))
+    shape = float32_of((2, x.shape[-1]))
+    return call("normalise_gradient_sums", shape, x, g, factor, offset, mean, **activation_number(activation))
 
 
 def _convolve(
     name: str, x: Array, kernel: Array, offset: Array, stride: int, padding: Padding, activation: str
 ) -> Array:
     rows, columns = (output_size(x.shape[axis + 1], kernel.shape[axis], stride, padding[axis]) for axis in (0, 1))
-    shape = _values((x.shape[0], rows, columns, kernel.shape[-1]))
-    window = _window(kernel, stride, padding)
-    return _call(name, shape, x, _operand(name, kernel), offset, **_number(activation), **window)
+    shape = bfloat16_of((x.shape[0], rows, columns, kernel.shape[-1]))
+    window = placing(stride, padding)
+    return call(name, shape, x, _operand(name, kernel), offset, **activation_number(activation), **window)
 
 
 def _operand(name: str, kernel: Array) -> Array:
     """Returns `kernel` as the handler takes it: products are of bfloat16 values, the depthwise ones are not."""
     return kernel if name == "depthwise" else kernel.astype(jnp.bfloat16)
-
-
-def _values(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.bfloat16)
-
-
-def _parameters(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-
-def _number(activation: str) -> dict[str, np.int64]:
-    return {"activation": np.int64(ACTIVATIONS[activation])}
-
-
-def _window(kernel: Array, stride: int, padding: Padding) -> dict[str, np.int64]:
-    (top, _), (left, _) = padding
-    values = {"window": kernel.shape[0], "stride": stride, "top": top, "left": left}
-    return {name: np.int64(value) for name, value in values.items()}
-
-
-def _call(name: str, shape: jax.ShapeDtypeStruct, *operands: Array, **attributes: np.int64) -> Array:
-    return jax.ffi.ffi_call(target(name), shape)(*operands, **attributes)

@@ -126,7 +126,7 @@ void add_outer(const Element* a, const Panels& rows, int64_t depth, const Elemen
   }
 }
 
-// The gradient [window, window, inputs, outputs] of the kernel for the gradient `g` [pixels, outputs] of the output.
+// The gradient [window_rows, window_columns, inputs, outputs] of the kernel for the gradient `g` [pixels, outputs] of the output.
 // Every thread adds up a share of the pixels: the last bits depend on the number of threads, not on their order.
 inline void kernel_gradient(xla::ffi::ThreadPool& pool, const ConvolutionShape& shape, const BFloat16* x,
                             const BFloat16* g, float* kernel) {

@@ -154,13 +154,14 @@ inline Floats exponential(Floats x) {
 
 inline Floats sigmoid(Floats x) { return 1.0f / (1.0f + exponential(-x)); }
 
-enum class Activation : int64_t { kNone = 0, kRelu6 = 1, kSilu = 2 };
+enum class Activation : int64_t { kNone = 0, kRelu6 = 1, kSilu = 2, kRelu = 3 };
 
 template <Activation kind>
 inline Floats activate(Floats x) {
   // in this order a NaN stays one: where two values cannot be compared, the second is taken
   if constexpr (kind == Activation::kRelu6) return smaller(spread(6.0f), larger(Floats{}, x));
   if constexpr (kind == Activation::kSilu) return x * sigmoid(x);
+  if constexpr (kind == Activation::kRelu) return larger(Floats{}, x);
   return x;
 }
 
@@ -170,6 +171,7 @@ inline Floats slope_times(Floats x, Floats gradient) {
     // 0 at 0 and at 6, as in torch
     return ((x > 0.0f) & (x < 6.0f)) ? gradient : Floats{};
   }
+  if constexpr (kind == Activation::kRelu) return x > 0.0f ? gradient : Floats{};
   if constexpr (kind == Activation::kSilu) {
     const Floats share = sigmoid(x);
     return gradient * share * (1.0f + x * (1.0f - share));
