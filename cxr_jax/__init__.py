@@ -5,6 +5,11 @@ From Python: `load`, `judge` and `train`, described in `cxr_jax.api`. They are i
 
 from __future__ import annotations
 
+import os
+
+# onnxruntime from 1.29 on tells its maker of every network that is loaded, unless this stands there before its import
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 __version__ = "0.1.0"
 
 __all__ = ["Model", "Prediction", "TrainedRun", "Unreadable", "UserError", "Validation", "judge", "load", "train"]

@@ -1,4 +1,4 @@
-"""No command but `port` and `prepare --download` opens a connection: all others run where sockets raise."""
+"""No command but `port`, `serve`, `pacs` and `prepare --download` opens a connection: sockets raise here."""
 
 import shutil
 import socket
@@ -13,8 +13,8 @@ import pytest
 from cxr_jax.cli import main as cli
 from cxr_jax.commands import GROUPS
 
-FETCHING = {"port"}
-"""Commands whose work is to fetch; `prepare` fetches only if it is told to."""
+FETCHING = {"port", "serve", "pacs"}
+"""Commands whose work is to fetch, to listen, or to ask an archive; `prepare` fetches only if it is told to."""
 
 
 METHODS = ("connect", "connect_ex", "sendto", "bind")
