@@ -228,6 +228,10 @@ def _check_kind(elements: Elements, name: str) -> None:
     if int(_text(data_set, "NumberOfFrames") or 1) > 1:
         raise UserError(f"{name} holds several frames; only single radiographs are read")
     photometric = _text(data_set, "PhotometricInterpretation")
+    if not photometric and "PixelData" not in data_set:
+        raise UserError(f"{name} is a DICOM file, but it holds no image")
+    if not photometric:
+        raise UserError(f"{name} {DAMAGED}: it does not say whether its image is grey")
     if _integer(data_set, "SamplesPerPixel", 1) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise UserError(f"{name} is a DICOM file in colour; radiographs are grey (MONOCHROME1 or MONOCHROME2)")
 

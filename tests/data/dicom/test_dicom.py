@@ -104,6 +104,8 @@ def test_pydicom_is_optional(monkeypatch):
         ({"Rows": 31}, "is truncated"),
         ({"Rows": 20_000, "Columns": 20_000}, "is 20,000 x 20,000 pixels; images may have up to 100 megapixels"),
         ({"PixelData": None}, "holds no image"),
+        ({"PixelData": None, "PhotometricInterpretation": None, "Rows": None}, "holds no image"),
+        ({"PhotometricInterpretation": None}, "does not say whether its image is grey"),
         ({"WindowCenter": "1", "WindowWidth": "5", "VOILUTFunction": "CUBIC"}, "unknown function"),
         ({"RescaleSlope": "0", "RescaleIntercept": "0"}, "slope or intercept has no meaning"),
         ({"VOILUTSequence": lut([0, 300], 0, 8)}, "damaged"),
