@@ -38,6 +38,8 @@ NOT_RUN = {
     "git clone <this repository>": "fetches",
     "cd cxr_jax": "the folder that the clone would make",
     "./scripts/quickstart": "installs from a registry; tests/scripts/test_scripts.py holds its steps",
+    "pip install .": "installs from a registry; see tests/scripts/test_wheel.py",
+    "cxr-jax quickstart": "takes the steps of docs/getting-started.md; see tests/scripts/test_wheel.py",
     ". .venv/bin/activate": "the environment that the script would make",
     "cxr-jax prepare --download": "fetches 1.2 GB",
     "cxr-jax port mobilenetv2_100 mobilenetv2_100.imagenet.safetensors": "fetches; see tests/porting/test_hub.py",

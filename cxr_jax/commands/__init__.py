@@ -4,6 +4,9 @@ Names and summaries stand here too, as data, so that the help imports no command
 """
 
 GROUPS: dict[str, dict[str, str]] = {
+    "Begin": {
+        "quickstart": "train, judge and explain a small network, on phantoms or on your data",
+    },
     "Data": {
         "phantoms": "draw phantoms in the layout of the official data set",
         "prepare": "store radiographs as records, with a data card",

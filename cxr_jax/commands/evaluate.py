@@ -39,19 +39,38 @@ class Options:
     unfinished: bool = False  # look at test though training has not come to its end
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What is printed of an evaluation."""
+
+    run: RunFolder
+    judgement: Judgement
+    quality: ImageQuality
+    stored: bool  # no look at test was added
+
+
 def main(arguments: list[str]) -> None:
-    """Evaluates the run that `arguments` name, or the ensemble of the runs.
+    """Evaluates the run that `arguments` name, or the ensemble of the runs, and prints the result.
+
+    Raises:
+        UserError: as `evaluate`.
+    """
+    options = parse(Options, arguments, prog="cxr-jax evaluate", description=SUMMARY)
+    terminal = Terminal()
+    print_evaluation(terminal, evaluate(options, terminal))
+
+
+def evaluate(options: Options, terminal: Terminal) -> Evaluation:
+    """Evaluates a run, or the ensemble of several runs.
 
     The threshold is fixed on validation and stored before the first prediction on test is made; every look at test is
     added to the run's ledger. With `--stored` the tables of an earlier evaluation are judged again. Everything is on
-    the disk before the result is printed.
+    the disk when the result is returned.
 
     Raises:
         UserError: the run or its data cannot be read, or training has not ended and `--unfinished` is not given.
     """
-    options = parse(Options, arguments, prog="cxr-jax evaluate", description=SUMMARY)
     _check(options)
-    terminal = Terminal()
     terminal.say(f"Evaluating {', '.join(options.runs)}")
     from cxr_jax.config.loading import load_config
     from cxr_jax.data.prepared import open_data_of_run
@@ -74,7 +93,7 @@ def main(arguments: list[str]) -> None:
         quality = _judge_quality(prepared, config, judged, run, terminal)
         write_quality(run.quality, quality)
         _draw(run, prepared, config, judged, quality, terminal)
-    _print(terminal, run, judged.judgement, quality, stored=options.stored)
+    return Evaluation(run, judged.judgement, quality, options.stored)
 
 
 def _check(options: Options) -> None:
@@ -311,7 +330,8 @@ def _draw(
         advance(1)
 
 
-def _print(terminal: Terminal, run: RunFolder, judgement: Judgement, quality: ImageQuality, *, stored: bool) -> None:
+def print_evaluation(terminal: Terminal, evaluation: Evaluation) -> None:
+    """Prints the table of figures, what belongs beside it, and where report and figures are."""
     from cxr_jax.evaluation.numbers import measured_text
     from cxr_jax.reporting.quality import over_exposure_text
     from cxr_jax.reporting.tables import judgement_table
@@ -319,14 +339,15 @@ def _print(terminal: Terminal, run: RunFolder, judgement: Judgement, quality: Im
     from cxr_jax.runs.ledger import read_looks
     from cxr_jax.vocabulary import DISCLAIMER
 
-    terminal.show(judgement_table(judgement))
+    run, quality = evaluation.run, evaluation.quality
+    terminal.show(judgement_table(evaluation.judgement))
     if (told := over_exposure_text(quality, "false_positives")) is not None:
         terminal.say(told)
     if (baseline := quality.baselines.get("all_measures")) is not None:
         area = measured_text(baseline.test["roc_auc"])
         terminal.say(f"Image quality alone, without a network: ROC-AUC {area} on test.")
     looks = read_looks(run)
-    terminal.say(_told_looks(len(looks), stored))
+    terminal.say(_told_looks(len(looks), evaluation.stored))
     if (together := looks[-1].get("looks_at_these_images") if looks else None) and together > len(looks):
         terminal.say(f"All runs on this machine together have looked at these test images {together:,} times.")
     terminal.say(f"Report:  {run.report}\nFigures: {run.figures}")
