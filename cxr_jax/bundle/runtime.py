@@ -80,7 +80,7 @@ def load_bundle(folder: str | Path, *, int8: bool = False) -> BundledModel:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError("predicting with a bundle needs onnxruntime: pip install 'cxr_jax[export]'") from error
+        raise UserError("predicting with a bundle needs onnxruntime: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:

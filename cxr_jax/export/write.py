@@ -59,7 +59,7 @@ FIGURES = {"accuracy": ".1%", "sensitivity": ".1%", "specificity": ".1%", "roc_a
 TOLERANCE = 1e-5
 """By how much a probability of the bundle may differ from that of the run before the export is refused."""
 
-HALF_TOLERANCE = 0.02
+HALF_TOLERANCE = 0.01
 """The same for weights of half precision, which are rounded by one part in 2,000."""
 
 TRIED_IMAGES = 5
