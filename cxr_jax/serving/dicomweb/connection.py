@@ -122,15 +122,21 @@ class Answer:
 class Connection:
     """Requests to one archive, one at a time."""
 
-    def __init__(self, access: Access, *, stop: threading.Event | None = None, waits: Sequence[float] = WAITS) -> None:
-        """Tries a request again after each of `waits` seconds, until `stop` is set."""
+    def __init__(
+        self, access: Access, *, stop: threading.Event | None = None, waits: Sequence[float] | None = None
+    ) -> None:
+        """Tries a request again after each of `waits` seconds (WAITS), until `stop` is set."""
         try:
             import requests
         except ModuleNotFoundError:
             raise UserError("this needs requests: pip install 'cxr-jax[pacs]'") from None
         # its warnings quote addresses, and these name studies
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
-        self._access, self._stop, self._waits = access, stop or threading.Event(), tuple(waits)
+        self._access, self._stop, self._waits = (
+            access,
+            stop or threading.Event(),
+            tuple(WAITS if waits is None else waits),
+        )
         self._session = requests.Session()
 
     @property

@@ -58,6 +58,8 @@ class Journal:
         Raises:
             UserError: it cannot be written, holds something else, or another process has it open.
         """
+        if path.is_dir():
+            raise UserError(f"--journal {path} is a folder: name a file in it")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()

@@ -6,10 +6,12 @@ import contextlib
 import io
 import json
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pydicom
@@ -66,11 +68,12 @@ class ArchiveServer:
         self.counts = True  # whether it tells how many objects a study has
         self.page = 100  # entries that it gives at most
         self.port = 0
+        self.certificate: Path | None = None  # with its key, in PEM; speaks TLS with it
         self._server: ThreadingHTTPServer | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/dicom-web"
+        return f"{'http' if self.certificate is None else 'https'}://127.0.0.1:{self.port}/dicom-web"
 
     def start(self) -> None:
         """Listens, at the same port as before if there was one."""
@@ -96,6 +99,10 @@ class ArchiveServer:
         ThreadingHTTPServer.allow_reuse_address = True
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self._server.daemon_threads = True
+        if self.certificate is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(self.certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
