@@ -1,4 +1,4 @@
-"""`cxr-jax serve BUNDLE`: an exported network behind HTTP."""
+"""`cxr-jax serve [BUNDLE]`: an exported network behind HTTP."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ TOKEN_VARIABLE = "CXR_SERVE_TOKEN"
 class Options:
     """Options of the command."""
 
-    bundle: Annotated[str, Positional("BUNDLE")] = ""  # folder that cxr-jax export wrote
+    # folder that cxr-jax export wrote; without it the network that comes with the package
+    bundle: Annotated[str, Positional("BUNDLE")] = ""
     host: Annotated[str, Option("ADDRESS")] = (
         "127.0.0.1"  # where to listen; 0.0.0.0 for all of this machine's addresses
     )
@@ -45,13 +46,14 @@ def main(arguments: list[str]) -> None:
         UserError: the bundle cannot be used, the address is not to be had, or an option is out of range.
     """
     options = parse(Options, arguments, prog="cxr-jax serve", description=SUMMARY)
-    if not options.bundle:
-        raise UserError("name a bundle: cxr-jax serve BUNDLE", EXIT_USAGE)
+    from cxr_jax.bundle.starter import STARTER
+
     _require_range(options)
     token = _token(options.token_file)
-    _require_bundle(options.bundle)
+    if options.bundle:
+        _require_bundle(options.bundle)
     terminal = Terminal()
-    with terminal.waiting(f"Loading the network of {options.bundle}"):
+    with terminal.waiting(f"Loading the {f'network of {options.bundle}' if options.bundle else 'starter network'}"):
         try:
             from cxr_jax.serving.http.app import app_of
             from cxr_jax.serving.http.limits import Limits
@@ -59,7 +61,7 @@ def main(arguments: list[str]) -> None:
             from cxr_jax.serving.http.service import Network, Service
         except ModuleNotFoundError as error:
             raise UserError(f"serve needs {error.name}: pip install 'cxr-jax[serve]'") from error
-        network = Network.of(options.bundle)
+        network = Network.of(options.bundle or STARTER)
     limits = Limits(
         request_bytes=options.max_megabytes * 2**20,
         files=options.queue,

@@ -9,7 +9,7 @@ import pytest
 import cxr_jax
 from cxr_jax.bundle import starter
 from cxr_jax.bundle.record import read_bundle
-from cxr_jax.commands import predict
+from cxr_jax.commands import predict, serve
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.vocabulary import DISCLAIMER
 
@@ -73,3 +73,12 @@ def test_what_is_missing_is_called_what_it_was_meant_to_be(stands_in, film):
 def test_the_starter_network_is_loaded_from_python(stands_in, film):
     model = cxr_jax.load()
     assert "starter network" in model.name and model.predict(film)[0].file == film
+
+
+def test_the_starter_network_is_served_where_no_bundle_is_named(stands_in, monkeypatch, capsys):
+    from cxr_jax.serving.http import server
+
+    monkeypatch.setattr(server, "run", lambda app, bound, limits: None)
+    serve.main(["--port", "0"])
+    told = capsys.readouterr().out
+    assert "Model: the starter network of cxr_jax" in told and DISCLAIMER in told
