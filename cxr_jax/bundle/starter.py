@@ -24,3 +24,10 @@ def starter_name(bundle: Bundle) -> str:
         return name
     told = ", ".join(figure.text() for figure in bundle.test.figures)
     return f"{name}; on the {bundle.test.images:,} test images of the same data set: {told}"
+
+
+def name_of(place: str | Path, bundle: Bundle, *, int8: bool = False) -> str:
+    """Returns what people read as the name of the network in the bundle at `place`, or of the one in 8 bits there."""
+    if Path(place).absolute() == STARTER:
+        return starter_name(bundle)
+    return f"{bundle.network.architecture} of {bundle.name}, exported{' in 8 bits' if int8 else ''}"

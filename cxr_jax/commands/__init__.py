@@ -31,6 +31,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "export": "write a trained network as a folder that works without JAX: ONNX, StableHLO, model card",
         "serve": "answer HTTP requests with the predictions of an exported network",
         "pacs": "predict new radiographs of a picture archive (PACS); store reports and heat maps there",
+        "page": "write an exported network as a page that predicts in any browser, where images stay",
         "publish": "copy what shows no radiograph into a results folder, with a table of all runs",
     },
     "Speed": {

@@ -51,14 +51,11 @@ def load(place: str | Path, *, int8: bool = False) -> Loaded:
 
 def _load_bundle(place: str | Path, *, int8: bool) -> Loaded:
     from cxr_jax.bundle.runtime import load_bundle
-    from cxr_jax.bundle.starter import STARTER, starter_name
+    from cxr_jax.bundle.starter import name_of
     from cxr_jax.serving.maps import evidence_of
 
     model = load_bundle(place, int8=int8)
-    name = f"{model.description.architecture} of {model.bundle.name}, exported{' in 8 bits' if int8 else ''}"
-    if Path(place).absolute() == STARTER:
-        name = starter_name(model.bundle)
-    return Loaded(model, model.reference, name, lambda: evidence_of(model))
+    return Loaded(model, model.reference, name_of(place, model.bundle, int8=int8), lambda: evidence_of(model))
 
 
 def _load_run(run: RunFolder) -> Loaded:

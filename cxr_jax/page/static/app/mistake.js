@@ -1,0 +1,2 @@
+/** What a person can mend, as one sentence. */
+export class Mistake extends Error {}

@@ -1,0 +1,113 @@
+/** One radiograph in large: its picture, and what the network says of it once that may be told. */
+
+import { calledOf, probabilityText } from "./calls.js";
+import { draw, heatOf, parsed } from "./picture.js";
+import { element } from "./table.js";
+
+const find = (id) => document.getElementById(id);
+
+/** Shows one radiograph at a time. */
+export class Viewer {
+  #page;
+  #colours;
+  #item = null;
+  #heat = null;
+  #withheld = false;
+
+  /** `callMade` is told which class the reader of this page has called. */
+  constructor(page, callMade) {
+    this.#page = page;
+    this.#colours = parsed(page.colours);
+    const strength = find("strength");
+    strength.value = String(Math.round(page.strength * 100));
+    strength.addEventListener("input", () => this.#paint());
+    find("choices").replaceChildren(...page.classes.map((label) => {
+      const button = element("button", label, "choice");
+      button.type = "button";
+      button.addEventListener("click", () => callMade(this.#item, label));
+      return button;
+    }));
+  }
+
+  /** Shows a radiograph; with `withheld` nothing of the answer. */
+  show(item, withheld) {
+    this.#item = item;
+    this.#withheld = withheld;
+    find("shown-name").textContent = item.name;
+    const failed = Boolean(item.mistake);
+    find("picture").hidden = failed;
+    find("caption").textContent = "";
+    find("asking").hidden = failed || !withheld;
+    find("told").hidden = !failed && withheld;
+    find("strength-row").hidden = failed || withheld;
+    for (const part of ["scales", "promise", "remarks", "compared", "marking"]) find(part).hidden = failed;
+    if (failed) {
+      find("verdict").replaceChildren(element("span", "Not read", "quiet"), element("span", item.mistake, "reason"));
+      return;
+    }
+    this.#heat = withheld ? null : heatOf(item.found, this.#page);
+    this.#paint();
+    if (!withheld) this.#tell(item);
+  }
+
+  #paint() {
+    const { found, name } = this.#item;
+    const percent = Number(find("strength").value);
+    find("strength-told").textContent = `${percent} %`;
+    draw(find("picture"), found.preview, this.#heat, percent / 100, this.#colours);
+    const called = this.#withheld ? null : calledOf(found.probability, this.#page);
+    const shows = called && this.#heat && percent;
+    const picture = `Radiograph ${name}, ${found.width} x ${found.height} pixels`;
+    find("picture").setAttribute("aria-label", shows ? `${picture}, with a heat map of what speaks for ${called}` : picture);
+    const blank = called && !this.#heat ? `Nothing in the picture speaks for ${called}.` : "";
+    find("caption").textContent = this.#withheld ? "" : blank || `Warm colours: what speaks for ${called}.`;
+  }
+
+  #tell(item) {
+    const { found, yourCall, drawnAs } = item;
+    const page = this.#page;
+    const called = calledOf(found.probability, page);
+    const positive = called !== page.classes[0];
+    find("verdict").replaceChildren(
+      element("span", yourCall ? "The network calls it" : "Called", "quiet"),
+      element("strong", called, positive ? "called" : ""),
+    );
+    const marking = find("marking");
+    marking.hidden = !yourCall;
+    if (yourCall) {
+      const right = drawnAs ? yourCall === drawnAs : null;
+      marking.className = `marking ${right === null ? "" : right ? "right" : "wrong"}`;
+      marking.textContent = drawnAs
+        ? `You called it ${yourCall}: ${right ? "right" : "wrong"}. It was drawn as ${drawnAs}.`
+        : `You called it ${yourCall}${yourCall === called ? ", as the network does" : ", other than the network"}.`;
+    }
+    find("scales").replaceChildren(...page.calls.map((call) => this.#scale(call, found)));
+    find("promise").textContent = page.calls.map(({ promise }) => promise).join(" ");
+    find("remarks").hidden = found.remarks.length === 0;
+    find("remarks-list").replaceChildren(...found.remarks.map((remark) => element("li", `${remark[0].toUpperCase()}${remark.slice(1)}.`)));
+    const count = page.training_images.toLocaleString("en-US");
+    const like = `Compared with the ${count} training images: nothing unusual in brightness, sharpness, rotation or markers.`;
+    const compared = found.remarks.length ? `Compared with the ${count} training images.` : like;
+    find("compared").textContent = page.quality.length ? compared : "Not compared with the training images: the run was not evaluated.";
+  }
+
+  #scale({ label, threshold }, found) {
+    const value = found.probability[this.#page.classes.indexOf(label)];
+    const scale = element("div", "", "scale");
+    const head = element("p", "", "scale-head");
+    head.append(element("span", `P(${label})`), element("strong", probabilityText(value)));
+    const track = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    track.setAttribute("class", "track");
+    track.setAttribute("aria-hidden", "true");
+    const add = (kind, attributes) => {
+      const shape = document.createElementNS("http://www.w3.org/2000/svg", kind);
+      for (const [name, given] of Object.entries(attributes)) shape.setAttribute(name, given);
+      track.append(shape);
+    };
+    add("rect", { class: "rail", width: "100%", height: 12, rx: 6, y: 4 });
+    add("rect", { class: value >= threshold ? "fill called" : "fill", width: `${100 * Math.max(value, 0.012)}%`, height: 12, rx: 6, y: 4 });
+    add("rect", { class: "mark", x: `${100 * threshold}%`, width: 2, height: 20 });
+    scale.append(head, track, element("p", `Called from ${probabilityText(threshold)} on`, "facts"));
+    return scale;
+  }
+}
