@@ -75,6 +75,7 @@ SMALLER = {
         *("--data.image-size", "32", "--training.epochs", "1", "--training.batch-size", "16"),
         *("--schedule.warmup-iterations", "1"),
     ],
+    "probe": ["--data.image-size", "32", "--probe.folds", "2", "--probe.strengths", "100"],
     "explain --check": ["--images", "4"],
 }
 """Options that make a command quick, and change nothing but sizes."""
@@ -99,7 +100,7 @@ def understand(line):
         return
     name, *arguments = words
     module = importlib.import_module(f"cxr_jax.commands.{name}")
-    if name in ("train", "crossval"):
+    if name in ("train", "probe", "crossval"):
         load_with_options(find_config(arguments[0]), arguments[1:], module.Options, prog=f"cxr-jax {name}")
     else:
         parse(module.Options, arguments, prog=f"cxr-jax {name}")

@@ -19,6 +19,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "configs": "list the configs that come with the program, show one, or copy it for changes",
         "augmentations": "show on phantoms how training images are changed at random",
         "train": "train a network as a config says",
+        "probe": "fit a linear classifier on features of a frozen network, as a config says",
         "sweep": "train variants of a config with several seeds, and compare them on validation",
         "crossval": "train a network for each fold of train, judge all out of fold, and make their ensemble",
         "evaluate": "predict a run's validation and test images, judge them, draw the figures and the report",

@@ -6,10 +6,10 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from cxr_jax.config.command_line import Option, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from cxr_jax.training.processes import ProcessGroup
     from cxr_jax.training.progress import EndReason
 
+T = TypeVar("T")
+
 SUMMARY = "train a network as a config says"
-_MORE = "every field of the config is an option too: cxr-jax train CONFIG --help lists them"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ def main(arguments: list[str]) -> None:
     asks_for_help = not arguments or arguments[0].startswith("-") or {"-h", "--help"} & set(arguments)
     terminal = Terminal(quiet=bool(asks_for_help))
     with terminal.waiting(f"Training {' '.join(arguments[:1])}: reading the config, loading jax"):
-        config_path, given = _parse(arguments, terminal.say)
+        config_path, given = config_given(
+            arguments, Options, terminal.say, command="train", summary=SUMMARY, example="quickstart"
+        )
         from cxr_jax.training import run  # noqa: F401
 
     options = given.options
@@ -77,6 +80,11 @@ def train_config(
     from cxr_jax.config.effect import refuse_options_of_several
     from cxr_jax.training.processes import joined
 
+    if config.probe.is_asked_for:
+        raise UserError(
+            f'probe.classifier is "{config.probe.classifier}", and a probe trains nothing: cxr-jax probe with the same '
+            "config fits it"
+        )
     with joined(config.parallel) as group:
         if group.world_size == 1 and config.parallel.world_size == 0:
             refuse_options_of_several(changes)
@@ -90,6 +98,7 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup, qu
     from cxr_jax.data.prepared import PreparedData
     from cxr_jax.data.split_loading import load_split
     from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver
+    from cxr_jax.runs.files import atomic_path
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.locks import held_for_training
     from cxr_jax.training.network import build_network
@@ -122,7 +131,9 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup, qu
     kernels = "native kernels" if plan.native_kernels else "XLA"
     group.require_same("how they compute", {"the precision": f"{plan.precision} by {kernels}"})
     if group.writes and not resume:
-        _begin_run(run_path, config, network, prepared, plan.devices)
+        # whole or not at all: one that was killed half-way could neither be resumed nor begun again
+        with atomic_path(run_path) as unfinished:
+            write_origin(unfinished, config, describe(config, network), prepared, plan.devices)
     terminal.say(
         f"{config.model.name} on {len(train_set)} images, validated on {len(validation_set)}; run {as_typed(run.path)}"
     )
@@ -155,42 +166,54 @@ def _tell_end(terminal: Terminal, run: RunFolder, config: Config, reason: EndRea
     terminal.say(f"Next: {as_typed('cxr-jax', 'evaluate', run.path)}")
 
 
-def _begin_run(
-    run_path: Path, config: Config, network: Network, prepared: PreparedData, devices: list[jax.Device]
-) -> None:
-    """Makes the run's folder, and writes there what is known before the first step."""
+def write_origin(
+    folder: Path,
+    config: Config,
+    description: NetworkDescription,
+    prepared: PreparedData,
+    devices: Sequence[jax.Device],
+) -> RunFolder:
+    """Makes the folder of a run, writes there what is known before the first step, and returns it."""
     from cxr_jax.config.loading import write_config
     from cxr_jax.data.prepared import from_any_folder
     from cxr_jax.runs.description import write_description
     from cxr_jax.runs.environment import write_environment
-    from cxr_jax.runs.files import atomic_path, write_json
+    from cxr_jax.runs.files import write_json
     from cxr_jax.runs.folder import RunFolder
 
     names = [f"{device.platform} {device.device_kind}" for device in devices]
-    # whole or not at all: one that was killed half-way could neither be resumed nor begun again
-    with atomic_path(run_path) as unfinished:
-        run = RunFolder.create(unfinished)
-        write_environment(run, devices=names, data_fingerprint=prepared.fingerprint)
-        write_json(run.data_card, prepared.card)
-        write_description(run, _describe(config, network))
-        data = dataclasses.replace(config.data, dataset=from_any_folder(config.data.dataset))
-        write_config(dataclasses.replace(config, data=data, parallel=config.parallel.anywhere()), run.config)
+    run = RunFolder.create(folder)
+    write_environment(run, devices=names, data_fingerprint=prepared.fingerprint)
+    write_json(run.data_card, prepared.card)
+    write_description(run, description)
+    data = dataclasses.replace(config.data, dataset=from_any_folder(config.data.dataset))
+    write_config(dataclasses.replace(config, data=data, parallel=config.parallel.anywhere()), run.config)
+    return run
 
 
-def _parse(arguments: list[str], tell: Callable[[str], None]) -> tuple[Path, Given[Options]]:
-    """Returns the config's file, and what it and the options say; `tell` gets a sentence for each name of old."""
+def config_given(
+    arguments: list[str], options: type[T], tell: Callable[[str], None], *, command: str, summary: str, example: str
+) -> tuple[Path, Given[T]]:
+    """Returns the config's file, and what it and the options say; `tell` gets a sentence for each name of old.
+
+    `command` takes a config as its first argument, such as `example`, and `summary` says what it does.
+    """
     from cxr_jax.config.loading import load_with_options
     from cxr_jax.config.shipped import find_config
 
-    prog = "cxr-jax train CONFIG"
+    prog = f"cxr-jax {command} CONFIG"
     if not arguments or arguments[0].startswith("-"):
-        parse(Options, arguments, prog=prog, description=f"{SUMMARY}; {_MORE}")
-        raise UserError("name a config first, such as cxr-jax train quickstart; cxr-jax configs lists them", EXIT_USAGE)
+        more = f"every field of the config is an option too: {prog} --help lists them"
+        parse(options, arguments, prog=prog, description=f"{summary}; {more}")
+        raise UserError(
+            f"name a config first, such as cxr-jax {command} {example}; cxr-jax configs lists them", EXIT_USAGE
+        )
     path = find_config(arguments[0])
-    return path, load_with_options(path, arguments[1:], Options, prog=prog, description=SUMMARY, tell=tell)
+    return path, load_with_options(path, arguments[1:], options, prog=prog, description=summary, tell=tell)
 
 
-def _describe(config: Config, network: Network) -> NetworkDescription:
+def describe(config: Config, network: Network, until: str = "") -> NetworkDescription:
+    """Returns what network.json says of a network, which is cut behind the stage `until` where that is not empty."""
     from cxr_jax.models.pretrained import find_weights
     from cxr_jax.runs.description import NetworkDescription
     from cxr_jax.vocabulary import CLASS_NAMES
@@ -208,6 +231,7 @@ def _describe(config: Config, network: Network) -> NetworkDescription:
         weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest() if weights else "",
         parameters=sum(value.size for value in network.params.values()),
         flip_average=config.model.flip_average,
+        until=until,
     )
 
 

@@ -18,6 +18,14 @@ _OF_SEVERAL_PROCESSES = tuple(
 )
 
 
+_OF_PROBES = ("data", "operating_point", "report", "probe")
+_ALSO_OF_PROBES = (
+    *(f"model.{name}" for name in ("name", "weights", "flip_average")),
+    *(f"training.{name}" for name in ("seed", "evaluation_batch_size")),
+    *("loss.class_weights", "parallel.devices", "validation.checkpoint"),
+)
+
+
 def without_effect(config: Config) -> dict[str, str]:
     """Returns why each field that has no effect in `config` has none, and what has, by dotted key.
 
@@ -27,6 +35,24 @@ def without_effect(config: Config) -> dict[str, str]:
 
 
 def _without_effect(config: Config) -> Iterator[tuple[str, str]]:
+    if config.probe.is_asked_for:
+        yield from _untrained(config)
+    else:
+        for field in dataclasses.fields(config.probe)[1:]:
+            yield f"probe.{field.name}", 'probe.classifier is "none"; it counts where that is "logistic" or "svm"'
+        yield from _of_training(config)
+    yield from _of_any(config)
+
+
+def _untrained(config: Config) -> Iterator[tuple[str, str]]:
+    """Yields every field that only training looks at."""
+    for key in values_of(config):
+        if key.partition(".")[0] not in _OF_PROBES and key not in _ALSO_OF_PROBES:
+            yield key, f'probe.classifier is "{config.probe.classifier}", and a probe trains nothing'
+
+
+def _of_training(config: Config) -> Iterator[tuple[str, str]]:
+    """Yields fields that others switch off in training."""
     if config.phases:
         yield "training.epochs", f"every phase has epochs of its own: {_in_phases(config, 'epochs')}"
         if all(phase.batch_norm for phase in config.phases):
@@ -42,6 +68,10 @@ def _without_effect(config: Config) -> Iterator[tuple[str, str]]:
             yield from _within(section, own)
         for phase in config.phases:
             yield from _within(f"phases.{phase.name}.{section}", getattr(phase, section))
+
+
+def _of_any(config: Config) -> Iterator[tuple[str, str]]:
+    """Yields fields that others switch off, whether the network is trained or probed."""
     validation, used = config.data.validation, config.data.cut()
     if "validation_fraction" not in used:
         why = "has its own images" if validation == "official" else "holds out one of data.folds"
@@ -96,13 +126,18 @@ def refuse_options_of_several(changes: Iterable[str]) -> None:
 
 
 def notes(config: Config) -> list[str]:
-    """Returns a sentence for every field of `config` that is set to something and has no effect."""
+    """Returns a sentence for every field of `config` that is set to something and has no effect.
+
+    Of a probe it is one sentence for all that only training looks at.
+    """
     here, defaults = values_of(config), values_of(Config(phases=tuple(map(_plain, config.phases))))
-    return [
-        f"{key} has no effect, because {why}"
-        for key, why in without_effect(config).items()
-        if here[key] != defaults[key]
-    ]
+    idle = {key: why for key, why in without_effect(config).items() if here[key] != defaults[key]}
+    untrained = [key for key in dict(_untrained(config)) if key in idle] if config.probe.is_asked_for else []
+    told = [f"{key} has no effect, because {why}" for key, why in idle.items() if key not in untrained]
+    if untrained:
+        sections = ", ".join(f"[{name}]" for name in dict.fromkeys(key.partition(".")[0] for key in untrained))
+        told.append(f"what {sections} say of training has no effect, because {idle[untrained[0]]}")
+    return told
 
 
 def _plain(phase: PhaseConfig) -> PhaseConfig:

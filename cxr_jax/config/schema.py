@@ -268,6 +268,27 @@ class ReportConfig(_Section):
 
 
 @dataclass(frozen=True)
+class ProbeConfig(_Section):
+    """A linear classifier on features of the frozen network, fitted by `cxr-jax probe` in place of training."""
+
+    classifier: Literal["none", "logistic", "svm"] = "none"  # none: the network is trained
+    features: str = ""  # stage whose output is averaged over the image; empty: the last; logits: those of ImageNet
+    # of the L2 penalty, 1/C in scikit-learn, on standardised features; cross-validation on train chooses one
+    strengths: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0)
+    folds: int = 5  # of that cross-validation, of whole groups
+
+    def __post_init__(self) -> None:
+        positive = len(self.strengths) > 0 and all(0 < strength < math.inf for strength in self.strengths)
+        _require(positive, "strengths", self.strengths, "one number or more, each above 0")
+        _require(self.folds >= 2, "folds", self.folds, "2 or more")
+
+    @property
+    def is_asked_for(self) -> bool:
+        """True where a classifier is fitted, and nothing trained."""
+        return self.classifier != "none"
+
+
+@dataclass(frozen=True)
 class PhaseConfig(_Section):
     """One stretch of training; what it leaves out (None) is taken from the sections of the same name."""
 
@@ -298,6 +319,7 @@ class Config(_Section):
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     operating_point: OperatingPointConfig = field(default_factory=OperatingPointConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
     phases: tuple[PhaseConfig, ...] = ()  # empty: one phase of training.epochs epochs
 
     def __post_init__(self) -> None:

@@ -164,7 +164,8 @@ def _fresh_arrays(trained: TrainedModel, *, seed: int) -> tuple[ArrayDict, Array
     """Returns parameters and statistics of the same network before any training."""
     description = trained.description
     # Far from the seeds of training runs: the very weights that a run began with would not be random to it.
-    model = build_model(description.architecture, classes=len(description.classes), seed=1_000_003 + seed)
+    classes, until = len(description.classes), description.until
+    model = build_model(description.architecture, classes=classes, seed=1_000_003 + seed, until=until)
     return split_model(model)[1:]
 
 

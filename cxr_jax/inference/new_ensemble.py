@@ -130,7 +130,7 @@ def _member(candidate: _Candidate, path: str) -> Member:
     description = candidate.model.description
     return Member(
         run=path,
-        network=description.architecture,
+        network=description.title,
         image_size=description.image_size,
         parameters=description.parameters,
         checkpoint=chosen_checkpoint(candidate.run),

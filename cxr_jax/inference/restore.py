@@ -40,7 +40,7 @@ class TrainedModel:
     @property
     def title(self) -> str:
         """What it is in a few words."""
-        return self.description.architecture
+        return self.description.title
 
     @property
     def descriptions(self) -> tuple[NetworkDescription, ...]:
@@ -122,14 +122,14 @@ def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
         )
     which = which or chosen_checkpoint(run)
     description = read_description(run)
-    model = build_model(description.architecture, classes=len(description.classes))
+    model = build_model(description.architecture, classes=len(description.classes), until=description.until)
     graphdef, params, batch_stats = split_model(model)
     checkpoint = read_newest(run.checkpoints / which)
     found_params, found_batch_stats = unpack_network(checkpoint.arrays)
     phrases = differences(pack_network(params, batch_stats), pack_network(found_params, found_batch_stats))
     if phrases:
         raise UserError(
-            f"the checkpoint in {run.checkpoints / which} is not of {description.architecture}: "
+            f"the checkpoint in {run.checkpoints / which} is not of {description.title}: "
             f"{'; '.join(phrases[:5])}; use the folder of the run that wrote it"
         )
     point = read_json(run.operating_point) if run.operating_point.is_file() else {}

@@ -6,12 +6,14 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
 from cxr_jax.errors import UserError, suggestion
+from cxr_jax.models.first_stages import LOGITS, FirstStages
 from cxr_jax.models.layers import Lowering
 from cxr_jax.models.networks import (
     densenet,
@@ -37,6 +39,7 @@ from cxr_jax.models.networks.xception import Xception, XceptionShape
 from cxr_jax.models.original_names import FULLY_CONNECTED, OriginalNames
 from cxr_jax.models.state import ArrayDict, split_model
 
+IMAGENET_CLASSES = 1000
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HALVES = (0.5, 0.5, 0.5)
@@ -206,23 +209,30 @@ def build_model(
     dropout_rate: float = 0.0,
     stochastic_depth: float = 0.0,
     lowering: Lowering = "fast",
+    until: str = "",
 ) -> nnx.Module:
     """Returns a freshly initialised network; equal seeds give equal parameters.
 
     `dropout_rate` is that before the classifier, `stochastic_depth` the share of examples that skip the last block.
-    Raises UserError for an unknown name.
+    With `until` it is cut behind the stage of that name, as `FirstStages` says; its own classifier, which LOGITS keeps,
+    has ImageNet's classes. Raises UserError for an unknown name or stage.
     """
-    return find_architecture(name).build(
-        classes=classes,
-        dropout_rate=dropout_rate,
-        stochastic_depth=stochastic_depth,
-        lowering=lowering,
-        generator=np.random.default_rng(seed),
-    )
+    rates = {"dropout_rate": dropout_rate, "stochastic_depth": stochastic_depth}
+    return _built(name, np.random.default_rng(seed), until, classes=classes, lowering=lowering, **rates)
+
+
+def _built(name: str, generator: Any, until: str, *, classes: int, **how: Any) -> nnx.Module:
+    """Returns the network of `build_model`, its values drawn by `generator`."""
+    architecture = find_architecture(name)
+    own_classes = IMAGENET_CLASSES if until == LOGITS else classes
+    network = architecture.build(classes=own_classes, generator=generator, **how)
+    if not until:
+        return network
+    return FirstStages(network, until, classes=classes, image_size=architecture.image_size, generator=generator)
 
 
 def model_shapes(
-    name: str, *, classes: int, lowering: Lowering = "fast"
+    name: str, *, classes: int, lowering: Lowering = "fast", until: str = ""
 ) -> tuple[nnx.GraphDef, dict[str, jax.ShapeDtypeStruct], dict[str, jax.ShapeDtypeStruct]]:
     """Returns the structure of a network and the shapes of its parameters and statistics, as `split_model` names them.
 
@@ -231,9 +241,8 @@ def model_shapes(
     structure = []
 
     def arrays() -> tuple[ArrayDict, ArrayDict]:
-        model = find_architecture(name).build(
-            classes=classes, dropout_rate=0.0, stochastic_depth=0.0, lowering=lowering, generator=_ZeroGenerator()
-        )
+        how = {"dropout_rate": 0.0, "stochastic_depth": 0.0, "lowering": lowering}
+        model = _built(name, _ZeroGenerator(), until, classes=classes, **how)
         graphdef, *arrays = split_model(model)
         structure.append(graphdef)
         return tuple(arrays)

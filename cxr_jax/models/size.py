@@ -20,15 +20,15 @@ class Size:
     multiply_adds: float  # of the forward pass of one image
 
 
-def measure(name: str, *, classes: int, image_size: int | None = None) -> Size:
+def measure(name: str, *, classes: int, image_size: int | None = None, until: str = "") -> Size:
     """Returns the size of the network `name` for `classes` classes and square images, by default of its own
-    `image_size`.
+    `image_size`; with `until` that of its first stages, as `build_model` cuts it.
 
     Multiply-adds are half of the floating-point operations that XLA's cost analysis counts in the program before
     optimisation, with plain convolutions. Nothing is compiled. Raises UserError for an unknown name.
     """
     side = image_size or find_architecture(name).image_size
-    graphdef, params, batch_stats = model_shapes(name, classes=classes, lowering="plain")
+    graphdef, params, batch_stats = model_shapes(name, classes=classes, lowering="plain", until=until)
 
     def forward(params: ArrayDict, batch_stats: ArrayDict, images: jax.Array) -> jax.Array:
         return merge_model(graphdef, params, batch_stats)(images)

@@ -234,14 +234,15 @@ def _machine(environment: Mapping[str, Any]) -> str:
 def _multiply_adds(network: Mapping[str, Any]) -> float | None:
     """Returns the multiply-adds of the network that network.json describes; None if it is not known here."""
     try:
-        return _measured(network["architecture"], len(network["classes"]), network["image_size"])
+        size = len(network["classes"]), network["image_size"], network.get("until", "")
+        return _measured(network["architecture"], *size)
     except (KeyError, TypeError, UserError):
         return None
 
 
 @functools.cache
-def _measured(architecture: str, classes: int, image_size: int) -> float:
+def _measured(architecture: str, classes: int, image_size: int, until: str) -> float:
     # jax, whose import takes seconds, is needed for nothing else here.
     from cxr_jax.models.size import measure
 
-    return measure(architecture, classes=classes, image_size=image_size).multiply_adds
+    return measure(architecture, classes=classes, image_size=image_size, until=until).multiply_adds

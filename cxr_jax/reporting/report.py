@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import cxr_jax
 from cxr_jax.evaluation.judgement import Judgement, read_judgement
+from cxr_jax.evaluation.linear_probe import read_probe
 from cxr_jax.evaluation.numbers import TO, interval_text, number_text, range_text
 from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.reporting.explanations import CAPTIONS as _EXPLANATIONS
@@ -155,6 +156,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "ensemble": read_ensemble(run) if is_ensemble(run) else None,
         "environment": _optional(run.environment),
         "training": _training(run, config, looks),
+        "probe": read_probe(run.probe) if run.probe.is_file() else None,
         "looks": looks,
         "figures": {
             "training": _figures(run, _TRAINING),

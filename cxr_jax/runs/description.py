@@ -24,6 +24,12 @@ class NetworkDescription:
     weights_sha256: str
     parameters: int
     flip_average: bool = False  # logits are the mean of the image's and of its mirror image's, left to right
+    until: str = ""  # the stage behind which it is cut, as `FirstStages` says; empty for a whole network
+
+    @property
+    def title(self) -> str:
+        """The architecture, and behind which stage it is cut."""
+        return f"{self.architecture} up to {self.until}" if self.until else self.architecture
 
 
 def write_description(run: RunFolder, description: NetworkDescription) -> None:

@@ -160,6 +160,11 @@ class RunFolder:
         return self.path / "network.json"
 
     @property
+    def probe(self) -> Path:
+        """How the classifier of a probe was fitted, JSON; a run that was trained has none."""
+        return self.path / "probe.json"
+
+    @property
     def metrics(self) -> Path:
         """What training measured, one JSON object a line."""
         return self.path / "metrics.jsonl"

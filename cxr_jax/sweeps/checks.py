@@ -17,6 +17,7 @@ from cxr_jax.sweeps.runs import SweepRun
 from cxr_jax.terminal import Terminal
 from cxr_jax.training.network import Network, build_network
 from cxr_jax.training.plan import plan_run
+from cxr_jax.training.probe import freeze
 
 
 def require_trainable(runs: Sequence[SweepRun], terminal: Terminal) -> None:
@@ -45,6 +46,10 @@ def require_trainable(runs: Sequence[SweepRun], terminal: Terminal) -> None:
         config = run.config
         try:
             train, validation = splits(config.data)
+            if config.probe.is_asked_for:
+                with terminal.waiting(f"Checking the features of {config.model.name}"):
+                    freeze(config)
+                continue
             plan_run(_on_one_device(config), network(config.model.name, config.model.weights), train, validation)
         except UserError as error:
             raise UserError(f"variant {run.variant}: {error}") from error

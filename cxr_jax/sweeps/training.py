@@ -21,11 +21,15 @@ from cxr_jax.terminal import Terminal
 TRAIN = (sys.executable, "-m", "cxr_jax", "train")
 """The command line that trains one run, before its arguments."""
 
+PROBE = (*TRAIN[:-1], "probe")
+"""The same for a run whose config asks for a probe."""
+
 
 def command_of(run: SweepRun) -> tuple[str, ...]:
-    """Returns the command line that trains a run, or goes on with it."""
+    """Returns the command line that trains a run or fits its probe, or goes on with it."""
     config, out = run.config_file.absolute(), run.run.path.absolute()
-    return (*TRAIN, str(config), "--out", str(out), *(["--resume"] if run.begun else []))
+    begin = PROBE if run.config.probe.is_asked_for else TRAIN
+    return (*begin, str(config), "--out", str(out), *(["--resume"] if run.begun else []))
 
 
 def require_trainable_where_left(terminal: Terminal, runs: Sequence[SweepRun], what: str) -> None:

@@ -36,16 +36,18 @@ class Network:
         return content_hash({name: np.asarray(value) for name, value in arrays.items()})[:16]
 
 
-def build_network(config: ModelConfig, seed: int, *, lowering: Lowering = "fast") -> Network:
+def build_network(
+    config: ModelConfig, seed: int, *, lowering: Lowering = "fast", classes: int = len(CLASS_NAMES)
+) -> Network:
     """Returns the network of `config`, initialised from `seed` and then, if it names a file, from its weights.
 
-    `lowering` is `plain` for XLA's stock convolutions. Raises UserError for an unknown model, or weights that are
-    missing or do not fit.
+    `lowering` is `plain` for XLA's stock convolutions, `classes` is how many it tells apart. Raises UserError for an
+    unknown model, or weights that are missing or do not fit.
     """
     architecture = find_architecture(config.name)
     model = build_model(
         config.name,
-        classes=len(CLASS_NAMES),
+        classes=classes,
         seed=seed,
         dropout_rate=config.dropout,
         stochastic_depth=config.stochastic_depth,

@@ -66,6 +66,10 @@ def calls(evaluated_run, prepared_phantoms, phantom_source, config_file, tmp_pat
         "prepare": [str(phantom_source), "--name", "again"],
         "augmentations": [str(config_file), "--out", str(tmp_path / "augmentations.png")],
         "train": [str(config_file), "--out", str(tmp_path / "trained")],
+        "probe": [
+            *(str(config_file), "--out", str(tmp_path / "probed"), "--model.name", "squeezenet_tiny"),
+            *("--probe.classifier", "logistic", "--probe.folds", "2", "--probe.strengths", "100"),
+        ],
         "sweep": [str(sweep), "--out", str(tmp_path / "swept")],
         "crossval": [
             *(str(config_file), "--out", str(tmp_path / "folds")),

@@ -15,6 +15,7 @@ from cxr_jax.config.schema import (
     DataConfig,
     OptimizerConfig,
     PhaseConfig,
+    ProbeConfig,
     ScheduleConfig,
     TrainingConfig,
 )
@@ -123,3 +124,16 @@ def test_a_file_is_told_of_what_it_sets_in_vain():
 def test_the_shipped_configs_set_nothing_in_vain():
     folder = Path(__file__).parents[2] / "configs"
     assert {path.name: notes(load_config(path)) for path in folder.glob("*.toml") if notes(load_config(path))} == {}
+
+
+def test_what_only_training_looks_at_has_no_effect_on_a_probe_and_is_told_in_one_sentence():
+    trained = Config(optimizer=OptimizerConfig(0.5), phases=(PhaseConfig("head", 3),))
+    assert {"probe.features", "probe.strengths", "probe.folds"} <= without_effect(trained).keys()
+    probed = dataclasses.replace(trained, probe=ProbeConfig("svm"))
+    idle = without_effect(probed)
+    assert {"optimizer.learning_rate", "training.epochs", "model.dropout", "phases.head.epochs"} <= idle.keys()
+    of_use = {"model.name", "training.seed", "loss.class_weights", "probe.classifier", "probe.folds"}
+    assert not of_use & idle.keys()
+    assert "operating_point.target_sensitivity" in idle
+    (note,) = notes(probed)
+    assert note.startswith("what [optimizer], [phases] say of training has no effect, because probe.classifier is")

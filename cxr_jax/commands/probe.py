@@ -1,0 +1,166 @@
+"""`cxr-jax probe CONFIG`: fit a linear classifier on features of a frozen network."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cxr_jax.commands.train import config_given, default_folder, describe, write_origin
+from cxr_jax.config.command_line import Option
+from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.terminal import Terminal, as_typed
+
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+
+    from cxr_jax.config.schema import Config
+    from cxr_jax.evaluation.linear_probe import LinearClassifier, ProbeRecord
+    from cxr_jax.images.image_set import ImageSet
+    from cxr_jax.training.probe import FrozenNetwork
+
+SUMMARY = "fit a linear classifier on features of a frozen network, as a config says"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where the run goes; every field of the config is an option too, such as --probe.classifier svm."""
+
+    out: Annotated[str, Option("FOLDER")] = ""  # of the run; by default runs/ and the name of the config
+
+
+def main(arguments: list[str]) -> None:
+    """Fits the probe of the config that `arguments` name, and leaves a run; UserError for every mistake in it.
+
+    The run is there when all of it is: one that is killed leaves nothing.
+    """
+    asks_for_help = not arguments or arguments[0].startswith("-") or {"-h", "--help"} & set(arguments)
+    terminal = Terminal(quiet=bool(asks_for_help))
+    with terminal.waiting(f"Probing {' '.join(arguments[:1])}: reading the config, loading jax"):
+        path, given = config_given(
+            arguments, Options, terminal.say, command="probe", summary=SUMMARY, example="kermany_xception"
+        )
+        if not given.config.probe.is_asked_for:
+            raise UserError(
+                f"{path} is of a network that is trained: {as_typed('cxr-jax', 'train', path)} does so, and "
+                "--probe.classifier logistic (or svm) probes it",
+                EXIT_USAGE,
+            )
+        from cxr_jax.training import probe  # noqa: F401
+    _probe(given.config, Path(given.options.out or default_folder(path)), terminal)
+
+
+def _probe(config: Config, out: Path, terminal: Terminal) -> None:
+    from cxr_jax.config.effect import notes
+    from cxr_jax.data.prepared import PreparedData
+    from cxr_jax.data.split_loading import load_split
+    from cxr_jax.devices import choose_devices, require_divisible
+    from cxr_jax.evaluation.linear_probe import write_probe
+    from cxr_jax.runs.files import atomic_path
+    from cxr_jax.runs.folder import RunFolder
+    from cxr_jax.training.probe import freeze, save_probe, with_classifier
+
+    began = time.perf_counter()
+    RunFolder.unused(out)
+    prepared = PreparedData.open(config.data.dataset)
+    devices = choose_devices(config.parallel.devices)
+    require_divisible("training.evaluation_batch_size", config.training.evaluation_batch_size, devices)
+    with terminal.waiting(f"Building {config.model.name}"):
+        frozen = freeze(config)
+    train_set, validation_set = (
+        load_split(prepared, config.data, split, track=terminal.track, mapped=True) for split in ("train", "val")
+    )
+    terminal.say(
+        f"{frozen.channels} features of {config.model.name}, from {frozen.features}, of {len(train_set)} images; "
+        f"validated on {len(validation_set)}"
+    )
+    for note in notes(config):
+        terminal.say(f"Note on the config: {note}")
+    features = _features(frozen, (train_set, validation_set), config, devices, terminal)
+    classifier, record = _fit(frozen, features[0], train_set, config, terminal)
+    network, until = with_classifier(frozen, classifier)
+    figures = _validation_figures(classifier, features[1], validation_set)
+    with terminal.waiting(f"Writing {out}"), atomic_path(out) as unfinished:
+        run = write_origin(unfinished, config, describe(config, network, until), prepared, devices)
+        write_probe(run.probe, record)
+        save_probe(run, network, config.validation.monitor, figures, time.perf_counter() - began)
+    _tell(terminal, out, record, figures)
+
+
+def _features(
+    frozen: FrozenNetwork,
+    sets: tuple[ImageSet, ImageSet],
+    config: Config,
+    devices: list[jax.Device],
+    terminal: Terminal,
+) -> list[np.ndarray]:
+    """Returns the features [N, C] of the images of train, and of validation."""
+    from cxr_jax.training.probe import pooled_features
+
+    found = []
+    for images, split in zip(sets, ("train", "val"), strict=True):
+        with terminal.track(f"Computing the features of {split}", len(images)) as advance:
+            found.append(pooled_features(frozen, images, config, devices, advance))
+    return found
+
+
+def _fit(
+    frozen: FrozenNetwork, features: np.ndarray, images: ImageSet, config: Config, terminal: Terminal
+) -> tuple[LinearClassifier, ProbeRecord]:
+    """Returns the classifier, and the record of how it was fitted."""
+    from cxr_jax.evaluation.linear_probe import ProbeRecord, fit_probe, fits_of
+
+    probe = config.probe
+    total = fits_of(probe.strengths, probe.folds)
+    with terminal.track(f"Fitting, by cross-validation in {probe.folds} folds", total) as advance:
+        fit = fit_probe(
+            features,
+            images.labels,
+            images.groups,
+            kind=probe.classifier,
+            strengths=probe.strengths,
+            folds=probe.folds,
+            seed=config.training.seed,
+            balanced=config.loss.class_weights == "balanced",
+            advance=advance,
+        )
+    record = ProbeRecord(
+        classifier=probe.classifier,
+        features=frozen.features,
+        channels=frozen.channels,
+        images=len(images),
+        groups=len(set(images.groups)),
+        strength=fit.strength,
+        scores=fit.scores,
+        converged=fit.converged,
+    )
+    return fit.classifier, record
+
+
+def _validation_figures(classifier: LinearClassifier, features: np.ndarray, images: ImageSet) -> dict[str, float]:
+    from cxr_jax.training.probe import HALVES
+    from cxr_jax.training.validation import validation_figures
+
+    return validation_figures(classifier.scores(features)[:, None] * HALVES, images.labels)
+
+
+def _tell(terminal: Terminal, out: Path, record: ProbeRecord, figures: dict[str, float]) -> None:
+    """Prints what every strength reached, what the probe reached on validation, and how to go on."""
+    from rich.table import Table
+
+    from cxr_jax.reporting.live import validation_figures
+
+    table = Table("strength of the penalty", "ROC-AUC in cross-validation", "")
+    for score in record.scores:
+        chosen = "chosen" if score.strength == record.strength else ""
+        table.add_row(f"{score.strength:g}", f"{score.mean:.4f} ± {score.deviation:.4f}", chosen)
+    terminal.show(table)
+    if not record.converged:
+        terminal.say("Note: scikit-learn gave up some fits before their end; stronger penalties end sooner")
+    ends = (record.scores[0].strength, record.scores[-1].strength)
+    if len(record.scores) > 1 and record.strength in ends:
+        terminal.say("Note: the best strength is at the end of those tried; try more by --probe.strengths")
+    terminal.say(f"On validation: {validation_figures(figures)}; run {as_typed(out)}")
+    terminal.say(f"Next: {as_typed('cxr-jax', 'evaluate', out)}")

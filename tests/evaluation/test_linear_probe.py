@@ -1,0 +1,86 @@
+"""The classifier of a probe: scikit-learn's, with a penalty chosen over groups and standardisation folded in."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
+
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.linear_probe import ProbeRecord, StrengthScore, fit_probe, fits_of, read_probe, write_probe
+
+HOW = {"strengths": (1.0, 100.0), "folds": 3, "seed": 0}
+
+
+def drawn(groups=60, each=2, channels=6):
+    """Features of which the first tells the class, at scales far apart, and the last is the same for all."""
+    random = np.random.default_rng(1)
+    label = np.repeat(np.arange(groups) % 3 > 0, each).astype(int)
+    features = random.normal(size=(groups * each, channels)) * 10.0 ** np.arange(-2, channels - 2)
+    features[:, 0] += 0.02 * label
+    features[:, -1] = 7.0
+    return features.astype(np.float32), label, tuple(np.repeat([f"g{number}" for number in range(groups)], each))
+
+
+@pytest.mark.parametrize(("kind", "balanced"), [("logistic", True), ("svm", False)])
+def test_it_is_scikit_learns_on_standardised_features_for_features_as_they_are(kind, balanced):
+    features, label, group = drawn()
+    fit = fit_probe(features, label, group, kind=kind, balanced=balanced, **HOW)
+    used = features[:, :-1].astype(np.float64)
+    standardised = (used - used.mean(0)) / used.std(0)
+    weights = "balanced" if balanced else None
+    how = {"C": 1 / fit.strength, "class_weight": weights, "max_iter": 5000}
+    theirs = LogisticRegression(**how) if kind == "logistic" else LinearSVC(dual=False, **how)
+    expected = theirs.fit(standardised, label).decision_function(standardised)
+    np.testing.assert_allclose(fit.classifier.scores(features), expected, rtol=1e-3, atol=1e-3)
+    assert fit.classifier.weights[-1] == 0
+    assert fit.converged
+
+
+def test_the_same_seed_gives_the_same_and_every_fit_is_told():
+    features, label, group = drawn()
+    told = []
+    first = fit_probe(features, label, group, kind="logistic", advance=told.append, **HOW)
+    again = fit_probe(features, label, group, kind="logistic", **HOW)
+    np.testing.assert_array_equal(first.classifier.weights, again.classifier.weights)
+    assert first.scores == again.scores
+    assert sum(told) == fits_of(HOW["strengths"], HOW["folds"]) == 7
+    other = fit_probe(features, label, group, kind="logistic", **{**HOW, "seed": 1})
+    assert other.scores != first.scores
+
+
+def test_the_strength_with_the_highest_mean_is_chosen_and_of_equal_ones_the_stronger():
+    features, label, group = drawn()
+    fit = fit_probe(features, label, group, kind="logistic", **{**HOW, "strengths": (1e6, 1e-3, 30.0)})
+    assert [score.strength for score in fit.scores] == [1e-3, 30.0, 1e6]
+    assert fit.strength == max(fit.scores, key=lambda score: score.mean).strength
+    alone = np.where(label == 1, 1.0, -1.0)[:, None]
+    assert fit_probe(alone, label, group, kind="logistic", **HOW).strength == 100.0
+
+
+def test_a_group_is_never_on_both_sides_of_a_fold():
+    """Features that name the group and nothing else would be learnt by heart, if the group could be seen."""
+    groups = 30
+    label = np.repeat(np.arange(groups) % 2, 4)
+    features = np.repeat(np.eye(groups), 4, axis=0)
+    fit = fit_probe(features, label, tuple(np.repeat(np.arange(groups).astype(str), 4)), kind="logistic", **HOW)
+    assert all(score.mean < 0.6 for score in fit.scores)
+    apart = fit_probe(features, label, tuple(map(str, range(len(label)))), kind="logistic", **HOW)
+    assert all(score.mean > 0.95 for score in apart.scores)
+
+
+@pytest.mark.parametrize(("groups", "sentence"), [(4, "train has 2 of NORMAL"), (1, "or take more data")])
+def test_too_few_groups_for_the_folds_are_one_sentence(groups, sentence):
+    features, label, group = drawn(groups)
+    with pytest.raises(UserError, match=f"3 folds need 3 groups of each class, and .*{sentence}"):
+        fit_probe(features, label, group, kind="logistic", **HOW)
+
+
+def test_the_record_comes_back_as_it_was(tmp_path):
+    scores = (StrengthScore(1.0, (0.5, 0.75)), StrengthScore(10.0, (0.75, 0.75)))
+    record = ProbeRecord("svm", "logits", 1000, 40, 20, 10.0, scores, converged=False)
+    write_probe(tmp_path / "probe.json", record)
+    assert read_probe(tmp_path / "probe.json") == record
+    assert (scores[0].mean, scores[0].deviation) == (0.625, pytest.approx(0.25 / 2**0.5))
+    (tmp_path / "probe.json").write_text('{"schema_version": 1, "classifier": "tree"}')
+    with pytest.raises(UserError, match=r"probe\.json is damaged .*probe again"):
+        read_probe(tmp_path / "probe.json")
