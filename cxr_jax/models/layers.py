@@ -262,8 +262,8 @@ class DepthwiseConvolution(Filter):
         return kernels.depthwise_convolution(x, self.kernel[...], self.stride, self.padding_for(x))
 
     def is_native(self, x: Array, mode: Mode) -> bool:
-        """Returns whether the native kernels are to take `x`, and can: its channels have to fill their vectors."""
-        fits = self.kernel.shape[0] == kernels.DEPTHWISE_WINDOW and x.shape[-1] % kernels.LANES == 0
+        """Returns whether the native kernels are to take `x`, and can: they know two windows and two strides."""
+        fits = self.kernel.shape[0] in kernels.DEPTHWISE_WINDOWS and self.kernel.shape[-1] > 1
         return fits and self.stride <= 2 and super().is_native(x, mode)
 
 

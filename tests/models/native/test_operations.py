@@ -254,11 +254,18 @@ def test_an_output_without_pixels_gives_nothing_back():
 
 
 @pytest.mark.parametrize(
-    ("channels", "stride", "padding", "reason"),
-    [(20, 1, 1, "channels"), (16, 3, 1, "strides"), (16, 1, 3, "padding"), (16, 1, -1, "padding")],
+    ("channels", "side", "stride", "padding", "reason"),
+    [
+        (16, 7, 1, 1, "windows"),
+        (16, 3, 3, 1, "strides"),
+        (20, 5, 3, 1, "strides"),
+        (16, 3, 1, 3, "padding"),
+        (20, 3, 1, 3, "padding"),
+        (16, 3, 1, -1, "padding"),
+    ],
 )
-def test_what_the_depthwise_kernels_do_not_know_is_an_error(channels, stride, padding, reason):
-    x, kernel = values((1, 8, 8, channels), 1), exact(values((3, 3, 1, channels), 2))
+def test_what_the_depthwise_kernels_do_not_know_is_an_error(channels, side, stride, padding, reason):
+    x, kernel = values((1, 8, 8, channels), 1), exact(values((side, side, 1, channels), 2))
     around = ((padding, padding),) * 2
     with pytest.raises(jax.errors.JaxRuntimeError, match=f"depthwise {reason} ha"):
         kernels.depthwise_convolution(x, kernel, stride, around).block_until_ready()

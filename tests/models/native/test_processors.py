@@ -83,7 +83,7 @@ def assert_close(found, expected, tolerance):
 
 def assert_same_convolution(program, name, kernel_shape, x, output, window, reference, gradients):
     kernel, offset = values(kernel_shape, 2), parameters(kernel_shape[-1:], 3)
-    given_kernel = kernel.astype(np.float32) if name == "depthwise" else kernel
+    given_kernel = kernel.astype(np.float32) if name.endswith("depthwise") else kernel
     g = values((x.shape[0], *output, kernel_shape[-1]), 4)
     exact = [array.astype(np.float64) for array in (x, kernel, g)]
     for activation, number in ACTIVATIONS.items():
@@ -154,6 +154,33 @@ def test_the_depthwise_convolution_and_its_gradients(program, batch, size, group
         values((batch, *size, LANES * groups), 1),
         output,
         Window((3, 3), stride, top, top),
+        references.depthwise,
+        references.depthwise_gradients,
+    )
+
+
+@few
+@given(
+    batch=st.sampled_from([1, 2, 9]),
+    size=st.tuples(sizes, sizes),
+    channels=st.integers(1, 50),
+    side=st.sampled_from([3, 5]),
+    stride=st.integers(1, 2),
+    top=st.integers(0, 2),
+)
+@example(batch=1, size=(1, 1), channels=40, side=5, stride=1, top=2)
+@example(batch=2, size=(9, 14), channels=24, side=5, stride=2, top=1)
+@example(batch=1, size=(7, 7), channels=56, side=3, stride=1, top=1)
+def test_any_depthwise_convolution_and_its_gradients(program, batch, size, channels, side, stride, top):
+    output = tuple(output_size(length, side, stride, (top, 1)) for length in size)
+    assume(min(output) > 0)
+    assert_same_convolution(
+        program,
+        "any_depthwise",
+        (side, side, channels),
+        values((batch, *size, channels), 1),
+        output,
+        Window((side, side), stride, top, top),
         references.depthwise,
         references.depthwise_gradients,
     )

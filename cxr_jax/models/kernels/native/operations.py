@@ -17,11 +17,11 @@ from cxr_jax.models.kernels.batch_norm import batch_means, factor_and_offset, mo
 from cxr_jax.models.kernels.depthwise import Padding, output_size
 from cxr_jax.models.kernels.native.calls import activation_number, bfloat16_of, call, float32_of, placing
 
-DEPTHWISE_WINDOW = 3
-"""The side of the only window that the depthwise kernels know."""
+DEPTHWISE_WINDOWS = (3, 5)
+"""The sides of the windows that the depthwise kernels know."""
 
 LANES = 16
-"""What the channels of a depthwise convolution have to be a multiple of."""
+"""What the channels of a depthwise convolution with windows of 3 x 3 are a multiple of for the kernels made for it."""
 
 
 def convolution(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
@@ -33,12 +33,12 @@ def convolution(x: Array, kernel: Array, stride: int, padding: Padding) -> Array
 
 
 def depthwise_convolution(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
-    """Returns the depthwise convolution of `x` by `kernel` [3, 3, 1, C]: [B, H', W', C] bfloat16.
+    """Returns the depthwise convolution of `x` by `kernel` [k, k, 1, C]: [B, H', W', C] bfloat16.
 
-    C has to be a multiple of `LANES`, the stride 1 or 2, and the padding above and to the left less than the window:
-    else the call fails.
+    k has to be one of `DEPTHWISE_WINDOWS`, the stride 1 or 2, and the padding above and to the left less than the
+    window: else the call fails.
     """
-    return _convolution("depthwise", x, kernel, stride, padding)
+    return _convolution(_depthwise_handler(kernel), x, kernel, stride, padding)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
@@ -153,7 +153,7 @@ def folded_convolution(
 ) -> Array:
     """Returns the convolution of `x` by `kernel`, times `factor` [O] plus `offset` [O], activated, in one pass.
 
-    Depthwise where `kernel` is [3, 3, 1, O] and `x` has O channels. Its gradients are those of the single steps.
+    Depthwise where `kernel` is [k, k, 1, O] and `x` has O channels. Its gradients are those of the single steps.
     """
     return _convolve(_handler(x, kernel), x, kernel * factor.reshape(1, 1, 1, -1), offset, stride, padding, activation)
 
@@ -182,7 +182,12 @@ def is_depthwise(x: Array, kernel: Array) -> bool:
 
 def _handler(x: Array, kernel: Array) -> str:
     """Returns the handler that convolves `x` by `kernel`."""
-    return "depthwise" if is_depthwise(x, kernel) else "convolution"
+    return _depthwise_handler(kernel) if is_depthwise(x, kernel) else "convolution"
+
+
+def _depthwise_handler(kernel: Array) -> str:
+    is_common = kernel.shape[:2] == (3, 3) and kernel.shape[-1] % LANES == 0
+    return "depthwise" if is_common else "any_depthwise"
 
 
 def _gradient_sums(x: Array, g: Array, factor: Array, offset: Array, mean: Array, activation: str) -> Array:
@@ -202,4 +207,4 @@ def _convolve(
 
 def _operand(name: str, kernel: Array) -> Array:
     """Returns `kernel` as the handler takes it: products are of bfloat16 values, the depthwise ones are not."""
-    return kernel if name == "depthwise" else kernel.astype(jnp.bfloat16)
+    return kernel if name.endswith("depthwise") else kernel.astype(jnp.bfloat16)

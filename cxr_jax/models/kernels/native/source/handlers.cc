@@ -2,6 +2,7 @@
 //
 // What would have a kernel leave its buffers is refused here.
 #include "activated_handlers.h"
+#include "any_depthwise_handlers.h"
 #include "buffers.h"
 #include "depthwise.h"
 #include "kernel_gradient.h"

@@ -7,8 +7,8 @@
 
 #include <limits>
 
+#include "lanes.h"
 #include "parallel.h"
-#include "vectors.h"
 
 namespace cxr {
 
@@ -41,22 +41,6 @@ struct PoolingShape {
     return ((image * rows.windows + row) * columns.windows + column) * channels;
   }
 };
-
-// Calls `work` for vectors of channels: with their number of lanes, and the first channel. The last vector goes back to
-// be a whole one, and some channels are computed twice; only fewer channels than one vector are a part of it.
-template <typename Work>
-void for_lanes(int64_t channels, const Work& work) {
-  if (channels < kLanes) return work(static_cast<int>(channels), int64_t{0});
-  for (int64_t channel = 0; channel + kLanes <= channels; channel += kLanes) {
-    work(std::integral_constant<int, kLanes>(), channel);
-  }
-  if (channels % kLanes != 0) work(std::integral_constant<int, kLanes>(), channels - kLanes);
-}
-
-inline Floats load_lanes(const BFloat16* from, std::integral_constant<int, kLanes>) { return load(from); }
-inline Floats load_lanes(const BFloat16* from, int lanes) { return load_part(from, lanes); }
-inline void store_lanes(BFloat16* to, Floats values, std::integral_constant<int, kLanes>) { store(to, values); }
-inline void store_lanes(BFloat16* to, Floats values, int lanes) { store_part(to, values, lanes); }
 
 // Calls `work` for every pixel of images of `rows` x `columns`, several rows of one image by one thread.
 template <typename Work>

@@ -1,0 +1,86 @@
+// What XLA calls for depthwise convolutions with windows of 3 or 5 pixels and any channels.
+#ifndef CXR_JAX_ANY_DEPTHWISE_HANDLERS_H_
+#define CXR_JAX_ANY_DEPTHWISE_HANDLERS_H_
+
+#include "any_depthwise.h"
+#include "buffers.h"
+
+namespace cxr {
+namespace {
+
+// What keeps the kernels inside of their buffers.
+ffi::Error check_any_depthwise(const Dimensions& in, const Dimensions& out, const Parameters& kernel, int64_t stride,
+                               int64_t top, int64_t left) {
+  const auto window = kernel.dimensions();
+  if (window.size() < 2 || window[0] != window[1] || (window[0] != 3 && window[0] != 5)) {
+    return ffi::Error::InvalidArgument("depthwise windows have to be 3 x 3 or 5 x 5");
+  }
+  if (stride != 1 && stride != 2) return ffi::Error::InvalidArgument("depthwise strides have to be 1 or 2");
+  if (std::min(top, left) < 0 || std::max(top, left) >= window[0]) {
+    return ffi::Error::InvalidArgument("depthwise padding has to be less than a window");
+  }
+  const bool belong = in[0] == out[0] && in[3] == out[3] && all_have(window[0] * window[0] * in[3], kernel);
+  return belong ? ffi::Error::Success() : sizes_differ();
+}
+
+// Calls `work` with the side of the window as a type.
+template <typename Work>
+void with_side(const Parameters& kernel, const Work& work) {
+  if (kernel.dimensions()[0] == 3) work(std::integral_constant<int, 3>());
+  else work(std::integral_constant<int, 5>());
+}
+
+DepthwiseShape any_depthwise_shape(const Dimensions& in, const Dimensions& out, int64_t stride, int64_t top,
+                                   int64_t left) {
+  return {in[0], in[1], in[2], in[3], out[1], out[2], stride, top, left};
+}
+
+ffi::Error any_depthwise(Pool pool, Values x, Parameters kernel, Parameters offset, NewValues y, int64_t activation,
+                         int64_t stride, int64_t top, int64_t left) {
+  const auto in = x.dimensions(), out = y->dimensions();
+  if (auto error = check_any_depthwise(in, out, kernel, stride, top, left); error.failure()) return error;
+  if (!all_have(in[3], offset)) return sizes_differ();
+  const auto shape = any_depthwise_shape(in, out, stride, top, left);
+  with_side(kernel, [&](auto side) {
+    with_activation(activation, [&](auto kind) {
+      any_depthwise_forward<side(), kind()>(pool, shape, data(x), kernel.typed_data(), offset.typed_data(), data(y));
+    });
+  });
+  return ffi::Error::Success();
+}
+
+ffi::Error any_depthwise_input(Pool pool, Values g, Parameters kernel, NewValues x, int64_t stride, int64_t top,
+                               int64_t left) {
+  const auto in = x->dimensions(), out = g.dimensions();
+  if (auto error = check_any_depthwise(in, out, kernel, stride, top, left); error.failure()) return error;
+  const auto shape = any_depthwise_shape(in, out, stride, top, left);
+  with_side(kernel, [&](auto side) {
+    any_depthwise_input_gradient<side()>(pool, shape, data(g), kernel.typed_data(), data(x));
+  });
+  return ffi::Error::Success();
+}
+
+ffi::Error any_depthwise_kernel(Pool pool, Values x, Values g, NewParameters kernel, int64_t stride, int64_t top,
+                                int64_t left) {
+  const auto in = x.dimensions(), out = g.dimensions();
+  if (auto error = check_any_depthwise(in, out, *kernel, stride, top, left); error.failure()) return error;
+  const auto shape = any_depthwise_shape(in, out, stride, top, left);
+  with_side(*kernel, [&](auto side) {
+    any_depthwise_kernel_gradient<side()>(pool, shape, data(x), data(g), kernel->typed_data());
+  });
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    cxr_jax_any_depthwise, any_depthwise,
+    CXR_BIND.Arg<Values>().Arg<Parameters>().Arg<Parameters>().Ret<Values>().CXR_ACTIVATION.CXR_WINDOW);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cxr_jax_any_depthwise_input, any_depthwise_input,
+                              CXR_BIND.Arg<Values>().Arg<Parameters>().Ret<Values>().CXR_WINDOW);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cxr_jax_any_depthwise_kernel, any_depthwise_kernel,
+                              CXR_BIND.Arg<Values>().Arg<Values>().Ret<Parameters>().CXR_WINDOW);
+
+}  // namespace cxr
+
+#endif  // CXR_JAX_ANY_DEPTHWISE_HANDLERS_H_
