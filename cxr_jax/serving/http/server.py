@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import signal
 import socket
 import threading
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 HEAD_SECONDS = 10.0
-"""For the head of a request to arrive."""
+"""For the head of a request to arrive; where uploads have less time, so has the head."""
 
 SEND_SECONDS = 30.0
 """For an answer to be taken."""
@@ -68,9 +69,10 @@ def address_of(bound: socket.socket) -> str:
 
 def run(app: ASGIApp, bound: socket.socket, limits: Limits) -> None:
     """Answers requests until SIGTERM or SIGINT, and then those that were accepted; a second SIGINT ends it at once."""
-    longest = HEAD_SECONDS + limits.upload_seconds + limits.answer_seconds + SEND_SECONDS
+    longest = limits.upload_seconds + limits.answer_seconds + SEND_SECONDS
 
     class Connection(_Connection):
+        head_seconds = min(HEAD_SECONDS, limits.upload_seconds)
         request_seconds = longest
 
     config = uvicorn.Config(
@@ -87,6 +89,8 @@ def run(app: ASGIApp, bound: socket.socket, limits: Limits) -> None:
         timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=int(longest) + 1,
     )
+    # what a library warns of may quote an upload; without any handler Python prints it
+    logging.getLogger().addHandler(logging.NullHandler())
     with _signals_are_expected():
         uvicorn.Server(config).run(sockets=[bound])
 
@@ -108,6 +112,7 @@ def _signals_are_expected() -> Iterator[None]:
 class _Connection(H11Protocol):
     """A connection that is closed if the head of a request, or the whole of it, takes too long."""
 
+    head_seconds: float
     request_seconds: float
 
     _head_due: asyncio.TimerHandle | None = None
@@ -143,7 +148,7 @@ class _Connection(H11Protocol):
     def _await_head(self, waiting: bool) -> None:
         if waiting and self._head_due is None:
             # what arrives bit by bit does not begin the time anew
-            self._head_due = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+            self._head_due = self.loop.call_later(self.head_seconds, self.transport.abort)
         elif not waiting and self._head_due is not None:
             self._head_due.cancel()
             self._head_due = None
