@@ -30,4 +30,4 @@ def name_of(place: str | Path, bundle: Bundle, *, int8: bool = False) -> str:
     """Returns what people read as the name of the network in the bundle at `place`, or of the one in 8 bits there."""
     if Path(place).absolute() == STARTER:
         return starter_name(bundle)
-    return f"{bundle.network.architecture} of {bundle.name}, exported{' in 8 bits' if int8 else ''}"
+    return f"{bundle.network.title} of {bundle.name}, exported{' in 8 bits' if int8 else ''}"

@@ -305,7 +305,7 @@ def _draw_page(
 
     threshold = question.threshold
     notes = [
-        f"{trained.description.architecture} of {run.name}, step {trained.step}. In brackets the probability of "
+        f"{trained.description.title} of {run.name}, step {trained.step}. In brackets the probability of "
         f"PNEUMONIA, which is called from {threshold.value:.4f} on (rule: {threshold.rule}).",
         "Grad-CAM shows where evidence for a class was found, not why, and not where disease is.",
         DISCLAIMER,

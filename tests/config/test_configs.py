@@ -38,7 +38,8 @@ def test_every_config_is_valid_and_opens_with_its_command(path):
     for entry in ("Command", "Hardware", "Expected result"):
         assert any(re.match(rf"# {entry}: +\S", line) for line in header), entry
     (command,) = (line for line in header if line.startswith("# Command:"))
-    assert f"cxr-jax train configs/{path.name} --out runs/" in command
+    name = "probe" if config.probe.is_asked_for else "train"
+    assert f"cxr-jax {name} configs/{path.name} --out runs/" in command
 
 
 def test_the_configs_of_stored_results_are_read_as_they_were_trained():

@@ -30,7 +30,7 @@ class Network:
     @property
     def title(self) -> str:
         """Name and architecture, in characters that every archive takes."""
-        return plain(f"{self.model.bundle.name} ({self.model.description.architecture})")
+        return plain(f"{self.model.bundle.name} ({self.model.description.title})")
 
     @property
     def version(self) -> str:
