@@ -60,7 +60,7 @@ def _probe(config: Config, out: Path, terminal: Terminal) -> None:
     from cxr_jax.evaluation.linear_probe import write_probe
     from cxr_jax.runs.files import atomic_path
     from cxr_jax.runs.folder import RunFolder
-    from cxr_jax.training.probe import freeze, save_probe, with_classifier
+    from cxr_jax.training.probe import freeze, save_network, with_classifier
 
     began = time.perf_counter()
     RunFolder.unused(out)
@@ -85,7 +85,7 @@ def _probe(config: Config, out: Path, terminal: Terminal) -> None:
     with terminal.waiting(f"Writing {out}"), atomic_path(out) as unfinished:
         run = write_origin(unfinished, config, describe(config, network, until), prepared, devices)
         write_probe(run.probe, record)
-        save_probe(run, network, config.validation.monitor, figures, time.perf_counter() - began)
+        save_network(run, network, config.validation.monitor, figures, time.perf_counter() - began)
     _tell(terminal, out, record, figures)
 
 

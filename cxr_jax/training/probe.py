@@ -133,7 +133,7 @@ def _with_values(network: Network, weights: np.ndarray, bias: np.ndarray) -> Net
     return dataclasses.replace(network, params=network.params | values)
 
 
-def save_probe(run: RunFolder, network: Network, monitor: str, figures: dict[str, float], seconds: float) -> None:
+def save_network(run: RunFolder, network: Network, monitor: str, figures: dict[str, float], seconds: float) -> None:
     """Writes the checkpoints and the metrics of a run whose network was fitted in one step."""
     state = new_state(network.params, network.batch_stats, (), optax.identity(), step=1)
     progress = Progress(phase=1, step=1, seconds=seconds, best_value=figures[monitor], best_step=1)
