@@ -1,0 +1,348 @@
+#!/usr/bin/env python
+"""Writes the page, the table and the figure of the study of networks from its stored records.
+
+    .venv/bin/python scripts/write_networks.py                      # of results/networks
+    .venv/bin/python scripts/write_networks.py FOLDER [RESAMPLES]
+
+FOLDER holds what `cxr-jax publish runs/networks*/*/seed? --out FOLDER` puts there, and in `costs` the files of
+`cxr-jax bench --json`. It gets a block in `README.md`, `networks.csv`, and `auc_against_cost` as PNG and SVG. What is
+not measured yet is left out and named. docs/registered/networks.md is the plan.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.comparison import compare
+from cxr_jax.evaluation.comparison_record import Answer, Comparison, EndpointSummary
+from cxr_jax.evaluation.confidence import Confidence
+from cxr_jax.evaluation.intervals import Interval
+from cxr_jax.evaluation.numbers import TO, number_text, range_text
+from cxr_jax.reporting.comparison_cells import p_text
+from cxr_jax.reporting.recipe_records import RecipeRecord, read_recipe
+from cxr_jax.reporting.style import BLUE, GREEN, ORANGE, new_figure, save, styled
+from cxr_jax.reporting.tables import with_block
+from cxr_jax.runs.files import write_text
+from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.recipes import RecipeFiles, find_recipes
+from cxr_jax.sweeps.sweep import read_sweep
+from cxr_jax.vocabulary import DISCLAIMER
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = "networks/base"
+KINDS = {"networks": "fine-tuned", "networks_scratch": "from scratch", "networks_probes": "probe"}
+LOOKS = {"fine-tuned": (BLUE, "o"), "from scratch": (ORANGE, "s"), "probe": (GREEN, "^")}
+MARGIN = 0.005
+"""Of ROC-AUC, within which a network counts as good as the best: the registration's."""
+
+REPLACED = "squeezenet"
+"""The arm that another stands for in the answer, as a change of the registration says."""
+
+BLOCK = "study of networks"
+"""Name of the marks around what is written in the README; the text outside stays."""
+
+SPEEDS = [(work, threads) for work in ("train", "inference") for threads in (1, 2)]
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row: what an arm reached on test, and what it costs; None where that is not measured."""
+
+    name: str
+    kind: str
+    network: str
+    pixels: int
+    seeds: int
+    roc_auc: EndpointSummary
+    accuracy_at_rule: EndpointSummary | None
+    specificity_at_rule: EndpointSummary | None
+    accuracy_at_half: EndpointSummary
+    difference: Answer | None  # of ROC-AUC to the reference
+    parameters: int | None
+    multiply_adds: float | None
+    minutes: float | None
+    speeds: dict[tuple[str, int], float]  # images a second, by work and cores
+    peak_memory: float | None  # bytes, of the training process on the most cores
+
+
+def read_arms(folder: Path, resamples: int) -> list[Arm]:
+    """Returns every arm that is published in `folder`, the highest ROC-AUC of a kind first.
+
+    Raises:
+        UserError: there is none, the reference is not among them, or a record is damaged.
+    """
+    found = {kind: _recipes(folder, kind) for kind in KINDS if (folder / kind).is_dir()}
+    records = {kind: [read_recipe(files) for files in recipes] for kind, recipes in found.items()}
+    base = next((record for record in records.get("networks", ()) if record.recipe.name == REFERENCE), None)
+    if base is None:
+        raise UserError(f"{folder} holds no runs of {REFERENCE}, with which all are compared: publish them first")
+    speeds, memory = _measured(folder / "costs")
+    arms = []
+    # networks with weights among themselves, all others in a comparison of their own: as registered
+    others = [record for kind in KINDS if kind != "networks" for record in records.get(kind, ())]
+    for members in (records["networks"], [base, *others]):
+        compared = compare([record.recipe for record in members], Confidence(resamples=resamples), reference=REFERENCE)
+        new = [record for record in members if record is not base or members is records["networks"]]
+        arms += [_arm(record, compared, speeds, memory) for record in new]
+    order = list(KINDS.values())
+    return sorted(arms, key=lambda arm: (order.index(arm.kind), -arm.roc_auc.mean))
+
+
+def _recipes(folder: Path, kind: str) -> list[RecipeFiles]:
+    return [dataclasses.replace(files, name=f"{kind}/{files.name}") for files in find_recipes([str(folder / kind)])]
+
+
+def _measured(folder: Path) -> tuple[dict[tuple, float], dict[tuple, float]]:
+    """Returns images a second by network, pixels, work and cores, and peak memory of training in bytes alike."""
+    speeds, memory = {}, {}
+    for path in sorted(folder.glob("*.json")):
+        for entry in json.loads(path.read_text(encoding="utf-8")).get("measurements", ()):
+            case = entry["case"]
+            if case["implementation"] != "cxr_jax" or "images_per_second" not in entry:
+                continue
+            key = (case["model"], case["image_size"], case["work"], entry["facts"]["cores"])
+            speeds[key], memory[key] = entry["images_per_second"], entry["peak_memory_bytes"]
+    return speeds, memory
+
+
+def _arm(record: RecipeRecord, compared: Comparison, speeds: Mapping, memory: Mapping) -> Arm:
+    name = record.recipe.name
+    summary = compared.recipes[name].endpoints
+    network = read_json(RunFolder(record.paths[0]).network)
+    which = (network["architecture"], network["image_size"])
+    pair = next((pair for pair in compared.pairs if pair.first == name), None)
+    trained = [bytes_ for threads in (2, 1) if (bytes_ := memory.get((*which, "train", threads))) is not None]
+    return Arm(
+        name=name.partition("/")[2],
+        kind=KINDS[name.partition("/")[0]],
+        network=f"{which[0]} up to {network['until']}" if network.get("until") else which[0],
+        pixels=which[1],
+        seeds=compared.recipes[name].seeds,
+        roc_auc=summary["roc_auc"],
+        accuracy_at_rule=summary.get("accuracy@rule"),
+        specificity_at_rule=summary.get("specificity@rule"),
+        accuracy_at_half=summary["accuracy@half"],
+        difference=pair.endpoints["roc_auc"] if pair else None,
+        parameters=record.costs.parameters,
+        multiply_adds=record.costs.multiply_adds,
+        minutes=record.costs.minutes,
+        speeds={speed: speeds[(*which, *speed)] for speed in SPEEDS if (*which, *speed) in speeds},
+        peak_memory=next(iter(trained), None),
+    )
+
+
+def missing_arms(arms: Sequence[Arm]) -> list[str]:
+    """Returns what the registered sweeps name and `arms` lack: arms, and seeds of arms."""
+    there = {(arm.kind, arm.name): arm.seeds for arm in arms}
+    lacking = []
+    for sweep, kind in KINDS.items():
+        planned = read_sweep(ROOT / "configs" / "sweeps" / f"{sweep}.toml")
+        for variant in planned.variants:
+            seeds = there.get((kind, variant.name), 0)
+            if seeds < len(planned.seeds):
+                lacking.append(f"{variant.name} ({kind}{f', {seeds} of {len(planned.seeds)} seeds' if seeds else ''})")
+    return lacking
+
+
+def answer(arms: Sequence[Arm], lacking: Sequence[str]) -> str:
+    """Returns what the registered rule recommends; where arms or speeds lack, that it cannot be said yet."""
+    tuned = [arm for arm in arms if arm.kind == "fine-tuned" and arm.name != REPLACED]
+    if any("fine-tuned" in entry for entry in lacking):
+        return "The question cannot be answered yet: arms of the fine-tuned networks are missing."
+    best = max(tuned, key=lambda arm: arm.roc_auc.mean)
+    near = [arm for arm in tuned if best.roc_auc.mean - arm.roc_auc.mean <= MARGIN]
+    slow = [arm.network for arm in near if ("inference", 2) not in arm.speeds]
+    if slow:
+        return f"The question cannot be answered yet: the speed of inference is missing for {', '.join(slow)}."
+    chosen = max(near, key=lambda arm: arm.speeds["inference", 2])
+    names = ", ".join(arm.network for arm in near)
+    return (
+        f"Take **{chosen.network}** at {chosen.pixels} pixels. Its ROC-AUC is {_auc(chosen.roc_auc)}; the highest, of "
+        f"{best.network}, is {_auc(best.roc_auc)}. Within {MARGIN:g} of the highest are {names}, and of these it "
+        f"predicts the most images a second on two cores, {chosen.speeds['inference', 2]:.0f}."
+    )
+
+
+def page(arms: Sequence[Arm], resamples: int) -> str:
+    """Returns the page as Markdown."""
+    lacking = missing_arms(arms)
+    told = f"Not measured yet: {', '.join(lacking)}.\n\n" if lacking else ""
+    results = ["arm", "network", "px", "seeds", "ROC-AUC", "minus MobileNetV2", "accuracy at the rule, %"]
+    results += ["specificity at the rule, %", "accuracy at 0.5, %"]
+    costs = [
+        "arm",
+        "parameters",
+        "multiply-adds",
+        "training, images/s, 1 / 2 cores",
+        "inference, images/s, 1 / 2 cores",
+    ]
+    costs += ["minutes a run", "peak memory"]
+    return f"""## Which network should I use?
+
+{answer(arms, lacking)}
+
+![ROC-AUC on test against multiply-adds](auc_against_cost.png)
+
+The plan was [registered](../../docs/registered/networks.md) before training. Official test images; the mean over seeds
+± standard deviation, and the 95 % interval for other patients and, with several seeds, for other seeds. "The rule" sets
+the threshold for 97.5 % sensitivity on validation; its intervals draw validation anew too. Differences are to
+MobileNetV2 (`base` of the fine-tuned), p-values corrected by Holm: fine-tuned networks together, all others together.
+{resamples:,} resamples at least. This block is written by `scripts/write_networks.py`.
+
+{told}### On test
+
+{_table(results, [_result_row(arm) for arm in arms])}
+
+### Costs
+
+{_table(costs, [_cost_row(arm) for arm in arms])}
+
+Parameters with two classes; multiply-adds of one forward pass. Speed and peak memory are of `cxr-jax bench`: training
+in bfloat16, all layers, and inference in float32, 32 images a step. Minutes are of a run with its validations.
+
+{DISCLAIMER}"""
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _result_row(arm: Arm) -> list[str]:
+    shares = [_share(value) for value in (arm.accuracy_at_rule, arm.specificity_at_rule, arm.accuracy_at_half)]
+    own = [f"{arm.name}, {arm.kind}", arm.network, str(arm.pixels), str(arm.seeds)]
+    return [*own, _auc(arm.roc_auc), _difference(arm.difference), *shares]
+
+
+def _cost_row(arm: Arm) -> list[str]:
+    def pair(work: str) -> str:
+        return " / ".join(_number(arm.speeds.get((work, threads)), ".1f") for threads in (1, 2))
+
+    return [
+        f"{arm.name}, {arm.kind}",
+        _number(arm.parameters, ".2f", 1e-6, " M"),
+        _number(arm.multiply_adds, ".2f", 1e-9, " G"),
+        pair("train"),
+        pair("inference"),
+        _number(arm.minutes, ".1f"),
+        _number(arm.peak_memory, ".1f", 1e-9, " GB"),
+    ]
+
+
+def _number(value: float | None, form: str, factor: float = 1, unit: str = "") -> str:
+    return NOTHING if value is None else number_text(value, form, factor) + unit
+
+
+def _auc(summary: EndpointSummary) -> str:
+    return _mean(summary, ".3f", 1)
+
+
+def _share(summary: EndpointSummary | None) -> str:
+    return NOTHING if summary is None else _mean(summary, ".1f", 100)
+
+
+def _mean(summary: EndpointSummary, form: str, factor: float) -> str:
+    text = number_text(summary.mean, form, factor)
+    if summary.deviation is not None:
+        text += f" ± {number_text(summary.deviation, form, factor)}"
+    return text + _interval(summary.interval, form, factor)
+
+
+def _interval(interval: Interval | None, form: str, factor: float) -> str:
+    if interval is None:
+        return ""
+    return f" ({range_text(factor * interval.low, factor * interval.high, form, word=TO)})"
+
+
+def _difference(found: Answer | None) -> str:
+    if found is None:
+        return NOTHING
+    over = found.over_seeds
+    interval, p_value = (over.interval, over.adjusted_p_value) if over else (found.interval, found.adjusted_p_value)
+    told = "" if p_value is None else f", p {p_text(p_value)}"
+    return number_text(found.difference, "+.3f") + _interval(interval, "+.3f", 1) + told
+
+
+def table(arms: Sequence[Arm]) -> str:
+    """Returns every figure of the page as CSV."""
+    out = io.StringIO()
+    names = ["arm", "kind", "network", "pixels", "seeds", "parameters", "multiply_adds", "minutes", "peak_memory"]
+    measures = ["roc_auc", "accuracy_at_rule", "specificity_at_rule", "accuracy_at_half"]
+    speeds = [f"{work}_{threads}" for work, threads in SPEEDS]
+    ends = [f"{measure}{end}" for measure in measures for end in ("", "_low", "_high")]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*names, *ends, *speeds])
+    for arm in arms:
+        own = [arm.name, *(getattr(arm, name) for name in names[1:])]
+        values: list[Any] = []
+        for summary in (getattr(arm, measure) for measure in measures):
+            interval = summary.interval if summary else None
+            values += [
+                summary.mean if summary else None,
+                *((interval.low, interval.high) if interval else (None, None)),
+            ]
+        writer.writerow([*own, *values, *(arm.speeds.get(speed) for speed in SPEEDS)])
+    return out.getvalue()
+
+
+def figure(arms: Sequence[Arm]) -> Figure:
+    """Returns ROC-AUC with its interval over the multiply-adds of one image, of every arm whose cost is known."""
+    with styled():
+        drawn = new_figure(6.5, 4.2)
+        axes = drawn.subplots()
+        for kind, (colour, marker) in LOOKS.items():
+            shown = [arm for arm in arms if arm.kind == kind and arm.multiply_adds is not None]
+            for number, arm in enumerate(shown):
+                # a probe costs what its network costs, and stands a little beside it
+                x = arm.multiply_adds / 1e9 * (1.05 if kind == "probe" else 1)
+                y, interval = arm.roc_auc.mean, arm.roc_auc.interval
+                reach = [[y - interval.low], [interval.high - y]] if interval else None
+                label = kind if number == 0 else None
+                axes.errorbar(x, y, reach, color=colour, fmt=marker, markersize=6, elinewidth=1, label=label)
+                if kind != "probe":
+                    axes.annotate(arm.network, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("Multiply-adds of one image, billions")
+        axes.set_ylabel("ROC-AUC on test, 95 % interval")
+        axes.margins(x=0.2)
+        drawn.legend(loc="outside upper center", ncols=len(LOOKS))
+    return drawn
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes the page, the table and the figure; returns 1 after a sentence if they cannot be made."""
+    folder = Path(arguments[0]) if arguments else ROOT / "results" / "networks"
+    resamples = int(arguments[1]) if len(arguments) > 1 else Confidence().resamples
+    try:
+        arms = read_arms(folder, resamples)
+        written = [*save(figure(arms), folder, "auc_against_cost"), folder / "networks.csv", folder / "README.md"]
+        write_text(folder / "networks.csv", table(arms))
+        there = folder / "README.md"
+        text = there.read_text(encoding="utf-8") if there.is_file() else "# The study of networks\n"
+        write_text(there, with_block(text, BLOCK, page(arms, resamples)))
+    except UserError as error:
+        print(f"write_networks.py: {error}", file=sys.stderr)
+        return 1
+    for path in written:
+        print(f"Written: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
