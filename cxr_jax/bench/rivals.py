@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -13,26 +14,26 @@ from cxr_jax.bench.cases import Case
 from cxr_jax.bench.workload import DISTINCT_BATCHES, Workload, noise_images
 from cxr_jax.config.schema import OptimizerConfig
 from cxr_jax.errors import UserError
+from cxr_jax.models.registry import find_architecture
+from cxr_jax.porting.originals import original_network
 from cxr_jax.porting.requirements import import_timm, import_torch
 from cxr_jax.vocabulary import CLASS_NAMES
 
 
 def prepare(case: Case) -> Workload:
-    """Returns the step of `case` in PyTorch, on the GPU if there is one, channels last, by timm's network of that name.
+    """Returns the step of `case` in PyTorch, on the GPU if there is one, channels last.
 
-    As in our step, uint8 grey images on the host are the input, and they are normalised on the device. Training is SGD
-    with momentum and weight decay on the cross-entropy. bfloat16 means autocast. Raises UserError if torch or timm is
-    missing or timm has no such network.
+    The network is timm's of that name, or what ours is a port of. As in our step, uint8 grey images on the host are
+    the input, and they are normalised on the device. Training is SGD with momentum and weight decay on the
+    cross-entropy. bfloat16 means autocast. Raises UserError if torch or timm is missing or there is no such network.
     """
     torch, timm = import_torch("--against timm"), import_timm("--against timm")
-    if not timm.is_model(case.model):
-        raise UserError(f"timm has no model called {case.model!r}; leave --against out for it.")
     torch.manual_seed(0)
     torch.set_num_threads(case.threads)
     torch.backends.cudnn.benchmark = True
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = timm.create_model(case.model, num_classes=len(CLASS_NAMES))
-    mean, std = (torch.tensor(model.default_cfg[name], device=device).view(1, 3, 1, 1) for name in ("mean", "std"))
+    model, statistics = _network(timm, case.model)
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in statistics)
     model = model.to(device, memory_format=torch.channels_last).train(case.work == "train")
     network = torch.compile(model) if case.backend == "compile" else model
     noise = noise_images(DISTINCT_BATCHES * case.batch_size, case.image_size)
@@ -70,6 +71,21 @@ def prepare(case: Case) -> Workload:
         "compile_seconds": compile_seconds,
     }
     return Workload(run, facts, lambda: torch.cuda.max_memory_allocated() if device.type == "cuda" else None)
+
+
+def _network(timm: ModuleType, name: str) -> tuple[Any, tuple[Sequence[float], Sequence[float]]]:
+    """Returns the network with two classes, and the mean and deviation by which its images are normalised.
+
+    Raises UserError if there is none of that name.
+    """
+    if timm.is_model(name):
+        model = timm.create_model(name, num_classes=len(CLASS_NAMES))
+        return model, (model.default_cfg["mean"], model.default_cfg["std"])
+    model = original_network(name, len(CLASS_NAMES))
+    if model is not None:
+        known = find_architecture(name)
+        return model, (known.mean, known.std)
+    raise UserError(f"timm has no model called {name!r}; leave --against out for it.")
 
 
 def _train_step(torch: ModuleType, model: Any, network: Any, autocast: Any) -> Any:

@@ -7,7 +7,7 @@ float32 again. Sums over many values run in float32 at least.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -25,6 +25,7 @@ from cxr_jax.models.kernels.native import operations as kernels
 from cxr_jax.models.kernels.native import pooling as native_pooling
 from cxr_jax.models.kernels.native.biased import ACTIVATIONS as BY_RESULT
 from cxr_jax.models.kernels.native.biased import biased_convolution
+from cxr_jax.models.kernels.native.concatenation import concatenate as native_concatenate
 from cxr_jax.models.kernels.pointwise import pointwise_convolution
 
 PaddingRule = Literal["symmetric", "same", "valid", "ceil"]
@@ -97,6 +98,12 @@ def average_pool(
     pool = native_pooling.average_pool if is_native(x, mode) else pooling.average_pool
     padding = padding_of(rule, x.shape[1:3], window, stride)
     return pool(x, window, stride, padding, counts_padding=counts_padding)
+
+
+def concatenate(parts: Sequence[Array], mode: Mode) -> Array:
+    """Returns `parts`, each [B, H, W, C], as one array of all their channels."""
+    by_kernels = all(is_native(part, mode) for part in parts)
+    return native_concatenate(list(parts)) if by_kernels else jnp.concatenate(parts, -1)
 
 
 def is_native(x: Array, mode: Mode) -> bool:

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 
 import pytest
@@ -118,3 +119,11 @@ def test_compilation_is_timed(torch, seen, monkeypatch):
     workload = rivals.prepare(case(backend="compile", work="inference"))
     assert workload.facts["compile_seconds"] > 0
     assert len(seen["inputs"]) == 1
+
+
+@needs_timm
+@pytest.mark.parametrize("model", ["squeezenet1_1", "tf_mobilenetv1_100"])
+def test_a_network_that_timm_has_under_no_such_name_is_what_ours_is_a_port_of(torch, model):
+    pytest.importorskip("torchvision")
+    step = dataclasses.replace(case(), model=model, image_size=64)
+    rivals.prepare(step).step()

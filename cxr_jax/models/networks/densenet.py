@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
@@ -18,6 +17,7 @@ from cxr_jax.models.layers import (
     Mode,
     PointwiseConvolution,
     average_pool,
+    concatenate,
     convolve,
     max_pool,
     relu,
@@ -56,7 +56,7 @@ class DenseBlock(nnx.Module):
     def __call__(self, x: Array, mode: Mode) -> Array:
         """Maps `x` [B, H, W, C] to [B, H, W, C + count * growth]."""
         for name in self.names:
-            x = jnp.concatenate([x, getattr(self, name)(x, mode)], -1)
+            x = concatenate([x, getattr(self, name)(x, mode)], mode)
         return x
 
 

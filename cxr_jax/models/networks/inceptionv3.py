@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
@@ -20,6 +19,7 @@ from cxr_jax.models.layers import (
     Mode,
     PointwiseConvolution,
     average_pool,
+    concatenate,
     convolve,
     max_pool,
     relu,
@@ -192,15 +192,15 @@ class Inception(nnx.Module):
         found = [self._along(chain, x, mode) for chain in self.shape.chains]
         if self.shape.pooled:
             mean = average_pool(x, "symmetric", mode, counts_padding=self.counts_padding)
-            return jnp.concatenate([*found, self.branch_pool(mean, mode)], -1)
-        return jnp.concatenate([*found, max_pool(x, "valid", mode)], -1)
+            return concatenate([*found, self.branch_pool(mean, mode)], mode)
+        return concatenate([*found, max_pool(x, "valid", mode)], mode)
 
     def _along(self, chain: Chain, x: Array, mode: Mode) -> Array:
         *straight, last = (getattr(self, layer) for layer in chain.layers)
         other = straight.pop() if chain.is_forked else None
         for convolution in straight:
             x = convolution(x, mode)
-        return last(x, mode) if other is None else jnp.concatenate([other(x, mode), last(x, mode)], -1)
+        return last(x, mode) if other is None else concatenate([other(x, mode), last(x, mode)], mode)
 
 
 class AuxiliaryClassifier(nnx.Module):

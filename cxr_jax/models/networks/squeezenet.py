@@ -11,7 +11,16 @@ from flax import nnx
 from jax import Array
 
 from cxr_jax.models.kernels.depthwise import accumulator_of
-from cxr_jax.models.layers import Convolution, LayerRules, Lowering, Mode, PointwiseConvolution, max_pool, relu
+from cxr_jax.models.layers import (
+    Convolution,
+    LayerRules,
+    Lowering,
+    Mode,
+    PointwiseConvolution,
+    concatenate,
+    max_pool,
+    relu,
+)
 from cxr_jax.models.network import NamedStage, StagedNetwork, refuse_stochastic_depth
 
 
@@ -63,7 +72,7 @@ class Fire(nnx.Module):
         """Maps `x` [B, H, W, I] to [B, H', W', 2 * expanded]."""
         x = max_pool(x, "ceil", mode) if self.is_pooled else x
         x = self.squeeze.activated(x, mode, relu)
-        return jnp.concatenate([layer.activated(x, mode, relu) for layer in (self.expand1x1, self.expand3x3)], -1)
+        return concatenate([layer.activated(x, mode, relu) for layer in (self.expand1x1, self.expand3x3)], mode)
 
 
 class ConvolutionalClassifier(nnx.Module):

@@ -11,6 +11,7 @@ from cxr_jax.models.layers import (
     Mode,
     PointwiseConvolution,
     average_pool,
+    concatenate,
     max_pool,
     relu,
     relu6,
@@ -85,3 +86,17 @@ def test_a_bias_without_an_activation_is_added():
     x = drawn((2, 5, 4, 16), 1)
     found, expected = layer.convolved(x, NATIVE), layer(x.astype(jnp.float32))
     np.testing.assert_allclose(np.asarray(found, np.float32), expected, rtol=0, atol=ROUNDING * 30)
+
+
+def test_maps_stand_side_by_side_bit_for_bit():
+    parts = [drawn((2, 5, 4, channels), channels) for channels in (1, 24, 7)]
+
+    def by(mode, *parts):
+        return jax.vjp(lambda *values: concatenate(values, mode), *parts)
+
+    found, gradients_of = by(NATIVE, *parts)
+    expected, expected_of = by(BY_XLA, *parts)
+    g = drawn(found.shape, 9)
+    for ours, theirs in zip((found, *gradients_of(g)), (expected, *expected_of(g)), strict=True):
+        assert ours.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(np.asarray(ours, np.float32), np.asarray(theirs, np.float32))
