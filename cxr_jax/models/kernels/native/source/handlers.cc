@@ -9,6 +9,7 @@
 #include "normalisation.h"
 #include "pooling_handlers.h"
 #include "products.h"
+#include "strided_gradient.h"
 
 namespace cxr {
 namespace {
@@ -148,7 +149,7 @@ template <typename Kernel>
 ConvolutionShape convolution_shape(const Dimensions& in, const Dimensions& out, const Kernel& kernel, int64_t stride,
                                    int64_t top, int64_t left) {
   const auto window = kernel.dimensions();
-  return {in[0], in[1], in[2], in[3], out[1], out[2], out[3], window[0], window[1], stride, top, left, 1};
+  return {in[0], in[1], in[2], in[3], out[1], out[2], out[3], window[0], window[1], stride, top, left};
 }
 
 // What keeps the convolution's kernels inside of their buffers; its images may be of any size beside each other.
@@ -176,16 +177,18 @@ ffi::Error convolution(Pool pool, Values x, Values kernel, Parameters offset, Ne
   return ffi::Error::Success();
 }
 
-// The convolution of the output's gradient, spread out by the stride, with the kernel turned round and its axes
-// exchanged.
+// Without a stride, the convolution of the output's gradient with the kernel turned round and its axes exchanged.
 ffi::Error convolution_input(Pool pool, Values g, Values kernel, NewValues x, int64_t stride, int64_t top,
                              int64_t left) {
   const auto in = x->dimensions(), out = g.dimensions(), window = kernel.dimensions();
   if (auto error = check_convolution(in, out, kernel, stride); error.failure()) return error;
-  const ConvolutionShape back = {out[0],    out[1],    out[2], out[3],
-                                 in[1],     in[2],     in[3],  window[0],
-                                 window[1], 1,         window[0] - 1 - top, window[1] - 1 - left,
-                                 stride};
+  if (stride > 1) {
+    const auto shape = convolution_shape(in, out, kernel, stride, top, left);
+    strided_input_gradient(pool, shape, data(g), data(kernel), data(x));
+    return ffi::Error::Success();
+  }
+  const ConvolutionShape back = {out[0], out[1],    out[2],    out[3], in[1],               in[2],
+                                 in[3],  window[0], window[1], 1,      window[0] - 1 - top, window[1] - 1 - left};
   const PackedKernel packed(data(kernel), back.taps(), back.inputs, back.outputs, back.inputs * back.outputs, 1,
                             back.inputs, true);
   convolve<Activation::kNone>(pool, back, data(g), packed, nullptr, data(x));

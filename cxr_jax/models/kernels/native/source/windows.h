@@ -11,14 +11,13 @@ struct ConvolutionShape {
   int64_t rows, columns, outputs;        // of the output
   int64_t window_rows, window_columns;
   int64_t stride, top, left;             // zeros above and to the left
-  int64_t dilation;                      // 1, or the step between the input's pixels with zeros between them
 
   int64_t taps() const { return window_rows * window_columns; }
   int64_t depth() const { return taps() * inputs; }
   int64_t pixels() const { return batch * rows * columns; }
   // True if every output pixel meets the input pixel in its own place: the input is a matrix as it lies.
   bool is_pointwise() const {
-    return taps() == 1 && stride == 1 && dilation == 1 && top == 0 && left == 0 && rows == height && columns == width;
+    return taps() == 1 && stride == 1 && top == 0 && left == 0 && rows == height && columns == width;
   }
 };
 
@@ -37,18 +36,17 @@ void gather(const ConvolutionShape& shape, const BFloat16* x, int64_t pixel, Val
   const BFloat16* image = x + pixel / (shape.columns * shape.rows) * shape.height * shape.width * shape.inputs;
   for (int64_t up = 0; up < shape.window_rows; ++up) {
     const int64_t y = row * shape.stride - shape.top + up;
-    const bool row_is_inside = y >= 0 && y % shape.dilation == 0 && y / shape.dilation < shape.height;
+    const bool row_is_inside = y >= 0 && y < shape.height;
     const int64_t first = column * shape.stride - shape.left;
-    if (row_is_inside && shape.dilation == 1 && first >= 0 && first + shape.window_columns <= shape.width) {
+    if (row_is_inside && first >= 0 && first + shape.window_columns <= shape.width) {
       copy_values(image + (y * shape.width + first) * shape.inputs, shape.window_columns * shape.inputs, to);
       to += shape.window_columns * shape.inputs;
       continue;
     }
     for (int64_t across = 0; across < shape.window_columns; ++across, to += shape.inputs) {
       const int64_t place = first + across;
-      if (row_is_inside && place >= 0 && place % shape.dilation == 0 && place / shape.dilation < shape.width) {
-        const int64_t pixel_there = y / shape.dilation * shape.width + place / shape.dilation;
-        copy_values(image + pixel_there * shape.inputs, shape.inputs, to);
+      if (row_is_inside && place >= 0 && place < shape.width) {
+        copy_values(image + (y * shape.width + place) * shape.inputs, shape.inputs, to);
       } else {
         std::memset(to, 0, shape.inputs * sizeof(Value));
       }
