@@ -84,7 +84,7 @@ def plan_run(config: Config, network: Network, train_set: ImageSet, validation_s
         )
     natively = network.has_native_kernels
     precision = choose_precision(training.precision, devices, backend, natively=natively)
-    note = missing_kernels(training.precision, devices) if natively else ""
+    note = missing_kernels(training.precision, devices, backend) if natively else ""
     return Plan(
         config=config,
         devices=devices,

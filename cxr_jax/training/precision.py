@@ -46,13 +46,26 @@ def takes_native_kernels(precision: Precision, devices: Sequence[jax.Device], ba
     return suits and native_kernels_work()
 
 
-def missing_kernels(asked: AskedPrecision, devices: Sequence[jax.Device]) -> str:
-    """Returns why training on one CPU device is slower than it could be, as a sentence; empty if it is not.
+def missing_kernels(asked: AskedPrecision, devices: Sequence[jax.Device], backend: Literal["jit", "pmap"]) -> str:
+    """Returns why training on CPU devices is slower than it could be, as a sentence; empty if it is not.
 
-    Where float32 was asked for, the kernels are not needed, and are not compiled.
+    Where float32 was asked for, the kernels are not needed, and are not compiled. Several devices of this process that
+    share a program cannot use them, and one device has all cores: that is what is recommended then.
     """
     wanted = asked != "float32" and os.environ.get(KERNELS_SWITCH) != "off"
-    if not wanted or len(devices) > 1 or devices[0].platform != "cpu" or native_kernels_work():
+    if not wanted or devices[0].platform != "cpu":
         return ""
     precision = "float32" if asked == "auto" else asked
+    if len(devices) > 1:
+        alone = backend == "pmap" or jax.process_count() > 1
+        return "" if alone else _one_device_instead(precision, len(devices))
+    if native_kernels_work():
+        return ""
     return f"Activations in {precision} without native kernels, at about half the speed: {why_not()}"
+
+
+def _one_device_instead(precision: Precision, devices: int) -> str:
+    return (
+        f"{devices} CPU devices share each step through XLA in {precision}, without native kernels. One device has all "
+        "cores and can use them: --parallel.devices 1"
+    )

@@ -37,7 +37,7 @@ def test_one_cpu_device_takes_the_kernels_and_with_them_bfloat16():
     assert not takes_native_kernels("float32", [CPU], "jit")
     assert not takes_native_kernels("bf16", [CPU, CPU], "jit")
     assert not takes_native_kernels("bf16", [GPU], "jit")
-    assert missing_kernels("auto", [CPU]) == missing_kernels("bf16", [CPU]) == ""
+    assert missing_kernels("auto", [CPU], "jit") == missing_kernels("bf16", [CPU], "jit") == ""
 
 
 @pytest.fixture
@@ -51,15 +51,29 @@ def no_compiler(monkeypatch, tmp_path):
 
 
 def test_kernels_that_are_switched_off_on_purpose_are_not_missing():
-    assert missing_kernels("auto", [CPU]) == missing_kernels("bf16", [CPU]) == ""
+    assert missing_kernels("auto", [CPU], "jit") == missing_kernels("bf16", [CPU], "jit") == ""
 
 
 @pytest.mark.usefixtures("no_compiler")
 def test_a_missing_compiler_is_told_where_it_matters():
     slow = "without native kernels, at about half the speed: there is no C++ compiler (g++ or clang++)"
-    assert missing_kernels("auto", [CPU]) == f"Activations in float32 {slow}"
-    assert missing_kernels("bf16", [CPU]) == f"Activations in bf16 {slow}"
-    assert missing_kernels("auto", [CPU, CPU]) == missing_kernels("bf16", [GPU]) == ""
+    assert missing_kernels("auto", [CPU], "jit") == f"Activations in float32 {slow}"
+    assert missing_kernels("bf16", [CPU], "jit") == f"Activations in bf16 {slow}"
+    assert missing_kernels("bf16", [GPU], "jit") == ""
+
+
+def test_one_device_is_recommended_to_several_that_cannot_use_the_kernels(monkeypatch):
+    monkeypatch.setenv(KERNELS_SWITCH, "")
+    monkeypatch.setattr(precision, "native_kernels_work", lambda: pytest.fail("the kernels were asked for"))
+    instead = "without native kernels. One device has all cores and can use them: --parallel.devices 1"
+    shared = "CPU devices share each step through XLA in"
+    assert missing_kernels("auto", [CPU, CPU], "jit") == f"2 {shared} float32, {instead}"
+    assert missing_kernels("bf16", [CPU] * 3, "jit") == f"3 {shared} bf16, {instead}"
+    # each device of pmap has a program of its own; float32 needs no kernels, and other platforms have none
+    assert missing_kernels("auto", [CPU, CPU], "pmap") == ""
+    assert missing_kernels("float32", [CPU, CPU], "jit") == missing_kernels("auto", [GPU, GPU], "jit") == ""
+    monkeypatch.setenv(KERNELS_SWITCH, "off")
+    assert missing_kernels("auto", [CPU, CPU], "jit") == ""
 
 
 def test_for_float32_nothing_is_compiled(monkeypatch):
@@ -67,7 +81,7 @@ def test_for_float32_nothing_is_compiled(monkeypatch):
     monkeypatch.setattr(precision, "native_kernels_work", lambda: pytest.fail("the kernels were asked for"))
     assert choose_precision("float32", [CPU], "jit") == "float32"
     assert not takes_native_kernels("float32", [CPU], "jit")
-    assert missing_kernels("float32", [CPU]) == ""
+    assert missing_kernels("float32", [CPU], "jit") == ""
 
 
 @pytest.fixture(scope="module", params=["mobilenetv2_tiny", "efficientnetv2_tiny"])
