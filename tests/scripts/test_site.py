@@ -1,0 +1,67 @@
+"""The documentation is built as a site, without a warning, and its generated pages say what the program says."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cxr_jax.commands import GROUPS
+from cxr_jax.vocabulary import DISCLAIMER
+
+ROOT = Path(__file__).parents[2]
+pytest.importorskip("material", reason="mkdocs-material, which builds the site, is not installed")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr and "not included in the" not in done.stderr, done.stderr
+    return folder
+
+
+def text_of(site, place):
+    return (site / place / "index.html").read_text()
+
+
+def test_every_document_is_a_page(site):
+    documents = {path.relative_to(ROOT / "docs").with_suffix("") for path in (ROOT / "docs").glob("**/*.md")}
+    for document in documents:
+        assert "<h1" in text_of(site, document), document
+    assert "cxr_jax" in text_of(site, ".") and "quickstart" in text_of(site, ".")
+
+
+def test_every_page_says_that_it_is_no_medical_device(site):
+    pages = list(site.rglob("index.html"))
+    assert len(pages) > 12
+    assert [page for page in pages if DISCLAIMER not in page.read_text()] == []
+
+
+def test_the_reference_has_every_command_field_and_function(site):
+    commands = text_of(site, "reference/commands")
+    assert [name for names in GROUPS.values() for name in names if f'id="{name}"' not in commands] == []
+    assert "--optimizer.learning-rate" in re.sub("<[^>]+>", "", text_of(site, "reference/config"))
+    python = text_of(site, "reference/python")
+    assert all(f'id="cxr_jax.api.{name}"' in python for name in ("load", "judge", "train", "Model.predict", "Model"))
+
+
+def test_the_notebook_is_a_page(site):
+    assert "heat_map" in text_of(site, "python") and "Mistakes" in text_of(site, "python")
+
+
+def test_nothing_is_fetched_from_elsewhere(site):
+    loaded = r"""<(?:script|link|img)[^>]+(?:src|href)=["']?(https?:)?//"""
+    for page in site.rglob("index.html"):
+        found = [match for match in re.finditer(loaded, page.read_text()) if "canonical" not in match[0]]
+        assert found == [], page
