@@ -139,7 +139,8 @@ def fit_weights(
     if offenders:
         listed = "; ".join(sorted(offenders)[:MAXIMUM_LISTED])
         more = f"; and {len(offenders) - MAXIMUM_LISTED} more" if len(offenders) > MAXIMUM_LISTED else ""
-        raise UserError(f"{where} does not fit {architecture}: {listed}{more}")
+        another = "" if 2 * len(loaded) > len(expected) else ", and seems to hold another network"
+        raise UserError(f"{where} does not fit {architecture}{another}: {listed}{more}")
     if fresh:
         # a classifier is kept or replaced whole
         fresh = [name for name in params if name.startswith(CLASSIFIER)]
