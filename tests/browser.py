@@ -1,12 +1,16 @@
 """A real browser for tests: a headless Chromium that obeys over two pipes, so that nothing else is needed."""
 
 import base64
+import contextlib
 import fcntl
+import functools
+import http.server
 import json
 import os
 import select
 import shutil
 import signal
+import threading
 import time
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -16,6 +20,25 @@ MISSING = "no Chromium on the path (Debian: apt-get install chromium)"
 
 PATIENCE = 60
 """Seconds after which a browser that does not answer fails the test."""
+
+
+class _Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_told):
+        pass
+
+
+@contextlib.contextmanager
+def served(folder):
+    """Yield the address of a web server that hosts a folder as any does."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Silent, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 class Browser:

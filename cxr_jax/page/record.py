@@ -117,7 +117,7 @@ def told_ranges(bundle: Bundle) -> tuple[ToldRange, ...]:
 
 def heat_colours() -> tuple[str, ...]:
     """Returns the colours that heat maps have everywhere in this program, as #rrggbb, from no heat to the most."""
-    levels = np.arange(HOTTEST_COLOUR + 1, dtype=np.uint8)
+    levels = np.arange(HOTTEST_COLOUR + 1, dtype=np.uint8)[:, None]
     colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[:, 0]
     return tuple(f"#{red:02x}{green:02x}{blue:02x}" for blue, green, red in colours)
 

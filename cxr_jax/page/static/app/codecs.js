@@ -39,13 +39,15 @@ async function byProgram(name, bytes) {
   decoder.decode();
   const frame = decoder.getFrameInfo();
   const decoded = decoder.getDecodedBuffer();
-  const words = wordsOf(decoded, frame.bitsPerSample, frame.isSigned);
+  // only JPEG 2000 tells of a sign
+  const signed = Boolean(frame.isSigned);
+  const words = wordsOf(decoded, frame.bitsPerSample, signed);
   return {
     width: frame.width,
     height: frame.height,
     components: frame.componentCount,
     bits: frame.bitsPerSample,
-    signed: frame.isSigned,
+    signed,
     pixels: words.slice(),
   };
 }

@@ -21,6 +21,8 @@ const IMPLICIT = "1.2.840.10008.1.2";
 const DEFLATED = "1.2.840.10008.1.2.1.99";
 const BIG_ENDIAN = "1.2.840.10008.1.2.2";
 const NATIVE = [IMPLICIT, "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN];
+const PIXEL_DATA = "x7fe00010";
+const MAX_FRAGMENTS = 10_000;
 const DAMAGED = "is a damaged DICOM file and cannot be read";
 
 /** Returns the radiograph in a DICOM file as it is to be shown: {grey, width, height}. Throws a Mistake. */
@@ -66,8 +68,12 @@ function readElements(bytes, name, limits) {
   const stream = new dicomParser.ByteStream(parser, data, position);
   // some files state one way of writing and use the other
   const explicit = position + 6 <= data.length && isRepresentation(textOf(data, position + 4, 2));
-  if (explicit) dicomParser.parseDicomDataSetExplicit(set, stream, data.length);
-  else dicomParser.parseDicomDataSetImplicit(set, stream, data.length);
+  const parse = explicit ? dicomParser.parseDicomDataSetExplicit : dicomParser.parseDicomDataSetImplicit;
+  try {
+    parse(set, stream, data.length, { untilTag: PIXEL_DATA });
+  } catch {
+    // a file that ends within an element has those before it
+  }
   const file = { set, bytes: data, syntax, big };
   return { ...file, sopClass: textValue(file, "x00080016") || inMeta("x00020002") };
 }
@@ -168,7 +174,12 @@ function checkKind(file, name) {
   if (Number(textValue(file, "x00280008") || 1) > 1) {
     throw new Mistake(`${name} holds several frames; only single radiographs are read`);
   }
-  const grey = ["MONOCHROME1", "MONOCHROME2"].includes(textValue(file, "x00280004"));
+  const photometric = textValue(file, "x00280004");
+  if (!photometric && !file.set.elements[PIXEL_DATA]) {
+    throw new Mistake(`${name} is a DICOM file, but it holds no image`);
+  }
+  if (!photometric) throw new Mistake(`${name} ${DAMAGED}: it does not say whether its image is grey`);
+  const grey = ["MONOCHROME1", "MONOCHROME2"].includes(photometric);
   if (word(file, "x00280002", 1) !== 1 || !grey) {
     throw new Mistake(`${name} is a DICOM file in colour; radiographs are grey (MONOCHROME1 or MONOCHROME2)`);
   }
@@ -216,29 +227,41 @@ function padding(file, signed) {
 
 /** Returns the value of the pixels: bytes whose words are little endian, or the joined fragments of an encoded frame. */
 function pixelData(file, name) {
-  const element = file.set.elements.x7fe00010;
-  if (!element || (!element.length && !element.fragments?.length)) {
-    throw new Mistake(`${name} ${DAMAGED}: it holds no image`);
-  }
+  const element = file.set.elements[PIXEL_DATA];
+  if (!element?.length) throw new Mistake(`${name} ${DAMAGED}: it holds no image`);
   if (element.hadUndefinedLength && NATIVE.includes(file.syntax)) {
     throw new Mistake(`${name} ${DAMAGED}: its pixels are encoded, and it does not say how`);
   }
-  if (element.fragments) {
-    const parts = element.fragments.map(({ position, length }) => file.bytes.subarray(position, position + length));
-    const frame = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-    parts.reduce((place, part) => {
-      frame.set(part, place);
-      return place + part.length;
-    }, 0);
-    if (!frame.length) throw new Mistake(`${name} ${DAMAGED}: it holds no encoded image`);
-    return frame;
-  }
-  if (!NATIVE.includes(file.syntax)) throw new Mistake(`${name} ${DAMAGED}: it holds no encoded image`);
-  const value = file.bytes.slice(element.dataOffset, element.dataOffset + element.length);
+  const end = element.hadUndefinedLength ? file.bytes.length : element.dataOffset + element.length;
+  const value = file.bytes.slice(element.dataOffset, end);
+  if (!NATIVE.includes(file.syntax)) return joined(fragmentsOf(value), name);
   if (file.big && element.vr === "OW") {
     for (let place = 0; place + 1 < value.length; place += 2) {
       [value[place], value[place + 1]] = [value[place + 1], value[place]];
     }
   }
   return value;
+}
+
+/** Returns the items of encapsulated pixels (PS3.5 A.4) but the first, which is a table of offsets. */
+function fragmentsOf(value) {
+  const view = viewOf(value);
+  const items = [];
+  for (let position = 0; position + 8 <= value.length && items.length <= MAX_FRAGMENTS; ) {
+    const [group, number, length] = [view.getUint16(position, true), view.getUint16(position + 2, true), view.getUint32(position + 4, true)];
+    if (group !== 0xfffe || number !== 0xe000 || length === 0xffffffff) break;
+    items.push(value.subarray(position + 8, position + 8 + length));
+    position += 8 + length;
+  }
+  return items.slice(1);
+}
+
+function joined(parts, name) {
+  const frame = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  parts.reduce((place, part) => {
+    frame.set(part, place);
+    return place + part.length;
+  }, 0);
+  if (!frame.length || parts.length >= MAX_FRAGMENTS) throw new Mistake(`${name} ${DAMAGED}: it holds no encoded image`);
+  return frame;
 }

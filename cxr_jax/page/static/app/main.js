@@ -99,10 +99,17 @@ async function show(item) {
   shown = item;
   viewer.show(item, withheld(item));
   find("work").hidden = false;
-  find("next").hidden = !(teaching() && !withheld(item) && nextToCall());
+  drawNext(item);
   const drawn = items.filter(({ drawnAs }) => drawnAs);
   find("progress").textContent = item.drawnAs ? `${drawn.indexOf(item) + 1} of ${drawn.length}, drawn by a program` : "";
   drawTable();
+}
+
+/** Leads on: to the next radiograph that waits for a call, or to the score after the last. */
+function drawNext(item) {
+  const next = find("next");
+  next.textContent = nextToCall() ? "Next" : "See your score";
+  next.hidden = !teaching() || withheld(item) || !(nextToCall() || isScored());
 }
 
 const nextToCall = () => items.find((item) => !item.yourCall && item.found) ?? null;
@@ -111,7 +118,7 @@ function callMade(item, label) {
   item.yourCall = label;
   show(item);
   drawScore();
-  find("told").focus();
+  find("told").focus({ preventScroll: true });
 }
 
 function drawTable() {
@@ -129,12 +136,16 @@ function drawTable() {
   link.download = "predictions.csv";
 }
 
+/** Returns whether the reader of this page has called all phantoms. */
+function isScored() {
+  const drawn = items.filter(({ drawnAs }) => drawnAs);
+  return teaching() && drawn.length > 0 && drawn.every(({ yourCall }) => yourCall);
+}
+
 function drawScore() {
+  find("score").hidden = !isScored();
+  if (find("score").hidden) return;
   const score = scoreOf(items, page);
-  const drawn = items.filter(({ drawnAs }) => drawnAs).length;
-  const finished = teaching() && drawn > 0 && score.count === drawn;
-  find("score").hidden = !finished;
-  if (!finished) return;
   find("score-told").textContent =
     `You were right on ${score.yours} of ${score.count} phantoms. The network was right on ${score.network}.`;
   const each = score.each.map(({ label, count, right }) => `${right} of ${count} drawn as ${label}`);
@@ -211,8 +222,9 @@ function listen() {
     find("files").focus();
   });
   find("next").addEventListener("click", async () => {
-    await show(nextToCall());
-    find("shown-name").focus();
+    const next = nextToCall();
+    if (next) await show(next);
+    find(next ? "shown-name" : "score-title").focus();
   });
 }
 
