@@ -47,9 +47,6 @@ LOOKS = {"fine-tuned": (BLUE, "o"), "from scratch": (ORANGE, "s"), "probe": (GRE
 MARGIN = 0.005
 """Of ROC-AUC, within which a network counts as good as the best: the registration's."""
 
-REPLACED = "squeezenet"
-"""The arm that another stands for in the answer, as a change of the registration says."""
-
 BLOCK = "study of networks"
 """Name of the marks around what is written in the README; the text outside stays."""
 
@@ -159,7 +156,7 @@ def missing_arms(arms: Sequence[Arm]) -> list[str]:
 
 def answer(arms: Sequence[Arm], lacking: Sequence[str]) -> str:
     """Returns what the registered rule recommends; where arms or speeds lack, that it cannot be said yet."""
-    tuned = [arm for arm in arms if arm.kind == "fine-tuned" and arm.name != REPLACED]
+    tuned = [arm for arm in arms if arm.kind == "fine-tuned"]
     if any("fine-tuned" in entry for entry in lacking):
         return "The question cannot be answered yet: arms of the fine-tuned networks are missing."
     best = max(tuned, key=lambda arm: arm.roc_auc.mean)

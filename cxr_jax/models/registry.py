@@ -196,12 +196,9 @@ ARCHITECTURES: dict[str, Architecture] = {
 def find_architecture(name: str) -> Architecture:
     """Returns the architecture called `name`; raises UserError naming the nearest one if there is none."""
     if name not in ARCHITECTURES:
-        # the tiny ones are to try things on, and nobody means one by the name of its family
-        meant = ARCHITECTURES if "tiny" in name else [known for known in ARCHITECTURES if "tiny" not in known]
-        hint = (
-            suggestion(name, [known for known in meant if name in known] or meant)
-            or f"; choose one of {', '.join(ARCHITECTURES)}"
-        )
+        # part of a name means the networks whose names have it, but the tiny ones, which are to try things on
+        meant = [known for known in ARCHITECTURES if name in known and "tiny" not in known] or ARCHITECTURES
+        hint = suggestion(name, meant) or f"; choose one of {', '.join(ARCHITECTURES)}"
         raise UserError(f"there is no model called {name!r}{hint}")
     return ARCHITECTURES[name]
 
