@@ -57,6 +57,7 @@ NOT_RUN = {
     "cxr-jax evaluate runs/mine_together": "see test_ensemble.py",
     "cxr-jax crossval CONFIG --folds 5 --out runs/folds": "see test_crossval.py",
     "cxr-jax evaluate runs/folds/ensemble": "see test_crossval.py",
+    "cxr-jax page bundle page": "needs packages of npm; see tests/page",
     "pip install 'cxr-jax[serve]'": "installs from a registry",
     "cxr-jax serve bundle": "runs until it is stopped; see test_serve.py",
     "pip install 'cxr-jax[pacs]'": "installs from a registry",
