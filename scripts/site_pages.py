@@ -23,7 +23,7 @@ def on_files(files: Files, config: Any) -> Files:
         "python.md": _notebook(ROOT / "docs" / "python.ipynb"),
         "reference/commands.md": _commands(),
         "reference/config.md": _config(),
-        "reference/python.md": "# Python\n\n::: cxr_jax.api\n",
+        "reference/python.md": _python(),
     }
     if (notebook := files.get_file_from_path("python.ipynb")) is not None:
         files.remove(notebook)
@@ -41,7 +41,7 @@ def _home() -> str:
     """Returns the README, whose links begin at the root of the checkout."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     text = re.sub(r"<p>\n.*?</p>\n", "", text, flags=re.DOTALL)
-    text = re.sub(r"\]\(docs/", "](", text)
+    text = re.sub(r"\]\(docs/", "](", text).replace("](python.ipynb)", "](python.md)")
     return re.sub(r"\[([^\]]+)\]\((?:results/[^)]*|LICENSE|CITATION\.cff)\)", r"\1", text)
 
 
@@ -73,6 +73,12 @@ def _config() -> str:
         "config `quickstart`."
     )
     return f"# Config\n\n{intro}\n\n```text\n{_help('train', 'quickstart')}\n```\n"
+
+
+def _python() -> str:
+    """Returns the surface for Python, which mkdocstrings fills in."""
+    heading = "    options: {show_root_heading: true}"
+    return f"# Python\n\n::: cxr_jax.api\n\n::: cxr_jax.serving.maps.HeatMap\n{heading}\n"
 
 
 def _help(name: str, *arguments: str) -> str:

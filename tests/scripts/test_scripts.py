@@ -244,7 +244,7 @@ def test_test_script_fails_when_the_tests_do(checkout):
 STEPS = [
     "scripts/test",
     ".venv/bin/python -m pytest --no-cov -rs --numprocesses 2 --dist loadfile -m slow "
-    "tests/scripts/test_kill_harness.py tests/training/test_processes.py",
+    "tests/scripts/test_kill_harness.py tests/training/test_processes.py tests/scripts/test_wheel.py",
     "environment_of_the_oldest_python",
     "build/oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-input torch==2.13.0 "
     "torchvision==0.28.0 timm==1.0.31",

@@ -54,6 +54,7 @@ def test_the_reference_has_every_command_field_and_function(site):
     assert "--optimizer.learning-rate" in re.sub("<[^>]+>", "", text_of(site, "reference/config"))
     python = text_of(site, "reference/python")
     assert all(f'id="cxr_jax.api.{name}"' in python for name in ("load", "judge", "train", "Model.predict", "Model"))
+    assert 'id="cxr_jax.serving.maps.HeatMap.overlay"' in python
 
 
 def test_the_notebook_is_a_page(site):
