@@ -26,9 +26,8 @@ class Options:
 
     # folder that cxr-jax export wrote; without it the network that comes with the package
     bundle: Annotated[str, Positional("BUNDLE")] = ""
-    host: Annotated[str, Option("ADDRESS")] = (
-        "127.0.0.1"  # where to listen; 0.0.0.0 for all of this machine's addresses
-    )
+    # where to listen; 0.0.0.0 for all of this machine's addresses
+    host: Annotated[str, Option("ADDRESS")] = "127.0.0.1"
     port: int = 8000  # where to listen; 0 has the system choose one
     # file that holds a token, which requests must then send; without it the environment's CXR_SERVE_TOKEN
     token_file: Annotated[str, Option("FILE")] = ""
@@ -60,7 +59,8 @@ def main(arguments: list[str]) -> None:
             from cxr_jax.serving.http.server import address_of, is_loopback, listen, run
             from cxr_jax.serving.http.service import Network, Service
         except ModuleNotFoundError as error:
-            raise UserError(f"serve needs {error.name}: pip install 'cxr-jax[serve]'") from error
+            package = str(error.name).partition(".")[0]
+            raise UserError(f"serve needs {package}: pip install 'cxr-jax[serve]'") from error
         network = Network.of(options.bundle or STARTER)
     limits = Limits(
         request_bytes=options.max_megabytes * 2**20,
@@ -77,8 +77,9 @@ def main(arguments: list[str]) -> None:
                 f"anybody who reaches {options.host} can use this service, and sends images in the clear: give it a "
                 f"token by --token-file or {TOKEN_VARIABLE}, and put it behind a proxy with TLS"
             )
-        terminal.say(f"Listening on {address_of(bound)}; its page tells what to send. Ctrl-C ends it.")
-        run(app_of(service, terminal.say), bound, limits)
+        listening = f"Listening on {address_of(bound)}; its page tells what to send. Ctrl-C ends it."
+        # told by the application itself: from then on a signal ends it in order
+        run(app_of(service, terminal.say, on_start=lambda: terminal.say(listening)), bound, limits)
     terminal.say("Stopped. Everything that was accepted is answered.")
 
 

@@ -69,11 +69,15 @@ _NOTHING = "there is nothing at this address: POST files to /predict, or look at
 _OTHERWISE = "this address is not asked in this way: look at / for what there is"
 
 
-def app_of(service: Service, log: Callable[[str], None]) -> ASGIApp:
-    """Returns the service as an ASGI application; `log` is told a line for every request, without names of files."""
+def app_of(service: Service, log: Callable[[str], None], *, on_start: Callable[[], None]) -> ASGIApp:
+    """Returns the service as an ASGI application.
+
+    `log` is told a line for every request, without names of files. `on_start` is called once before the first.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        on_start()
         yield
         await run_in_threadpool(service.close)
 
