@@ -48,6 +48,10 @@ class Listed:
     sop_class: str  # empty where the archive does not tell
 
 
+class UnlistedError(ArchiveError):
+    """What an archive took is not to be found in it, yet or ever: it may have given it other identifiers."""
+
+
 class Archive:
     """A picture archive (PACS) that speaks DICOMweb."""
 
@@ -66,7 +70,7 @@ class Archive:
             for entry in self._list("/studies", wanted, _STUDY):
                 uid, count = self._uid(entry, _STUDY), _value(entry, _COUNT)
                 when = re.sub("[^0-9]", "", f"{_value(entry, _DATE)}{_value(entry, _TIME)}")
-                found[uid] = Study(uid, when, int(count) if count.isdecimal() else None)
+                found[uid] = Study(uid, when, int(count) if re.fullmatch("[0-9]{1,9}", count) else None)
         return sorted(found.values(), key=lambda study: (study.when, study.uid))
 
     def radiographs(self, study: str) -> list[Listed]:
@@ -104,7 +108,8 @@ class Archive:
         After a failure it is asked what has arrived nevertheless, and only what is missing is sent again.
 
         Raises:
-            ArchiveError: as in `Connection.get`, or the archive refused an object or does not list it.
+            ArchiveError: as in `Connection.get`, or the archive refused an object.
+            UnlistedError: it took all of them, and does not list them.
         """
         missing, series = list(objects), sorted({entry.series for entry in objects})
         sent = accepted = False
@@ -123,7 +128,7 @@ class Archive:
                 accepted = True
             if missing := missing_still():
                 # it may take a while to list what it has
-                raise ArchiveError(
+                raise UnlistedError(
                     f"{self._connection.where} took {_counted(missing)} and does not list them", passing=True
                 )
 
@@ -206,4 +211,4 @@ def _refusals(answer: Answer) -> list[str]:
         codes = [_value(item, _REASON) for item in items]
     except (AttributeError, TypeError, ValueError, RecursionError):
         return []
-    return [f"{int(code):04X}H" if code.isdecimal() else "" for code in codes]
+    return [f"{int(code):04X}H" if re.fullmatch("[0-9]{1,5}", code) else "" for code in codes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -77,8 +78,11 @@ class Access:
             raise UserError("--user and --token-file are two ways to sign in: give one of them")
         if bool(self.user) != (self.password_file is not None):
             raise UserError("--user and --password-file belong together: give both or none")
-        if self.authority is not None and not self.authority.is_file():
-            raise UserError(f"--ca {self.authority} is no file")
+        if self.authority is not None:
+            try:
+                ssl.create_default_context(cafile=self.authority)
+            except OSError as error:
+                raise UserError(f"--ca {self.authority} is no file of certificates in PEM") from error
         if not self.timeout > 0:
             raise UserError(f"--timeout is {self.timeout:g}, but must be above 0")
         self.authorization()

@@ -13,9 +13,9 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_text, writing
@@ -26,6 +26,8 @@ KEPT_SECONDS = 400 * 86_400.0
 """Age from which an entry is left out when the file is opened anew."""
 
 SCHEMA_VERSION = 1
+
+_BEGINNING = '{"schema_version": '
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,24 @@ class StudyEntry:
     sentence: str = ""  # of the last failure
 
 
+@dataclass(frozen=True)
+class ImageEntry:
+    """What became of a radiograph."""
+
+    state: Literal["passed over", "sent", "stored"]  # sent: the archive took its results, and did not list them
+    reason: str = ""  # why it was passed over
+
+
+SENT, STORED = ImageEntry("sent"), ImageEntry("stored")
+
+
 class Journal:
     """Entries of one network, each written to the disk before anything else is done."""
 
     def __init__(self, path: Path, network: str, lines: list[dict[str, Any]]) -> None:
         self._path, self._network = path, network
         self._studies: dict[str, StudyEntry] = {}
-        self._passed_over: dict[str, str] = {}
+        self._images: dict[str, ImageEntry] = {}
         for line in lines:
             self._take(line)
 
@@ -80,13 +93,14 @@ class Journal:
         if self.study(uid) != entry:
             self._append({"study": hashed(uid), **asdict(entry)})
 
-    def passed_over(self, uid: str) -> str | None:
-        """Returns why an image is not predicted; None if nothing is known against it."""
-        return self._passed_over.get(hashed(uid))
+    def image(self, uid: str) -> ImageEntry | None:
+        """Returns what became of a radiograph; None if nothing is known of it."""
+        return self._images.get(hashed(uid))
 
-    def pass_over(self, uid: str, reason: str) -> None:
-        """Remembers why an image is not predicted, so that it is not fetched again; UserError as above."""
-        self._append({"image": hashed(uid), "reason": reason})
+    def write_image(self, uid: str, entry: ImageEntry) -> None:
+        """Remembers what became of a radiograph; UserError as above."""
+        if self.image(uid) != entry:
+            self._append({"image": hashed(uid), **asdict(entry)})
 
     def _append(self, value: dict[str, Any]) -> None:
         line = {"schema_version": SCHEMA_VERSION, "at": round(time.time()), "network": self._network, **value}
@@ -99,11 +113,14 @@ class Journal:
     def _take(self, line: dict[str, Any]) -> None:
         if line.get("network") != self._network:
             return
-        if "image" in line:
-            self._passed_over[line["image"]] = line["reason"]
-        elif "study" in line:
-            known = {name: line[name] for name in ("instances", "failures", "again", "sentence")}
-            self._studies[line["study"]] = StudyEntry(**known)
+        kind, entry = _entry(line)
+        (self._images if kind == "image" else self._studies)[line[kind]] = entry
+
+
+def _entry(line: dict[str, Any]) -> tuple[str, Any]:
+    """Returns of what a line is, `study` or `image`, and its entry; KeyError or TypeError if it is no such line."""
+    kind, record = ("image", ImageEntry) if "image" in line else ("study", StudyEntry)
+    return kind, record(**{field.name: line[field.name] for field in fields(record)})
 
 
 def _text(line: dict[str, Any]) -> str:
@@ -118,16 +135,16 @@ def _read(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path} cannot be read as a journal: choose another --journal") from error
     latest: dict[tuple[Any, ...], dict[str, Any]] = {}
     oldest = time.time() - KEPT_SECONDS
-    # behind the last line break stands nothing, or a line that a crash cut off
-    for text in filter(None, texts[:-1]):
-        try:
-            line = json.loads(text)
-            key = (line["network"], line.get("study"), line.get("image"))
-            whole = (
-                line["reason"] if "image" in line else StudyEntry(*map(line.__getitem__, StudyEntry.__annotations__))
-            )
-        except (KeyError, TypeError, ValueError):
-            raise UserError(f"{path} is no journal of this command: choose another --journal") from None
-        if whole and line.get("at", 0) >= oldest:
-            latest[key] = line
+    *whole, rest = texts
+    try:
+        # what a crash cut off begins as every line does; anything else is a person's
+        if rest and not (rest.startswith(_BEGINNING) or _BEGINNING.startswith(rest)):
+            raise ValueError("no journal")
+        for line in map(json.loads, whole):
+            kind, _ = _entry(line)
+            key = (line["network"], kind, line[kind])
+            if line["at"] >= oldest:
+                latest[key] = line
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError(f"{path} is no journal of this command: choose another --journal") from None
     return list(latest.values())

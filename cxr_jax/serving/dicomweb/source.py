@@ -50,7 +50,8 @@ _READ = (
     "PatientOrientation",
 )
 _CHEST = {"CHEST", "THORAX", "LUNG", "LUNGS"}
-_SIDE_VIEWS = {"LL", "RL", "LLD", "RLD", "LAT", "LATERAL"}
+_OTHER_VIEWS = {"LL", "RL", "LLD", "RLD", "LLO", "RLO", "LAT", "LATERAL"}
+"""From the side, lying on a side, and oblique (PS3.3 C.8.7.1.1.2)."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ def why_not(sop_class: str, body_part: str = "", view: str = "") -> str | None:
     words = set(re.findall("[A-Z]+", body_part.upper()))
     if words and not words & _CHEST:
         return "another body part than the chest"
-    if view.upper() in _SIDE_VIEWS:
-        return "a lateral view"
+    if set(re.findall("[A-Z]+", view.upper())) & _OTHER_VIEWS:
+        return "another view than from the front"
     return None
 
 

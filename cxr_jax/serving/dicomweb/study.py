@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from cxr_jax.errors import UserError
 from cxr_jax.serving.dicomweb import capture, report
-from cxr_jax.serving.dicomweb.archive import Archive, Listed
+from cxr_jax.serving.dicomweb.archive import Archive, Listed, UnlistedError
 from cxr_jax.serving.dicomweb.connection import ArchiveError, TooLargeError
-from cxr_jax.serving.dicomweb.journal import Journal
+from cxr_jax.serving.dicomweb.journal import SENT, STORED, ImageEntry, Journal
 from cxr_jax.serving.dicomweb.network import Network, alias
 from cxr_jax.serving.dicomweb.source import read_source, why_not
 from cxr_jax.serving.predict import predict_files
@@ -53,30 +53,45 @@ def finish_study(archive: Archive, network: Network, journal: Journal, study: st
     there = archive.stored(study, series) if images else set()
     for image in images:
         missing = [kind for kind in _MAKERS if network.uid(kind, image.uid) not in there]
-        if not missing:
+        entry = journal.image(image.uid)
+        if not missing or entry == STORED:
+            # what a person has taken out of the archive is not put back
             outcome.present += 1
-            continue
-        reason = journal.passed_over(image.uid)
-        if reason is not None:
-            outcome.passed_over[reason] += 1
-            continue
-        try:
-            reason = why_not(image.sop_class) or _finish_image(archive, network, image, missing)
-        except ArchiveError as error:
-            if error.everywhere:
-                raise
-            outcome.failures.append(str(error))
-            continue
-        except Exception as error:  # one radiograph must not end the work on all others; the text may quote a patient
-            outcome.failures.append(f"image {alias(image.uid)} met an unexpected error, {type(error).__name__}")
-            continue
-        outcome.new = True
-        if reason is None:
-            outcome.stored += 1
+            entry = STORED
+        elif entry == SENT:
+            outcome.failures.append(
+                f"the archive took the results of image {alias(image.uid)} earlier and does not list them: if they are "
+                "lost, delete the journal to have them stored again"
+            )
+        elif entry is not None:
+            outcome.passed_over[entry.reason] += 1
         else:
-            outcome.passed_over[reason] += 1
-            journal.pass_over(image.uid, reason)
+            entry = _try_image(archive, network, image, missing, outcome)
+            outcome.new |= entry is not None
+        if entry is not None:
+            journal.write_image(image.uid, entry)
     return outcome
+
+
+def _try_image(
+    archive: Archive, network: Network, image: Listed, missing: list[str], outcome: Outcome
+) -> ImageEntry | None:
+    """Finishes a new radiograph, adds to `outcome` what became of it, and returns what is to be remembered of that."""
+    try:
+        reason = why_not(image.sop_class) or _finish_image(archive, network, image, missing)
+    except ArchiveError as error:
+        if error.everywhere:
+            raise
+        outcome.failures.append(str(error))
+        return SENT if isinstance(error, UnlistedError) else None
+    except Exception as error:  # one radiograph must not end the work on all others; the text may quote a patient
+        outcome.failures.append(f"image {alias(image.uid)} met an unexpected error, {type(error).__name__}")
+        return None
+    if reason is None:
+        outcome.stored += 1
+        return STORED
+    outcome.passed_over[reason] += 1
+    return ImageEntry("passed over", reason)
 
 
 def _finish_image(archive: Archive, network: Network, image: Listed, missing: list[str]) -> str | None:

@@ -1,5 +1,6 @@
 """`cxr-jax pacs` as it is typed: beside Orthanc, an archive that hospitals run, and with what can be typed wrongly."""
 
+import importlib.util
 import io
 import json
 import os
@@ -131,7 +132,9 @@ def test_beside_orthanc(orthanc, bundle, radiograph, tmp_path, capsys):
     assert pacs.main(command) == 0
     told = capsys.readouterr().out
     assert (
-        DISCLAIMER in told and "1 image passed over (a lateral view)" in told and "2 studies: nothing is left" in told
+        DISCLAIMER in told
+        and "1 image passed over (another view than from the front)" in told
+        and "2 studies: nothing is left" in told
     )
     assert SECRET not in told + (tmp_path / "pacs-journal.jsonl").read_text()
 
@@ -300,7 +303,8 @@ URL = "http://127.0.0.1:1/dicom-web"
         (["--dicomweb", URL, "--password-file", "x"], "--user and --password-file belong together"),
         (["--dicomweb", URL, "--user", "me", "--password-file", "nothing"], "nothing cannot be read"),
         (["--dicomweb", URL, "--user", "me", "--token-file", "x"], "give one of them"),
-        (["--dicomweb", URL, "--ca", "nothing"], "--ca nothing is no file"),
+        (["--dicomweb", URL, "--ca", "nothing"], "--ca nothing is no file of certificates in PEM"),
+        (["--dicomweb", URL, "--ca", __file__], "is no file of certificates in PEM"),
         (["--dicomweb", URL, "--journal", "."], "--journal . is a folder"),
     ],
 )
@@ -310,6 +314,14 @@ def test_what_is_typed_wrongly_is_told(options, sentence, bundle):
     assert "secret" not in str(told.value)
     if not options:
         assert told.value.code == EXIT_USAGE
+
+
+@pytest.mark.parametrize("package", ["highdicom", "pydicom", "requests"])
+def test_a_package_that_is_missing_is_told(package, bundle, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))
+    with pytest.raises(UserError, match=rf"pacs needs {package}: pip install 'cxr-jax\[pacs\]'"):
+        pacs.main([str(bundle), "--dicomweb", URL])
 
 
 def test_a_password_in_clear_is_warned_of(bundle, capsys):

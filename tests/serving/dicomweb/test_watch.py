@@ -147,7 +147,7 @@ def test_what_a_crash_left_out_is_made_and_nothing_else(archive, looking, radiog
 @pytest.mark.parametrize(
     ("elements", "reason"),
     [
-        ({"ViewPosition": "LL"}, "a lateral view"),
+        ({"ViewPosition": "LL"}, "another view than from the front"),
         ({"BodyPartExamined": "ABDOMEN"}, "another body part than the chest"),
         ({"BodyPartExamined": f"{SECRET}"}, "another body part than the chest"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1.1"}, "a detector's raw values"),
@@ -345,6 +345,30 @@ def test_an_archive_that_lists_late_is_asked_again_and_sent_nothing_twice(archiv
     assert finished(archive, FIRST) and len(archive.sent) == 2
 
 
+def test_an_archive_that_gives_what_it_takes_other_identifiers_is_not_filled(archive, looking, radiograph):
+    """What it took is never found again, and would be stored anew at every look."""
+    archive.add(radiograph(FIRST))
+    archive.hidden = True
+    assert looking().unfinished == 1
+    assert "took 2 objects and does not list them" in looking.said[0]
+    archive.add(radiograph(FIRST, 2, ViewPosition="LL"))
+    assert looking().unfinished == 1
+    assert "delete the journal" in looking.said[1] and len(archive.sent) == 2
+
+
+def test_what_a_person_took_out_of_the_archive_is_not_put_back(archive, looking, radiograph):
+    archive.add(radiograph(FIRST, 1))
+    looking()
+    looking()
+    for made in archive.made("SR") + archive.made("OT"):
+        del archive.files[made.SOPInstanceUID]
+    archive.sent.clear()
+    assert looking().unfinished == 0
+    archive.add(radiograph(FIRST, 2))
+    assert looking().unfinished == 0
+    assert pairs(archive) == {f"{FIRST}.1.2": [1, 1]}
+
+
 @pytest.mark.parametrize(("status", "sentence"), [(413, "of this size"), (409, "refused 2 of 2 objects"), (400, "400")])
 def test_an_archive_that_takes_nothing_is_told(archive, looking, radiograph, status, sentence):
     archive.add(radiograph(FIRST))
@@ -430,13 +454,15 @@ def test_a_journal_is_one_process_s_and_survives_a_crash(looking, tmp_path, arch
     whole = path.read_text()
     path.write_text(whole + whole.splitlines()[-1][:60])
     looking()
-    assert [json.loads(line)["failures"] for line in path.read_text().splitlines()] == [0]
+    kept = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line.get("state") or line["failures"] for line in kept] == ["stored", 0]
     with looking.opened(), pytest.raises(UserError, match="another process works with the journal"):
         looking()
-    path.write_text("my notes\n")
-    with pytest.raises(UserError, match="is no journal"):
-        looking()
-    assert path.read_text() == "my notes\n"
+    for notes in ("my notes\n", "my notes", '{"mine": 1}\n', "[]\n", "\n"):
+        path.write_text(notes)
+        with pytest.raises(UserError, match="is no journal"):
+            looking()
+        assert path.read_text() == notes
 
 
 @pytest.mark.parametrize(
