@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import re
 import signal
@@ -343,6 +344,8 @@ def main(arguments: Sequence[str]) -> int:
     with terminal.waiting("Drawing radiographs and asking the network for their probabilities"):
         films = films_of(options)
     terminal.say(f"{len(films)} radiographs, {sum(len(film.upload) for film in films) / len(films) / 1e3:.0f} kB each")
+    # of everything else on this machine, which takes its share of what is measured
+    load_average = os.getloadavg()[0]
     figures = asyncio.run(measure(options, films, terminal.say))
     found = faults(figures)
     for sentence in found:
@@ -354,6 +357,7 @@ def main(arguments: Sequence[str]) -> int:
             {
                 "schema_version": SCHEMA_VERSION,
                 "environment": describe_environment(devices=[], data_fingerprint=""),
+                "load_average_before": load_average,
                 "asked": asked,
                 "different_radiographs": len(films),
                 "upload_bytes": sum(len(film.upload) for film in films) / len(films),

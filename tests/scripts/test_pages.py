@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = {"README.md": (".figures",), "docs/performance.md": (".beside_pytorch", ".networks")}
+BLOCKS = {
+    "README.md": (".figures",),
+    "docs/performance.md": (".beside_pytorch", ".networks"),
+    "docs/using-a-network.md": (".load",),
+}
 PAGES = [
     *BLOCKS,
     "docs/findings.md",
