@@ -73,6 +73,8 @@ def main(arguments: list[str]) -> None:
     from cxr_jax.runs.folder import RunFolder
 
     names_images = _names_images(Path(options.run))
+    if names_images:
+        _require_no_network_among(options)
     if not names_images and not options.files:
         raise UserError("name at least one file or folder: cxr-jax predict [RUN] FILES...", EXIT_USAGE)
     place = STARTER if names_images else Path(options.run)
@@ -123,6 +125,19 @@ def main(arguments: list[str]) -> None:
     failures = sum("error" in entry for entry in entries)
     if failures:
         raise UserError(f"{failures} of {len(entries)} files could not be predicted")
+
+
+def _require_no_network_among(options: Options) -> None:
+    """Raises UserError if a run or a bundle stands behind the first image: it is meant, and not the starter network."""
+    from cxr_jax.bundle.record import is_bundle
+    from cxr_jax.runs.folder import RunFolder
+
+    for name in options.files:
+        if Path(name).is_dir() and (is_bundle(name) or RunFolder(Path(name)).config.is_file()):
+            kind = "a folder" if Path(options.run).is_dir() else "a file"
+            raise UserError(
+                f"{options.run} is {kind}, not the folder of a run; name the run first: cxr-jax predict {name} FILES..."
+            )
 
 
 def _names_images(path: Path) -> bool:

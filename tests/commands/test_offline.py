@@ -6,6 +6,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,12 @@ from cxr_jax.commands import GROUPS
 FETCHING = {"port", "serve", "pacs"}
 """Commands whose work is to fetch, to listen, or to ask an archive; `prepare` fetches only if it is told to."""
 
+COMPOSED = {"quickstart"}
+"""What is made of other commands, each of which is called here."""
+
+
+VENDORED = (resources.files("cxr_jax.page") / "vendor" / "codecs.js").is_file()
+"""Whether what the page takes from npm is there: an installed package has it, a checkout after scripts/vendor_page."""
 
 METHODS = ("connect", "connect_ex", "sendto", "bind")
 FUNCTIONS = ("create_connection", "getaddrinfo", "gethostbyname")
@@ -88,11 +95,14 @@ def calls(evaluated_run, prepared_phantoms, phantom_source, config_file, tmp_pat
         ],
         "export": [str(run), str(tmp_path / "bundle")],
         "publish": [str(run), "--out", str(tmp_path / "results")],
+        **({"page": [str(tmp_path / "page"), "--phantoms", "0"]} if VENDORED else {}),
     }
 
 
 def test_every_command_is_called(calls):
-    assert {name for commands in GROUPS.values() for name in commands} == set(calls) | FETCHING
+    without = set() if VENDORED else {"page"}
+    called = set(calls) | FETCHING | COMPOSED | without
+    assert {name for commands in GROUPS.values() for name in commands} == called
 
 
 def test_an_attempt_is_noticed_here_and_in_a_child(offline):
