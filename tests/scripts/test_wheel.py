@@ -97,7 +97,7 @@ def test_the_sdist_builds_the_same_wheel(distributions, tmp_path):
 
 def test_what_is_installed_is_found(installed):
     place = installed("python", "-c", "import cxr_jax; print(cxr_jax.__file__)")
-    assert str(ROOT) not in place and "site-packages" in place
+    assert str(ROOT / "cxr_jax") not in place and "site-packages" in place
     assert installed("cxr-jax", "--version").startswith("cxr-jax ")
     listed = installed("cxr-jax", "configs")
     assert "quickstart" in listed and "mobilenetv2_best" in listed
