@@ -3,7 +3,6 @@
 import json
 import signal
 import socket
-import subprocess
 import sys
 
 import pytest
@@ -89,19 +88,17 @@ def test_an_address_that_is_not_to_be_had_is_told(bundle):
 
 
 @pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus_client", "python_multipart"])
-def test_a_missing_package_is_named_with_the_way_to_get_it(package, bundle):
-    program = (
-        f"import sys; sys.modules[{package!r}] = None; from cxr_jax.cli import main\n"
-        f"sys.exit(main(['serve', {str(bundle)!r}, '--port', '0']))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
-    assert done.stderr == f"cxr-jax: serve needs {package}: pip install 'cxr-jax[serve]'\n"
+def test_a_missing_package_is_named_with_the_way_to_get_it(package, bundle, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("cxr_jax.serving.http", f"{package}."))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=rf"^serve needs {package}: pip install 'cxr-jax\[serve\]'$"):
+        serve.main([str(bundle), "--port", "0"])
 
 
 def test_what_it_says_from_begin_to_end(bundle, tmp_path):
     (tmp_path / "token").write_text("secret\n")
-    server = Server(bundle, "--token-file", str(tmp_path / "token"))
+    server = Server(bundle, "--host", "0.0.0.0", "--token-file", str(tmp_path / "token"))
     server.predict(("a.png", film(1)), headers={"Authorization": "Bearer secret"})
     assert server.stop(signal.SIGINT) == 0
     loading, model, disclaimer, listening, request, stopped = server.lines
@@ -116,9 +113,8 @@ def test_what_it_says_from_begin_to_end(bundle, tmp_path):
     assert stopped == "Stopped. Everything that was accepted is answered."
 
 
-@pytest.mark.parametrize(("token", "warned"), [("", True), ("secret", False)])
-def test_whoever_opens_it_to_others_without_a_token_is_warned(token, warned, bundle):
-    server = Server(bundle, "--host", "0.0.0.0", **({serve.TOKEN_VARIABLE: token} if token else {}))
+def test_whoever_opens_it_to_others_without_a_token_is_warned(bundle):
+    server = Server(bundle, "--host", "0.0.0.0")
     assert server.stop() == 0
-    told = [line for line in server.lines if line.startswith("cxr-jax: anybody who reaches 0.0.0.0 can use this")]
-    assert len(told) == warned
+    (told,) = (line for line in server.lines if line.startswith("cxr-jax: "))
+    assert told.startswith("cxr-jax: anybody who reaches 0.0.0.0 can use this service")
