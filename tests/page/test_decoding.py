@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pydicom.encaps import generate_frames
 
-from cxr_jax.data.decode import decode
+from cxr_jax.data.decode import decode, decode_square
 from cxr_jax.data.encoded import MAX_BYTES, MAX_PIXELS
 from cxr_jax.data.phantoms.folder import draw_phantom
 from cxr_jax.errors import UserError
@@ -167,6 +167,27 @@ def test_files_of_every_kind_give_the_pixels_of_the_trainer(modules, files):
         assert off.max() <= (0 if files is not JPEGS else 2 if "colour" in name else 1), name
         assert found["remark"] == expected.remark, name
         assert found["colourfulness"] == pytest.approx(expected.colourfulness, abs=1.5), name
+
+
+@pytest.mark.parametrize(("size", "orientation", "quality"), [(40, 6, 75), (80, 1, 75), (160, 6, 75), (160, 1, 97)])
+def test_a_large_jpeg_becomes_the_square_that_the_trainer_decodes_at_a_fraction(modules, size, orientation, quality):
+    image = cv2.resize(GREY, (933, 750), interpolation=cv2.INTER_CUBIC)
+    random = np.random.default_rng(0)
+    image = np.clip(image + random.normal(0, 5, image.shape), 0, 255).astype(np.uint8)
+    data = by_pillow(Image.fromarray(image), "JPEG", quality=quality, exif=b"Exif\0\0" + exif(orientation))
+    read(modules, data, "a.jpeg")
+    for resize in ("squash", "pad", "crop"):
+        found = modules.run(f"""
+            const {{ decode, forSquare }} = await load("decoding");
+            const {{ toSquare }} = await load("resampling");
+            const image = await decode(await bytes("/files/film"), "a", {{ bytes: 1e9, pixels: 1e9 }});
+            return coded(toSquare(forSquare(image, {size}, "{resize}"), {size}, "{resize}", "area", image).grey);
+        """)
+        expected = decode_square(data, size, resize, name="a").astype(int)
+        off = array_of(found, np.uint8, (size, size)) - expected
+        # at quality 97 the steps of the file are as small as the rounding of its pixels, which then hides some of them
+        assert np.abs(off).mean() < (0.04 if quality == 75 else 0.1), resize
+        assert abs(off.mean()) < 0.02 and np.abs(off).max() <= 2, resize
 
 
 WRONG = {

@@ -6,6 +6,7 @@ import { decodeDicom } from "./dicom.js";
 import { checkBytes, checkPixels, jpegHeader, kindOf, pngHeader } from "./headers.js";
 import { Mistake } from "./mistake.js";
 import { roundHalfEven, withCommas } from "./numbers.js";
+import { reduced } from "./reduction.js";
 
 const COLOUR_GRID = 128;
 const BLOCK = 8;
@@ -31,6 +32,17 @@ export async function decode(bytes, name, limits) {
   return decodedJpeg(bytes, header, name);
 }
 
+/**
+ * Returns the image from which the network's square is made. It is `image` but for a large JPEG, which the trainer has
+ * decoded at a half, a quarter or an eighth of its size.
+ */
+export function forSquare(image, size, resize) {
+  const side = (resize === "pad" ? Math.max : Math.min)(image.width, image.height);
+  const divisor = [8, 4, 2].find((each) => Math.floor(side / each) >= 2 * size);
+  if (!image.jpeg || !divisor) return image;
+  return upright(reduced(image.jpeg.stored, image.jpeg.quantisation, divisor), image.jpeg.orientation);
+}
+
 async function decodedJpeg(bytes, header, name) {
   let found;
   try {
@@ -44,7 +56,10 @@ async function decodedJpeg(bytes, header, name) {
   }
   const { components, pixels } = found;
   const colourfulness = components < 3 ? 0 : colourfulnessOf(...averaged(pixels, width, height, components), 3);
-  return { ...upright({ grey: toGrey(pixels, components, null), width, height }, header.orientation), colourfulness, remark: null };
+  const stored = { grey: toGrey(pixels, components, null), width, height };
+  const { orientation, quantisation } = header;
+  const jpeg = { stored, orientation, quantisation };
+  return { ...upright(stored, orientation), colourfulness, remark: null, jpeg };
 }
 
 function decodedPng(bytes, header, name) {

@@ -8,6 +8,15 @@ const FRAME_HEADERS = new Set([0xc0, 0xc1, 0xc2, 0xc3, 0xc5, 0xc6, 0xc7, 0xc9, 0
 const LOSSLESS = new Set([0xc3, 0xc7, 0xcb, 0xcf]);
 const JPEG_LS = 0xf7;
 const START_OF_SCAN = 0xda;
+const QUANTISATION = 0xdb;
+
+/** Where the entries of a quantisation table go, in the order in which a file has them. */
+const ZIGZAG = Array.from({ length: 64 }, (_, place) => place).sort((a, b) => {
+  const diagonal = (place) => (place >> 3) + (place & 7);
+  const along = (place) => (diagonal(place) % 2 ? place >> 3 : place & 7);
+  return diagonal(a) - diagonal(b) || along(a) - along(b);
+});
+
 const ANIMATION = new Set(["acTL", "fcTL", "fdAT"]);
 const SHORT_VRS = new Set("AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split(" "));
 const LONG_VRS = new Set("OB OD OF OL OV OW SQ SV UC UN UR UT UV".split(" "));
@@ -79,6 +88,7 @@ export function checkPixels(width, height, name, limits) {
 /** Returns what the frame header of a JPEG or JPEG-LS stream says, having checked that the image has an end. */
 export function jpegHeader(bytes, name) {
   const view = viewOf(bytes);
+  const tables = {};
   let [header, orientation, position] = [null, null, 2];
   while (position + 4 <= bytes.length && bytes[position] === 0xff) {
     const marker = bytes[position + 1];
@@ -88,17 +98,35 @@ export function jpegHeader(bytes, name) {
     }
     const length = view.getUint16(position + 2);
     if (FRAME_HEADERS.has(marker) && position + 10 <= bytes.length) header = frameOf(view, position, marker);
+    if (marker === QUANTISATION) readQuantisation(bytes.subarray(position + 4, position + 2 + length), tables);
     if (marker === 0xe1 && orientation === null && textOf(bytes, position + 4, 6) === "Exif\0\0") {
       orientation = exifOrientation(bytes.subarray(position + 4, position + 2 + length));
     }
     if (marker === START_OF_SCAN) {
       if (!header || !header.width || !header.height || header.bits < 2 || header.bits > 16) break;
       if (!hasEnd(bytes, position)) throw new Mistake(`${name} is truncated: the end of its image data is missing`);
-      return { ...header, orientation: orientation ?? 1 };
+      return { ...header, orientation: orientation ?? 1, quantisation: tables[header.table] ?? new Uint16Array(64).fill(1) };
     }
     position += 2 + length;
   }
   throw new Mistake(`${name} is a damaged or truncated JPEG: no image data found`);
+}
+
+/** Adds the quantisation tables of a segment to `tables`, by their number, each row by row (ISO 10918-1 B.2.4.1). */
+function readQuantisation(segment, tables) {
+  const view = viewOf(segment);
+  for (let position = 0; position < segment.length; ) {
+    const [wide, number] = [segment[position] >> 4, segment[position] & 15];
+    const size = wide ? 2 : 1;
+    if (position + 1 + 64 * size > segment.length) return;
+    const table = new Uint16Array(64);
+    ZIGZAG.forEach((place, entry) => {
+      const start = position + 1 + size * entry;
+      table[place] = Math.max(1, wide ? view.getUint16(start) : segment[start]);
+    });
+    tables[number] = table;
+    position += 1 + 64 * size;
+  }
 }
 
 function frameOf(view, position, marker) {
@@ -109,6 +137,7 @@ function frameOf(view, position, marker) {
     height: view.getUint16(position + 5),
     width: view.getUint16(position + 7),
     components: view.getUint8(position + 9),
+    table: position + 12 < view.byteLength ? view.getUint8(position + 12) : 0, // of quantisation, of the first component
     lossless,
     jpegLs: marker === JPEG_LS,
     plain: bits === 8 && !lossless && marker !== JPEG_LS,

@@ -96,12 +96,15 @@ export function resized(image, width, height, interpolation = "area") {
   return productOfPixels(productOfPixels(image, ...smaller, interpolation), width, height, "linear");
 }
 
-/** Returns a grey image as the square of `size` pixels that a network sees; `resize` is squash, pad or crop. */
-export function toSquare(image, size, resize = "squash", interpolation = "area") {
+/**
+ * Returns a grey image as the square of `size` pixels that a network sees; `resize` is squash, pad or crop. `shape` is
+ * the width and height whose ratio counts, where `image` is a smaller copy that was rounded to pixels.
+ */
+export function toSquare(image, size, resize = "squash", interpolation = "area", shape = image) {
   if (resize === "crop") return resized(centre(image), size, size, interpolation);
   if (resize !== "pad") return resized(image, size, size, interpolation);
-  const scale = size / Math.max(image.width, image.height);
-  const [width, height] = [image.width, image.height].map((side) => Math.max(1, roundHalfEven(side * scale)));
+  const scale = size / Math.max(shape.width, shape.height);
+  const [width, height] = [shape.width, shape.height].map((side) => Math.max(1, roundHalfEven(side * scale)));
   const inner = resized(image, width, height, interpolation);
   const grey = new Uint8Array(size * size);
   const [left, top] = [Math.floor((size - width) / 2), Math.floor((size - height) / 2)];

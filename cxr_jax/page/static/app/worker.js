@@ -1,7 +1,7 @@
 /** Reads radiographs and runs the network beside the page, so that the page never stands still. */
 
 import { takePrograms } from "./codecs.js";
-import { decode } from "./decoding.js";
+import { decode, forSquare } from "./decoding.js";
 import { Mistake } from "./mistake.js";
 import { answer, openNetwork } from "./network.js";
 import { remarksOf } from "./quality.js";
@@ -15,7 +15,8 @@ let opened = null;
 async function read({ bytes, name }) {
   const { page, network } = await opened;
   const image = await decode(bytes, name, page.limits);
-  const square = toSquare(image, page.size, page.resize, page.interpolation);
+  const source = forSquare(image, page.size, page.resize);
+  const square = toSquare(source, page.size, page.resize, page.interpolation, image);
   const scale = Math.min(1, PREVIEW / Math.max(image.width, image.height));
   const sides = [image.width, image.height].map((side) => Math.max(1, Math.round(side * scale)));
   return {

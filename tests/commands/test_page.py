@@ -1,0 +1,318 @@
+"""An exported network as a page, written and used: in Chromium, where that is installed."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import socket
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import cxr_jax.page.write as writing
+from cxr_jax.cli import main as cli
+from cxr_jax.commands import page, predict
+from cxr_jax.data.phantoms.folder import draw_phantom
+from cxr_jax.errors import UserError
+from cxr_jax.vocabulary import DISCLAIMER
+from tests.browser import MISSING, PROGRAM, Browser, served
+from tests.commands.conftest import made_once
+from tests.data.dicom.drawn import dicom
+from tests.page.conftest import NOT_VENDORED, VENDORED
+
+ROOT = Path(__file__).parents[2]
+AXE = ROOT / "build" / "axe.min.js"
+
+vendored = pytest.mark.skipif(not VENDORED, reason=NOT_VENDORED)
+in_browser = pytest.mark.skipif(PROGRAM is None, reason=MISSING)
+
+
+@pytest.fixture(scope="session")
+def written(bundle, tmp_path_factory):
+    """The page of the exported run; it is not to be changed."""
+    return made_once(tmp_path_factory, "page", lambda folder: page.main([str(bundle), str(folder)]))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    opened = Browser(tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """A folder of phantoms of several kinds, and of files that are none."""
+    folder = tmp_path_factory.mktemp("films")
+    grey = draw_phantom("bacteria", 7, 8, image_size_range=(200, 220))
+    cv2.imwrite(str(folder / "small.jpeg"), grey)
+    cv2.imwrite(str(folder / "large.jpeg"), cv2.resize(grey, (1201, 930), interpolation=cv2.INTER_CUBIC))
+    cv2.imwrite(str(folder / "deep.png"), grey.astype(np.uint16) * 257)
+    cv2.imwrite(str(folder / "twelve.png"), grey.astype(np.uint16) * 16)
+    cv2.imwrite(str(folder / "photo, in colour.png"), cv2.merge([grey, np.roll(grey, 30, axis=1), 255 - grey]))
+    (folder / "film.dcm").write_bytes(
+        dicom(4080 - 16 * grey.astype("<u2"), bits=12, PhotometricInterpretation="MONOCHROME1")
+    )
+    (folder / "damaged.png").write_bytes((folder / "deep.png").read_bytes()[:400])
+    (folder / "empty.dcm").write_bytes(dicom(grey, PixelData=None, PhotometricInterpretation=None))
+    return sorted(folder.iterdir())
+
+
+def opened(browser, address, width=1280, scheme="light"):
+    browser.open(address, width, scheme)
+    browser.wait("return document.documentElement.dataset.ready")
+
+
+def given(browser, files):
+    """Choose files, and wait until all are read."""
+    browser.choose_files("#files", files)
+    read_all(browser, len(files))
+
+
+def read_all(browser, count):
+    browser.wait(f"""
+        const rows = document.getElementById("rows");
+        return rows.children.length === {count} && !rows.textContent.includes("reading");
+    """)
+
+
+def press(browser, selector):
+    browser.run(f"document.querySelector({json.dumps(selector)}).click()")
+    browser.run_async("await new Promise((done) => setTimeout(done, 50))")
+
+
+def table_of(browser, folder):
+    """The rows of the table that a reader downloads."""
+    shutil.rmtree(folder, ignore_errors=True)
+    browser.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+    browser.run("document.getElementById('download').click()")
+    for _ in range(200):
+        browser.run_async("await new Promise((done) => setTimeout(done, 50))")
+        if (folder / "predictions.csv").is_file():
+            return list(csv.DictReader(io.StringIO((folder / "predictions.csv").read_text())))
+    raise AssertionError("nothing was downloaded")
+
+
+def predicted(bundle, files, monkeypatch, capsys):
+    """What predict says of files, named without their folder."""
+    monkeypatch.chdir(files[0].parent)
+    capsys.readouterr()
+    cli(["predict", str(bundle), *(file.name for file in files), "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+@vendored
+@in_browser
+def test_the_page_says_what_predict_says(browser, bundle, written, films, tmp_path, monkeypatch, capsys):
+    expected = predicted(bundle, films, monkeypatch, capsys)
+    with served(written) as address:
+        opened(browser, address)
+        given(browser, films)
+        rows = table_of(browser, tmp_path / "down")
+        complaints = [
+            event for event in browser.events if event["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")
+        ]
+    assert complaints == []
+    assert list(rows[0])[:10] == [name for name in predict.COLUMNS if name != "map"]
+    assert sum("error" in entry for entry in expected) == 2
+    for row, entry in zip(rows, expected, strict=True):
+        assert row["file"] == entry["file"]
+        assert row["error"] == entry.get("error", ""), entry
+        if "error" in entry:
+            assert not row["probability"]
+            continue
+        assert float(row["probability"]) == pytest.approx(entry["probability"], abs=0.005)
+        assert (row["label"], float(row["threshold"])) == (entry["label"], entry["threshold"])
+        assert row["warnings"] == "; ".join(entry["warnings"])
+        for name in ("threshold_rule", "model", "disclaimer"):
+            assert row[name] == entry[name]
+        assert row["compared_with_training"] == str(entry["compared_with_training"])
+
+
+@vendored
+@in_browser
+def test_the_page_cannot_connect_once_it_reads(browser, written, films):
+    attempt = "return fetch('page.json').then(() => 'sent', (error) => error.name)"
+    from_worker = """
+        const tries = "fetch('ADDRESS').then(() => postMessage('sent'), () => postMessage('refused'))";
+        const worker = new Worker(URL.createObjectURL(new Blob([tries])));
+        return await new Promise((told) => { worker.onmessage = (event) => told(event.data); });
+    """
+    with served(written) as address:
+        opened(browser, address)
+        assert browser.run_async(attempt) == "TypeError"
+        assert browser.run_async(from_worker.replace("ADDRESS", address)) == "refused"
+        browser.events = []
+        given(browser, films[:3])
+        asked = [
+            event["params"]["request"]["url"] for event in browser.events if "requestWillBeSent" in event["method"]
+        ]
+    assert [url for url in asked if not url.startswith(("data:", "blob:"))] == []
+
+
+@vendored
+@in_browser
+def test_teaching_hides_the_answer_until_the_call(browser, written):
+    told = json.loads((written / "page.json").read_text())["phantoms"]
+    with served(written) as address:
+        opened(browser, address)
+        press(browser, "#practise")
+        read_all(browser, len(told))
+        shown = "return document.getElementById('told').checkVisibility()"
+        assert not browser.run(shown)
+        cells = browser.run("return document.getElementById('rows').innerText")
+        assert "0." not in cells and cells.count("hidden until your call") == len(told)
+        right = 0
+        for number, phantom in enumerate(told):
+            choice = 1 + number % 2
+            right += phantom["drawn_as"] == ("NORMAL", "PNEUMONIA")[number % 2]
+            press(browser, f"#choices button:nth-child({choice})")
+            assert browser.run(shown)
+            marking = browser.run("return document.getElementById('marking').textContent")
+            assert f"It was drawn as {phantom['drawn_as']}." in marking
+            press(browser, "#next")
+        score = browser.run("return document.getElementById('score-told').textContent")
+    assert f"You were right on {right} of {len(told)} phantoms." in score
+    assert {phantom["drawn_as"] for phantom in told} == {"NORMAL", "PNEUMONIA"}
+
+
+@vendored
+@in_browser
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_nobody_is_shut_out(browser, written, films, width, scheme):
+    """axe finds nothing serious, nothing is wider than the window, and a heat map can be weakened by keys."""
+    if not AXE.is_file():
+        pytest.skip("axe-core is not there: scripts/vendor_page fetches it")
+    with served(written) as address:
+        opened(browser, address, width, scheme)
+        given(browser, films)
+        press(browser, "#teaching")
+        press(browser, "#teaching")
+        browser.run("document.querySelectorAll('details').forEach((e) => { e.open = true; })")
+        assert browser.run("return document.documentElement.scrollWidth") == width
+        browser.call("Runtime.evaluate", expression=AXE.read_text())
+        found = browser.run_async("return (await axe.run()).violations.map((v) => [v.impact, v.id, v.nodes[0].html])")
+        assert [each for each in found if each[0] in ("serious", "critical")] == []
+        browser.run("document.getElementById('strength').focus()")
+        for kind in ("keyDown", "keyUp"):
+            browser.call(
+                "Input.dispatchKeyEvent", type=kind, key="ArrowLeft", code="ArrowLeft", windowsVirtualKeyCode=37
+            )
+        assert browser.run("return document.getElementById('strength-told').textContent") == "50 %"
+        assert DISCLAIMER in browser.run("return document.querySelector('.banner').textContent")
+
+
+@vendored
+@in_browser
+def test_the_page_works_without_a_connection(browser, written, films):
+    with served(written) as address:
+        opened(browser, address)
+        names = len(json.loads((written / "page.json").read_text())["files"])
+        browser.wait(f"return (await (await caches.open('cxr_jax page')).keys()).length >= {names}")
+    port = int(re.search(r":(\d+)/", address)[1])
+    with socket.socket() as closed:
+        assert closed.connect_ex(("127.0.0.1", port)) != 0
+    browser.call("Network.setCacheDisabled", cacheDisabled=True)
+    try:
+        opened(browser, address)
+        given(browser, films[:3])
+    finally:
+        browser.call("Network.setCacheDisabled", cacheDisabled=False)
+
+
+@vendored
+@in_browser
+@pytest.mark.slow
+def test_originals_get_the_probabilities_of_predict(browser, real_radiographs, tmp_path, monkeypatch, capsys):
+    """With the network that CXR_PAGE_BUNDLE names; one that was trained on drawn chests would tell little."""
+    bundle = os.environ.get("CXR_PAGE_BUNDLE")
+    originals = sorted((real_radiographs.parent / "original_sample").rglob("*.jpeg"))
+    if not bundle or not originals:
+        pytest.skip("CXR_PAGE_BUNDLE is not set, or CXR_DATA_DIR holds no original_sample")
+    page.main([bundle, str(tmp_path / "page")])
+    capsys.readouterr()
+    cli(["predict", bundle, *map(str, originals), "--json"])
+    expected = {Path(entry["file"]).name: entry for entry in json.loads(capsys.readouterr().out)}
+    with served(tmp_path / "page") as address:
+        opened(browser, address)
+        browser.choose_files("#files", originals)
+        browser.wait(
+            "return /^\\d+ of \\d+ read/.test(document.getElementById('status').textContent) && "
+            f"document.getElementById('status').textContent.startsWith('{len(originals)} of')",
+            500,
+        )
+        rows = table_of(browser, tmp_path / "down")
+    for row in rows:
+        entry = expected[row["file"]]
+        assert float(row["probability"]) == pytest.approx(entry["probability"], abs=0.005)
+        assert row["label"] == entry["label"] and row["warnings"] == "; ".join(entry["warnings"])
+
+
+@pytest.fixture
+def as_if_vendored(monkeypatch, tmp_path):
+    """The package with small stand-ins for what npm gives."""
+    source = Path(writing.__file__).parent
+    shutil.copytree(source / "static", tmp_path / "package" / "static")
+    (tmp_path / "package" / "vendor").mkdir()
+    for name in writing.VENDORED:
+        (tmp_path / "package" / "vendor" / name).write_text(name)
+    monkeypatch.setattr(writing.resources, "files", lambda _: tmp_path / "package")
+    return tmp_path / "package"
+
+
+def test_a_damaged_bundle_is_refused(bundle, as_if_vendored, tmp_path):
+    damaged = Path(shutil.copytree(bundle, tmp_path / "damaged"))
+    (damaged / "model.onnx").write_bytes(b"\0" + (damaged / "model.onnx").read_bytes())
+    with pytest.raises(UserError, match="sha256 differs"):
+        page.main([str(damaged), str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_of_another_is_overwritten(bundle, as_if_vendored, tmp_path):
+    out = tmp_path / "out"
+    page.main([str(bundle), str(out), "--phantoms", "0"])
+    before = (out / "page.json").read_bytes()
+    with pytest.raises(UserError, match="exists already; choose another place, or replace it by --replace"):
+        page.main([str(bundle), str(out), "--phantoms", "0"])
+    (out / "notes.txt").write_text("mine")
+    page.main([str(bundle), str(out), "--phantoms", "6", "--replace"])
+    assert (out / "notes.txt").read_text() == "mine"
+    assert (out / "page.json").read_bytes() != before
+    assert len(list((out / "phantoms").glob("*.jpeg"))) == 6
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "a.txt").write_text("mine")
+    with pytest.raises(UserError, match="something else than a page"):
+        page.main([str(bundle), str(tmp_path / "thesis"), "--replace"])
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["a.txt"]
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_a_checkout_without_packages_of_npm_says_how_to_get_them(bundle, as_if_vendored, tmp_path):
+    (as_if_vendored / "vendor" / "onnxruntime.wasm").unlink()
+    with pytest.raises(UserError, match="scripts/vendor_page"):
+        page.main([str(bundle), str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "name a bundle"),
+        (["{bundle}"], "name the folder to write"),
+        (["{bundle}", "x", "--phantoms", "2"], "from 6"),
+    ],
+)
+def test_what_is_missing_or_impossible_is_told(arguments, sentence, bundle):
+    with pytest.raises(UserError, match=sentence):
+        page.main([argument.replace("{bundle}", str(bundle)) for argument in arguments])
+
+
+def test_the_lock_of_npm_has_hashes_and_no_addresses():
+    text = (ROOT / "scripts" / "page_packages" / "package-lock.json").read_text()
+    packages = {name: told for name, told in json.loads(text)["packages"].items() if name}
+    assert "resolved" not in text and "http" not in text
+    assert len(packages) > 20 and all(told["integrity"].startswith("sha512-") for told in packages.values())
+    assert not [name for name, told in packages.items() if "GPL" in told.get("license", "")]
