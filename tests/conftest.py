@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,42 @@ hypothesis.settings.load_profile("cxr_jax")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+LONGEST = (
+    "tests/test_documented_commands.py",
+    "tests/commands/test_offline.py",
+    "tests/commands/test_explain.py",
+    "tests/commands/test_sweep.py",
+    "tests/commands/test_train.py",
+    "tests/commands/test_evaluate.py",
+    "tests/commands/test_crossval.py",
+    "tests/commands/test_train_native.py",
+    "tests/commands/test_odd_names.py",
+    "tests/commands/test_plain_module.py",
+    "tests/training/test_step.py",
+    "tests/training/test_precision.py",
+    "tests/training/test_run.py",
+    "tests/training/test_resumption.py",
+    "tests/training/test_feed.py",
+    "tests/training/test_averaging.py",
+    "tests/training/test_mixing.py",
+    "tests/preprocessing/test_augment.py",
+    "tests/bench/test_whole.py",
+)
+"""Files that take longest: begun first, so that no worker is left alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first; a file stays together."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.nodeid.split("::")[0], len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """Has the garbage collector leave alone what stays, and look less often: jax makes many objects while it traces."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 25, 25)
 
 
 @pytest.fixture(autouse=True)
