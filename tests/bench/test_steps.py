@@ -29,7 +29,7 @@ def test_the_real_program_trains_and_tells_its_costs(trained):
     assert trained.facts["versions"]["jax"] == jax.__version__
 
 
-@pytest.mark.parametrize("backend", ["jit", "pmap"])
+@pytest.mark.parametrize("backend", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_costs_are_those_of_all_devices_and_the_state_is_given_away(trained, backend):
     facts = prepared(batch_size=4, devices=2, backend=backend).facts
     assert facts["devices"] == 2

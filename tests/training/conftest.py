@@ -15,7 +15,7 @@ from cxr_jax.training.network import Network
 
 sys.path.append(str(Path(__file__).parent))
 from smallest_network import smallest_network
-from training_runs import SIZE, TrainingRun, Watcher, draw_images
+from training_runs import PHASES, SIZE, TrainingRun, Watcher, draw_images
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +55,29 @@ def trainer(config, network, train_images, validation_images, tmp_path):
         return TrainingRun(changed, network, train_images, validation_images, run, watcher or Watcher())
 
     return make
+
+
+@pytest.fixture(scope="session")
+def train_undisturbed(config, network, train_images, validation_images, tmp_path_factory):
+    """Trains a run to its end, under changes of the config, for tests that only read it."""
+
+    def run(**changes) -> TrainingRun:
+        folder = RunFolder(tmp_path_factory.mktemp("undisturbed"))
+        changed = dataclasses.replace(config, **changes)
+        trained = TrainingRun(changed, network, train_images, validation_images, folder, Watcher())
+        trained.train()
+        return trained
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def undisturbed(train_undisturbed) -> TrainingRun:
+    """A finished run of the config; tests compare others with it."""
+    return train_undisturbed()
+
+
+@pytest.fixture(scope="session")
+def undisturbed_phases(train_undisturbed) -> TrainingRun:
+    """A finished run of two phases; tests compare others with it."""
+    return train_undisturbed(phases=PHASES)

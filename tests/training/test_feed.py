@@ -31,7 +31,7 @@ def placed(config):
     "changes",
     [
         AUGMENTED,
-        AUGMENTED | {"parallel": ParallelConfig("pmap", 2)},
+        pytest.param(AUGMENTED | {"parallel": ParallelConfig("pmap", 2)}, marks=pytest.mark.slow),
         # features that are computed once, and then images, in parts
         {"phases": (HEAD, PhaseConfig("all", 1)), "accumulation": 2},
     ],

@@ -35,12 +35,13 @@ def test_the_loss_is_each_labels_by_its_share(train_images, gamma):
         training=TrainingConfig(batch_size=8, evaluation_batch_size=8, seed=3, batch_norm="frozen"),
     )
     images, labels, ids = map(jnp.asarray, batch_of(train_images, slice(8)))
-    _, metrics = steps.once(steps.state(), DeviceBatch(images, labels, ids), epoch=2)
+    step = jax.jit(lambda state, batch: steps.once(state, batch, epoch=2))
+    _, metrics = step(steps.state(), DeviceBatch(images, labels, ids))
 
     keys, _ = _example_keys(3, jnp.int32(2), ids)
     mixed, share = mix_pairs(images.astype(jnp.float32), keys, 0.4)
     model = merge_model(network.graphdef, network.params, network.batch_stats)
-    logits = model(normalise(mixed, network.mean, network.std))
+    logits = jax.jit(lambda images: model(normalise(images, network.mean, network.std)))(mixed)
     swapped = np.asarray(labels).reshape(-1, 2)[:, ::-1].reshape(-1)
     expected = 0.0
     for row in range(8):
@@ -52,7 +53,7 @@ def test_the_loss_is_each_labels_by_its_share(train_images, gamma):
     np.testing.assert_allclose(metrics.loss, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("devices", "backend"), [(2, "jit"), (4, "pmap")])
+@pytest.mark.parametrize(("devices", "backend"), [(2, "jit"), pytest.param(4, "pmap", marks=pytest.mark.slow)])
 def test_every_backend_and_device_count_mixes_alike(network, devices, backend):
     with jax.enable_x64(True):
         losses, arrays = take_steps(doubled(network), 1, "jit", augmentation=MIXUP)

@@ -8,18 +8,15 @@ import signal
 
 import numpy as np
 import pytest
-from training_runs import Watcher, assert_equal_runs, lines_of
+from training_runs import HEAD, PHASES, Watcher, assert_equal_runs, lines_of
 
 from cxr_jax.checkpoints import CheckpointWriter, read_newest, saved_steps
-from cxr_jax.config.schema import OptimizerConfig, PhaseConfig, ValidationConfig
+from cxr_jax.config.schema import ValidationConfig
 from cxr_jax.errors import UserError
 from cxr_jax.inference import forward
 from cxr_jax.training.progress import Progress
 from cxr_jax.training.run import compile_train_step
 from cxr_jax.training.saving import BEST, LAST
-
-HEAD = PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen", optimizer=OptimizerConfig(0.1))
-PHASES = (HEAD, PhaseConfig("all", 1, optimizer=OptimizerConfig(0.01)))
 
 
 class Killed(BaseException):
@@ -113,10 +110,11 @@ def test_a_better_network_that_the_resumed_run_knows_nothing_of_is_forgotten(tra
 
 
 @pytest.mark.parametrize(("phases", "step"), [((), 2), ((HEAD,), 5)], ids=["images", "end of cached features"])
-def test_a_signal_during_a_validation_leaves_it_and_resuming_makes_up_for_it(trainer, monkeypatch, phases, step):
+def test_a_signal_during_a_validation_leaves_it_and_resuming_makes_up_for_it(
+    trainer, train_undisturbed, undisturbed, monkeypatch, phases, step
+):
     epochs = {"phases": phases} if phases else {}
-    undisturbed = trainer("undisturbed", **epochs)
-    undisturbed.train()
+    undisturbed = train_undisturbed(**epochs) if phases else undisturbed
     stopped = trainer("stopped", **epochs)
     batches = []
     padded = forward.padded_batches
@@ -143,9 +141,7 @@ def test_a_signal_during_a_validation_leaves_it_and_resuming_makes_up_for_it(tra
     assert_equal_runs(undisturbed, resumed)
 
 
-def test_killed_after_a_validation_that_was_made_up_for_no_line_is_doubled(trainer, saves):
-    undisturbed = trainer("undisturbed")
-    undisturbed.train()
+def test_killed_after_a_validation_that_was_made_up_for_no_line_is_doubled(trainer, undisturbed, saves):
     # stopped in the validation of step 2, resumed, and killed once the line of that validation is written
     run = trainer("run", Watcher(signal_at=2))
     with pytest.raises(UserError):
@@ -162,9 +158,7 @@ def test_killed_after_a_validation_that_was_made_up_for_no_line_is_doubled(train
     assert_equal_runs(undisturbed, resumed)
 
 
-def test_stopped_in_the_same_validation_again_the_checkpoint_is_not_replaced(trainer, saves, monkeypatch):
-    undisturbed = trainer("undisturbed")
-    undisturbed.train()
+def test_stopped_in_the_same_validation_again_the_checkpoint_is_not_replaced(trainer, undisturbed, saves, monkeypatch):
     with pytest.raises(UserError):
         trainer("run", Watcher(signal_at=2)).train()
     padded = forward.padded_batches
@@ -184,7 +178,7 @@ def test_stopped_in_the_same_validation_again_the_checkpoint_is_not_replaced(tra
     assert_equal_runs(undisturbed, resumed)
 
 
-def test_a_signal_before_the_first_step_of_a_phase_is_not_kept_waiting(trainer, monkeypatch):
+def test_a_signal_before_the_first_step_of_a_phase_is_not_kept_waiting(trainer, undisturbed_phases, monkeypatch):
     run = trainer("run", phases=PHASES)
 
     def signal_while_compiling(plan, network, phase, *given, **named):
@@ -196,11 +190,9 @@ def test_a_signal_before_the_first_step_of_a_phase_is_not_kept_waiting(trainer, 
         patch.setattr("cxr_jax.training.run.compile_train_step", signal_while_compiling)
         with pytest.raises(UserError, match="terminated after step 5; go on with"):
             run.train()
-    undisturbed = trainer("undisturbed", phases=PHASES)
-    undisturbed.train()
     resumed = trainer("run", phases=PHASES)
     resumed.train(resume=True)
-    assert_equal_runs(undisturbed, resumed)
+    assert_equal_runs(undisturbed_phases, resumed)
 
 
 def test_what_another_version_adds_to_the_progress_is_passed_over():

@@ -7,7 +7,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from training_runs import TrainingRun, Watcher, arrays_of, assert_equal_runs, lines_of
+from training_runs import PHASES, TrainingRun, Watcher, arrays_of, assert_equal_runs, lines_of
 
 from cxr_jax.checkpoints import CheckpointWriter, saved_steps
 from cxr_jax.config.schema import (
@@ -50,18 +50,15 @@ def test_the_network_learns(trainer, config):
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
 
 
-def test_the_same_config_gives_the_same_bits_twice(trainer):
-    first, second = trainer("first"), trainer("second")
-    first.train()
-    second.train()
-    assert_equal_runs(first, second)
+def test_the_same_config_gives_the_same_bits_twice(trainer, undisturbed):
+    again = trainer("again")
+    again.train()
+    assert_equal_runs(undisturbed, again)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", [3, 4])
-def test_a_signal_saves_and_the_resumed_run_is_the_undisturbed_one(trainer, number, step):
-    undisturbed = trainer("undisturbed")
-    undisturbed.train()
+def test_a_signal_saves_and_the_resumed_run_is_the_undisturbed_one(trainer, undisturbed, number, step):
     stopped = trainer("stopped", Watcher(signal_at=step, number=number))
     with pytest.raises(UserError, match=f"after step {step}; go on with cxr-jax train .* --resume") as caught:
         stopped.train()
@@ -74,29 +71,20 @@ def test_a_signal_saves_and_the_resumed_run_is_the_undisturbed_one(trainer, numb
     assert_equal_runs(undisturbed, resumed)
 
 
-def test_a_run_resumes_across_the_border_of_two_phases(trainer):
-    phases = (
-        PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen", optimizer=OptimizerConfig(0.1)),
-        PhaseConfig("all", 1, optimizer=OptimizerConfig(0.01)),
-    )
-    undisturbed = trainer("undisturbed", phases=phases)
-    undisturbed.train()
+def test_a_run_resumes_across_the_border_of_two_phases(trainer, undisturbed_phases):
     for step in (5, 6):
-        stopped = trainer(f"stopped{step}", Watcher(signal_at=step), phases=phases)
+        stopped = trainer(f"stopped{step}", Watcher(signal_at=step), phases=PHASES)
         with pytest.raises(UserError):
             stopped.train()
-        resumed = trainer(f"stopped{step}", phases=phases)
+        resumed = trainer(f"stopped{step}", phases=PHASES)
         resumed.train(resume=True)
-        assert_equal_runs(undisturbed, resumed)
-    assert {line["phase"] for line in lines_of(undisturbed, "train")[:5]} == {"head"}
-    assert {line["phase"] for line in lines_of(undisturbed, "train")[5:]} == {"all"}
+        assert_equal_runs(undisturbed_phases, resumed)
+    assert {line["phase"] for line in lines_of(undisturbed_phases, "train")[:5]} == {"head"}
+    assert {line["phase"] for line in lines_of(undisturbed_phases, "train")[5:]} == {"all"}
 
 
-def test_a_run_killed_between_two_phases_goes_on_with_a_fresh_optimizer(trainer, monkeypatch):
-    phases = (PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen"), PhaseConfig("all", 1))
-    undisturbed = trainer("undisturbed", phases=phases)
-    undisturbed.train()
-    killed, compiled = trainer("killed", phases=phases), []
+def test_a_run_killed_between_two_phases_goes_on_with_a_fresh_optimizer(trainer, undisturbed_phases, monkeypatch):
+    killed, compiled = trainer("killed", phases=PHASES), []
 
     def die_in_the_second(plan, network, phase, *given, **named):
         compiled.append(phase.config.name)
@@ -109,9 +97,9 @@ def test_a_run_killed_between_two_phases_goes_on_with_a_fresh_optimizer(trainer,
         with pytest.raises(KeyboardInterrupt):
             killed.train()
     assert compiled == ["head", "all"]
-    resumed = trainer("killed", phases=phases)
+    resumed = trainer("killed", phases=PHASES)
     resumed.train(resume=True)
-    assert_equal_runs(undisturbed, resumed)
+    assert_equal_runs(undisturbed_phases, resumed)
 
 
 def test_features_computed_once_train_the_same_head(trainer, network, monkeypatch):
@@ -131,9 +119,7 @@ def test_features_computed_once_train_the_same_head(trainer, network, monkeypatc
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
-def test_a_run_without_a_checkpoint_yet_begins_again(trainer):
-    undisturbed = trainer("undisturbed")
-    undisturbed.train()
+def test_a_run_without_a_checkpoint_yet_begins_again(trainer, undisturbed):
     killed = trainer("killed")
     killed.run.metrics.write_text('{"kind": "train", "step": 1, "loss": 9.0}\n')
     killed.train(resume=True)

@@ -33,6 +33,9 @@ def run_steps(network, batch, devices, count):
     return losses, {name: np.asarray(value) for name, value in state_arrays(state).items()}
 
 
+MORE_DEVICES = ((2, "jit"), (1, "pmap"), (8, "pmap"))
+
+
 @pytest.fixture(scope="module")
 def one_device(network):
     """Losses and final arrays of 20 steps on one device, in float64."""
@@ -40,7 +43,10 @@ def one_device(network):
         return take_steps(doubled(network), 1, "jit")
 
 
-@pytest.mark.parametrize(("devices", "backend"), [(2, "jit"), (8, "jit"), (1, "pmap"), (2, "pmap"), (8, "pmap")])
+@pytest.mark.parametrize(
+    ("devices", "backend"),
+    [(8, "jit"), (2, "pmap"), *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_DEVICES)],
+)
 def test_every_backend_and_device_count_gives_the_same_numbers(network, one_device, devices, backend):
     with jax.enable_x64(True):
         losses, arrays = take_steps(doubled(network), devices, backend)
@@ -61,7 +67,7 @@ def test_batchnorm_by_each_device_would_give_other_numbers(network, one_device, 
     assert np.abs(np.subtract(losses, one_device[0])).max() > 1e-3
 
 
-@pytest.mark.parametrize(("devices", "backend"), [(8, "jit"), (2, "pmap")])
+@pytest.mark.parametrize(("devices", "backend"), [(8, "jit"), pytest.param(2, "pmap", marks=pytest.mark.slow)])
 def test_in_float32_the_losses_stay_within_a_hundredth(network, devices, backend):
     # Sums in another order differ by 1e-7. A flipped kink of ReLU6 enlarges that, and so does BatchNorm, which divides
     # by the spread of 16 values where the image has shrunk to one pixel: single weights then differ in the third digit.
@@ -81,7 +87,9 @@ def whole_batches(network):
         return take_steps(doubled(network), 1, "jit", batch_norm="frozen")
 
 
-@pytest.mark.parametrize(("parts", "devices", "backend"), [(8, 2, "jit"), (4, 2, "pmap")])
+@pytest.mark.parametrize(
+    ("parts", "devices", "backend"), [(8, 2, "jit"), pytest.param(4, 2, "pmap", marks=pytest.mark.slow)]
+)
 def test_a_batch_in_parts_with_frozen_statistics_gives_the_numbers_of_the_whole(
     network, whole_batches, parts, devices, backend
 ):
@@ -209,7 +217,8 @@ def test_the_state_given_to_a_step_is_consumed_but_not_its_source(network, batch
 def test_bfloat16_activations_leave_the_state_in_float32_and_the_loss_near(network, batch):
     losses, states = {}, {}
     for precision in ("float32", "bf16"):
-        steps = Steps(network, training=TrainingConfig(batch_size=16, evaluation_batch_size=16, precision=precision))
+        training = TrainingConfig(batch_size=16, evaluation_batch_size=16, seed=3, precision=precision)
+        steps = Steps(network, training=training)
         step = steps.compiled()
         states[precision], metrics = step(steps.replicated(), step.place(batch), 0)
         losses[precision] = float(metrics.loss)

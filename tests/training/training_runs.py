@@ -18,6 +18,7 @@ from cxr_jax.config.schema import (
     LossConfig,
     OptimizerConfig,
     ParallelConfig,
+    PhaseConfig,
     TrainingConfig,
 )
 from cxr_jax.devices import replicate
@@ -39,6 +40,10 @@ TIMINGS = {"seconds", "images_per_second"}
 
 
 SIZE = 32
+
+HEAD = PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen", optimizer=OptimizerConfig(0.1))
+PHASES = (HEAD, PhaseConfig("all", 1, optimizer=OptimizerConfig(0.01)))
+"""A phase of the classifier alone, on features that are computed once, and one of the whole network."""
 
 
 def draw_images(count: int, seed: int) -> ImageSet:
