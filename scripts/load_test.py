@@ -233,13 +233,12 @@ async def wait_for_answers(
     senders: int,
     seconds: float,
     meanwhile: Callable[[], Awaitable[None]] | None = None,
-    outcome: Outcome | None = None,
 ) -> Outcome:
     """Returns what became of the uploads of senders who wait for each answer, for some seconds.
 
-    With `meanwhile` they send until that is done. An `outcome` that is given counts while they send.
+    With `meanwhile` they send until that is done.
     """
-    outcome, begun, stopped = outcome or Outcome(), time.monotonic(), asyncio.Event()
+    outcome, begun, stopped = Outcome(), time.monotonic(), asyncio.Event()
 
     async def keep_sending(number: int) -> None:
         while not stopped.is_set():
@@ -301,26 +300,29 @@ async def measure(options: Options, films: Sequence[Film], tell: Callable[[str],
     note("killed", outcome, kills=options.kills, start_seconds=starts)
 
     await _terminate(service, films, options, note)
-    await service.end(signal.SIGTERM)
     return figures
 
 
 async def _terminate(service: Service, films: Sequence[Film], options: Options, note: Callable[..., None]) -> None:
-    """Ends the service in order under load, and starts it again."""
-    before, outcome, ended = service.answers_in_log(), Outcome(), {}
+    """Ends the service in order under load, starts it again, and ends it when nobody asks any more.
+
+    What a service accepted is answered: so what the logs of both count, the senders have.
+    """
+    # a process of its own, since what the last one answered may not yet have been read from its log
+    await service.end(signal.SIGTERM)
+    await service.start()
+    ended: dict[str, int] = {}
 
     async def terminate() -> None:
         await asyncio.sleep(options.seconds / 2)
-        code = await service.end(signal.SIGTERM)
-        await asyncio.sleep(0.5)  # until the last answers are read
-        # what it accepted is answered: what its log counts, its senders have
-        ended.update(
-            exit_code=code, answers_logged=service.answers_in_log() - before, answers_received=outcome.answered
-        )
+        ended["exit_code"] = await service.end(signal.SIGTERM)
+        ended["answers_logged"] = service.answers_in_log()
         await service.start()
 
-    await wait_for_answers(service.port, films, options.senders, options.seconds, terminate, outcome)
-    note("terminated", outcome, **ended)
+    outcome = await wait_for_answers(service.port, films, options.senders, options.seconds, terminate)
+    await service.end(signal.SIGTERM)
+    ended["answers_logged"] += service.answers_in_log()
+    note("terminated", outcome, **ended, answers_received=outcome.answered)
 
 
 def faults(figures: dict[str, Any]) -> list[str]:

@@ -10,9 +10,6 @@ import pytest
 
 from tests.serving.http.bundles import write_mean_bundle
 
-# a second of load meets what it is to meet on most machines, but not on every one
-pytestmark = pytest.mark.slow
-
 SCRIPT = Path(__file__).parents[2] / "scripts" / "load_test.py"
 
 
