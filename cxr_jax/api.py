@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from cxr_jax.config.schema import Config
     from cxr_jax.evaluation.judgement import Judgement
+    from cxr_jax.serving.given import GivenImages
     from cxr_jax.serving.loaded import Loaded
     from cxr_jax.serving.maps import HeatMap
     from cxr_jax.serving.predict import FilePrediction, Threshold
@@ -126,10 +127,12 @@ class Model:
         Raises:
             UserError: an image cannot be read, and `on_error` is `raise`; or a folder holds no image.
         """
+        from cxr_jax.serving.given import given_images
+
         if on_error not in ("raise", "keep"):
             raise UserError(f'on_error is {on_error!r}, but must be "raise" or "keep"')
         results = []
-        for found in self._predicted(images):
+        for found in self._predicted(given_images(images)):
             if found.error is None:
                 results.append(
                     Prediction(
@@ -162,24 +165,24 @@ class Model:
             UserError: the image cannot be read, or is more than one; there is no such class; or the network is an
                 ensemble of runs, of which there are no maps.
         """
+        from cxr_jax.serving.given import given_images
         from cxr_jax.serving.maps import map_of
 
         if explained is not None and explained not in self.classes:
             raise UserError(f"there is no class {explained!r}: explain {' or '.join(self.classes)}")
         explain = self._loaded.explain
-        found = list(self._predicted(image))
-        if len(found) != 1:
-            raise UserError(f"a heat map is of one image, but {len(found)} were given: ask for them one by one")
-        if found[0].error is not None:
-            raise UserError(found[0].error)
+        given = given_images(image)
+        if len(given.names) != 1:
+            raise UserError(f"a heat map is of one image, but {len(given.names)} were given: ask for them one by one")
+        (found,) = self._predicted(given)
+        if found.error is not None:
+            raise UserError(found.error)
         resize = self._loaded.model.descriptions[0].resize
-        return map_of(explain, found[0], self._threshold, resize, explained)
+        return map_of(explain, found, self._threshold, resize, explained)
 
-    def _predicted(self, images: Image | Iterable[Image]) -> Iterator[FilePrediction]:
-        from cxr_jax.serving.given import given_images
+    def _predicted(self, given: GivenImages) -> Iterator[FilePrediction]:
         from cxr_jax.serving.predict import predict_files
 
-        given = given_images(images)
         return predict_files(
             self._loaded.model,
             given.names,

@@ -49,8 +49,12 @@ def discard(descriptor: int) -> None:
 
 def as_typed(*words: str | Path) -> str:
     """Returns the command line of `words` as it is typed into a shell; a path that begins with a dash is told apart."""
-    texts = [f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words]
-    return " ".join(map(_quoted, texts))
+    return " ".join(map(_quoted, as_arguments(*words)))
+
+
+def as_arguments(*words: str | Path) -> list[str]:
+    """Returns `words` as a program takes them; a path that begins with a dash is told apart from an option."""
+    return [f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words]
 
 
 def _quoted(word: str) -> str:

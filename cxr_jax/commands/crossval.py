@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from cxr_jax.commands.train import terminal_for
 from cxr_jax.config.command_line import Option, option_of, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
@@ -48,8 +49,7 @@ def main(arguments: list[str]) -> None:
         UserError: a mistake in the config or the options; trainings failed; or a signal stopped them, with the exit
             code that `cxr-jax train` has for it.
     """
-    asks_for_help = not arguments or arguments[0].startswith("-") or {"-h", "--help"} & set(arguments)
-    terminal = Terminal(quiet=bool(asks_for_help))
+    terminal = terminal_for(arguments)
     terminal.say(f"Cross-validating {' '.join(arguments[:1])}")
     path, given = _parse(arguments, terminal)
     options, folder = given.options, Path(given.options.out)

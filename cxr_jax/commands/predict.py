@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,11 @@ from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, PNEUMONIA
 
 if TYPE_CHECKING:
     from cxr_jax.data.quality.reference import QualityReference
+    from cxr_jax.data.sources.source import LeftOut
     from cxr_jax.serving.predict import FilePrediction, Threshold
+
+    Below = Callable[[Path], tuple[tuple[Path, ...], tuple[LeftOut, ...]]]
+    """Finds the images in a folder, and tells what is left out."""
 
 SUMMARY = "predict on files and folders, as a table, JSON, CSV or heat maps"
 
@@ -70,9 +75,12 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, arguments, prog="cxr-jax predict", description=SUMMARY)
     from cxr_jax.bundle.record import is_bundle
     from cxr_jax.bundle.starter import STARTER
+    from cxr_jax.data.sources.folder import radiographs_below
     from cxr_jax.runs.folder import RunFolder
 
-    names_images = _names_images(Path(options.run))
+    # every folder is walked once
+    below = functools.cache(radiographs_below)
+    names_images = _names_images(Path(options.run), below)
     if names_images:
         _require_no_network_among(options)
     if not names_images and not options.files:
@@ -82,7 +90,7 @@ def main(arguments: list[str]) -> None:
         RunFolder.open(place)
     # with --json standard output holds JSON alone
     terminal = Terminal(on_standard_error=options.json)
-    files = _find((options.run, *options.files) if names_images else options.files, terminal)
+    files = _find((options.run, *options.files) if names_images else options.files, below, terminal)
     _require_free(options)
     with terminal.waiting(f"Loading the {'starter network' if names_images else f'network of {options.run}'}"):
         from cxr_jax.serving.loaded import load
@@ -129,44 +137,45 @@ def main(arguments: list[str]) -> None:
 
 def _require_no_network_among(options: Options) -> None:
     """Raises UserError if a run or a bundle stands behind the first image: it is meant, and not the starter network."""
-    from cxr_jax.bundle.record import is_bundle
-    from cxr_jax.runs.folder import RunFolder
-
     for name in options.files:
-        if Path(name).is_dir() and (is_bundle(name) or RunFolder(Path(name)).config.is_file()):
+        if Path(name).is_dir() and _holds_network(Path(name)):
             kind = "a folder" if Path(options.run).is_dir() else "a file"
             raise UserError(
                 f"{options.run} is {kind}, not the folder of a run; name the run first: cxr-jax predict {name} FILES..."
             )
 
 
-def _names_images(path: Path) -> bool:
-    """Returns whether the first argument is an image, or a folder of them, so that no run is named."""
+def _holds_network(folder: Path) -> bool:
+    """Returns whether a folder is that of a run or of a bundle."""
     from cxr_jax.bundle.record import is_bundle
-    from cxr_jax.data.decode import IMAGE_SUFFIXES
-    from cxr_jax.data.sources.folder import radiographs_below
     from cxr_jax.runs.folder import RunFolder
 
+    return is_bundle(folder) or RunFolder(folder).config.is_file()
+
+
+def _names_images(path: Path, below: Below) -> bool:
+    """Returns whether the first argument is an image, or a folder of them, so that no run is named."""
+    from cxr_jax.data.decode import IMAGE_SUFFIXES
+
     if path.is_dir():
-        return not is_bundle(path) and not RunFolder(path).config.is_file() and bool(radiographs_below(path)[0])
+        return not _holds_network(path) and bool(below(path)[0])
     # of a file that is missing the name alone tells what it would be
     return path.exists() or path.name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _find(given: tuple[str, ...], terminal: Terminal) -> Files:
+def _find(given: tuple[str, ...], below: Below, terminal: Terminal) -> Files:
     """Returns the files that are named or lie in folders that are named, and tells what is left out or missing.
 
     Raises:
         UserError: no file is left that can be read.
     """
-    from cxr_jax.data.sources.folder import radiographs_below
     from cxr_jax.serving.radiograph import require_file
 
     names: list[str] = []
     mistakes = {}
     for name in given:
         if Path(name).is_dir():
-            images, left_out = radiographs_below(Path(name))
+            images, left_out = below(Path(name))
             names += map(str, images)
             for reason, count in Counter(entry.reason for entry in left_out).items():
                 terminal.say(f"{name}: {count:,} {'file' if count == 1 else 'files'} left out ({reason})")

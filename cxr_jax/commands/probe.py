@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cxr_jax.commands.train import config_given, default_folder, describe, write_origin
+from cxr_jax.commands.train import config_given, default_folder, describe, terminal_for, write_origin
 from cxr_jax.config.command_line import Option
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
@@ -36,8 +36,7 @@ def main(arguments: list[str]) -> None:
 
     The run is there when all of it is: one that is killed leaves nothing.
     """
-    asks_for_help = not arguments or arguments[0].startswith("-") or {"-h", "--help"} & set(arguments)
-    terminal = Terminal(quiet=bool(asks_for_help))
+    terminal = terminal_for(arguments)
     with terminal.waiting(f"Probing {' '.join(arguments[:1])}: reading the config, loading jax"):
         path, given = config_given(
             arguments, Options, terminal.say, command="probe", summary=SUMMARY, example="kermany_xception"

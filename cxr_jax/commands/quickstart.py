@@ -10,7 +10,7 @@ from typing import Annotated
 
 from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.errors import UserError
-from cxr_jax.terminal import Terminal, as_typed
+from cxr_jax.terminal import Terminal, as_arguments, as_typed
 
 SUMMARY = "train, judge and explain a small network, on phantoms or on your data"
 
@@ -58,9 +58,7 @@ def main(arguments: list[str]) -> None:
 def _take(terminal: Terminal, command: str, *arguments: str | Path) -> None:
     """Runs a command as if it had been typed."""
     _announce(terminal, command, *arguments)
-    # a path that begins with a dash would be taken for an option
-    texts = [f"./{word}" if str(word).startswith("-") and isinstance(word, Path) else str(word) for word in arguments]
-    importlib.import_module(f"cxr_jax.commands.{command}").main(texts)
+    importlib.import_module(f"cxr_jax.commands.{command}").main(as_arguments(*arguments))
 
 
 def _announce(terminal: Terminal, *words: str | Path) -> None:

@@ -42,8 +42,7 @@ class Options:
 
 def main(arguments: list[str]) -> None:
     """Trains the config that `arguments` name; UserError for every mistake in it or in what it needs."""
-    asks_for_help = not arguments or arguments[0].startswith("-") or {"-h", "--help"} & set(arguments)
-    terminal = Terminal(quiet=bool(asks_for_help))
+    terminal = terminal_for(arguments)
     with terminal.waiting(f"Training {' '.join(arguments[:1])}: reading the config, loading jax"):
         config_path, given = config_given(
             arguments, Options, terminal.say, command="train", summary=SUMMARY, example="quickstart"
@@ -53,6 +52,12 @@ def main(arguments: list[str]) -> None:
     options = given.options
     run_path = Path(options.out) if options.out else default_folder(config_path)
     train_config(given.config, run_path, resume=options.resume, changes=given.changes)
+
+
+def terminal_for(arguments: Sequence[str]) -> Terminal:
+    """Returns where a command on a config prints: nowhere while it is asked for help alone."""
+    asks_for_help = not arguments or arguments[0].startswith("-") or {"-h", "--help"} & set(arguments)
+    return Terminal(quiet=bool(asks_for_help))
 
 
 def default_folder(config_path: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from cxr_jax.config.command_line import option_of
@@ -106,12 +106,19 @@ def _in_phases(config: Config, field: str) -> str:
     return f"use {' or '.join(as_typed(option_of(f'phases.{phase.name}.{field}')) for phase in config.phases)}"
 
 
-def refuse_without_effect(config: Config, changes: Iterable[str]) -> None:
-    """Raises UserError if the option for one of these keys, which made `config` what it is, has no effect."""
+def _typed_option(key: str) -> str:
+    return as_typed(option_of(key))
+
+
+def refuse_without_effect(config: Config, changes: Iterable[str], called: Callable[[str], str] = _typed_option) -> None:
+    """Raises UserError if the change of one of these keys, which made `config` what it is, has no effect.
+
+    `called` gives the words for a change; by default the option for it.
+    """
     idle = without_effect(config)
     for key in changes:
         if key in idle:
-            raise UserError(f"{as_typed(option_of(key))} has no effect, because {idle[key]}", EXIT_USAGE)
+            raise UserError(f"{called(key)} has no effect, because {idle[key]}", EXIT_USAGE)
 
 
 def refuse_options_of_several(changes: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from cxr_jax.config.command_line import OptionParser, option_of
-from cxr_jax.config.effect import refuse_without_effect, without_effect
+from cxr_jax.config.effect import refuse_without_effect
 from cxr_jax.config.overrides import (
     RENAMED,
     Tell,
@@ -106,9 +106,7 @@ def changed_config(tables: Mapping[str, Any], changes: Mapping[str, Any], place:
     config_of(tables, place)
     told = {key: f"{key} in changes" for key in named}
     config = config_of(overridden(tables, named, "changes"), place, told)
-    for key, why in without_effect(config).items():
-        if key in named:
-            raise UserError(f"{key} in changes has no effect, because {why}", EXIT_USAGE)
+    refuse_without_effect(config, named, told.__getitem__)
     return Given(None, config, named)
 
 

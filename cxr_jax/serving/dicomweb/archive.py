@@ -73,21 +73,27 @@ class Archive:
                 found[uid] = Study(uid, when, int(count) if re.fullmatch("[0-9]{1,9}", count) else None)
         return sorted(found.values(), key=lambda study: (study.when, study.uid))
 
-    def radiographs(self, study: str) -> list[Listed]:
-        """Returns the objects of all CR and DX series of a study; ArchiveError as in `studies`."""
-        found = []
-        for entry in self._list(f"/studies/{study}/series", {}, _SERIES):
-            if _value(entry, _MODALITY) in MODALITIES:
-                series = self._uid(entry, _SERIES)
-                for instance in self._instances(study, series):
-                    found.append(Listed(study, series, self._uid(instance, _INSTANCE), _value(instance, _SOP_CLASS)))
-        return found
+    def series(self, study: str) -> dict[str, str]:
+        """Returns the UIDs of the series of a study with their modalities; ArchiveError as in `studies`."""
+        entries = self._list(f"/studies/{study}/series", {}, _SERIES)
+        return {self._uid(entry, _SERIES): _value(entry, _MODALITY) for entry in entries}
 
-    def stored(self, study: str, series: Sequence[str]) -> set[str]:
-        """Returns the UIDs of the objects in `series` of a study, as far as these exist; ArchiveError as above."""
-        there = {self._uid(entry, _SERIES) for entry in self._list(f"/studies/{study}/series", {}, _SERIES)}
+    def radiographs(self, study: str, series: Mapping[str, str]) -> list[Listed]:
+        """Returns the objects of all CR and DX series among `series` of a study; ArchiveError as in `studies`."""
+        return [
+            Listed(study, uid, self._uid(instance, _INSTANCE), _value(instance, _SOP_CLASS))
+            for uid, modality in series.items()
+            if modality in MODALITIES
+            for instance in self._instances(study, uid)
+        ]
+
+    def stored(self, study: str, wanted: Sequence[str], series: Mapping[str, str]) -> set[str]:
+        """Returns the UIDs of the objects in the `wanted` ones of the `series` of a study; ArchiveError as above."""
         return {
-            self._uid(instance, _INSTANCE) for uid in series if uid in there for instance in self._instances(study, uid)
+            self._uid(instance, _INSTANCE)
+            for uid in wanted
+            if uid in series
+            for instance in self._instances(study, uid)
         }
 
     def retrieve(self, image: Listed) -> bytes:
@@ -115,7 +121,7 @@ class Archive:
         sent = accepted = False
 
         def missing_still() -> list[Written]:
-            there = self.stored(study, series)
+            there = self.stored(study, series, self.series(study))
             return [entry for entry in missing if entry.uid not in there]
 
         def attempt() -> None:

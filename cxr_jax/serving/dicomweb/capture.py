@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
 from cxr_jax.explain.case import with_caption
-from cxr_jax.explain.overlay import overlay, place_on_original
+from cxr_jax.serving import maps
 from cxr_jax.serving.dicomweb.network import SOFTWARE, Network, plain
 from cxr_jax.serving.dicomweb.report import remarks
 from cxr_jax.serving.dicomweb.source import Source
 from cxr_jax.serving.dicomweb.written import Written, description, evidence_of, finish
-from cxr_jax.serving.maps import evidence_of as map_of
 from cxr_jax.serving.predict import FilePrediction
 from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, PNEUMONIA
 
@@ -58,12 +59,17 @@ def capture_of(network: Network, source: Source, prediction: FilePrediction) -> 
 
 def picture_of(network: Network, prediction: FilePrediction) -> np.ndarray:
     """Returns the radiograph with its heat map, a headline above and a caption below, uint8 [H, W, 3] RGB."""
-    explain, _ = map_of(network.model)
-    heat, blank = explain(prediction.radiograph.square, CLASS_NAMES.index(prediction.label))
-    grey = _sized(prediction.radiograph.grey)
-    coloured = overlay(grey, place_on_original(heat, *grey.shape, network.model.description.resize))
-    headline = with_caption(np.zeros((0, grey.shape[1], 3), np.uint8), [HEADLINE])
-    return with_caption(np.concatenate([headline, coloured]), caption(network, prediction, blank=blank))
+    sized = replace(prediction.radiograph, grey=_sized(prediction.radiograph.grey))
+    drawn = maps.map_of(
+        maps.evidence_of(network.model),
+        replace(prediction, radiograph=sized),
+        network.threshold,
+        network.model.description.resize,
+    )
+    coloured = drawn.overlay()
+    headline = with_caption(np.zeros((0, coloured.shape[1], 3), np.uint8), [HEADLINE])
+    lines = caption(network, prediction, blank=drawn.case.blank)
+    return with_caption(np.concatenate([headline, coloured]), lines)
 
 
 def caption(network: Network, prediction: FilePrediction, *, blank: bool) -> list[str]:

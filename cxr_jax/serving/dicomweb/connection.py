@@ -104,7 +104,7 @@ class Access:
 
 
 def _secret(path: Path) -> str:
-    """Returns the first line of a file; UserError if there is none, or it cannot be sent."""
+    """Returns the text of a file, which is one line; UserError if there is none, or it cannot be sent."""
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
@@ -130,17 +130,13 @@ class Connection:
         self, access: Access, *, stop: threading.Event | None = None, waits: Sequence[float] | None = None
     ) -> None:
         """Tries a request again after each of `waits` seconds (WAITS), until `stop` is set."""
-        try:
-            import requests
-        except ModuleNotFoundError:
-            raise UserError("this needs requests: pip install 'cxr-jax[pacs]'") from None
+        import requests
+
         # its warnings quote addresses, and these name studies
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
-        self._access, self._stop, self._waits = (
-            access,
-            stop or threading.Event(),
-            tuple(WAITS if waits is None else waits),
-        )
+        self._access = access
+        self._stop = stop or threading.Event()
+        self._waits = tuple(WAITS if waits is None else waits)
         self._session = requests.Session()
 
     @property

@@ -48,9 +48,10 @@ def finish_study(archive: Archive, network: Network, journal: Journal, study: st
         ArchiveError: the study cannot be listed, or the archive not be reached.
     """
     outcome = Outcome()
-    images = archive.radiographs(study)
-    series = [network.uid(f"{kind} series", study) for kind in _MAKERS]
-    there = archive.stored(study, series) if images else set()
+    series = archive.series(study)
+    images = archive.radiographs(study, series)
+    ours = [network.uid(f"{kind} series", study) for kind in _MAKERS]
+    there = archive.stored(study, ours, series) if images else set()
     for image in images:
         missing = [kind for kind in _MAKERS if network.uid(kind, image.uid) not in there]
         entry = journal.image(image.uid)

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from cxr_jax.serving.batching import CAPACITY
-
 RETRY_AFTER = {"Retry-After": "1"}
 """With a refusal for want of room: when to come again, in seconds."""
 
@@ -27,10 +25,10 @@ class RefusalError(Exception):
 class Limits:
     """The bounds of one request."""
 
-    request_bytes: int = 128 * 2**20
-    files: int = CAPACITY
-    upload_seconds: float = 60.0  # for the whole of it to arrive
-    answer_seconds: float = 60.0  # for the network to answer, after that
+    request_bytes: int
+    files: int
+    upload_seconds: float  # for the whole of it to arrive
+    answer_seconds: float  # for the network to answer, after that
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter as Tally
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -121,7 +120,7 @@ class Metrics:
                 images = list(self._unlike)
             if len(images) < FEWEST:
                 return float("nan")
-            return Tally(name for unlike in images for name in unlike)[measure] / len(images)
+            return sum(measure in unlike for unlike in images) / len(images)
 
         return share
 
