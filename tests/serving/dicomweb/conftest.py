@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cxr_jax.bundle.record import ONNX_FILE, Bundle, Call, UsualRange, content_of, write_bundle
+from cxr_jax.bundle.record import Call, UsualRange
 from cxr_jax.data.phantoms.folder import draw_phantom
-from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.serving.dicomweb.network import Network, load_network
-from cxr_jax.vocabulary import CLASS_NAMES
+from tests.serving.dicomweb.archive_server import ArchiveServer, running
+from tests.serving.onnx_bundles import write_onnx_bundle
 
 pytest.importorskip("highdicom", reason="highdicom is not installed")
 import onnx
@@ -43,10 +43,20 @@ PATIENT = {
 
 SIDE = 32
 
+FIRST, SECOND = "1.2.840.99.1", "1.2.840.99.2"
+"""Studies."""
 
-def drawn_network() -> bytes:
-    """A network in ONNX that finds bright patches: evidence of each patch, and logits that are its mean."""
-    values = {
+
+@pytest.fixture
+def archive() -> Iterator[ArchiveServer]:
+    """A small archive that can be told to misbehave."""
+    with running() as server:
+        yield server
+
+
+def write_drawn_bundle(folder: Path, *, threshold: float = 0.4) -> Path:
+    """Writes an exported network that finds bright patches: evidence of each patch, and logits that are its mean."""
+    constants = {
         "scale": np.float32(1 / 255),
         "middle": np.float32(0.45),
         "gain": np.array([-30, 30], np.float32).reshape(1, 2, 1, 1),
@@ -63,53 +73,22 @@ def drawn_network() -> bytes:
         helper.make_node("GlobalAveragePool", ["evidence"], ["pooled"]),
         helper.make_node("Squeeze", ["pooled", "plane"], ["logits"]),
     ]
-    graph = helper.make_graph(
+    return write_onnx_bundle(
+        folder,
+        "patches",
         nodes,
-        "drawn",
-        [helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["B", SIDE, SIDE])],
-        [
-            helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["B", 2]),
-            helper.make_tensor_value_info("evidence", onnx.TensorProto.FLOAT, ["B", 2, 4, 4]),
-        ],
-        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    return model.SerializeToString()
-
-
-def write_drawn_bundle(folder: Path, *, threshold: float = 0.4) -> Path:
-    """Writes the drawn network as an exported one, and returns its folder."""
-    (folder / ONNX_FILE).write_bytes(drawn_network())
-    description = NetworkDescription(
-        architecture="patches",
-        classes=CLASS_NAMES,
-        image_size=SIDE,
+        constants,
+        {"logits": [2], "evidence": [2, 4, 4]},
+        side=SIDE,
         resize="pad",
-        interpolation="area",
-        mean=(0.5,) * 3,
-        std=(0.5,) * 3,
-        weights="",
-        weights_sha256="",
-        parameters=0,
-    )
-    told = Bundle(
         name="drawn-1",
-        kind="exclusive",
-        network=description,
         calls=(Call("PNEUMONIA", threshold, "youden"),),
         temperature=None,
         quality=(UsualRange("sharpness", "Sharpness", None, 1e-9),),
         training_images=900,
         step=7,
-        checkpoint="best",
-        checkpoint_sha256="",
-        data_fingerprint="",
-        software={},
         date="2026-11-26T05:00:00+00:00",
-        files=(content_of(folder / ONNX_FILE),),
     )
-    write_bundle(folder, told)
-    return folder
 
 
 @pytest.fixture(scope="session")

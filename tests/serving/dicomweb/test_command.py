@@ -22,18 +22,11 @@ from cxr_jax.commands import pacs
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.serving.dicomweb.multipart import encode_parts
 from cxr_jax.vocabulary import DISCLAIMER
-from tests.serving.dicomweb.archive_server import header, running
-from tests.serving.dicomweb.conftest import SECRET
+from tests.serving.dicomweb.archive_server import header
+from tests.serving.dicomweb.conftest import FIRST, SECOND, SECRET
+from tests.serving.without_jax import WITHOUT_JAX
 
-FIRST, SECOND = "1.2.840.99.1", "1.2.840.99.2"
 SINCE = ("--since", "2026-11-01")
-WITHOUT_JAX = """
-import sys
-sys.modules.update(dict.fromkeys(["jax", "jaxlib", "flax"]))
-from cxr_jax.cli import main
-sys.exit(main())
-"""
-
 ORTHANC = shutil.which("Orthanc")
 PLUGIN = next(Path("/usr/share/orthanc/plugins").glob("libOrthancDicomWeb.so*"), None)
 
@@ -43,12 +36,6 @@ def short_waits(monkeypatch, tmp_path):
     """A request is tried again at once, and the journal lies in a folder of the test's own."""
     monkeypatch.setattr("cxr_jax.serving.dicomweb.connection.WAITS", (0.01,))
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def archive():
-    with running() as server:
-        yield server
 
 
 class Orthanc:

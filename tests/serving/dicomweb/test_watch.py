@@ -1,5 +1,6 @@
 """The command's work beside an archive that behaves, and beside one that does not."""
 
+import contextlib
 import json
 import re
 import threading
@@ -13,22 +14,14 @@ from cxr_jax.serving.dicomweb.connection import Access, ArchiveError, Connection
 from cxr_jax.serving.dicomweb.journal import Journal
 from cxr_jax.serving.dicomweb.multipart import encode_parts
 from cxr_jax.serving.dicomweb.watch import Pass, Since, Watch
-from tests.serving.dicomweb.archive_server import header, running
-from tests.serving.dicomweb.conftest import SECRET
-
-FIRST, SECOND = "1.2.840.99.1", "1.2.840.99.2"
+from tests.serving.dicomweb.archive_server import header
+from tests.serving.dicomweb.conftest import FIRST, SECOND, SECRET
 
 
 @pytest.fixture(autouse=True)
 def unwritten_captions(monkeypatch):
     """Pictures are stored without their text, which takes most of their time; other tests look at them."""
     monkeypatch.setattr("cxr_jax.serving.dicomweb.capture.with_caption", lambda picture, lines: picture)
-
-
-@pytest.fixture
-def archive():
-    with running() as server:
-        yield server
 
 
 @pytest.fixture
@@ -40,26 +33,12 @@ def looking(archive, network, tmp_path):
         with opened(journal, **access) as watch:
             return watch.once()
 
-    def opened(journal="journal.jsonl", *, stop=None, waits=(0.01, 0.01, 0.01), url=None, **access):
+    @contextlib.contextmanager
+    def opened(journal="journal.jsonl", *, stop=None, waits=(0.01, 0.01, 0.01), **access):
         stop = stop or threading.Event()
-        connection = Connection(Access(url or archive.url, **{"timeout": 5, **access}), stop=stop, waits=waits)
-
-        class Opened:
-            def __enter__(self):
-                self.held = Journal.open(tmp_path / journal, network.digest)
-                return Watch(
-                    Archive(connection),
-                    network,
-                    self.held.__enter__(),
-                    since=Since.read("2026-11-01"),
-                    stop=stop,
-                    say=said.append,
-                )
-
-            def __exit__(self, *error):
-                self.held.__exit__(*error)
-
-        return Opened()
+        connection = Connection(Access(archive.url, **{"timeout": 5, **access}), stop=stop, waits=waits)
+        with Journal.open(tmp_path / journal, network.digest) as held:
+            yield Watch(Archive(connection), network, held, since=Since.read("2026-11-01"), stop=stop, say=said.append)
 
     once.said, once.opened = said, opened
     yield once

@@ -13,14 +13,9 @@ from pathlib import Path
 
 import httpx
 
-ROOT = Path(__file__).parents[3]
+from tests.serving.without_jax import WITHOUT_JAX
 
-WITHOUT_JAX = """
-import sys
-sys.modules.update(dict.fromkeys(["jax", "jaxlib", "flax", "optax", "orbax"]))
-from cxr_jax.cli import main
-sys.exit(main())
-"""
+ROOT = Path(__file__).parents[3]
 
 
 class Server:
