@@ -96,12 +96,14 @@ def _features(
     terminal: Terminal,
 ) -> list[np.ndarray]:
     """Returns the features [N, C] of the images of train, and of validation."""
-    from cxr_jax.training.probe import pooled_features
+    from cxr_jax.training.probe import compile_features
 
-    found = []
+    with terminal.waiting("Compiling the network"):
+        program = compile_features(frozen, config, devices)
+    network, found = frozen.until_features, []
     for images, split in zip(sets, ("train", "val"), strict=True):
         with terminal.track(f"Computing the features of {split}", len(images)) as advance:
-            found.append(pooled_features(frozen, images, config, devices, advance))
+            found.append(program.over(network.params, network.batch_stats, images.images, advance=advance))
     return found
 
 

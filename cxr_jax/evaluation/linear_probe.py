@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -141,19 +141,25 @@ def fit_probe(
     matrix = features.astype(np.float64)
     converged = True
 
-    def fitted(rows: np.ndarray, strength: float) -> LinearClassifier:
+    def fitted(rows: np.ndarray, strengths: Sequence[float]) -> Iterator[LinearClassifier]:
         nonlocal converged
-        found, came_to_its_end = _fit(matrix[rows], label[rows], kind, strength, balanced=balanced)
-        converged &= came_to_its_end
-        advance(1)
-        return found
+        standardised = Standardised.of(matrix[rows])
+        for strength in strengths:
+            found, came_to_its_end = _fit(standardised, label[rows], kind, strength, balanced=balanced)
+            converged &= came_to_its_end
+            advance(1)
+            yield found
 
-    scores = []
-    for strength in sorted(set(strengths)):
-        areas = [_roc_auc(fitted(train, strength).scores(matrix[held]), label[held]) for train, held in parts]
-        scores.append(StrengthScore(strength, tuple(areas)))
+    tried = sorted(set(strengths))
+    areas = [
+        [_roc_auc(classifier.scores(matrix[held]), label[held]) for classifier in fitted(train, tried)]
+        for train, held in parts
+    ]
+    scores = [
+        StrengthScore(strength, of_folds) for strength, of_folds in zip(tried, zip(*areas, strict=True), strict=True)
+    ]
     best = max(scores, key=lambda score: (score.mean, score.strength))
-    classifier = fitted(np.arange(len(label)), best.strength)
+    (classifier,) = fitted(np.arange(len(label)), [best.strength])
     return ProbeFit(classifier, best.strength, tuple(scores), converged)
 
 
@@ -176,26 +182,40 @@ def _folds(label: np.ndarray, group: Sequence[str], folds: int, seed: int) -> li
     return parts
 
 
+@dataclass(frozen=True)
+class Standardised:
+    """Features that have mean 0 and deviation 1, and what they had before."""
+
+    features: np.ndarray  # [N, C]
+    mean: np.ndarray  # [C]
+    deviation: np.ndarray  # [C]; infinite where a feature is the same for all images
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> Standardised:
+        """Returns `features` [N, C] standardised."""
+        mean, deviation = features.mean(axis=0), features.std(axis=0)
+        # a feature that is the same for all images says nothing, whatever its value
+        deviation[deviation == 0] = np.inf
+        return cls((features - mean) / deviation, mean, deviation)
+
+
 def _fit(
-    features: np.ndarray, label: np.ndarray, kind: Kind, strength: float, *, balanced: bool
+    standardised: Standardised, label: np.ndarray, kind: Kind, strength: float, *, balanced: bool
 ) -> tuple[LinearClassifier, bool]:
-    """Returns the classifier of `features` [N, C] as they are, and whether its fit came to its end."""
+    """Returns the classifier of features as they were before, and whether its fit came to its end."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.svm import LinearSVC
 
-    mean, deviation = features.mean(axis=0), features.std(axis=0)
-    # a feature that is the same for all images says nothing, whatever its value
-    deviation[deviation == 0] = np.inf
     how = {"C": 1 / strength, "class_weight": "balanced" if balanced else None, "max_iter": _ITERATIONS}
     # the primal form draws nothing at random
     model = LogisticRegression(**how) if kind == "logistic" else LinearSVC(dual=False, **how)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        model.fit((features - mean) / deviation, label)
-    weights = model.coef_[0] / deviation
+        model.fit(standardised.features, label)
+    weights = model.coef_[0] / standardised.deviation
     converged = not any(issubclass(entry.category, ConvergenceWarning) for entry in caught)
-    return LinearClassifier(weights, float(model.intercept_[0] - mean @ weights)), converged
+    return LinearClassifier(weights, float(model.intercept_[0] - standardised.mean @ weights)), converged
 
 
 def _roc_auc(score: np.ndarray, label: np.ndarray) -> float:

@@ -100,27 +100,30 @@ class ForwardProgram:
         examples: np.ndarray | SelectedRows,
         *,
         before_each: Callable[[], None] = lambda: None,
+        advance: Callable[[int], None] = lambda _: None,
         share: Share = WHOLE,
     ) -> np.ndarray:
         """Returns the results [N, ...] for `examples` [N, ...], at least one, by batches; the last one is padded.
 
-        `before_each` is called before every batch and may raise to leave the work. Of every batch this process reads
-        `share`.
+        `before_each` is called before every batch and may raise to leave the work. `advance` is told how many more
+        examples are done. Of every batch this process reads `share`.
         """
         parts: list[np.ndarray] = []
         running: tuple[Array, int] | None = None
+
+        def finish(values: Array, count: int) -> None:
+            parts.append(np.asarray(values)[:count])
+            advance(count)
+
         for batch, count in padded_batches(examples, self._batch_size, share=share):
             before_each()
             following = (self(params, batch_stats, batch), count)
             # one batch ahead keeps the devices busy, and no more: the work can then be left within two batches
             if running is not None:
-                parts.append(_rows(*running))
+                finish(*running)
             running = following
-        return np.concatenate([*parts, _rows(*running)])
-
-
-def _rows(values: Array, count: int) -> np.ndarray:
-    return np.asarray(values)[:count]
+        finish(*running)
+        return np.concatenate(parts)
 
 
 def compile_on_images(

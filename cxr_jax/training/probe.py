@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -14,8 +14,7 @@ import optax
 from cxr_jax.config.schema import Config
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.linear_probe import LinearClassifier
-from cxr_jax.images.image_set import ImageSet
-from cxr_jax.inference.forward import compile_on_images, pooled_features_of
+from cxr_jax.inference.forward import ForwardProgram, compile_on_images, pooled_features_of
 from cxr_jax.models.first_stages import LOGITS, FirstStages, has_linear_head
 from cxr_jax.models.network import CLASSIFIER, stage_layers_of
 from cxr_jax.models.registry import IMAGENET_CLASSES, find_architecture
@@ -81,16 +80,10 @@ def _last_stage(network: Network) -> str:
     return next((name for name in reversed(network.stages) if name != CLASSIFIER), "")
 
 
-def pooled_features(
-    frozen: FrozenNetwork,
-    images: ImageSet,
-    config: Config,
-    devices: Sequence[jax.Device],
-    advance: Callable[[int], None] = lambda _: None,
-) -> np.ndarray:
-    """Returns the features [N, C] float32 of `images`; `advance` is told how many more images are done."""
-    network, size = frozen.until_features, config.training.evaluation_batch_size
-    program = compile_on_images(
+def compile_features(frozen: FrozenNetwork, config: Config, devices: Sequence[jax.Device]) -> ForwardProgram:
+    """Returns the program that gives the features [B, C] float32 of a batch of images, for `until_features`."""
+    network = frozen.until_features
+    return compile_on_images(
         pooled_features_of,
         network.graphdef,
         network.params,
@@ -98,19 +91,9 @@ def pooled_features(
         mean=network.mean,
         std=network.std,
         image_size=config.data.image_size,
-        batch_size=size,
+        batch_size=config.training.evaluation_batch_size,
         devices=devices,
     )
-    begun = iter(range(0, len(images), size))
-
-    def before_each() -> None:
-        # told of a batch when the next one begins
-        if next(begun) > 0:
-            advance(size)
-
-    found = program.over(network.params, network.batch_stats, images.images, before_each=before_each)
-    advance(len(images) - size * ((len(images) - 1) // size))
-    return found
 
 
 def with_classifier(frozen: FrozenNetwork, classifier: LinearClassifier) -> tuple[Network, str]:

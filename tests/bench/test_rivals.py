@@ -30,16 +30,19 @@ def torch():
 
 @pytest.fixture
 def seen(torch):
-    """What networks were given and answered, and the optimiser and its parameters before each of its steps.
+    """What networks were given and answered, the gradients of the loss by the answers, and the optimiser and its
+    parameters before each of its steps.
 
     Seen by torch's own hooks: nothing of it is replaced.
     """
-    log = {"inputs": [], "logits": [], "steps": []}
+    log = {"inputs": [], "logits": [], "gradients": [], "steps": []}
 
     def note_answer(module, arguments, output):
         if type(module).__name__ == "EfficientNet":
             log["inputs"].append(arguments[0])
             log["logits"].append(output)
+            if output.requires_grad:
+                output.register_hook(log["gradients"].append)
 
     def note_step(optimizer, _arguments, _options):
         parameters = [value for group in optimizer.param_groups for value in group["params"]]
@@ -69,7 +72,12 @@ def test_training_step_in_pytorch(torch, seen, precision):
     assert 2.2 < first.max() < 2.7
     assert [logits.dtype for logits in seen["logits"]] == [getattr(torch, precision)] * 2
     assert [logits.shape for logits in seen["logits"]] == [(2, 2)] * 2
-    assert len(seen["steps"]) == 2
+    assert len(seen["steps"]) == len(seen["gradients"]) == 2
+    for logits, gradient in zip(seen["logits"], seen["gradients"], strict=True):
+        # that of the mean cross-entropy: softmax minus the label as a row of one 1, over the images
+        labels = torch.softmax(logits.detach().float(), 1) - len(logits) * gradient.float()
+        nearest = torch.nn.functional.one_hot(labels.argmax(1), 2).float()
+        torch.testing.assert_close(labels, nearest, rtol=0, atol=1e-5 if precision == "float32" else 0.02)
     assert workload.facts["versions"]["torch"] == torch.__version__
     assert workload.facts["compile_seconds"] is None
     assert workload.facts["platform"] == ("gpu" if torch.cuda.is_available() else "cpu")
@@ -101,7 +109,7 @@ def test_inference_in_pytorch(torch, seen):
     (logits,) = seen["logits"]
     assert logits.is_inference()
     assert logits.dtype == torch.bfloat16
-    assert seen["steps"] == []
+    assert seen["steps"] == seen["gradients"] == []
 
 
 @needs_timm

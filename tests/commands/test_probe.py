@@ -70,7 +70,9 @@ def test_the_restored_network_answers_as_the_classifier_of_scikit_learn(of, opti
     assert json.loads(run.network.read_text())["until"] == until
     frozen, prepared = room.freeze(config), PreparedData.open("phantoms")
     images = {split: load_split(prepared, config.data, split) for split in ("train", "val")}
-    features = {split: room.pooled_features(frozen, images[split], config, room.jax.devices()[:1]) for split in images}
+    network = frozen.until_features
+    program = room.compile_features(frozen, config, room.jax.devices()[:1])
+    features = {split: program.over(network.params, network.batch_stats, images[split].images) for split in images}
     settings = config.probe
     fit = fit_probe(
         features["train"],

@@ -5,9 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from smallest_network import smallest_network
 
-from cxr_jax.config.schema import ModelConfig
 from cxr_jax.models.blocks import SqueezeExcitation
 from cxr_jax.models.layers import (
     BatchNorm,
@@ -19,7 +17,8 @@ from cxr_jax.models.layers import (
     silu,
 )
 from cxr_jax.models.network import pool
-from cxr_jax.models.state import batch_stats_of, merge_model
+from cxr_jax.models.registry import build_model
+from cxr_jax.models.state import batch_stats_of, merge_model, split_model
 
 RULES = LayerRules(padding="same", activation=silu, epsilon=1e-3)
 ROUNDING = 2.0**-8
@@ -94,8 +93,7 @@ def test_squeeze_and_excitation_keeps_the_dtype():
 
 @pytest.mark.parametrize("name", ["mobilenetv2_tiny", "efficientnetv2_tiny"])
 def test_a_whole_network_keeps_its_parameters_and_statistics_in_float32(name):
-    network = smallest_network(ModelConfig(name))
-    graphdef, params, batch_stats = network.graphdef, network.params, network.batch_stats
+    graphdef, params, batch_stats = split_model(build_model(name, classes=2))
     x = jax.random.normal(jax.random.key(0), (8, 64, 64, 3))
 
     @jax.jit

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 
 import pytest
 
-from cxr_jax.config.schema import Config, DataConfig, ModelConfig, ParallelConfig, TrainingConfig, ValidationConfig
+from cxr_jax.config.schema import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    ParallelConfig,
+    PhaseConfig,
+    TrainingConfig,
+    ValidationConfig,
+)
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.training.network import Network
@@ -44,27 +53,31 @@ def network(config: Config) -> Network:
     return smallest_network(config.model)
 
 
-@pytest.fixture
-def trainer(config, network, train_images, validation_images, tmp_path):
-    """Makes a run called by a name, under changes of the config."""
+@pytest.fixture(scope="session")
+def run_in(config, network, train_images, validation_images):
+    """Makes a run in a folder, under changes of the config."""
 
-    def make(name: str, watcher: Watcher | None = None, **changes) -> TrainingRun:
+    def make(folder: Path, watcher: Watcher | None = None, **changes) -> TrainingRun:
+        folder.mkdir(exist_ok=True)
         changed = dataclasses.replace(config, **changes)
-        run = RunFolder(tmp_path / name)
-        run.path.mkdir(exist_ok=True)
-        return TrainingRun(changed, network, train_images, validation_images, run, watcher or Watcher())
+        return TrainingRun(changed, network, train_images, validation_images, RunFolder(folder), watcher or Watcher())
 
     return make
 
 
-@pytest.fixture(scope="session")
-def train_undisturbed(config, network, train_images, validation_images, tmp_path_factory):
-    """Trains a run to its end, under changes of the config, for tests that only read it."""
+@pytest.fixture
+def trainer(run_in, tmp_path):
+    """Makes a run called by a name, under changes of the config."""
+    return lambda name, watcher=None, **changes: run_in(tmp_path / name, watcher, **changes)
 
-    def run(**changes) -> TrainingRun:
-        folder = RunFolder(tmp_path_factory.mktemp("undisturbed"))
-        changed = dataclasses.replace(config, **changes)
-        trained = TrainingRun(changed, network, train_images, validation_images, folder, Watcher())
+
+@pytest.fixture(scope="session")
+def train_undisturbed(run_in, tmp_path_factory):
+    """Trains a run of these phases to its end, once for all tests that only read it."""
+
+    @functools.cache
+    def run(phases: tuple[PhaseConfig, ...] = ()) -> TrainingRun:
+        trained = run_in(tmp_path_factory.mktemp("undisturbed"), phases=phases)
         trained.train()
         return trained
 
@@ -80,4 +93,4 @@ def undisturbed(train_undisturbed) -> TrainingRun:
 @pytest.fixture(scope="session")
 def undisturbed_phases(train_undisturbed) -> TrainingRun:
     """A finished run of two phases; tests compare others with it."""
-    return train_undisturbed(phases=PHASES)
+    return train_undisturbed(PHASES)

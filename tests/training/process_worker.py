@@ -15,14 +15,13 @@ from typing import Any
 import jax
 import numpy as np
 from smallest_network import smallest_network
-from training_runs import SIZE, TrainingRun, doubled, draw_images, take_steps
+from training_runs import HEAD, SIZE, TrainingRun, doubled, draw_images, take_steps
 
 from cxr_jax.config.schema import (
     AugmentationConfig,
     Config,
     DataConfig,
     ModelConfig,
-    OptimizerConfig,
     ParallelConfig,
     PhaseConfig,
     TrainingConfig,
@@ -43,7 +42,7 @@ CONFIG = Config(
     training=TrainingConfig(batch_size=8, evaluation_batch_size=8),
     validation=ValidationConfig(every_iterations=2),
     phases=(
-        PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen", optimizer=OptimizerConfig(0.1)),
+        HEAD,
         PhaseConfig("all", 2, augmentation=AugmentationConfig(horizontal_flip=0.5)),
     ),
 )

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from training_runs import Steps, Watcher, assert_equal_runs, draw_images, lines_of
+from training_runs import HEAD, Steps, Watcher, assert_equal_runs, draw_images, lines_of
 
-from cxr_jax.config.schema import AugmentationConfig, DataConfig, OptimizerConfig, ParallelConfig, PhaseConfig
+from cxr_jax.config.schema import AugmentationConfig, DataConfig, ParallelConfig, PhaseConfig
 from cxr_jax.devices import choose_devices, share_out
 from cxr_jax.errors import UserError
 from cxr_jax.images.batches import training_batches
@@ -18,7 +18,6 @@ from cxr_jax.training.feed import FREE_SHARE, fits_on_devices, make_feed, put_on
 from cxr_jax.training.processes import ALONE
 
 AUGMENTED = {"augmentation": AugmentationConfig(horizontal_flip=0.5, rotation=10)}
-HEAD = PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen", optimizer=OptimizerConfig(0.1))
 
 
 @pytest.fixture

@@ -111,11 +111,10 @@ def test_a_better_network_that_the_resumed_run_knows_nothing_of_is_forgotten(tra
 
 @pytest.mark.parametrize(("phases", "step"), [((), 2), ((HEAD,), 5)], ids=["images", "end of cached features"])
 def test_a_signal_during_a_validation_leaves_it_and_resuming_makes_up_for_it(
-    trainer, train_undisturbed, undisturbed, monkeypatch, phases, step
+    trainer, train_undisturbed, monkeypatch, phases, step
 ):
-    epochs = {"phases": phases} if phases else {}
-    undisturbed = train_undisturbed(**epochs) if phases else undisturbed
-    stopped = trainer("stopped", **epochs)
+    undisturbed = train_undisturbed(phases)
+    stopped = trainer("stopped", phases=phases)
     batches = []
     padded = forward.padded_batches
 
@@ -136,7 +135,7 @@ def test_a_signal_during_a_validation_leaves_it_and_resuming_makes_up_for_it(
     assert len(batches) == 1
     saved = read_newest(stopped.run.checkpoints / LAST)
     assert (saved.step, saved.details["validation_due"]) == (step, True)
-    resumed = trainer("stopped", **epochs)
+    resumed = trainer("stopped", phases=phases)
     resumed.train(resume=True)
     assert_equal_runs(undisturbed, resumed)
 

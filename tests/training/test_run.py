@@ -83,8 +83,11 @@ def test_a_run_resumes_across_the_border_of_two_phases(trainer, undisturbed_phas
     assert {line["phase"] for line in lines_of(undisturbed_phases, "train")[5:]} == {"all"}
 
 
-def test_a_run_killed_between_two_phases_goes_on_with_a_fresh_optimizer(trainer, undisturbed_phases, monkeypatch):
-    killed, compiled = trainer("killed", phases=PHASES), []
+def test_a_run_killed_between_two_phases_goes_on_with_a_fresh_optimizer(trainer, train_undisturbed, monkeypatch):
+    # both by the optimizer of the config
+    phases = (PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen"), PhaseConfig("all", 1))
+    undisturbed = train_undisturbed(phases)
+    killed, compiled = trainer("killed", phases=phases), []
 
     def die_in_the_second(plan, network, phase, *given, **named):
         compiled.append(phase.config.name)
@@ -97,9 +100,9 @@ def test_a_run_killed_between_two_phases_goes_on_with_a_fresh_optimizer(trainer,
         with pytest.raises(KeyboardInterrupt):
             killed.train()
     assert compiled == ["head", "all"]
-    resumed = trainer("killed", phases=PHASES)
+    resumed = trainer("killed", phases=phases)
     resumed.train(resume=True)
-    assert_equal_runs(undisturbed_phases, resumed)
+    assert_equal_runs(undisturbed, resumed)
 
 
 def test_features_computed_once_train_the_same_head(trainer, network, monkeypatch):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
-from cxr_jax.models.kernels.depthwise import Padding, output_size
-from cxr_jax.models.kernels.native.calls import activation_number, bfloat16_of, call, float32_of, placing
+from cxr_jax.models.kernels.depthwise import Padding
+from cxr_jax.models.kernels.native.calls import activation_number, bfloat16_of, call, float32_of
+from cxr_jax.models.kernels.native.operations import convolution_gradients, convolve_by
 
 ACTIVATIONS = ("none", "relu", "relu6")
 """The activations whose slope is known from their result."""
@@ -21,10 +21,7 @@ def biased_convolution(x: Array, kernel: Array, bias: Array, stride: int, paddin
 
     It is [B, H', W', O] bfloat16. `kernel` is rounded to bfloat16, its gradient is not.
     """
-    rows, columns = (output_size(x.shape[axis + 1], kernel.shape[axis], stride, padding[axis]) for axis in (0, 1))
-    shape = bfloat16_of((x.shape[0], rows, columns, kernel.shape[-1]))
-    how = {**activation_number(activation), **placing(stride, padding)}
-    return call("convolution", shape, x, kernel.astype(jnp.bfloat16), bias, **how)
+    return convolve_by("convolution", x, kernel, bias, stride, padding, activation)
 
 
 def _forward(
@@ -40,9 +37,7 @@ def _backward(
     x, kernel, y = residuals
     shapes = (bfloat16_of(g.shape), float32_of(kernel.shape[-1:]))
     before, of_bias = call("activated_input", shapes, y, g, **activation_number(activation))
-    window = placing(stride, padding)
-    of_x = call("convolution_input", bfloat16_of(x.shape), before, kernel.astype(jnp.bfloat16), **window)
-    return of_x, call("convolution_kernel", float32_of(kernel.shape), x, before, **window), of_bias
+    return (*convolution_gradients("convolution", x, kernel, before, stride, padding), of_bias)
 
 
 biased_convolution.defvjp(_forward, _backward)

@@ -46,7 +46,7 @@ def _convolution(name: str, x: Array, kernel: Array, stride: int, padding: Paddi
     """Returns the convolution of the handler `name`, whose gradients are the handlers `name`_input and
     `name`_kernel.
     """
-    return _convolve(name, x, kernel, jnp.zeros(kernel.shape[-1:], jnp.float32), stride, padding, "none")
+    return convolve_by(name, x, kernel, jnp.zeros(kernel.shape[-1:], jnp.float32), stride, padding, "none")
 
 
 def _convolution_forward(
@@ -58,10 +58,7 @@ def _convolution_forward(
 def _convolution_backward(
     name: str, stride: int, padding: Padding, residuals: tuple[Array, Array], g: Array
 ) -> tuple[Array, Array]:
-    x, kernel = residuals
-    window = placing(stride, padding)
-    of_x = call(f"{name}_input", bfloat16_of(x.shape), g, _operand(name, kernel), **window)
-    return of_x, call(f"{name}_kernel", float32_of(kernel.shape), x, g, **window)
+    return convolution_gradients(name, *residuals, g, stride, padding)
 
 
 _convolution.defvjp(_convolution_forward, _convolution_backward)
@@ -155,7 +152,9 @@ def folded_convolution(
 
     Depthwise where `kernel` is [k, k, 1, O] and `x` has O channels. Its gradients are those of the single steps.
     """
-    return _convolve(_handler(x, kernel), x, kernel * factor.reshape(1, 1, 1, -1), offset, stride, padding, activation)
+    return convolve_by(
+        _handler(x, kernel), x, kernel * factor.reshape(1, 1, 1, -1), offset, stride, padding, activation
+    )
 
 
 def _folded_forward(
@@ -196,13 +195,23 @@ def _gradient_sums(x: Array, g: Array, factor: Array, offset: Array, mean: Array
     return call("normalise_gradient_sums", shape, x, g, factor, offset, mean, **activation_number(activation))
 
 
-def _convolve(
+def convolve_by(
     name: str, x: Array, kernel: Array, offset: Array, stride: int, padding: Padding, activation: str
 ) -> Array:
+    """Returns the convolution of the handler `name` plus `offset` [O], activated; bfloat16 [B, H', W', O]."""
     rows, columns = (output_size(x.shape[axis + 1], kernel.shape[axis], stride, padding[axis]) for axis in (0, 1))
     shape = bfloat16_of((x.shape[0], rows, columns, kernel.shape[-1]))
     window = placing(stride, padding)
     return call(name, shape, x, _operand(name, kernel), offset, **activation_number(activation), **window)
+
+
+def convolution_gradients(
+    name: str, x: Array, kernel: Array, g: Array, stride: int, padding: Padding
+) -> tuple[Array, Array]:
+    """Returns the gradients of `x` and of `kernel`, for the gradient `g` of their convolution by the handler `name`."""
+    window = placing(stride, padding)
+    of_x = call(f"{name}_input", bfloat16_of(x.shape), g, _operand(name, kernel), **window)
+    return of_x, call(f"{name}_kernel", float32_of(kernel.shape), x, g, **window)
 
 
 def _operand(name: str, kernel: Array) -> Array:

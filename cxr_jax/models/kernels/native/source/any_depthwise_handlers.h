@@ -8,19 +8,28 @@
 namespace cxr {
 namespace {
 
-// What keeps the kernels inside of their buffers.
+DepthwiseShape depthwise_shape(const Dimensions& in, const Dimensions& out, int64_t stride, int64_t top, int64_t left) {
+  return {in[0], in[1], in[2], in[3], out[1], out[2], stride, top, left};
+}
+
+// What keeps depthwise kernels with windows of so many pixels a side inside of their buffers.
+ffi::Error check_places(const Dimensions& in, const Dimensions& out, const Parameters& kernel, int64_t side,
+                        int64_t stride, int64_t top, int64_t left) {
+  if (stride != 1 && stride != 2) return ffi::Error::InvalidArgument("depthwise strides have to be 1 or 2");
+  if (std::min(top, left) < 0 || std::max(top, left) >= side) {
+    return ffi::Error::InvalidArgument("depthwise padding has to be less than a window");
+  }
+  const bool belong = in[0] == out[0] && in[3] == out[3] && all_have(side * side * in[3], kernel);
+  return belong ? ffi::Error::Success() : sizes_differ();
+}
+
 ffi::Error check_any_depthwise(const Dimensions& in, const Dimensions& out, const Parameters& kernel, int64_t stride,
                                int64_t top, int64_t left) {
   const auto window = kernel.dimensions();
   if (window.size() < 2 || window[0] != window[1] || (window[0] != 3 && window[0] != 5)) {
     return ffi::Error::InvalidArgument("depthwise windows have to be 3 x 3 or 5 x 5");
   }
-  if (stride != 1 && stride != 2) return ffi::Error::InvalidArgument("depthwise strides have to be 1 or 2");
-  if (std::min(top, left) < 0 || std::max(top, left) >= window[0]) {
-    return ffi::Error::InvalidArgument("depthwise padding has to be less than a window");
-  }
-  const bool belong = in[0] == out[0] && in[3] == out[3] && all_have(window[0] * window[0] * in[3], kernel);
-  return belong ? ffi::Error::Success() : sizes_differ();
+  return check_places(in, out, kernel, window[0], stride, top, left);
 }
 
 // Calls `work` with the side of the window as a type.
@@ -30,17 +39,12 @@ void with_side(const Parameters& kernel, const Work& work) {
   else work(std::integral_constant<int, 5>());
 }
 
-DepthwiseShape any_depthwise_shape(const Dimensions& in, const Dimensions& out, int64_t stride, int64_t top,
-                                   int64_t left) {
-  return {in[0], in[1], in[2], in[3], out[1], out[2], stride, top, left};
-}
-
 ffi::Error any_depthwise(Pool pool, Values x, Parameters kernel, Parameters offset, NewValues y, int64_t activation,
                          int64_t stride, int64_t top, int64_t left) {
   const auto in = x.dimensions(), out = y->dimensions();
   if (auto error = check_any_depthwise(in, out, kernel, stride, top, left); error.failure()) return error;
   if (!all_have(in[3], offset)) return sizes_differ();
-  const auto shape = any_depthwise_shape(in, out, stride, top, left);
+  const auto shape = depthwise_shape(in, out, stride, top, left);
   with_side(kernel, [&](auto side) {
     with_activation(activation, [&](auto kind) {
       any_depthwise_forward<side(), kind()>(pool, shape, data(x), kernel.typed_data(), offset.typed_data(), data(y));
@@ -53,7 +57,7 @@ ffi::Error any_depthwise_input(Pool pool, Values g, Parameters kernel, NewValues
                                int64_t left) {
   const auto in = x->dimensions(), out = g.dimensions();
   if (auto error = check_any_depthwise(in, out, kernel, stride, top, left); error.failure()) return error;
-  const auto shape = any_depthwise_shape(in, out, stride, top, left);
+  const auto shape = depthwise_shape(in, out, stride, top, left);
   with_side(kernel, [&](auto side) {
     any_depthwise_input_gradient<side()>(pool, shape, data(g), kernel.typed_data(), data(x));
   });
@@ -64,7 +68,7 @@ ffi::Error any_depthwise_kernel(Pool pool, Values x, Values g, NewParameters ker
                                 int64_t left) {
   const auto in = x.dimensions(), out = g.dimensions();
   if (auto error = check_any_depthwise(in, out, *kernel, stride, top, left); error.failure()) return error;
-  const auto shape = any_depthwise_shape(in, out, stride, top, left);
+  const auto shape = depthwise_shape(in, out, stride, top, left);
   with_side(*kernel, [&](auto side) {
     any_depthwise_kernel_gradient<side()>(pool, shape, data(x), data(g), kernel->typed_data());
   });

@@ -94,24 +94,14 @@ ffi::Error normalise_gradient(Pool pool, Values x, Values g, Parameters factor, 
   return ffi::Error::Success();
 }
 
-DepthwiseShape depthwise_shape(const Dimensions& in, const Dimensions& out, int64_t stride, int64_t top, int64_t left) {
-  return {in[0], in[1], in[2], in[3], out[1], out[2], stride, top, left};
-}
-
-// What keeps the depthwise kernels inside of their buffers.
 ffi::Error check_depthwise(const Dimensions& in, const Dimensions& out, const Parameters& kernel, int64_t stride,
                            int64_t top, int64_t left) {
   const auto window = kernel.dimensions();
   if (window.size() < 2 || window[0] != kWindow || window[1] != kWindow) {
     return ffi::Error::InvalidArgument("depthwise windows have to be 3 x 3");
   }
-  if (stride != 1 && stride != 2) return ffi::Error::InvalidArgument("depthwise strides have to be 1 or 2");
   if (in[3] % kLanes != 0) return ffi::Error::InvalidArgument("depthwise channels have to fill whole vectors");
-  if (std::min(top, left) < 0 || std::max(top, left) >= kWindow) {
-    return ffi::Error::InvalidArgument("depthwise padding has to be less than a window");
-  }
-  const bool belong = in[0] == out[0] && in[3] == out[3] && all_have(kWindow * kWindow * in[3], kernel);
-  return belong ? ffi::Error::Success() : sizes_differ();
+  return check_places(in, out, kernel, kWindow, stride, top, left);
 }
 
 ffi::Error depthwise(Pool pool, Values x, Parameters kernel, Parameters offset, NewValues y, int64_t activation,

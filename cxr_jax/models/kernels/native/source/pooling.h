@@ -6,6 +6,7 @@
 #define CXR_JAX_POOLING_H_
 
 #include <limits>
+#include <vector>
 
 #include "lanes.h"
 #include "parallel.h"
@@ -150,8 +151,15 @@ inline void average_pool(xla::ffi::ThreadPool& pool, const PoolingShape& shape, 
 // The gradient of `x` for the gradient `g` of the means.
 inline void average_pool_gradient(xla::ffi::ThreadPool& pool, const PoolingShape& shape, bool counts_padding,
                                   const BFloat16* g, BFloat16* x) {
+  const int64_t across = shape.columns.windows;
+  std::vector<float> shares(shape.rows.windows * across);
+  for (int64_t row = 0; row < shape.rows.windows; ++row) {
+    for (int64_t column = 0; column < across; ++column) {
+      shares[row * across + column] = share_of_pixel(shape, counts_padding, row, column);
+    }
+  }
   gather_gradient(pool, shape, x, [&](int64_t place, auto lanes, int64_t, int64_t row, int64_t column) {
-    return load_lanes(g + place, lanes) * share_of_pixel(shape, counts_padding, row, column);
+    return load_lanes(g + place, lanes) * shares[row * across + column];
   });
 }
 
