@@ -53,31 +53,27 @@ def network(config: Config) -> Network:
     return smallest_network(config.model)
 
 
-@pytest.fixture(scope="session")
-def run_in(config, network, train_images, validation_images):
-    """Makes a run in a folder, under changes of the config."""
+@pytest.fixture
+def trainer(config, network, train_images, validation_images, tmp_path):
+    """Makes a run called by a name, under changes of the config."""
 
-    def make(folder: Path, watcher: Watcher | None = None, **changes) -> TrainingRun:
-        folder.mkdir(exist_ok=True)
-        changed = dataclasses.replace(config, **changes)
-        return TrainingRun(changed, network, train_images, validation_images, RunFolder(folder), watcher or Watcher())
+    def make(name: str, watcher: Watcher | None = None, **changes) -> TrainingRun:
+        (tmp_path / name).mkdir(exist_ok=True)
+        changed, folder = dataclasses.replace(config, **changes), RunFolder(tmp_path / name)
+        return TrainingRun(changed, network, train_images, validation_images, folder, watcher or Watcher())
 
     return make
 
 
-@pytest.fixture
-def trainer(run_in, tmp_path):
-    """Makes a run called by a name, under changes of the config."""
-    return lambda name, watcher=None, **changes: run_in(tmp_path / name, watcher, **changes)
-
-
 @pytest.fixture(scope="session")
-def train_undisturbed(run_in, tmp_path_factory):
+def train_undisturbed(config, train_images, validation_images, tmp_path_factory):
     """Trains a run of these phases to its end, once for all tests that only read it."""
 
     @functools.cache
     def run(phases: tuple[PhaseConfig, ...] = ()) -> TrainingRun:
-        trained = run_in(tmp_path_factory.mktemp("undisturbed"), phases=phases)
+        changed, network = dataclasses.replace(config, phases=phases), smallest_network(config.model)
+        folder = RunFolder(tmp_path_factory.mktemp("undisturbed"))
+        trained = TrainingRun(changed, network, train_images, validation_images, folder, Watcher())
         trained.train()
         return trained
 
