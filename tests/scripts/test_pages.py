@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BLOCKS = {
     "README.md": (".figures",),
-    "docs/performance.md": (".beside_pytorch", ".networks"),
+    "docs/performance.md": (".beside_pytorch", ".networks", ".runtimes"),
     "docs/using-a-network.md": (".load",),
 }
 PAGES = [
