@@ -179,6 +179,9 @@ class TrainingConfig(_Section):
     # parts of a batch that are computed one after another, so that a batch fits that would not; the loss and its
     # gradient are those of the whole batch, but BatchNorm's statistics are those of each part, as in torch
     accumulation_steps: int = 1
+    # what an epoch visits. shuffled: every image once. balanced: as many images, of every class as many as of the others;
+    # those of a rare class more than once, each time with changes of its own
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
     evaluation_batch_size: int = 64  # images per step of validation and test, over all devices
     seed: int = 0  # of weights, order and augmentation
     # of the activations in training; parameters, statistics, loss and update are float32 always. auto: bf16 on GPUs and
@@ -325,6 +328,9 @@ class Config(_Section):
     def __post_init__(self) -> None:
         names = [phase.name for phase in self.phases]
         _require(len(set(names)) == len(names), "phases", names, "named differently from each other")
+        twice = self.loss.class_weights == "balanced" and self.training.sampling == "balanced"
+        rule = '"none" where training.sampling is "balanced": together they would make up for the rare class twice'
+        _require(not twice, "loss.class_weights", self.loss.class_weights, rule)
 
     def computed_as(self, other: Config) -> Config:
         """Returns the same experiment, computed where `other` is, with its images kept where the other's are.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from cxr_jax.errors import UserError
 from cxr_jax.images.image_set import ImageSet
+
+Sampling = Literal["shuffled", "balanced"]
+"""What an epoch visits: every example once, or every class as often as the others."""
 
 
 class Batch(NamedTuple):
@@ -38,31 +42,94 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
+def balanced_order(labels: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """Returns the order [N] of an epoch that has as many examples of every class of `labels` [N], to within one.
+
+    An epoch is as long as one that visits every example once. Of a class of n examples that has a share of m, each is
+    visited m // n times or once more; which ones once more is drawn anew in every epoch. An element is the row of an
+    example plus N times the number of its visits before, so that each visit can be told from the others.
+
+    Raises:
+        UserError: a class is so rare that its visits have no number of 32 bits.
+    """
+    generator, count = np.random.default_rng([seed, epoch]), len(labels)
+    classes = np.unique(labels)
+    visits = []
+    for number, label in enumerate(classes):
+        rows = np.flatnonzero(labels == label)
+        share = count // len(classes) + (number < count % len(classes))
+        whole, rest = divmod(share, len(rows))
+        if count * (whole + 1) > np.iinfo(np.int32).max:
+            raise UserError(
+                f'training.sampling is "balanced", but a class has {len(rows):,} of {count:,} images, too few to be '
+                'visited as often as the others; set it to "shuffled"'
+            )
+        visits += [rows + count * visit for visit in range(whole)]
+        visits.append(generator.choice(rows, rest, replace=False) + count * whole)
+    return generator.permutation(np.concatenate(visits))
+
+
+def visit_ids(ids: np.ndarray, visits: np.ndarray) -> np.ndarray:
+    """Returns an id [B] int32 for every visit [B] of an epoch, as `balanced_order` numbers them, to draw changes by.
+
+    A first visit has the id of its example among `ids` [N], and a later one an id that no example has.
+    """
+    visit, row = np.divmod(visits, len(ids))
+    return (ids[row] + visit * id_stride(ids)).astype(np.int32)
+
+
+def id_stride(ids: np.ndarray) -> int:
+    """Returns what is added to the id of an example for each visit that an epoch made before: more than any of `ids`."""
+    return int(ids.max()) + 1
+
+
 def iterations_per_epoch(count: int, batch_size: int) -> int:
     """Returns steps of an epoch; the last short batch is dropped, because padded rows would enter BatchNorm."""
     return count // batch_size
 
 
 def training_rows(
-    count: int, *, batch_size: int, seed: int, epoch: int, start: int = 0, share: Share = WHOLE
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    share: Share = WHOLE,
+    sampling: Sampling = "shuffled",
 ) -> Iterator[np.ndarray]:
-    """Yields which of `count` examples make up each batch of an epoch, from the one numbered `start` on.
+    """Yields which of the examples with `labels` [N] make up each batch of an epoch, from the one numbered `start` on.
 
-    Yields `share` of `batch_size` rows, int32, ascending. The shares of all processes, one after the other, are the
-    rows of one process alone.
+    Yields `share` of `batch_size` rows, int32, ascending; where classes are balanced a later visit of the same row is
+    numbered as in `balanced_order`. The shares of all processes, one after the other, are the rows of one process alone.
     """
-    order = epoch_order(count, seed=seed, epoch=epoch).astype(np.int32)
+    count = len(labels)
+    if sampling == "balanced":
+        order = balanced_order(labels, seed=seed, epoch=epoch).astype(np.int32)
+    else:
+        order = epoch_order(count, seed=seed, epoch=epoch).astype(np.int32)
     for index in range(start, iterations_per_epoch(count, batch_size)):
+        part = np.sort(order[index * batch_size : (index + 1) * batch_size])
         # sorted within the batch: a memory-mapped file is then read forwards, and the step does not see the difference
-        yield share.of(np.sort(order[index * batch_size : (index + 1) * batch_size]))
+        yield share.of(part[np.argsort(part % count, kind="stable")])
 
 
 def training_batches(
-    image_set: ImageSet, *, batch_size: int, seed: int, epoch: int, start: int = 0, share: Share = WHOLE
+    image_set: ImageSet,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    share: Share = WHOLE,
+    sampling: Sampling = "shuffled",
 ) -> Iterator[Batch]:
     """Yields the batches of an epoch that `training_rows` describes, each read when it is asked for."""
-    for rows in training_rows(len(image_set), batch_size=batch_size, seed=seed, epoch=epoch, start=start, share=share):
-        yield Batch(np.asarray(image_set.images[rows]), image_set.labels[rows], image_set.ids[rows])
+    order = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "start": start, "share": share}
+    for visits in training_rows(image_set.labels, **order, sampling=sampling):
+        rows = visits % len(image_set)
+        ids = visit_ids(image_set.ids, visits)
+        yield Batch(np.asarray(image_set.images[rows]), image_set.labels[rows], ids)
 
 
 def padded_batches(images: np.ndarray, batch_size: int, share: Share = WHOLE) -> Iterator[tuple[np.ndarray, int]]:

@@ -12,7 +12,7 @@ from jax import lax
 
 from cxr_jax.devices import replicated, share_out
 from cxr_jax.errors import UserError
-from cxr_jax.images.batches import WHOLE, Share, training_batches, training_rows
+from cxr_jax.images.batches import WHOLE, Sampling, Share, id_stride, training_batches, training_rows
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.training.processes import ProcessGroup
 from cxr_jax.training.step import DeviceBatch
@@ -47,8 +47,8 @@ class Feed(Protocol):
 class HostFeed:
     """Images on the host, each batch read when it is asked for: while the step before runs, it costs no time."""
 
-    def __init__(self, image_set: ImageSet) -> None:
-        self._image_set = image_set
+    def __init__(self, image_set: ImageSet, sampling: Sampling = "shuffled") -> None:
+        self._image_set, self._sampling = image_set, sampling
         self.resident: tuple[DeviceBatch, ...] = ()
 
     def shapes(self, batch_size: int) -> DeviceBatch:
@@ -61,7 +61,7 @@ class HostFeed:
     ) -> Iterator[DeviceBatch]:
         """Yields the images of batches as `Feed` says."""
         order = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "start": start, "share": share}
-        for batch in training_batches(self._image_set, **order):
+        for batch in training_batches(self._image_set, **order, sampling=self._sampling):
             yield DeviceBatch(*batch)
 
     def examples(self, batch: DeviceBatch, *resident: DeviceBatch) -> DeviceBatch:
@@ -72,9 +72,10 @@ class HostFeed:
 class DeviceFeed:
     """Images on every device, of which a batch is given by the numbers of its rows."""
 
-    def __init__(self, count: int, table: DeviceBatch) -> None:
-        """Feeds from `table`, the `count` examples as `put_on_devices` laid them out."""
-        self._count, self.resident = count, (table,)
+    def __init__(self, image_set: ImageSet, table: DeviceBatch, sampling: Sampling = "shuffled") -> None:
+        """Feeds from `table`, the examples of `image_set` as `put_on_devices` laid them out."""
+        self._labels, self._id_stride, self._sampling = image_set.labels, id_stride(image_set.ids), sampling
+        self.resident = (table,)
 
     def shapes(self, batch_size: int) -> jax.ShapeDtypeStruct:
         """Returns the shape of the rows of a batch."""
@@ -84,12 +85,18 @@ class DeviceFeed:
         self, *, batch_size: int, seed: int, epoch: int, start: int = 0, share: Share = WHOLE
     ) -> Iterator[np.ndarray]:
         """Yields the rows of batches as `Feed` says."""
-        return training_rows(self._count, batch_size=batch_size, seed=seed, epoch=epoch, start=start, share=share)
+        order = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "start": start, "share": share}
+        return training_rows(self._labels, **order, sampling=self._sampling)
 
     def examples(self, batch: jax.Array, *resident: DeviceBatch) -> DeviceBatch:
-        """Returns the rows `batch` [B] int32 of the resident table [N, ...]."""
+        """Returns the rows `batch` [B] int32 of the resident table [N, ...], with the ids of their visits."""
         (table,) = resident
-        picked = jax.tree.map(lambda column: column.at[batch].get(mode="promise_in_bounds"), table)
+        if self._sampling == "shuffled":
+            picked = jax.tree.map(lambda column: column.at[batch].get(mode="promise_in_bounds"), table)
+        else:
+            visit, rows = jnp.divmod(batch, len(self._labels))
+            picked = jax.tree.map(lambda column: column.at[rows].get(mode="promise_in_bounds"), table)
+            picked = picked._replace(ids=picked.ids + visit * self._id_stride)
         # what follows is then compiled as for a batch from the host, and gives the same bits
         return lax.optimization_barrier(picked)
 
@@ -99,13 +106,16 @@ def make_feed(
     image_set: ImageSet,
     devices: Sequence[jax.Device],
     group: ProcessGroup,
+    sampling: Sampling = "shuffled",
 ) -> Feed:
     """Returns the feed of `image_set` that `placement` asks for; all processes of the group call it together.
+
+    `sampling` says what an epoch visits.
 
     Raises UserError if the images are to lie on the devices, but a device has too little memory.
     """
     if not group.agree(fits_on_devices(placement, image_set, devices)):
-        return HostFeed(image_set)
+        return HostFeed(image_set, sampling)
     try:
         table = jax.block_until_ready(put_on_devices(image_set, devices, group.share))
     except jax.errors.JaxRuntimeError as error:
@@ -115,7 +125,7 @@ def make_feed(
             f"a device has too little memory for all {len(image_set)} training images; "
             "set data.placement to host, or data.image_size to less"
         ) from None
-    return DeviceFeed(len(image_set), table)
+    return DeviceFeed(image_set, table, sampling)
 
 
 def fits_on_devices(placement: Placement, image_set: ImageSet, devices: Sequence[jax.Device]) -> bool:

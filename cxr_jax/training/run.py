@@ -87,7 +87,7 @@ def train(
     observer.on_start(plan, progress)
 
     # made by the first phase that takes images, and shared by all that do
-    image_feed = functools.cache(lambda: make_feed(config.data.placement, train_set, devices, group))
+    image_feed = functools.cache(lambda: make_feed(config.data.placement, train_set, devices, group, training.sampling))
     state: TrainState | None = None
 
     with RunWriter(run, progress, group) as writer, Interruption(group) as interruption:
@@ -114,7 +114,7 @@ def train(
                 if phase.computes_features_once:
                     sets = (train_set, validation_set)
                     features, validation_features = _pooled(plan, network, state, sets, interruption.check, group)
-                    feed = make_feed(config.data.placement, features, devices, group)
+                    feed = make_feed(config.data.placement, features, devices, group, training.sampling)
                     validator = _validator(plan, network, state, validation_features, group)
                 else:
                     feed, validator = image_feed(), _validator(plan, network, state, validation_set, group)

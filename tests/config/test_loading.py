@@ -114,6 +114,10 @@ def test_phases_with_their_own_sections(config_file):
         ('[[phases]]\ntrainable = "a"', 'phases.train.trainable in FILE is "a", but must be a list'),
         ("[phases]\n", "phases in FILE is {}, but must be a list"),
         ("[[phases]]\n[[phases]]\n", "phases in FILE is ['train', 'train'], but must be named differently"),
+        (
+            '[loss]\nclass_weights = "balanced"\n[training]\nsampling = "balanced"',
+            'loss.class_weights in FILE is \'balanced\', but must be "none" where training.sampling is "balanced"',
+        ),
         ("[data]\nx = 1\n[model]\ny = 1", "data.x in FILE is unknown (and 1 more mistake)"),
         ("[data\n", "FILE is not valid TOML: "),
         ("[data]\nimage_size = 1\nimage_size = 2", "FILE is not valid TOML: "),

@@ -3,9 +3,11 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxr_jax.errors import UserError
 from cxr_jax.images.batches import Share, epoch_order, iterations_per_epoch, padded_batches, training_batches
 from cxr_jax.images.image_set import ImageSet, SelectedRows
 
@@ -48,6 +50,53 @@ def test_the_order_changes_with_seed_and_epoch_and_with_nothing_else():
         assert tuple(epoch_order(50, seed=seed, epoch=epoch)) == order
 
 
+@given(counts=st.lists(st.integers(1, 12), min_size=2, max_size=4), epoch=st.integers(0, 3))
+def test_a_balanced_epoch_visits_every_class_as_often_and_no_image_much_more_than_another(counts, epoch):
+    total = sum(counts)
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    images = dataclasses.replace(numbered(total), labels=labels)
+    order = {"batch_size": 1, "seed": 4, "epoch": epoch, "sampling": "balanced"}
+    batches = list(training_batches(images, **order))
+    ids = np.concatenate([batch.ids for batch in batches])
+    rows = np.concatenate([batch.images[:, 0, 0] for batch in batches])
+    np.testing.assert_array_equal(np.concatenate([batch.labels for batch in batches]), labels[rows])
+    assert len(rows) == total
+    of_class = np.bincount(labels[rows], minlength=len(counts))
+    assert of_class.max() - of_class.min() <= 1
+    visits = np.bincount(rows, minlength=total)
+    for label in range(len(counts)):
+        own = visits[labels == label]
+        assert own.max() - own.min() <= 1
+    # no two visits draw the same changes, and the first has those of a shuffled epoch
+    assert len(set(ids)) == total
+    assert set(ids) >= set(rows.astype(int) + 1000)
+
+
+def test_a_balanced_epoch_is_drawn_anew_and_begun_later_is_the_rest_of_the_whole():
+    labels = np.array([0] * 6 + [1] * 24, np.int32)
+    images = dataclasses.replace(numbered(30), labels=labels)
+
+    def ids_of(**changes):
+        order = {"batch_size": 4, "seed": 0, "epoch": 1, "sampling": "balanced"} | changes
+        return [batch.ids.tolist() for batch in training_batches(images, **order)]
+
+    assert ids_of() == ids_of() != ids_of(epoch=2)
+    assert ids_of() != ids_of(seed=1)
+    assert ids_of(start=3) == ids_of()[3:]
+    # fifteen of the twenty-four, others in another epoch
+    common = [{row for batch in ids_of(epoch=epoch) for row in batch if 1006 <= row < 1030} for epoch in range(4)]
+    assert all(len(seen) <= 15 for seen in common)
+    assert len(set.union(*common)) > 20
+
+
+def test_a_class_too_rare_to_be_visited_as_often_is_told():
+    labels = np.zeros(70_000, np.int32)
+    labels[0] = 1
+    images = dataclasses.replace(numbered(70_000), images=np.zeros((70_000, 1, 1), np.uint8), labels=labels)
+    with pytest.raises(UserError, match=r'training\.sampling is "balanced", but a class has 1 of 70,000 images'):
+        next(training_batches(images, batch_size=8, seed=0, epoch=0, sampling="balanced"))
+
+
 @given(count=st.integers(0, 20), batch_size=st.integers(1, 7))
 def test_padding_fills_the_last_batch_with_zeros(count, batch_size):
     images = np.arange(1, count + 1, dtype=np.float32).reshape(-1, 1) * np.ones((1, 3), np.float32)
@@ -59,13 +108,18 @@ def test_padding_fills_the_last_batch_with_zeros(count, batch_size):
     np.testing.assert_array_equal(np.concatenate([images[:0], *(batch[:real] for batch, real in batches)]), images)
 
 
-@given(count=st.integers(1, 60), each=st.integers(1, 5), processes=st.integers(1, 4), epoch=st.integers(0, 2))
-def test_the_shares_of_all_processes_are_the_batch_of_one(count, each, processes, epoch):
-    size = each * processes
-    whole = list(training_batches(numbered(count), batch_size=size, seed=1, epoch=epoch))
+@given(
+    count=st.integers(1, 60),
+    each=st.integers(1, 5),
+    processes=st.integers(1, 4),
+    epoch=st.integers(0, 2),
+    sampling=st.sampled_from(["shuffled", "balanced"]),
+)
+def test_the_shares_of_all_processes_are_the_batch_of_one(count, each, processes, epoch, sampling):
+    order = {"batch_size": each * processes, "seed": 1, "epoch": epoch, "sampling": sampling}
+    whole = list(training_batches(numbered(count), **order))
     shares = [
-        list(training_batches(numbered(count), batch_size=size, seed=1, epoch=epoch, share=Share(index, processes)))
-        for index in range(processes)
+        list(training_batches(numbered(count), **order, share=Share(index, processes))) for index in range(processes)
     ]
     for number, batch in enumerate(whole):
         parts = [share[number] for share in shares]

@@ -32,13 +32,13 @@ def placed(config):
         AUGMENTED,
         pytest.param(AUGMENTED | {"parallel": ParallelConfig("pmap", 2)}, marks=pytest.mark.slow),
         # features that are computed once, and then images, in parts
-        {"phases": (HEAD, PhaseConfig("all", 1)), "accumulation": 2},
+        {"phases": (HEAD, PhaseConfig("all", 1)), "training": {"accumulation_steps": 2, "sampling": "balanced"}},
     ],
     ids=["jit", "pmap", "features, then parts"],
 )
 def test_wherever_the_images_lie_a_run_gives_the_same_bits(trainer, config, placed, changes):
     changes = dict(changes)
-    training = dataclasses.replace(config.training, accumulation_steps=changes.pop("accumulation", 1))
+    training = dataclasses.replace(config.training, **changes.pop("training", {}))
     runs = {where: trainer(where, training=training, **placed(where), **changes) for where in ("host", "device")}
     for run in runs.values():
         run.train()
@@ -71,12 +71,14 @@ def test_images_are_put_on_the_devices_once_for_all_phases(trainer, placed, monk
     assert put[0] is run.train_set
 
 
+@pytest.mark.parametrize("sampling", ["shuffled", "balanced"])
 @pytest.mark.parametrize("where", ["host", "device"])
-def test_a_feed_hands_over_the_examples_of_an_epoch_from_any_batch_on(where):
+def test_a_feed_hands_over_the_examples_of_an_epoch_from_any_batch_on(where, sampling):
     images, devices = draw_images(11, seed=0), choose_devices(2)
-    feed = make_feed(where, images, devices, ALONE)
+    images.labels[:9] = 0
+    feed = make_feed(where, images, devices, ALONE, sampling)
     order = {"batch_size": 4, "seed": 5, "epoch": 2}
-    expected = [*training_batches(images, **order)]
+    expected = [*training_batches(images, **order, sampling=sampling)]
     shapes = feed.shapes(4)
     for start in (0, 1):
         batches = [*feed.batches(start=start, **order)]
