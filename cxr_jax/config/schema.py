@@ -136,12 +136,16 @@ class OptimizerConfig(_Section):
     weight_decay: float = 1e-4  # L2, added to the gradient before momentum
     decayed: Literal["kernels", "all"] = "kernels"  # kernels only, or BatchNorm and biases too
     layer_decay: float = 1.0  # a stage's rate as a share of the next stage's, up to the classifier; 1: one rate for all
+    # rho of sharpness-aware minimisation (Foret et al. 2021): the gradient is taken where the loss is highest within
+    # this distance, so that a step costs two; 0: off, 0.05 is usual
+    sharpness_radius: float = 0.0
 
     def __post_init__(self) -> None:
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         _require(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0 and at most 1")
+        _require(0 <= self.sharpness_radius <= 10, "sharpness_radius", self.sharpness_radius, "from 0 (off) to 10")
 
 
 @dataclass(frozen=True)
@@ -179,8 +183,8 @@ class TrainingConfig(_Section):
     # parts of a batch that are computed one after another, so that a batch fits that would not; the loss and its
     # gradient are those of the whole batch, but BatchNorm's statistics are those of each part, as in torch
     accumulation_steps: int = 1
-    # what an epoch visits. shuffled: every image once. balanced: as many images, of every class as many as of the others;
-    # those of a rare class more than once, each time with changes of its own
+    # what an epoch visits. shuffled: every image once. balanced: as many in all, of every class as many as of
+    # the others; those of a rare class more than once, each time with changes of its own
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     evaluation_batch_size: int = 64  # images per step of validation and test, over all devices
     seed: int = 0  # of weights, order and augmentation

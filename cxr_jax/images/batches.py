@@ -79,7 +79,7 @@ def visit_ids(ids: np.ndarray, visits: np.ndarray) -> np.ndarray:
 
 
 def id_stride(ids: np.ndarray) -> int:
-    """Returns what is added to the id of an example for each visit that an epoch made before: more than any of `ids`."""
+    """Returns what each earlier visit of an epoch adds to the id of an example: more than any of `ids`."""
     return int(ids.max()) + 1
 
 
@@ -101,7 +101,8 @@ def training_rows(
     """Yields which of the examples with `labels` [N] make up each batch of an epoch, from the one numbered `start` on.
 
     Yields `share` of `batch_size` rows, int32, ascending; where classes are balanced a later visit of the same row is
-    numbered as in `balanced_order`. The shares of all processes, one after the other, are the rows of one process alone.
+    numbered as in `balanced_order`. The shares of all processes, one after the other, are the rows of one process
+    alone.
     """
     count = len(labels)
     if sampling == "balanced":

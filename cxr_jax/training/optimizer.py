@@ -86,6 +86,18 @@ def layer_shares(names: Collection[str], decay: float, stages: StageLayers) -> d
     return shares
 
 
+def uphill(params: ArrayDict, gradients: ArrayDict, radius: float) -> ArrayDict:
+    """Returns the place at the distance `radius` from `params` where the loss is highest, as far as `gradients` tell.
+
+    It is where sharpness-aware minimisation takes the gradient of its step (Foret et al. 2021). The distance is over
+    all parameters together.
+    """
+    norm = optax.tree.norm(gradients)
+    # a gradient of 0 points nowhere
+    share = radius / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)
+    return {name: value + share * gradients[name] for name, value in params.items()}
+
+
 def partition(params: ArrayDict, phase: PhaseConfig) -> tuple[ArrayDict, ArrayDict]:
     """Returns `params` as those that the phase trains and those that it leaves alone.
 

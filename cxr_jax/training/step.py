@@ -18,6 +18,7 @@ from cxr_jax.preprocessing.mixup import mix_pairs, swap_pairs
 from cxr_jax.preprocessing.normalise import normalise
 from cxr_jax.training.loss import example_weights, weighted_losses
 from cxr_jax.training.network import Network
+from cxr_jax.training.optimizer import uphill
 from cxr_jax.training.plan import Phase, Plan
 from cxr_jax.training.state import TrainState, averaged
 
@@ -52,7 +53,8 @@ def train_step(
 
     `epoch` is a scalar int32; with the seed and an example's id it decides that example's augmentation and dropout.
     The moving average begins at step `first_step`. Under a mapped axis `axis_name` loss, gradients and BatchNorm
-    statistics are those of the whole batch.
+    statistics are those of the whole batch. In sharpness-aware minimisation the gradient is that at the place uphill;
+    loss, accuracy and statistics are those of the weights themselves.
     """
     config = plan.config
     # the arithmetic is that of the parameters: float32, or float64 where rounding must not hide a mistake
@@ -71,12 +73,21 @@ def train_step(
         return _mean_over(axis_name, losses.sum()) / total_weight, (correct, batch_stats_of(model))
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
-    if config.training.accumulation_steps == 1:
-        (loss, (correct, batch_stats)), gradients = gradient_of(state.params, state.batch_stats, batch)
-    else:
-        parts = config.training.accumulation_steps
-        loss, correct, batch_stats, gradients = _accumulate(gradient_of, state, batch, parts)
+
+    def learned(params: ArrayDict) -> tuple[Array, Array, ArrayDict, ArrayDict]:
+        """Returns loss, right answers, statistics and gradients of the batch, of a network with these `params`."""
+        if config.training.accumulation_steps > 1:
+            return _accumulate(gradient_of, params, state.batch_stats, batch, config.training.accumulation_steps)
+        (loss, (correct, batch_stats)), gradients = gradient_of(params, state.batch_stats, batch)
+        return loss, correct, batch_stats, gradients
+
+    loss, correct, batch_stats, gradients = learned(state.params)
     gradients, accuracy = _mean_over(axis_name, (gradients, correct / batch.labels.shape[0]))
+    radius = phase.config.optimizer.sharpness_radius
+    if radius > 0:
+        # what the batch taught at the place uphill moves the weights, and nothing else of it is kept
+        *_, gradients = learned(uphill(state.params, gradients, radius))
+        gradients = _mean_over(axis_name, gradients)
     updates, optimizer_state = phase.optimizer.update(gradients, state.optimizer_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = state.average
@@ -126,7 +137,7 @@ def _training_logits(
 
 
 def _accumulate(
-    gradient_of: Callable[..., Any], state: TrainState, batch: DeviceBatch, count: int
+    gradient_of: Callable[..., Any], params: ArrayDict, batch_stats: ArrayDict, batch: DeviceBatch, count: int
 ) -> tuple[Array, Array, ArrayDict, ArrayDict]:
     """Returns loss, right answers, BatchNorm statistics and gradients of `batch`, computed in `count` parts.
 
@@ -136,15 +147,15 @@ def _accumulate(
 
     def add(carry: tuple, part: DeviceBatch) -> tuple[tuple, None]:
         batch_stats, *sums = carry
-        (loss, (correct, batch_stats)), gradients = gradient_of(state.params, batch_stats, part)
+        (loss, (correct, batch_stats)), gradients = gradient_of(params, batch_stats, part)
         return (batch_stats, *jax.tree.map(jnp.add, tuple(sums), (loss, correct, gradients))), None
 
     parts = jax.tree.map(
         lambda rows: jnp.moveaxis(rows.reshape(rows.shape[0] // count, count, *rows.shape[1:]), 1, 0), batch
     )
-    shapes = jax.eval_shape(gradient_of, state.params, state.batch_stats, jax.tree.map(lambda rows: rows[0], parts))
+    shapes = jax.eval_shape(gradient_of, params, batch_stats, jax.tree.map(lambda rows: rows[0], parts))
     (loss, (correct, _)), gradients = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-    (batch_stats, loss, correct, gradients), _ = lax.scan(add, (state.batch_stats, loss, correct, gradients), parts)
+    (batch_stats, loss, correct, gradients), _ = lax.scan(add, (batch_stats, loss, correct, gradients), parts)
     return loss, correct, batch_stats, gradients
 
 
