@@ -236,6 +236,7 @@ def describe(config: Config, network: Network, until: str = "") -> NetworkDescri
         weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest() if weights else "",
         parameters=sum(value.size for value in network.params.values()),
         flip_average=config.model.flip_average,
+        shift_average=config.model.shift_average,
         until=until,
     )
 

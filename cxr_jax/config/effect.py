@@ -20,7 +20,7 @@ _OF_SEVERAL_PROCESSES = tuple(
 
 _OF_PROBES = ("data", "operating_point", "report", "probe")
 _ALSO_OF_PROBES = (
-    *(f"model.{name}" for name in ("name", "weights", "flip_average")),
+    *(f"model.{name}" for name in ("name", "weights", "flip_average", "shift_average")),
     *(f"training.{name}" for name in ("seed", "evaluation_batch_size")),
     *("loss.class_weights", "parallel.devices", "validation.checkpoint"),
 )

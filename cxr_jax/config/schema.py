@@ -79,10 +79,14 @@ class ModelConfig(_Section):
     # the trained network answers with the mean logits of an image and of its mirror image, left to right, wherever it
     # is evaluated or used; validation while training, and heat maps, are of the image alone
     flip_average: bool = False
+    # likewise with the image moved by this share of its side to the left, right, up and down, the edge repeated: five
+    # looks at an image, and ten with flip_average; 0: off
+    shift_average: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("dropout", "stochastic_depth"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
+        _require(0 <= self.shift_average <= 0.25, "shift_average", self.shift_average, "from 0 (off) to 0.25")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from cxr_jax.inference.ensemble import Ensemble
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.models.network import StagedNetwork
 from cxr_jax.preprocessing.normalise import normalise
+from cxr_jax.preprocessing.views import views
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """What the StableHLO of a bundle runs on."""
@@ -23,9 +24,9 @@ def answers_of(model: TrainedModel | Ensemble) -> Callable[[Array], dict[str, Ar
     """Returns the function of images [B, S, S] uint8 in 0..255 that a bundle holds.
 
     It gives `logits` and `probability` [B, K] and `evidence` [B, h, w, K], the last feature map with the classifier's
-    weights folded in (`StagedNetwork.evidence`). Where the run averages over flips all of them are means of the
-    image's and of its mirror image's, the evidence turned back. The answers of an ensemble are the means of its
-    members'.
+    weights folded in (`StagedNetwork.evidence`). Where the run averages over flips or shifts all of them are means
+    over the `views` of the image, the evidence turned back. It is not shifted back, by less than one of its cells. The
+    answers of an ensemble are the means of its members'.
 
     Raises:
         UserError: a network is a plain module, which has no stages and so no last feature map; or the members of an
@@ -45,11 +46,12 @@ def answers_of(model: TrainedModel | Ensemble) -> Callable[[Array], dict[str, Ar
         return network.classify(features), network.evidence(features)
 
     def answers(images: Array) -> dict[str, Array]:
-        logits, evidence = once(images)
-        if model.description.flip_average:
-            mirrored_logits, mirrored_evidence = once(jnp.flip(images, 2))
-            logits = (logits + mirrored_logits) / 2
-            evidence = (evidence + jnp.flip(mirrored_evidence, 2)) / 2
+        flip = model.description.flip_average
+        looks = [once(view) for view in views(images, flip=flip, shift=model.description.shift)]
+        logits = sum(look for look, _ in looks) / len(looks)
+        upright = len(looks) // 2 if flip else len(looks)
+        maps = [found if number < upright else jnp.flip(found, 2) for number, (_, found) in enumerate(looks)]
+        evidence = sum(maps) / len(maps)
         return {"evidence": evidence, "logits": logits, "probability": jax.nn.softmax(logits)}
 
     return answers

@@ -254,7 +254,8 @@ def _network_of(model: TrainedModel | Ensemble) -> NetworkDescription:
     if not isinstance(model, Ensemble):
         return first
     parameters = sum(entry.parameters for entry in model.descriptions)
-    return dataclasses.replace(first, architecture=model.title, parameters=parameters, flip_average=False)
+    plain = {"flip_average": False, "shift_average": 0.0}
+    return dataclasses.replace(first, architecture=model.title, parameters=parameters, **plain)
 
 
 def _call(point: OperatingPoint) -> Call:

@@ -17,6 +17,7 @@ from cxr_jax.inference.forward import ForwardProgram, compile_on_images, logits_
 from cxr_jax.models.network import StagedNetwork
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import ArrayDict, differences, merge_model, pack_network, split_model, unpack_network
+from cxr_jax.preprocessing.views import views
 from cxr_jax.runs.description import NetworkDescription, read_description
 from cxr_jax.runs.ensemble import first_network, is_ensemble, read_ensemble
 from cxr_jax.runs.folder import RunFolder, read_json
@@ -71,7 +72,7 @@ class TrainedModel:
     ) -> np.ndarray:
         """Returns logits [N, K] float32 of `images` [N, S, S] uint8 in 0..255, by padded batches of `batch_size`.
 
-        Where the run averages over flips they are the mean of an image's and of its mirror image's, left to right.
+        Where the run averages over flips or shifts they are the mean over the `views` of an image.
         `advance` is told how many more images are done. Raises ValueError for images of another type or size.
         """
         size = self.image_size
@@ -80,11 +81,10 @@ class TrainedModel:
         parts = [np.zeros((0, len(self.description.classes)), np.float32)]
         for start in range(0, len(images), batch_size):
             batch, program = images[start : start + batch_size], self._program(min(batch_size, len(images)))
-            logits = program.over(self.params, self.batch_stats, batch)
-            if self.description.flip_average:
-                # the mirror images go through the same program, so that the order of the two has no say
-                logits = (logits + program.over(self.params, self.batch_stats, batch[:, :, ::-1])) / 2
-            parts.append(logits)
+            looks = views(batch, flip=self.description.flip_average, shift=self.description.shift)
+            # all views go through the same program, so that an image and its mirror image have the same mean
+            logits = [program.over(self.params, self.batch_stats, look) for look in looks]
+            parts.append(sum(logits[1:], start=logits[0]) / len(logits) if len(logits) > 1 else logits[0])
             advance(len(batch))
         return np.concatenate(parts)
 

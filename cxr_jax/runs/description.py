@@ -24,7 +24,13 @@ class NetworkDescription:
     weights_sha256: str
     parameters: int
     flip_average: bool = False  # logits are the mean of the image's and of its mirror image's, left to right
+    shift_average: float = 0.0  # likewise of the image moved four ways by this share of its side; 0: not
     until: str = ""  # the stage behind which it is cut, as `FirstStages` says; empty for a whole network
+
+    @property
+    def shift(self) -> int:
+        """By how many pixels an image is moved for the views that are averaged; 0: not at all."""
+        return max(1, round(self.shift_average * self.image_size)) if self.shift_average > 0 else 0
 
     @property
     def title(self) -> str:

@@ -136,9 +136,11 @@ def test_evidence_and_bias_give_the_logits(evaluated_run, bundle):
     np.testing.assert_allclose(bundled.evidence(images).mean(axis=(2, 3)) + bias, bundled.logits(images), atol=1e-4)
 
 
-def test_a_run_that_averages_over_flips_does_so_in_its_bundle(tiny_trained):
+@pytest.mark.parametrize("shift", [0.0, 0.06])
+def test_a_run_that_averages_over_flips_and_shifts_does_so_in_its_bundle(tiny_trained, shift):
     model = tiny_trained(loud=True, step=1, threshold=None, threshold_rule=None)
-    model = dataclasses.replace(model, description=dataclasses.replace(model.description, flip_average=True))
+    averaging = dataclasses.replace(model.description, flip_average=True, shift_average=shift)
+    model = dataclasses.replace(model, description=averaging)
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
     images[:, :, :16] //= 3
     logits, evidence = answers_by_onnx(model, images)

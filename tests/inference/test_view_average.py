@@ -1,4 +1,4 @@
-"""The mean over an image and its mirror image: which image of the two is given changes nothing."""
+"""The mean over an image, its mirror image and its shifted ones: what is averaged, and that a run remembers it."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def averaging(model) -> TrainedModel:
 
 
 @pytest.fixture(scope="module")
+def shifting(model) -> TrainedModel:
+    return dataclasses.replace(model, description=dataclasses.replace(model.description, shift_average=0.06))
+
+
+@pytest.fixture(scope="module")
 def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (7, 32, 32)).astype(np.uint8)
 
@@ -45,6 +50,26 @@ def test_the_mirror_image_has_the_same_logits_to_the_bit(model, averaging, image
     assert averaging.logits(images[:0]).shape == (0, 2)
 
 
+@pytest.mark.parametrize(("flip", "count"), [(False, 5), (True, 10)])
+def test_shifts_are_by_a_share_of_the_side_with_the_edge_repeated(model, images, flip, count):
+    shifting = dataclasses.replace(model.description, shift_average=0.06, flip_average=flip)
+    assert (shifting.image_size, shifting.shift) == (32, 2)
+    moved = [images]
+    for axis, ways in ((2, ((2, 0), (0, 2))), (1, ((2, 0), (0, 2)))):
+        for before, after in ways:
+            widths = [(0, 0)] * 3
+            widths[axis] = (before, after)
+            padded = np.pad(images, widths, mode="edge")
+            moved.append(padded.take(range(after, after + 32), axis))
+    moved += [view[:, :, ::-1] for view in moved] if flip else []
+    assert len({view.tobytes() for view in moved}) == count
+    expected = np.mean([model.logits(view, batch_size=7).astype(np.float64) for view in moved], axis=0)
+    found = dataclasses.replace(model, description=shifting).logits(images, batch_size=7)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert np.abs(found - model.logits(images, batch_size=7)).max() > 0.01
+
+
 def test_without_it_logits_are_the_networks_to_the_bit(model, images):
     assert not model.description.flip_average
 
@@ -55,13 +80,14 @@ def test_without_it_logits_are_the_networks_to_the_bit(model, images):
     np.testing.assert_array_equal(model.logits(images, batch_size=7), expected)
 
 
-def test_a_description_remembers_it_and_an_old_one_has_none(tmp_path, model, averaging):
+def test_a_description_remembers_it_and_an_old_one_has_none(tmp_path, model, averaging, shifting):
     run = RunFolder.create(tmp_path / "run")
-    for trained in (model, averaging):
+    for trained in (model, shifting, averaging):
         write_description(run, trained.description)
         assert read_description(run) == trained.description
     stored = read_json(run.network)
     assert stored.pop("flip_average") is True
+    assert stored.pop("shift_average") == 0
     run.network.write_text(json.dumps(stored))
     assert read_description(run) == model.description
     run.network.write_text(json.dumps({name: value for name, value in stored.items() if name != "parameters"}))
