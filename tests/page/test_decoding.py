@@ -175,14 +175,17 @@ def test_a_large_jpeg_becomes_the_square_that_the_trainer_decodes_at_a_fraction(
     random = np.random.default_rng(0)
     image = np.clip(image + random.normal(0, 5, image.shape), 0, 255).astype(np.uint8)
     data = by_pillow(Image.fromarray(image), "JPEG", quality=quality, exif=b"Exif\0\0" + exif(orientation))
-    read(modules, data, "a.jpeg")
-    for resize in ("squash", "pad", "crop"):
-        found = modules.run(f"""
-            const {{ decode, forSquare }} = await load("decoding");
-            const {{ toSquare }} = await load("resampling");
-            const image = await decode(await bytes("/files/film"), "a", {{ bytes: 1e9, pixels: 1e9 }});
-            return coded(toSquare(forSquare(image, {size}, "{resize}"), {size}, "{resize}", "area", image).grey);
-        """)
+    squares = modules.run(f"""
+        const {{ takePrograms }} = await load("codecs");
+        const {{ decode, forSquare }} = await load("decoding");
+        const {{ toSquare }} = await load("resampling");
+        takePrograms({{ libjpegTurbo: await bytes("/vendor/libjpegTurbo.wasm") }});
+        const image = await decode(await bytes("{modules.write("film", data)}"), "a", {{ bytes: 1e9, pixels: 1e9 }});
+        return ["squash", "pad", "crop"].map((resize) => [
+            resize, coded(toSquare(forSquare(image, {size}, resize), {size}, resize, "area", image).grey),
+        ]);
+    """)
+    for resize, found in squares:
         expected = decode_square(data, size, resize, name="a").astype(int)
         off = array_of(found, np.uint8, (size, size)) - expected
         # at quality 97 the steps of the file are as small as the rounding of its pixels, which then hides some of them

@@ -13,12 +13,16 @@ import numpy as np
 import pytest
 
 from cxr_jax.commands import GROUPS
+from cxr_jax.page.write import VENDORED as VENDORED_FILES
 from cxr_jax.vocabulary import DISCLAIMER
+from tests.page.conftest import NOT_VENDORED, VENDORED
 
 pytest.importorskip("hatchling", reason="hatchling, which builds the wheel, is not installed")
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+
+vendored = pytest.mark.skipif(not VENDORED, reason=NOT_VENDORED)
 
 
 def built(source: Path, out: Path) -> tuple[Path, Path]:
@@ -71,7 +75,6 @@ def installed(distributions, tmp_path_factory):
 
 def test_the_wheel_carries_all_that_is_no_program(distributions):
     names = set(contents(distributions[0]))
-    package = ROOT / "cxr_jax"
     tracked = subprocess.run(
         ["git", "ls-files", "cxr_jax", "configs"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.splitlines()
@@ -80,10 +83,26 @@ def test_the_wheel_carries_all_that_is_no_program(distributions):
     for part in ("starter/model.onnx", "configs/quickstart.toml", "py.typed", "page/static/index.html"):
         assert f"cxr_jax/{part}" in names
     assert any(name.startswith("cxr_jax/models/kernels/native/source/") for name in names)
-    # made by scripts/vendor_page, and kept out of git
-    vendored = {f"cxr_jax/page/vendor/{path.name}" for path in (package / "page" / "vendor").glob("*")}
-    assert vendored <= names
     assert not [name for name in names if name.startswith(("tests/", "results/", "docs/"))]
+
+
+@vendored
+def test_wheel_and_sdist_carry_what_the_page_takes_from_npm(distributions):
+    """scripts/vendor_page made it, and git does not know it."""
+    wheel, sdist = distributions
+    parts = [f"cxr_jax/page/vendor/{name}" for name in VENDORED_FILES]
+    assert [part for part in parts if part not in contents(wheel)] == []
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert [part for part in parts if part not in names] == []
+
+
+@vendored
+def test_the_page_is_written_right_after_installation(installed):
+    told = installed("cxr-jax", "page", "site", "--phantoms", "0")
+    assert "Images stay in the browser" in told and DISCLAIMER in told
+    assert all((installed.folder / "site" / "vendor" / name).is_file() for name in VENDORED_FILES)
+    assert (installed.folder / "site" / "network" / "model.onnx").is_file()
 
 
 def test_the_sdist_builds_the_same_wheel(distributions, tmp_path):
