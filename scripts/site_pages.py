@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import io
 import json
 import os
 import re
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +68,48 @@ def _commands() -> str:
 
 
 def _config() -> str:
-    """Returns every field of a config, as an option of `train`."""
+    """Returns every field of a config as tables, one for each section, from the schema itself."""
+    from cxr_jax.config.schema import Config, PhaseConfig
+
     intro = (
-        "Every field of a config is an option of `cxr-jax train`: `--optimizer.learning-rate 0.02` is\n"
-        "`learning_rate = 0.02` in the section `[optimizer]` of a TOML file. The defaults below are those of the\n"
-        "config `quickstart`."
+        "A config is a TOML file. Its sections and their fields are below, with what a field has that the file leaves\n"
+        "out. Every field is an option of `cxr-jax train`, too: `--optimizer.learning-rate 0.02` is\n"
+        "`learning_rate = 0.02` in the section `[optimizer]`. `cxr-jax train CONFIG --help` shows what a config holds."
     )
-    return f"# Config\n\n{intro}\n\n```text\n{_help('train', 'quickstart')}\n```\n"
+    sections = [field for field in dataclasses.fields(Config) if field.name != "phases"]
+    parts = ["# Config", intro]
+    parts += [_section(f"[{field.name}]", field.default_factory) for field in sections]
+    parts += [_section("[[phases]]", PhaseConfig)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(title: str, kind: type) -> str:
+    """Returns the table of a section of the config, whose fields those of dataclass `kind` are."""
+    from cxr_jax.config.command_line import comments_of
+
+    about, hints, comments = " ".join(kind.__doc__.split()), typing.get_type_hints(kind), comments_of(kind)
+    rows = []
+    for field in dataclasses.fields(kind):
+        # of a phase, which then takes it from the section of the config
+        default = "from the section" if field.default is None else f"`{json.dumps(field.default)}`"
+        rows.append((f"`{field.name}`", _values(hints[field.name]), default, comments.get(field.name, "")))
+    lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
+    head = "| field | values | default | meaning |\n| --- | --- | --- | --- |"
+    return f"## `{title}`\n\n{about}\n\n{head}\n" + "\n".join(f"| {line} |" for line in lines)
+
+
+def _values(hint: Any) -> str:
+    """Returns which values a field of that type has."""
+    of_it = typing.get_args(hint)
+    if type(None) in of_it:
+        return _values(next(entry for entry in of_it if entry is not type(None)))
+    if typing.get_origin(hint) is typing.Literal:
+        return ", ".join(f'`"{value}"`' for value in of_it)
+    if typing.get_origin(hint) is tuple:
+        return f"list of {_values(of_it[0])}"
+    if dataclasses.is_dataclass(hint):
+        return "the fields of that section"
+    return {bool: "true or false", int: "whole number", float: "number", str: "text"}[hint]
 
 
 def _python() -> str:

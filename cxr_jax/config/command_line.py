@@ -146,7 +146,7 @@ class OptionParser(argparse.ArgumentParser):
         self.usage = " ".join([self.prog, *positionals, "[options]"])
         for action, kind, name, default in self._shown:
             off = _off(action.option_strings[0]) if default is True else ""
-            action.help = _help(_comments(kind).get(name, ""), default, off)
+            action.help = _help(comments_of(kind).get(name, ""), default, off)
         print(self.format_help(), end="")
 
     def _told_unknown(self, unknown: Sequence[str]) -> str:
@@ -243,7 +243,7 @@ def _help(comment: str, default: Any, off: str) -> str:
 
 
 @functools.cache
-def _comments(kind: type) -> dict[str, str]:
+def comments_of(kind: type) -> dict[str, str]:
     """Returns the comment of every field of a dataclass as its source has it: behind the field, or in lines above."""
     found: dict[str, str] = {}
     for owner in reversed(kind.__mro__[:-1]):

@@ -307,9 +307,9 @@ class PhaseConfig(_Section):
     epochs: int = 1  # of this phase
     trainable: tuple[str, ...] = ()  # dotted prefixes of parameter names such as blocks.5; empty: all
     batch_norm: Literal["train", "frozen"] | None = None  # as training.batch_norm, for this phase
-    optimizer: OptimizerConfig | None = None
-    schedule: ScheduleConfig | None = None
-    augmentation: AugmentationConfig | None = None
+    optimizer: OptimizerConfig | None = None  # in this phase, whole in place of that section
+    schedule: ScheduleConfig | None = None  # in this phase, whole in place of that section
+    augmentation: AugmentationConfig | None = None  # in this phase, whole in place of that section
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
