@@ -91,6 +91,13 @@ make_environment() {
     rm -f "$log"
 }
 
+# Print what a lock says of the packages that are named: locked FILE PACKAGE ...
+locked() {
+    lock=$1
+    shift
+    awk -v named=" $* " '/^[^ ]/ { split($1, entry, "=="); told = index(named, " " entry[1] " ") } told' "$lock"
+}
+
 pip_install() {
     "$python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps "$@"
 }

@@ -23,6 +23,7 @@ TOOLS = [
     "basename",
     "cp",
     "tee",
+    "awk",
 ]
 INSTALLATIONS = ["requirements-build.lock", "requirements.lock", "--editable"]
 
@@ -189,6 +190,20 @@ def test_an_environment_of_another_python_lies_in_another_folder(checkout):
     assert f"Making {checkout.root}/.venv" in checkout.run("scripts/test").stdout
 
 
+def test_what_a_lock_says_of_some_packages_can_be_told_apart(checkout):
+    checkout.write_tool(
+        checkout.root / "scripts" / "other",
+        '#!/bin/sh\n. "$(dirname "$0")/environment.sh"\ncd "$(dirname "$0")/.."\nlocked requirements-test.lock "$@"\n',
+    )
+    whole = (ROOT / "requirements-test.lock").read_text()
+    done = checkout.run("scripts/other", "pytest", "pluggy")
+    entries = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert [entry.split("==")[0] for entry in entries] == ["pluggy", "pytest"]
+    assert done.stdout.count("--hash=sha256:") == 4
+    assert all(line in whole for line in done.stdout.splitlines())
+    assert checkout.run("scripts/other", "py").stdout == ""
+
+
 def test_quickstart_calls_the_command_from_the_checkout(checkout):
     checkout.install_python()
     done = checkout.run("scripts/quickstart")
@@ -246,14 +261,26 @@ STEPS = [
     ".venv/bin/python -m pytest --no-cov -rs --numprocesses 2 --dist loadfile -m slow "
     "tests/scripts/test_kill_harness.py tests/training/test_processes.py tests/scripts/test_wheel.py",
     "environment_of_the_oldest_python",
-    "build/oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-input torch==2.13.0 "
-    "torchvision==0.28.0 timm==1.0.31",
     "build/oldest/bin/python -m pytest --no-cov -rs --numprocesses 2 --dist loadfile tests/porting "
     "tests/bench/test_rivals.py tests/test_cli.py",
     ".venv/bin/ruff check",
     ".venv/bin/ruff format --check",
     ".venv/bin/lint-imports",
 ]
+OLDEST = [
+    "make_environment run",
+    "pip_install --require-hashes -r",
+    "build/oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-input torch==2.13.0 "
+    "torchvision==0.28.0 timm==1.0.31",
+]
+"""The parts of the installation for the oldest Python, each of which needs the one before."""
+
+STEP = """
+%s | sed 's/^\\/.*a checkout\\///; s/^[.]\\///; s/ \\/.*//' >"$TMPDIR/step-$$"
+read -r name <"$TMPDIR/step-$$"
+echo "$name" >>"$RECORD"
+case "|$FAIL|" in *"|${name%% }|"*) %s 1 ;; esac
+"""
 
 
 @pytest.fixture
@@ -261,23 +288,33 @@ def ci(checkout):
     """Run .ci/run with stand-ins for its steps; those named in `failing` fail."""
     shutil.copytree(ROOT / ".ci", checkout.root / ".ci")
     start = "#!/bin/sh\n"
-    step = 'echo "$0 $*" | sed "s/^[^ ]*\\/\\(scripts\\|.venv\\|build\\/oldest\\)/\\1/" >"$TMPDIR/step"\n'
-    step += 'read -r name <"$TMPDIR/step"\necho "$name" >>"$RECORD"\n'
-    step += 'case "|$FAIL|" in *"|${name% }|"*) exit 1 ;; esac\n'
+    step = STEP % ('echo "$0 $*"', "exit")
     checkout.write_tool(
         checkout.root / "scripts" / "test", start + 'echo "TOTAL 10 0 100%"; echo "7 passed in 1.0s"\n' + step
     )
     for tool in (".venv/bin/python", ".venv/bin/ruff", ".venv/bin/lint-imports", "build/oldest/bin/python"):
         checkout.write_tool(checkout.root / tool, start + step)
-    made = step.replace("$0 $*", "environment_of_the_oldest_python").replace("exit", "return")
-    checkout.write_tool(checkout.root / "scripts" / "environment.sh", f"make_environment() {{\n{made}}}\n")
+    functions = "locked() { :; }\n"
+    for name in ("make_environment", "pip_install"):
+        functions += f"{name}() {{\n" + STEP % (f'echo "{name} $*"', "return") + "}\n"
+    checkout.write_tool(
+        checkout.root / "scripts" / "environment.sh", 'python="$root/build/oldest/bin/python"\n' + functions
+    )
     return lambda *failing: checkout.run(".ci/run", FAIL="|".join(failing), CI="true")
+
+
+def steps_and_parts(checkout) -> tuple[list[str], list[str]]:
+    """What was called, apart: the steps one after another, and the installation that goes on beside them."""
+    calls = [call.strip() for call in checkout.calls()]
+    return [call for call in calls if call not in OLDEST], [call for call in calls if call in OLDEST]
 
 
 def test_ci_runs_every_step_and_sums_up(ci, checkout, tmp_path):
     done = ci()
     assert done.returncode == 0, done
-    assert [call.strip().removeprefix("./") for call in checkout.calls()] == STEPS
+    steps, parts = steps_and_parts(checkout)
+    assert steps == [step for step in STEPS if step != "environment_of_the_oldest_python"]
+    assert parts == OLDEST
     assert done.stdout.splitlines()[-len(STEPS) - 2 :] == [
         *(f"passed  {step}" for step in STEPS),
         "TOTAL 10 0 100%",
@@ -287,12 +324,15 @@ def test_ci_runs_every_step_and_sums_up(ci, checkout, tmp_path):
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_ci_fails_when_any_step_does_but_runs_the_others(ci, checkout, step):
-    done = ci(step)
+@pytest.mark.parametrize("failing", [*(step for step in STEPS if "environment" not in step), *OLDEST])
+def test_ci_fails_when_any_step_does_but_runs_the_others(ci, checkout, failing):
+    done = ci(failing)
     assert done.returncode == 1
-    assert f"FAILED  {step}" in done.stdout
-    assert len(checkout.calls()) == len(STEPS)
+    step = "environment_of_the_oldest_python" if failing in OLDEST else failing
+    assert [line for line in done.stdout.splitlines() if line.startswith("FAILED")] == [f"FAILED  {step}"]
+    steps, parts = steps_and_parts(checkout)
+    assert len(steps) == len(STEPS) - 1
+    assert parts == (OLDEST[: OLDEST.index(failing) + 1] if failing in OLDEST else OLDEST)
     assert done.stdout.splitlines()[-1] == "7 passed in 1.0s"
 
 
