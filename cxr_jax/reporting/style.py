@@ -106,11 +106,17 @@ def share_axes(axes: Axes, x: str, y: str) -> None:
 def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
     """Writes `name`.png and `name`.svg into `folder`, atomically, and returns both paths.
 
+    The figure is laid out once, for both files, and keeps its layout.
+
     Raises:
         UserError: they cannot be written.
     """
     paths = [Path(folder) / f"{name}.{suffix}" for suffix in ("png", "svg")]
     with styled():
+        # to lay it out takes most of the time, and savefig would do it anew for each file
+        figure.set_dpi(RESOLUTION)
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)
         for path in paths:
             metadata = {"Date": None} if path.suffix == ".svg" else None
             with atomic_path(path) as temporary:
