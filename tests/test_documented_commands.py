@@ -1,4 +1,7 @@
-"""Every command in the sh blocks of the documents runs, in order, on little data; no exception without a reason."""
+"""Every command in the sh blocks of the documents runs, in order, on little data; no exception without a reason.
+
+None of them opens a connection.
+"""
 
 import contextlib
 import importlib
@@ -21,6 +24,7 @@ from cxr_jax.data.inspection import inspect
 from cxr_jax.data.progress import silently
 from cxr_jax.data.sources import Source
 from cxr_jax.models import registry
+from tests.offline import refused_connections
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
@@ -90,6 +94,12 @@ def lines_of(document):
     return [line for block in blocks for line in block.splitlines() if line.strip() and not line.startswith("#")]
 
 
+def run_by_documents():
+    """The names of the commands that the documents run without an option that leaves their work out."""
+    lines = [shlex.split(line) for document in DOCUMENTS for line in lines_of(document) if line not in NOT_RUN]
+    return {words[1] for words in lines if words[0] == "cxr-jax" and "--list" not in words}
+
+
 def understand(line):
     """Parses the options of the `cxr-jax` command in `line`; UserError or SystemExit if they are not valid."""
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(line)]
@@ -136,7 +146,8 @@ def as_users_run_it():
 def walked(tmp_path_factory):
     """Runs all documents in one folder; returns the folder, the lines that ran, and what they printed."""
     folder, ran, printed = tmp_path_factory.mktemp("walk"), [], {}
-    with pytest.MonkeyPatch.context() as patch, as_users_run_it():
+    site = tmp_path_factory.mktemp("offline") / "site"
+    with pytest.MonkeyPatch.context() as patch, as_users_run_it(), refused_connections(site) as attempts:
         patch.chdir(folder)
         patch.setenv("CXR_PREPARED_DIR", str(folder / "prepared"))
         # `models` measures every network that there is
@@ -151,6 +162,7 @@ def walked(tmp_path_factory):
                 with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
                     code = cli(smaller(line))
                 assert code == 0, f"{document}: {line}\n{errors.getvalue()}"
+                assert not attempts(), f"{document}: {line} reached for the network"
                 ran.append(line)
                 printed[line] = out.getvalue() + errors.getvalue()
     return folder, ran, printed

@@ -7,6 +7,7 @@ import pytest
 from cxr_jax.bench import rivals
 from cxr_jax.bench.cases import Case
 from cxr_jax.errors import UserError
+from cxr_jax.models.size import measure
 from cxr_jax.porting.requirements import import_timm, import_torch
 
 needs_timm = pytest.mark.skipif(
@@ -129,7 +130,8 @@ def test_compilation_is_timed(torch, seen):
 
 @needs_timm
 @pytest.mark.parametrize("model", ["squeezenet1_1", "tf_mobilenetv1_100"])
-def test_a_network_that_timm_has_under_no_such_name_is_what_ours_is_a_port_of(torch, model):
+def test_a_network_that_timm_has_under_no_such_name_is_what_ours_is_a_port_of(seen, model):
     pytest.importorskip("torchvision")
-    step = dataclasses.replace(case(), model=model, image_size=64)
-    rivals.prepare(step).step()
+    rivals.prepare(dataclasses.replace(case(), model=model, image_size=64)).step()
+    ((_, parameters),) = seen["steps"]
+    assert sum(value.numel() for value in parameters) == measure(model, classes=2).parameters

@@ -17,7 +17,7 @@ EFFORT = Effort(rounds=1, steps=1, seconds=0.0, limit=0.0)
 
 def case(dataset, **changes):
     settings = {"work": "epoch", "threads": 1, "dataset": str(dataset), "devices": 1} | changes
-    return Case("mobilenetv2_tiny", 32, 8, **settings)
+    return Case("squeezenet_tiny", 32, 8, **settings)
 
 
 def test_an_epoch_beside_its_bare_steps(few_phantoms, capsys):

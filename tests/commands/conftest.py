@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -16,6 +16,7 @@ import pytest
 from cxr_jax.commands import evaluate, export, train
 from cxr_jax.data.phantoms.folder import write_phantoms
 from cxr_jax.data.preparation import prepare
+from tests.offline import refused_connections
 
 sys.path.append(str(Path(__file__).parent))
 
@@ -51,13 +52,24 @@ def leave_undrawn() -> Callable[[pytest.MonkeyPatch], None]:
     def store(figure: Figure, path: Path, *, format: str, **options: object) -> None:
         Path(path).write_bytes(SMALLEST_SVG if format == "svg" else SMALLEST_PNG)
 
-    return lambda patch: patch.setattr(Figure, "savefig", store)
+    def leave(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(Figure, "draw_without_rendering", lambda figure: None)
+        patch.setattr(Figure, "savefig", store)
+
+    return leave
 
 
 @pytest.fixture
 def undrawn_figures(leave_undrawn: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are stored as one grey pixel in this test."""
     leave_undrawn(monkeypatch)
+
+
+@pytest.fixture
+def attempted_connections(tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
+    """Lists the connections that were tried: every way out of this process and of its children raises in this test."""
+    with refused_connections(tmp_path / "no way out") as attempted:
+        yield attempted
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

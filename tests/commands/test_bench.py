@@ -179,8 +179,8 @@ def test_results_of_others_are_kept(tmp_path):
     assert taken.read_text() == "theirs"
 
 
-def test_tiny_networks_end_to_end(tmp_path, capsys):
-    """Real children take turns; a batch that two devices cannot share fails, and stops nothing."""
+def test_tiny_networks_end_to_end(attempted_connections, tmp_path, capsys):
+    """Real children take turns and reach for no network; a batch that two devices cannot share stops nothing."""
     file = tmp_path / "results" / "bench.json"
     arguments = ["--models", "mobilenetv2_tiny", "--sizes", "32", "--batches", "2,3", "--work", "inference", "--plain"]
     effort = ["--threads", "1", "--rounds", "2", "--steps", "2", "--seconds", "0", "--limit", "500", "--devices", "2"]
@@ -202,6 +202,7 @@ def test_tiny_networks_end_to_end(tmp_path, capsys):
     assert printed.count("round 2 of 2: ") == 1
     assert f"{ratio['times_as_fast']:.2f} x" in printed
     assert printed.splitlines()[-1] == f"written to {file}"
+    assert not attempted_connections()
 
 
 def measure_accelerator(tmp_path, *options, **environment):

@@ -21,13 +21,13 @@ from cxr_jax.training.validation import validation_figures
 
 
 @pytest.fixture(scope="module")
-def flipping_run(prepared_folder, config_file, tmp_path_factory):
+def flipping_run(prepared_folder, config_file, leave_undrawn, tmp_path_factory):
     """A run that was trained to average over flips, and evaluated."""
     out = tmp_path_factory.mktemp("flipping") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CXR_PREPARED_DIR", str(prepared_folder))
         train.main([str(config_file), "--out", str(out), "--model.flip-average"])
-        patch.setattr(evaluate, "_draw", lambda *judged: None)  # figures take longer than all else
+        leave_undrawn(patch)
         evaluate.main([str(out)])
     return RunFolder.open(out)
 

@@ -295,7 +295,9 @@ def test_a_run_that_is_damaged_is_told_in_the_table(swept, tmp_path):
     assert "line 1: not a line of training metrics" in swept("--table")[2]
 
 
-def test_real_trainings_stop_go_on_and_are_compared(prepared_phantoms, config_file, tmp_path, capsys):
+def test_real_trainings_stop_go_on_and_are_compared(
+    prepared_phantoms, config_file, attempted_connections, tmp_path, capsys
+):
     (tmp_path / "s.toml").write_text(
         f'config = "{config_file}"\nseeds = [3]\n[base]\ntraining.epochs = 12\n'
         "[variants.still]\naugmentation.horizontal_flip = 0.0\ntraining.epochs = 1\n"
@@ -328,3 +330,4 @@ def test_real_trainings_stop_go_on_and_are_compared(prepared_phantoms, config_fi
     }
     assert still["changes"] == {"augmentation.horizontal_flip": 0.0, "training.epochs": 1}
     assert not list(out.rglob("test.csv")) and not list(out.rglob("ledger.jsonl"))
+    assert not attempted_connections()
