@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -39,32 +39,42 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            *(sys.executable, str(SCRIPTS / script), "--dataset", "phantoms", "--model", MODEL),
-            *("--weights", str(folder / "w.safetensors"), "--image-size", "32", *arguments),
-        ],
-        env={**os.environ, "CXR_PREPARED_DIR": str(folder / "prepared")},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+@pytest.fixture
+def run(folder, monkeypatch, capsys):
+    """Runs a script as from a shell, but in this process; returns its exit code, standard output and standard error."""
+    monkeypatch.setenv("CXR_PREPARED_DIR", str(folder / "prepared"))
+    # where Python looks first when it runs a script
+    monkeypatch.syspath_prepend(SCRIPTS)
+
+    def run(script: str, *arguments: str) -> tuple[int, str, str]:
+        given = ["--dataset", "phantoms", "--model", MODEL, "--weights", str(folder / "w.safetensors")]
+        monkeypatch.setattr(sys, "argv", [script, *given, "--image-size", "32", *arguments])
+        with (
+            jax.numpy_dtype_promotion("standard"),
+            jax.numpy_rank_promotion("allow"),
+            pytest.raises(SystemExit) as end,
+        ):
+            runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+        printed = capsys.readouterr()
+        # what is no number is printed by Python, with the exit code of a mistake
+        code, sentence = (1, f"{end.value.code}\n") if isinstance(end.value.code, str) else (end.value.code, "")
+        return code, printed.out, printed.err + sentence
+
+    return run
 
 
-def test_the_check_prints_its_auc_and_fails_below_the_minimum(folder):
-    passed = run("check_frozen_features.py", folder, "--minimum-auc", "0")
-    assert passed.returncode == 0, passed.stderr
-    assert "on 24 test radiographs, fitted to 60" in passed.stdout
-    failed = run("check_frozen_features.py", folder, "--minimum-auc", "1.1")
-    assert (failed.returncode, failed.stdout) == (1, passed.stdout)
+def test_the_check_prints_its_auc_and_fails_below_the_minimum(run):
+    code, printed, _ = run("check_frozen_features.py", "--minimum-auc", "0")
+    assert code == 0
+    assert "on 24 test radiographs, fitted to 60" in printed
+    assert run("check_frozen_features.py", "--minimum-auc", "1.1")[:2] == (1, printed)
 
 
-def test_every_cut_gets_a_row_and_every_split_its_sharpness(folder):
-    done = run("compare_validation_cuts.py", folder, "--out", str(folder / "cuts"))
-    assert done.returncode == 0, done.stderr
+def test_every_cut_gets_a_row_and_every_split_its_sharpness(run, folder):
+    code, printed, _ = run("compare_validation_cuts.py", "--out", str(folder / "cuts"))
+    assert code == 0
     cuts, sharpness = ((folder / "cuts" / f"{name}.csv").read_text() for name in ("cuts", "sharpness"))
-    assert cuts + sharpness == done.stdout
+    assert cuts + sharpness == printed
     rows = [line.split(",") for line in cuts.splitlines()]
     assert [row[:2] for row in rows[1:]] == [
         *(["grouped", seed] for seed in "012"),
@@ -78,8 +88,8 @@ def test_every_cut_gets_a_row_and_every_split_its_sharpness(folder):
     assert rows[1][4:] != rows[5][4:]
 
 
-def test_missing_weights_are_told_in_one_sentence(folder):
-    done = run("compare_validation_cuts.py", folder, "--weights", "nowhere.safetensors")
-    assert done.returncode == 1
-    assert done.stderr.startswith("compare_validation_cuts.py: there is no weights file nowhere.safetensors")
-    assert "Traceback" not in done.stderr
+def test_missing_weights_are_told_in_one_sentence(run):
+    code, _, errors = run("compare_validation_cuts.py", "--weights", "nowhere.safetensors")
+    assert code == 1
+    assert errors.startswith("compare_validation_cuts.py: there is no weights file nowhere.safetensors")
+    assert "Traceback" not in errors and errors.count("\n") == 1
