@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cxr_jax.inference.out_of_fold import FoldPredictions
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.predictions import Predictions
+    from cxr_jax.sweeps.runs import SweepRun
     from cxr_jax.sweeps.sweep import Sweep
 
 SUMMARY = "train a network for each fold of train, judge all out of fold, and make their ensemble"
@@ -37,6 +38,9 @@ class Options:
     folds: int = 5  # how many networks are trained, each on all of train but its own fold
     # of the networks, their ensemble and the tables; what is finished there is kept, what was interrupted goes on
     out: Annotated[str, Option("FOLDER")] = ""
+    # a finished cross-validation by the same config but for model.flip_average and model.shift_average: its networks
+    # are copied and asked anew, and nothing is trained
+    networks: Annotated[str, Option("FOLDER")] = ""
     jobs: int = 1  # trainings side by side: each has a GPU of its own, or its share of the cores
 
 
@@ -65,6 +69,8 @@ def main(arguments: list[str]) -> None:
     _tell_images(terminal, prepared, sweep)
     _begin(folder, path)
     runs = sweep_runs(sweep, folder)
+    if options.networks:
+        _take_networks(terminal, Path(options.networks), runs)
     require_trainable_where_left(terminal, runs, "the folds")
     failed = train_all(terminal, runs, folder, options.jobs, as_typed("cxr-jax", "crossval", *arguments))
     if failed:
@@ -140,6 +146,19 @@ def _begin(folder: Path, path: Path) -> None:
 
     if not is_begun(folder, RECORD, "cross-validation"):
         write_json(folder / RECORD, {"config": path.name})
+
+
+def _take_networks(terminal: Terminal, source: Path, runs: Sequence[SweepRun]) -> None:
+    """Copies the network of every fold from the cross-validation at `source`, where it is not there yet."""
+    from cxr_jax.runs.folder import RunFolder
+
+    with terminal.waiting(f"Copying the networks of {source}"):
+        from cxr_jax.inference.other_looks import with_other_looks
+
+        for run in runs:
+            if not run.begun:
+                own = RunFolder.open(source / run.run.path.parent.name / run.run.path.name)
+                with_other_looks(own, run.run.path, run.config)
 
 
 def _judge(

@@ -101,6 +101,9 @@ class AugmentationConfig(_Section):
     brightness: float = 0.0  # largest additive change, as a share of the grey range, either way
     contrast: float = 0.0  # largest relative change about the image's mean: 0.2 draws from 1/1.2 to 1.2
     gamma: float = 0.0  # largest relative change of the exponent: 0.3 draws from 1/1.3 to 1.3
+    gain: float = (
+        0.0  # largest relative change of all grey levels: 0.3 draws from 1/1.3 to 1.3; torch calls it brightness
+    )
     # smallest share of the image's area that is cut out and enlarged to the whole; 0: off, 0.5 draws from 0.5 to 1
     crop: float = 0.0
     crop_aspect: float = 0.0  # largest relative change of that part's aspect: 0.3 draws from 1/1.3 to 1.3
@@ -116,7 +119,7 @@ class AugmentationConfig(_Section):
     def __post_init__(self) -> None:
         for name in ("horizontal_flip", "vertical_flip", "clahe", "equalisation"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a probability from 0 to 1")
-        largest = {"rotation": 180, "scale": 4, "translation": 1, "brightness": 1, "contrast": 4, "gamma": 4}
+        largest = {"rotation": 180, "scale": 4, "translation": 1, "brightness": 1, "contrast": 4, "gamma": 4, "gain": 4}
         largest |= {"crop_aspect": 4, "tone": 20, "blur": 10, "noise": 1, "cutout": 1, "mixup": 8}
         for name, limit in largest.items():
             _require(0 <= getattr(self, name) <= limit, name, getattr(self, name), f"from 0 (off) to {limit}")

@@ -84,7 +84,8 @@ def make_ensemble(
         places = [run.path for run in runs]
         if copy:
             places = [
-                _copy(entry.run, unfinished / COPIES / f"{number:02d}") for number, entry in enumerate(candidates)
+                copy_network(entry.run, unfinished / COPIES / f"{number:02d}")
+                for number, entry in enumerate(candidates)
             ]
         # the folder still has another name, at the same place
         members = tuple(
@@ -139,8 +140,8 @@ def _member(candidate: _Candidate, path: str) -> Member:
     )
 
 
-def _copy(run: RunFolder, folder: Path) -> Path:
-    """Copies what a run needs to be a member into `folder`, and returns it."""
+def copy_network(run: RunFolder, folder: Path) -> Path:
+    """Copies what is needed of a run to use its network into `folder`, which is made, and returns it."""
     folder.mkdir(parents=True)
     for path in (run.config, run.environment, run.data_card, run.network, run.metrics):
         if path.is_file():

@@ -24,7 +24,7 @@ from cxr_jax.preprocessing.tone import TONE_SEGMENTS, adjust_contrast, adjust_ga
 from cxr_jax.preprocessing.warp import Crop, warp
 
 # Numbers folded into an image's key: what is drawn from one of them is not moved by any other change.
-_NOISE, _NOISE_PIXELS, _BLUR, _CROP, _CUTOUT, _TONE, _EQUALISATION, _CLAHE = range(8)
+_NOISE, _NOISE_PIXELS, _BLUR, _CROP, _CUTOUT, _TONE, _EQUALISATION, _CLAHE, _GAIN = range(9)
 _SHARED_UNIFORMS = 9
 """Numbers drawn from the image's key itself, by the changes of geometry, brightness, contrast and gamma."""
 
@@ -41,6 +41,7 @@ class Draw(NamedTuple):
     brightness: Float[Array, ""]  # grey levels added
     contrast: Float[Array, ""]  # factor about the image's mean
     gamma: Float[Array, ""]  # exponent
+    gain: Float[Array, ""]  # factor
     crop: Crop  # part of the picture that is kept
     clahe: Bool[Array, ""]
     equalisation: Bool[Array, ""]
@@ -78,6 +79,7 @@ def draw(key: Key[Array, ""], config: AugmentationConfig) -> Draw:
         brightness=product(signed[6], jnp.float32(config.brightness * GREY_RANGE)),
         contrast=_factor(signed[7], config.contrast),
         gamma=_factor(signed[8], config.gamma),
+        gain=_factor(2 * own(_GAIN, config.gain)[0] - 1, config.gain),
         crop=_crop(own(_CROP, config.crop, 4), config),
         clahe=own(_CLAHE, config.clahe)[0] < config.clahe,
         equalisation=own(_EQUALISATION, config.equalisation)[0] < config.equalisation,
@@ -123,7 +125,7 @@ def augment(images: UInt8[Array, "B S S"], keys: Key[Array, " B"], config: Augme
 
     In this order: flips; crop, rotation, scale and translation as one bilinear resampling, black (0) outside; CLAHE,
     then equalisation of the whole, both on grey levels rounded to whole numbers; the tone curve; contrast about the
-    mean of the image as it came in; brightness; clipping to 0..255; gamma; blur; noise; cutout. The result of an
+    mean of the image as it came in; gain; brightness; clipping to 0..255; gamma; blur; noise; cutout. The result of an
     example depends on its image, its key and `config` alone. With nothing on, the grey levels come back unchanged.
     """
     if not config.is_random:
@@ -156,7 +158,7 @@ def _augment_one(image: UInt8[Array, "S S"], key: Key[Array, ""], config: Augmen
 def _change_grey_levels(
     image: Float[Array, "S S"], mean: Float[Array, ""], drawn: Draw, config: AugmentationConfig
 ) -> Float[Array, "S S"]:
-    """Returns CLAHE, equalisation, tone curve, contrast about `mean`, brightness and gamma, as far as they are on."""
+    """Returns CLAHE, equalisation, tone curve, contrast about `mean`, gain, brightness and gamma, where they are on."""
     if config.clahe > 0:
         image = jnp.where(drawn.clahe, equalise_adaptively(_rounded(image)).astype(jnp.float32), image)
     if config.equalisation > 0:
@@ -165,9 +167,11 @@ def _change_grey_levels(
         image = apply_tone_curve(image, drawn.tone)
     if config.contrast > 0:
         image = adjust_contrast(image, drawn.contrast, mean)
+    if config.gain > 0:
+        image = product(image, drawn.gain)
     if config.brightness > 0:
         image = image + drawn.brightness
-    if config.contrast > 0 or config.brightness > 0:
+    if config.contrast > 0 or config.gain > 0 or config.brightness > 0:
         image = jnp.clip(image, 0.0, GREY_RANGE)
     if config.gamma > 0:
         image = adjust_gamma(image, drawn.gamma)

@@ -34,6 +34,7 @@ SHOWN: dict[str, AugmentationConfig] = {
     "equalisation": AugmentationConfig(equalisation=0.5),
     "tone": AugmentationConfig(tone=3.0),
     "contrast": AugmentationConfig(contrast=0.8),
+    "gain": AugmentationConfig(gain=0.8),
     "brightness": AugmentationConfig(brightness=0.3),
     "gamma": AugmentationConfig(gamma=1.0),
     "blur": AugmentationConfig(blur=2.0),

@@ -11,7 +11,7 @@ import pytest
 from changed_runs import change_network
 
 from cxr_jax.cli import main as command_line
-from cxr_jax.commands import evaluate
+from cxr_jax.commands import evaluate, export
 from cxr_jax.config.loading import load_config
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.split_loading import load_split
@@ -149,6 +149,32 @@ def test_the_ensemble_of_folds_is_evaluated_at_the_threshold_out_of_fold(out, un
     assert read_predictions(run.predictions_of("val")).file == read_predictions(out / "out_of_fold.csv").file
     assert "not by the ensemble" in run.report.read_text()
     evaluate.main([str(run.path), "--stored"])
+
+
+def test_its_networks_are_asked_in_another_way_without_training(out, config_file, tmp_path, capsys):
+    def asked(name, *options):
+        command = ["crossval", str(config_file), "--out", str(tmp_path / name), "--networks", str(out), *OPTIONS]
+        code = command_line([*command, *options])
+        return code, *capsys.readouterr()
+
+    code, printed, errors = asked("looks", "--model.flip-average", "--model.shift-average", "0.1")
+    assert code == 0, errors
+    assert "3 of them finished already" in printed
+    ways = {"plain": out, "looks": tmp_path / "looks"}
+    tables = {way: read_predictions(folder / "out_of_fold.csv") for way, folder in ways.items()}
+    assert tables["looks"].file == tables["plain"].file
+    assert np.abs(tables["looks"].probability - tables["plain"].probability).max() > 1e-4
+    for fold in range(3):
+        plain, looks = (RunFolder.open(folder / f"fold{fold}" / "seed0") for folder in ways.values())
+        assert restore_run(looks).checkpoint_sha256 == restore_run(plain).checkpoint_sha256
+        assert not restore_run(plain).description.flip_average
+    threshold = read_json(tmp_path / "looks" / "crossval.json")["operating_point"]["threshold"]
+    export.main([str(tmp_path / "looks" / "ensemble"), str(tmp_path / "bundle")])
+    bundle = read_json(tmp_path / "bundle" / "bundle.json")
+    assert [call["threshold"] for call in bundle["calls"]] == [threshold]
+    code, _, errors = asked("other", "--training.epochs", "9")
+    assert code == 1
+    assert "seed0 was trained with training.epochs = " in errors and "only model.flip_average and" in errors
 
 
 def test_the_same_command_goes_on_where_it_was_stopped(crossval, networks, tmp_path):

@@ -23,6 +23,7 @@ EVERYTHING = AugmentationConfig(
     brightness=0.1,
     contrast=0.3,
     gamma=0.3,
+    gain=0.3,
     crop=0.5,
     crop_aspect=0.3,
     clahe=0.5,
@@ -94,6 +95,7 @@ def test_draws_are_those_of_stored_runs():
         "brightness": [13.5377, -19.1026],
         "contrast": [0.833333, 1.06322],
         "gamma": [1.26747, 0.808551],
+        "gain": [0.906839, 1.093918],
         "clahe": [True, True],
         "equalisation": [True, True],
         "tone": [
@@ -114,6 +116,7 @@ def test_draws_are_those_of_stored_runs():
 def test_draws_fill_their_documented_ranges():
     config = AugmentationConfig(
         *(0.3, 0.7, 10.0, 0.1, 0.05, 0.2, 0.4, 0.5),
+        gain=0.3,
         clahe=0.2,
         equalisation=0.6,
         tone=1.0,
@@ -134,6 +137,7 @@ def test_draws_fill_their_documented_ranges():
         "brightness": (-51, 51),
         "contrast": (1 / 1.4, 1.4),
         "gamma": (1 / 1.5, 1.5),
+        "gain": (1 / 1.3, 1.3),
         "tone": (1 / 2, 2),
         "blur": (0, 3),
         "noise": (0, 25.5),
@@ -145,7 +149,7 @@ def test_draws_fill_their_documented_ranges():
         slack = 1e-6 * abs(high)
         assert low - slack <= values.min() < low + 0.01 * (high - low), name
         assert high - 0.01 * (high - low) < values.max() <= high + slack, name
-    for name in ("scale", "contrast", "gamma", "tone"):  # enlarging is as likely as shrinking
+    for name in ("scale", "contrast", "gamma", "gain", "tone"):  # enlarging is as likely as shrinking
         assert abs((getattr(drawn, name) > 1).mean() - 0.5) < 0.035, name
     pairs = [(drawn.shift_x, drawn.shift_y), (drawn.cutout_x, drawn.cutout_y), (drawn.tone[:, 0], drawn.tone[:, 1])]
     assert all(abs(np.corrcoef(one, other)[0, 1]) < 0.07 for one, other in pairs)
@@ -153,12 +157,13 @@ def test_draws_fill_their_documented_ranges():
     assert np.abs(np.corrcoef(uniform) - np.eye(len(uniform))).max() < 0.07  # changes are drawn apart from each other
 
 
-@pytest.mark.parametrize("aspect", [0.0, 0.3, 4.0])
-def test_crops_have_the_area_and_aspect_that_are_asked_for(aspect):
-    crop = draws(AugmentationConfig(crop=0.4, crop_aspect=aspect), 4000).crop
+# the last is what torchvision's RandomResizedCrop does by default: areas from 0.08 to 1, aspects from 3/4 to 4/3
+@pytest.mark.parametrize(("smallest", "aspect"), [(0.4, 0.0), (0.4, 0.3), (0.4, 4.0), (0.08, 1 / 3)])
+def test_crops_have_the_area_and_aspect_that_are_asked_for(smallest, aspect):
+    crop = draws(AugmentationConfig(crop=smallest, crop_aspect=aspect), 4000).crop
     area, ratio = crop.width * crop.height, crop.width / crop.height
-    assert 0.4 - 1e-5 <= area.min() < 0.405 and 0.995 < area.max() <= 1 + 1e-5
-    assert abs(area.mean() - 0.7) < 0.012  # four standard errors
+    assert smallest - 1e-5 <= area.min() < smallest + 0.005 and 0.995 < area.max() <= 1 + 1e-5
+    assert abs(area.mean() - (1 + smallest) / 2) < 0.02 * (1 - smallest)  # four standard errors
     assert max(crop.width.max(), crop.height.max()) <= 1
     largest = np.minimum(1 + aspect, 1 / area)  # longer parts than the picture there are none
     assert (ratio <= largest * (1 + 1e-5)).all() and (ratio >= (1 - 1e-5) / largest).all()
@@ -198,16 +203,18 @@ def test_flips_alone_compute_no_resampling():
 
 @given(
     contrast=st.floats(0, 1, exclude_min=True),
+    gain=st.floats(0, 1, exclude_min=True),
     brightness=st.floats(0, 1, exclude_min=True),
     gamma=st.floats(0, 1, exclude_min=True),
 )
 @settings(max_examples=5, deadline=None)
-def test_grey_level_changes_equal_numpy(contrast, brightness, gamma):
-    config = AugmentationConfig(contrast=contrast, brightness=brightness, gamma=gamma)
+def test_grey_level_changes_equal_numpy(contrast, gain, brightness, gamma):
+    config = AugmentationConfig(contrast=contrast, gain=gain, brightness=brightness, gamma=gamma)
     images = smooth_images(4)
     drawn = jax.tree.map(lambda value: np.asarray(value, np.float64)[:, None, None], draws(config, 4))
     mean = images.mean((1, 2), keepdims=True)
-    expected = np.clip((images - mean) * drawn.contrast + mean + drawn.brightness, 0, 255)
+    stretched = (images - mean) * drawn.contrast + mean
+    expected = np.clip(stretched * drawn.gain + drawn.brightness, 0, 255)
     expected = 255 * (expected / 255) ** drawn.gamma
     result = augment(jnp.asarray(images), keys_of(4), config)
     # float32 near 0 under an exponent as low as 1/2: sqrt(1e-5 / 255) * 255 = 0.05
