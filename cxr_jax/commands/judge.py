@@ -10,6 +10,7 @@ from cxr_jax.config.schema import OperatingPointConfig
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.terminal import Terminal
+from cxr_jax.vocabulary import DISCLAIMER
 
 if TYPE_CHECKING:
     from cxr_jax.evaluation.judgement import Judgement
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from cxr_jax.runs.predictions import Predictions
 
 SUMMARY = "judge a predictions table made by any program"
+
+ALIGNMENT = "alignment.json"
+"""File of --out with what --align-to tells."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,9 @@ class Options:
     target_sensitivity: float = OperatingPointConfig.target_sensitivity
     # rule cost_ratio: how many false alarms a missed pneumonia is worth
     cost_ratio: float = OperatingPointConfig.cost_ratio
+    # share of PNEUMONIA that somebody declares for the images that are judged: tells also what the threshold reaches
+    # once their probabilities are aligned with validation's, without labels and each half by the other; 0: not declared
+    align_to: float = 0.0
     resamples: int = Confidence.resamples  # of the group bootstrap
     out: str = ""  # new or empty folder for evaluation.json, figures and report.html; by default nothing is written
 
@@ -43,7 +50,11 @@ def main(arguments: list[str]) -> None:
     """Judges the table that `arguments` name; UserError for every mistake in it or in the options."""
     options = parse(Options, arguments, prog="cxr-jax judge", description=SUMMARY)
     terminal = Terminal()
-    _print(terminal, *judge_table(options, terminal))
+    judgement, folder = judge_table(options, terminal)
+    _print(terminal, judgement, folder)
+    if options.align_to:
+        _align(terminal, options, judgement, folder)
+    terminal.say(DISCLAIMER)
 
 
 def judge_table(options: Options, terminal: Terminal) -> tuple[Judgement, RunFolder | None]:
@@ -81,20 +92,55 @@ def judge_table(options: Options, terminal: Terminal) -> tuple[Judgement, RunFol
 
 def _print(terminal: Terminal, judgement: Judgement, folder: RunFolder | None) -> None:
     from cxr_jax.reporting.tables import judgement_table
-    from cxr_jax.vocabulary import DISCLAIMER
 
     terminal.show(judgement_table(judgement))
     if folder is None:
         terminal.say("Nothing was written. --out FOLDER keeps the result, with figures and a report.")
     else:
         terminal.say(f"Report: {folder.report}\nOpen it in a browser.")
-    terminal.say(DISCLAIMER)
+
+
+def _align(terminal: Terminal, options: Options, judgement: Judgement, folder: RunFolder | None) -> None:
+    """Prints what the threshold reaches on aligned probabilities, and writes it beside the judgement where one is kept.
+
+    Raises:
+        UserError: the images are all of one group, which has no halves.
+    """
+    from cxr_jax.evaluation.alignment import ASSUMPTION, judge_aligned
+    from cxr_jax.reporting.tables import alignment_table
+    from cxr_jax.runs.files import write_json
+    from cxr_jax.runs.predictions import read_predictions, rows_of
+    from cxr_jax.runs.records import fields_to_json
+
+    test, validation = (
+        rows_of(split, read_predictions(path, require_file=False), path).predictions
+        for split, path in (("test", options.table), ("val", options.validation))
+    )
+    threshold, confidence = judgement.operating_point.threshold, judgement.confidence
+    if len(test.cluster_names()) < 2:
+        raise UserError(f"--align-to needs two groups or more, and {options.table} has one")
+    with terminal.track("Resampling for the intervals after alignment", confidence.resamples) as advance:
+        aligned = judge_aligned(validation, test, threshold, options.align_to, confidence, advance)
+    terminal.show(alignment_table(aligned))
+    terminal.say(f"{ASSUMPTION}.")
+    if folder is not None:
+        path = folder.path / ALIGNMENT
+        write_json(path, {"assumption": ASSUMPTION, **fields_to_json(aligned)})
+        terminal.say(f"Written: {path}")
 
 
 def _check(options: Options) -> None:
     """Raises UserError for options that contradict each other or lie out of range."""
     if not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold is {options.threshold}, but must be from 0 to 1", EXIT_USAGE)
+    if not 0 <= options.align_to < 1:
+        raise UserError(
+            f"--align-to is {options.align_to}, but must be 0 (not declared), or above 0 and below 1", EXIT_USAGE
+        )
+    if options.align_to and not options.validation:
+        raise UserError(
+            "--align-to brings probabilities to where validation's lie: name its table with --validation", EXIT_USAGE
+        )
     require_judging_options(options.target_sensitivity, options.cost_ratio, options.resamples)
     if options.rule != "fixed" and options.threshold != Options.threshold:
         raise UserError(f"--threshold and --rule {options.rule} exclude each other: give one", EXIT_USAGE)

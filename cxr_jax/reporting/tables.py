@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from cxr_jax.evaluation.alignment import AlignedCalls
 from cxr_jax.evaluation.judgement import Confusion, Judgement, read_judgement
 from cxr_jax.evaluation.numbers import interval_text, measured_text
 from cxr_jax.evaluation.seeds import Spread, interval_over_seeds, mean_auc_interval, same_images, spread
@@ -42,6 +43,21 @@ def judgement_table(judgement: Judgement) -> Table:
     if judgement.warnings:
         table.caption = "\n".join(judgement.warnings)
         table.caption_justify = "left"
+    return table
+
+
+def alignment_table(aligned: AlignedCalls) -> Table:
+    """Returns what calls reach on aligned probabilities as a table for the terminal, marked as transductive."""
+    table = Table(
+        title=f"Transductive: aligned to a declared share of PNEUMONIA of {aligned.prevalence:.1%}, threshold "
+        f"{aligned.threshold:.4g}",
+        title_justify="left",
+    )
+    table.add_column("Metric")
+    table.add_column("Test, aligned", justify="right", no_wrap=True)
+    for measured in aligned.metrics.values():
+        table.add_row(measured.title, measured_text(measured))
+    table.add_row("Called PNEUMONIA, before and after", f"{aligned.called_before:.1%}, {aligned.called:.1%}")
     return table
 
 

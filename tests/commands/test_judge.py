@@ -171,6 +171,21 @@ def test_the_threshold_can_be_given(tables, tmp_path):
     assert not (out / "predictions" / "val.csv").exists()
 
 
+def test_calls_on_aligned_probabilities_stand_in_a_table_of_their_own(tables, tmp_path, capsys):
+    judged = [str(tmp_path / "test.csv"), "--validation", str(tmp_path / "val.csv"), "--rule", "youden", *QUICK]
+    command.main(judged)
+    plain = capsys.readouterr().out
+    command.main([*judged, "--align-to", "0.5", "--out", str(tmp_path / "out")])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Transductive: aligned to a declared share of PNEUMONIA of 50.0%" in printed
+    assert "Transductive" not in plain and "It assumes that the declared share is right" in printed
+    assert printed.count("Not a medical device") == 1
+    told = json.loads((tmp_path / "out" / "alignment.json").read_text())
+    assert told["transductive"] is True and told["prevalence"] == 0.5
+    assert abs(told["called"] - 0.5) < 0.1
+    assert f"{told['metrics']['accuracy']['value']:.3f} (" in printed
+
+
 def test_a_folder_with_something_in_it_is_left_alone(tables, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
@@ -222,6 +237,8 @@ def test_a_missing_table_is_one_sentence(tmp_path):
         (["--resamples", "3"], "--resamples is 3"),
         (["--rule", "youden"], "name its table with --validation"),
         (["--rule", "youden", "--validation", "val.csv", "--threshold", "0.3"], "exclude each other"),
+        (["--align-to", "0.5"], "--align-to brings probabilities to where validation's lie: name its table with"),
+        (["--align-to", "1"], r"--align-to is 1\.0, but must be 0 \(not declared\), or above 0 and below 1"),
         (["--rule", "luck"], "luck"),
         (["--no-such-option"], "no-such-option"),
         ([], None),
