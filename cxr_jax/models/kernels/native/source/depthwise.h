@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "ahead.h"
 #include "parallel.h"
 #include "vectors.h"
 
@@ -80,13 +81,34 @@ struct Bands {
   int64_t end(int64_t band) const { return std::min(total, (band + 1) * rows); }
 };
 
-// Calls `work` for two vectors of channels at a time, and for one that is left over: with their number as a type, and the
+// Vectors of channels that are filtered at a time: of more, the taps of a window would not stay in 16 registers.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+constexpr int kFilteredAtOnce = 1;
+#else
+constexpr int kFilteredAtOnce = 2;
+#endif
+
+// Calls `work` for kMost vectors of channels at a time, and for one that is left over: with their number as a type, and the
 // first channel.
-template <typename Work>
+template <int kMost, typename Work>
 void for_vectors(int64_t channels, const Work& work) {
   int64_t channel = 0;
-  for (; channel + 2 * kLanes <= channels; channel += 2 * kLanes) work(std::integral_constant<int, 2>(), channel);
+  for (; channel + kMost * kLanes <= channels; channel += kMost * kLanes) {
+    work(std::integral_constant<int, kMost>(), channel);
+  }
   for (; channel < channels; channel += kLanes) work(std::integral_constant<int, 1>(), channel);
+}
+
+// The rows of the input that the output row behind `row` meets first, and that row itself, of one image: a row is read or
+// written by a few channels of all its pixels at a time, which the processor does not foresee.
+inline Ahead next_rows(const DepthwiseShape& shape, const BFloat16* input, const BFloat16* output, int64_t row,
+                       int64_t calls) {
+  Ahead ahead(calls);
+  const int64_t first = row * shape.stride - shape.top + kWindow, count = std::min(shape.stride, shape.height - first);
+  const int64_t width = shape.width * shape.channels, columns = shape.columns * shape.channels;
+  if (count > 0) ahead.add(input + first * width, count * width);
+  if (row + 1 < shape.rows) ahead.add(output + (row + 1) * columns, columns);
+  return ahead;
 }
 
 // One output row: `width` pixels of kVectors * kLanes channels, from three widened rows, plus `offset` and activated.
@@ -126,13 +148,17 @@ void depthwise_forward(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, 
   const Bands bands(shape.rows, shape.stride * shape.width * channels * sizeof(BFloat16), shape.batch);
   for_pieces(pool, shape.batch * bands.per_image, [&](int64_t piece) {
     const int64_t image = piece / bands.per_image, band = piece % bands.per_image;
-    WidenedRows widened(x + image * shape.height * shape.width * channels, shape.height, shape.width, channels,
-                        shape.left, width, scratch<Room::kWidenedRows, float>(WidenedRows::room(width, channels)));
+    const BFloat16* input = x + image * shape.height * shape.width * channels;
+    BFloat16* output = y + image * shape.rows * shape.columns * channels;
+    WidenedRows widened(input, shape.height, shape.width, channels, shape.left, width,
+                        scratch<Room::kWidenedRows, float>(WidenedRows::room(width, channels)));
     for (int64_t row = bands.first(band); row < bands.end(band); ++row) {
       const float* rows[kWindow];
       for (int tap = 0; tap < kWindow; ++tap) rows[tap] = widened.row(row * shape.stride - shape.top + tap);
-      BFloat16* to = y + (image * shape.rows + row) * shape.columns * channels;
-      for_vectors(channels, [&](auto held, int64_t channel) {
+      BFloat16* to = output + row * shape.columns * channels;
+      Ahead ahead = next_rows(shape, input, output, row, channels / (kFilteredAtOnce * kLanes));
+      for_vectors<kFilteredAtOnce>(channels, [&](auto held, int64_t channel) {
+        ahead.fetch();
         const float* shifted[kWindow] = {rows[0] + channel, rows[1] + channel, rows[2] + channel};
         filter_row<held(), kActivation>(shifted, kernel + channel, offset + channel, channels, shape.stride,
                                         shape.columns, to + channel);
@@ -199,7 +225,10 @@ inline void depthwise_input_gradient(xla::ffi::ThreadPool& pool, const Depthwise
         taps[count++] = tap;
       }
       BFloat16* to = x + (image * shape.height + row) * shape.width * channels;
-      for_vectors(channels, [&](auto held, int64_t channel) {
+      Ahead ahead(channels / (2 * kLanes));
+      if (row + 1 < bands.end(band)) ahead.add(to + shape.width * channels, shape.width * channels);
+      for_vectors<2>(channels, [&](auto held, int64_t channel) {
+        ahead.fetch();
         const float* shifted[2] = {rows[0] + channel, rows[count - 1] + channel};
         spread_row<held()>(shifted, taps, count, kernel + channel, channels, shape.width, shape.left, to + channel);
       });
@@ -216,14 +245,18 @@ inline void depthwise_kernel_gradient(xla::ffi::ThreadPool& pool, const Depthwis
   std::vector<float> shares(pieces * size);
   for_pieces(pool, pieces, [&](int64_t piece) {
     const int64_t image = piece / bands.per_image, band = piece % bands.per_image;
-    WidenedRows widened(x + image * shape.height * shape.width * channels, shape.height, shape.width, channels,
-                        shape.left, width, scratch<Room::kWidenedRows, float>(WidenedRows::room(width, channels)));
+    const BFloat16* input = x + image * shape.height * shape.width * channels;
+    const BFloat16* output = g + image * shape.rows * shape.columns * channels;
+    WidenedRows widened(input, shape.height, shape.width, channels, shape.left, width,
+                        scratch<Room::kWidenedRows, float>(WidenedRows::room(width, channels)));
     float* share = shares.data() + piece * size;
     for (int64_t row = bands.first(band); row < bands.end(band); ++row) {
       const float* rows[kWindow];
       for (int tap = 0; tap < kWindow; ++tap) rows[tap] = widened.row(row * shape.stride - shape.top + tap);
-      const BFloat16* gradient = g + (image * shape.rows + row) * shape.columns * channels;
+      const BFloat16* gradient = output + row * shape.columns * channels;
+      Ahead ahead = next_rows(shape, input, output, row, channels / kLanes);
       for (int64_t channel = 0; channel < channels; channel += kLanes) {
+        ahead.fetch();
         Floats sums[kWindow * kWindow];
         for (int tap = 0; tap < kWindow * kWindow; ++tap) sums[tap] = load(share + tap * channels + channel);
         for (int64_t column = 0; column < shape.columns; ++column) {

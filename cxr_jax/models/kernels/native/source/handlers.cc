@@ -35,8 +35,8 @@ ffi::Error statistics(Pool pool, Values x, Parameters shift, NewParameters sums)
   const auto shifts = channels.repeat(shift);
   sum_channels(
       pool, channels.pixels, channels.count, data(x), data(x),
-      [&](Floats value, Floats, int64_t channel) {
-        const Floats centred = value - load(shifts.data() + channel);
+      [shifts = shifts.data()](Floats value, Floats, int64_t channel) {
+        const Floats centred = value - load(shifts + channel);
         return Both{centred, centred * centred};
       },
       sums->typed_data());
@@ -49,8 +49,8 @@ ffi::Error normalise(Pool pool, Values x, Parameters factor, Parameters offset, 
   const auto factors = channels.repeat(factor), offsets = channels.repeat(offset);
   with_activation(activation, [&](auto kind) {
     change_channels(pool, channels.pixels, channels.count, data(x), data(x), data(y),
-                    [&](Floats value, Floats, int64_t channel) {
-                      return activate<kind()>(value * load(factors.data() + channel) + load(offsets.data() + channel));
+                    [kind, factors = factors.data(), offsets = offsets.data()](Floats value, Floats, int64_t channel) {
+                      return activate<kind()>(value * load(factors + channel) + load(offsets + channel));
                     });
   });
   return ffi::Error::Success();
@@ -66,10 +66,11 @@ ffi::Error normalise_gradient_sums(Pool pool, Values x, Values g, Parameters fac
   with_activation(activation, [&](auto kind) {
     sum_channels(
         pool, channels.pixels, channels.count, data(x), data(g),
-        [&](Floats value, Floats gradient, int64_t channel) {
-          const Floats input = value * load(factors.data() + channel) + load(offsets.data() + channel);
+        [kind, factors = factors.data(), offsets = offsets.data(), means = means.data()](
+            Floats value, Floats gradient, int64_t channel) {
+          const Floats input = value * load(factors + channel) + load(offsets + channel);
           const Floats sloped = slope_times<kind()>(input, gradient);
-          return Both{sloped, sloped * (value - load(means.data() + channel))};
+          return Both{sloped, sloped * (value - load(means + channel))};
         },
         sums->typed_data());
   });
@@ -84,11 +85,12 @@ ffi::Error normalise_gradient(Pool pool, Values x, Values g, Parameters factor, 
   const auto slopes = channels.repeat(slope), constants = channels.repeat(constant);
   with_activation(activation, [&](auto kind) {
     change_channels(pool, channels.pixels, channels.count, data(x), data(g), data(y),
-                    [&](Floats value, Floats gradient, int64_t channel) {
-                      const Floats scale = load(factors.data() + channel);
-                      const Floats input = value * scale + load(offsets.data() + channel);
-                      return scale * slope_times<kind()>(input, gradient) + value * load(slopes.data() + channel) +
-                             load(constants.data() + channel);
+                    [kind, factors = factors.data(), offsets = offsets.data(), slopes = slopes.data(),
+                     constants = constants.data()](Floats value, Floats gradient, int64_t channel) {
+                      const Floats scale = load(factors + channel);
+                      const Floats input = value * scale + load(offsets + channel);
+                      return scale * slope_times<kind()>(input, gradient) + value * load(slopes + channel) +
+                             load(constants + channel);
                     });
   });
   return ffi::Error::Success();

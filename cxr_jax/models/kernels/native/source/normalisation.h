@@ -5,6 +5,7 @@
 #ifndef CXR_JAX_NORMALISATION_H_
 #define CXR_JAX_NORMALISATION_H_
 
+#include <type_traits>
 #include <vector>
 
 #include "parallel.h"
@@ -46,6 +47,29 @@ struct Pieces {
   int64_t end(int64_t piece) const { return std::min(total, (piece + 1) * size); }
 };
 
+constexpr int64_t kGroupsAtOnce = 4;
+
+// Adds the terms of `count` groups to `sums`, in their order; a sum is loaded and stored once for all of them.
+template <typename Terms>
+void add_groups(const BFloat16* x, const BFloat16* g, int64_t count, int64_t channels, const Terms& terms,
+                float* sums) {
+  const auto add = [&](auto groups) {
+    for (int64_t channel = 0; channel < channels; channel += kLanes) {
+      Both sum = {load(sums + 2 * channel), load(sums + 2 * channel + kLanes)};
+      for (int64_t group = 0; group < groups; ++group) {
+        const int64_t place = group * channels + channel;
+        const Both both = terms(load(x + place), load(g + place), channel);
+        sum.first += both.first;
+        sum.second += both.second;
+      }
+      store(sums + 2 * channel, sum.first);
+      store(sums + 2 * channel + kLanes, sum.second);
+    }
+  };
+  if (count == kGroupsAtOnce) add(std::integral_constant<int64_t, kGroupsAtOnce>());
+  else add(count);
+}
+
 // Both sums of every channel over all pixels of `x` and `g` [pixels, channels]; `terms(x, g, channel)` gives the two
 // values to add, one vector of a group's channels at a time. Up to 256 groups are added in float32, everything beyond
 // in float64.
@@ -57,19 +81,15 @@ void sum_channels(xla::ffi::ThreadPool& pool, int64_t pixels, int64_t channels, 
   const int64_t width = 2 * groups.channels;
   std::vector<double> totals((pieces.count + 1) * width);
   for_pieces(pool, pieces.count, [&](int64_t piece) {
+    const Terms added = terms;  // a copy of this thread's own, which no store can change: it stays in registers
     double* total = totals.data() + piece * width;
     float* partial = scratch<Room::kChannelSums, float>(width);
     for (int64_t begin = pieces.first(piece); begin < pieces.end(piece); begin += 256) {
       const int64_t end = std::min(begin + 256, pieces.end(piece));
       std::fill(partial, partial + width, 0.0f);
-      for (int64_t group = begin; group < end; ++group) {
-        for (int64_t channel = 0; channel < groups.channels; channel += kLanes) {
-          const int64_t place = group * groups.channels + channel;
-          const Both both = terms(load(x + place), load(g + place), channel);
-          float* sum = partial + 2 * channel;
-          store(sum, load(sum) + both.first);
-          store(sum + kLanes, load(sum + kLanes) + both.second);
-        }
+      for (int64_t group = begin; group < end; group += kGroupsAtOnce) {
+        const int64_t place = group * groups.channels;
+        add_groups(x + place, g + place, std::min(kGroupsAtOnce, end - group), groups.channels, added, partial);
       }
       for (int64_t index = 0; index < width; ++index) total[index] += partial[index];
     }
@@ -103,11 +123,17 @@ void change_channels(xla::ffi::ThreadPool& pool, int64_t pixels, int64_t channel
   const Groups groups = groups_of(pixels, channels);
   const Pieces pieces(groups.count);
   for_pieces(pool, pieces.count, [&](int64_t piece) {
+    const Change changed = change;  // a copy of this thread's own, which no store can change: it stays in registers
     for (int64_t group = pieces.first(piece); group < pieces.end(piece); ++group) {
-      for (int64_t channel = 0; channel < groups.channels; channel += kLanes) {
-        const int64_t place = group * groups.channels + channel;
-        store(y + place, change(load(x + place), load(g + place), channel));
+      const int64_t first = group * groups.channels;
+      const auto value = [&](int64_t channel) {
+        return changed(load(x + first + channel), load(g + first + channel), channel);
+      };
+      int64_t channel = 0;
+      for (; channel + 2 * kLanes <= groups.channels; channel += 2 * kLanes) {
+        store(y + first + channel, value(channel), value(channel + kLanes));
       }
+      if (channel < groups.channels) store(y + first + channel, value(channel));
     }
   });
   for (int64_t place = groups.count * groups.channels; place < pixels * channels; place += kLanes) {
