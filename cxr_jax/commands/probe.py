@@ -56,13 +56,14 @@ def _probe(config: Config, out: Path, terminal: Terminal) -> None:
     from cxr_jax.data.prepared import PreparedData
     from cxr_jax.data.split_loading import load_split
     from cxr_jax.devices import choose_devices, require_divisible
-    from cxr_jax.evaluation.linear_probe import write_probe
+    from cxr_jax.evaluation.linear_probe import require_balancing, write_probe
     from cxr_jax.runs.files import atomic_path
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.training.probe import freeze, save_network, with_classifier
 
     began = time.perf_counter()
     RunFolder.unused(out)
+    require_balancing(config.probe.balancing)
     prepared = PreparedData.open(config.data.dataset)
     devices = choose_devices(config.parallel.devices)
     require_divisible("training.evaluation_batch_size", config.training.evaluation_batch_size, devices)
@@ -125,6 +126,7 @@ def _fit(
             folds=probe.folds,
             seed=config.training.seed,
             balanced=config.loss.class_weights == "balanced",
+            balancing=probe.balancing,
             advance=advance,
         )
     record = ProbeRecord(
@@ -136,6 +138,7 @@ def _fit(
         strength=fit.strength,
         scores=fit.scores,
         converged=fit.converged,
+        balancing=probe.balancing,
     )
     return fit.classifier, record
 

@@ -290,6 +290,9 @@ class ProbeConfig(_Section):
     # of the L2 penalty, 1/C in scikit-learn, on standardised features; cross-validation on train chooses one
     strengths: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0)
     folds: int = 5  # of that cross-validation, of whole groups
+    # how rare classes come to as many rows of features as the most frequent one, in what a classifier is fitted on and
+    # nowhere else: repeated at random, or by SMOTE (Chawla et al. 2002), which draws new ones between neighbours
+    balancing: Literal["none", "oversampling", "smote"] = "none"
 
     def __post_init__(self) -> None:
         positive = len(self.strengths) > 0 and all(0 < strength < math.inf for strength in self.strengths)
@@ -341,6 +344,9 @@ class Config(_Section):
         _require(len(set(names)) == len(names), "phases", names, "named differently from each other")
         twice = self.loss.class_weights == "balanced" and self.training.sampling == "balanced"
         rule = '"none" where training.sampling is "balanced": together they would make up for the rare class twice'
+        _require(not twice, "loss.class_weights", self.loss.class_weights, rule)
+        twice = self.loss.class_weights == "balanced" and self.probe.is_asked_for and self.probe.balancing != "none"
+        rule = f'"none" where probe.balancing is "{self.probe.balancing}": classes have as many rows already'
         _require(not twice, "loss.class_weights", self.loss.class_weights, rule)
 
     def computed_as(self, other: Config) -> Config:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +23,11 @@ from cxr_jax.vocabulary import CLASS_NAMES
 SCHEMA_VERSION = 1
 
 Kind = Literal["logistic", "svm"]
+
+Balancing = Literal["none", "oversampling", "smote"]
+
+NEIGHBOURS = 5
+"""Among how many of the nearest of its class SMOTE takes one to draw a row between, as in its paper."""
 
 _ITERATIONS = 5000
 
@@ -56,6 +63,7 @@ class ProbeRecord:
         strength: of the L2 penalty, 1/C in scikit-learn, that was chosen.
         scores: of every strength that was tried, from the weakest.
         converged: whether scikit-learn found every fit to have come to its end.
+        balancing: how rare classes got more rows.
     """
 
     classifier: Kind
@@ -66,6 +74,7 @@ class ProbeRecord:
     strength: float
     scores: tuple[StrengthScore, ...]
     converged: bool = True
+    balancing: Balancing = "none"
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,7 @@ def fit_probe(
     folds: int,
     seed: int,
     balanced: bool = False,
+    balancing: Balancing = "none",
     advance: Callable[[int], None] = lambda _: None,
 ) -> ProbeFit:
     """Returns the classifier that is fitted on all of `features`, with the strength that does best in cross-validation.
@@ -132,10 +142,12 @@ def fit_probe(
         folds: how many.
         seed: of the folds.
         balanced: classes weigh the same, however many images they have.
+        balancing: how rare classes get more rows in what a classifier is fitted on; what is held out stays as it is.
         advance: told how many more of the `fits_of` classifiers are fitted.
 
     Raises:
-        UserError: there are too few groups of a class for the folds.
+        UserError: there are too few groups of a class for the folds, or too few images of one for SMOTE; or
+            imbalanced-learn is missing.
     """
     parts = _folds(label, group, folds, seed)
     matrix = features.astype(np.float64)
@@ -144,8 +156,10 @@ def fit_probe(
     def fitted(rows: np.ndarray, strengths: Sequence[float]) -> Iterator[LinearClassifier]:
         nonlocal converged
         standardised = Standardised.of(matrix[rows])
+        resampled, labels = resample(standardised.features, label[rows], balancing, seed)
+        standardised = dataclasses.replace(standardised, features=resampled)
         for strength in strengths:
-            found, came_to_its_end = _fit(standardised, label[rows], kind, strength, balanced=balanced)
+            found, came_to_its_end = _fit(standardised, labels, kind, strength, balanced=balanced)
             converged &= came_to_its_end
             advance(1)
             yield found
@@ -161,6 +175,38 @@ def fit_probe(
     best = max(scores, key=lambda score: (score.mean, score.strength))
     (classifier,) = fitted(np.arange(len(label)), [best.strength])
     return ProbeFit(classifier, best.strength, tuple(scores), converged)
+
+
+def resample(features: np.ndarray, label: np.ndarray, balancing: Balancing, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns `features` [N, C] and `label` [N], followed by rows that give every class as many as the largest.
+
+    Rows of oversampling are those of images, drawn with replacement. Those of SMOTE lie between an image and one of
+    its nearest neighbours of the same class, as the crow flies; features should have one scale. The same seed gives the
+    same rows.
+
+    Raises:
+        UserError: imbalanced-learn is missing, or a class has too few images to have neighbours.
+    """
+    if balancing == "none":
+        return features, label
+    require_balancing(balancing)
+    from imblearn.over_sampling import SMOTE, RandomOverSampler
+
+    if balancing == "oversampling":
+        return RandomOverSampler(random_state=seed).fit_resample(features, label)
+    fewest = int(np.bincount(label).min())
+    if fewest <= NEIGHBOURS:
+        raise UserError(
+            f'probe.balancing is "smote", but a class has {fewest} images to fit on, and each needs {NEIGHBOURS} '
+            'neighbours: set it to "oversampling", or take more data'
+        )
+    return SMOTE(k_neighbors=NEIGHBOURS, random_state=seed).fit_resample(features, label)
+
+
+def require_balancing(balancing: Balancing) -> None:
+    """Raises UserError if `balancing` needs imbalanced-learn and it is not installed."""
+    if balancing != "none" and importlib.util.find_spec("imblearn") is None:
+        raise UserError(f"probe.balancing \"{balancing}\" needs imbalanced-learn: pip install 'cxr-jax[smote]'")
 
 
 def _folds(label: np.ndarray, group: Sequence[str], folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:

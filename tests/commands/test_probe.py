@@ -91,9 +91,11 @@ def test_the_restored_network_answers_as_the_classifier_of_scikit_learn(of, opti
 
 
 def test_the_same_config_gives_the_same_bits(of):
-    options = ("--probe.classifier", "svm")
-    one, other = (read_newest(of(*options, name=name).checkpoints / "best") for name in ("one", "other"))
+    options = ("--probe.classifier", "svm", "--probe.balancing", "smote")
+    runs = [of(*options, name=name) for name in ("one", "other")]
+    one, other = (read_newest(run.checkpoints / "best") for run in runs)
     assert one.sha256 == other.sha256
+    assert read_probe(runs[0].probe).balancing == "smote"
 
 
 def test_the_run_is_evaluated_used_explained_exported_and_published(

@@ -118,6 +118,10 @@ def test_phases_with_their_own_sections(config_file):
             '[loss]\nclass_weights = "balanced"\n[training]\nsampling = "balanced"',
             'loss.class_weights in FILE is \'balanced\', but must be "none" where training.sampling is "balanced"',
         ),
+        (
+            '[loss]\nclass_weights = "balanced"\n[probe]\nclassifier = "svm"\nbalancing = "smote"',
+            'loss.class_weights in FILE is \'balanced\', but must be "none" where probe.balancing is "smote"',
+        ),
         ("[data]\nx = 1\n[model]\ny = 1", "data.x in FILE is unknown (and 1 more mistake)"),
         ("[data\n", "FILE is not valid TOML: "),
         ("[data]\nimage_size = 1\nimage_size = 2", "FILE is not valid TOML: "),

@@ -6,7 +6,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from cxr_jax.errors import UserError
-from cxr_jax.evaluation.linear_probe import ProbeRecord, StrengthScore, fit_probe, fits_of, read_probe, write_probe
+from cxr_jax.evaluation.linear_probe import (
+    ProbeRecord,
+    StrengthScore,
+    fit_probe,
+    fits_of,
+    read_probe,
+    require_balancing,
+    resample,
+    write_probe,
+)
 
 HOW = {"strengths": (1.0, 100.0), "folds": 3, "seed": 0}
 
@@ -34,6 +43,68 @@ def test_it_is_scikit_learns_on_standardised_features_for_features_as_they_are(k
     np.testing.assert_allclose(fit.classifier.scores(features), expected, rtol=1e-3, atol=1e-3)
     assert fit.classifier.weights[-1] == 0
     assert fit.converged
+
+
+def rare(each=4):
+    """The drawn features with those of the first eight NORMAL groups alone, and of all PNEUMONIA groups."""
+    features, label, group = drawn(each=each)
+    kept = (label == 1) | (np.cumsum(label == 0) <= 8 * each)
+    return features[kept], label[kept], tuple(np.asarray(group)[kept])
+
+
+@pytest.mark.parametrize("balancing", ["oversampling", "smote"])
+def test_classes_come_to_one_size_by_rows_of_the_rare_one(balancing):
+    features, label, _ = rare()
+    found, labels = resample(features, label, balancing, seed=3)
+    np.testing.assert_array_equal(found[: len(label)], features)
+    counts = np.bincount(labels)
+    assert counts[0] == counts[1] == (label == 1).sum()
+    added, normals = found[len(label) :], features[label == 0]
+    assert (labels[len(label) :] == 0).all()
+    repeated = [(row == normals).all(axis=1).any() for row in added]
+    assert all(repeated) if balancing == "oversampling" else sum(repeated) < 0.1 * len(repeated)
+    low, high = normals.min(axis=0), normals.max(axis=0)
+    assert ((added >= low - 1e-4 * abs(low)) & (added <= high + 1e-4 * abs(high))).all()
+    np.testing.assert_array_equal(resample(features, label, balancing, seed=3)[0], found)
+    assert (resample(features, label, balancing, seed=4)[0] != found).any()
+
+
+def test_what_is_held_out_has_no_part_in_what_is_drawn(monkeypatch):
+    """The classifiers of cross-validation are those that are fitted by hand on the rows of their folds alone."""
+    features, label, group = rare()
+    taken = []
+
+    def record(rows, labels, balancing, seed):
+        taken.append(len(rows))
+        return resample(rows, labels, balancing, seed)
+
+    monkeypatch.setattr("cxr_jax.evaluation.linear_probe.resample", record)
+    fit = fit_probe(features, label, group, kind="logistic", balancing="smote", **HOW)
+    assert taken == [*taken[:3], len(label)] and sum(taken[:3]) == 2 * len(label)
+    used = features[:, :-1].astype(np.float64)
+    mean, deviation = used.mean(0), used.std(0)
+    rows, labels = resample((used - mean) / deviation, label, "smote", HOW["seed"])
+    theirs = LogisticRegression(C=1 / fit.strength, max_iter=5000).fit(rows, labels)
+    expected = theirs.decision_function((used - mean) / deviation)
+    # a feature that is the same for all images is in the distances of neighbours, as 0
+    np.testing.assert_allclose(fit.classifier.scores(features), expected, rtol=1e-3, atol=1e-3)
+    plain = fit_probe(features, label, group, kind="logistic", **HOW)
+    assert plain.scores != fit.scores
+    assert plain.classifier.scores(features).mean() > fit.classifier.scores(features).mean() + 0.1
+
+
+def test_too_few_images_for_neighbours_are_one_sentence():
+    features, label, _ = rare(each=1)
+    label = np.where(np.cumsum(label == 0) <= 5, label, 1)
+    with pytest.raises(UserError, match=r'probe\.balancing is "smote", but a class has 5 images to fit on'):
+        resample(features, label, "smote", seed=0)
+
+
+def test_a_missing_imbalanced_learn_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs imbalanced-learn: pip install 'cxr-jax\[smote\]'"):
+        require_balancing("oversampling")
+    require_balancing("none")
 
 
 def test_the_same_seed_gives_the_same_and_every_fit_is_told():
