@@ -80,3 +80,6 @@ class Effort:
     seconds: float = 1.0  # shortest time of a turn
     # seconds after which a turn is given up and its case passed over (0: 120; an epoch or a start then has no limit)
     limit: float = 0.0
+    # what a step's time is: on the clock, or the processor's time for the process, which other work disturbs less; the
+    # latter with one thread
+    clock: Literal["wall", "cpu"] = "wall"

@@ -93,7 +93,7 @@ def _take_turns(entries: list[tuple[Child, Measurement]], effort: Effort, termin
 
     Every round prints a line.
     """
-    turn = {"steps": effort.steps, "seconds": effort.seconds}
+    turn = {"steps": effort.steps, "seconds": effort.seconds, "clock": effort.clock}
     ratios = []
     with terminal.waiting(f"  taking turns: {' and '.join(measurement.case.way for _, measurement in entries)}"):
         for number in range(effort.rounds):

@@ -114,5 +114,5 @@ def _ratio(ours: Measurement, theirs: Measurement) -> dict[str, Any]:
 def _anonymous(asked: Any) -> dict[str, Any]:
     """Returns the fields without the folders of files: where they lie says something of one machine only."""
     fields = dataclasses.asdict(asked)
-    files = {"dataset", "weights", "preload", "json"} & set(fields)
+    files = {"dataset", "weights", "preload", "json", "table"} & set(fields)
     return fields | {name: Path(fields[name]).name for name in files}

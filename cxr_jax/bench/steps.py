@@ -21,6 +21,7 @@ from cxr_jax.devices import replicate
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.forward import compile_on_images, logits_of
 from cxr_jax.models.kernels.native.costs import native_costs
+from cxr_jax.models.kernels.native.library import kernel_instructions
 from cxr_jax.training.feed import HostFeed
 from cxr_jax.training.network import Network, build_network
 from cxr_jax.training.plan import Plan, plan_run
@@ -47,6 +48,7 @@ def prepare(case: Case) -> Workload:
         "device": plan.devices[0].device_kind,
         "devices": len(plan.devices),
         "native_kernels": plan.native_kernels,
+        "instructions": kernel_instructions() if plan.native_kernels else "",
         "products": jax.config.jax_default_matmul_precision or "default",
         "versions": {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "flax": flax.__version__},
         "compile_seconds": time.perf_counter() - began,

@@ -17,7 +17,7 @@ from cxr_jax.terminal import Terminal
 
 SUMMARY = "measure speed and memory, beside stock convolutions or PyTorch"
 
-OF_STEPS = ("plain", "against", "compile", "preload", "steps", "seconds")
+OF_STEPS = ("plain", "against", "compile", "preload", "steps", "seconds", "clock")
 """Options that have no effect on an epoch and on a start."""
 
 UNKNOWN_TO_A_START = ("backends", "precisions", "devices")
@@ -51,6 +51,9 @@ class Options(Effort):
     dataset: str = "chest_xray"  # with epoch and startup: prepared data to train on
     weights: Annotated[str, Option("FILE")] = ""  # with startup: weights to begin with
     json: Annotated[str, Option("FILE")] = ""  # write everything there, each step's time included
+    # with --work train --precisions bfloat16,float32: write into this table which is the faster; training.precision =
+    # "auto" goes by such a table, cxr_jax/training/measured_precisions.json
+    table: Annotated[str, Option("FILE")] = ""
 
 
 def main(arguments: list[str]) -> None:
@@ -78,9 +81,11 @@ def _measure(options: Options, contests: Sequence[Contest], terminal: Terminal) 
     """Returns the record of all contests; what is known is written after each of them."""
     from cxr_jax.bench.children import ask_ceilings
     from cxr_jax.bench.measure import Measurement, run_contest
+    from cxr_jax.bench.precisions import rows_of
     from cxr_jax.bench.record import describe
     from cxr_jax.bench.whole import measure_whole
     from cxr_jax.runs.files import write_json
+    from cxr_jax.training.precision_table import add_rows
 
     whole, effort = options.work in ("epoch", "startup"), replace(options, limit=limit_of(options))
     ceilings: dict[int, dict[str, float]] = {}
@@ -94,6 +99,8 @@ def _measure(options: Options, contests: Sequence[Contest], terminal: Terminal) 
             results.append(measure_whole(contest.case, effort, terminal))
         else:
             measured.append(run_contest(contest, effort, terminal))
+            if options.table:
+                add_rows(Path(options.table), rows_of(measured[-1:], effort))
         record = describe(effort, ceilings, measured, results)
         if options.json:
             write_json(options.json, record)
@@ -194,6 +201,10 @@ def _require_fitting(options: Options) -> None:
         raise UserError("--compile and --preload change how PyTorch runs; add --against timm", EXIT_USAGE)
     if options.work == "train" and (runtimes := [name for name in rivals if name != "timm"]):
         raise UserError(f"{' and '.join(runtimes)} cannot train; leave out --work, or ask for inference", EXIT_USAGE)
+    if options.table and (options.work != "train" or set(options.precisions.split(",")) != {"bfloat16", "float32"}):
+        raise UserError("--table needs --work train --precisions bfloat16,float32", EXIT_USAGE)
+    if options.clock == "cpu" and options.threads != "1":
+        raise UserError("--clock cpu needs --threads 1: the threads of a process wait for each other", EXIT_USAGE)
     if options.weights and options.work != "startup":
         raise UserError("--weights needs --work startup", EXIT_USAGE)
 

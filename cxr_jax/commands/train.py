@@ -103,9 +103,11 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup, qu
     from cxr_jax.data.prepared import PreparedData
     from cxr_jax.data.split_loading import load_split
     from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver
+    from cxr_jax.runs.environment import record_activations, recorded_precision
     from cxr_jax.runs.files import atomic_path
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.locks import held_for_training
+    from cxr_jax.runs.metrics_log import is_finished
     from cxr_jax.training.network import build_network
     from cxr_jax.training.plan import plan_run
     from cxr_jax.training.run import train
@@ -131,14 +133,18 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup, qu
     observers = Observers(*([TerminalObserver(terminal), TensorBoardObserver(run)] if group.writes else []))
     first = "; on a new machine the native kernels are compiled first" if network.has_native_kernels else ""
     with terminal.waiting(f"Planning the run{first}"):
-        plan = plan_run(config, network, train_set, validation_set)
+        recorded = group.exchange(recorded_precision(run) if resume and group.writes else None)[0]
+        plan = plan_run(config, network, train_set, validation_set, recorded)
     # each has found out by itself whether there is a compiler for the native kernels
     kernels = "native kernels" if plan.native_kernels else "XLA"
     group.require_same("how they compute", {"the precision": f"{plan.precision} by {kernels}"})
     if group.writes and not resume:
         # whole or not at all: one that was killed half-way could neither be resumed nor begun again
         with atomic_path(run_path) as unfinished:
-            write_origin(unfinished, config, describe(config, network), prepared, plan.devices)
+            origin = write_origin(unfinished, config, describe(config, network), prepared, plan.devices)
+            record_activations(origin, plan.precision, kernels, plan.why)
+    elif group.writes and not is_finished(run.metrics):
+        record_activations(run, plan.precision, kernels, plan.why)
     terminal.say(
         f"{config.model.name} on {len(train_set)} images, validated on {len(validation_set)}; run {as_typed(run.path)}"
     )
@@ -244,7 +250,8 @@ def describe(config: Config, network: Network, until: str = "") -> NetworkDescri
 def _require_same(run: RunFolder, config: Config, fingerprint: str) -> None:
     """Raises UserError if the run to be resumed was started with another config or other data.
 
-    Where it is computed may change, and where images wait: the state is the same.
+    Where it is computed may change, and where images wait: the state is the same. A precision that was left open may be
+    asked for.
     """
     from cxr_jax.config.loading import load_config
     from cxr_jax.runs.folder import read_json

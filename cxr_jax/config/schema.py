@@ -196,7 +196,7 @@ class TrainingConfig(_Section):
     evaluation_batch_size: int = 64  # images per step of validation and test, over all devices
     seed: int = 0  # of weights, order and augmentation
     # of the activations in training; parameters, statistics, loss and update are float32 always. auto: bf16 on GPUs and
-    # TPUs, and on a CPU where a C++ compiler is found for the native kernels; float32 elsewhere
+    # TPUs, and on a CPU with a C++ compiler where the native kernels were measured to be faster; float32 elsewhere
     precision: Literal["auto", "float32", "bf16"] = "auto"
     # train: the batch's statistics in every stage that is trained; frozen: running statistics, used and not updated
     batch_norm: Literal["train", "frozen"] = "train"
@@ -353,11 +353,15 @@ class Config(_Section):
         """Returns the same experiment, computed where `other` is, with its images kept where the other's are.
 
         Data that are given as the same folder in another way, such as by a relative path, are called as the other does.
+        A precision that was left open is the other's.
         """
         folders = [at_home(config.data.dataset).resolve() for config in (self, other)]
         dataset = other.data.dataset if folders[0] == folders[1] else self.data.dataset
         data = dataclasses.replace(self.data, placement=other.data.placement, dataset=dataset)
-        return dataclasses.replace(self, data=data, parallel=other.parallel)
+        training = self.training
+        if training.precision == "auto":
+            training = dataclasses.replace(training, precision=other.training.precision)
+        return dataclasses.replace(self, data=data, training=training, parallel=other.parallel)
 
     def resolved_phases(self) -> tuple[PhaseConfig, ...]:
         """Returns the phases to train, every field filled from the sections where a phase leaves it out."""

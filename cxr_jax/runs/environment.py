@@ -14,7 +14,7 @@ from typing import Any
 import cxr_jax
 from cxr_jax.process import available_cores
 from cxr_jax.runs.files import write_json
-from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder
+from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder, read_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn")
 """Packages whose version can change a result."""
@@ -43,7 +43,7 @@ def describe_environment(*, devices: Sequence[str], data_fingerprint: str) -> di
         },
         "machine": {
             "platform": platform.platform(),
-            "processor": _processor(),
+            "processor": processor_name(),
             "cores": available_cores(),
             "memory_bytes": _memory_bytes(),
         },
@@ -61,6 +61,25 @@ def write_environment(run: RunFolder, *, devices: Sequence[str], data_fingerprin
     return environment
 
 
+def record_activations(run: RunFolder, precision: str, kernels: str, why: str) -> None:
+    """Adds to environment.json what activations are computed in from now on, unless it is what the record ends with.
+
+    `kernels` says by what, and `why` as a clause why it was chosen. UserError as in `write_json`.
+    """
+    environment = read_json(run.environment)
+    before = environment.get("activations") or []
+    now = {"precision": precision, "kernels": kernels, "why": why}
+    if not before or any(before[-1].get(name) != now[name] for name in ("precision", "kernels")):
+        now["date"] = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        write_json(run.environment, environment | {"activations": [*before, now]})
+
+
+def recorded_precision(run: RunFolder) -> str | None:
+    """Returns the precision in which the run was trained last; None if environment.json does not say, as of old."""
+    activations = read_json(run.environment).get("activations")
+    return activations[-1]["precision"] if activations else None
+
+
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
@@ -68,7 +87,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """Returns the processor's name; Linux keeps it in a file that the platform module does not read."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():

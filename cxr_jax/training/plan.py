@@ -18,7 +18,7 @@ from cxr_jax.inference.forward import Precision
 from cxr_jax.training.loss import class_weights
 from cxr_jax.training.network import Network
 from cxr_jax.training.optimizer import frozen_stages, make_optimizer, make_schedule, partition, trains_head_alone
-from cxr_jax.training.precision import choose_precision, missing_kernels, takes_native_kernels
+from cxr_jax.training.precision import Choice, choose_precision, missing_kernels, takes_native_kernels
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,23 @@ class Plan:
     precision: Precision  # of the activations
     native_kernels: bool  # bfloat16 activations go through the kernels in C++
     notes: tuple[str, ...]  # what a person should know of it
+    why: str = ""  # the precision was chosen, as a clause; empty where it was asked for
 
     def epochs_before(self, phase: int) -> int:
         """Returns how many epochs the phases before number `phase` have."""
         return sum(entry.config.epochs for entry in self.phases[:phase])
 
 
-def plan_run(config: Config, network: Network, train_set: ImageSet, validation_set: ImageSet) -> Plan:
+def plan_run(
+    config: Config,
+    network: Network,
+    train_set: ImageSet,
+    validation_set: ImageSet,
+    recorded: Precision | None = None,
+) -> Plan:
     """Returns what training `network` as `config` says will do.
+
+    `recorded` is the precision that a run that goes on was trained in. It stays, unless `config` asks for one.
 
     Raises UserError if the run cannot work: there is no whole batch, the devices cannot share a batch, validation
     cannot be monitored as asked, or a phase has no parameters to train or no steps after its warm-up.
@@ -83,17 +92,23 @@ def plan_run(config: Config, network: Network, train_set: ImageSet, validation_s
             "another validation split"
         )
     natively = network.has_native_kernels
-    precision = choose_precision(training.precision, devices, backend, natively=natively)
-    note = missing_kernels(training.precision, devices, backend) if natively else ""
+    asked = training.precision
+    if asked == "auto" and recorded is not None:
+        asked, choice, measured = recorded, Choice(recorded, "as this run was trained until now"), False
+    else:
+        choice = choose_precision(asked, devices, backend, config.model.name, natively=natively)
+        measured = bool(choice.why)
+    note = missing_kernels(asked, devices, backend) if natively and not measured else ""
     return Plan(
         config=config,
         devices=devices,
         phases=tuple(_plan_phase(phase, network, phase.epochs * batches) for phase in phases),
         batches_per_epoch=batches,
         class_weights=class_weights(config.loss.class_weights, train_set.labels),
-        precision=precision,
-        native_kernels=natively and takes_native_kernels(precision, devices, backend),
+        precision=choice.precision,
+        native_kernels=natively and takes_native_kernels(choice.precision, devices, backend),
         notes=(note,) if note else (),
+        why=choice.why,
     )
 
 

@@ -4,35 +4,55 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import jax
 
 from cxr_jax.inference.forward import Precision
-from cxr_jax.models.kernels.native.library import native_kernels_work, why_not
+from cxr_jax.models.kernels.native.library import kernel_instructions, native_kernels_work, why_not
 from cxr_jax.process import KERNELS_SWITCH
+from cxr_jax.training.precision_table import faster_way, shipped_rows
 
 AskedPrecision = Literal["auto"] | Precision
 """What a config can ask for."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The precision of a run's activations; `why`, as a clause, where nobody asked for it and there was a choice."""
+
+    precision: Precision
+    why: str = ""
 
 
 def choose_precision(
     asked: AskedPrecision,
     devices: Sequence[jax.Device],
     backend: Literal["jit", "pmap"],
+    network: str,
     *,
     natively: bool = True,
-) -> Precision:
-    """Returns the precision of activations on `devices`, by itself bf16 wherever it is the faster one.
+) -> Choice:
+    """Returns the precision of activations on `devices`, by itself the one that was measured to be the faster.
 
-    That is the case on GPUs and TPUs, and on a CPU if the network can use the native kernels (`natively`). XLA only
-    emulates bfloat16 on a CPU.
+    `network` is the name of the network, and `natively` says whether it knows the native kernels. bf16 is the faster
+    one on GPUs and TPUs. On a CPU, bfloat16 is fast through the native kernels alone, and these are faster than float32
+    for some processors and networks only.
     """
     if asked != "auto":
-        return asked
-    on_cpu = any(device.platform == "cpu" for device in devices)
-    by_kernels = natively and takes_native_kernels("bf16", devices, backend)
-    return "float32" if on_cpu and not by_kernels else "bf16"
+        return Choice(asked)
+    if all(device.platform != "cpu" for device in devices):
+        return Choice("bf16")
+    if not (natively and _suits_kernels(devices, backend)) or os.environ.get(KERNELS_SWITCH) == "off":
+        return Choice("float32")
+    instructions = kernel_instructions()
+    if not instructions:
+        return Choice("float32")
+    verdict = faster_way(shipped_rows(), instructions, network)
+    if not verdict.natively:
+        return Choice("float32", verdict.why)
+    return Choice("bf16", verdict.why) if native_kernels_work() else Choice("float32")
 
 
 def takes_native_kernels(precision: Precision, devices: Sequence[jax.Device], backend: Literal["jit", "pmap"]) -> bool:
@@ -41,9 +61,13 @@ def takes_native_kernels(precision: Precision, devices: Sequence[jax.Device], ba
     They know bfloat16 on CPUs alone, and XLA cannot share a call of theirs among devices: each of pmap's programs runs
     on one device, jit's on all. At the first call they are compiled, which takes some seconds once for a machine.
     """
+    return precision == "bf16" and _suits_kernels(devices, backend) and native_kernels_work()
+
+
+def _suits_kernels(devices: Sequence[jax.Device], backend: Literal["jit", "pmap"]) -> bool:
+    """Returns whether every program that runs is one of a single CPU device."""
     alone = len(devices) == 1 or backend == "pmap"
-    suits = precision == "bf16" and alone and all(device.platform == "cpu" for device in devices)
-    return suits and native_kernels_work()
+    return alone and all(device.platform == "cpu" for device in devices)
 
 
 def missing_kernels(asked: AskedPrecision, devices: Sequence[jax.Device], backend: Literal["jit", "pmap"]) -> str:

@@ -41,7 +41,7 @@ turns = 0
 for line in sys.stdin:
     request = json.loads(line)
     turns += 1
-    assert request == {{"steps": 2, "seconds": 0.5}}, request
+    assert request == {{"steps": 2, "seconds": 0.5, "clock": "wall"}}, request
     if how == "hang" or how == "hang later" and turns == 2:
         time.sleep(300)
     if how == "die":

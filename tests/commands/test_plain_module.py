@@ -94,5 +94,5 @@ def test_rates_by_stage_need_stages():
 
 def test_bfloat16_is_not_chosen_for_it_on_a_cpu(native_kernels):
     cpu = jax.devices("cpu")[:1]
-    assert choose_precision("auto", cpu, "jit", natively=False) == "float32"
-    assert choose_precision("auto", cpu, "jit") == "bf16"
+    assert choose_precision("auto", cpu, "jit", NAME, natively=False).precision == "float32"
+    assert choose_precision("auto", cpu, "jit", "mobilenetv2_100").precision == "bf16"

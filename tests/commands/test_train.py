@@ -121,6 +121,27 @@ def test_data_given_by_a_relative_path_are_found_from_any_folder(
     assert capsys.readouterr().out.count("Next: cxr-jax evaluate") == 3
 
 
+def test_a_run_keeps_the_precision_that_was_chosen_unless_another_is_asked_for(
+    prepared_phantoms, config_file, tmp_path, capsys
+):
+    def trained(*more):
+        train.main([str(config_file), "--out", str(out), "--training.epochs", "1", *more])
+        recorded = read_json(RunFolder(out).environment)["activations"]
+        return [(entry["precision"], entry["kernels"]) for entry in recorded], capsys.readouterr().out
+
+    out = tmp_path / "run"
+    assert trained()[0] == [("float32", "XLA")]
+    # as if it had been begun where bf16 is the faster one
+    environment = RunFolder(out).environment
+    begun = read_json(environment)
+    begun["activations"][-1]["precision"] = "bf16"
+    environment.write_text(json.dumps(begun))
+    recorded, told = trained("--resume")
+    assert recorded == [("bf16", "XLA")]
+    assert "Activations in bf16, all else in float32: as this run was trained until now" in " ".join(told.split())
+    assert "Activations" not in trained("--resume", "--training.precision", "float32")[1]
+
+
 def test_a_run_may_be_resumed_with_its_images_elsewhere(run_path, config_file, capsys):
     train.main([str(config_file), "--out", str(run_path), "--resume", "--data.placement", "device"])
     assert "Next: cxr-jax evaluate" in capsys.readouterr().out

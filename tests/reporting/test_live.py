@@ -18,7 +18,7 @@ from cxr_jax.training.progress import Progress
 VALIDATION = {"step": 5, "epoch": 0.5, "loss": 0.25, "accuracy": 0.875, "roc_auc": float("nan"), "best": True}
 
 
-def plan_of(*phases, every=0, precision="float32", native_kernels=False, notes=()):
+def plan_of(*phases, every=0, precision="float32", native_kernels=False, notes=(), why=""):
     """A plan of phases that are given as name, steps, and numbers trained and frozen."""
     config = Config()
     return Plan(
@@ -33,6 +33,7 @@ def plan_of(*phases, every=0, precision="float32", native_kernels=False, notes=(
         precision=precision,
         native_kernels=native_kernels,
         notes=notes,
+        why=why,
     )
 
 
@@ -52,6 +53,13 @@ def test_how_activations_are_computed_is_told_unless_it_is_float32():
     assert "Activations in bf16, all else in float32" in told(precision="bf16")
     assert "Activations in bf16 by native kernels, all else" in told(precision="bf16", native_kernels=True)
     assert "Activations" not in told()
+
+
+def test_a_precision_that_was_chosen_is_told_with_its_reason():
+    why = "on AVX2 it is faster"
+    assert f"Activations in float32: {why}\n" in told(why=why)
+    told_of_kernels = " ".join(told(precision="bf16", native_kernels=True, why=why).split())
+    assert f"Activations in bf16 by native kernels, all else in float32: {why}" in told_of_kernels
 
 
 def test_notes_are_told_as_they_are():

@@ -26,6 +26,22 @@ def test_the_written_environment_states_versions_machine_and_data(tmp_path):
     assert datetime.datetime.fromisoformat(written["date"]).tzinfo is not None
 
 
+def test_what_activations_are_computed_in_is_added_where_it_changes(tmp_path):
+    run = RunFolder(tmp_path)
+    environment.write_environment(run, devices=[], data_fingerprint="abc")
+    assert environment.recorded_precision(run) is None
+    environment.record_activations(run, "bf16", "native kernels", "it is faster")
+    environment.record_activations(run, "bf16", "native kernels", "as until now")
+    environment.record_activations(run, "float32", "XLA", "")
+    assert environment.recorded_precision(run) == "float32"
+    written = json.loads(run.environment.read_text())
+    assert [(entry["precision"], entry["kernels"], entry["why"]) for entry in written["activations"]] == [
+        ("bf16", "native kernels", "it is faster"),
+        ("float32", "XLA", ""),
+    ]
+    assert written["data_fingerprint"] == "abc"
+
+
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
     monkeypatch.setattr(environment, "PACKAGES", ("no-such-package-at-all",))
     described = environment.describe_environment(devices=[], data_fingerprint="")

@@ -50,6 +50,9 @@ HANDLERS = (
 )
 _PREFIX = "cxr_jax_"
 
+INSTRUCTIONS = {"avx512_bf16": "__AVX512BF16__", "avx512": "__AVX512F__", "avx2": "__AVX2__", "neon": "__aarch64__"}
+"""The instructions that the kernels are written for, and the macro by which a compiler says that it uses them."""
+
 
 def native_kernels_work() -> bool:
     """Returns whether the kernels are there to be used; builds and loads them at the first call."""
@@ -76,6 +79,20 @@ def _load(folder: Path | None) -> str:
     for name, handler in handlers.items():
         jax.ffi.register_ffi_target(_PREFIX + name, jax.ffi.pycapsule(handler), platform="cpu")
     return ""
+
+
+def kernel_instructions() -> str:
+    """Returns which of `INSTRUCTIONS` the kernels use here, or `other`; empty if they cannot be compiled.
+
+    The compiler is asked, which takes some milliseconds; nothing is built. CXX may name another processor than this.
+    """
+    try:
+        compiler = _compiler()
+        macros = _asked([*compiler, *_flags(compiler[1:]), "-dM", "-E", "-x", "c++", os.devnull], VERSION_SECONDS)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    defined = {line.split()[1] for line in macros.splitlines() if line.startswith("#define ")}
+    return next((name for name, macro in INSTRUCTIONS.items() if macro in defined), "other")
 
 
 def target(name: str) -> str:
