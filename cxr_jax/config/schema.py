@@ -101,9 +101,8 @@ class AugmentationConfig(_Section):
     brightness: float = 0.0  # largest additive change, as a share of the grey range, either way
     contrast: float = 0.0  # largest relative change about the image's mean: 0.2 draws from 1/1.2 to 1.2
     gamma: float = 0.0  # largest relative change of the exponent: 0.3 draws from 1/1.3 to 1.3
-    gain: float = (
-        0.0  # largest relative change of all grey levels: 0.3 draws from 1/1.3 to 1.3; torch calls it brightness
-    )
+    # largest relative change of all grey levels: 0.3 draws from 1/1.3 to 1.3; torchvision's jitter calls it brightness
+    gain: float = 0.0
     # smallest share of the image's area that is cut out and enlarged to the whole; 0: off, 0.5 draws from 0.5 to 1
     crop: float = 0.0
     crop_aspect: float = 0.0  # largest relative change of that part's aspect: 0.3 draws from 1/1.3 to 1.3
