@@ -4,7 +4,7 @@ Each of these facts stands here and nowhere else.
 """
 
 CLASS_NAMES = ("NORMAL", "PNEUMONIA")
-"""Class names; a class's label is its index, so the positive class is 1."""
+"""The two classes unless data say otherwise; a class's label is its index, so the positive class is 1."""
 
 NORMAL, PNEUMONIA = 0, 1
 

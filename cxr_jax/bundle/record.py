@@ -115,6 +115,8 @@ class Bundle:
     name: str  # of the run
     kind: Literal["exclusive"]  # of the classes: an image has exactly one
     network: NetworkDescription  # with the names of the classes and what is done to an image before
+    # of NORMAL and PNEUMONIA when the second is called; of other classes the threshold of each for whoever asks for it
+    # alone, while an image is called the class of its highest probability
     calls: tuple[Call, ...]
     temperature: float | None  # by which logits are divided to be calibrated; None before the run was evaluated
     quality: tuple[UsualRange, ...]  # aggregated quantiles; no picture of any training image

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxr_jax.bundle.record import INT8_FILE, ONNX_FILE, Bundle, read_bundle
+from cxr_jax.bundle.record import INT8_FILE, ONNX_FILE, Bundle, Call, read_bundle
 from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
 from cxr_jax.runs.description import NetworkDescription
+from cxr_jax.vocabulary import CLASS_NAMES
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -37,13 +38,19 @@ class BundledModel:
 
     @property
     def threshold(self) -> float | None:
-        """Probability from which PNEUMONIA is called; None if the run was not evaluated."""
-        return self.bundle.calls[0].threshold if self.bundle.calls else None
+        """Probability from which PNEUMONIA is called; None if the run was not evaluated, or the classes are others."""
+        return self._call.threshold if self._call else None
 
     @property
     def threshold_rule(self) -> str | None:
         """The rule that fixed the threshold."""
-        return self.bundle.calls[0].rule if self.bundle.calls else None
+        return self._call.rule if self._call else None
+
+    @property
+    def _call(self) -> Call | None:
+        """When PNEUMONIA is called; None where that is not known, or the classes are others."""
+        usual = self.description.classes == CLASS_NAMES
+        return self.bundle.calls[0] if usual and self.bundle.calls else None
 
     @property
     def reference(self) -> QualityReference | None:

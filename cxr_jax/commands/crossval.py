@@ -59,6 +59,7 @@ def main(arguments: list[str]) -> None:
     options, folder = given.options, Path(given.options.out)
     _check(options, path)
     from cxr_jax.data.prepared import PreparedData
+    from cxr_jax.runs.description import require_usual_classes
     from cxr_jax.sweeps.folds import sweep_of_folds
     from cxr_jax.sweeps.runs import sweep_runs
     from cxr_jax.sweeps.training import require_trainable_where_left, train_all
@@ -66,6 +67,7 @@ def main(arguments: list[str]) -> None:
     sweep = sweep_of_folds(path, given.config, options.folds)
     _refuse_without_effect(given, sweep.base.config)
     prepared = PreparedData.open(given.config.data.dataset)
+    require_usual_classes(prepared.classes, "cxr-jax crossval")
     _tell_images(terminal, prepared, sweep)
     _begin(folder, path)
     runs = sweep_runs(sweep, folder)

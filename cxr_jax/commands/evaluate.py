@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
+from cxr_jax.vocabulary import CLASS_NAMES
 
 if TYPE_CHECKING:
     from cxr_jax.config.schema import Config
     from cxr_jax.data.prepared import PreparedData
+    from cxr_jax.evaluation.class_judgement import ClassJudgement
     from cxr_jax.evaluation.judgement import Judgement
     from cxr_jax.evaluation.operating_point import OperatingPoint
     from cxr_jax.evaluation.quality import ImageQuality
@@ -44,8 +46,8 @@ class Evaluation:
     """What is printed of an evaluation."""
 
     run: RunFolder
-    judgement: Judgement
-    quality: ImageQuality
+    judgement: Judgement | ClassJudgement
+    quality: ImageQuality | None  # None where the classes are not NORMAL and PNEUMONIA
     stored: bool  # no look at test was added
 
 
@@ -76,6 +78,7 @@ def evaluate(options: Options, terminal: Terminal) -> Evaluation:
     from cxr_jax.data.prepared import open_data_of_run
     from cxr_jax.evaluation.judgement import write_judgement
     from cxr_jax.evaluation.quality import write_quality
+    from cxr_jax.inference.image_quality import judge_quality
     from cxr_jax.runs.ensemble import members_of
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.locks import evaluating
@@ -87,13 +90,37 @@ def evaluate(options: Options, terminal: Terminal) -> Evaluation:
     run = named[0] if len(named) == 1 else _join(named, options, terminal)
     config = load_config(run.config)
     prepared = open_data_of_run(run)
+    if prepared.classes != CLASS_NAMES:
+        with evaluating(run):
+            return _evaluate_classes(run, config, prepared, options, terminal)
     with evaluating(run):
         judged = (_judge_stored if options.stored else _predict_and_judge)(run, config, prepared, terminal)
         write_judgement(run.evaluation, judged.judgement)
-        quality = _judge_quality(prepared, config, judged, run, terminal)
+        point = judged.judgement.operating_point
+        quality = judge_quality(prepared, config, judged.validation, judged.test, point, run, terminal)
         write_quality(run.quality, quality)
         _draw(run, prepared, config, judged, quality, terminal)
     return Evaluation(run, judged.judgement, quality, options.stored)
+
+
+def _evaluate_classes(
+    run: RunFolder, config: Config, prepared: PreparedData, options: Options, terminal: Terminal
+) -> Evaluation:
+    """Evaluates a run whose classes are not NORMAL and PNEUMONIA."""
+    with terminal.waiting("Starting JAX"):
+        from cxr_jax.inference.class_evaluation import evaluate_classes
+        from cxr_jax.runs.metrics_log import read_metrics
+    judged = evaluate_classes(run, config, prepared, terminal, stored=options.stored)
+    with terminal.track("Drawing the figures and the report", 2) as advance:
+        from cxr_jax.reporting.class_figures import draw_class_evaluation
+        from cxr_jax.reporting.report import write_report
+
+        lines = read_metrics(run.metrics) if run.metrics.is_file() else None
+        draw_class_evaluation(run.figures, judged.judgement, judged.test, lines)
+        advance(1)
+        write_report(run)
+        advance(1)
+    return Evaluation(run, judged.judgement, None, options.stored)
 
 
 def _check(options: Options) -> None:
@@ -213,7 +240,7 @@ def _judge_stored(run: RunFolder, config: Config, prepared: PreparedData, termin
     from cxr_jax.data.split_loading import with_prepared_groups
     from cxr_jax.evaluation.operating_point import read_operating_point
     from cxr_jax.runs.ledger import require_that_of_the_look
-    from cxr_jax.runs.predictions import read_predictions, write_predictions
+    from cxr_jax.runs.predictions import predictions_sha256, read_predictions, write_predictions
 
     if not run.evaluation.is_file():
         raise UserError(f"{run.path} has no stored predictions: evaluate it without --stored first")
@@ -224,60 +251,11 @@ def _judge_stored(run: RunFolder, config: Config, prepared: PreparedData, termin
         stored = read_predictions(path)
         tables[split] = with_prepared_groups(prepared, config.data, split, stored, path)
         if split == "test":
-            require_that_of_the_look(run, stored)
+            require_that_of_the_look(run, predictions_sha256(stored))
         if tables[split].group != stored.group:
             write_predictions(path, tables[split])
             terminal.say(f"{path}: the groups are now those of the prepared data; nothing else in it has changed.")
     return _Judged(tables["val"], tables["test"], _judge(tables["val"], tables["test"], point, terminal))
-
-
-def _judge_quality(
-    prepared: PreparedData, config: Config, judged: _Judged, run: RunFolder, terminal: Terminal
-) -> ImageQuality:
-    """Returns what is known of the images without the network, and stores what `predict` compares new images with."""
-    import numpy as np
-
-    from cxr_jax.data.quality.measures import MEASURES
-    from cxr_jax.data.quality.reference import QualityReference, write_reference
-    from cxr_jax.data.quality.table import quality_table
-    from cxr_jax.data.split_loading import rows_of_split
-    from cxr_jax.evaluation.baselines import judge_baselines
-    from cxr_jax.evaluation.quality import ImageQuality, MeasureDefinition, Range, SplitQuality
-    from cxr_jax.evaluation.quality_audit import audit_errors, summarise
-    from cxr_jax.vocabulary import SPLIT_NAMES
-
-    measured = quality_table(prepared, track=terminal.track)
-    rows = {split: rows_of_split(prepared, config.data, split) for split in SPLIT_NAMES}
-    tables = {split: measured.rows(rows[split]) for split in SPLIT_NAMES}
-    reference = QualityReference.of(tables["train"])
-    write_reference(run.quality_reference, reference)
-    labels = np.array([prepared.examples[row].label_index for row in rows["train"]])
-    columns = {split: table.columns for split, table in tables.items()}
-    threshold = judged.judgement.operating_point.threshold
-    with terminal.track("Judging image quality and baselines", len(MEASURES) + 3) as advance:
-        audit = audit_errors(columns["test"], judged.test, threshold)
-        advance(1)
-        baselines = judge_baselines(
-            columns["train"],
-            labels,
-            (columns["val"], judged.validation),
-            (columns["test"], judged.test),
-            advance=advance,
-        )
-    return ImageQuality(
-        measures={name: MeasureDefinition(told.title, told.unit, told.definition) for name, told in MEASURES.items()},
-        splits={
-            split: SplitQuality(
-                images=len(rows[split]),
-                outside=int(np.any(list(reference.outside(table).values()), axis=0).sum()),
-                measures=summarise(table.columns),
-            )
-            for split, table in tables.items()
-        },
-        ranges={name: Range(low, high) for name, (low, high) in reference.ranges.items()},
-        audit=audit,
-        baselines=baselines,
-    )
 
 
 def _operating_point(
@@ -340,18 +318,24 @@ def print_evaluation(terminal: Terminal, evaluation: Evaluation) -> None:
     from cxr_jax.vocabulary import DISCLAIMER
 
     run, quality = evaluation.run, evaluation.quality
-    terminal.show(judgement_table(evaluation.judgement))
-    if (told := over_exposure_text(quality, "false_positives")) is not None:
-        terminal.say(told)
-    if (baseline := quality.baselines.get("all_measures")) is not None:
-        area = measured_text(baseline.test["roc_auc"])
-        terminal.say(f"Image quality alone, without a network: ROC-AUC {area} on test.")
+    if quality is None:
+        from cxr_jax.reporting.class_tables import show_class_judgement
+
+        show_class_judgement(terminal, evaluation.judgement)
+    else:
+        terminal.show(judgement_table(evaluation.judgement))
+        if (told := over_exposure_text(quality, "false_positives")) is not None:
+            terminal.say(told)
+        if (baseline := quality.baselines.get("all_measures")) is not None:
+            area = measured_text(baseline.test["roc_auc"])
+            terminal.say(f"Image quality alone, without a network: ROC-AUC {area} on test.")
     looks = read_looks(run)
     terminal.say(_told_looks(len(looks), evaluation.stored))
     if (together := looks[-1].get("looks_at_these_images") if looks else None) and together > len(looks):
         terminal.say(f"All runs on this machine together have looked at these test images {together:,} times.")
     terminal.say(f"Report:  {run.report}\nFigures: {run.figures}")
-    terminal.say(f"Next: open the report in a browser, or {as_typed('cxr-jax', 'explain', first_network(run))}")
+    other = as_typed("cxr-jax", "explain", first_network(run)) if quality else as_typed("cxr-jax", "predict", run.path)
+    terminal.say(f"Next: open the report in a browser, or {other}{'' if quality else ' FILES...'}")
     terminal.say(DISCLAIMER)
 
 

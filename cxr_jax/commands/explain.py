@@ -83,11 +83,13 @@ def main(arguments: list[str]) -> None:
     with terminal.waiting(f"Restoring the network of {options.run}"):
         from cxr_jax.inference.restore import restore_run
         from cxr_jax.models.network import stage_names_of
+        from cxr_jax.runs.description import require_usual_classes
         from cxr_jax.runs.folder import RunFolder
         from cxr_jax.serving.predict import Threshold
 
         run = RunFolder.open(options.run)
         trained = restore_run(run)
+        require_usual_classes(trained.description.classes, "cxr-jax explain")
         stage = options.stage or stage_names_of(trained.model())[-1]
         question = Question(Threshold.of(trained), stage, explained)
     if options.check:

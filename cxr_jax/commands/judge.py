@@ -13,8 +13,10 @@ from cxr_jax.terminal import Terminal
 from cxr_jax.vocabulary import DISCLAIMER
 
 if TYPE_CHECKING:
+    from cxr_jax.evaluation.class_judgement import ClassJudgement
     from cxr_jax.evaluation.judgement import Judgement
     from cxr_jax.evaluation.operating_point import OperatingPoint
+    from cxr_jax.runs.class_predictions import ClassPredictions
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.predictions import Predictions
 
@@ -29,11 +31,13 @@ class Options:
     """Options of the command."""
 
     # CSV with label (NORMAL, PNEUMONIA or 0, 1) and probability (of PNEUMONIA) or logit_NORMAL, logit_PNEUMONIA; file,
-    # group, subtype and split if known; where there is a split, rows of test are judged
+    # group, subtype and split if known; where there is a split, rows of test are judged. Of other classes that exclude
+    # each other: label (their names, or numbers from 0) and a column probability_NAME or logit_NAME for each
     table: Annotated[str, Positional("TABLE")]
     # the same program's predictions on validation images: calibration and rules need them; rows of val are taken
     validation: str = ""
-    threshold: float = OperatingPointConfig.threshold  # rule fixed: called PNEUMONIA at or above
+    # rule fixed: called PNEUMONIA at or above; of other classes each has this threshold
+    threshold: float = OperatingPointConfig.threshold
     rule: Literal["fixed", "youden", "sensitivity", "cost_ratio"] = "fixed"  # how to choose the threshold on validation
     # rule sensitivity: the highest threshold that reaches it
     target_sensitivity: float = OperatingPointConfig.target_sensitivity
@@ -50,10 +54,15 @@ def main(arguments: list[str]) -> None:
     """Judges the table that `arguments` name; UserError for every mistake in it or in the options."""
     options = parse(Options, arguments, prog="cxr-jax judge", description=SUMMARY)
     terminal = Terminal()
-    judgement, folder = judge_table(options, terminal)
-    _print(terminal, judgement, folder)
-    if options.align_to:
-        _align(terminal, options, judgement, folder)
+    from cxr_jax.runs.class_predictions import classes_of_table
+
+    if classes_of_table(options.table):
+        _print_classes(terminal, *judge_class_table(options, terminal))
+    else:
+        judgement, folder = judge_table(options, terminal)
+        _print(terminal, judgement, folder)
+        if options.align_to:
+            _align(terminal, options, judgement, folder)
     terminal.say(DISCLAIMER)
 
 
@@ -90,10 +99,53 @@ def judge_table(options: Options, terminal: Terminal) -> tuple[Judgement, RunFol
     return judgement, folder
 
 
+def judge_class_table(options: Options, terminal: Terminal) -> tuple[ClassJudgement, RunFolder | None]:
+    """Returns what is to be said of a table of K classes; else as `judge_table`."""
+    _check(options)
+    terminal.say(f"Judging {options.table}")
+    from cxr_jax.evaluation.class_points import choose_class_points, fixed_class_points
+    from cxr_jax.evaluation.judge_classes import class_resamples_in_all, judge_classes
+    from cxr_jax.runs.folder import RunFolder
+
+    test = _read_classes(options.table, "test", terminal)
+    validation = _read_classes(options.validation, "val", terminal) if options.validation else None
+    if validation is not None and validation.classes != test.classes:
+        raise UserError(
+            f"{options.validation} has the classes {', '.join(validation.classes)}, and {options.table} has "
+            f"{', '.join(test.classes)}: both need the same, in the same order"
+        )
+    folder = RunFolder.create(options.out) if options.out else None
+    if validation is None:
+        points = fixed_class_points(test.classes, options.threshold)
+    else:
+        told = {name: getattr(options, name) for name in ("threshold", "target_sensitivity", "cost_ratio")}
+        points = choose_class_points(validation, rule=options.rule, **told)
+    confidence = Confidence(resamples=options.resamples)
+    resamples = class_resamples_in_all(confidence, len(test.classes), with_validation=validation is not None)
+    with terminal.track("Resampling for the intervals", resamples) as advance:
+        judgement = judge_classes(validation, test, points, confidence=confidence, advance=advance)
+    if folder is not None:
+        with terminal.waiting("Drawing the figures and the report"):
+            _write_classes(folder, judgement, test, validation)
+    return judgement, folder
+
+
+def _print_classes(terminal: Terminal, judgement: ClassJudgement, folder: RunFolder | None) -> None:
+    from cxr_jax.reporting.class_tables import show_class_judgement
+
+    show_class_judgement(terminal, judgement)
+    _print_end(terminal, folder)
+
+
 def _print(terminal: Terminal, judgement: Judgement, folder: RunFolder | None) -> None:
     from cxr_jax.reporting.tables import judgement_table
 
     terminal.show(judgement_table(judgement))
+    _print_end(terminal, folder)
+
+
+def _print_end(terminal: Terminal, folder: RunFolder | None) -> None:
+    """Prints where the result is kept."""
     if folder is None:
         terminal.say("Nothing was written. --out FOLDER keeps the result, with figures and a report.")
     else:
@@ -170,6 +222,39 @@ def _read(path: str, split: str, terminal: Terminal) -> Predictions:
             f"{path} has images of {CLASS_NAMES[present[0]]} only: judging needs both {' and '.join(CLASS_NAMES)}"
         )
     return rows.predictions
+
+
+def _read_classes(path: str, split: str, terminal: Terminal) -> ClassPredictions:
+    """Returns the rows of `split` of a table of K classes; UserError as in `_read`."""
+    import numpy as np
+
+    from cxr_jax.runs.class_predictions import read_class_predictions
+    from cxr_jax.runs.predictions import rows_of
+
+    rows = rows_of(split, read_class_predictions(path, require_file=False), path)
+    if rows.sentence is not None:
+        terminal.say(f"{path}: {rows.sentence}")
+    present = np.unique(rows.predictions.label)
+    if len(present) < 2:
+        raise UserError(f"{path} has images of {rows.predictions.classes[present[0]]} only: judging needs two classes")
+    return rows.predictions
+
+
+def _write_classes(
+    folder: RunFolder, judgement: ClassJudgement, test: ClassPredictions, validation: ClassPredictions | None
+) -> None:
+    """Writes judgement, tables, figures and report of K classes into the folder."""
+    from cxr_jax.evaluation.class_judgement import write_class_judgement
+    from cxr_jax.reporting.class_figures import draw_class_evaluation
+    from cxr_jax.reporting.report import write_report
+    from cxr_jax.runs.class_predictions import write_class_predictions
+
+    write_class_predictions(folder.predictions_of("test"), test)
+    if validation is not None:
+        write_class_predictions(folder.predictions_of("val"), validation)
+    write_class_judgement(folder.evaluation, judgement)
+    draw_class_evaluation(folder.figures, judgement, test)
+    write_report(folder)
 
 
 def _operating_point(options: Options, validation: Predictions | None) -> OperatingPoint:

@@ -96,15 +96,18 @@ def main(arguments: list[str]) -> None:
         from cxr_jax.serving.loaded import load
         from cxr_jax.serving.predict import Threshold, predict_files
 
-        loaded = load(place, int8=options.int8)
+        loaded = load(place, int8=options.int8, any_classes=True)
         model, reference, name = loaded.model, loaded.reference, loaded.name
+        classes = model.descriptions[0].classes
+        if options.maps and classes != CLASS_NAMES:
+            raise UserError(f"--maps is for {' and '.join(CLASS_NAMES)} alone so far: leave it out", EXIT_USAGE)
         explain = loaded.explain if options.maps else None
         threshold = Threshold.of(model, options.threshold)
     predictions = predict_files(model, files.names, threshold, reference=reference)
     entries = []
-    with _csv_writer(options.csv) as write_row, terminal.track("Predicting", len(files.names)) as advance:
+    with _csv_writer(options.csv, classes) as write_row, terminal.track("Predicting", len(files.names)) as advance:
         if not options.json:
-            terminal.say("P(PNEUMONIA)  call       file")
+            terminal.say(_header(classes))
         for prediction, map_path in zip(predictions, _map_paths(options.maps, files.names), strict=True):
             entry = prediction.as_json(threshold, name)
             if prediction.file in files.mistakes:
@@ -119,14 +122,14 @@ def main(arguments: list[str]) -> None:
             entries.append(entry)
             write_row(entry)
             if not options.json:
-                terminal.say(*_row(prediction))
+                terminal.say(*_row(prediction, classes))
             advance(1)
     if options.json:
         import json
 
         print(json.dumps(entries, indent=2, ensure_ascii=False))
     else:
-        _print_end(terminal, entries, threshold, name, reference)
+        _print_end(terminal, entries, threshold, name, reference, classes)
     for place, what in ((options.csv, "Table"), (options.maps, "Heat maps of what speaks for each call")):
         if place:
             terminal.say(f"{what}: {place}")
@@ -222,7 +225,7 @@ def _map_paths(folder: str, names: tuple[str, ...]) -> list[Path | None]:
 
 
 @contextlib.contextmanager
-def _csv_writer(path: str) -> Iterator[Any]:
+def _csv_writer(path: str, classes: tuple[str, ...]) -> Iterator[Any]:
     """Yields a function that appends an entry to the CSV file at `path`, on the disk at once; it does nothing without.
 
     An interrupted command leaves the rows that were known.
@@ -236,18 +239,37 @@ def _csv_writer(path: str) -> Iterator[Any]:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         # bytes of a file name that are no text are escaped
         with Path(path).open("w", encoding="utf-8", errors="backslashreplace", newline="", buffering=1) as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            of_classes = () if classes == CLASS_NAMES else tuple(f"probability_{name}" for name in classes)
+            columns = (*COLUMNS[:2], *of_classes, *COLUMNS[2:])
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
-            yield lambda entry: writer.writerow({**entry, "warnings": "; ".join(entry["warnings"])})
+
+            def write(entry: dict[str, Any]) -> None:
+                row = {**entry, "warnings": "; ".join(entry["warnings"])}
+                each = row.pop("probabilities", {})
+                writer.writerow({**row, **{f"probability_{name}": value for name, value in each.items()}})
+
+            yield write
 
 
-def _row(prediction: FilePrediction) -> tuple[str, str | None]:
+def _header(classes: tuple[str, ...]) -> str:
+    """Returns the line above the table: a probability, or one of each of other classes, then the call and the file."""
+    if classes == CLASS_NAMES:
+        return "P(PNEUMONIA)  call       file"
+    return f"{'  '.join(f'P({name})' for name in classes)}  {'call':<{max(map(len, classes))}}  file"
+
+
+def _row(prediction: FilePrediction, classes: tuple[str, ...]) -> tuple[str, str | None]:
     """Returns the line of the table about one file, and its style."""
     failed = prediction.error is not None
-    probability = "-" if failed else f"{prediction.probability:.4f}"
+    usual = classes == CLASS_NAMES
+    told = {"PNEUMONIA": prediction.probability} if usual else prediction.probabilities or dict.fromkeys(classes)
+    widths = {name: len(f"P({name})") for name in told}
+    numbers = "  ".join(f"{'-' if failed else f'{told[name]:.4f}':>{widths[name]}}" for name in told)
     remarks = "not predicted, see the error" if failed else "; ".join(prediction.warnings)
-    line = f"{probability:>12}  {prediction.label or '-':<9}  {prediction.file}{f'  ({remarks})' if remarks else ''}"
-    return line, "red" if failed else "bold" if prediction.label == CLASS_NAMES[PNEUMONIA] else None
+    call = f"{prediction.label or '-':<{max(map(len, classes))}}"
+    line = f"{numbers}  {call}  {prediction.file}{f'  ({remarks})' if remarks else ''}"
+    return line, "red" if failed else "bold" if usual and prediction.label == CLASS_NAMES[PNEUMONIA] else None
 
 
 def _print_end(
@@ -256,13 +278,16 @@ def _print_end(
     threshold: Threshold,
     model: str,
     reference: QualityReference | None,
+    classes: tuple[str, ...],
 ) -> None:
     """Prints how many were called what, the threshold, the model, the check of inputs and the disclaimer."""
     counts = Counter("not predicted" if "error" in entry else entry["label"] for entry in entries)
     files = "1 file" if len(entries) == 1 else f"{len(entries):,} files"
-    told = ", ".join(f"{counts[name]:,} {name}" for name in (*reversed(CLASS_NAMES), "not predicted") if counts[name])
+    told = ", ".join(f"{counts[name]:,} {name}" for name in (*reversed(classes), "not predicted") if counts[name])
     terminal.say(f"\n{files}: {told}")
-    terminal.say(f"PNEUMONIA from {threshold.value:.4f} (rule: {threshold.rule}). Model: {model}.")
+    called = "Called: the class of " if threshold.value is None else f"PNEUMONIA from {threshold.value:.4f} "
+    told = threshold.rule if threshold.value is None else f"(rule: {threshold.rule})"
+    terminal.say(f"{called}{told}. Model: {model}.")
     terminal.say(
         "Inputs were not compared with the training images: evaluate the run once, and they are."
         if reference is None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cxr_jax.config.command_line import Positional, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
-from cxr_jax.vocabulary import CLASS_NAMES, SUBTYPE_NAMES
+from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA, SUBTYPE_NAMES
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,11 +24,16 @@ LISTED = 10
 class Options:
     """Options of the command."""
 
-    # official folder, Kaggle or Mendeley zip, MedMNIST pneumoniamnist*.npz, or any folder of class folders
+    # official folder, Kaggle or Mendeley zip, MedMNIST pneumoniamnist*.npz, or any folder or zip of class folders
     source: Annotated[str, Positional("SOURCE")] = ""
     # under which configs find the data; by default chest_xray for the releases of the radiographs, phantoms for drawn
     # images, else the name of the source
     name: str = ""
+    # names of the class folders, two or more, in the order in which predictions and reports list them
+    classes: tuple[str, ...] = CLASS_NAMES
+    # three classes, normal, bacteria and virus, as file names of the Guangzhou radiographs tell them; images whose
+    # names tell none are left out
+    subtypes: bool = False
     replace: bool = False  # put this source in the place of other data under the same name
     download: bool = False  # fetch the Mendeley archive (1.2 GB, no account) and prepare it
     download_folder: str = ""  # where the archive is kept; by default downloads, beside the prepared data
@@ -39,6 +44,8 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, arguments, prog="cxr-jax prepare", description=SUMMARY)
     if bool(options.source) == options.download:
         raise UserError("give either a SOURCE or --download: cxr-jax prepare SOURCE", EXIT_USAGE)
+    if options.subtypes and options.classes != CLASS_NAMES:
+        raise UserError("--subtypes and --classes exclude each other: give one", EXIT_USAGE)
 
     from cxr_jax.terminal import Terminal
 
@@ -56,7 +63,13 @@ def main(arguments: list[str]) -> None:
     else:
         source = at_home(options.source)
     outcome = prepare(
-        source, name=options.name or None, replace_old=options.replace, track=terminal.track, waiting=terminal.waiting
+        source,
+        name=options.name or None,
+        classes=options.classes,
+        subtypes=options.subtypes,
+        replace_old=options.replace,
+        track=terminal.track,
+        waiting=terminal.waiting,
     )
     # files beside the data set may have come since the card was written, perhaps by an earlier version
     stored = outcome.prepared.card
@@ -134,16 +147,32 @@ def _counts(card: dict[str, Any]) -> Table:
 
     table = Table(title=f"{card['name']}: {card['images']:,} images", box=box.SIMPLE_HEAD)
     table.add_column("split")
+    classes = tuple(card.get("classes", CLASS_NAMES))
+    if classes != CLASS_NAMES:
+        return _counts_by_class(table, card, classes)
     for column in (*CLASS_NAMES, *SUBTYPE_NAMES[1:], "groups"):
         table.add_column(column, justify="right")
-    for split, classes in card["counts"].items():
+    for split, counts in card["counts"].items():
         subtypes = card["subtypes"][split]
-        table.add_row(split, *_cells(subtypes, classes["PNEUMONIA"]), f"{card['groups'][split]:,}")
+        table.add_row(split, *_cells(subtypes, counts[CLASS_NAMES[PNEUMONIA]]), f"{card['groups'][split]:,}")
     cut = card["validation_cut"]
     for part, words in (("train", "train after cut"), ("val", "val cut from it")):
         subtypes = cut["subtypes"][part]
         pneumonia = cut["images"][part] - subtypes[SUBTYPE_NAMES[0]]
         table.add_row(words, *_cells(subtypes, pneumonia), f"{cut['groups'][part]:,}", style="dim")
+    return table
+
+
+def _counts_by_class(table: Table, card: dict[str, Any], classes: tuple[str, ...]) -> Table:
+    """Returns the table with a column for each class, where they are not NORMAL and PNEUMONIA."""
+    for column in (*classes, "groups"):
+        table.add_column(column, justify="right")
+    rows = [(split, card["counts"][split], card["groups"][split], "") for split in card["counts"]]
+    cut = card["validation_cut"]
+    for part, words in (("train", "train after cut"), ("val", "val cut from it")):
+        rows.append((words, cut["classes"][part], cut["groups"][part], "dim"))
+    for words, counts, groups, style in rows:
+        table.add_row(words, *(f"{counts[name]:,}" for name in classes), f"{groups:,}", style=style)
     return table
 
 

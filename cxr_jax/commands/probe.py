@@ -57,6 +57,7 @@ def _probe(config: Config, out: Path, terminal: Terminal) -> None:
     from cxr_jax.data.split_loading import load_split
     from cxr_jax.devices import choose_devices, require_divisible
     from cxr_jax.evaluation.linear_probe import require_balancing, write_probe
+    from cxr_jax.runs.description import require_usual_classes
     from cxr_jax.runs.files import atomic_path
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.training.probe import freeze, save_network, with_classifier
@@ -65,6 +66,7 @@ def _probe(config: Config, out: Path, terminal: Terminal) -> None:
     RunFolder.unused(out)
     require_balancing(config.probe.balancing)
     prepared = PreparedData.open(config.data.dataset)
+    require_usual_classes(prepared.classes, "cxr-jax probe")
     devices = choose_devices(config.parallel.devices)
     require_divisible("training.evaluation_batch_size", config.training.evaluation_batch_size, devices)
     with terminal.waiting(f"Building {config.model.name}"):

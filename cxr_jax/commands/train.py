@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from cxr_jax.config.command_line import Option, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
+from cxr_jax.vocabulary import CLASS_NAMES
 
 if TYPE_CHECKING:
     import jax
@@ -123,7 +124,7 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup, qu
     if resume and group.writes:
         _require_same(run, config, prepared.fingerprint)
     with terminal.waiting(f"Building {config.model.name}"):
-        network = build_network(config.model, config.training.seed)
+        network = build_network(config.model, config.training.seed, classes=len(prepared.classes))
     group.require_same(
         "what they train on",
         {"the data's fingerprint": prepared.fingerprint, "the network's first values": network.fingerprint()},
@@ -141,7 +142,8 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup, qu
     if group.writes and not resume:
         # whole or not at all: one that was killed half-way could neither be resumed nor begun again
         with atomic_path(run_path) as unfinished:
-            origin = write_origin(unfinished, config, describe(config, network), prepared, plan.devices)
+            description = describe(config, network, classes=prepared.classes)
+            origin = write_origin(unfinished, config, description, prepared, plan.devices)
             record_activations(origin, plan.precision, kernels, plan.why)
     elif group.writes and not is_finished(run.metrics):
         record_activations(run, plan.precision, kernels, plan.why)
@@ -223,16 +225,19 @@ def config_given(
     return path, load_with_options(path, arguments[1:], options, prog=prog, description=summary, tell=tell)
 
 
-def describe(config: Config, network: Network, until: str = "") -> NetworkDescription:
-    """Returns what network.json says of a network, which is cut behind the stage `until` where that is not empty."""
+def describe(
+    config: Config, network: Network, until: str = "", *, classes: tuple[str, ...] = CLASS_NAMES
+) -> NetworkDescription:
+    """Returns what network.json says of a network of `classes`, which is cut behind the stage `until` unless that is
+    empty.
+    """
     from cxr_jax.models.pretrained import find_weights
     from cxr_jax.runs.description import NetworkDescription
-    from cxr_jax.vocabulary import CLASS_NAMES
 
     weights = find_weights(config.model.weights, config.model.name) if config.model.weights else None
     return NetworkDescription(
         architecture=config.model.name,
-        classes=CLASS_NAMES,
+        classes=classes,
         image_size=config.data.image_size,
         resize=config.data.resize,
         interpolation=config.data.interpolation,

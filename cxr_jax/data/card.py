@@ -15,6 +15,9 @@ from cxr_jax.vocabulary import CLASS_NAMES, SPLIT_NAMES, SUBTYPE_NAMES
 
 SCHEMA_VERSION = 1
 
+OF_OTHER_CLASSES = 2
+"""Version of the card of data whose classes are not NORMAL and PNEUMONIA, which earlier programs cannot read."""
+
 GROUPS_NAMED = (
     "Groups come from file names (subtype and person number, prefix and number, or id). They are the best stand-in "
     "for a patient, not verified patients."
@@ -39,6 +42,7 @@ def build_card(
     inspection: Inspection,
     examples: Sequence[Example],
     *,
+    classes: tuple[str, ...],
     joined: Sequence[JoinedGroups],
     passed_over: Sequence[PassedOver],
     notes: Sequence[str],
@@ -51,6 +55,7 @@ def build_card(
         source: kind, path and stamp of the source.
         inspection: what was found in it.
         examples: the table, with the splits and groups as they are stored.
+        classes: names of the classes, in the order of the labels.
         joined: groups of the file names that are one in the table.
         passed_over: files of the source that are no part of the data set.
         notes: sentences about the source.
@@ -59,13 +64,14 @@ def build_card(
     same = identical_files(examples)
     proof = prove_disjoint(examples)
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": SCHEMA_VERSION if classes == CLASS_NAMES else OF_OTHER_CLASSES,
         "name": name,
         "phantom": phantom,
         "fingerprint": fingerprint(examples),
         "source": source,
         "images": len(examples),
-        "counts": {split: _count(examples, split, "label", CLASS_NAMES) for split in _splits(examples)},
+        "classes": list(classes),
+        "counts": {split: _count(examples, split, "label", classes) for split in _splits(examples)},
         "subtypes": {split: _count(examples, split, "subtype", SUBTYPE_NAMES) for split in _splits(examples)},
         "groups": _count_groups(examples, inspection.named),
         "joined_groups": [{"groups": list(entry.groups), "files": list(entry.files)} for entry in joined],
@@ -83,7 +89,7 @@ def build_card(
         "passed_over": told_passed_over(passed_over),
         "contradicting_names": list(inspection.contradicting),
         "proof": proof.as_dict(),
-        "validation_cut": _validation_cut(examples),
+        "validation_cut": _validation_cut(examples, classes),
         "image_notes": list(inspection.notes),
         "notes": [_group_note(inspection, len(examples)), *inspection.notes, *notes],
     }
@@ -137,7 +143,7 @@ def _count(examples: Sequence[Example], split: str, column: str, names: Sequence
     return {name: counts[name] for name in names}
 
 
-def _validation_cut(examples: Sequence[Example]) -> dict[str, Any]:
+def _validation_cut(examples: Sequence[Example], classes: tuple[str, ...]) -> dict[str, Any]:
     """Describes the validation split that is cut from train unless a config asks for another."""
     config = DataConfig()
     train = [example for example in examples if example.split == "train"]
@@ -150,6 +156,13 @@ def _validation_cut(examples: Sequence[Example]) -> dict[str, Any]:
         }
         for part in ("train", "val")
     }
+    of_class = {
+        part: {
+            **dict.fromkeys(classes, 0),
+            **Counter(e.label for e, p in zip(train, parts, strict=True) if p == part),
+        }
+        for part in ("train", "val")
+    }
     return {
         "fraction": config.validation_fraction,
         "seed": config.split_seed,
@@ -158,6 +171,7 @@ def _validation_cut(examples: Sequence[Example]) -> dict[str, Any]:
             part: len({e.group for e, p in zip(train, parts, strict=True) if p == part}) for part in ("train", "val")
         },
         "subtypes": sizes,
+        "classes": of_class,
         "proof": prove_disjoint(train, parts).as_dict(),
     }
 

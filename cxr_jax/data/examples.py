@@ -11,7 +11,6 @@ from pathlib import Path
 
 from cxr_jax.errors import UserError
 from cxr_jax.runs import files
-from cxr_jax.vocabulary import CLASS_NAMES
 
 
 @dataclass(frozen=True)
@@ -21,16 +20,11 @@ class Example:
     file: str  # path in the source: split/CLASS/name, or CLASS/name where the source has no splits
     split: str  # one of SPLIT_NAMES, as the source has it or as preparation cut it
     subtype: str  # one of SUBTYPE_NAMES
-    label: str  # one of CLASS_NAMES
+    label: str  # one of the classes of the data
     group: str  # the best stand-in for a patient; the file itself where the source tells none
     width: int  # of the original image, in pixels
     height: int
     sha256: str  # of the image as it is stored: the encoded file, or the PNG of a DICOM file; hexadecimal
-
-    @property
-    def label_index(self) -> int:
-        """Index of the class in CLASS_NAMES."""
-        return CLASS_NAMES.index(self.label)
 
 
 COLUMNS = tuple(entry.name for entry in fields(Example))

@@ -11,7 +11,9 @@ from cxr_jax.errors import UserError
 from cxr_jax.vocabulary import CLASS_NAMES
 
 
-def assign_folds(examples: Sequence[Example], folds: int, seed: int) -> list[int]:
+def assign_folds(
+    examples: Sequence[Example], folds: int, seed: int, classes: tuple[str, ...] = CLASS_NAMES
+) -> list[int]:
     """Shares out `examples` among folds, whole clusters at a time, so that every fold has every subtype alike.
 
     The clusters of a subtype are taken from the largest to the smallest, those of one size in the order of a hash of
@@ -23,6 +25,7 @@ def assign_folds(examples: Sequence[Example], folds: int, seed: int) -> list[int
         examples: N examples.
         folds: how many, 2 or more.
         seed: of the order.
+        classes: names of the classes.
 
     Returns:
         The number of the fold of every example, from 0.
@@ -31,14 +34,14 @@ def assign_folds(examples: Sequence[Example], folds: int, seed: int) -> list[int
         UserError: a class has fewer clusters than there are folds.
     """
     strata = clusters_by_stratum(examples, subtype_of)
-    for name in CLASS_NAMES:
+    for name in classes:
         groups = sum(len(clusters) for stratum, clusters in strata.items() if stratum[0] == name)
         if groups < folds:
             raise UserError(
                 f"{folds} folds need {folds} groups of each class, and train has {groups} of {name}: take fewer folds"
             )
     assigned = [0] * len(examples)
-    of_class: dict[str, Counter[int]] = {name: Counter() for name in CLASS_NAMES}
+    of_class: dict[str, Counter[int]] = {name: Counter() for name in classes}
     of_all: Counter[int] = Counter()
     for stratum, clusters in sorted(strata.items()):
         of_stratum: Counter[int] = Counter()

@@ -46,8 +46,14 @@ class _Image:
     two_levels: bool  # it holds two grey levels only
 
 
-def inspect(reader: Reader, entries: tuple[Entry, ...], track: Track) -> Inspection:
-    """Reads and decode every entry in threads; what cannot be decoded is left out with its reason."""
+def inspect(
+    reader: Reader, entries: tuple[Entry, ...], track: Track, classes: tuple[str, ...] = CLASS_NAMES
+) -> Inspection:
+    """Reads and decodes every entry in threads; what cannot be decoded is left out with its reason.
+
+    File names tell subtypes and groups of NORMAL and PNEUMONIA alone: of other `classes` they are not asked.
+    """
+    usual = classes == CLASS_NAMES
     kept, examples, left_out, contradicting, depths, like_masks, named = [], [], [], [], [], [], 0
     with track("Reading", len(entries)) as advance:
         outcomes = []
@@ -58,21 +64,21 @@ def inspect(reader: Reader, entries: tuple[Entry, ...], track: Track) -> Inspect
         if isinstance(outcome, LeftOut):
             left_out.append(outcome)
             continue
-        said = parse_file_name(PurePosixPath(entry.file).name)
+        said = parse_file_name(PurePosixPath(entry.file).name) if usual else None
         if said and said.label != entry.label:
             contradicting.append(entry.file)
             said = None
         named += said is not None
         if outcome.depth is not None:
             depths.append(outcome.depth)
-        unnamed_subtype = "normal" if entry.label == NORMAL else "unknown"
+        unnamed_subtype = "normal" if usual and entry.label == NORMAL else "unknown"
         kept.append(entry)
         examples.append(
             Example(
                 file=entry.file,
                 split=entry.split or UNCUT,
                 subtype=said.subtype if said else unnamed_subtype,
-                label=CLASS_NAMES[entry.label],
+                label=classes[entry.label],
                 group=said.group if said else entry.file,
                 width=outcome.width,
                 height=outcome.height,

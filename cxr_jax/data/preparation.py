@@ -14,6 +14,7 @@ from typing import Any
 
 from cxr_jax.data.card import SPLITS_CUT, build_card
 from cxr_jax.data.chest_xray.owners import unnamed_owners
+from cxr_jax.data.classes import SUBTYPE_CLASSES, classed_by_subtype, require_class_names
 from cxr_jax.data.decode import without_header
 from cxr_jax.data.examples import Example, write_examples
 from cxr_jax.data.file_names import parse_file_name
@@ -21,11 +22,12 @@ from cxr_jax.data.inspection import UNCUT, Inspection, inspect
 from cxr_jax.data.prepared import CARD, RECORDS, TABLE, PreparedData, folder_of, prepared_root
 from cxr_jax.data.progress import Track, Waiting, silently, unseen
 from cxr_jax.data.sources import Entry, PassedOver, Reader, Source, find_source
-from cxr_jax.data.sources.layout import OFFICIAL_FOLDER, require_two_classes
+from cxr_jax.data.sources.layout import OFFICIAL_FOLDER, require_every_class
 from cxr_jax.data.splits import cut_by_group, joined_by_content
 from cxr_jax.errors import UserError
 from cxr_jax.runs import files
 from cxr_jax.runs.locks import held, remove_stale
+from cxr_jax.vocabulary import CLASS_NAMES
 
 TEST_FRACTION = 0.2
 """Share of the groups that becomes the test split of a source without splits."""
@@ -52,6 +54,8 @@ def prepare(
     path: Path,
     *,
     name: str | None = None,
+    classes: tuple[str, ...] = CLASS_NAMES,
+    subtypes: bool = False,
     replace_old: bool = False,
     track: Track = silently,
     waiting: Waiting = unseen,
@@ -61,25 +65,37 @@ def prepare(
     Args:
         path: folder, zip or MedMNIST .npz.
         name: the name of the data in configs. The default is `chest_xray` for the releases of the Guangzhou
-            radiographs, `phantoms` for drawn images, and otherwise the name of the file or folder.
+            radiographs, `phantoms` for drawn images, and otherwise the name of the file or folder; `_subtypes` is
+            added to it where they are the classes.
+        classes: names of the class folders, in the order of the labels. The default is NORMAL and PNEUMONIA.
+        subtypes: make the subtypes that file names tell the classes: normal, bacteria and virus.
         replace_old: put the new data in the place of other data under the same name.
         track: shows progress.
         waiting: shows work whose end is not known, such as listing a folder.
 
     Raises:
-        UserError: no such source, nothing readable in it, other data under that name, no space or no permission.
+        UserError: no such source, nothing readable in it, names that cannot be classes, a class without training
+            images, other data under that name, no space or no permission.
     """
+    require_class_names(classes)
     prepared_root()  # before a slow source is listed for nothing
     with waiting(f"Looking through {path}"):
-        source = find_source(path)
-    name = name or default_name(source, path)
+        source = find_source(path, classes)
+    name = name or default_name(source, path) + ("_subtypes" if subtypes else "")
     folder = folder_of(name)
     told = {"kind": source.kind, "path": str(path.resolve()), "stamp": source.listing.stamp}
     _tidy_up(folder)
     if (folder / CARD).is_file() and not replace_old:
         prepared = PreparedData.open(folder)
-        if prepared.card["source"]["stamp"] == told["stamp"] and prepared.card["source"]["kind"] == told["kind"]:
+        wanted = SUBTYPE_CLASSES if subtypes else source.listing.classes
+        same = all(prepared.card["source"][entry] == told[entry] for entry in ("kind", "stamp"))
+        if same and prepared.classes == wanted:
             return Outcome(prepared, fresh=False, passed_over=source.listing.passed_over)
+        if same:
+            raise UserError(
+                f"{name!r} was prepared from this source with other classes, {', '.join(prepared.classes)}: choose "
+                "another --name, or put these in their place with --replace"
+            )
         raise UserError(
             f"{name!r} was prepared from {prepared.card['source']['path']} in another state or from another place: "
             "choose another --name, or put this source in its place with --replace"
@@ -90,7 +106,7 @@ def prepare(
     with files.atomic_path(folder) as unfinished:
         unfinished.mkdir()
         with held(unfinished, "another process took it"):
-            _store(source, name, told, unfinished, track, waiting)
+            _store(source, name, told, unfinished, subtypes, track, waiting)
         if replace_old and folder.exists():
             aside = folder.with_name(f"{REPLACED_PREFIX}{folder.name}")
             folder.rename(aside)
@@ -123,20 +139,31 @@ def default_name(source: Source, path: Path) -> str:
     return name
 
 
-def _store(source: Source, name: str, told: dict[str, Any], folder: Path, track: Track, waiting: Waiting) -> None:
+def _store(
+    source: Source,
+    name: str,
+    told: dict[str, Any],
+    folder: Path,
+    subtypes: bool,
+    track: Track,
+    waiting: Waiting,
+) -> None:
     """Writes records, table and data card of `source` to the new `folder`."""
+    classes = source.listing.classes
     with contextlib.ExitStack() as stack:
         # an array is summed up before any row of it is believed
         with waiting("Checking the array") if source.kind == "npz" else contextlib.nullcontext():
             reader = stack.enter_context(source.opened())
-        inspection = inspect(reader, source.listing.entries, track)
+        inspection = inspect(reader, source.listing.entries, track, classes)
         if not inspection.examples:
             raise UserError(f"{told['path']} holds no readable image; the first one: {inspection.left_out[0].reason}")
-        require_two_classes(inspection.entries, source=told["path"])
+        if subtypes:
+            inspection, classes = classed_by_subtype(inspection), SUBTYPE_CLASSES
+        require_every_class(inspection.entries, source=told["path"], classes=classes)
         whole, joined = joined_by_content(inspection.examples)
         inspection = replace(inspection, examples=whole)
         entries, examples, cut = _with_splits(inspection)
-        _write_records(reader, entries, examples, folder, track)
+        _write_records(reader, entries, examples, classes, folder, track)
     write_examples(folder / TABLE, examples)
     notes = (*source.listing.notes, *cut)
     listing = source.listing
@@ -145,6 +172,7 @@ def _store(source: Source, name: str, told: dict[str, Any], folder: Path, track:
         told,
         inspection,
         examples,
+        classes=classes,
         joined=joined,
         passed_over=listing.passed_over,
         notes=notes,
@@ -164,7 +192,12 @@ def _with_splits(inspection: Inspection) -> tuple[list[Entry], list[Example], li
 
 
 def _write_records(
-    reader: Reader, entries: Sequence[Entry], examples: Sequence[Example], folder: Path, track: Track
+    reader: Reader,
+    entries: Sequence[Entry],
+    examples: Sequence[Example],
+    classes: tuple[str, ...],
+    folder: Path,
+    track: Track,
 ) -> None:
     """Writes the TFDS data set below `folder`."""
     import tensorflow_datasets as tfds
@@ -174,7 +207,9 @@ def _write_records(
     tfds.disable_progress_bar()
     with track("Storing", len(entries)) as advance:
         watched = _Watched(reader, examples, advance)
-        builder = ChestXray(reader=watched, entries=entries, examples=examples, data_dir=folder / RECORDS)
+        builder = ChestXray(
+            reader=watched, entries=entries, examples=examples, classes=classes, data_dir=folder / RECORDS
+        )
         try:
             with unnamed_owners():
                 builder.download_and_prepare(download_dir=folder / DOWNLOADS)

@@ -11,12 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cxr_jax.data.card import SCHEMA_VERSION
+from cxr_jax.data.card import OF_OTHER_CLASSES, SCHEMA_VERSION
 from cxr_jax.data.examples import Example, read_examples
 from cxr_jax.data.splits import joined_by_content
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import at_home
 from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.vocabulary import CLASS_NAMES
 
 ROOT_VARIABLE = "CXR_PREPARED_DIR"
 """Environment variable that names the folder of all prepared data sets."""
@@ -79,7 +80,7 @@ class PreparedData:
         for path in _places(text):
             if (path / CARD).is_file():
                 prepared = cls(path)
-                if prepared.card.get("schema_version") != SCHEMA_VERSION:
+                if prepared.card.get("schema_version") not in (SCHEMA_VERSION, OF_OTHER_CLASSES):
                     raise UserError(f"{path} was prepared by another version: {AGAIN}")
                 return prepared
         known = ", ".join(sorted(card.parent.name for card in prepared_root().glob(f"*/{CARD}"))) or "none yet"
@@ -110,6 +111,11 @@ class PreparedData:
     def stored_examples(self) -> tuple[Example, ...]:
         """Returns the table as it is stored; UserError if it cannot be read."""
         return read_examples(self.path / TABLE, advice=AGAIN)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels; data of earlier versions have the two usual ones."""
+        return tuple(self.card.get("classes", CLASS_NAMES))
 
     @property
     def fingerprint(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int32
@@ -18,8 +19,10 @@ from cxr_jax.data.quality.table import quality_table
 from cxr_jax.data.splits import cut_by_group, cut_least_sharp, cut_lowest_numbers
 from cxr_jax.errors import UserError
 from cxr_jax.images.image_set import ImageSet, SelectedRows
-from cxr_jax.runs.predictions import Predictions
-from cxr_jax.vocabulary import SPLIT_NAMES
+from cxr_jax.runs.clustered import Clustered
+from cxr_jax.vocabulary import CLASS_NAMES, SPLIT_NAMES
+
+Table = TypeVar("Table", bound=Clustered)
 
 
 def load_split(
@@ -43,10 +46,21 @@ def load_split(
             'data.validation "out_of_fold" is only for an ensemble of folds, which cxr-jax crossval makes; '
             "choose another value to train one network"
         )
+    _require_classes_for(config, prepared.classes)
     rows = rows_of_split(prepared, config, split, track=track)
     decoded = decoded_images(prepared, config, track=track)
     images = SelectedRows(decoded, rows) if mapped else _taken(decoded, rows)
     return _split_of(prepared, config, split, rows, images)
+
+
+def _require_classes_for(config: DataConfig, classes: tuple[str, ...]) -> None:
+    """Raises UserError for choices that speak of NORMAL images where `classes` are others."""
+    for name, value in (("balancing", "barnett"), ("validation", "least_sharp")):
+        if getattr(config, name) == value and classes != CLASS_NAMES:
+            raise UserError(
+                f'data.{name} is "{value}", which treats NORMAL images in a way of their own, and the classes of these '
+                f"data are {', '.join(classes)}: take another value"
+            )
 
 
 def split_without_images(
@@ -57,9 +71,7 @@ def split_without_images(
     return _split_of(prepared, config, split, rows, np.zeros((len(rows), 1, 1), np.uint8))
 
 
-def with_prepared_groups(
-    prepared: PreparedData, config: DataConfig, split: str, table: Predictions, path: Path
-) -> Predictions:
+def with_prepared_groups(prepared: PreparedData, config: DataConfig, split: str, table: Table, path: Path) -> Table:
     """Returns the stored predictions on a split with the groups of the prepared data.
 
     A table of an earlier version has the groups of the file names, though two of them hold identical files.
@@ -80,11 +92,12 @@ def _split_of(
     examples = [prepared.examples[row] for row in rows]
     loaded = ImageSet(
         images=images,
-        labels=np.array([example.label_index for example in examples], np.int32),
+        labels=np.array([prepared.classes.index(example.label) for example in examples], np.int32),
         ids=rows,
         files=tuple(example.file for example in examples),
         groups=tuple(example.group for example in examples),
         subtypes=tuple(example.subtype for example in examples),
+        classes=prepared.classes,
     )
     if split == "train" and config.balancing == "barnett":
         return balance_as_barnett(loaded, first_id=len(prepared.examples))
@@ -120,7 +133,8 @@ def _rows_of_folds(prepared: PreparedData, config: DataConfig, split: str) -> np
     """
     rows = [row for row, example in enumerate(prepared.examples) if example.split != "test"]
     if config.validation == "fold":
-        assigned = assign_folds([prepared.examples[row] for row in rows], config.folds, config.split_seed)
+        examples = [prepared.examples[row] for row in rows]
+        assigned = assign_folds(examples, config.folds, config.split_seed, prepared.classes)
         rows = [row for row, fold in zip(rows, assigned, strict=True) if (fold == config.fold) == (split == "val")]
     return np.array(rows, np.int32)
 

@@ -6,8 +6,9 @@ ones take groups as what was sampled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from scipy.special import expit, logit
@@ -16,6 +17,11 @@ from scipy.stats import norm, rankdata
 from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.confidence import LEVEL, RESAMPLES
 from cxr_jax.vocabulary import PNEUMONIA
+
+if TYPE_CHECKING:
+    from cxr_jax.evaluation.class_cases import ClassCases
+
+Weighted = TypeVar("Weighted", bound="Cases | ClassCases")
 
 # Weights of this many (resample, image) pairs are held at once, 32 MB.
 _CHUNK = 4_000_000
@@ -200,9 +206,9 @@ def bootstrap_counts(clusters: int, resamples: int, random: np.random.Generator)
 
 
 def bootstrap_values(
-    cases: Cases,
+    cases: Weighted,
     clusters: np.ndarray,
-    measures: dict[str, Callable[[Cases], np.ndarray]],
+    measures: Mapping[str, Callable[[Weighted], np.ndarray]],
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -218,7 +224,7 @@ def bootstrap_values(
     random = np.random.default_rng(seed)
     for start in range(0, resamples, chunk):
         weights = bootstrap_weights(clusters, min(chunk, resamples - start), random)
-        resampled = Cases(cases.label, cases.probability, cases.threshold, weights)
+        resampled = replace(cases, weights=weights)
         for name, measure in measures.items():
             parts[name].append(measure(resampled))
         advance(len(weights))

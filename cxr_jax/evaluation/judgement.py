@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cxr_jax.errors import UserError
 from cxr_jax.evaluation.calibration import Bin, Binning
 from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.intervals import Interval
@@ -13,6 +14,7 @@ from cxr_jax.evaluation.measures import Measured
 from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.evaluation.shift import Shift
 from cxr_jax.runs.files import write_json
+from cxr_jax.runs.folder import read_json
 from cxr_jax.runs.records import fields_to_json, read_record
 
 SCHEMA_VERSION = 2
@@ -20,6 +22,9 @@ SCHEMA_VERSION = 2
 
 OLDEST_VERSION = 1
 """The oldest version that is read; what later ones added is None there."""
+
+OF_CLASSES = "classes"
+"""What evaluation.json says of its kind where the classes are not NORMAL and PNEUMONIA."""
 
 Confusion = tuple[tuple[int, ...], ...]
 """Counts of images: rows are the true class, columns the called class."""
@@ -223,12 +228,22 @@ def write_judgement(path: str | Path, judgement: Judgement) -> None:
     write_json(path, judgement.as_json())
 
 
+def judges_other_classes(path: str | Path) -> bool:
+    """Returns whether evaluation.json is a `ClassJudgement`; UserError if it is missing or damaged."""
+    return read_json(path).get("kind") == OF_CLASSES
+
+
 def read_judgement(path: str | Path) -> Judgement:
     """Reads evaluation.json.
 
     Raises:
-        UserError: the file is missing, damaged, or of another version.
+        UserError: the file is missing, damaged, of another version, or judges other classes.
     """
+    if judges_other_classes(path):
+        raise UserError(
+            f"{path} judges classes other than NORMAL and PNEUMONIA: evaluate and judge report them, and nothing else "
+            "takes them yet"
+        )
     return read_record(
         path,
         Judgement,

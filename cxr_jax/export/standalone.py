@@ -128,6 +128,8 @@ def main(names: list[str]) -> int:
             if probability[0][network["classes"].index(call["label"])] >= call["threshold"]
         ]
         told = f"called {', '.join(called) or network['classes'][0]}" if bundle["calls"] else "no threshold was fixed"
+        if network["classes"] != ["NORMAL", "PNEUMONIA"]:
+            told = f"called {network['classes'][probability[0].argmax()]}, the highest probability"
         print(name, *shown, told, sep="  ")
     print(bundle["disclaimer"])
     return failed

@@ -33,7 +33,9 @@ from cxr_jax.bundle.scores import Scores
 from cxr_jax.data.progress import Track, Waiting, silently, unseen
 from cxr_jax.data.quality.reference import LIKENESS, read_reference, told_measure
 from cxr_jax.errors import UserError
-from cxr_jax.evaluation.judgement import Judgement, read_judgement
+from cxr_jax.evaluation.class_judgement import read_class_judgement
+from cxr_jax.evaluation.class_points import read_class_points
+from cxr_jax.evaluation.judgement import Judgement, judges_other_classes, read_judgement
 from cxr_jax.evaluation.numbers import measured_text, number_text
 from cxr_jax.evaluation.operating_point import OperatingPoint, read_operating_point
 from cxr_jax.export.answers import answers_of, images_of, stablehlo_of
@@ -47,7 +49,7 @@ from cxr_jax.inference.restore import TrainedModel, Which, chosen_checkpoint, re
 from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.runs.files import write_bytes, write_text, writing
 from cxr_jax.runs.folder import RunFolder, read_json
-from cxr_jax.runs.predictions import probability_of, read_predictions
+from cxr_jax.runs.predictions import read_predictions, softmax_of
 from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA
 
 FILES = (ONNX_FILE, INT8_FILE, STABLEHLO_FILE, CARD_FILE, PROGRAM_FILE)
@@ -55,6 +57,9 @@ FILES = (ONNX_FILE, INT8_FILE, STABLEHLO_FILE, CARD_FILE, PROGRAM_FILE)
 
 FIGURES = {"accuracy": ".1%", "sensitivity": ".1%", "specificity": ".1%", "roc_auc": ".3f"}
 """Metrics on test that a bundle tells, and how they are written."""
+
+FIGURES_OF_CLASSES = {"accuracy": ".1%", "balanced_accuracy": ".1%", "macro_roc_auc": ".3f"}
+"""The same of classes other than NORMAL and PNEUMONIA."""
 
 TOLERANCE = 1e-5
 """By how much a probability of the bundle may differ from that of the run before the export is refused."""
@@ -196,21 +201,22 @@ def _difference(model: TrainedModel | Ensemble, folder: Path) -> float:
     size = bundled.description.image_size
     images = np.random.default_rng(0).integers(0, 256, (TRIED_IMAGES, size, size), dtype=np.uint8)
     logits = model.logits([images] * len(model.members) if isinstance(model, Ensemble) else images)
-    return float(np.abs(probability_of(logits) - probability_of(bundled.logits(images))).max())
+    return float(np.abs(softmax_of(logits) - softmax_of(bundled.logits(images))).max())
 
 
 def _described(run: RunFolder, model: TrainedModel | Ensemble, which: Which | None) -> Bundle:
     """Returns what bundle.json says, but for its files."""
     environment = read_json(run.environment) if run.environment.is_file() else {}
-    point = read_operating_point(run.operating_point) if run.operating_point.is_file() else None
+    fixed = _fixed(run, model)
     reference = read_reference(run.quality_reference) if run.quality_reference.is_file() else None
     ranges = reference.ranges if reference else {}
+    usual = _classes_of(model) == CLASS_NAMES
     return Bundle(
         name=run.name,
         kind="exclusive",
         network=_network_of(model),
-        calls=(_call(point),) if point else (),
-        temperature=point.temperature if point else None,
+        calls=fixed.calls,
+        temperature=fixed.temperature,
         # likeness is measured by a picture that is made of radiographs, and stays with the run
         quality=tuple(
             UsualRange(name, told_measure(name).title, low, high)
@@ -225,8 +231,8 @@ def _described(run: RunFolder, model: TrainedModel | Ensemble, which: Which | No
         software={name: version for name, version in environment.get("versions", {}).items() if version},
         date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         files=(),
-        scores=_scores(run),
-        test=_reached(read_judgement(run.evaluation)) if run.evaluation.is_file() else None,
+        scores=_scores(run) if usual else None,
+        test=_reached(run),
     )
 
 
@@ -236,10 +242,14 @@ def _scores(run: RunFolder) -> Scores | None:
     return Scores.of(read_predictions(path).probability) if path.is_file() else None
 
 
-def _reached(judged: Judgement) -> Reached:
-    """Returns what the run reached on test, in the order in which it is told."""
+def _reached(run: RunFolder) -> Reached | None:
+    """Returns what the run reached on test, in the order in which it is told; None before it was evaluated."""
+    if not run.evaluation.is_file():
+        return None
+    others = judges_other_classes(run.evaluation)
+    judged = read_class_judgement(run.evaluation) if others else read_judgement(run.evaluation)
     figures = []
-    for name, form in FIGURES.items():
+    for name, form in (FIGURES_OF_CLASSES if others else FIGURES).items():
         measured = judged.test.metrics[name]
         if measured.value is not None:
             interval = measured.interval
@@ -258,17 +268,40 @@ def _network_of(model: TrainedModel | Ensemble) -> NetworkDescription:
     return dataclasses.replace(first, architecture=model.title, parameters=parameters, **plain)
 
 
-def _call(point: OperatingPoint) -> Call:
-    """Returns from which probability PNEUMONIA is called."""
-    promised = (point.sensitivity, point.specificity, point.images)
-    return Call(CLASS_NAMES[PNEUMONIA], point.threshold, point.rule, *promised)
+def _classes_of(model: TrainedModel | Ensemble) -> tuple[str, ...]:
+    return model.descriptions[0].classes
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """What the evaluation of a run fixed on validation; empty and None before it."""
+
+    calls: tuple[Call, ...] = ()
+    temperature: float | None = None
+
+
+def _fixed(run: RunFolder, model: TrainedModel | Ensemble) -> _Fixed:
+    """Returns from which probabilities classes are called, and the temperature."""
+    if not run.operating_point.is_file():
+        return _Fixed()
+    if _classes_of(model) != CLASS_NAMES:
+        points = read_class_points(run.operating_point)
+        return _Fixed(tuple(_call(name, point) for name, point in points.classes.items()), points.temperature)
+    point = read_operating_point(run.operating_point)
+    return _Fixed((_call(CLASS_NAMES[PNEUMONIA], point),), point.temperature)
+
+
+def _call(name: str, point: OperatingPoint) -> Call:
+    """Returns from which probability a class is called."""
+    return Call(name, point.threshold, point.rule, point.sensitivity, point.specificity, point.images)
 
 
 def _card(bundle: Bundle, run: RunFolder) -> str:
     """Returns the model card (Mitchell et al., FAT* 2019) as Markdown."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    judged: Judgement | None = read_judgement(run.evaluation) if run.evaluation.is_file() else None
+    usual = bundle.network.classes == CLASS_NAMES
+    judged: Judgement | None = read_judgement(run.evaluation) if usual and run.evaluation.is_file() else None
     environment = Environment(
         loader=PackageLoader("cxr_jax.export", "templates"),
         undefined=StrictUndefined,
@@ -279,4 +312,4 @@ def _card(bundle: Bundle, run: RunFolder) -> str:
     )
     environment.filters.update(measured=measured_text, written=number_text)
     card = read_json(run.data_card) if run.data_card.is_file() else {}
-    return environment.get_template("MODEL_CARD.md.jinja").render(bundle=bundle, judged=judged, data=card)
+    return environment.get_template("MODEL_CARD.md.jinja").render(bundle=bundle, judged=judged, data=card, usual=usual)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cxr_jax.vocabulary import CLASS_NAMES
+
 
 @dataclass(frozen=True)
 class SelectedRows:
@@ -37,17 +39,18 @@ class SelectedRows:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images of one split, ready to be batched; every field has length N and the same order.
+    """Images of one split, ready to be batched; every field but `classes` has length N and the same order.
 
     `images` may be memory-mapped from a cache and must not be written to.
     """
 
     images: np.ndarray | SelectedRows  # uint8 [N, S, S], grey, 0..255; or float32 [N, C], their pooled features
-    labels: np.ndarray  # int32 [N], index into CLASS_NAMES
+    labels: np.ndarray  # int32 [N], index into `classes`
     ids: np.ndarray  # int32 [N], row in the table of the prepared data; copies of balancing have ids beyond its end
     files: tuple[str, ...]  # path in the source, such as train/NORMAL/IM-0115-0001.jpeg
     groups: tuple[str, ...]  # the best stand-in for a patient, see `file_names`
     subtypes: tuple[str, ...]  # one of SUBTYPE_NAMES
+    classes: tuple[str, ...] = CLASS_NAMES  # not one an image, but all that there are
 
     def __post_init__(self) -> None:
         """Refuses fields of unequal length."""

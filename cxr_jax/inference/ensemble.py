@@ -18,6 +18,7 @@ from cxr_jax.data.split_loading import load_split
 from cxr_jax.errors import UserError
 from cxr_jax.inference.predictions import predict_split
 from cxr_jax.inference.restore import TrainedModel, restore_run
+from cxr_jax.runs.class_predictions import ClassPredictions
 from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.runs.ensemble import EnsembleRecord, is_ensemble, member_folder, read_ensemble
 from cxr_jax.runs.folder import RunFolder, read_json
@@ -60,7 +61,9 @@ class Ensemble:
         """
         return _mean([member.logits(squares) for member, squares in zip(self.members, images, strict=True)])
 
-    def predict_split(self, prepared: PreparedData, split: str, *, track: Track = silently) -> Predictions:
+    def predict_split(
+        self, prepared: PreparedData, split: str, *, track: Track = silently
+    ) -> Predictions | ClassPredictions:
         """Returns the predictions on one split, by all members; UserError if it cannot be loaded."""
         tables = []
         for number, (member, config) in enumerate(zip(self.members, self.configs, strict=True), start=1):
@@ -78,7 +81,7 @@ class Ensemble:
         return mean_of(tables)
 
 
-def mean_of(tables: Sequence[Predictions]) -> Predictions:
+def mean_of(tables: Sequence[Predictions] | Sequence[ClassPredictions]) -> Predictions | ClassPredictions:
     """Returns the predictions of an ensemble: the mean of the logits of `tables`, which are of the same images.
 
     Raises:
@@ -88,6 +91,8 @@ def mean_of(tables: Sequence[Predictions]) -> Predictions:
     if any(table.file != first.file or table.logits is None for table in tables):
         raise ValueError("predictions of different images, or without logits, have no mean")
     logits = _mean([table.logits for table in tables])
+    if isinstance(first, ClassPredictions):
+        return first.with_logits(logits)
     return dataclasses.replace(first, logits=logits, probability=probability_of(logits))
 
 

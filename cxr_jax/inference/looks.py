@@ -6,9 +6,11 @@ from typing import Any
 
 from cxr_jax.config.schema import Config
 from cxr_jax.data.prepared import PreparedData, prepared_root
+from cxr_jax.evaluation.class_judgement import ClassJudgement
 from cxr_jax.evaluation.judgement import Judgement
 from cxr_jax.inference.ensemble import Ensemble
 from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.runs.class_predictions import ClassPredictions
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import append_look, count_look
 from cxr_jax.runs.predictions import Predictions, predictions_sha256
@@ -30,17 +32,51 @@ def record_look(
         UserError: the ledger cannot be written.
     """
     metrics, point = judgement.test.metrics, judgement.operating_point
+    look = {
+        "threshold": point.threshold,
+        "rule": point.rule,
+        "result": {name: metrics[name].value for name in ("accuracy", "sensitivity", "specificity", "roc_auc")},
+    }
+    _append(run, config, prepared, trained, predictions_sha256(test), look)
+
+
+def record_class_look(
+    run: RunFolder,
+    config: Config,
+    prepared: PreparedData,
+    trained: TrainedModel | Ensemble,
+    test: ClassPredictions,
+    judgement: ClassJudgement,
+) -> None:
+    """Adds a look at test of a network of other classes; else as `record_look`."""
+    metrics, points = judgement.test.metrics, judgement.points.classes
+    look = {
+        "threshold": None,
+        "thresholds": {name: point.threshold for name, point in points.items()},
+        "rule": next(iter(points.values())).rule,
+        "result": {name: metrics[name].value for name in ("accuracy", "balanced_accuracy", "macro_roc_auc")},
+    }
+    _append(run, config, prepared, trained, test.sha256(), look)
+
+
+def _append(
+    run: RunFolder,
+    config: Config,
+    prepared: PreparedData,
+    trained: TrainedModel | Ensemble,
+    predictions: str,
+    look: dict[str, Any],
+) -> None:
+    """Adds a look to the ledger and to the count; `predictions` is the sha256 of what was predicted."""
     append_look(
         run,
         {
             "split": "test",
             **_what_looked(config, trained),
             "checkpoint_sha256": trained.checkpoint_sha256,
-            "predictions_sha256": predictions_sha256(test),
+            "predictions_sha256": predictions,
             "looks_at_these_images": count_look(prepared_root(), prepared.fingerprint, run),
-            "threshold": point.threshold,
-            "rule": point.rule,
-            "result": {name: metrics[name].value for name in ("accuracy", "sensitivity", "specificity", "roc_auc")},
+            **look,
         },
     )
 

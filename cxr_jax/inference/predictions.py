@@ -5,7 +5,9 @@ from __future__ import annotations
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.runs.class_predictions import ClassPredictions
 from cxr_jax.runs.predictions import Predictions
+from cxr_jax.vocabulary import CLASS_NAMES
 
 
 def predict_split(
@@ -16,15 +18,14 @@ def predict_split(
     batch_size: int = 64,
     track: Track = silently,
     by: str = "",
-) -> Predictions:
-    """Returns the predictions on `images`, row for row, which make up `split`; `by` is told beside the progress."""
+) -> Predictions | ClassPredictions:
+    """Returns the predictions on `images`, row for row, which make up `split`; `by` is told beside the progress.
+
+    They are `ClassPredictions` where the classes of the images are not NORMAL and PNEUMONIA.
+    """
     with track(f"Predicting {split}{by}", len(images)) as advance:
         logits = trained.logits(images.images, batch_size=batch_size, advance=advance)
-    return Predictions.from_logits(
-        logits,
-        file=images.files,
-        split=[split] * len(images),
-        group=images.groups,
-        subtype=images.subtypes,
-        label=images.labels,
-    )
+    known = {"file": images.files, "split": [split] * len(images), "group": images.groups, "label": images.labels}
+    if images.classes != CLASS_NAMES:
+        return ClassPredictions.from_logits(logits, **known, classes=images.classes)
+    return Predictions.from_logits(logits, **known, subtype=images.subtypes)

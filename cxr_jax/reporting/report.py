@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cxr_jax
-from cxr_jax.evaluation.judgement import Judgement, read_judgement
+from cxr_jax.evaluation.class_judgement import read_class_judgement
+from cxr_jax.evaluation.judgement import Judgement, judges_other_classes, read_judgement
 from cxr_jax.evaluation.linear_probe import read_probe
 from cxr_jax.evaluation.numbers import TO, interval_text, number_text, range_text
 from cxr_jax.evaluation.operating_point import OperatingPoint
@@ -53,6 +54,14 @@ _RESULTS: Captions = (
 )
 _CALIBRATION: Captions = (
     ("reliability", "Share of PNEUMONIA over predicted probability, ten bins of equal size, 95 % Wilson intervals."),
+)
+_RESULTS_OF_CLASSES: Captions = (
+    ("confusion_matrix", "Calls on test, the class of the highest probability; shares are of the true class."),
+    ("confusion_matrix_validation", "The same on validation."),
+    ("roc", "ROC of each class against the rest on test."),
+)
+_CALIBRATION_OF_CLASSES: Captions = (
+    ("reliability", "Share that is of a class over its probability on test, ten bins of equal size."),
 )
 _DECISION: Captions = (
     ("decision_curve", "Net benefit on test for somebody who would act at that probability of PNEUMONIA."),
@@ -113,6 +122,8 @@ def render_report(run: RunFolder) -> str:
         times=times,
         written=number_text,
     )
+    if judges_other_classes(run.evaluation):
+        return environment.get_template("classes.html.jinja").render(_class_contents(run))
     return environment.get_template("report.html.jinja").render(_contents(run))
 
 
@@ -170,6 +181,40 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "sheets": [sheet for name in _SHEETS if (sheet := _sheet(run, name)) is not None],
         "explanations": explanations_of(run),
         "quality": quality,
+    }
+
+
+def _class_contents(run: RunFolder) -> dict[str, Any]:
+    """Returns everything that the template of K classes names; what the run does not have is None or empty."""
+    judgement = read_class_judgement(run.evaluation)
+    config_text = run.config.read_text(encoding="utf-8") if run.config.is_file() else None
+    config = tomllib.loads(config_text) if config_text else None
+    card = _optional(run.data_card)
+    looks = read_looks(run)
+    return {
+        "name": run.name,
+        "written": date_text(datetime.datetime.now().astimezone().isoformat(timespec="minutes")),
+        "version": cxr_jax.__version__,
+        "disclaimer": DISCLAIMER,
+        "judgement": judgement,
+        "test": judgement.test,
+        "validation": judgement.validation,
+        "rule": _rule(next(iter(judgement.points.classes.values()))),
+        "phantoms": bool(card and card.get("phantom")),
+        "glossary": GLOSSARY,
+        "config": config,
+        "config_text": config_text,
+        "network": _optional(run.network),
+        "ensemble": read_ensemble(run) if is_ensemble(run) else None,
+        "environment": _optional(run.environment),
+        "training": _training(run, config, looks),
+        "probe": None,
+        "looks": looks,
+        "figures": {
+            "training": _figures(run, _TRAINING),
+            "results": _figures(run, _RESULTS_OF_CLASSES),
+            "calibration": _figures(run, _CALIBRATION_OF_CLASSES),
+        },
     }
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder, read_json
+from cxr_jax.vocabulary import CLASS_NAMES
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,14 @@ class NetworkDescription:
     def title(self) -> str:
         """The architecture, and behind which stage it is cut."""
         return f"{self.architecture} up to {self.until}" if self.until else self.architecture
+
+
+def require_usual_classes(classes: tuple[str, ...], taker: str) -> None:
+    """Raises UserError unless `classes` are NORMAL and PNEUMONIA, which is all that `taker` takes."""
+    if classes != CLASS_NAMES:
+        raise UserError(
+            f"{taker} takes {' and '.join(CLASS_NAMES)} alone so far, and the classes here are {', '.join(classes)}"
+        )
 
 
 def write_description(run: RunFolder, description: NetworkDescription) -> None:

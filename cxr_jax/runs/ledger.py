@@ -17,7 +17,6 @@ from typing import Any
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import writing
 from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder
-from cxr_jax.runs.predictions import Predictions, predictions_sha256
 
 LOOKS = ".looks"
 """Folder of the counts of looks, beside the prepared data sets; no data set can be called so."""
@@ -101,14 +100,14 @@ def read_looks(run: RunFolder) -> list[dict[str, Any]]:
     return looks
 
 
-def require_that_of_the_look(run: RunFolder, test: Predictions) -> None:
-    """Raises UserError if predictions on test are not those that the ledger has of the last look.
+def require_that_of_the_look(run: RunFolder, sha256: str) -> None:
+    """Raises UserError if predictions on test, told by their hash, are not those that the ledger has of the last look.
 
     A ledger of an earlier version has no hash to tell it by.
     """
     looks = read_looks(run)
     told = looks[-1].get("predictions_sha256") if looks else None
-    if told is not None and told != predictions_sha256(test):
+    if told is not None and told != sha256:
         raise UserError(
             f"{run.predictions_of('test')} is not what look {len(looks)} at test gave, by its sha256 in {run.ledger}: "
             "put that table back, or evaluate without --stored, which is another look"

@@ -14,12 +14,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
 from cxr_jax.errors import UserError
 from cxr_jax.runs import cells
+from cxr_jax.runs.clustered import Clustered, Rows
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.table import Table, read_table
 from cxr_jax.vocabulary import (
@@ -37,7 +38,7 @@ _AGREEMENT = 1e-4
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(Clustered):
     """Predictions on N images, as columns of equal length; N is at least 1.
 
     Attributes:
@@ -108,27 +109,6 @@ class Predictions:
         logits = np.asarray(logits, dtype=np.float64)
         return cls(tuple(file), tuple(split), tuple(group), tuple(subtype), label, logits, probability_of(logits))
 
-    @property
-    def has_groups(self) -> bool:
-        """True if every image has a group."""
-        return all(self.group)
-
-    def clusters(self) -> np.ndarray:
-        """Returns int [N]: equal numbers for images of one group; an image without a group stands alone.
-
-        The numbers follow the sorted names, so they do not depend on the order of the rows.
-        """
-        numbers = {name: number for number, name in enumerate(self.cluster_names())}
-        return np.array([numbers[key] for key in self._cluster_keys()])
-
-    def cluster_names(self) -> tuple[tuple[str, str], ...]:
-        """Returns what the numbers of `clusters` stand for: `("group", name)`, or `("file", name)` without a group."""
-        return tuple(sorted(set(self._cluster_keys())))
-
-    def _cluster_keys(self) -> list[tuple[str, str]]:
-        pairs = zip(self.group, self.file, strict=True)
-        return [("group", group) if group else ("file", file) for group, file in pairs]
-
     def select(self, rows: np.ndarray) -> Predictions:
         """Returns the given rows (indices or a mask, at least one row) in the given order."""
         index = np.arange(len(self))[rows]
@@ -153,6 +133,13 @@ def probability_of(logits: np.ndarray) -> np.ndarray:
     difference = np.asarray(logits[:, PNEUMONIA] - logits[:, NORMAL], dtype=np.float64)
     small = np.exp(-np.abs(difference))
     return np.where(difference >= 0, 1 / (1 + small), small / (1 + small))
+
+
+def softmax_of(logits: np.ndarray) -> np.ndarray:
+    """Returns float64 [N, K]: the softmax probabilities of logits [N, K], without overflow."""
+    logits = np.asarray(logits, dtype=np.float64)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
@@ -257,7 +244,7 @@ def read_predictions(path: str | Path, *, require_file: bool = True) -> Predicti
     predictions = Predictions(
         file=tuple(file),
         split=tuple(table.column("split", cells.split, default="")),
-        group=_groups(table),
+        group=groups_of(table),
         subtype=tuple(_subtypes(table, label)),
         label=np.array(label),
         probability=probability,
@@ -269,10 +256,10 @@ def read_predictions(path: str | Path, *, require_file: bool = True) -> Predicti
 
 
 @dataclass(frozen=True)
-class SplitRows:
+class SplitRows(Generic[Rows]):
     """The rows of a table that belong to one split, and how many rows of each other split are left out."""
 
-    predictions: Predictions
+    predictions: Rows
     left_out: dict[str, int]
 
     @property
@@ -286,7 +273,7 @@ class SplitRows:
         return f"Of {total:,} rows, the {kept:,} of split {split} are taken; {' and '.join(others)} are left out."
 
 
-def rows_of(split: str, predictions: Predictions, path: str | Path) -> SplitRows:
+def rows_of(split: str, predictions: Rows, path: str | Path) -> SplitRows[Rows]:
     """Returns the rows of one split of the table at `path`, or all rows if the table has no splits.
 
     Raises:
@@ -321,7 +308,7 @@ def _check_header(table: Table, required: Sequence[str]) -> None:
         raise UserError(f"{table.path} has {', '.join(missing)}; it has {', '.join(table.header)}")
 
 
-def _groups(table: Table) -> tuple[str, ...]:
+def groups_of(table: Table) -> tuple[str, ...]:
     """Returns the group of every row, empty where it is missing.
 
     A column of whole numbers with a missing cell comes out of some programs as 7.0 and 8.0, which are 7 and 8.

@@ -16,9 +16,12 @@ from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import calls_of
 from cxr_jax.runs.description import NetworkDescription
-from cxr_jax.runs.predictions import probability_of
+from cxr_jax.runs.predictions import probability_of, softmax_of
 from cxr_jax.serving.radiograph import Radiograph, read_bytes, read_radiograph
 from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, NORMAL, PNEUMONIA
+
+HIGHEST = "the highest probability"
+"""How a class is called where the classes are not NORMAL and PNEUMONIA."""
 
 BATCH_SIZE = 16
 """Files that are run through the network together: few, so that the first results come early."""
@@ -33,7 +36,7 @@ class Predictor(Protocol):
 
     @property
     def threshold(self) -> float | None:
-        """Probability from which PNEUMONIA is called; None before the run was evaluated."""
+        """Probability from which PNEUMONIA is called; None before the run was evaluated, and of other classes."""
 
     @property
     def threshold_rule(self) -> str | None:
@@ -47,16 +50,21 @@ class Predictor(Protocol):
 class Threshold:
     """The probability from which PNEUMONIA is called, and how it came about."""
 
-    value: float
-    rule: str  # one of `evaluation.operating_point.RULES`, "given by the user", or "not chosen"
+    value: float | None  # None where the classes are not NORMAL and PNEUMONIA: the highest probability is called
+    rule: str  # one of `evaluation.operating_point.RULES`, "given by the user", "not chosen", or HIGHEST
 
     @classmethod
     def of(cls, model: Predictor, given: float | None = None) -> Threshold:
         """Returns the threshold given by the user, else that of the run, else 0.5, which nobody chose.
 
         Raises:
-            UserError: the given one is not from 0 to 1.
+            UserError: the given one is not from 0 to 1, or the network has other classes than NORMAL and PNEUMONIA.
         """
+        classes = model.descriptions[0].classes
+        if classes != CLASS_NAMES and given is not None:
+            raise UserError(f"a network of {', '.join(classes)} calls the class of {HIGHEST}: it takes no threshold")
+        if classes != CLASS_NAMES:
+            return cls(None, HIGHEST)
         if given is not None:
             if not 0 <= given <= 1:
                 raise UserError(f"the threshold is {given}, but must be a probability from 0 to 1")
@@ -71,12 +79,13 @@ class FilePrediction:
     """What became of one file: a probability and a call, or the sentence that says why there is none."""
 
     file: str
-    probability: float | None = None  # of PNEUMONIA
-    label: str | None = None  # the call, one of CLASS_NAMES
+    probability: float | None = None  # of PNEUMONIA; of other classes, of the one that is called
+    label: str | None = None  # the call, one of the classes
     warnings: tuple[str, ...] = ()
     compared: bool = False  # with the run's training images, so that no warning means that it is like them
     error: str | None = None
     radiograph: Radiograph | None = field(default=None, repr=False, compare=False)  # the decoded image
+    probabilities: dict[str, float] | None = None  # of every class, where they are not NORMAL and PNEUMONIA
 
     def as_json(self, threshold: Threshold, model: str) -> dict[str, Any]:
         """Returns the object that `predict --json` prints for the file; `error` is there only where there is one."""
@@ -91,6 +100,8 @@ class FilePrediction:
             "model": model,
             "disclaimer": DISCLAIMER,
         }
+        if self.probabilities is not None:
+            value["probabilities"] = self.probabilities
         return value if self.error is None else {**value, "error": self.error}
 
 
@@ -131,16 +142,17 @@ def _predict_batch(
 ) -> list[FilePrediction]:
     """Returns what became of at most `size` files; every batch is padded to that, so that one program serves all."""
     squares = [outcome.squares for _, outcome in outcomes if isinstance(outcome, Radiograph)]
-    probabilities = iter(())
+    probabilities, classes = iter(()), model.descriptions[0].classes
     if squares:
         # one array for each network
         padded = [
             np.stack([*each, *[np.zeros_like(each[0])] * (size - len(each))]) for each in zip(*squares, strict=True)
         ]
         logits = model.logits(padded if len(padded) > 1 else padded[0])
-        probabilities = iter(probability_of(logits[: len(squares)]))
+        told = probability_of if classes == CLASS_NAMES else softmax_of
+        probabilities = iter(told(logits[: len(squares)]))
     return [
-        prediction_of(file, outcome, next(probabilities), threshold, compared=compared)
+        prediction_of(file, outcome, next(probabilities), threshold, compared=compared, classes=classes)
         if isinstance(outcome, Radiograph)
         else FilePrediction(file, error=outcome)
         for file, outcome in outcomes
@@ -158,12 +170,29 @@ def _read(
 
 
 def prediction_of(
-    file: str, radiograph: Radiograph, probability: float, threshold: Threshold, *, compared: bool
+    file: str,
+    radiograph: Radiograph,
+    probability: float | np.ndarray,
+    threshold: Threshold,
+    *,
+    compared: bool,
+    classes: tuple[str, ...] = CLASS_NAMES,
 ) -> FilePrediction:
-    """Returns what is told of a radiograph with this probability of PNEUMONIA.
+    """Returns what is told of a radiograph with this probability of PNEUMONIA, or these [K] of other `classes`.
 
     `compared` says whether its quality was held against that of the training images.
     """
+    if classes != CLASS_NAMES:
+        highest = int(np.argmax(probability))
+        return FilePrediction(
+            file,
+            float(probability[highest]),
+            classes[highest],
+            radiograph.warnings,
+            compared=compared,
+            radiograph=radiograph,
+            probabilities=dict(zip(classes, map(float, probability), strict=True)),
+        )
     called = CLASS_NAMES[PNEUMONIA if calls_of(np.asarray(probability), threshold.value) else NORMAL]
     return FilePrediction(
         file, float(probability), called, radiograph.warnings, compared=compared, radiograph=radiograph

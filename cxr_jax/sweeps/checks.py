@@ -13,6 +13,7 @@ from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.split_loading import split_without_images
 from cxr_jax.errors import UserError
 from cxr_jax.images.image_set import ImageSet
+from cxr_jax.runs.description import require_usual_classes
 from cxr_jax.sweeps.runs import SweepRun
 from cxr_jax.terminal import Terminal
 from cxr_jax.training.network import Network, build_network
@@ -32,6 +33,7 @@ def require_trainable(runs: Sequence[SweepRun], terminal: Terminal) -> None:
     @functools.cache
     def splits(data: DataConfig) -> tuple[ImageSet, ImageSet]:
         prepared = PreparedData.open(data.dataset)
+        require_usual_classes(prepared.classes, "a sweep")
         train, validation = (
             split_without_images(prepared, data, split, track=terminal.track) for split in ("train", "val")
         )

@@ -11,14 +11,13 @@ import optax
 from jax import Array
 
 from cxr_jax.config.schema import LossConfig
-from cxr_jax.vocabulary import CLASS_NAMES
 
 
-def class_weights(rule: Literal["none", "balanced"], labels: np.ndarray) -> tuple[float, ...]:
-    """Returns weight of each class: 1, or inverse to its share of `labels` [N] so that the mean weight of an image
-    is 1.
+def class_weights(rule: Literal["none", "balanced"], labels: np.ndarray, classes: int) -> tuple[float, ...]:
+    """Returns the weight of each of `classes` classes: 1, or inverse to its share of `labels` [N] so that the mean
+    weight of an image is 1.
     """
-    counts = np.bincount(labels, minlength=len(CLASS_NAMES))
+    counts = np.bincount(labels, minlength=classes)
     if rule == "none":
         return (1.0,) * len(counts)
     return tuple(float(len(labels) / (len(counts) * max(count, 1))) for count in counts)

@@ -104,7 +104,7 @@ def plan_run(
         devices=devices,
         phases=tuple(_plan_phase(phase, network, phase.epochs * batches) for phase in phases),
         batches_per_epoch=batches,
-        class_weights=class_weights(config.loss.class_weights, train_set.labels),
+        class_weights=class_weights(config.loss.class_weights, train_set.labels, len(train_set.classes)),
         precision=choice.precision,
         native_kernels=natively and takes_native_kernels(choice.precision, devices, backend),
         notes=(note,) if note else (),

@@ -22,7 +22,7 @@ class Validator:
         self._program, self._image_set, self._share = program, image_set, share
 
     def figures(self, params: ArrayDict, batch_stats: ArrayDict, before_each: Callable[[], None]) -> dict[str, float]:
-        """Returns loss (unweighted mean cross-entropy), accuracy at probability 0.5, and ROC-AUC (NaN with one class).
+        """Returns loss (unweighted mean cross-entropy), accuracy and ROC-AUC (NaN with one class).
 
         `before_each` is called before every batch and may raise to leave the work.
         """
@@ -32,16 +32,33 @@ class Validator:
 
 
 def validation_figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Returns loss, accuracy and ROC-AUC of `logits` [N, 2] against `labels` [N]."""
+    """Returns loss, accuracy and ROC-AUC of `logits` [N, K] against `labels` [N].
+
+    Of two classes accuracy is that at a probability of 0.5. Of more, an image is called the class of its highest logit,
+    and the ROC-AUC is the mean over the classes that occur, each against the rest.
+    """
     logits = logits.astype(np.float64)
     # a network that has run away shows in the loss; numpy's warnings would only clutter the terminal
     with np.errstate(invalid="ignore"):
         log_probabilities = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    loss = float(-np.mean(log_probabilities[np.arange(len(labels)), labels]))
+    if logits.shape[1] > 2:
+        accuracy = float(np.mean(np.argmax(logits, axis=1) == labels))
+        return {"loss": loss, "accuracy": accuracy, "roc_auc": _mean_area(np.exp(log_probabilities), labels)}
     probability = np.exp(log_probabilities[:, PNEUMONIA])
     cases = Cases.unweighted(labels, probability, 0.5)
     auc = metric_value("roc_auc", cases)
     return {
-        "loss": float(-np.mean(log_probabilities[np.arange(len(labels)), labels])),
+        "loss": loss,
         "accuracy": float(metric_value("accuracy", cases)),
         "roc_auc": float("nan") if auc is None else auc,
     }
+
+
+def _mean_area(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the mean ROC-AUC of the classes that occur, each against the rest; NaN where one class alone occurs."""
+    present = np.unique(labels)
+    if len(present) < 2:
+        return float("nan")
+    ranked = (Cases.unweighted((labels == label).astype(int), probabilities[:, label]) for label in present)
+    return float(np.mean([metric_value("roc_auc", cases) for cases in ranked]))

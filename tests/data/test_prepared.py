@@ -111,7 +111,7 @@ def test_the_table_survives_odd_names(tmp_path):
     write_examples(tmp_path / "t.csv", EXAMPLES)
     assert read_examples(tmp_path / "t.csv") == EXAMPLES
     assert (tmp_path / "t.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
-    assert [example.label_index for example in EXAMPLES] == [0, 1]
+    assert [example.label for example in EXAMPLES] == ["NORMAL", "PNEUMONIA"]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_the_sharpness_is_that_of_the_pictures(prepared):
     cut = rows_of_split(prepared, config, "val")
     sharpness = quality_table(prepared).columns["sharpness"]
     normals = [
-        row for row, example in enumerate(prepared.examples) if (example.split, example.label_index) == ("train", 0)
+        row for row, example in enumerate(prepared.examples) if (example.split, example.label) == ("train", "NORMAL")
     ]
     groups = {prepared.examples[row].group for row in normals}
     means = {

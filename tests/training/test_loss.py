@@ -26,10 +26,10 @@ WEIGHTS = (0.5, 2.0)
 
 def test_balanced_weights_are_inverse_to_the_share_of_a_class():
     labels = np.array([0, 1, 1, 1], np.int32)
-    assert class_weights("none", labels) == (1.0, 1.0)
-    assert class_weights("balanced", labels) == pytest.approx((2.0, 2 / 3))
+    assert class_weights("none", labels, 2) == (1.0, 1.0)
+    assert class_weights("balanced", labels, 2) == pytest.approx((2.0, 2 / 3))
     # a class that does not occur cannot be balanced
-    assert class_weights("balanced", labels[1:]) == (1.5, 0.5)
+    assert class_weights("balanced", labels[1:], 2) == (1.5, 0.5)
 
 
 @pytest.mark.parametrize("parts", [1, 2])

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from cxr_jax.data.examples import Example
 from cxr_jax.data.sources import Entry, Reader
-from cxr_jax.vocabulary import CLASS_NAMES, SPLIT_NAMES, SUBTYPE_NAMES
+from cxr_jax.vocabulary import SPLIT_NAMES, SUBTYPE_NAMES
 
 EXAMPLES_PER_SHARD = 1024
 
@@ -31,10 +31,17 @@ class ChestXray(tfds.core.ShardBasedBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = None
 
     def __init__(
-        self, *, reader: Reader, entries: Sequence[Entry], examples: Sequence[Example], data_dir: Path, **kwargs: Any
+        self,
+        *,
+        reader: Reader,
+        entries: Sequence[Entry],
+        examples: Sequence[Example],
+        classes: tuple[str, ...],
+        data_dir: Path,
+        **kwargs: Any,
     ) -> None:
         """Binds the builder to an open source: `entries[i]` is where the image of `examples[i]` is read."""
-        self._reader = reader
+        self._reader, self._classes = reader, classes
         self._rows = list(zip(entries, examples, strict=True))
         super().__init__(data_dir=data_dir, file_format="array_record", **kwargs)
 
@@ -49,7 +56,7 @@ class ChestXray(tfds.core.ShardBasedBuilder):
         features = tfds.features.FeaturesDict(
             {
                 "image": tfds.features.Image(),
-                "label": tfds.features.ClassLabel(names=CLASS_NAMES),
+                "label": tfds.features.ClassLabel(names=self._classes),
                 "subtype": tfds.features.ClassLabel(names=SUBTYPE_NAMES),
                 "split": tfds.features.ClassLabel(names=SPLIT_NAMES),
                 "group": tfds.features.Text(),

@@ -11,26 +11,31 @@ from cxr_jax.data.sources.medmnist import NpzSource
 from cxr_jax.data.sources.passed_over import PassedOver
 from cxr_jax.data.sources.source import Entry, LeftOut, Listing, Reader, Source
 from cxr_jax.errors import UserError
+from cxr_jax.vocabulary import CLASS_NAMES
 
 __all__ = ["Entry", "LeftOut", "Listing", "PassedOver", "Reader", "Source", "find_source"]
 
 
-def find_source(path: Path) -> Source:
+def find_source(path: Path, classes: tuple[str, ...] = CLASS_NAMES) -> Source:
     """Returns the source at `path`, listed but not read.
 
+    `classes` are the names of class folders, in the order of the labels.
+
     Raises:
-        UserError: nothing is there, it cannot be read, or it holds no data set.
+        UserError: nothing is there, it cannot be read, or it holds no data set of these classes.
     """
     if path.is_dir():
-        return FolderSource(path)
+        return FolderSource(path, classes)
     if not path.exists():
         raise UserError(f"{path} does not exist: give a folder, a zip or a MedMNIST .npz of radiographs")
     if not path.is_file():
         raise UserError(f"{path} is no regular file: give a folder, a zip or a MedMNIST .npz of radiographs")
     if path.suffix.lower() == ".npz":
+        if classes != CLASS_NAMES:
+            raise UserError(f"{path} has no class folders: --classes names those of a folder or a zip")
         return NpzSource(path)
     if path.suffix.lower() == ".zip":
-        return ZipSource(path)
+        return ZipSource(path, classes)
     if path.name.lower().endswith(IMAGE_SUFFIXES):
         raise UserError(
             f"{path} is neither a folder nor a .zip nor a .npz, but a single image: give the folder of all; "

@@ -17,6 +17,7 @@ from cxr_jax.data.sources.layout import find_layout
 from cxr_jax.data.sources.passed_over import Stray
 from cxr_jax.data.sources.source import Entry, Listing
 from cxr_jax.errors import UserError
+from cxr_jax.vocabulary import CLASS_NAMES
 
 MAX_RATIO = 100
 """How many times larger than in the archive a file may be; JPEG and PNG hardly shrink at all."""
@@ -36,8 +37,8 @@ class ZipSource:
 
     kind = "zip"
 
-    def __init__(self, path: Path) -> None:
-        """Lists the members of the zip at `path`; UserError if it is no zip, unsafe or holds no data set."""
+    def __init__(self, path: Path, classes: tuple[str, ...] = CLASS_NAMES) -> None:
+        """Lists the members of the zip at `path`; UserError if it is no zip, unsafe or holds no set of `classes`."""
         self._path = path
         with open_archive(path) as archive:
             members = [member for member in archive.infolist() if member.filename and not member.is_dir()]
@@ -50,10 +51,11 @@ class ZipSource:
             def head(place: str) -> bytes:
                 return _read(archive, found[place].filename, HEAD_BYTES)
 
-            layout = find_layout(sizes, source=str(path), head=head, strays=strays)
+            layout = find_layout(sizes, source=str(path), head=head, strays=strays, classes=classes)
         # the reader finds a file by its name in the zip, which may have other separators
         entries = tuple(replace(entry, place=found[entry.place].filename) for entry in layout.entries)
-        self.listing = Listing(entries, layout.passed_over, layout.notes, layout.phantom, stamp_of_file(path))
+        stamp = stamp_of_file(path)
+        self.listing = Listing(entries, layout.passed_over, layout.notes, layout.phantom, stamp, classes)
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[ZipReader]:

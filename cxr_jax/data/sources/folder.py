@@ -21,6 +21,7 @@ from cxr_jax.data.sources.passed_over import TOP, Stray, as_text
 from cxr_jax.data.sources.recognition import passed_by_name, why_no_image
 from cxr_jax.data.sources.source import Entry, LeftOut, Listing
 from cxr_jax.errors import UserError
+from cxr_jax.vocabulary import CLASS_NAMES
 
 _KINDS = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISBLK, "a device"))
 _REFUSED = (errno.EACCES, errno.EPERM)
@@ -35,18 +36,21 @@ class FolderSource:
 
     kind = "folder"
 
-    def __init__(self, path: Path) -> None:
-        """Lists the files below `path`, without reading images; UserError if no data set is found."""
+    def __init__(self, path: Path, classes: tuple[str, ...] = CLASS_NAMES) -> None:
+        """Lists the files below `path`, without reading images; UserError if no data set of `classes` is found."""
         self._path = path
         tree = _walk(path)
         if not tree.found and not tree.strays:
             raise UserError(f"{path} is empty: give the folder that holds the radiographs")
         sizes = {place: size for place, (size, _) in tree.found.items()}
-        layout = find_layout(sizes, source=str(path), head=lambda place: _head(path / place), strays=tree.strays)
+        layout = find_layout(
+            sizes, source=str(path), head=lambda place: _head(path / place), strays=tree.strays, classes=classes
+        )
         digest = hashlib.sha256()
         for entry in layout.entries:
             digest.update(f"{entry.file}\0{tree.found[entry.place]}\n".encode(errors="surrogateescape"))
-        self.listing = Listing(layout.entries, layout.passed_over, layout.notes, layout.phantom, digest.hexdigest())
+        stamp = digest.hexdigest()
+        self.listing = Listing(layout.entries, layout.passed_over, layout.notes, layout.phantom, stamp, classes)
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[FolderSource]:

@@ -43,7 +43,12 @@ class Layout:
 
 
 def find_layout(
-    sizes: Mapping[str, int], *, source: str, head: Callable[[str], bytes], strays: Sequence[Stray] = ()
+    sizes: Mapping[str, int],
+    *,
+    source: str,
+    head: Callable[[str], bytes],
+    strays: Sequence[Stray] = (),
+    classes: tuple[str, ...] = CLASS_NAMES,
 ) -> Layout:
     """Finds the data set in a tree.
 
@@ -53,6 +58,7 @@ def find_layout(
         head: returns the first encoded.HEAD_BYTES bytes of a file, or raises UserError; asked for files in class
             folders whose suffix tells no kind of image.
         strays: what has been passed over before, such as links to folders that are read elsewhere.
+        classes: names of the class folders, in the order of the labels.
 
     Raises:
         UserError: no class folders, one class only, no training images, or several data sets that differ.
@@ -60,7 +66,8 @@ def find_layout(
     passed, outside, images = list(strays), [], []
     named = {path: passed_by_name(path) for path in sorted(sizes)}
     passed += [stray for stray in named.values() if stray is not None]
-    for path, spot in spots_of((path for path, stray in named.items() if stray is None), source=source).items():
+    unnamed = (path for path, stray in named.items() if stray is None)
+    for path, spot in spots_of(unnamed, source=source, classes=classes).items():
         if spot is None:
             outside.append(path)
         elif reason := why_no_image(path, head):
@@ -72,10 +79,11 @@ def find_layout(
     if not images:
         raise UserError(
             f"{source} holds no radiographs: expected JPEG, PNG or DICOM files in folders named "
-            f"{' and '.join(CLASS_NAMES)}, with or without {', '.join(SPLIT_NAMES)} above them"
+            f"{' and '.join(classes)}, with or without {', '.join(SPLIT_NAMES)} above them"
+            f"{_other_classes(outside) if classes == CLASS_NAMES else ''}"
             f"{_found_instead((*passed, *_outside(outside, TOP)))}"
         )
-    (root, with_splits), beside = _choose(images, sizes, source)
+    (root, with_splits), beside = _choose(images, sizes, source, classes)
     chosen = [spot for spot in images if (spot.root, spot.split is not None) == (root, with_splits)]
     entries = by_order(Entry(spot.file, spot.split, spot.label, spot.path) for spot in chosen)
     for before, entry in pairwise(entries):
@@ -83,21 +91,28 @@ def find_layout(
             raise UserError(f"{source} holds {entry.file} twice ({before.place} and {entry.place}): keep one of them")
     marks = {str(PurePosixPath(folder) / PHANTOM_MARK) for folder in (root, PurePosixPath(root).parent)}
     passed_over = grouped((*passed, *beside, *_outside((path for path in outside if path not in marks), root)))
-    require_two_classes(entries, source=source if root == TOP else f"{source}, {root}", passed_over=passed_over)
+    where = source if root == TOP else f"{source}, {root}"
+    require_every_class(entries, source=where, passed_over=passed_over, classes=classes)
     return Layout(entries, passed_over, _joined_folders(chosen), phantom=not marks.isdisjoint(sizes))
 
 
-def require_two_classes(entries: Iterable[Entry], *, source: str, passed_over: Sequence[PassedOver] = ()) -> None:
-    """Raises UserError unless there are training images of both classes; it names folders that may be meant."""
+def require_every_class(
+    entries: Iterable[Entry],
+    *,
+    source: str,
+    passed_over: Sequence[PassedOver] = (),
+    classes: tuple[str, ...] = CLASS_NAMES,
+) -> None:
+    """Raises UserError unless there are training images of every class; it names folders that may be meant."""
     entries = tuple(entries)
     if entries and entries[0].split is not None and not any(entry.split == "train" for entry in entries):
         raise UserError(f"{source} has no training images: its folder train is missing or empty")
     trained = [entry.label for entry in entries if entry.split in (None, "train")]
-    for label, name in enumerate(CLASS_NAMES):
+    needed = "two classes are needed" if len(classes) == 2 else f"each of the {len(classes)} classes needs some"
+    for label, name in enumerate(classes):
         if label not in trained:
             raise UserError(
-                f"{source} holds no training images of class {name}: two classes are needed"
-                f"{_meant_instead(name, passed_over)}"
+                f"{source} holds no training images of class {name}: {needed}{_meant_instead(name, passed_over)}"
             )
 
 
@@ -132,7 +147,9 @@ def _without_masks(images: list[Spot]) -> tuple[list[Spot], list[Stray]]:
     return kept, masks
 
 
-def _choose(images: list[Spot], sizes: Mapping[str, int], source: str) -> tuple[Key, list[Stray]]:
+def _choose(
+    images: list[Spot], sizes: Mapping[str, int], source: str, classes: tuple[str, ...]
+) -> tuple[Key, list[Stray]]:
     """Returns which data set is meant, and the images of the others with the reason why they are not."""
     sets: dict[Key, list[Spot]] = {}
     for spot in images:
@@ -154,7 +171,7 @@ def _choose(images: list[Spot], sizes: Mapping[str, int], source: str) -> tuple[
         elif official:
             reason = f"beside {first[0]}, which was read"
         else:
-            raise UserError(_several(source, first, other))
+            raise UserError(_several(source, first, other, classes))
         beside += [Stray(spot.path, other[0], reason) for spot in sets[other]]
     return first, beside
 
@@ -163,7 +180,7 @@ def _holds_masks(key: Key) -> bool:
     return any(map(names_masks, PurePosixPath(key[0]).parts))
 
 
-def _several(source: str, first: Key, other: Key) -> str:
+def _several(source: str, first: Key, other: Key, classes: tuple[str, ...]) -> str:
     """Returns the sentence about two data sets of which neither is preferred."""
     splits = ", ".join(SPLIT_NAMES)
     if other[0] == first[0]:
@@ -175,7 +192,7 @@ def _several(source: str, first: Key, other: Key) -> str:
         )
     return (
         f"{source} holds several data sets ({first[0]} and {other[0]} among them): name the folder of one; folders "
-        f"called {splits} belong directly above {' and '.join(CLASS_NAMES)}"
+        f"called {splits} belong directly above {' and '.join(classes)}"
     )
 
 
@@ -195,6 +212,12 @@ def _found_instead(passed: Sequence[Stray]) -> str:
     """Returns the end of a sentence: where there are files that may be meant, if any."""
     groups = [group for group in grouped(passed) if group.reason in (NO_CLASS, ARCHIVE, MASKS)]
     return f"; found {_listed(groups)}" if groups else ""
+
+
+def _other_classes(outside: Sequence[str]) -> str:
+    """Returns the end of a sentence: how folders of other classes are prepared, if there are two that may be some."""
+    folders = {PurePosixPath(path).parent.name for path in outside} - {""}
+    return "; class folders of other names are named by --classes" if len(folders) >= 2 else ""
 
 
 def _meant_instead(name: str, passed_over: Sequence[PassedOver]) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 
 from cxr_jax.data.encoded import MAX_PIXELS
 from cxr_jax.data.sources.archive import DAMAGED, check_packing, open_archive, stamp_of_file
-from cxr_jax.data.sources.layout import require_two_classes
+from cxr_jax.data.sources.layout import require_every_class
 from cxr_jax.data.sources.passed_over import TOP, Stray, grouped
 from cxr_jax.data.sources.source import Entry, Listing, by_order
 from cxr_jax.errors import UserError
@@ -79,7 +79,7 @@ class NpzSource:
         if not entries:
             raise UserError(f"{path} is not a MedMNIST file: it has no array train_images")
         notes = (*_notes_on_counts(entries, path), NO_NAMES)
-        require_two_classes(entries, source=str(path))
+        require_every_class(entries, source=str(path))
         self.listing = Listing(by_order(entries), others, notes, phantom=False, stamp=stamp_of_file(path))
 
     @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from cxr_jax.data.file_names import natural_key
 from cxr_jax.data.sources.passed_over import PassedOver
-from cxr_jax.vocabulary import SPLIT_NAMES
+from cxr_jax.vocabulary import CLASS_NAMES, SPLIT_NAMES
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Entry:
 
     file: str  # its name in tables: split/CLASS/name, or CLASS/name where the source has no splits
     split: str | None  # one of SPLIT_NAMES; None where the source has no splits
-    label: int  # index into CLASS_NAMES
+    label: int  # index into the classes of the listing
     place: str  # where the source finds it: a path in the folder or zip, or a row of an array
 
     @property
@@ -44,6 +44,7 @@ class Listing:
     notes: tuple[str, ...]  # sentences for the data card
     phantom: bool  # the images are drawn, not taken from people
     stamp: str  # changes when names, sizes or modification times of entries change
+    classes: tuple[str, ...] = CLASS_NAMES  # in the order of the labels
 
 
 @runtime_checkable

@@ -1,0 +1,58 @@
+"""Classes other than NORMAL and PNEUMONIA: which names they may have, and subtypes as classes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from cxr_jax.data.inspection import Inspection
+from cxr_jax.data.sources import LeftOut
+from cxr_jax.data.sources.source import by_order
+from cxr_jax.errors import UserError
+from cxr_jax.vocabulary import SUBTYPE_NAMES
+
+SUBTYPE_CLASSES = SUBTYPE_NAMES[:-1]
+"""The subtypes that are classes of their own, in the order of the labels: all but `unknown`."""
+
+NO_SUBTYPE = "the file name tells no subtype"
+
+_NAME = re.compile(r"\w[\w .()+&-]*")
+_LONGEST = 64
+
+
+def require_class_names(names: tuple[str, ...]) -> None:
+    """Raises UserError unless `names` can be those of classes.
+
+    A name is a folder, a column of tables and a word of reports. Capitals do not tell two folders apart.
+    """
+    if len(names) < 2:
+        told = names[0] if names else "none"
+        raise UserError(f"a network tells two classes or more apart, and --classes names {told}: name all of them")
+    for name in names:
+        if not _NAME.fullmatch(name) or len(name) > _LONGEST or name != name.strip():
+            raise UserError(
+                f"{name!r} cannot be the name of a class: use letters, digits, spaces, dots, dashes, underscores, "
+                f"brackets, + and &, {_LONGEST} at most"
+            )
+        if sum(name.lower() == other.lower() for other in names) > 1:
+            raise UserError(f"the class {name} is named twice, capitals or not: name each once")
+
+
+def classed_by_subtype(inspection: Inspection) -> Inspection:
+    """Returns what was found in a source with the subtypes as classes; images without one are left out, and listed.
+
+    Entries keep their files, and their labels become indices into SUBTYPE_CLASSES.
+    """
+    rows = list(zip(inspection.entries, inspection.examples, strict=True))
+    left_out = [LeftOut(example.file, NO_SUBTYPE) for _, example in rows if example.subtype not in SUBTYPE_CLASSES]
+    kept = {
+        entry.file: (
+            replace(entry, label=SUBTYPE_CLASSES.index(example.subtype)),
+            replace(example, label=example.subtype),
+        )
+        for entry, example in rows
+        if example.subtype in SUBTYPE_CLASSES
+    }
+    entries = by_order(entry for entry, _ in kept.values())
+    examples = tuple(kept[entry.file][1] for entry in entries)
+    return replace(inspection, entries=entries, examples=examples, left_out=(*inspection.left_out, *left_out))
