@@ -46,6 +46,8 @@ NOT_RUN = {
     "cxr-jax quickstart": "takes the steps of docs/getting-started.md; see tests/scripts/test_wheel.py",
     ". .venv/bin/activate": "the environment that the script would make",
     "cxr-jax prepare --download": "fetches 1.2 GB",
+    "cxr-jax train quickstart --data.dataset phantoms_subtypes --out runs/subtypes": "see commands/test_classes.py",
+    "cxr-jax evaluate runs/subtypes": "needs the run before",
     "cxr-jax port mobilenetv2_100 mobilenetv2_100.imagenet.safetensors": "fetches; see tests/porting/test_hub.py",
     "cxr-jax port tf_efficientnetv2_s.in21k_ft_in1k tf_efficientnetv2_s.safetensors": "fetches",
     "cxr-jax train mobilenetv2_best": "needs the real radiographs and weights",
