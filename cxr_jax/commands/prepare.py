@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cxr_jax.config.command_line import Positional, parse
+from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA, SUBTYPE_NAMES
 
@@ -29,8 +29,16 @@ class Options:
     # under which configs find the data; by default chest_xray for the releases of the radiographs, phantoms for drawn
     # images, else the name of the source
     name: str = ""
-    # names of the class folders, two or more, in the order in which predictions and reports list them
-    classes: tuple[str, ...] = CLASS_NAMES
+    # names of the class folders, two or more, in the order in which predictions and reports list them; by default
+    # NORMAL and PNEUMONIA, or all labels of --table
+    classes: tuple[str, ...] = ()
+    # CSV that says what the images in the folder SOURCE are; it may lie anywhere
+    table: Annotated[str, Option("FILE")] = ""
+    file_column: str = "file"  # of --table: paths below SOURCE, or file names that are there once
+    # of --table: one column of class names, or one for each class, of which exactly one is 1 in a row
+    label_columns: tuple[str, ...] = ("label",)
+    group_column: str = ""  # of --table: what stands for a patient; without it no group is known
+    split_column: str = ""  # of --table: train, val or test; without it the test split is cut by group
     # three classes, normal, bacteria and virus, as file names of the Guangzhou radiographs tell them; images whose
     # names tell none are left out
     subtypes: bool = False
@@ -44,8 +52,7 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, arguments, prog="cxr-jax prepare", description=SUMMARY)
     if bool(options.source) == options.download:
         raise UserError("give either a SOURCE or --download: cxr-jax prepare SOURCE", EXIT_USAGE)
-    if options.subtypes and options.classes != CLASS_NAMES:
-        raise UserError("--subtypes and --classes exclude each other: give one", EXIT_USAGE)
+    _require_possible(options)
 
     from cxr_jax.terminal import Terminal
 
@@ -55,6 +62,7 @@ def main(arguments: list[str]) -> None:
         from cxr_jax.data.download import MENDELEY, download
         from cxr_jax.data.preparation import prepare
         from cxr_jax.data.prepared import prepared_root
+        from cxr_jax.data.sources import Columns
         from cxr_jax.runs.files import at_home
 
     if options.download:
@@ -62,10 +70,15 @@ def main(arguments: list[str]) -> None:
         source = download(MENDELEY, kept, track=terminal.track)
     else:
         source = at_home(options.source)
+    columns = None
+    if options.table:
+        names = (options.label_columns, options.group_column, options.split_column)
+        columns = Columns(at_home(options.table), options.file_column, *names)
     outcome = prepare(
         source,
         name=options.name or None,
         classes=options.classes,
+        columns=columns,
         subtypes=options.subtypes,
         replace_old=options.replace,
         track=terminal.track,
@@ -80,6 +93,20 @@ def main(arguments: list[str]) -> None:
     done = f"Prepared as {name!r} in" if outcome.fresh else f"Nothing to do: {name!r} was prepared from this source in"
     terminal.say(f"{done} {path}")
     terminal.say(f"Next: cxr-jax train quickstart --data.dataset {name}")
+
+
+def _require_possible(options: Options) -> None:
+    """Raises UserError for options that exclude each other or have no effect."""
+    if options.subtypes and (options.classes or options.table):
+        other = "--classes" if options.classes else "--table"
+        raise UserError(f"--subtypes and {other} exclude each other: give one", EXIT_USAGE)
+    if options.table and options.download:
+        raise UserError("--table and --download exclude each other: give one", EXIT_USAGE)
+    if not options.label_columns:
+        raise UserError("--label-columns names no column: name one, or one for each class", EXIT_USAGE)
+    for name in ("file_column", "label_columns", "group_column", "split_column"):
+        if not options.table and getattr(options, name) != getattr(Options, name):
+            raise UserError(f"--{name.replace('_', '-')} is of a table: name it by --table", EXIT_USAGE)
 
 
 def print_card(terminal: Terminal, card: dict[str, Any]) -> None:

@@ -22,6 +22,10 @@ GROUPS_NAMED = (
     "Groups come from file names (subtype and person number, prefix and number, or id). They are the best stand-in "
     "for a patient, not verified patients."
 )
+GROUPS_GIVEN = "Groups are those that the table of labels names."
+GROUPS_GIVEN_PARTLY = (
+    "It names none for {count:,} images: what their file names tell is taken, or each is a group of its own."
+)
 GROUPS_PARTLY = (
     "{count:,} file names tell no group: each of these images is a group of its own, and leakage between images of "
     "one patient cannot be excluded for them."
@@ -178,6 +182,9 @@ def _validation_cut(examples: Sequence[Example], classes: tuple[str, ...]) -> di
 
 def _group_note(inspection: Inspection, images: int) -> str:
     """Says how far groups are known."""
+    if inspection.given:
+        rest = images - inspection.given
+        return f"{GROUPS_GIVEN} {GROUPS_GIVEN_PARTLY.format(count=rest)}" if rest else GROUPS_GIVEN
     if inspection.named == 0:
         return GROUPS_UNKNOWN
     if inspection.named < images:

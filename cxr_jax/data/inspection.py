@@ -30,9 +30,10 @@ class Inspection:
     entries: tuple[Entry, ...]  # of the examples, in the same order
     examples: tuple[Example, ...]
     left_out: tuple[LeftOut, ...]
-    named: int  # examples whose group is told by the file name
+    named: int  # examples whose group is told, by the source or by the file name
     contradicting: tuple[str, ...]  # files whose name tells another class than their folder; the folder counts
     notes: tuple[str, ...] = ()  # sentences for the data card
+    given: int = 0  # examples whose group is told by the source
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def inspect(
         if said and said.label != entry.label:
             contradicting.append(entry.file)
             said = None
-        named += said is not None
+        named += said is not None or entry.group != ""
         if outcome.depth is not None:
             depths.append(outcome.depth)
         unnamed_subtype = "normal" if usual and entry.label == NORMAL else "unknown"
@@ -79,7 +80,7 @@ def inspect(
                 split=entry.split or UNCUT,
                 subtype=said.subtype if said else unnamed_subtype,
                 label=classes[entry.label],
-                group=said.group if said else entry.file,
+                group=entry.group or (said.group if said else entry.file),
                 width=outcome.width,
                 height=outcome.height,
                 sha256=outcome.sha256,
@@ -88,7 +89,8 @@ def inspect(
         if outcome.two_levels:
             like_masks.append(entry.file)
     notes = (*_depth_notes(depths), *_mask_notes(like_masks))
-    return Inspection(tuple(kept), tuple(examples), tuple(left_out), named, tuple(contradicting), notes)
+    given = sum(entry.group != "" for entry in kept)
+    return Inspection(tuple(kept), tuple(examples), tuple(left_out), named, tuple(contradicting), notes, given)
 
 
 def _depth_notes(depths: list[Depth]) -> tuple[str, ...]:

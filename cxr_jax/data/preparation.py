@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,13 +21,12 @@ from cxr_jax.data.file_names import parse_file_name
 from cxr_jax.data.inspection import UNCUT, Inspection, inspect
 from cxr_jax.data.prepared import CARD, RECORDS, TABLE, PreparedData, folder_of, prepared_root
 from cxr_jax.data.progress import Track, Waiting, silently, unseen
-from cxr_jax.data.sources import Entry, PassedOver, Reader, Source, find_source
+from cxr_jax.data.sources import Columns, Entry, PassedOver, Reader, Source, find_source
 from cxr_jax.data.sources.layout import OFFICIAL_FOLDER, require_every_class
 from cxr_jax.data.splits import cut_by_group, joined_by_content
 from cxr_jax.errors import UserError
 from cxr_jax.runs import files
 from cxr_jax.runs.locks import held, remove_stale
-from cxr_jax.vocabulary import CLASS_NAMES
 
 TEST_FRACTION = 0.2
 """Share of the groups that becomes the test split of a source without splits."""
@@ -54,7 +53,8 @@ def prepare(
     path: Path,
     *,
     name: str | None = None,
-    classes: tuple[str, ...] = CLASS_NAMES,
+    classes: tuple[str, ...] = (),
+    columns: Columns | None = None,
     subtypes: bool = False,
     replace_old: bool = False,
     track: Track = silently,
@@ -67,7 +67,9 @@ def prepare(
         name: the name of the data in configs. The default is `chest_xray` for the releases of the Guangzhou
             radiographs, `phantoms` for drawn images, and otherwise the name of the file or folder; `_subtypes` is
             added to it where they are the classes.
-        classes: names of the class folders, in the order of the labels. The default is NORMAL and PNEUMONIA.
+        classes: names of the class folders or of the labels of a table, in their order. The default is NORMAL and
+            PNEUMONIA, or all that the table names.
+        columns: of a table that says what the images in the folder `path` are.
         subtypes: make the subtypes that file names tell the classes: normal, bacteria and virus.
         replace_old: put the new data in the place of other data under the same name.
         track: shows progress.
@@ -77,13 +79,17 @@ def prepare(
         UserError: no such source, nothing readable in it, names that cannot be classes, a class without training
             images, other data under that name, no space or no permission.
     """
-    require_class_names(classes)
+    if classes:
+        require_class_names(classes)
     prepared_root()  # before a slow source is listed for nothing
     with waiting(f"Looking through {path}"):
-        source = find_source(path, classes)
+        source = find_source(path, classes, columns)
+    require_class_names(source.listing.classes)
     name = name or default_name(source, path) + ("_subtypes" if subtypes else "")
     folder = folder_of(name)
     told = {"kind": source.kind, "path": str(path.resolve()), "stamp": source.listing.stamp}
+    if columns is not None:
+        told["table"] = {**asdict(columns), "table": str(columns.table.resolve())}
     _tidy_up(folder)
     if (folder / CARD).is_file() and not replace_old:
         prepared = PreparedData.open(folder)

@@ -7,23 +7,31 @@ from pathlib import Path
 from cxr_jax.data.decode import IMAGE_SUFFIXES
 from cxr_jax.data.sources.archive import ZipSource
 from cxr_jax.data.sources.folder import FolderSource
+from cxr_jax.data.sources.labels_table import Columns, TableSource
 from cxr_jax.data.sources.medmnist import NpzSource
 from cxr_jax.data.sources.passed_over import PassedOver
 from cxr_jax.data.sources.source import Entry, LeftOut, Listing, Reader, Source
 from cxr_jax.errors import UserError
 from cxr_jax.vocabulary import CLASS_NAMES
 
-__all__ = ["Entry", "LeftOut", "Listing", "PassedOver", "Reader", "Source", "find_source"]
+__all__ = ["Columns", "Entry", "LeftOut", "Listing", "PassedOver", "Reader", "Source", "find_source"]
 
 
-def find_source(path: Path, classes: tuple[str, ...] = CLASS_NAMES) -> Source:
+def find_source(path: Path, classes: tuple[str, ...] = (), columns: Columns | None = None) -> Source:
     """Returns the source at `path`, listed but not read.
 
-    `classes` are the names of class folders, in the order of the labels.
+    `classes` are the names of class folders, or of the labels of a table, in their order; without any they are NORMAL
+    and PNEUMONIA, or all that the table names. `columns` are those of a table, which then says what the images in the
+    folder at `path` are.
 
     Raises:
         UserError: nothing is there, it cannot be read, or it holds no data set of these classes.
     """
+    if columns is not None and not path.is_dir():
+        raise UserError(f"{path} is no folder: with a table of labels give the folder that the images lie in")
+    if columns is not None:
+        return TableSource(path, columns, classes)
+    classes = classes or CLASS_NAMES
     if path.is_dir():
         return FolderSource(path, classes)
     if not path.exists():

@@ -44,7 +44,7 @@ class FolderSource:
             raise UserError(f"{path} is empty: give the folder that holds the radiographs")
         sizes = {place: size for place, (size, _) in tree.found.items()}
         layout = find_layout(
-            sizes, source=str(path), head=lambda place: _head(path / place), strays=tree.strays, classes=classes
+            sizes, source=str(path), head=lambda place: head_of(path / place), strays=tree.strays, classes=classes
         )
         digest = hashlib.sha256()
         for entry in layout.entries:
@@ -59,12 +59,38 @@ class FolderSource:
 
     def read(self, entry: Entry) -> bytes:
         """Returns the bytes of one file, at most one more than is allowed; UserError if it cannot be read."""
-        try:
-            with _opened(self._path / entry.place) as file:
-                # Not simply MAX_BYTES + 1: Python would set that much memory aside for every file.
-                return file.read(min(os.fstat(file.fileno()).st_size, MAX_BYTES) + 1)
-        except OSError as error:
-            raise UserError(f"{entry.file} cannot be read ({error.strerror})") from error
+        return bytes_of(self._path / entry.place, entry.file)
+
+
+def bytes_of(path: Path, name: str) -> bytes:
+    """Returns the bytes of a file, at most one more than is allowed; UserError, which calls it `name`, if it cannot be
+    read.
+    """
+    try:
+        with _opened(path) as file:
+            # Not simply MAX_BYTES + 1: Python would set that much memory aside for every file.
+            return file.read(min(os.fstat(file.fileno()).st_size, MAX_BYTES) + 1)
+    except OSError as error:
+        raise UserError(f"{name} cannot be read ({error.strerror})") from error
+
+
+def files_below(folder: Path) -> tuple[dict[str, tuple[int, int]], tuple[Stray, ...]]:
+    """Returns bytes and modification time in ns of every file below `folder` by its path in it, and what is no file.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
+    tree = _walk(folder)
+    return tree.found, tuple(tree.strays)
+
+
+def head_of(path: Path) -> bytes:
+    """Returns the beginning of a file; UserError, without its name, if it cannot be read."""
+    try:
+        with _opened(path) as file:
+            return file.read(HEAD_BYTES)
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})") from error
 
 
 def radiographs_below(folder: Path) -> tuple[tuple[Path, ...], tuple[LeftOut, ...]]:
@@ -87,7 +113,7 @@ def radiographs_below(folder: Path) -> tuple[tuple[Path, ...], tuple[LeftOut, ..
         elif any(map(names_masks, PurePosixPath(place).parts[:-1])):
             reason = MASKS
         else:
-            reason = why_no_image(place, lambda place: _head(folder / place))
+            reason = why_no_image(place, lambda place: head_of(folder / place))
         if reason is None:
             images.append(place)
         elif reason not in (HIDDEN, SYSTEM):
@@ -102,15 +128,6 @@ class _Tree:
 
     found: dict[str, tuple[int, int]] = field(default_factory=dict)  # (bytes, modification time in ns) by path
     strays: list[Stray] = field(default_factory=list)  # what is no file that can be read
-
-
-def _head(path: Path) -> bytes:
-    """Returns the beginning of a file; UserError, without its name, if it cannot be read."""
-    try:
-        with _opened(path) as file:
-            return file.read(HEAD_BYTES)
-    except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror})") from error
 
 
 def _walk(top: Path) -> _Tree:

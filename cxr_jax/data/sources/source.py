@@ -20,6 +20,7 @@ class Entry:
     split: str | None  # one of SPLIT_NAMES; None where the source has no splits
     label: int  # index into the classes of the listing
     place: str  # where the source finds it: a path in the folder or zip, or a row of an array
+    group: str = ""  # what the source says of the patient; empty where file names may tell
 
     @property
     def sort_key(self) -> tuple:
@@ -52,7 +53,7 @@ class Source(Protocol):
     """A folder, an archive or an array of radiographs."""
 
     kind: str
-    """`folder`, `zip` or `npz`."""
+    """`folder`, `zip`, `npz` or `table`."""
 
     listing: Listing
 
