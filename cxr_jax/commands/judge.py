@@ -54,6 +54,8 @@ def main(arguments: list[str]) -> None:
     """Judges the table that `arguments` name; UserError for every mistake in it or in the options."""
     options = parse(Options, arguments, prog="cxr-jax judge", description=SUMMARY)
     terminal = Terminal()
+    # before the table is read, of which a mistake in the options says nothing
+    _check(options)
     from cxr_jax.runs.class_predictions import classes_of_table
 
     if classes_of_table(options.table):
@@ -101,7 +103,6 @@ def judge_table(options: Options, terminal: Terminal) -> tuple[Judgement, RunFol
 
 def judge_class_table(options: Options, terminal: Terminal) -> tuple[ClassJudgement, RunFolder | None]:
     """Returns what is to be said of a table of K classes; else as `judge_table`."""
-    _check(options)
     terminal.say(f"Judging {options.table}")
     from cxr_jax.evaluation.class_points import choose_class_points, fixed_class_points
     from cxr_jax.evaluation.judge_classes import class_resamples_in_all, judge_classes

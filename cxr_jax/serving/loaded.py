@@ -50,7 +50,7 @@ def load(place: str | Path, *, int8: bool = False, any_classes: bool = False) ->
         raise UserError(f"--int8 is for an exported network, and {place} is a run: cxr-jax export writes one")
     loaded = _load_bundle(place, int8=int8) if is_bundle(place) else _load_run(RunFolder.open(place))
     if not any_classes:
-        require_usual_classes(loaded.model.descriptions[0].classes, "this (cxr-jax predict does not)")
+        require_usual_classes(loaded.model.descriptions[0].classes, "cxr-jax serve, like cxr_jax.load of Python,")
     return loaded
 
 
