@@ -59,6 +59,11 @@ def main(arguments: list[str]) -> None:
     from cxr_jax.runs.class_predictions import classes_of_table
 
     if classes_of_table(options.table):
+        if options.align_to:
+            raise UserError(
+                f"--align-to declares a share of PNEUMONIA, and {options.table} has other classes: leave it out",
+                EXIT_USAGE,
+            )
         _print_classes(terminal, *judge_class_table(options, terminal))
     else:
         judgement, folder = judge_table(options, terminal)

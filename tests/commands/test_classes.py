@@ -197,6 +197,8 @@ def test_its_table_is_judged_by_itself(three, tmp_path, capsys, undrawn_figures)
     judged = read_class_judgement(tmp_path / "out" / "evaluation.json")
     assert judged.test.confusion == read_class_judgement(run.evaluation).test.confusion
     assert "Each class against the rest" in (tmp_path / "out" / "report.html").read_text()
+    with pytest.raises(UserError, match=r"declares a share of PNEUMONIA, and .* has other classes"):
+        judge.main([*tables, "--align-to", "0.3"])
 
 
 def test_what_takes_two_classes_says_so(three, tmp_path):
