@@ -1,0 +1,189 @@
+"""What is left of a network's calls on degraded images, and the one number that sums it up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from cxr_jax.evaluation.cases import Cases, calls_of
+from cxr_jax.evaluation.conformal import SetRule, class_probabilities
+from cxr_jax.evaluation.intervals import Interval, auc_interval, wilson_interval, wilson_interval_of_groups
+from cxr_jax.evaluation.measures import Measured
+from cxr_jax.evaluation.metrics import metric_value
+from cxr_jax.runs.files import write_json
+from cxr_jax.runs.predictions import Predictions
+from cxr_jax.runs.records import fields_to_json, read_record
+from cxr_jax.vocabulary import NORMAL, PNEUMONIA
+
+SCHEMA_VERSION = 1
+"""Version of robustness.json."""
+
+_ONE_CLASS = "the images lack a class"
+
+
+@dataclass(frozen=True)
+class Level:
+    """What a network is worth on images of one kind and severity; `clean` at severity 0 are the images as they are.
+
+    Attributes:
+        kind: of degradation.
+        severity: 0 to 5.
+        roc_auc: of the ranking.
+        sensitivity: at the fixed threshold.
+        specificity: at the fixed threshold.
+        covered: share whose set of possible classes holds their own; None without bounds.
+        uncertain: share whose called class is not the only possible one; None without bounds.
+        unlike: share beyond the limit of the network's features; None where it tells no distance.
+    """
+
+    kind: str
+    severity: int
+    roc_auc: Measured
+    sensitivity: Measured
+    specificity: Measured
+    covered: Measured | None = None
+    uncertain: Measured | None = None
+    unlike: Measured | None = None
+
+    @property
+    def error(self) -> float | None:
+        """1 minus balanced accuracy; None where a class is missing."""
+        if self.sensitivity.value is None or self.specificity.value is None:
+            return None
+        return 1 - (self.sensitivity.value + self.specificity.value) / 2
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """The contents of robustness.json.
+
+    Attributes:
+        split: that was degraded.
+        images: how many it has.
+        threshold: fixed on validation as it is.
+        seed: of the degradations.
+        checkpoint_sha256: of the network.
+        clean: the images as they are.
+        levels: every kind at every severity.
+        mean_error: the error on degraded images, a mean over severities and then over kinds.
+        reference: name of the run that errors are told relative to; empty without one.
+        mean_corruption_error: the error of each kind, summed over severities, as a share of the reference's; the mean
+            over kinds (Hendrycks & Dietterich, ICLR 2019). None without reference, or where one of its sums is 0.
+    """
+
+    split: Literal["val", "test"]
+    images: int
+    threshold: float
+    seed: int
+    checkpoint_sha256: str
+    clean: Level
+    levels: tuple[Level, ...]
+    mean_error: float | None
+    reference: str = ""
+    mean_corruption_error: float | None = None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of the degradations, in their order."""
+        return tuple(dict.fromkeys(level.kind for level in self.levels))
+
+    def of(self, kind: str) -> tuple[Level, ...]:
+        """Returns the levels of one kind, the mildest first."""
+        return tuple(level for level in self.levels if level.kind == kind)
+
+    def error_of(self, kind: str) -> float | None:
+        """Returns the mean error of one kind over severities."""
+        return _mean([level.error for level in self.of(kind)])
+
+
+def mean_error(levels: Sequence[Level]) -> float | None:
+    """Returns the mean error over severities and then over kinds; None where one is undefined."""
+    kinds = dict.fromkeys(level.kind for level in levels)
+    return _mean([_mean([level.error for level in levels if level.kind == kind]) for kind in kinds])
+
+
+def mean_corruption_error(levels: Sequence[Level], reference: Robustness) -> float | None:
+    """Returns the mean over kinds of the summed errors as shares of the reference's; None where one is undefined."""
+    shares: list[float | None] = []
+    for kind in dict.fromkeys(level.kind for level in levels):
+        own = _mean([level.error for level in levels if level.kind == kind])
+        theirs = reference.error_of(kind)
+        shares.append(None if own is None or not theirs else own / theirs)
+    return _mean(shares)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None
+
+
+def level_of(
+    kind: str,
+    severity: int,
+    predictions: Predictions,
+    threshold: float,
+    sets: SetRule | None = None,
+    unlike: np.ndarray | None = None,
+) -> Level:
+    """Returns what predictions on degraded images are worth; `unlike` [N] says which are beyond the features' limit."""
+    label = predictions.label
+    called = calls_of(predictions.probability, threshold).astype(np.int64)
+    everything = np.ones(len(label), bool)
+
+    def share(title: str, counted: np.ndarray, chosen: np.ndarray = everything) -> Measured:
+        right, clusters = counted[chosen], predictions.clusters()[chosen]
+        if not len(right):
+            return Measured(title, None, _ONE_CLASS, ())
+        found = (
+            wilson_interval_of_groups(right, clusters)
+            if predictions.has_groups
+            else wilson_interval(float(right.sum()), len(right))
+        )
+        return Measured(title, float(right.mean()), None, _known(found))
+
+    doubt: dict[str, Measured] = {}
+    if sets is not None:
+        held = sets.sets(class_probabilities(predictions.probability))
+        rows = np.arange(len(label))
+        doubt["covered"] = share("covered", held[rows, label])
+        doubt["uncertain"] = share("uncertain", ~(held[rows, called] & (held.sum(axis=1) == 1)))
+    return Level(
+        kind,
+        severity,
+        _area(predictions),
+        share("Sensitivity", called == PNEUMONIA, label == PNEUMONIA),
+        share("Specificity", called == NORMAL, label == NORMAL),
+        **doubt,
+        unlike=None if unlike is None else share("unlike the training images", unlike),
+    )
+
+
+def _area(predictions: Predictions) -> Measured:
+    value = metric_value("roc_auc", Cases.unweighted(predictions.label, predictions.probability))
+    if value is None:
+        return Measured("ROC-AUC", None, _ONE_CLASS, ())
+    clusters = predictions.clusters() if predictions.has_groups else None
+    return Measured("ROC-AUC", value, None, _known(auc_interval(predictions.label, predictions.probability, clusters)))
+
+
+def _known(interval: Interval | None) -> tuple[Interval, ...]:
+    return () if interval is None else (interval,)
+
+
+def write_robustness(path: str | Path, robustness: Robustness) -> None:
+    """Writes the record atomically; UserError as in `write_json`."""
+    write_json(path, {"schema_version": SCHEMA_VERSION, **fields_to_json(robustness)})
+
+
+def read_robustness(path: str | Path) -> Robustness:
+    """Reads a record of robustness.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another version.
+    """
+    advice = "evaluate the run with --degraded again"
+    return read_record(path, Robustness, version=SCHEMA_VERSION, where="it", advice=advice)
