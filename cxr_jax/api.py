@@ -56,6 +56,8 @@ class Prediction:
     threshold: float
     warnings: tuple[str, ...]  # reasons to distrust the prediction; empty for a usual image
     compared: bool  # whether it was compared with the training images, so that no warning means: like them
+    uncertain: bool | None = None  # whether another class is possible, or none; None before the run was evaluated
+    possible: tuple[str, ...] | None = None  # classes, at the error rate that the network was loaded with
     disclaimer: str = DISCLAIMER
 
 
@@ -142,6 +144,8 @@ class Model:
                         self.threshold,
                         found.warnings,
                         found.compared,
+                        found.uncertain,
+                        found.possible,
                     )
                 )
             elif on_error == "keep":
@@ -215,7 +219,9 @@ class TrainedRun:
         return load(self.folder)
 
 
-def load(run_or_bundle: str | Path | None = None, *, threshold: float | None = None) -> Model:
+def load(
+    run_or_bundle: str | Path | None = None, *, threshold: float | None = None, error_rate: float | None = None
+) -> Model:
     """Returns a trained network: of a run folder, of an ensemble, or of a bundle that `cxr-jax export` made.
 
     No jax is imported for a bundle.
@@ -227,16 +233,19 @@ def load(run_or_bundle: str | Path | None = None, *, threshold: float | None = N
         run_or_bundle: the folder; by default that of the starter network, which comes with the package.
         threshold: the probability from which PNEUMONIA is called; by default the one that the evaluation of the run
             fixed on validation, and 0.5 before a run was evaluated.
+        error_rate: of the images of each class, the share whose `possible` classes may lack it: 0.01, 0.02, 0.05 (the
+            default), 0.1 or 0.2.
 
     Raises:
-        UserError: the folder is neither, is damaged or of a newer version; or the threshold is not from 0 to 1.
+        UserError: the folder is neither, is damaged or of a newer version; the threshold is not from 0 to 1; or there
+            are no bounds for the error rate.
     """
     from cxr_jax.bundle.starter import STARTER
     from cxr_jax.serving.loaded import load as load_network
     from cxr_jax.serving.predict import Threshold
 
     loaded = load_network(STARTER if run_or_bundle is None else run_or_bundle)
-    return Model(loaded, Threshold.of(loaded.model, threshold))
+    return Model(loaded, Threshold.of(loaded.model, threshold, error_rate))
 
 
 def judge(

@@ -9,6 +9,8 @@ from typing import Literal
 
 from cxr_jax.bundle.scores import Scores
 from cxr_jax.errors import UserError
+from cxr_jax.evaluation.conformal import ConformalSets
+from cxr_jax.evaluation.feature_distance import FeatureLimit
 from cxr_jax.evaluation.numbers import TO, with_interval
 from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.runs.files import write_json
@@ -135,6 +137,8 @@ class Bundle:
     weights: Literal["float32", "float16"] = "float32"  # as they are stored; arithmetic is in float32 either way
     half: Rounding | None = None  # of weights in float16, where that was tried on validation
     test: Reached | None = None  # None before the run was evaluated
+    sets: ConformalSets | None = None  # from which probability a class is possible; None from an earlier version, too
+    feature_limit: FeatureLimit | None = None  # of the distance that the network tells; None where it tells none
 
 
 def is_bundle(folder: str | Path) -> bool:

@@ -12,6 +12,8 @@ import numpy as np
 from cxr_jax.bundle.record import INT8_FILE, ONNX_FILE, Bundle, Call, read_bundle
 from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
+from cxr_jax.evaluation.conformal import ConformalSets
+from cxr_jax.evaluation.feature_distance import FeatureLimit
 from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.vocabulary import CLASS_NAMES
 
@@ -25,6 +27,7 @@ class BundledModel:
 
     bundle: Bundle
     session: InferenceSession
+    int8: bool = False  # the network in 8 bits, whose distances were not tried and are not told
 
     @property
     def description(self) -> NetworkDescription:
@@ -51,6 +54,21 @@ class BundledModel:
         """When PNEUMONIA is called; None where that is not known, or the classes are others."""
         usual = self.description.classes == CLASS_NAMES
         return self.bundle.calls[0] if usual and self.bundle.calls else None
+
+    @property
+    def sets(self) -> ConformalSets | None:
+        """From which probability on a class is possible; None if the run had no such bounds."""
+        return self.bundle.sets
+
+    @property
+    def feature_limit(self) -> FeatureLimit | None:
+        """From which distance on an image is unlike the training images; None where it is not known."""
+        return None if self.int8 else self.bundle.feature_limit
+
+    def logits_and_distances(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns logits [N, K] and distances [N] from the training images of `images` [N, S, S] uint8 in 0..255."""
+        logits, distances = self.session.run(["logits", "distance"], {"images": np.ascontiguousarray(images)})
+        return logits, distances
 
     @property
     def reference(self) -> QualityReference | None:
@@ -94,4 +112,4 @@ def load_bundle(folder: str | Path, *, int8: bool = False) -> BundledModel:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise UserError(f"onnxruntime cannot read {model}: export the run again") from error
-    return BundledModel(bundle, session)
+    return BundledModel(bundle, session, int8)

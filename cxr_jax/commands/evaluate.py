@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from cxr_jax.commands.degraded import require_degraded_options
 from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
@@ -38,6 +39,10 @@ class Options:
     out: Annotated[str, Option("FOLDER")] = ""  # new folder of the ensemble of several runs
     copy: bool = False  # --out gets copies of their networks, and needs the runs no more
     stored: bool = False  # judge the stored predictions again: no network runs, no look is added
+    # measure the run on images degraded in eleven ways at five severities: those of validation, or with --test of test
+    degraded: bool = False
+    test: bool = False  # with --degraded: the test images, which is one look more
+    reference: Annotated[str, Option("RUN")] = ""  # with --degraded: the run that errors are told relative to
     unfinished: bool = False  # look at test though training has not come to its end
 
 
@@ -59,6 +64,19 @@ def main(arguments: list[str]) -> None:
     """
     options = parse(Options, arguments, prog="cxr-jax evaluate", description=SUMMARY)
     terminal = Terminal()
+    if options.degraded:
+        _check(options)
+        terminal.say(f"Evaluating {', '.join(options.runs)} on degraded images")
+        from cxr_jax.commands.degraded import evaluate_degraded, print_robustness
+        from cxr_jax.runs.folder import RunFolder
+
+        run = RunFolder.open(options.runs[0])
+        print_robustness(
+            terminal,
+            run,
+            evaluate_degraded(run, on_test=options.test, reference=options.reference, terminal=terminal),
+        )
+        return
     print_evaluation(terminal, evaluate(options, terminal))
 
 
@@ -76,6 +94,8 @@ def evaluate(options: Options, terminal: Terminal) -> Evaluation:
     terminal.say(f"Evaluating {', '.join(options.runs)}")
     from cxr_jax.config.loading import load_config
     from cxr_jax.data.prepared import open_data_of_run
+    from cxr_jax.evaluation.conformal import read_conformal
+    from cxr_jax.evaluation.judged_sets import judge_uncertainty, write_uncertainty
     from cxr_jax.evaluation.judgement import write_judgement
     from cxr_jax.evaluation.quality import write_quality
     from cxr_jax.inference.image_quality import judge_quality
@@ -97,6 +117,8 @@ def evaluate(options: Options, terminal: Terminal) -> Evaluation:
         judged = (_judge_stored if options.stored else _predict_and_judge)(run, config, prepared, terminal)
         write_judgement(run.evaluation, judged.judgement)
         point = judged.judgement.operating_point
+        uncertainty = judge_uncertainty(read_conformal(run.conformal), judged.test, point.threshold)
+        write_uncertainty(run.uncertainty, uncertainty)
         quality = judge_quality(prepared, config, judged.validation, judged.test, point, run, terminal)
         write_quality(run.quality, quality)
         _draw(run, prepared, config, judged, quality, terminal)
@@ -127,6 +149,13 @@ def _check(options: Options) -> None:
     """Raises UserError for options that say too little or contradict each other."""
     if not options.runs:
         raise UserError("name a run: cxr-jax evaluate RUN", EXIT_USAGE)
+    require_degraded_options(
+        options.runs,
+        degraded=options.degraded,
+        test=options.test,
+        reference=options.reference,
+        others=options.stored or options.copy or bool(options.out),
+    )
     several = len(options.runs) > 1
     if several and options.stored:
         raise UserError("--stored judges one run again: name one, or the folder of an ensemble", EXIT_USAGE)
@@ -186,12 +215,14 @@ class _Judged:
 def _predict_and_judge(run: RunFolder, config: Config, prepared: PreparedData, terminal: Terminal) -> _Judged:
     """Predicts validation, fixes the operating point, predicts test, judges it, and adds the look to the ledger."""
     from cxr_jax.data.split_loading import load_split
+    from cxr_jax.evaluation.conformal import ConformalSets, write_conformal
     from cxr_jax.runs.ledger import read_looks
     from cxr_jax.runs.predictions import read_predictions, write_predictions
 
     look = len(read_looks(run)) + 1
     with terminal.waiting("Loading the network"):
         from cxr_jax.inference.ensemble import Ensemble, restore
+        from cxr_jax.inference.features import fix_feature_reference
         from cxr_jax.inference.looks import record_look
         from cxr_jax.inference.predictions import predict_split
 
@@ -211,6 +242,8 @@ def _predict_and_judge(run: RunFolder, config: Config, prepared: PreparedData, t
     validation = predict("val")
     write_predictions(run.predictions_of("val"), validation)
     point = _operating_point(run, config, trained, validation)
+    write_conformal(run.conformal, ConformalSets.of(validation))
+    fix_feature_reference(run, config, prepared, trained, track=terminal.track)
     terminal.say(f"Now look {look} at the test split, at the threshold {point.threshold:.4g} fixed on validation")
     test = predict("test")
     judgement = _judge(validation, test, point, terminal)
@@ -238,6 +271,7 @@ def _judge_stored(run: RunFolder, config: Config, prepared: PreparedData, termin
             ledger has of the last look.
     """
     from cxr_jax.data.split_loading import with_prepared_groups
+    from cxr_jax.evaluation.conformal import ConformalSets, write_conformal
     from cxr_jax.evaluation.operating_point import read_operating_point
     from cxr_jax.runs.ledger import require_that_of_the_look
     from cxr_jax.runs.predictions import predictions_sha256, read_predictions, write_predictions
@@ -255,6 +289,7 @@ def _judge_stored(run: RunFolder, config: Config, prepared: PreparedData, termin
         if tables[split].group != stored.group:
             write_predictions(path, tables[split])
             terminal.say(f"{path}: the groups are now those of the prepared data; nothing else in it has changed.")
+    write_conformal(run.conformal, ConformalSets.of(tables["val"]))
     return _Judged(tables["val"], tables["test"], _judge(tables["val"], tables["test"], point, terminal))
 
 

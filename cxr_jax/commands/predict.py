@@ -32,6 +32,9 @@ COLUMNS = (
     "label",
     "threshold",
     "threshold_rule",
+    "uncertain",
+    "possible",
+    "error_rate",
     "warnings",
     "compared_with_training",
     "model",
@@ -55,6 +58,9 @@ class Options:
     maps: Annotated[str, Option("FOLDER")] = ""  # write a heat map of what speaks for the call, one for each file
     # probability from which PNEUMONIA is called; by default the run's own
     threshold: Annotated[float | None, Option("T")] = None
+    # how many images of each class may be told to be another one; a film that this leaves open is uncertain. One of
+    # 0.01, 0.02, 0.05, 0.1 and 0.2; by default 0.05
+    error_rate: Annotated[float | None, Option("R")] = None
     int8: bool = False  # of an exported network the one in 8 bits: faster on many processors, and a little different
     replace: bool = False  # replace what --csv and --maps name if it exists
 
@@ -102,7 +108,7 @@ def main(arguments: list[str]) -> None:
         if options.maps and classes != CLASS_NAMES:
             raise UserError(f"--maps is for {' and '.join(CLASS_NAMES)} alone so far: leave it out", EXIT_USAGE)
         explain = loaded.explain if options.maps else None
-        threshold = Threshold.of(model, options.threshold)
+        threshold = Threshold.of(model, options.threshold, options.error_rate)
     predictions = predict_files(model, files.names, threshold, reference=reference)
     entries = []
     with _csv_writer(options.csv, classes) as write_row, terminal.track("Predicting", len(files.names)) as advance:
@@ -245,11 +251,17 @@ def _csv_writer(path: str, classes: tuple[str, ...]) -> Iterator[Any]:
             writer.writeheader()
 
             def write(entry: dict[str, Any]) -> None:
-                row = {**entry, "warnings": "; ".join(entry["warnings"])}
+                row = {**entry, **_joined(entry)}
                 each = row.pop("probabilities", {})
                 writer.writerow({**row, **{f"probability_{name}": value for name, value in each.items()}})
 
             yield write
+
+
+def _joined(entry: dict[str, Any]) -> dict[str, str]:
+    """Returns the lists of an entry as cells of a table."""
+    lists = {name: value for name, value in entry.items() if isinstance(value, list)}
+    return {name: "; ".join(value) for name, value in lists.items()}
 
 
 def _header(classes: tuple[str, ...]) -> str:
@@ -267,9 +279,10 @@ def _row(prediction: FilePrediction, classes: tuple[str, ...]) -> tuple[str, str
     widths = {name: len(f"P({name})") for name in told}
     numbers = "  ".join(f"{'-' if failed else f'{told[name]:.4f}':>{widths[name]}}" for name in told)
     remarks = "not predicted, see the error" if failed else "; ".join(prediction.warnings)
-    call = f"{prediction.label or '-':<{max(map(len, classes))}}"
+    called = "uncertain" if prediction.uncertain else prediction.label or "-"
+    call = f"{called:<{max(map(len, classes))}}"
     line = f"{numbers}  {call}  {prediction.file}{f'  ({remarks})' if remarks else ''}"
-    return line, "red" if failed else "bold" if usual and prediction.label == CLASS_NAMES[PNEUMONIA] else None
+    return line, "red" if failed else "bold" if usual and called == CLASS_NAMES[PNEUMONIA] else None
 
 
 def _print_end(
@@ -281,13 +294,23 @@ def _print_end(
     classes: tuple[str, ...],
 ) -> None:
     """Prints how many were called what, the threshold, the model, the check of inputs and the disclaimer."""
-    counts = Counter("not predicted" if "error" in entry else entry["label"] for entry in entries)
+    counts = Counter(
+        "not predicted" if "error" in entry else "uncertain" if entry["uncertain"] else entry["label"]
+        for entry in entries
+    )
     files = "1 file" if len(entries) == 1 else f"{len(entries):,} files"
-    told = ", ".join(f"{counts[name]:,} {name}" for name in (*reversed(classes), "not predicted") if counts[name])
+    told = ", ".join(
+        f"{counts[name]:,} {name}" for name in (*reversed(classes), "uncertain", "not predicted") if counts[name]
+    )
     terminal.say(f"\n{files}: {told}")
     called = "Called: the class of " if threshold.value is None else f"PNEUMONIA from {threshold.value:.4f} "
     told = threshold.rule if threshold.value is None else f"(rule: {threshold.rule})"
     terminal.say(f"{called}{told}. Model: {model}.")
+    if threshold.sets is not None:
+        terminal.say(
+            f"Uncertain: at an error rate of {threshold.sets.error_rate:.0%} for each class, fixed on validation, both "
+            "classes are possible, or neither, or not the called one."
+        )
     terminal.say(
         "Inputs were not compared with the training images: evaluate the run once, and they are."
         if reference is None

@@ -11,6 +11,7 @@ from jax.stages import Wrapped
 
 from cxr_jax.errors import UserError
 from cxr_jax.inference.ensemble import Ensemble
+from cxr_jax.inference.forward import channel_statistics
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.models.network import StagedNetwork
 from cxr_jax.preprocessing.normalise import normalise
@@ -26,7 +27,8 @@ def answers_of(model: TrainedModel | Ensemble) -> Callable[[Array], dict[str, Ar
     It gives `logits` and `probability` [B, K] and `evidence` [B, h, w, K], the last feature map with the classifier's
     weights folded in (`StagedNetwork.evidence`). Where the run averages over flips or shifts all of them are means
     over the `views` of the image, the evidence turned back. It is not shifted back, by less than one of its cells. The
-    answers of an ensemble are the means of its members'.
+    answers of an ensemble are the means of its members'. A network that was evaluated also gives `distance` [B], of the
+    image as it is from the training images in its features.
 
     Raises:
         UserError: a network is a plain module, which has no stages and so no last feature map; or the members of an
@@ -41,18 +43,26 @@ def answers_of(model: TrainedModel | Ensemble) -> Callable[[Array], dict[str, Ar
             "docs/extending.md shows"
         )
 
-    def once(images: Array) -> tuple[Array, Array]:
-        features = network.features(normalise(images, model.mean, model.std))
-        return network.classify(features), network.evidence(features)
+    reference = model.reference
+
+    def once(images: Array) -> tuple[Array, Array, dict[str, Array]]:
+        inputs, distance = normalise(images, model.mean, model.std), {}
+        if reference is None:
+            features = network.features(inputs)
+        else:
+            features, activations = network.features_by_way_of(inputs, reference.stage)
+            distance = {"distance": reference.distance(channel_statistics(activations), jnp)}
+        return network.classify(features), network.evidence(features), distance
 
     def answers(images: Array) -> dict[str, Array]:
         flip = model.description.flip_average
         looks = [once(view) for view in views(images, flip=flip, shift=model.description.shift)]
-        logits = sum(look for look, _ in looks) / len(looks)
+        logits = sum(look for look, _, _ in looks) / len(looks)
         upright = len(looks) // 2 if flip else len(looks)
-        maps = [found if number < upright else jnp.flip(found, 2) for number, (_, found) in enumerate(looks)]
+        maps = [found if number < upright else jnp.flip(found, 2) for number, (_, found, _) in enumerate(looks)]
         evidence = sum(maps) / len(maps)
-        return {"evidence": evidence, "logits": logits, "probability": jax.nn.softmax(logits)}
+        (_, _, distance), *_ = looks
+        return {"evidence": evidence, "logits": logits, "probability": jax.nn.softmax(logits), **distance}
 
     return answers
 

@@ -120,7 +120,9 @@ def main(names: list[str]) -> int:
             failed = 1
             continue
         square = to_square(*read, network["image_size"], network["resize"], network["interpolation"])
-        (probability,) = session.run(["probability"], {"images": square[None]})
+        limit = bundle.get("feature_limit")
+        names = ["probability", "distance"] if limit else ["probability"]
+        probability, *distance = session.run(names, {"images": square[None]})
         shown = [f"P({label}) {value:.6f}" for label, value in zip(network["classes"], probability[0], strict=True)]
         called = [
             call["label"]
@@ -130,6 +132,8 @@ def main(names: list[str]) -> int:
         told = f"called {', '.join(called) or network['classes'][0]}" if bundle["calls"] else "no threshold was fixed"
         if network["classes"] != ["NORMAL", "PNEUMONIA"]:
             told = f"called {network['classes'][probability[0].argmax()]}, the highest probability"
+        if limit and distance[0][0] > limit["distance"]:
+            told += " (unlike the radiographs that this network learned from)"
         print(name, *shown, told, sep="  ")
     print(bundle["disclaimer"])
     return failed

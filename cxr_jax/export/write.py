@@ -232,6 +232,8 @@ def _described(run: RunFolder, model: TrainedModel | Ensemble, which: Which | No
         date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         files=(),
         scores=_scores(run) if usual else None,
+        sets=model.sets,
+        feature_limit=model.feature_limit,
         test=_reached(run),
     )
 

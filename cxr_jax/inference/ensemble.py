@@ -16,6 +16,7 @@ from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.data.split_loading import load_split
 from cxr_jax.errors import UserError
+from cxr_jax.evaluation.conformal import ConformalSets, read_conformal
 from cxr_jax.inference.predictions import predict_split
 from cxr_jax.inference.restore import TrainedModel, restore_run
 from cxr_jax.runs.class_predictions import ClassPredictions
@@ -34,6 +35,10 @@ class Ensemble:
     configs: tuple[Config, ...]  # of the members
     threshold: float | None  # probability from which PNEUMONIA is called; None before the ensemble was evaluated
     threshold_rule: str | None
+    sets: ConformalSets | None = None  # from which probability on a class is possible; None before it was evaluated
+
+    feature_limit: None = None
+    """Its members have features of their own, which are not compared with those of training."""
 
     step: None = None
     """An ensemble is of no step: its members are."""
@@ -122,4 +127,5 @@ def restore(run: RunFolder) -> TrainedModel | Ensemble:
         members.append(restored)
         configs.append(load_config(folder.config))
     point = read_json(run.operating_point) if run.operating_point.is_file() else {}
-    return Ensemble(record, tuple(members), tuple(configs), point.get("threshold"), point.get("rule"))
+    sets = read_conformal(run.conformal) if run.conformal.is_file() else None
+    return Ensemble(record, tuple(members), tuple(configs), point.get("threshold"), point.get("rule"), sets)

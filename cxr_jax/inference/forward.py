@@ -19,6 +19,7 @@ from jax import Array
 from jax.stages import Compiled
 
 from cxr_jax.devices import replicated, require_divisible, shapes_of, sharded, share_out
+from cxr_jax.evaluation.feature_distance import FeatureReference
 from cxr_jax.images.batches import WHOLE, Share, padded_batches
 from cxr_jax.images.image_set import SelectedRows
 from cxr_jax.models.layers import Mode
@@ -61,6 +62,45 @@ def pooled_features_of(
 ) -> Array:
     """Returns pooled features [B, C] of `images` [B, S, S] uint8 in 0..255, in evaluation mode."""
     return merge_model(graphdef, params, batch_stats).pooled(normalise(images, mean, std))
+
+
+def logits_and_distances_of(
+    params: ArrayDict,
+    batch_stats: ArrayDict,
+    images: Array,
+    *,
+    graphdef: nnx.GraphDef,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    reference: FeatureReference,
+) -> Array:
+    """Returns logits and the distance from the training images, [B, K + 1], of `images` [B, S, S] uint8 in 0..255."""
+    network = merge_model(graphdef, params, batch_stats)
+    features, activations = network.features_by_way_of(normalise(images, mean, std), reference.stage)
+    distance = reference.distance(channel_statistics(activations), jnp)
+    return jnp.concatenate([network.classify(features), distance[:, None]], axis=1)
+
+
+def statistics_of(
+    params: ArrayDict,
+    batch_stats: ArrayDict,
+    images: Array,
+    *,
+    graphdef: nnx.GraphDef,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    stage: str,
+) -> Array:
+    """Returns the statistics [B, 2 C] of a stage for `images` [B, S, S] uint8 in 0..255."""
+    network = merge_model(graphdef, params, batch_stats)
+    return channel_statistics(network.activations(normalise(images, mean, std), stage))
+
+
+def channel_statistics(activations: Array) -> Array:
+    """Returns mean and standard deviation over the image of every channel, [B, 2 C], of activations [B, h, w, C]."""
+    mean = jnp.mean(activations, (1, 2))
+    spread = jnp.mean(jnp.square(activations - mean[:, None, None, :]), (1, 2))
+    return jnp.concatenate([mean, jnp.sqrt(spread)], axis=1)
 
 
 def classified(params: ArrayDict, batch_stats: ArrayDict, pooled: Array, *, graphdef: nnx.GraphDef) -> Array:

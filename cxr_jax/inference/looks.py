@@ -8,6 +8,7 @@ from cxr_jax.config.schema import Config
 from cxr_jax.data.prepared import PreparedData, prepared_root
 from cxr_jax.evaluation.class_judgement import ClassJudgement
 from cxr_jax.evaluation.judgement import Judgement
+from cxr_jax.evaluation.robustness import Robustness
 from cxr_jax.inference.ensemble import Ensemble
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.runs.class_predictions import ClassPredictions
@@ -77,6 +78,32 @@ def _append(
             "predictions_sha256": predictions,
             "looks_at_these_images": count_look(prepared_root(), prepared.fingerprint, run),
             **look,
+        },
+    )
+
+
+def record_degraded_look(
+    run: RunFolder, config: Config, prepared: PreparedData, trained: TrainedModel, robustness: Robustness
+) -> None:
+    """Adds a look at degraded test images to the ledger of `run`, and to the count of all runs on this machine.
+
+    Its result is that on the images as they are.
+
+    Raises:
+        UserError: the ledger cannot be written.
+    """
+    clean = robustness.clean
+    measured = {"sensitivity": clean.sensitivity, "specificity": clean.specificity, "roc_auc": clean.roc_auc}
+    append_look(
+        run,
+        {
+            "split": "test",
+            "degraded": True,
+            **_what_looked(config, trained),
+            "checkpoint_sha256": trained.checkpoint_sha256,
+            "looks_at_these_images": count_look(prepared_root(), prepared.fingerprint, run),
+            "threshold": robustness.threshold,
+            "result": {name: value.value for name, value in measured.items()},
         },
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,11 +10,14 @@ from typing import Literal
 
 import numpy as np
 from flax import nnx
+from jax import Array
 
 from cxr_jax.checkpoints import read_newest
 from cxr_jax.devices import choose_devices
 from cxr_jax.errors import UserError
-from cxr_jax.inference.forward import ForwardProgram, compile_on_images, logits_of
+from cxr_jax.evaluation.conformal import ConformalSets, read_conformal
+from cxr_jax.evaluation.feature_distance import FeatureLimit, FeatureReference, read_feature_reference
+from cxr_jax.inference.forward import ForwardProgram, compile_on_images, logits_and_distances_of, logits_of
 from cxr_jax.models.network import StagedNetwork
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import ArrayDict, differences, merge_model, pack_network, split_model, unpack_network
@@ -36,6 +40,8 @@ class TrainedModel:
     step: int  # of training, at which this state was saved
     threshold: float | None  # probability from which PNEUMONIA is called; None before the run was evaluated
     threshold_rule: str | None
+    sets: ConformalSets | None = None  # from which probability on a class is possible; None before it was evaluated
+    reference: FeatureReference | None = None  # the training images in its features; None before it was evaluated
     checkpoint_sha256: str = ""  # `content_hash` of the checkpoint that it was restored from; empty if from none
 
     @property
@@ -88,11 +94,35 @@ class TrainedModel:
             advance(len(batch))
         return np.concatenate(parts)
 
+    @property
+    def feature_limit(self) -> FeatureLimit | None:
+        """From which distance on an image is unlike the training images; None where it is not known."""
+        return self.reference.limit if self.reference else None
+
+    def logits_and_distances(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns logits [N, K] and distances [N] from the training images of one batch `images` [N, S, S] uint8.
+
+        Raises ValueError where there is no reference.
+        """
+        if self.reference is None:
+            raise ValueError("the network has no reference in its features")
+        count, classes = len(images), len(self.description.classes)
+        program = self._compiled(count, functools.partial(logits_and_distances_of, reference=self.reference))
+        looks = views(images, flip=self.description.flip_average, shift=self.description.shift)
+        found = [np.asarray(program(self.params, self.batch_stats, look)) for look in looks]
+        logits = [each[:, :classes] for each in found]
+        # the first view is the image as it is
+        return sum(logits[1:], start=logits[0]) / len(logits), found[0][:, classes]
+
     def _program(self, batch_size: int) -> ForwardProgram:
         """Returns the program for batches of `batch_size`, compiled when it is first asked for."""
-        if batch_size not in self._programs:
-            self._programs[batch_size] = compile_on_images(
-                logits_of,
+        return self._compiled(batch_size, logits_of)
+
+    def _compiled(self, batch_size: int, answer: Callable[..., Array]) -> ForwardProgram:
+        key = (batch_size, answer is logits_of)
+        if key not in self._programs:
+            self._programs[key] = compile_on_images(
+                answer,
                 self.graphdef,
                 self.params,
                 self.batch_stats,
@@ -102,10 +132,10 @@ class TrainedModel:
                 batch_size=batch_size,
                 devices=choose_devices(1),
             )
-        return self._programs[batch_size]
+        return self._programs[key]
 
     @cached_property
-    def _programs(self) -> dict[int, ForwardProgram]:
+    def _programs(self) -> dict[tuple[int, bool], ForwardProgram]:
         return {}
 
 
@@ -141,6 +171,8 @@ def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
         step=checkpoint.step,
         threshold=point.get("threshold"),
         threshold_rule=point.get("rule"),
+        sets=read_conformal(run.conformal) if run.conformal.is_file() else None,
+        reference=read_feature_reference(run.feature_reference) if run.feature_reference.is_file() else None,
         checkpoint_sha256=checkpoint.sha256,
     )
 

@@ -109,6 +109,14 @@ class StagedNetwork(nnx.Module):
             pooled = dropout(pooled, self.dropout_rate, mode.keys_of(DROPOUT_LAYER))
         return self.classifier(pooled)
 
+    def features_by_way_of(self, x: Array, stage: str) -> tuple[Array, Array]:
+        """Returns features [B, h, w, C] and the output [B, h', w', C'] of the named stage, computed on the way there.
+
+        As `features` in evaluation mode. Raises ValueError for a stage that the network does not have.
+        """
+        activations = self.activations(x, stage)
+        return self._run(activations, self.stages[self._position(stage) + 1 :], EVALUATION), activations
+
     def activations(self, x: Array, stage: str) -> Array:
         """Returns the output [B, h, w, C] of the named stage for normalised images `x` [B, H, W, 3].
 

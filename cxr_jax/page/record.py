@@ -10,6 +10,8 @@ import numpy as np
 from cxr_jax.bundle.record import Bundle, Call
 from cxr_jax.data.encoded import MAX_BYTES, MAX_PIXELS
 from cxr_jax.data.quality.reference import told_measure
+from cxr_jax.evaluation.conformal import SetRule
+from cxr_jax.evaluation.feature_distance import FeatureLimit
 from cxr_jax.explain.overlay import HOTTEST_COLOUR, OPACITY
 from cxr_jax.vocabulary import DISCLAIMER
 
@@ -78,6 +80,8 @@ class Page:
     resize: str
     interpolation: str
     calls: tuple[ToldCall, ...]
+    sets: SetRule | None  # which classes are possible; None where the bundle does not say
+    feature_limit: FeatureLimit | None  # of the distance that the network tells; None where it tells none
     limits: Limits
     quality: tuple[ToldRange, ...]
     training_images: int
@@ -134,6 +138,8 @@ def page_of(
         resize=network.resize,
         interpolation=network.interpolation,
         calls=told_calls(bundle),
+        sets=bundle.sets.rule() if bundle.sets else None,
+        feature_limit=bundle.feature_limit,
         limits=limits,
         quality=told_ranges(bundle),
         training_images=bundle.training_images,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cxr_jax.evaluation import calibration, intervals, metrics, rule_draws, shift
+from cxr_jax.evaluation import calibration, conformal, intervals, metrics, rule_draws, shift
 from cxr_jax.evaluation.decision_curve import net_benefit
 from cxr_jax.evaluation.operating_point import choose_threshold
 from cxr_jax.evaluation.predictive_values import predictive_values
@@ -132,6 +132,14 @@ GLOSSARY: dict[str, Term] = {
         "false alarms. It was fixed on validation before the test images were looked at.",
         "Youden, Cancer 1950, for the rule of that name",
         choose_threshold,
+    ),
+    "possible_classes": Term(
+        "Possible classes (conformal prediction)",
+        "The classes that an image may have at a chosen error rate. Of the images of each class that are like those of "
+        "validation, at most that share has a set without its own class, whatever the network is worth. A poor network "
+        "has larger sets.",
+        "Vovk, Lindsay, Nouretdinov & Gammerman 2003; by groups: Lee, Barber & Willett 2023",
+        conformal.bounds_of,
     ),
     "specificity_at_sensitivity": Term(
         "Specificity at a given sensitivity",

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import cxr_jax
 from cxr_jax.evaluation.class_judgement import read_class_judgement
+from cxr_jax.evaluation.conformal import ERROR_RATE, read_conformal
+from cxr_jax.evaluation.judged_sets import read_uncertainty
 from cxr_jax.evaluation.judgement import Judgement, judges_other_classes, read_judgement
 from cxr_jax.evaluation.linear_probe import read_probe
 from cxr_jax.evaluation.numbers import TO, interval_text, number_text, range_text
@@ -26,6 +28,8 @@ from cxr_jax.reporting.plain_words import told_calibration, told_rule
 from cxr_jax.reporting.published import OFFICIAL_TEST
 from cxr_jax.reporting.quality import quality_of
 from cxr_jax.reporting.quality_figures import BASELINE_CAPTIONS, QUALITY_CAPTIONS
+from cxr_jax.reporting.robustness import robustness_of, told_kinds
+from cxr_jax.reporting.robustness_figure import CAPTION as ROBUSTNESS_CAPTION
 from cxr_jax.reporting.summary import outlook, summarise
 from cxr_jax.reporting.training_time import images_per_second, wall_seconds
 from cxr_jax.reporting.wording import counted, date_text, devices_text, duration_text, times
@@ -139,7 +143,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
     judgement = read_judgement(run.evaluation)
     config_text = run.config.read_text(encoding="utf-8") if run.config.is_file() else None
     config = tomllib.loads(config_text) if config_text else None
-    quality = quality_of(run)
+    quality, robustness = quality_of(run), robustness_of(run)
     looks = read_looks(run)
     return {
         "name": run.name,
@@ -175,12 +179,17 @@ def _contents(run: RunFolder) -> dict[str, Any]:
             "operating_point": _figures(run, _DECISION),
             "calibration": _figures(run, _CALIBRATION),
             "explanations": _figures(run, _EXPLANATIONS),
+            "robustness": _figures(run, (("robustness_val", ROBUSTNESS_CAPTION),)),
             "quality": _figures(run, QUALITY_CAPTIONS),
             "baselines": _figures(run, BASELINE_CAPTIONS),
         },
         "sheets": [sheet for name in _SHEETS if (sheet := _sheet(run, name)) is not None],
         "explanations": explanations_of(run),
         "quality": quality,
+        "sets": read_conformal(run.conformal) if run.conformal.is_file() else None,
+        "uncertainty": _uncertainty(run),
+        "robustness": robustness,
+        "degraded_kinds": told_kinds(robustness) if robustness else (),
     }
 
 
@@ -228,6 +237,14 @@ def _origin(run: RunFolder, judgement: Judgement) -> dict[str, Any]:
         # the counts are the only sign by which the collection is known
         "guangzhou": judgement.test.classes == OFFICIAL_TEST and not phantoms,
     }
+
+
+def _uncertainty(run: RunFolder) -> dict[str, Any] | None:
+    """Returns what sets of possible classes are worth on test, at every error rate and at the usual one."""
+    if not run.uncertainty.is_file():
+        return None
+    judged = read_uncertainty(run.uncertainty)
+    return {"rates": judged.test, "usual": judged.at(ERROR_RATE)}
 
 
 def _optional(path: Path) -> dict[str, Any] | None:

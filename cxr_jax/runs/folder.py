@@ -194,6 +194,16 @@ class RunFolder:
         return self.path / "operating_point.json"
 
     @property
+    def conformal(self) -> Path:
+        """From which probability on a class is possible, fixed on validation as the threshold is, JSON."""
+        return self.path / "conformal.json"
+
+    @property
+    def uncertainty(self) -> Path:
+        """What the sets of possible classes are worth on test, JSON."""
+        return self.path / "uncertainty.json"
+
+    @property
     def evaluation(self) -> Path:
         """The judgement of the predictions, JSON."""
         return self.path / "evaluation.json"
@@ -207,6 +217,15 @@ class RunFolder:
     def quality_reference(self) -> Path:
         """What the training images look like, their mean picture included: not to be published; JSON."""
         return self.path / "quality_reference.json"
+
+    def robustness_of(self, split: str) -> Path:
+        """Returns what is left of the run's calls on degraded images of one split, JSON."""
+        return self.path / f"robustness_{split}.json"
+
+    @property
+    def feature_reference(self) -> Path:
+        """The training images in the network's own features, aggregated, safetensors."""
+        return self.path / "feature_reference.safetensors"
 
     @property
     def ledger(self) -> Path:

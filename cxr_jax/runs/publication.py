@@ -19,6 +19,8 @@ FIGURES = (
     "decision_curve",
     "precision_recall",
     "quality",
+    "robustness_test",
+    "robustness_val",
     "reliability",
     "roc",
     "score_distributions",
@@ -65,7 +67,12 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
         )
     # The environment first: by it a copy that was broken off is known again.
     files = [run.environment, run.config, *made, run.operating_point, run.evaluation, run.ledger]
-    files += [path for path in (run.probe, run.quality, run.explanation_checks) if path.is_file()]
+    files += [
+        path
+        for path in (run.probe, run.quality, run.conformal, run.uncertainty, run.explanation_checks)
+        if path.is_file()
+    ]
+    files += sorted(run.path.glob("robustness_*.json"))
     files += sorted(run.predictions.glob("*.csv"))
     shown = [path for path in run.figures.glob("*.png") if path.stem in (*FIGURES, *CHECK_FIGURES)]
     files += sorted(shown) if figures else []

@@ -17,7 +17,7 @@ from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
 from cxr_jax.process import available_cores
 from cxr_jax.runs.predictions import probability_of
-from cxr_jax.serving.predict import BATCH_SIZE, FilePrediction, Predictor, Threshold, prediction_of
+from cxr_jax.serving.predict import BATCH_SIZE, FilePrediction, Predictor, Threshold, answered, prediction_of
 from cxr_jax.serving.radiograph import Radiograph, read_radiograph
 
 WAIT_SECONDS = 0.005
@@ -208,14 +208,16 @@ class BatchingPredictor:
             return [self._ready.popleft() for _ in range(min(self._batch_size, len(self._ready)))]
 
     def _predict(self, batch: Sequence[_Decoded]) -> list[FilePrediction]:
-        logits = self._model.logits(np.stack([decoded.radiograph.square for decoded in batch]))
+        logits, remarks = answered(self._model, np.stack([decoded.radiograph.square for decoded in batch]))
         if not np.isfinite(logits).all():
             raise FloatingPointError("the network answers with what is no number")
         compared = self._reference is not None
         predictions = []
-        for decoded, probability in zip(batch, probability_of(logits), strict=True):
+        for decoded, probability, unlike in zip(batch, probability_of(logits), remarks, strict=True):
             radiograph = decoded.radiograph
-            prediction = prediction_of(decoded.name, radiograph, probability, self._threshold, compared=compared)
+            prediction = prediction_of(
+                decoded.name, radiograph, probability, unlike, self._threshold, compared=compared
+            )
             predictions.append(replace(prediction, radiograph=None))
         if self._observer:
             self._observer.batch(len(batch))

@@ -15,6 +15,8 @@ from cxr_jax.data.pool import map_in_order
 from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import calls_of
+from cxr_jax.evaluation.conformal import ERROR_RATE, ConformalSets, SetRule
+from cxr_jax.evaluation.feature_distance import FeatureLimit
 from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.runs.predictions import probability_of, softmax_of
 from cxr_jax.serving.radiograph import Radiograph, read_bytes, read_radiograph
@@ -42,8 +44,19 @@ class Predictor(Protocol):
     def threshold_rule(self) -> str | None:
         """The rule that fixed the threshold."""
 
+    @property
+    def sets(self) -> ConformalSets | None:
+        """From which probability on a class is possible; None before the run was evaluated."""
+
+    @property
+    def feature_limit(self) -> FeatureLimit | None:
+        """From which distance on an image is unlike the training images; None where the network tells no distance."""
+
     def logits(self, images: Any) -> np.ndarray:
         """Returns logits [N, K] of `images` [N, S, S] uint8 in 0..255; of several networks, of one such array each."""
+
+    def logits_and_distances(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns logits [N, K] and distances [N] of `images` [N, S, S], where there is a limit for these."""
 
 
 @dataclass(frozen=True)
@@ -52,26 +65,49 @@ class Threshold:
 
     value: float | None  # None where the classes are not NORMAL and PNEUMONIA: the highest probability is called
     rule: str  # one of `evaluation.operating_point.RULES`, "given by the user", "not chosen", or HIGHEST
+    sets: SetRule | None = None  # which classes are possible; None where no bounds were fixed on validation
 
     @classmethod
-    def of(cls, model: Predictor, given: float | None = None) -> Threshold:
+    def of(cls, model: Predictor, given: float | None = None, error_rate: float | None = None) -> Threshold:
         """Returns the threshold given by the user, else that of the run, else 0.5, which nobody chose.
 
+        With it comes which classes are possible at an error rate, by default `conformal.ERROR_RATE`.
+
         Raises:
-            UserError: the given one is not from 0 to 1, or the network has other classes than NORMAL and PNEUMONIA.
+            UserError: the given one is not from 0 to 1, or no bounds were fixed for the error rate; or the network has
+                other classes than NORMAL and PNEUMONIA, and either is given.
         """
         classes = model.descriptions[0].classes
         if classes != CLASS_NAMES and given is not None:
             raise UserError(f"a network of {', '.join(classes)} calls the class of {HIGHEST}: it takes no threshold")
+        if classes != CLASS_NAMES and error_rate is not None:
+            raise UserError(f"a network of {', '.join(classes)} has no bounds for an error rate: leave it out")
         if classes != CLASS_NAMES:
             return cls(None, HIGHEST)
+        sets = _set_rule(model, error_rate)
         if given is not None:
             if not 0 <= given <= 1:
                 raise UserError(f"the threshold is {given}, but must be a probability from 0 to 1")
-            return cls(given, "given by the user")
+            return cls(given, "given by the user", sets)
         if model.threshold is not None:
-            return cls(model.threshold, model.threshold_rule or "unknown")
-        return cls(0.5, "not chosen: evaluate the run to choose one on validation")
+            return cls(model.threshold, model.threshold_rule or "unknown", sets)
+        return cls(0.5, "not chosen: evaluate the run to choose one on validation", sets)
+
+
+def _set_rule(model: Predictor, error_rate: float | None) -> SetRule | None:
+    """Returns which classes are possible at an error rate; None where the network has no bounds and none is asked for.
+
+    Raises:
+        UserError: there are no bounds for it.
+    """
+    if model.sets is not None:
+        return model.sets.rule(ERROR_RATE if error_rate is None else error_rate)
+    if error_rate is not None:
+        raise UserError(
+            "no bounds for an error rate were fixed for this network: evaluate the run (--stored will do where it was "
+            "evaluated before), and export it again where it is an exported one"
+        )
+    return None
 
 
 @dataclass(frozen=True)
@@ -81,11 +117,17 @@ class FilePrediction:
     file: str
     probability: float | None = None  # of PNEUMONIA; of other classes, of the one that is called
     label: str | None = None  # the call, one of the classes
+    possible: tuple[str, ...] | None = None  # classes at the chosen error rate; None where it is not known
     warnings: tuple[str, ...] = ()
     compared: bool = False  # with the run's training images, so that no warning means that it is like them
     error: str | None = None
     radiograph: Radiograph | None = field(default=None, repr=False, compare=False)  # the decoded image
     probabilities: dict[str, float] | None = None  # of every class, where they are not NORMAL and PNEUMONIA
+
+    @property
+    def uncertain(self) -> bool | None:
+        """Whether another class than the called one is possible, or none at all; None where it is not known."""
+        return None if self.possible is None else self.possible != (self.label,)
 
     def as_json(self, threshold: Threshold, model: str) -> dict[str, Any]:
         """Returns the object that `predict --json` prints for the file; `error` is there only where there is one."""
@@ -95,6 +137,9 @@ class FilePrediction:
             "label": self.label,
             "threshold": threshold.value,
             "threshold_rule": threshold.rule,
+            "uncertain": self.uncertain,
+            "possible": None if self.possible is None else list(self.possible),
+            "error_rate": threshold.sets.error_rate if threshold.sets else None,
             "warnings": list(self.warnings),
             "compared_with_training": self.compared,
             "model": model,
@@ -142,21 +187,35 @@ def _predict_batch(
 ) -> list[FilePrediction]:
     """Returns what became of at most `size` files; every batch is padded to that, so that one program serves all."""
     squares = [outcome.squares for _, outcome in outcomes if isinstance(outcome, Radiograph)]
-    probabilities, classes = iter(()), model.descriptions[0].classes
+    answers, classes = iter(()), model.descriptions[0].classes
     if squares:
         # one array for each network
         padded = [
             np.stack([*each, *[np.zeros_like(each[0])] * (size - len(each))]) for each in zip(*squares, strict=True)
         ]
-        logits = model.logits(padded if len(padded) > 1 else padded[0])
+        logits, remarks = answered(model, padded if len(padded) > 1 else padded[0])
         told = probability_of if classes == CLASS_NAMES else softmax_of
-        probabilities = iter(told(logits[: len(squares)]))
+        answers = zip(told(logits[: len(squares)]), remarks, strict=False)
     return [
-        prediction_of(file, outcome, next(probabilities), threshold, compared=compared, classes=classes)
+        prediction_of(file, outcome, *next(answers), threshold, compared=compared, classes=classes)
         if isinstance(outcome, Radiograph)
         else FilePrediction(file, error=outcome)
         for file, outcome in outcomes
     ]
+
+
+def answered(model: Predictor, images: Any) -> tuple[np.ndarray, list[tuple[str, ...]]]:
+    """Returns the logits [N, K] of images, and for each what its distance from the training images gives to remark.
+
+    `images` is uint8 [N, S, S] in 0..255; of several networks, one such array each.
+    """
+    limit = model.feature_limit
+    if limit is None:
+        logits = model.logits(images)
+        return logits, [()] * len(logits)
+    logits, distances = model.logits_and_distances(images)
+    remarks = (limit.remark(float(distance)) for distance in distances)
+    return logits, [() if remark is None else (remark,) for remark in remarks]
 
 
 def _read(
@@ -173,6 +232,7 @@ def prediction_of(
     file: str,
     radiograph: Radiograph,
     probability: float | np.ndarray,
+    remarks: tuple[str, ...],
     threshold: Threshold,
     *,
     compared: bool,
@@ -180,7 +240,8 @@ def prediction_of(
 ) -> FilePrediction:
     """Returns what is told of a radiograph with this probability of PNEUMONIA, or these [K] of other `classes`.
 
-    `compared` says whether its quality was held against that of the training images.
+    `remarks` are those of the network's features, and come first among the warnings. `compared` says whether its
+    quality was held against that of the training images.
     """
     if classes != CLASS_NAMES:
         highest = int(np.argmax(probability))
@@ -188,12 +249,18 @@ def prediction_of(
             file,
             float(probability[highest]),
             classes[highest],
-            radiograph.warnings,
+            warnings=(*remarks, *radiograph.warnings),
             compared=compared,
             radiograph=radiograph,
             probabilities=dict(zip(classes, map(float, probability), strict=True)),
         )
     called = CLASS_NAMES[PNEUMONIA if calls_of(np.asarray(probability), threshold.value) else NORMAL]
     return FilePrediction(
-        file, float(probability), called, radiograph.warnings, compared=compared, radiograph=radiograph
+        file,
+        float(probability),
+        called,
+        threshold.sets.possible(probability) if threshold.sets else None,
+        (*remarks, *radiograph.warnings),
+        compared=compared,
+        radiograph=radiograph,
     )

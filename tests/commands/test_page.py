@@ -117,7 +117,7 @@ def test_the_page_says_what_predict_says(browser, bundle, written, films, tmp_pa
             event for event in browser.events if event["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")
         ]
     assert complaints == []
-    assert list(rows[0])[:10] == [name for name in predict.COLUMNS if name != "map"]
+    assert list(rows[0])[:13] == [name for name in predict.COLUMNS if name != "map"]
     assert sum("error" in entry for entry in expected) == 2
     for row, entry in zip(rows, expected, strict=True):
         assert row["file"] == entry["file"]
@@ -130,6 +130,9 @@ def test_the_page_says_what_predict_says(browser, bundle, written, films, tmp_pa
         assert row["warnings"] == "; ".join(entry["warnings"])
         for name in ("threshold_rule", "model", "disclaimer"):
             assert row[name] == entry[name]
+        assert row["uncertain"] == str(entry["uncertain"])
+        assert row["possible"] == "; ".join(entry["possible"])
+        assert float(row["error_rate"]) == entry["error_rate"]
         assert row["compared_with_training"] == str(entry["compared_with_training"])
 
 

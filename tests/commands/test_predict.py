@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from cxr_jax.cli import main as cli
-from cxr_jax.commands import predict
+from cxr_jax.commands import evaluate, predict
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.predictions import read_predictions
@@ -96,11 +97,49 @@ def test_what_is_no_chest_is_predicted_with_a_warning_in_both_outputs(evaluated_
     (entry,), _ = json_of(capsys)
     assert entry["label"] in CLASS_NAMES
     assert any("a colour image" in warning for warning in entry["warnings"])
-    assert any("does not look like a frontal chest radiograph" in warning for warning in entry["warnings"])
+    assert any("unlike the training images as a whole" in warning for warning in entry["warnings"])
     predict.main([str(evaluated_run), path])
     table = capsys.readouterr().out
     assert all(warning in table for warning in entry["warnings"])
     assert "Inputs were compared with the" in table
+
+
+def test_films_are_uncertain_at_the_error_rate_that_is_asked_for(evaluated_run, files, tmp_path, capsys):
+    """This network knows next to nothing, and at a small error rate says so of nearly every film."""
+    shares = {}
+    for rate in ("0.01", "0.2"):
+        table = tmp_path / f"{rate}.csv"
+        predict.main([str(evaluated_run), *files, "--error-rate", rate, "--csv", str(table)])
+        text = capsys.readouterr().out
+        rows = list(csv.DictReader(table.open()))
+        uncertain = [row for row in rows if row["uncertain"] == "True"]
+        shares[rate] = len(uncertain)
+        assert text.count("  uncertain  ") == len(uncertain)
+        assert not uncertain or f"{len(uncertain)} uncertain" in text
+        assert f"at an error rate of {float(rate):.0%} for each class" in text
+        for row in rows:
+            assert (row["uncertain"] == "False") == (row["possible"] == row["label"])
+    # so few groups of validation cannot leave a class out at such an error rate
+    assert shares["0.01"] == len(files) >= shares["0.2"]
+    with pytest.raises(UserError, match=r"error rate is 0\.5, but bounds were fixed .* 0\.01, 0\.02"):
+        predict.main([str(evaluated_run), files[0], "--error-rate", "0.5"])
+
+
+def test_a_run_of_an_earlier_version_has_no_bounds_until_its_stored_predictions_are_judged(
+    evaluated_run, prepared_phantoms, files, tmp_path, capsys, undrawn_figures
+):
+    run = RunFolder(shutil.copytree(evaluated_run, tmp_path / "older"))
+    run.conformal.unlink()
+    run.uncertainty.unlink()
+    predict.main([str(run.path), files[0]])
+    assert "ncertain" not in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"no bounds for an error rate .* \(--stored will do"):
+        predict.main([str(run.path), files[0], "--error-rate", "0.1"])
+    looks = run.ledger.read_bytes()
+    evaluate.main([str(run.path), "--stored"])
+    assert run.ledger.read_bytes() == looks
+    for path in (run.conformal, run.uncertainty):
+        assert path.read_bytes() == (evaluated_run / path.name).read_bytes()
 
 
 def test_a_run_that_was_not_evaluated_says_that_it_compares_nothing(run_path, files, capsys):
@@ -163,7 +202,9 @@ def test_the_table_and_the_heat_maps_hold_what_json_says(evaluated_run, files, t
     assert len(rows) == len(entries) == 3
     for row, entry in zip(rows, entries, strict=True):
         assert row["warnings"] == "; ".join(entry["warnings"])
-        plain = {name: "" if value is None else str(value) for name, value in entry.items() if name != "warnings"}
+        assert row["possible"] == "; ".join(entry["possible"] or ())
+        lists = ("warnings", "possible")
+        plain = {name: "" if value is None else str(value) for name, value in entry.items() if name not in lists}
         assert {name: row[name] for name in plain} == plain
         assert row["disclaimer"] == DISCLAIMER
     assert rows[2]["error"] and not rows[2]["map"]

@@ -9,7 +9,9 @@ import pytest
 from cxr_jax.data.quality.measures import MEASURES
 from cxr_jax.evaluation.baselines import judge_baselines
 from cxr_jax.evaluation.confidence import Confidence
+from cxr_jax.evaluation.conformal import ConformalSets, write_conformal
 from cxr_jax.evaluation.judge import judge
+from cxr_jax.evaluation.judged_sets import judge_uncertainty, write_uncertainty
 from cxr_jax.evaluation.operating_point import choose_operating_point
 from cxr_jax.evaluation.quality import ImageQuality, MeasureDefinition, SplitQuality, write_quality
 from cxr_jax.evaluation.quality_audit import audit_errors
@@ -167,6 +169,9 @@ def complete(example, drawn, tmp_path_factory):
     )
     write_quality(run.quality, quality)
     draw_quality(run.figures, quality, example.judged)
+    sets = ConformalSets.of(example.validation)
+    write_conformal(run.conformal, sets)
+    write_uncertainty(run.uncertainty, judge_uncertainty(sets, example.test, example.point.threshold))
     findings = _findings()
     write_checks(run, findings)
     maps = np.random.default_rng(0).random((3, 4, 7, 7))

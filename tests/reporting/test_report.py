@@ -5,11 +5,14 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.confidence import Confidence
+from cxr_jax.evaluation.conformal import read_conformal
 from cxr_jax.evaluation.judge import judge
+from cxr_jax.evaluation.judged_sets import read_uncertainty
 from cxr_jax.evaluation.metrics import METRICS
 from cxr_jax.reporting import report
 from cxr_jax.reporting.explanations import MOST_PICTURES
@@ -62,7 +65,8 @@ def bare(example, tmp_path):
 
 
 STORY = [
-    *("verdict", "use", "patients", "results", "operating-point", "calibration", "subgroups", "shift", "failures"),
+    *("verdict", "use", "patients", "results", "operating-point", "calibration", "subgroups", "shift"),
+    *("uncertainty", "failures"),
     *("explanations", "quality", "baselines", "looks", "training", "model", "environment", "reproduce", "glossary"),
 ]
 CONTROLS = {"prevalence", "prevalence-choice", "prevalence-told", "print-everything"}
@@ -76,7 +80,7 @@ def test_a_whole_run_has_every_section_and_figure(whole):
     page = Page(render_report(whole))
     figures = {"training_iterations", "training_epochs", "confusion_matrix", "roc", "precision_recall"}
     figures |= {"score_distributions", "reliability", "decision_curve", "failure_cases"}
-    sections = set(STORY) - {"quality", "baselines"}
+    sections = set(STORY) - {"uncertainty", "quality", "baselines"}
     assert sections_of(page) == sections
     assert {name for name in page.ids if name.startswith("figure-")} == {f"figure-{name}" for name in figures}
     links = {value[1:] for tag, name, value in page.attributes if tag == "a" and name == "href"}
@@ -100,6 +104,20 @@ def test_the_verdict_is_told_in_counts_with_the_baseline_beside_it(complete, exa
     baseline = read_json(complete.quality)["baselines"]["all_measures"]["test"]["roc_auc"]["value"]
     assert f"(AUC {network:.3f})" in text and f"(AUC {baseline:.3f})" in text
     assert verdict < text.index("It must not serve") < text.index("Who labelled them") < text.index("Loss and accuracy")
+
+
+def test_uncertain_calls_are_told_at_every_error_rate_and_for_every_kind_of_image(complete, example):
+    text = Page(render_report(complete)).text
+    told = text[text.index("A class is possible") : text.index("A group without a name")]
+    bounds = read_conformal(complete.conformal).classes
+    for entry in bounds:
+        assert f"{entry.label}: {entry.images} images of {entry.groups} group" in told
+    judged = read_uncertainty(complete.uncertainty)
+    for row in judged.test:
+        everything = row.of("all")
+        assert f"{100 * row.error_rate:g} % {row.of('NORMAL').covered.value:.3f}" in told
+        assert f"{everything.uncertain.value:.3f}" in told
+    assert "bacteria" in told and str(np.sum(np.array(example.test.subtype) == "bacteria")) in told
 
 
 def test_a_call_is_valued_at_the_prevalence_that_the_config_declares(whole):

@@ -19,6 +19,7 @@ class Brightness:
     """A network whose logit of PNEUMONIA is the mean grey level over 100; it can be held up and made to fail."""
 
     threshold, threshold_rule = 0.5, "fixed"
+    sets = feature_limit = None
     descriptions = (NetworkDescription("brightness", CLASS_NAMES, SIZE, "squash", "area", (0.5,), (0.5,), "", "", 0),)
 
     def __init__(self):

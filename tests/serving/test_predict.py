@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -7,9 +9,10 @@ from cxr_jax.data.quality.measures import MEASURES, measure_quality
 from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.data.quality.table import QualityTable, thumbnail
 from cxr_jax.errors import UserError
+from cxr_jax.evaluation.conformal import ClassBounds, ConformalSets
 from cxr_jax.runs.predictions import probability_of
 from cxr_jax.serving.predict import FilePrediction, Threshold, predict_files
-from cxr_jax.vocabulary import DISCLAIMER
+from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER
 
 
 @pytest.fixture
@@ -94,6 +97,31 @@ def test_the_threshold_is_the_users_else_the_runs_else_one_half(trained, unjudge
     assert "not chosen" in Threshold.of(unjudged).rule
 
 
+def test_a_film_is_uncertain_where_not_the_called_class_alone_is_possible(trained, files):
+    """The call stays what the threshold makes of it; what is possible follows the bounds and the error rate."""
+    probability = next(predict_files(trained, files, Threshold.of(trained))).probability
+    normal, pneumonia = 1 - probability, probability
+    called = CLASS_NAMES[probability >= trained.threshold]
+    bounds = {"NORMAL": (normal, 1.0, 1.0, normal), "PNEUMONIA": (pneumonia, 1.0, pneumonia, 1.0)}
+    sets = ConformalSets((0.01, 0.02, 0.05, 0.1), tuple(ClassBounds(name, 9, 9, bounds[name]) for name in CLASS_NAMES))
+    model = replace(trained, sets=sets)
+    for rate, possible in ((0.01, CLASS_NAMES), (0.02, ()), (None, ("PNEUMONIA",)), (0.1, ("NORMAL",))):
+        threshold = Threshold.of(model, error_rate=rate)
+        found = next(predict_files(model, files, threshold))
+        assert (found.label, found.probability, found.possible) == (called, probability, possible)
+        assert found.uncertain == (possible != (called,))
+        told = found.as_json(threshold, "m")
+        assert (told["uncertain"], told["possible"]) == (found.uncertain, list(possible))
+        assert told["error_rate"] == (rate or 0.05)
+    # a threshold of the user's own leaves the bounds as they are
+    assert Threshold.of(model, 0.9).sets == Threshold.of(model).sets
+
+
+def test_an_error_rate_without_bounds_is_refused(trained):
+    with pytest.raises(UserError, match=r"no bounds for an error rate were fixed .* evaluate the run"):
+        Threshold.of(trained, error_rate=0.05)
+
+
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan"), float("inf")])
 def test_a_threshold_outside_0_to_1_is_refused(trained, value):
     with pytest.raises(UserError, match="from 0 to 1"):
@@ -120,13 +148,16 @@ def test_images_unlike_those_of_training_are_predicted_with_a_warning(trained, f
 
 def test_json_has_every_field_and_an_error_only_where_there_is_one():
     threshold = Threshold(0.4, "youden")
-    good = FilePrediction("a.png", 0.7, "PNEUMONIA", ("enlarged",)).as_json(threshold, "tiny of run")
+    good = FilePrediction("a.png", 0.7, "PNEUMONIA", warnings=("enlarged",)).as_json(threshold, "tiny of run")
     assert good == {
         "file": "a.png",
         "probability": 0.7,
         "label": "PNEUMONIA",
         "threshold": 0.4,
         "threshold_rule": "youden",
+        "uncertain": None,
+        "possible": None,
+        "error_rate": None,
         "warnings": ["enlarged"],
         "compared_with_training": False,
         "model": "tiny of run",

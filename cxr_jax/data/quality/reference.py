@@ -98,8 +98,8 @@ class QualityReference:
     def remarks(self, grey: UInt8[np.ndarray, "H W"]) -> dict[str, str]:
         """Returns what about a decoded image is unlike the training images: a phrase by measure; none if nothing is.
 
-        An image that resembles their mean picture less than almost all of them is said not to look like a frontal
-        chest radiograph. An upside-down chest can pass: it has lungs on both sides too.
+        An image can resemble their mean picture less than almost all of them and be a chest radiograph all the same,
+        of an adult or of another machine. An upside-down chest can pass: it has lungs on both sides too.
         """
         values = {name: np.array([value]) for name, value in measure_quality(grey).items()}
         table = QualityTable(values, thumbnail(grey)[None])
@@ -110,8 +110,8 @@ class QualityReference:
         low, high = self.ranges[name]
         if name == LIKENESS:
             return (
-                "does not look like a frontal chest radiograph: its likeness to the training images is "
-                f"{value:.2f}, theirs at least {low:.2f}"
+                f"unlike the training images as a whole: its correlation with their mean is {value:.2f}, theirs at "
+                f"least {low:.2f}"
             )
         measure = told_measure(name)
         unit = f" {measure.unit}" if measure.unit not in ("", "share") else ""

@@ -114,6 +114,8 @@ def _measured(network: Network, source: Source, prediction: FilePrediction) -> M
 def remarks(prediction: FilePrediction) -> list[str]:
     """Returns what a reader should know before believing the score, in plain characters."""
     told = [plain(f"Warning: {warning}", 1000) for warning in prediction.warnings]
+    if prediction.uncertain:
+        told.append(f"Uncertain, possible classes: {', '.join(prediction.possible) or 'none'}.")
     return told if prediction.compared else [*told, "The image was not compared with those of training."]
 
 

@@ -31,6 +31,9 @@ class FileAnswer:
     label: Annotated[Literal[CLASS_NAMES] | None, Field(description="what it is called at the threshold")]
     threshold: Annotated[float, Field(description="probability from which PNEUMONIA is called")]
     threshold_rule: Annotated[str, Field(description="how the threshold was fixed, on validation images")]
+    uncertain: Annotated[bool | None, Field(description="whether another class is possible, or none; null if unknown")]
+    possible: Annotated[tuple[str, ...] | None, Field(description="classes at the error rate; null if unknown")]
+    error_rate: Annotated[float | None, Field(description="of each class, how many images have a set without it")]
     warnings: Annotated[tuple[str, ...], Field(description="reasons to distrust the prediction")]
     compared_with_training: Annotated[bool, Field(description="no warning then means: like the training images")]
     model: str

@@ -9,6 +9,25 @@ export function calledOf(probability, page) {
   return reached.reduce((best, next) => (next.value > best.value ? next : best)).label;
 }
 
+/** Returns the classes that are possible at the error rate of the page; null where it does not know. */
+export function possibleOf(probability, { sets }) {
+  return sets && sets.classes.filter((_, index) => probability[index] >= sets.lowest[index]);
+}
+
+/** Returns whether another class than the called one is possible, or none; null where the page does not know. */
+export function isUncertain(probability, page) {
+  const possible = possibleOf(probability, page);
+  return possible && !(possible.length === 1 && possible[0] === calledOf(probability, page));
+}
+
+/** Returns the sentence about the classes that are possible, where more or fewer are than the called one. */
+export function doubtOf(probability, page) {
+  if (!isUncertain(probability, page)) return "";
+  const possible = possibleOf(probability, page);
+  const told = possible.length ? `possible: ${possible.join(", ")}` : "no class is possible";
+  return `Uncertain: at an error rate of ${Math.round(100 * page.sets.error_rate)} % for each class, ${told}.`;
+}
+
 /** Returns a probability as the page writes it. */
 export function probabilityText(value) {
   if (value >= 0.9995) return value === 1 ? "1" : "above 0.999";

@@ -13,7 +13,8 @@ export async function openNetwork(model, program) {
 
 /**
  * Returns what the network says of one grey square: the probability of each class, the logits, and what speaks for
- * each class where, class by class: {values, rows, columns}.
+ * each class where, class by class: {values, rows, columns}. `distance` is that from the training images in the
+ * network's features, null from a network that does not tell it.
  */
 export async function answer(network, square) {
   const images = new onnxruntime.Tensor("uint8", square.grey, [1, square.height, square.width]);
@@ -22,6 +23,7 @@ export async function answer(network, square) {
   return {
     probability: Array.from(outputs.probability.data),
     logits: Array.from(outputs.logits.data),
+    distance: outputs.distance ? outputs.distance.data[0] : null,
     evidence: { values: outputs.evidence.data.slice(), rows, columns },
   };
 }

@@ -84,6 +84,17 @@ export function remarksOf(image, { size, limits, quality }) {
   return remarks;
 }
 
+/** Returns what is to be told of an image at a distance from the training images, beyond the limit; else nothing. */
+export function distanceRemarks(distance, limit) {
+  if (!limit || distance === null || distance <= limit.distance) return [];
+  const [found, usual] = [distance, limit.distance].map((value) => Number(value.toPrecision(3)));
+  const share = Math.round(100 * (1 - limit.share));
+  return [
+    "unlike the radiographs that this network learned from: its distance from them in the network's features " +
+      `is ${found}, and at most ${usual} for ${share}% of films like them`,
+  ];
+}
+
 function unlike({ title, unit, low, high }, value) {
   const usual = [low, high].filter((end) => end !== null).map(measureText).join(" to ");
   const bound = low === null ? "at most " : high === null ? "at least " : "";

@@ -1,10 +1,10 @@
 /** The table of all radiographs, on the page and as a file. */
 
-import { calledOf, probabilityText } from "./calls.js";
+import { calledOf, isUncertain, possibleOf, probabilityText } from "./calls.js";
 
 const COLUMNS = [
-  "file", "probability", "label", "threshold", "threshold_rule", "warnings", "compared_with_training", "model",
-  "disclaimer", "error", "your_call", "drawn_as",
+  "file", "probability", "label", "threshold", "threshold_rule", "uncertain", "possible", "error_rate", "warnings",
+  "compared_with_training", "model", "disclaimer", "error", "your_call", "drawn_as",
 ];
 
 /** Returns an element with text, of a class if one is given. */
@@ -62,7 +62,8 @@ function callCell(item, page, withheld) {
   if (!item.found) return element("td", "reading …");
   if (withheld) return element("td", "hidden until your call");
   const called = calledOf(item.found.probability, page);
-  const cell = element("td", called, called === page.classes[0] ? "" : "called");
+  const uncertain = isUncertain(item.found.probability, page);
+  const cell = element("td", uncertain ? "uncertain" : called, uncertain || called === page.classes[0] ? "" : "called");
   const count = item.found.remarks.length;
   if (count) cell.append(element("small", count === 1 ? "1 remark" : `${count} remarks`));
   return cell;
@@ -83,6 +84,7 @@ function fieldsOf(item, page, teaching) {
     told ? calledOf(item.found.probability, page) : "",
     call.threshold,
     call.rule,
+    ...(told && page.sets ? doubtFields(item.found.probability, page) : ["", "", page.sets?.error_rate ?? ""]),
     told ? item.found.remarks.join("; ") : "",
     item.found && page.quality.length ? "True" : "False",
     page.name,
@@ -91,6 +93,11 @@ function fieldsOf(item, page, teaching) {
     item.yourCall ?? "",
     item.yourCall ? (item.drawnAs ?? "") : "",
   ];
+}
+
+function doubtFields(probability, page) {
+  const uncertain = isUncertain(probability, page) ? "True" : "False";
+  return [uncertain, possibleOf(probability, page).join("; "), page.sets.error_rate];
 }
 
 function quoted(field) {

@@ -1,6 +1,6 @@
 /** One radiograph in large: its picture, and what the network says of it once that may be told. */
 
-import { calledOf, probabilityText } from "./calls.js";
+import { calledOf, doubtOf, probabilityText } from "./calls.js";
 import { draw, heatOf, parsed } from "./picture.js";
 import { element } from "./table.js";
 
@@ -71,6 +71,7 @@ export class Viewer {
     find("verdict").replaceChildren(
       element("span", yourCall ? "The network calls it" : "Called", "quiet"),
       element("strong", called, positive ? "called" : ""),
+      element("span", doubtOf(found.probability, page), "reason"),
     );
     const marking = find("marking");
     marking.hidden = !yourCall;

@@ -4,7 +4,7 @@ import { takePrograms } from "./codecs.js";
 import { decode, forSquare } from "./decoding.js";
 import { Mistake } from "./mistake.js";
 import { answer, openNetwork } from "./network.js";
-import { remarksOf } from "./quality.js";
+import { distanceRemarks, remarksOf } from "./quality.js";
 import { resized, toSquare } from "./resampling.js";
 
 const PREVIEW = 1000; // pixels of the longer side
@@ -19,9 +19,10 @@ async function read({ bytes, name }) {
   const square = toSquare(source, page.size, page.resize, page.interpolation, image);
   const scale = Math.min(1, PREVIEW / Math.max(image.width, image.height));
   const sides = [image.width, image.height].map((side) => Math.max(1, Math.round(side * scale)));
+  const answered = await answer(network, square);
   return {
-    ...(await answer(network, square)),
-    remarks: remarksOf(image, page),
+    ...answered,
+    remarks: [...distanceRemarks(answered.distance, page.feature_limit), ...remarksOf(image, page)],
     width: image.width,
     height: image.height,
     preview: resized(image, ...sides),

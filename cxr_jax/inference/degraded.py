@@ -1,0 +1,114 @@
+"""A trained network on degraded images: every kind at every severity, beside the images as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from cxr_jax.data.progress import Track, silently
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.robustness import Level, Robustness, level_of, mean_corruption_error, mean_error
+from cxr_jax.images.degraded import KINDS, SEVERITIES, degrade
+from cxr_jax.images.image_set import ImageSet
+from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.runs.predictions import Predictions
+
+SEED = 0
+"""Of the degradations."""
+
+CLEAN = "clean"
+"""What images are called that are left as they are."""
+
+
+def measure_robustness(
+    model: TrainedModel,
+    images: ImageSet,
+    split: Literal["val", "test"],
+    *,
+    reference: tuple[str, Robustness] | None = None,
+    batch_size: int = 64,
+    track: Track = silently,
+) -> Robustness:
+    """Returns what a network is worth on the images of a split degraded in every way, at its fixed threshold.
+
+    Args:
+        model: the network of an evaluated run.
+        images: the split.
+        split: its name.
+        reference: name and record of the run that errors are told relative to.
+        batch_size: of the forward pass.
+        track: shows the progress, in images.
+
+    Raises:
+        UserError: the run has no threshold, or the reference is of other images or degradations.
+    """
+    if model.threshold is None:
+        raise UserError("the network has no threshold yet: evaluate the run without --degraded first")
+    if reference is not None:
+        _require_alike(*reference, split, len(images))
+    variants = [(CLEAN, 0), *((kind, severity) for kind in KINDS for severity in SEVERITIES)]
+    with track(f"Predicting {split} degraded", len(images) * len(variants)) as advance:
+        clean, *levels = (_level(model, images, split, *variant, batch_size, advance) for variant in variants)
+    return Robustness(
+        split=split,
+        images=len(images),
+        threshold=model.threshold,
+        seed=SEED,
+        checkpoint_sha256=model.checkpoint_sha256,
+        clean=clean,
+        levels=tuple(levels),
+        mean_error=mean_error(levels),
+        reference=reference[0] if reference else "",
+        mean_corruption_error=mean_corruption_error(levels, reference[1]) if reference else None,
+    )
+
+
+def _require_alike(name: str, reference: Robustness, split: str, images: int) -> None:
+    alike = (reference.split, reference.images, reference.seed, reference.kinds) == (split, images, SEED, KINDS)
+    if not alike:
+        raise UserError(
+            f"{name} was measured on {reference.images:,} degraded images of {reference.split}, and this on {images:,} "
+            f"of {split}, or in other ways: measure both alike"
+        )
+
+
+def _level(
+    model: TrainedModel,
+    images: ImageSet,
+    split: str,
+    kind: str,
+    severity: int,
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> Level:
+    """Returns what the network is worth on the images of one kind and severity; these are made batch by batch."""
+    logits, unlike = [], []
+    size, limit = min(batch_size, len(images)), model.feature_limit
+    for start in range(0, len(images), size):
+        chosen = slice(start, start + size)
+        batch = np.asarray(images.images[chosen])
+        if severity:
+            batch = degrade(batch, kind, severity, images.ids[chosen], seed=SEED)
+        count = len(batch)
+        # every batch has one size, so that one program serves all
+        batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), np.uint8)])
+        if limit is None:
+            logits.append(model.logits(batch, batch_size=size)[:count])
+        else:
+            found, distances = model.logits_and_distances(batch)
+            logits.append(found[:count])
+            unlike.append(distances[:count] > limit.distance)
+        advance(count)
+    predictions = Predictions.from_logits(
+        np.concatenate(logits),
+        file=images.files,
+        split=[split] * len(images),
+        group=images.groups,
+        subtype=images.subtypes,
+        label=images.labels,
+    )
+    rule = model.sets.rule() if model.sets else None
+    far = np.concatenate(unlike) if unlike else None
+    return level_of(kind, severity, predictions, model.threshold, rule, far)

@@ -1,0 +1,105 @@
+"""The training images in the features of a trained network, and how far other images lie from them."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cxr_jax.config.schema import Config
+from cxr_jax.data.prepared import PreparedData
+from cxr_jax.data.progress import Track, silently
+from cxr_jax.data.split_loading import load_split
+from cxr_jax.devices import choose_devices
+from cxr_jax.evaluation.feature_distance import FeatureReference, write_feature_reference
+from cxr_jax.images.image_set import ImageSet
+from cxr_jax.inference.ensemble import Ensemble
+from cxr_jax.inference.forward import compile_on_images, statistics_of
+from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.models.network import StagedNetwork
+from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.ledger import read_looks
+
+SPLITS = ("train", "val")
+
+TRAINING_IMAGES = 2000
+"""Of training, at most, from which a reference is made; more would change it little."""
+
+
+def measured_stage(network: StagedNetwork, image_size: int) -> str:
+    """Returns the first stage whose map is as small as the last one's.
+
+    Earlier ones see how a file was compressed rather than what it shows, later ones what the classes differ in.
+    """
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    sides = [
+        jax.eval_shape(functools.partial(network.activations, stage=name), image).shape[1]
+        for name in network.stage_names
+    ]
+    return network.stage_names[sides.index(sides[-1])]
+
+
+def make_feature_reference(
+    model: TrainedModel,
+    training: ImageSet,
+    validation: ImageSet,
+    *,
+    batch_size: int = 64,
+    track: Track = silently,
+) -> FeatureReference | None:
+    """Returns the training images in the features of a network, with the limit that validation gives.
+
+    At most `TRAINING_IMAGES` of them are taken, by a fixed draw. None for a plain module, which has no stages.
+    """
+    network = model.model()
+    if not isinstance(network, StagedNetwork):
+        return None
+    stage = measured_stage(network, model.image_size)
+    rows = np.sort(np.random.default_rng(0).permutation(len(training))[:TRAINING_IMAGES])
+    program = compile_on_images(
+        functools.partial(statistics_of, stage=stage),
+        model.graphdef,
+        model.params,
+        model.batch_stats,
+        mean=model.mean,
+        std=model.std,
+        image_size=model.image_size,
+        batch_size=batch_size,
+        devices=choose_devices(1),
+    )
+    with track("Comparing validation with train in the network's features", len(rows) + len(validation)) as advance:
+        of_training, of_validation = (
+            program.over(model.params, model.batch_stats, images, advance=advance)
+            for images in (training.images[rows], validation.images)
+        )
+    groups = np.unique(np.array(validation.groups), return_inverse=True)[1]
+    return FeatureReference.of(stage, (of_training, training.labels[rows]), (of_validation, groups))
+
+
+def fix_feature_reference(
+    run: RunFolder,
+    config: Config,
+    prepared: PreparedData,
+    trained: TrainedModel | Ensemble,
+    *,
+    track: Track = silently,
+) -> None:
+    """Stores the training images in the features of one network, with the limit that validation gives.
+
+    One that was stored for the same network before a look at test is kept. Nothing is stored for an ensemble, whose
+    members have features of their own, nor for a plain module.
+
+    Raises:
+        UserError: a split cannot be loaded, or the reference cannot be written.
+    """
+    looks = read_looks(run)
+    kept = run.feature_reference.is_file() and looks and looks[-1].get("step") == trained.step
+    if kept or isinstance(trained, Ensemble):
+        return
+    training, validation = (load_split(prepared, config.data, name, track=track, mapped=True) for name in SPLITS)
+    batch_size = config.training.evaluation_batch_size
+    reference = make_feature_reference(trained, training, validation, batch_size=batch_size, track=track)
+    if reference is not None:
+        write_feature_reference(run.feature_reference, reference)

@@ -1,0 +1,58 @@
+"""What is told of a network on degraded images: in the terminal, and in the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cxr_jax.evaluation.measures import Measured
+from cxr_jax.evaluation.robustness import Level, Robustness, read_robustness
+from cxr_jax.runs.folder import RunFolder
+
+SHOWN = ("roc_auc", "sensitivity", "specificity", "uncertain", "unlike")
+
+
+@dataclass(frozen=True)
+class ToldKind:
+    """One kind of degradation: what is left at its mildest and at its worst, and its mean error."""
+
+    name: str
+    mild: Level
+    worst: Level
+    error: float | None
+
+
+def told_kinds(robustness: Robustness) -> tuple[ToldKind, ...]:
+    """Returns every kind, the one that costs most first."""
+    found = []
+    for kind in robustness.kinds:
+        mild, *_, worst = robustness.of(kind)
+        found.append(ToldKind(kind, mild, worst, robustness.error_of(kind)))
+    return tuple(sorted(found, key=lambda told: -(told.error or 0)))
+
+
+def robustness_of(run: RunFolder) -> Robustness | None:
+    """Returns the run's record on validation; None if there is none."""
+    path = run.robustness_of("val")
+    return read_robustness(path) if path.is_file() else None
+
+
+def robustness_rows(robustness: Robustness) -> list[str]:
+    """Returns a table of lines: every kind with its rates at the mildest and the worst severity."""
+    lines = [f"{robustness.images:,} images of {robustness.split}, at severity 1 and 5:"]
+    lines.append(f"{'':12} {'ROC-AUC':>15} {'sensitivity':>15} {'specificity':>15} {'mean error':>11}")
+    clean = robustness.clean
+    rates = [_number(getattr(clean, name)) for name in SHOWN[:3]]
+    lines.append(f"{'clean':12} {rates[0]:>15} {rates[1]:>15} {rates[2]:>15} {_percent(clean.error):>11}")
+    for told in told_kinds(robustness):
+        pairs = [f"{_number(getattr(told.mild, name))} to {_number(getattr(told.worst, name))}" for name in SHOWN[:3]]
+        lines.append(f"{told.name:12} {pairs[0]:>15} {pairs[1]:>15} {pairs[2]:>15} {_percent(told.error):>11}")
+    lines.append(f"Mean error (1 minus balanced accuracy) over all kinds: {_percent(robustness.mean_error)}")
+    return lines
+
+
+def _number(measured: Measured) -> str:
+    return "-" if measured.value is None else f"{measured.value:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"

@@ -1,0 +1,83 @@
+"""`evaluate RUN --degraded`, on a network that was trained on phantoms."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cxr_jax.commands import evaluate
+from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.evaluation.robustness import read_robustness
+from cxr_jax.images.degraded import KINDS
+from cxr_jax.reporting.report import render_report
+from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.ledger import read_looks
+from cxr_jax.runs.predictions import read_predictions
+
+pytestmark = pytest.mark.usefixtures("undrawn_figures", "prepared_phantoms")
+
+
+@pytest.fixture
+def evaluated(evaluated_run, tmp_path):
+    return RunFolder(shutil.copytree(evaluated_run, tmp_path / "evaluated"))
+
+
+def test_validation_is_degraded_in_every_way_and_no_look_is_added(evaluated, tmp_path, capsys):
+    looks = evaluated.ledger.read_bytes()
+    evaluate.main([str(evaluated.path), "--degraded"])
+    printed, found = capsys.readouterr().out, read_robustness(evaluated.robustness_of("val"))
+    assert evaluated.ledger.read_bytes() == looks
+    validation = read_predictions(evaluated.predictions_of("val"))
+    assert (found.split, found.images, found.kinds) == ("val", len(validation), KINDS)
+    assert [level.severity for level in found.levels] == [1, 2, 3, 4, 5] * len(KINDS)
+    # as they are they are called as at the evaluation
+    called, sick = validation.probability >= found.threshold, validation.label == 1
+    assert found.clean.sensitivity.value == pytest.approx(called[sick].mean())
+    assert found.clean.specificity.value == pytest.approx((~called[~sick]).mean())
+    assert all(level.uncertain and level.unlike for level in found.levels)
+    assert all(kind in printed for kind in KINDS) and f"{found.mean_error:.1%}" in printed
+    assert (evaluated.figures / "robustness_val.png").is_file()
+    assert 'id="robustness"' in render_report(evaluated)
+
+    twin = RunFolder(shutil.copytree(evaluated.path, tmp_path / "twin"))
+    evaluate.main([str(twin.path), "--degraded", "--reference", str(evaluated.path)])
+    again = read_robustness(twin.robustness_of("val"))
+    assert (again.levels, again.reference) == (found.levels, "evaluated")
+    assert again.mean_corruption_error in (1.0, None)
+
+
+def test_test_images_are_one_look_more_which_does_not_stand_for_the_predictions(evaluated, monkeypatch, capsys):
+    from cxr_jax.inference import degraded
+
+    monkeypatch.setattr(degraded, "KINDS", ("blur",))
+    before = read_looks(evaluated)
+    evaluate.main([str(evaluated.path), "--degraded", "--test"])
+    *kept, look = read_looks(evaluated)
+    assert kept == before and look["degraded"] is True and look["split"] == "test"
+    assert read_robustness(evaluated.robustness_of("test")).split == "test"
+    assert not evaluated.robustness_of("val").exists()
+    # the stored predictions are still those of the look before
+    evaluate.main([str(evaluated.path), "--stored"])
+    assert len(read_looks(evaluated)) == len(before) + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["RUN", "--test"], "--test is for --degraded"),
+        (["RUN", "--reference", "other"], "--reference is for --degraded"),
+        (["RUN", "RUN", "--degraded"], "one run"),
+        (["RUN", "--degraded", "--stored"], "--test and --reference alone"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(arguments, sentence, evaluated_run):
+    with pytest.raises(UserError, match=sentence) as raised:
+        evaluate.main([str(evaluated_run) if entry == "RUN" else entry for entry in arguments])
+    assert raised.value.code == EXIT_USAGE
+
+
+def test_a_run_without_threshold_or_reference_without_record_is_told(run_path, evaluated: RunFolder):
+    with pytest.raises(UserError, match=r"has no threshold yet.*cxr-jax evaluate"):
+        evaluate.main([str(run_path), "--degraded"])
+    with pytest.raises(UserError, match=r"robustness_val\.json does not exist"):
+        evaluate.main([str(evaluated.path), "--degraded", "--reference", str(Path(evaluated.path))])
