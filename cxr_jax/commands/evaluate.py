@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cxr_jax.commands.degraded import require_degraded_options
 from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
@@ -67,15 +66,7 @@ def main(arguments: list[str]) -> None:
     if options.degraded:
         _check(options)
         terminal.say(f"Evaluating {', '.join(options.runs)} on degraded images")
-        from cxr_jax.commands.degraded import evaluate_degraded, print_robustness
-        from cxr_jax.runs.folder import RunFolder
-
-        run = RunFolder.open(options.runs[0])
-        print_robustness(
-            terminal,
-            run,
-            evaluate_degraded(run, on_test=options.test, reference=options.reference, terminal=terminal),
-        )
+        _evaluate_degraded(options, terminal)
         return
     print_evaluation(terminal, evaluate(options, terminal))
 
@@ -145,17 +136,37 @@ def _evaluate_classes(
     return Evaluation(run, judged.judgement, None, options.stored)
 
 
+def _evaluate_degraded(options: Options, terminal: Terminal) -> None:
+    """Measures a run on degraded images, stores record and figure, and prints what is left."""
+    from cxr_jax.runs.folder import RunFolder
+    from cxr_jax.runs.locks import evaluating
+    from cxr_jax.vocabulary import DISCLAIMER
+
+    run = RunFolder.open(options.runs[0])
+    with evaluating(run):
+        with terminal.waiting("Loading the network"):
+            from cxr_jax.inference.degraded import evaluate_degraded
+            from cxr_jax.reporting.robustness import robustness_rows
+            from cxr_jax.reporting.robustness_figure import draw_robustness
+
+        found = evaluate_degraded(run, on_test=options.test, reference=options.reference, track=terminal.track)
+        figure, _ = draw_robustness(run.figures, found, f"robustness_{found.split}")
+    for line in robustness_rows(found):
+        terminal.say(line)
+    terminal.say(f"Record: {run.robustness_of(found.split)}\nFigure: {figure}")
+    terminal.say(DISCLAIMER)
+
+
 def _check(options: Options) -> None:
     """Raises UserError for options that say too little or contradict each other."""
     if not options.runs:
         raise UserError("name a run: cxr-jax evaluate RUN", EXIT_USAGE)
-    require_degraded_options(
-        options.runs,
-        degraded=options.degraded,
-        test=options.test,
-        reference=options.reference,
-        others=options.stored or options.copy or bool(options.out),
-    )
+    if not options.degraded and (options.test or options.reference):
+        raise UserError(f"{'--test' if options.test else '--reference'} is for --degraded: add that", EXIT_USAGE)
+    if options.degraded and len(options.runs) != 1:
+        raise UserError("--degraded measures one run: name one", EXIT_USAGE)
+    if options.degraded and (options.stored or options.copy or options.out):
+        raise UserError("--degraded goes with --test and --reference alone", EXIT_USAGE)
     several = len(options.runs) > 1
     if several and options.stored:
         raise UserError("--stored judges one run again: name one, or the folder of an ensemble", EXIT_USAGE)

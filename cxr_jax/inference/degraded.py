@@ -7,19 +7,68 @@ from typing import Literal
 
 import numpy as np
 
+from cxr_jax.config.loading import load_config
+from cxr_jax.data.prepared import open_data_of_run
 from cxr_jax.data.progress import Track, silently
+from cxr_jax.data.split_loading import load_split
 from cxr_jax.errors import UserError
-from cxr_jax.evaluation.robustness import Level, Robustness, level_of, mean_corruption_error, mean_error
+from cxr_jax.evaluation.robustness import (
+    Level,
+    Robustness,
+    level_of,
+    mean_corruption_error,
+    mean_error,
+    read_robustness,
+    write_robustness,
+)
 from cxr_jax.images.degraded import KINDS, SEVERITIES, degrade
 from cxr_jax.images.image_set import ImageSet
-from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.inference.looks import record_degraded_look
+from cxr_jax.inference.restore import TrainedModel, restore_run
+from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.predictions import Predictions
+from cxr_jax.terminal import as_typed
 
 SEED = 0
 """Of the degradations."""
 
 CLEAN = "clean"
 """What images are called that are left as they are."""
+
+
+def evaluate_degraded(run: RunFolder, *, on_test: bool, reference: str = "", track: Track = silently) -> Robustness:
+    """Measures a run on its degraded validation images, or on test, which is one look more, and stores the record.
+
+    Args:
+        run: an evaluated one.
+        on_test: whether the test images are degraded.
+        reference: folder of the run that errors are told relative to; empty without one.
+        track: shows the progress.
+
+    Raises:
+        UserError: the run is an ensemble or was not evaluated, its data or the reference cannot be read, or these are
+            of other images.
+    """
+    split: Literal["val", "test"] = "test" if on_test else "val"
+    config, prepared = load_config(run.config), open_data_of_run(run)
+    if not run.operating_point.is_file():
+        raise UserError(
+            f"{run.path} has no threshold yet, at which degraded images could be called: "
+            f"{as_typed('cxr-jax', 'evaluate', run.path)} fixes it"
+        )
+    compared = None
+    if reference:
+        other = RunFolder.open(reference)
+        compared = (other.name, read_robustness(other.robustness_of(split)))
+    trained = restore_run(run)
+    images = load_split(prepared, config.data, split, track=track)
+    batch_size = config.training.evaluation_batch_size
+    robustness = measure_robustness(trained, images, split, reference=compared, batch_size=batch_size, track=track)
+    if on_test:
+        # before anything of test can be seen, so that no look goes uncounted
+        record_degraded_look(run, config, prepared, trained, robustness)
+    write_robustness(run.robustness_of(split), robustness)
+    return robustness
 
 
 def measure_robustness(

@@ -47,6 +47,11 @@ def robustness_rows(robustness: Robustness) -> list[str]:
         pairs = [f"{_number(getattr(told.mild, name))} to {_number(getattr(told.worst, name))}" for name in SHOWN[:3]]
         lines.append(f"{told.name:12} {pairs[0]:>15} {pairs[1]:>15} {pairs[2]:>15} {_percent(told.error):>11}")
     lines.append(f"Mean error (1 minus balanced accuracy) over all kinds: {_percent(robustness.mean_error)}")
+    if robustness.mean_corruption_error is not None:
+        lines.append(
+            f"Mean corruption error relative to {robustness.reference}: {robustness.mean_corruption_error:.1%} (below "
+            "100 %: less is lost)"
+        )
     return lines
 
 
