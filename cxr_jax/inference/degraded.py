@@ -28,6 +28,7 @@ from cxr_jax.inference.restore import TrainedModel, restore_run
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.terminal import as_typed
+from cxr_jax.vocabulary import CLASS_NAMES
 
 SEED = 0
 """Of the degradations."""
@@ -51,6 +52,8 @@ def evaluate_degraded(run: RunFolder, *, on_test: bool, reference: str = "", tra
     """
     split: Literal["val", "test"] = "test" if on_test else "val"
     config, prepared = load_config(run.config), open_data_of_run(run)
+    if prepared.classes != CLASS_NAMES:
+        raise UserError(f"--degraded is for {' and '.join(CLASS_NAMES)} alone so far, and {run.path} has other classes")
     if not run.operating_point.is_file():
         raise UserError(
             f"{run.path} has no threshold yet, at which degraded images could be called: "
