@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import CONFIG, made_once
+from scipy.special import softmax
 
 import cxr_jax
 from cxr_jax.commands import crossval, evaluate, explain, export, judge, page, predict, prepare, probe, train
@@ -18,6 +18,7 @@ from cxr_jax.data.prepared import PreparedData
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.class_judgement import read_class_judgement
 from cxr_jax.evaluation.class_points import read_class_points
+from cxr_jax.inference.ensemble import mean_of
 from cxr_jax.runs.class_predictions import read_class_predictions
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
@@ -41,30 +42,30 @@ def draw(folder: Path) -> None:
                 assert cv2.imwrite(str(place / f"{number}.png"), image)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def class_folders(tmp_path_factory):
-    return made_once(tmp_path_factory, "class-folders", draw) / "films"
+    folder = tmp_path_factory.mktemp("class-folders")
+    draw(folder)
+    return folder / "films"
 
 
-@pytest.fixture(scope="session")
-def evaluated_classes(class_folders, tmp_path_factory, leave_undrawn):
+@pytest.fixture(scope="module")
+def evaluated_classes(class_folders, config_file, tmp_path_factory, leave_undrawn):
     """A folder with prepared data of three classes and an evaluated run on them."""
-
-    def make(folder):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("CXR_PREPARED_DIR", str(folder / "prepared"))
-            leave_undrawn(patch)
-            prepare.main([str(class_folders), "--classes", *NAMES])
-            config = folder / "films.toml"
-            config.write_text(
-                CONFIG.replace('"phantoms"', '"films"')
-                + '[loss]\nclass_weights = "balanced"\nfocal_gamma = 1.0\nlabel_smoothing = 0.1\n'
-                + '[operating_point]\nrule = "sensitivity"\ntarget_sensitivity = 0.9\n'
-            )
-            train.main([str(config), "--out", str(folder / "run")])
-            evaluate.main([str(folder / "run")])
-
-    return made_once(tmp_path_factory, "evaluated-classes", make)
+    folder = tmp_path_factory.mktemp("evaluated-classes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXR_PREPARED_DIR", str(folder / "prepared"))
+        leave_undrawn(patch)
+        prepare.main([str(class_folders), "--classes", *NAMES])
+        config = folder / "films.toml"
+        config.write_text(
+            config_file.read_text().replace('"phantoms"', '"films"')
+            + '[loss]\nclass_weights = "balanced"\nfocal_gamma = 1.0\nlabel_smoothing = 0.1\n'
+            + '[operating_point]\nrule = "sensitivity"\ntarget_sensitivity = 0.9\n'
+        )
+        train.main([str(config), "--out", str(folder / "run")])
+        evaluate.main([str(folder / "run")])
+    return folder
 
 
 @pytest.fixture
@@ -125,6 +126,32 @@ def test_stored_predictions_are_judged_again_without_a_look(three, tmp_path, und
     run.predictions_of("test").write_text(text.replace("covid", "clear"))
     with pytest.raises(UserError):
         evaluate.main([str(run.path), "--stored"])
+
+
+@pytest.mark.slow
+def test_an_ensemble_of_two_runs_answers_with_the_mean_of_their_logits(three, tmp_path, undrawn_figures):
+    run = RunFolder(three / "run")
+    other = Path(shutil.copytree(run.path, tmp_path / "other"))
+    train.main([str(three / "films.toml"), "--out", str(tmp_path / "second"), "--training.seed", "1"])
+    evaluate.main([str(tmp_path / "second")])
+    evaluate.main([str(other), str(tmp_path / "second"), "--out", str(tmp_path / "both")])
+    tables = [
+        read_class_predictions(RunFolder(folder).predictions_of("test"))
+        for folder in (other, tmp_path / "second", tmp_path / "both")
+    ]
+    assert tables[2].logits == pytest.approx((tables[0].logits + tables[1].logits) / 2, abs=1e-6)
+    assert tables[2].label.tolist() == tables[0].label.tolist()
+    judged = read_class_judgement(tmp_path / "both" / "evaluation.json").test.metrics["accuracy"]
+    assert judged.value == np.mean(tables[2].called == tables[2].label)
+    assert "ensemble" in (tmp_path / "both" / "report.html").read_text()
+
+
+def test_the_tables_of_an_ensemble_have_the_mean_of_their_logits(three):
+    one = read_class_predictions(RunFolder(three / "run").predictions_of("test"))
+    both = mean_of([one, one.with_logits(3 * one.logits)])
+    assert both.logits == pytest.approx(2 * one.logits)
+    assert both.probabilities == pytest.approx(softmax(2 * one.logits, axis=1))
+    assert (both.file, both.classes) == (one.file, one.classes)
 
 
 def predicted(arguments, capsys):

@@ -7,6 +7,8 @@ import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import softmax
+from sklearn import metrics as sk
 from training_runs import Steps, lines_of
 
 from cxr_jax.config.schema import (
@@ -20,6 +22,7 @@ from cxr_jax.config.schema import (
 from cxr_jax.training.loss import class_weights, weighted_losses
 from cxr_jax.training.network import build_network
 from cxr_jax.training.step import DeviceBatch
+from cxr_jax.training.validation import validation_figures
 
 WEIGHTS = (0.5, 2.0)
 
@@ -148,3 +151,39 @@ def test_a_run_takes_the_gamma_of_its_config(trainer):
     # the same network and batch, of which every example counts less
     assert 0 < after["loss"] < 0.7 * before["loss"]
     assert after["accuracy"] == before["accuracy"]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_the_losses_of_three_classes_are_those_worked_out_by_hand(smoothing, gamma):
+    labels, weights = np.array([0, 1, 2, 2], np.int32), (0.5, 1.0, 2.0)
+    logits = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    targets = (1 - smoothing) * np.eye(3)[labels] + smoothing / 3
+    expected = -np.sum(targets * np.log(probability), axis=1) * (1 - probability[range(4), labels]) ** gamma
+    config = LossConfig(label_smoothing=smoothing, focal_gamma=gamma)
+    found = weighted_losses(jnp.asarray(logits), jnp.asarray(labels), weights, config)
+    assert np.asarray(found) == pytest.approx(np.array(weights)[labels] * expected, rel=1e-5)
+    assert class_weights("balanced", labels, 3) == pytest.approx((4 / 3, 4 / 3, 2 / 3))
+    assert class_weights("balanced", labels, 4) == pytest.approx((1, 1, 0.5, 1))
+
+
+def test_validation_of_three_classes_is_that_of_scikit_learn():
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    logits = random.normal(size=(60, 3)) + np.eye(3)[labels]
+    probability = softmax(logits, axis=1)
+    figures = validation_figures(logits, labels)
+    assert figures["loss"] == pytest.approx(sk.log_loss(labels, probability))
+    assert figures["accuracy"] == sk.accuracy_score(labels, probability.argmax(axis=1))
+    assert figures["roc_auc"] == pytest.approx(sk.roc_auc_score(labels, probability, multi_class="ovr"))
+    # a class that validation lacks has no area; of one class alone there is none
+    two = labels < 2
+    areas = [sk.roc_auc_score(labels[two] == label, probability[two, label]) for label in (0, 1)]
+    assert validation_figures(logits[two], labels[two])["roc_auc"] == pytest.approx(np.mean(areas))
+    assert np.isnan(validation_figures(logits[labels == 1], labels[labels == 1])["roc_auc"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_logits_of_three_classes_that_are_not_finite_show_in_the_loss():
+    assert np.isnan(validation_figures(np.full((4, 3), np.nan, np.float32), np.array([0, 1, 2, 2]))["loss"])
