@@ -64,7 +64,7 @@ def confusion_of_classes(judged: JudgedClassSplit, classes: tuple[str, ...], tit
         axes = figure.subplots()
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.25)
         for row, column in np.ndindex(counts.shape):
-            colour = "white" if shares[row, column] > 0.85 else INK
+            colour = "white" if shares[row, column] > 0.6 else INK
             told = f"{counts[row, column]:,}\n{shares[row, column]:.0%}" if totals[row, 0] else "none"
             axes.text(column, row, told, ha="center", va="center", color=colour)
         axes.set_xticks(range(len(classes)), classes, rotation=35 if len(classes) > 3 else 0)
@@ -80,7 +80,7 @@ def confusion_of_classes(judged: JudgedClassSplit, classes: tuple[str, ...], tit
 def roc_of_classes(judgement: ClassJudgement, test: ClassPredictions) -> Figure:
     """Returns the ROC of each class against the rest on test, with its area; of the first twelve classes."""
     with styled():
-        figure = new_figure(WIDTH, 4.6)
+        figure = new_figure(WIDTH, _height(judgement))
         axes = figure.subplots()
         axes.plot((0, 1), (0, 1), color=GREY, linewidth=0.9, linestyle=(0, (2, 2)))
         for index, (name, judged) in enumerate(list(judgement.test.classes.items())[:SHOWN]):
@@ -98,7 +98,7 @@ def roc_of_classes(judgement: ClassJudgement, test: ClassPredictions) -> Figure:
 def reliability_of_classes(judgement: ClassJudgement) -> Figure:
     """Returns the share that is of a class over its probability on test, in bins of equal mass, for each class."""
     with styled():
-        figure = new_figure(WIDTH, 4.6)
+        figure = new_figure(WIDTH, _height(judgement))
         axes = figure.subplots()
         axes.plot((0, 1), (0, 1), color=GREY, linewidth=0.9, linestyle=(0, (2, 2)))
         for index, (name, judged) in enumerate(list(judgement.test.classes.items())[:SHOWN]):
@@ -111,6 +111,11 @@ def reliability_of_classes(judgement: ClassJudgement) -> Figure:
         axes.set_title("Reliability of each class")
         figure.legend(loc="outside lower center")
     return figure
+
+
+def _height(judgement: ClassJudgement) -> float:
+    """Returns the height in inches of square axes with a line of the legend below for each class that is shown."""
+    return 4.5 + 0.25 * min(len(judgement.classes), SHOWN)
 
 
 def _line_of(index: int) -> dict[str, Any]:

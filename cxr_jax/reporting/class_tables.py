@@ -5,14 +5,20 @@ from __future__ import annotations
 from rich.table import Table
 
 from cxr_jax.evaluation.class_judgement import ClassJudgement
-from cxr_jax.evaluation.judge_classes import AT_THRESHOLD
+from cxr_jax.evaluation.measures import Measured
 from cxr_jax.evaluation.numbers import measured_text
 from cxr_jax.terminal import Terminal
 
 
 def show_class_judgement(terminal: Terminal, judgement: ClassJudgement) -> None:
     """Prints the tables: all classes together, each against the rest, and the confusion matrix of test."""
-    for table in (_together(judgement), _each(judgement), _confusion(judgement)):
+    for table in (
+        _together(judgement),
+        _ranked(judgement),
+        _called(judgement),
+        _reached(judgement),
+        _confusion(judgement),
+    ):
         terminal.show(table)
     for warning in judgement.warnings:
         terminal.say(warning)
@@ -30,22 +36,42 @@ def _together(judgement: ClassJudgement) -> Table:
     return table
 
 
-def _each(judgement: ClassJudgement) -> Table:
-    """Returns what is told of each class against the rest on test."""
-    table = _table("Each class against the rest, test; called: the class of the highest probability")
+def _ranked(judgement: ClassJudgement) -> Table:
+    """Returns how well the probability of each class ranks the test images."""
+    rows = {name: [f"{judged.images:,}", *_texts(judged.metrics)] for name, judged in judgement.test.classes.items()}
+    return _by_class("Each class against the rest, test", ("Images", "ROC-AUC", "PR-AUC"), rows)
+
+
+def _called(judgement: ClassJudgement) -> Table:
+    """Returns what the calls of each class are worth on test."""
+    rows = {name: _texts(judged.called) for name, judged in judgement.test.classes.items()}
+    title = "Each class as it is called, test: the one of the highest probability"
+    return _by_class(title, ("Sensitivity", "Specificity", "Precision", "F1"), rows)
+
+
+def _reached(judgement: ClassJudgement) -> Table:
+    """Returns what the threshold of each class gives on test."""
+    points = judgement.points.classes
+    rows = {
+        name: [f"{points[name].threshold:.4g}", *_texts(judged.at_threshold)]
+        for name, judged in judgement.test.classes.items()
+    }
+    title = "Each class from its own threshold on, test"
+    return _by_class(title, ("Threshold", "Sensitivity", "Specificity", "Precision"), rows)
+
+
+def _texts(measures: dict[str, Measured]) -> list[str]:
+    return [measured_text(measured) for measured in measures.values()]
+
+
+def _by_class(title: str, columns: tuple[str, ...], rows: dict[str, list[str]]) -> Table:
+    """Returns a table with a row for each class."""
+    table = _table(title)
     table.add_column("Class")
-    columns = ("Images", "ROC-AUC", "PR-AUC", "Called: sensitivity", "Called: specificity", "Called: precision")
-    for title in (*columns, "Threshold", *(f"There: {name}" for name in AT_THRESHOLD[:2])):
-        table.add_column(title, justify="right")
-    for name, judged in judgement.test.classes.items():
-        measured = (
-            *judged.metrics.values(),
-            *(judged.called[metric] for metric in AT_THRESHOLD),
-            *(judged.at_threshold[metric] for metric in AT_THRESHOLD[:2]),
-        )
-        texts = [measured_text(entry) for entry in measured]
-        threshold = f"{judgement.points.classes[name].threshold:.4g}"
-        table.add_row(name, f"{judged.images:,}", *texts[:5], threshold, *texts[5:])
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, texts in rows.items():
+        table.add_row(name, *texts)
     return table
 
 
