@@ -209,7 +209,6 @@ def test_what_a_bundle_says(evaluated_run, bundle):
     text = (bundle / "bundle.json").read_text() + (bundle / "MODEL_CARD.md").read_text()
     assert "mean_picture" not in text and "likeness" not in text and str(evaluated_run.parent) not in text
     card = (bundle / "MODEL_CARD.md").read_text()
-    told = read_bundle(bundle)
     assert f"is above {told.feature_limit.distance:.4g}" in card and "uncertain" in card
     assert f"PNEUMONIA is possible from a probability of {told.sets.rule().lowest[1]:.4g}" in card
     assert card.count(DISCLAIMER) == 2 and "Drawn phantoms" in card and "| sensitivity |" in card
