@@ -23,7 +23,7 @@ HEAVY += ["cv2", "pydantic", "rich"]
 def run(program: str, *arguments: str, **options) -> subprocess.CompletedProcess:
     """Run Python text `program` in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=120, **options
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=300, **options
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ import pytest
 from cxr_jax.commands import evaluate, export, train
 from cxr_jax.data.phantoms.folder import write_phantoms
 from cxr_jax.data.preparation import prepare
+from tests.made_once import made_once
 from tests.offline import refused_connections
 
 sys.path.append(str(Path(__file__).parent))
@@ -70,19 +69,6 @@ def attempted_connections(tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
     """Lists the connections that were tried: every way out of this process and of its children raises in this test."""
     with refused_connections(tmp_path / "no way out") as attempted:
         yield attempted
-
-
-def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """The folder `name`, made by the worker of the suite that needs it first, for all of them."""
-    root = factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    folder, unfinished = root / name, root / f"unfinished-{name}"
-    with (root / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            make(unfinished)
-            unfinished.rename(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ from cxr_jax.inference.restore import restore_run
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.predictions import read_predictions
 from cxr_jax.vocabulary import DISCLAIMER
-from tests.commands.conftest import made_once
+from tests.made_once import made_once
 
 WITHOUT = """
 import runpy, sys

@@ -20,8 +20,8 @@ from cxr_jax.data.phantoms.folder import draw_phantom
 from cxr_jax.errors import UserError
 from cxr_jax.vocabulary import DISCLAIMER
 from tests.browser import MISSING, PROGRAM, Browser, served
-from tests.commands.conftest import made_once
 from tests.data.dicom.drawn import dicom
+from tests.made_once import made_once
 from tests.page.conftest import NOT_VENDORED, VENDORED
 
 ROOT = Path(__file__).parents[2]

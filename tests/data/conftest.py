@@ -11,6 +11,7 @@ import pytest
 
 from cxr_jax.data.preparation import prepare
 from cxr_jax.data.prepared import PreparedData
+from tests.made_once import made_once
 
 
 def smooth_picture(seed: int, height: int = 40, width: int = 56) -> np.ndarray:
@@ -70,9 +71,12 @@ def prepared_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def real_prepared(real_radiographs: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     """The real radiographs, prepared once for all tests; skipped where they are absent."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CXR_PREPARED_DIR", str(tmp_path_factory.mktemp("real")))
-        prepared = prepare(real_radiographs).prepared
-        # The parent holds other folders too; the official one is found in it, and known again.
-        assert not prepare(real_radiographs.parent).fresh
-    return prepared
+
+    def store(root: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CXR_PREPARED_DIR", str(root))
+            assert prepare(real_radiographs).prepared.path == root / "chest_xray"
+            # The parent holds other folders too; the official one is found in it, and known again.
+            assert not prepare(real_radiographs.parent).fresh
+
+    return PreparedData.open(made_once(tmp_path_factory, "real", store) / "chest_xray")

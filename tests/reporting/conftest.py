@@ -28,6 +28,7 @@ from cxr_jax.runs.ledger import append_look
 from cxr_jax.runs.metrics_log import MetricsLog
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.vocabulary import SPLIT_NAMES
+from tests.made_once import made_once
 
 
 def made_up(normals, pneumonia, *, split, seed):
@@ -78,10 +79,12 @@ def example():
 
 @pytest.fixture(scope="session")
 def drawn(example, tmp_path_factory):
-    """The folder of every figure of the example, drawn once because drawing is slow."""
-    folder = tmp_path_factory.mktemp("drawn") / "figures"
-    draw_evaluation(folder, example.judged, example.test, example.validation, example.lines)
-    return folder
+    """The folder of every figure of the example, drawn once because drawing is slow; it is not to be changed."""
+
+    def draw(folder):
+        draw_evaluation(folder, example.judged, example.test, example.validation, example.lines)
+
+    return made_once(tmp_path_factory, "figures", draw)
 
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
