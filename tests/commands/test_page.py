@@ -105,6 +105,16 @@ def predicted(bundle, files, monkeypatch, capsys):
     return json.loads(capsys.readouterr().out)
 
 
+def assert_same_warnings(row, entry):
+    """The page says the same, with a distance in the features that may differ by what decoding differs."""
+    distance = re.compile(r"(?<=network's features is )[0-9.]+")
+    told, expected = row["warnings"], "; ".join(entry["warnings"])
+    assert distance.sub("", told) == distance.sub("", expected)
+    assert [float(found) for found in distance.findall(told)] == pytest.approx(
+        [float(found) for found in distance.findall(expected)], rel=0.02
+    )
+
+
 @vendored
 @in_browser
 def test_the_page_says_what_predict_says(browser, bundle, written, films, tmp_path, monkeypatch, capsys):
@@ -127,7 +137,7 @@ def test_the_page_says_what_predict_says(browser, bundle, written, films, tmp_pa
             continue
         assert float(row["probability"]) == pytest.approx(entry["probability"], abs=0.005)
         assert (row["label"], float(row["threshold"])) == (entry["label"], entry["threshold"])
-        assert row["warnings"] == "; ".join(entry["warnings"])
+        assert_same_warnings(row, entry)
         for name in ("threshold_rule", "model", "disclaimer"):
             assert row[name] == entry[name]
         assert row["uncertain"] == str(entry["uncertain"])
@@ -252,7 +262,8 @@ def test_originals_get_the_probabilities_of_predict(browser, real_radiographs, t
     for row in rows:
         entry = expected[row["file"]]
         assert float(row["probability"]) == pytest.approx(entry["probability"], abs=0.005)
-        assert row["label"] == entry["label"] and row["warnings"] == "; ".join(entry["warnings"])
+        assert row["label"] == entry["label"]
+        assert_same_warnings(row, entry)
 
 
 @pytest.fixture
