@@ -22,6 +22,7 @@ from cxr_jax.models.layers import (
     PointwiseConvolution,
     StochasticDepth,
     convolve,
+    convolve_in_turn,
 )
 
 
@@ -77,8 +78,7 @@ class DepthwiseSeparable(Block):
 
     def branch(self, x: Array, mode: Mode) -> Array:
         """Filters every channel, then mix them."""
-        y = convolve(self.conv_dw, self.bn1, x, mode, self.activation)
-        return convolve(self.conv_pw, self.bn2, y, mode)
+        return convolve_in_turn(x, mode, (self.conv_dw, self.bn1, self.activation), (self.conv_pw, self.bn2))
 
 
 class ActivatedDepthwiseSeparable(DepthwiseSeparable):
@@ -90,8 +90,8 @@ class ActivatedDepthwiseSeparable(DepthwiseSeparable):
 
     def branch(self, x: Array, mode: Mode) -> Array:
         """Filters every channel, then mix and activate them."""
-        y = convolve(self.conv_dw, self.bn1, x, mode, self.activation)
-        return convolve(self.conv_pw, self.bn2, y, mode, self.activation)
+        steps = (self.conv_dw, self.bn1, self.activation), (self.conv_pw, self.bn2, self.activation)
+        return convolve_in_turn(x, mode, *steps)
 
 
 class SqueezeExcitation(nnx.Module):
@@ -124,10 +124,10 @@ class InvertedResidual(Block):
 
     def branch(self, x: Array, mode: Mode) -> Array:
         """Widens, filter, weigh the channels where the block does so, project."""
-        y = convolve(self.conv_pw, self.bn1, x, mode, self.activation)
-        y = convolve(self.conv_dw, self.bn2, y, mode, self.activation)
-        y = y if self.se is None else self.se(y)
-        return convolve(self.conv_pwl, self.bn3, y, mode)
+        widened = (self.conv_pw, self.bn1, self.activation), (self.conv_dw, self.bn2, self.activation)
+        if self.se is None:
+            return convolve_in_turn(x, mode, *widened, (self.conv_pwl, self.bn3))
+        return convolve(self.conv_pwl, self.bn3, self.se(convolve_in_turn(x, mode, *widened)), mode)
 
 
 class FusedInvertedResidual(Block):
@@ -142,8 +142,7 @@ class FusedInvertedResidual(Block):
 
     def branch(self, x: Array, mode: Mode) -> Array:
         """Widens and filter in one convolution, then project."""
-        y = convolve(self.conv_exp, self.bn1, x, mode, self.activation)
-        return convolve(self.conv_pwl, self.bn2, y, mode)
+        return convolve_in_turn(x, mode, (self.conv_exp, self.bn1, self.activation), (self.conv_pwl, self.bn2))
 
 
 class ConvolutionBlock(Block):

@@ -7,6 +7,7 @@ float32 again. Sums over many values run in float32 at least.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -26,6 +27,7 @@ from cxr_jax.models.kernels.native import pooling as native_pooling
 from cxr_jax.models.kernels.native.biased import ACTIVATIONS as BY_RESULT
 from cxr_jax.models.kernels.native.biased import biased_convolution
 from cxr_jax.models.kernels.native.concatenation import concatenate as native_concatenate
+from cxr_jax.models.kernels.native.normalised import can_normalise, normalised_convolution
 from cxr_jax.models.kernels.pointwise import pointwise_convolution
 
 PaddingRule = Literal["symmetric", "same", "valid", "ceil"]
@@ -302,18 +304,30 @@ class BatchNorm(nnx.Module):
         else:
             y, mean, var = normalise_by_batch(*given)
             y = activation(y)
-        count = values_per_channel(x, mode.axis_name)
-        self._move(self.mean, mean)
-        self._move(self.var, var * (count / max(count - 1, 1)))
+        self._move(mean, var, values_per_channel(x, mode.axis_name))
+        return y
+
+    def then(self, convolution: Filter, x: Array, mode: Mode, activation: Activation) -> Array:
+        """Returns the convolution of what a call makes of `x`: in one pass where the native kernels can."""
+        name, rest = native_activation(activation)
+        window = convolution.stride, convolution.padding_for(x)
+        kernel = convolution.kernel[...]
+        in_one_pass = mode.batch_statistics and rest is identity and convolution.bias is None
+        if not (in_one_pass and convolution.is_native(x, mode) and can_normalise(kernel, *window)):
+            return convolution.convolved(self(x, mode, activation), mode)
+        given = (x, self.scale[...], self.bias[...], self.mean[...], kernel)
+        y, mean, var = normalised_convolution(*given, self.epsilon, mode.axis_name, name, *window)
+        self._move(mean, var, values_per_channel(x, mode.axis_name))
         return y
 
     def running_affine(self) -> tuple[Array, Array]:
         """Returns the factor and offset [C] by which the running statistics normalise."""
         return factor_and_offset(self.scale[...], self.bias[...], self.mean[...], self.var[...], self.epsilon)
 
-    def _move(self, running: nnx.BatchStat, value: Array) -> None:
-        value = lax.stop_gradient(value)
-        running.set_value(self.momentum * running[...] + (1 - self.momentum) * value)
+    def _move(self, mean: Array, var: Array, count: int) -> None:
+        """Moves the running statistics towards `mean` and the biased `var` [C] of `count` values of each channel."""
+        for running, value in ((self.mean, mean), (self.var, var * (count / max(count - 1, 1)))):
+            running.set_value(self.momentum * running[...] + (1 - self.momentum) * lax.stop_gradient(value))
 
 
 def convolve(
@@ -325,6 +339,24 @@ def convolve(
     name, rest = native_activation(activation)
     window = convolution.stride, convolution.padding_for(x)
     return rest(kernels.folded_convolution(x, convolution.kernel[...], *batch_norm.running_affine(), *window, name))
+
+
+def convolve_in_turn(
+    x: Array, mode: Mode, *steps: tuple[Filter, BatchNorm, Activation] | tuple[Filter, BatchNorm]
+) -> Array:
+    """Returns `x` [B, H, W, I] after `convolve` by each of `steps`, which leave it [B, H', W', O].
+
+    In training each but the last is normalised while the next convolution loads it, where the native kernels can.
+    """
+    if not mode.batch_statistics:
+        for convolution, batch_norm, *activation in steps:
+            x = convolve(convolution, batch_norm, x, mode, *activation)
+        return x
+    x = steps[0][0].convolved(x, mode)
+    for (_, batch_norm, *activation), (convolution, *_) in itertools.pairwise(steps):
+        x = batch_norm.then(convolution, x, mode, *activation)
+    _, batch_norm, *activation = steps[-1]
+    return batch_norm(x, mode, *activation)
 
 
 class Classifier(nnx.Module):

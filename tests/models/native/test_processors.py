@@ -163,6 +163,45 @@ def test_the_depthwise_convolution_and_its_gradients(program, batch, size, group
 @given(
     batch=st.sampled_from([1, 2, 9]),
     size=st.tuples(sizes, sizes),
+    groups=st.integers(1, 4),
+    outputs=st.integers(1, 70),
+    stride=st.integers(0, 2),  # 0: a 1x1 convolution
+    activation=st.sampled_from([*ACTIVATIONS]),
+)
+# more pixels than are packed at once, and rows whose distance would be a whole number of pages
+@example(batch=2, size=(17, 16), groups=3, outputs=50, stride=0, activation="relu6")
+@example(batch=1, size=(3, 3), groups=32, outputs=8, stride=0, activation="silu")
+@example(batch=2, size=(9, 8), groups=3, outputs=1, stride=2, activation="relu6")
+def test_what_is_normalised_while_it_is_loaded(program, batch, size, groups, outputs, stride, activation):
+    channels, side = LANES * groups, 3 if stride else 1
+    name = "normalised_depthwise" if stride else "normalised_convolution"
+    reference, gradients = (
+        (references.depthwise, references.depthwise_gradients)
+        if stride
+        else (references.convolution, references.convolution_gradients)
+    )
+    window = Window((side, side), max(stride, 1), side // 2, side // 2)
+    output = tuple(output_size(length, side, window.stride, (side // 2, side // 2)) for length in size)
+    x, factor, offset = values((batch, *size, channels), 1), parameters(channels, 3), parameters(channels, 4)
+    kernel = values((side, side, channels) if stride else (1, 1, channels, outputs), 2)
+    given_kernel = kernel.astype(np.float32) if stride else kernel
+    g, numbers = values((batch, *output, kernel.shape[-1]), 5), (ACTIVATIONS[activation], *window.numbers())
+    (y,) = called(program, name, (x, given_kernel, factor, offset), (np.empty_like(g),), *numbers)
+    normalised = references.activated(x.astype(np.float64) * factor + offset, activation)
+    # what is normalised is rounded, and so is the result
+    assert_close(y, reference(normalised, kernel.astype(np.float64), output, window), 2 * ROUNDING)
+    empty = np.empty(kernel.shape, np.float32)
+    (of_kernel,) = called(program, f"{name}_kernel", (x, g, factor, offset), (empty,), *numbers)
+    _, expected = gradients(normalised, kernel.astype(np.float64), g.astype(np.float64), window)
+    assert_close(of_kernel, expected, 2 * ROUNDING)
+    refused = program.call(f"{name}_kernel", (x, g, factor[1:], offset), (empty,), *numbers)
+    assert "do not belong together" in refused
+
+
+@few
+@given(
+    batch=st.sampled_from([1, 2, 9]),
+    size=st.tuples(sizes, sizes),
     channels=st.integers(1, 50),
     side=st.sampled_from([3, 5]),
     stride=st.integers(1, 2),

@@ -30,7 +30,7 @@ def native_costs(program: str) -> tuple[float, float]:
         names = [operand.split()[-1].lstrip("%") for operand in re.split(r",\s*(?=%|\w+\[)", operands)]
         shapes = [arrays[name] for name in [*names, result]]
         copied += sum(_BYTES[kind] * math.prod(shape) for kind, shape in shapes)
-        if handler.startswith(("convolution", "depthwise", "any_depthwise")):
+        if handler.removeprefix("normalised_").startswith(("convolution", "depthwise", "any_depthwise")):
             of_kernel = handler.endswith("_kernel")
             kernel = shapes[-1] if of_kernel else shapes[1]
             # every element on the output's side meets one window

@@ -100,9 +100,14 @@ def normalise_by_batch(
     x: Array, scale: Array, bias: Array, shift: Array, epsilon: float, axis_name: str | None, activation: str
 ) -> tuple[Array, Array, Array]:
     """Returns as `cxr_jax.models.kernels.batch_norm.normalise_by_batch`, and activated."""
-    sums = call("statistics", float32_of((2, x.shape[-1])), x, shift)
-    mean, var = moments((sums[0], sums[1]), shift, x, axis_name)
+    mean, var = batch_statistics(x, shift, axis_name)
     return affine(x, *factor_and_offset(scale, bias, mean, var, epsilon), activation), mean, var
+
+
+def batch_statistics(x: Array, shift: Array, axis_name: str | None) -> tuple[Array, Array]:
+    """Returns the mean and biased variance [C] of `x`, over all devices of the mapped axis."""
+    sums = call("statistics", float32_of((2, x.shape[-1])), x, shift)
+    return moments((sums[0], sums[1]), shift, x, axis_name)
 
 
 def _normalise_forward(
@@ -119,9 +124,23 @@ def _normalise_backward(
     residuals: tuple[Array, ...],
     gradients: tuple[Array, Array, Array],
 ) -> tuple[Array, Array, Array, Array]:
-    x, scale, bias, mean, var = residuals
+    return batch_norm_gradients(*residuals, gradients[0], epsilon, axis_name, activation)
+
+
+def batch_norm_gradients(
+    x: Array,
+    scale: Array,
+    bias: Array,
+    mean: Array,
+    var: Array,
+    g: Array,
+    epsilon: float,
+    axis_name: str | None,
+    activation: str,
+) -> tuple[Array, Array, Array, Array]:
+    """Returns the gradients of what `normalise_by_batch` takes, for the gradient `g` of its first result."""
     factor, offset = factor_and_offset(scale, bias, mean, var, epsilon)
-    sums = _gradient_sums(x, gradients[0], factor, offset, mean, activation)
+    sums = _gradient_sums(x, g, factor, offset, mean, activation)
     inverse = lax.rsqrt(var + epsilon)
     of_mean, of_spread = batch_means((sums[0], sums[1]), x, axis_name)
     # what the mean and the variance of the batch give back, as a multiple of x and a constant of each channel
@@ -131,7 +150,7 @@ def _normalise_backward(
         "normalise_gradient",
         bfloat16_of(x.shape),
         x,
-        gradients[0],
+        g,
         factor,
         offset,
         slope,
@@ -153,7 +172,7 @@ def folded_convolution(
     Depthwise where `kernel` is [k, k, 1, O] and `x` has O channels. Its gradients are those of the single steps.
     """
     return convolve_by(
-        _handler(x, kernel), x, kernel * factor.reshape(1, 1, 1, -1), offset, stride, padding, activation
+        handler_of(x, kernel), x, kernel * factor.reshape(1, 1, 1, -1), offset, stride, padding, activation
     )
 
 
@@ -161,7 +180,7 @@ def _folded_forward(
     x: Array, kernel: Array, factor: Array, offset: Array, stride: int, padding: Padding, activation: str
 ) -> tuple[Array, Any]:
     def in_steps(x: Array, kernel: Array, factor: Array, offset: Array) -> Array:
-        return affine(_convolution(_handler(x, kernel), x, kernel, stride, padding), factor, offset, activation)
+        return affine(_convolution(handler_of(x, kernel), x, kernel, stride, padding), factor, offset, activation)
 
     return jax.vjp(in_steps, x, kernel, factor, offset)
 
@@ -179,7 +198,7 @@ def is_depthwise(x: Array, kernel: Array) -> bool:
     return kernel.shape[2] == 1 and x.shape[-1] == kernel.shape[3] > 1
 
 
-def _handler(x: Array, kernel: Array) -> str:
+def handler_of(x: Array, kernel: Array) -> str:
     """Returns the handler that convolves `x` by `kernel`."""
     return _depthwise_handler(kernel) if is_depthwise(x, kernel) else "convolution"
 
@@ -199,21 +218,30 @@ def convolve_by(
     name: str, x: Array, kernel: Array, offset: Array, stride: int, padding: Padding, activation: str
 ) -> Array:
     """Returns the convolution of the handler `name` plus `offset` [O], activated; bfloat16 [B, H', W', O]."""
-    rows, columns = (output_size(x.shape[axis + 1], kernel.shape[axis], stride, padding[axis]) for axis in (0, 1))
-    shape = bfloat16_of((x.shape[0], rows, columns, kernel.shape[-1]))
     window = placing(stride, padding)
-    return call(name, shape, x, _operand(name, kernel), offset, **activation_number(activation), **window)
+    shape = output_of(x, kernel, stride, padding)
+    return call(name, shape, x, operand(name, kernel), offset, **activation_number(activation), **window)
+
+
+def output_of(x: Array, kernel: Array, stride: int, padding: Padding) -> jax.ShapeDtypeStruct:
+    """Returns the shape of the convolution of `x` by `kernel`."""
+    rows, columns = (output_size(x.shape[axis + 1], kernel.shape[axis], stride, padding[axis]) for axis in (0, 1))
+    return bfloat16_of((x.shape[0], rows, columns, kernel.shape[-1]))
 
 
 def convolution_gradients(
     name: str, x: Array, kernel: Array, g: Array, stride: int, padding: Padding
 ) -> tuple[Array, Array]:
     """Returns the gradients of `x` and of `kernel`, for the gradient `g` of their convolution by the handler `name`."""
-    window = placing(stride, padding)
-    of_x = call(f"{name}_input", bfloat16_of(x.shape), g, _operand(name, kernel), **window)
-    return of_x, call(f"{name}_kernel", float32_of(kernel.shape), x, g, **window)
+    of_x = input_gradient(name, x, kernel, g, stride, padding)
+    return of_x, call(f"{name}_kernel", float32_of(kernel.shape), x, g, **placing(stride, padding))
 
 
-def _operand(name: str, kernel: Array) -> Array:
+def input_gradient(name: str, x: Array, kernel: Array, g: Array, stride: int, padding: Padding) -> Array:
+    """Returns the first of `convolution_gradients`."""
+    return call(f"{name}_input", bfloat16_of(x.shape), g, operand(name, kernel), **placing(stride, padding))
+
+
+def operand(name: str, kernel: Array) -> Array:
     """Returns `kernel` as the handler takes it: products are of bfloat16 values, the depthwise ones are not."""
     return kernel if name.endswith("depthwise") else kernel.astype(jnp.bfloat16)

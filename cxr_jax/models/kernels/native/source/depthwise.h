@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ahead.h"
+#include "loaded.h"
 #include "parallel.h"
 #include "vectors.h"
 
@@ -26,14 +27,14 @@ struct DepthwiseShape {
   int64_t widened_width() const { return std::max((columns - 1) * stride + kWindow, left + width); }
 };
 
-// The rows of one image [rows, columns, channels], widened to float32 with zeros to the left and right; those outside
-// of the image are zeros altogether.
+// The rows of one image [rows, columns, channels], normalised unless there is no normalisation, and widened to float32
+// with zeros to the left and right; those outside of the image are zeros altogether.
 class WidenedRows {
  public:
   WidenedRows(const BFloat16* image, int64_t rows, int64_t columns, int64_t channels, int64_t left, int64_t width,
-              float* room)
+              float* room, const Normalisation* normalisation = nullptr)
       : image_(image), rows_(rows), columns_(columns), channels_(channels), left_(left), length_(width * channels),
-        room_(room) {
+        room_(room), normalisation_(normalisation) {
     const int64_t before = left_ * channels_, after = before + columns_ * channels_;
     for (int slot = 0; slot < kWindow; ++slot) {
       std::fill(room_ + slot * length_, room_ + slot * length_ + before, 0.0f);
@@ -52,8 +53,12 @@ class WidenedRows {
     if (held_[slot] != index) {
       const BFloat16* from = image_ + index * columns_ * channels_;
       float* to = place + left_ * channels_;
-      for (int64_t element = 0; element < columns_ * channels_; element += kLanes) {
-        store(to + element, load(from + element));
+      if (normalisation_ != nullptr) {
+        normalisation_->copy(from, columns_, to);
+      } else {
+        for (int64_t element = 0; element < columns_ * channels_; element += kLanes) {
+          store(to + element, load(from + element));
+        }
       }
       held_[slot] = index;
     }
@@ -64,6 +69,7 @@ class WidenedRows {
   const BFloat16* image_;
   int64_t rows_, columns_, channels_, left_, length_;
   float* room_;
+  const Normalisation* normalisation_;
   int64_t held_[kWindow];
 };
 
@@ -140,10 +146,10 @@ inline void filter_row(const float* const* rows, const float* kernel, const floa
 }
 
 // `x` [batch, height, width, channels] by `kernel` [3, 3, channels], plus `offset` [channels] and activated; channels
-// are a multiple of kLanes.
+// are a multiple of kLanes. Where a `normalisation` is given, `x` is what it is to be applied to.
 template <Activation kActivation>
 void depthwise_forward(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, const BFloat16* x, const float* kernel,
-                       const float* offset, BFloat16* y) {
+                       const float* offset, BFloat16* y, const Normalisation* normalisation = nullptr) {
   const int64_t channels = shape.channels, width = shape.widened_width();
   const Bands bands(shape.rows, shape.stride * shape.width * channels * sizeof(BFloat16), shape.batch);
   for_pieces(pool, shape.batch * bands.per_image, [&](int64_t piece) {
@@ -151,7 +157,7 @@ void depthwise_forward(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, 
     const BFloat16* input = x + image * shape.height * shape.width * channels;
     BFloat16* output = y + image * shape.rows * shape.columns * channels;
     WidenedRows widened(input, shape.height, shape.width, channels, shape.left, width,
-                        scratch<Room::kWidenedRows, float>(WidenedRows::room(width, channels)));
+                        scratch<Room::kWidenedRows, float>(WidenedRows::room(width, channels)), normalisation);
     for (int64_t row = bands.first(band); row < bands.end(band); ++row) {
       const float* rows[kWindow];
       for (int tap = 0; tap < kWindow; ++tap) rows[tap] = widened.row(row * shape.stride - shape.top + tap);
@@ -236,9 +242,11 @@ inline void depthwise_input_gradient(xla::ffi::ThreadPool& pool, const Depthwise
   });
 }
 
-// The gradient [3, 3, channels] of the kernel; each band's share is added up by itself, and all in order.
+// The gradient [3, 3, channels] of the kernel; each band's share is added up by itself, and all in order. A
+// `normalisation` as of `depthwise_forward`.
 inline void depthwise_kernel_gradient(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, const BFloat16* x,
-                                      const BFloat16* g, float* kernel) {
+                                      const BFloat16* g, float* kernel,
+                                      const Normalisation* normalisation = nullptr) {
   const int64_t channels = shape.channels, width = shape.widened_width(), size = kWindow * kWindow * channels;
   const Bands bands(shape.rows, shape.stride * shape.width * channels * sizeof(BFloat16), shape.batch);
   const int64_t pieces = shape.batch * bands.per_image;
@@ -248,7 +256,7 @@ inline void depthwise_kernel_gradient(xla::ffi::ThreadPool& pool, const Depthwis
     const BFloat16* input = x + image * shape.height * shape.width * channels;
     const BFloat16* output = g + image * shape.rows * shape.columns * channels;
     WidenedRows widened(input, shape.height, shape.width, channels, shape.left, width,
-                        scratch<Room::kWidenedRows, float>(WidenedRows::room(width, channels)));
+                        scratch<Room::kWidenedRows, float>(WidenedRows::room(width, channels)), normalisation);
     float* share = shares.data() + piece * size;
     for (int64_t row = bands.first(band); row < bands.end(band); ++row) {
       const float* rows[kWindow];

@@ -6,6 +6,7 @@
 #include "buffers.h"
 #include "depthwise.h"
 #include "kernel_gradient.h"
+#include "loaded.h"
 #include "normalisation.h"
 #include "pooling_handlers.h"
 #include "products.h"
@@ -169,6 +170,75 @@ ffi::Error convolution(Pool pool, Values x, Values kernel, Parameters offset, Ne
   return ffi::Error::Success();
 }
 
+// What a convolution is to apply to `x` while it loads it; refused where it would read beyond the parameters.
+Normalisation normalisation_of(const Parameters& factor, const Parameters& offset, int64_t activation) {
+  return {factor.typed_data(), offset.typed_data(), static_cast<int64_t>(factor.element_count()),
+          static_cast<Activation>(activation)};
+}
+
+ffi::Error check_normalisation(const Values& x, const Parameters& factor, const Parameters& offset) {
+  const int64_t channels = x.dimensions()[3];
+  if (!all_have(channels, factor, offset)) return sizes_differ();
+  if (channels % kLanes != 0) return ffi::Error::InvalidArgument("normalised channels have to fill whole vectors");
+  return ffi::Error::Success();
+}
+
+ffi::Error normalised_depthwise(Pool pool, Values x, Parameters kernel, Parameters factor, Parameters offset,
+                                NewValues y, int64_t activation, int64_t stride, int64_t top, int64_t left) {
+  const auto in = x.dimensions(), out = y->dimensions();
+  if (auto error = check_depthwise(in, out, kernel, stride, top, left); error.failure()) return error;
+  if (auto error = check_normalisation(x, factor, offset); error.failure()) return error;
+  const auto normalisation = normalisation_of(factor, offset, activation);
+  const std::vector<float> nothing(in[3]);
+  depthwise_forward<Activation::kNone>(pool, depthwise_shape(in, out, stride, top, left), data(x), kernel.typed_data(),
+                                       nothing.data(), data(y), &normalisation);
+  return ffi::Error::Success();
+}
+
+ffi::Error normalised_depthwise_kernel(Pool pool, Values x, Values g, Parameters factor, Parameters offset,
+                                       NewParameters kernel, int64_t activation, int64_t stride, int64_t top,
+                                       int64_t left) {
+  const auto in = x.dimensions(), out = g.dimensions();
+  if (auto error = check_depthwise(in, out, *kernel, stride, top, left); error.failure()) return error;
+  if (auto error = check_normalisation(x, factor, offset); error.failure()) return error;
+  const auto normalisation = normalisation_of(factor, offset, activation);
+  depthwise_kernel_gradient(pool, depthwise_shape(in, out, stride, top, left), data(x), data(g), kernel->typed_data(),
+                            &normalisation);
+  return ffi::Error::Success();
+}
+
+ffi::Error check_pointwise(const ConvolutionShape& shape) {
+  return shape.is_pointwise() ? ffi::Error::Success()
+                              : ffi::Error::InvalidArgument("normalised windows have to be 1 x 1");
+}
+
+ffi::Error normalised_convolution(Pool pool, Values x, Values kernel, Parameters factor, Parameters offset, NewValues y,
+                                  int64_t activation, int64_t stride, int64_t top, int64_t left) {
+  const auto in = x.dimensions(), out = y->dimensions();
+  if (auto error = check_convolution(in, out, kernel, stride); error.failure()) return error;
+  if (auto error = check_normalisation(x, factor, offset); error.failure()) return error;
+  const auto shape = convolution_shape(in, out, kernel, stride, top, left);
+  if (auto error = check_pointwise(shape); error.failure()) return error;
+  const auto normalisation = normalisation_of(factor, offset, activation);
+  const PackedKernel packed(data(kernel), 1, shape.inputs, shape.outputs, shape.inputs * shape.outputs, shape.outputs,
+                            1, false);
+  convolve<Activation::kNone>(pool, shape, data(x), packed, nullptr, data(y), &normalisation);
+  return ffi::Error::Success();
+}
+
+ffi::Error normalised_convolution_kernel(Pool pool, Values x, Values g, Parameters factor, Parameters offset,
+                                         NewParameters kernel, int64_t activation, int64_t stride, int64_t top,
+                                         int64_t left) {
+  const auto in = x.dimensions(), out = g.dimensions();
+  if (auto error = check_convolution(in, out, *kernel, stride); error.failure()) return error;
+  if (auto error = check_normalisation(x, factor, offset); error.failure()) return error;
+  const auto shape = convolution_shape(in, out, *kernel, stride, top, left);
+  if (auto error = check_pointwise(shape); error.failure()) return error;
+  const auto normalisation = normalisation_of(factor, offset, activation);
+  kernel_gradient(pool, shape, data(x), data(g), kernel->typed_data(), &normalisation);
+  return ffi::Error::Success();
+}
+
 // Without a stride, the convolution of the output's gradient with the kernel turned round and its axes exchanged.
 ffi::Error convolution_input(Pool pool, Values g, Values kernel, NewValues x, int64_t stride, int64_t top,
                              int64_t left) {
@@ -225,5 +295,20 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(cxr_jax_convolution_input, convolution_input,
                               CXR_BIND.Arg<Values>().Arg<Values>().Ret<Values>().CXR_WINDOW);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cxr_jax_convolution_kernel, convolution_kernel,
                               CXR_BIND.Arg<Values>().Arg<Values>().Ret<Parameters>().CXR_WINDOW);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    cxr_jax_normalised_depthwise, normalised_depthwise,
+    CXR_BIND.Arg<Values>().Arg<Parameters>().Arg<Parameters>().Arg<Parameters>().Ret<Values>().CXR_ACTIVATION
+        .CXR_WINDOW);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    cxr_jax_normalised_depthwise_kernel, normalised_depthwise_kernel,
+    CXR_BIND.Arg<Values>().Arg<Values>().Arg<Parameters>().Arg<Parameters>().Ret<Parameters>().CXR_ACTIVATION
+        .CXR_WINDOW);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    cxr_jax_normalised_convolution, normalised_convolution,
+    CXR_BIND.Arg<Values>().Arg<Values>().Arg<Parameters>().Arg<Parameters>().Ret<Values>().CXR_ACTIVATION.CXR_WINDOW);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    cxr_jax_normalised_convolution_kernel, normalised_convolution_kernel,
+    CXR_BIND.Arg<Values>().Arg<Values>().Arg<Parameters>().Arg<Parameters>().Ret<Parameters>().CXR_ACTIVATION
+        .CXR_WINDOW);
 
 }  // namespace cxr

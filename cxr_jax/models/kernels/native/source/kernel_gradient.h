@@ -3,6 +3,7 @@
 #define CXR_JAX_KERNEL_GRADIENT_H_
 
 #include "ahead.h"
+#include "loaded.h"
 #include "operands.h"
 #include "parallel.h"
 #include "windows.h"
@@ -94,14 +95,17 @@ inline const BFloat16* rows_with_slack(const BFloat16* matrix, int64_t width, in
 
 // Packs the windows and the gradients of `count` pixels from `first` on.
 inline void pack_pixels(const ConvolutionShape& shape, const BFloat16* x, const BFloat16* g, int64_t first,
-                        int64_t count, const Panels& rows, Element* a, const Panels& columns, Element* b) {
+                        int64_t count, const Panels& rows, Element* a, const Panels& columns, Element* b,
+                        const Normalisation* normalisation) {
   const int64_t depth = shape.depth(), outputs = shape.outputs, total = shape.pixels();
   BFloat16* input_room = scratch<Room::kWindowsOfPixels, BFloat16>(kPackedAtOnce * depth + kSlack);
   BFloat16* output_room = scratch<Room::kGradientsOfPixels, BFloat16>(kPackedAtOnce * outputs + kSlack);
   for (int64_t index = 0; index < count; index += kPackedAtOnce) {
     const int64_t begin = first + index, some = std::min(kPackedAtOnce, count - index);
     const BFloat16* windows = input_room;
-    if (shape.is_pointwise()) {
+    if (normalisation != nullptr) {
+      normalisation->copy(x + begin * depth, some, input_room);
+    } else if (shape.is_pointwise()) {
       windows = rows_with_slack(x, depth, total, begin, some, input_room);
     } else {
       for (int64_t pixel = 0; pixel < some; ++pixel) gather(shape, x, begin + pixel, input_room + pixel * depth);
@@ -127,9 +131,10 @@ void add_outer(const Element* a, const Panels& rows, int64_t depth, const Elemen
 }
 
 // The gradient [window_rows, window_columns, inputs, outputs] of the kernel for the gradient `g` [pixels, outputs] of the output.
-// Every thread adds up a share of the pixels: the last bits depend on the number of threads, not on their order.
+// Every thread adds up a share of the pixels: the last bits depend on the number of threads, not on their order. A 1x1
+// convolution may have a `normalisation` to be applied to `x`.
 inline void kernel_gradient(xla::ffi::ThreadPool& pool, const ConvolutionShape& shape, const BFloat16* x,
-                            const BFloat16* g, float* kernel) {
+                            const BFloat16* g, float* kernel, const Normalisation* normalisation = nullptr) {
   const int64_t pixels = shape.pixels(), depth = shape.depth(), outputs = shape.outputs;
   const int64_t chunk = pixels_at_once(depth, outputs), most_steps = chunk / kHeld;
   const Panels rows = row_panels(depth, most_steps), columns = column_panels(outputs, most_steps);
@@ -146,7 +151,7 @@ inline void kernel_gradient(xla::ffi::ThreadPool& pool, const ConvolutionShape& 
     const int64_t end = std::min(pixels, (piece + 1) * share);
     for (int64_t first = piece * share; first < end; first += chunk) {
       const int64_t count = std::min(chunk, end - first), steps = (count + kHeld - 1) / kHeld;
-      pack_pixels(shape, x, g, first, count, rows, a, columns, b);
+      pack_pixels(shape, x, g, first, count, rows, a, columns, b, normalisation);
       const int64_t next = first + count, some = std::min(chunk, end - next);
       Ahead ahead(depth / kMostTileRows * ((vectors + kPanel - 1) / kPanel));
       if (shape.is_pointwise()) ahead.add(x + next * depth, some * depth);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ahead.h"
+#include "loaded.h"
 #include "packed_kernel.h"
 #include "parallel.h"
 #include "windows.h"
@@ -39,18 +40,25 @@ struct Rows {
   int64_t stride;
 };
 
-// The windows of `count` output pixels from `first` on, as rows of elements.
-inline Rows rows_of(const ConvolutionShape& shape, const BFloat16* x, int64_t first, int64_t count, int64_t depth) {
-  if (kHeld == 2 && shape.is_pointwise() && shape.inputs % 2 == 0 && count >= kMostTileRows) {
+// The windows of `count` output pixels from `first` on, as rows of elements. A 1x1 convolution may have a
+// `normalisation` to be applied to `x`.
+inline Rows rows_of(const ConvolutionShape& shape, const BFloat16* x, int64_t first, int64_t count, int64_t depth,
+                    const Normalisation* normalisation) {
+  if (kHeld == 2 && normalisation == nullptr && shape.is_pointwise() && shape.inputs % 2 == 0 && count >= kMostTileRows) {
     return {reinterpret_cast<const Element*>(x + first * shape.inputs), depth};
   }
   const int64_t stride = row_stride(depth);
   Element* elements = scratch<Room::kWindows, Element>((rows_at_once(depth) + kMostTileRows) * stride);
+  if (normalisation != nullptr && stride * kHeld == shape.inputs) {
+    normalisation->copy(x + first * shape.inputs, count, reinterpret_cast<Value*>(elements));
+    return {elements, stride};
+  }
   for (int64_t row = 0; row < count; ++row) {
     Element* to = elements + row * stride;
     if (kHeld == 2) to[depth - 1] = 0;
     Value* values = reinterpret_cast<Value*>(to);
-    if (shape.is_pointwise()) copy_values(x + (first + row) * shape.inputs, shape.inputs, values);
+    if (normalisation != nullptr) normalisation->copy(x + (first + row) * shape.inputs, 1, values);
+    else if (shape.is_pointwise()) copy_values(x + (first + row) * shape.inputs, shape.inputs, values);
     else gather(shape, x, first + row, values);
   }
   return {elements, stride};
@@ -131,10 +139,11 @@ void multiply_rows(const Element* a, int64_t stride, int64_t rows, const Element
   } while ((first += count) < depth);
 }
 
-// y [pixels, outputs] of `x` and a packed kernel, plus `offset` [outputs] and activated.
+// y [pixels, outputs] of `x` and a packed kernel, plus `offset` [outputs] and activated. A 1x1 convolution may have a
+// `normalisation` to be applied to `x`.
 template <Activation kActivation>
 void convolve(xla::ffi::ThreadPool& pool, const ConvolutionShape& shape, const BFloat16* x, const PackedKernel& kernel,
-              const float* offset, BFloat16* y) {
+              const float* offset, BFloat16* y, const Normalisation* normalisation = nullptr) {
   const int64_t pixels = shape.pixels(), depth = kernel.depth(), vectors = kernel.vectors(), outputs = shape.outputs;
   const int64_t fair = (pixels + pool.num_threads() - 1) / std::max<int64_t>(1, pool.num_threads());
   const int64_t chunk = std::max<int64_t>(1, std::min(rows_at_once(depth), fair));
@@ -146,7 +155,7 @@ void convolve(xla::ffi::ThreadPool& pool, const ConvolutionShape& shape, const B
     const int64_t end = std::min(pixels, (piece + 1) * chunks / pieces * chunk);
     for (int64_t first = piece * chunks / pieces * chunk; first < end; first += chunk) {
       const int64_t rows = std::min(chunk, end - first);
-      const Rows a = rows_of(shape, x, first, rows, depth);
+      const Rows a = rows_of(shape, x, first, rows, depth, normalisation);
       Ahead ahead = next_pixels(shape, x, y, first + rows, std::min(chunk, end - first - rows), vectors);
       for (int64_t vector = 0; vector < vectors; vector += kPanel) {
         with_vectors(vectors - vector, [&](auto held) {

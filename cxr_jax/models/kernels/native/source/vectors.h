@@ -46,8 +46,18 @@ inline float widened(BFloat16 value) {
   return wide;
 }
 
-// Of 16-bit values into the lower halves of words and back. The compilers have no short way to do so with AVX2.
-#if defined(__AVX2__) && !defined(__AVX512F__)
+// Of 16-bit values into the lower halves of words and back. The compilers have no short way to do so by themselves.
+#if defined(__AVX512F__)
+
+inline Words words_of(Halves halves) {
+  return reinterpret_cast<Words>(_mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(halves)));
+}
+
+inline Halves lower_halves(Words words) {
+  return reinterpret_cast<Halves>(_mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(words)));
+}
+
+#elif defined(__AVX2__)
 
 inline Words words_of(Halves halves) {
   return reinterpret_cast<Words>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(halves)));
@@ -129,9 +139,18 @@ inline void store_part(BFloat16* to, Floats values, int count) {
   std::memcpy(to, lanes, sizeof(BFloat16) * count);
 }
 
-// The second value where one of the two is a NaN.
+// The second value where one of the two is a NaN: what the instructions do, and the compilers do not see.
+#if defined(__AVX512F__)
+inline Floats smaller(Floats a, Floats b) {
+  return reinterpret_cast<Floats>(_mm512_min_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+}
+inline Floats larger(Floats a, Floats b) {
+  return reinterpret_cast<Floats>(_mm512_max_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+}
+#else
 inline Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+#endif
 
 // e^x within 3 units in the last place (Cody and Waite's reduction, a polynomial of degree 6), 0 and infinity cut to
 // the smallest and largest that fit.
