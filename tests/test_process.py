@@ -223,6 +223,33 @@ def test_mallopt_is_given_the_three_settings(monkeypatch):
     process.keep_freed_memory()
 
 
+KEEPS_MEMORY = """
+import ctypes, re
+from cxr_jax.process import keep_freed_memory, release_freed_memory
+
+def resident():
+    return int(re.search(r"VmRSS:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) // 1024
+
+library = ctypes.CDLL(None)
+library.malloc.restype = ctypes.c_void_p
+keep_freed_memory()
+blocks = [ctypes.c_void_p(library.malloc(2**20)) for _ in range(64)]
+for block in blocks:
+    ctypes.memset(block, 1, 2**20)
+for block in blocks[:-1]:
+    library.free(block)
+kept = resident()
+release_freed_memory()
+print(kept - resident())
+"""
+
+
+@needs_glibc
+def test_memory_that_was_kept_can_be_handed_back():
+    done = subprocess.run([sys.executable, "-c", KEEPS_MEMORY], capture_output=True, check=True, text=True, timeout=120)
+    assert int(done.stdout) > 48  # MB of 63
+
+
 def test_log_settings_of_the_user_are_kept():
     environment = {"TF_CPP_MIN_LOG_LEVEL": "0"}
     process.quieten_libraries(environment)

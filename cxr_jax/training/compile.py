@@ -15,6 +15,7 @@ import numpy as np
 from jax.stages import Compiled
 
 from cxr_jax.devices import BATCH_AXIS, local_count, replicate, replicated, shapes_of, sharded, share_out
+from cxr_jax.process import release_freed_memory
 
 Backend = Literal["jit", "pmap"]
 
@@ -54,7 +55,9 @@ def compile_step(
     `resident` lies on all devices already and is given to every step. If there are several processes, each places its
     own share of the rows of a batch. The returned state is on all of them.
     """
-    return (_compile_pmap if backend == "pmap" else _compile_jit)(step, state, batch, devices, resident)
+    compiled = (_compile_pmap if backend == "pmap" else _compile_jit)(step, state, batch, devices, resident)
+    release_freed_memory()
+    return compiled
 
 
 def _compile_jit(
