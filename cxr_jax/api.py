@@ -17,10 +17,8 @@ Research software. Not a medical device; not for diagnosis or treatment.
 from __future__ import annotations
 
 import re
-import tempfile
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
@@ -280,12 +278,12 @@ def judge(
     Raises:
         UserError: a mistake in the table, with its row and column, or in an argument.
     """
-    from cxr_jax.commands.judge import Options, judge_table
+    from cxr_jax.commands.judge import Options, as_file, judge_table
     from cxr_jax.terminal import Terminal
 
     if rule not in get_args(Rule):
         raise UserError(f"rule is {rule!r}, but must be one of {', '.join(get_args(Rule))}")
-    with _as_file(table, "the table") as path, _as_file(validation, "the validation table") as validation_path:
+    with as_file(table, "the table") as path, as_file(validation, "the validation table") as validation_path:
         options = Options(
             path,
             validation=validation_path,
@@ -349,23 +347,6 @@ def train(
     best = best_validation(RunFolder(folder).metrics)
     figures = None if best is None else Validation(best["step"], best["loss"], best["accuracy"], best["roc_auc"])
     return TrainedRun(folder, reason, figures)
-
-
-@contextmanager
-def _as_file(table: str | Path | Mapping[str, Sequence[Any]] | None, called: str) -> Iterator[str]:
-    """Yields the path of a table; that of a CSV file of its columns, if these are given, `called` so in errors."""
-    if table is None or isinstance(table, (str, Path)):
-        yield "" if table is None else str(table)
-        return
-    from cxr_jax.runs.predictions import write_columns
-
-    with tempfile.TemporaryDirectory(prefix="cxr-jax-") as folder:
-        path = Path(folder) / "table.csv"
-        try:
-            write_columns(path, dict(table.items()))
-            yield str(path)
-        except UserError as error:
-            raise UserError(str(error).replace(str(path), called), error.code) from error
 
 
 def _with_arguments(sentence: str) -> str:

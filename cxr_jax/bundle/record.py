@@ -14,8 +14,9 @@ from cxr_jax.evaluation.feature_distance import FeatureLimit
 from cxr_jax.evaluation.numbers import TO, with_interval
 from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.runs.files import write_json
-from cxr_jax.runs.folder import read_json
+from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.records import from_json, to_json
+from cxr_jax.terminal import as_typed
 from cxr_jax.vocabulary import DISCLAIMER
 
 SCHEMA_VERSION = 1
@@ -146,6 +147,15 @@ def is_bundle(folder: str | Path) -> bool:
     return (Path(folder) / BUNDLE_FILE).is_file()
 
 
+def require_bundle(place: str | Path) -> None:
+    """Raises UserError if no exported network is there; for a run it says how that becomes one."""
+    if is_bundle(place):
+        return
+    if RunFolder(Path(place)).config.is_file():
+        raise UserError(f"{place} is a run: export it first, by {as_typed('cxr-jax', 'export', Path(place))} OUT")
+    raise UserError(f"there is no bundle at {place}: it holds no {BUNDLE_FILE}, which cxr-jax export writes")
+
+
 def content_of(path: Path) -> Content:
     """Returns name, size and hash of a file."""
     data = path.read_bytes()
@@ -161,9 +171,10 @@ def read_bundle(folder: str | Path) -> Bundle:
     """Returns what bundle.json in `folder` says, after its files were held to their hashes.
 
     Raises:
-        UserError: it is no bundle, was made by another version, or a file is missing or not what it was.
+        UserError: there is no bundle, it was made by another version, or a file is missing or not what it was.
     """
     folder = Path(folder)
+    require_bundle(folder)
     value = read_json(folder / BUNDLE_FILE)
     version = value.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:

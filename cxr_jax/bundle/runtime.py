@@ -80,16 +80,16 @@ class BundledModel:
         self, images: np.ndarray, *, batch_size: int = 64, advance: Callable[[int], None] = lambda _: None
     ) -> np.ndarray:
         """Returns logits [N, K] float32 of `images` [N, S, S] uint8 in 0..255, by batches of at most `batch_size`."""
-        parts = [np.zeros((0, len(self.description.classes)), np.float32)]
-        for start in range(0, len(images), batch_size):
-            batch = np.ascontiguousarray(images[start : start + batch_size])
-            parts.append(self.session.run(["logits"], {"images": batch})[0])
-            advance(len(batch))
-        return np.concatenate(parts)
+        if not len(images):
+            return np.zeros((0, len(self.description.classes)), np.float32)
+        return in_batches(lambda batch: self._answer("logits", batch), images, batch_size, advance)
 
     def evidence(self, images: np.ndarray) -> np.ndarray:
         """Returns what speaks for each class where, [N, K, h, w] float32, for `images` [N, S, S] uint8 in 0..255."""
-        return self.session.run(["evidence"], {"images": np.ascontiguousarray(images)})[0]
+        return self._answer("evidence", images)
+
+    def _answer(self, output: str, images: np.ndarray) -> np.ndarray:
+        return self.session.run([output], {"images": np.ascontiguousarray(images)})[0]
 
 
 def load_bundle(folder: str | Path, *, int8: bool = False) -> BundledModel:
@@ -101,15 +101,40 @@ def load_bundle(folder: str | Path, *, int8: bool = False) -> BundledModel:
     bundle = read_bundle(folder)
     if int8 and bundle.int8 is None:
         raise UserError(f"{folder} has no network in 8 bits: export the run again with --int8")
-    model = Path(folder) / (INT8_FILE if int8 else ONNX_FILE)
+    return BundledModel(bundle, open_session(Path(folder) / (INT8_FILE if int8 else ONNX_FILE)), int8)
+
+
+def open_session(model: Path, *, threads: int = 0) -> InferenceSession:
+    """Returns an ONNX file, loaded by onnxruntime on `threads` cores (0: on all), with all its optimisations.
+
+    Raises:
+        UserError: onnxruntime is not installed, or cannot read the file.
+    """
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError("predicting with a bundle needs onnxruntime: pip install onnxruntime") from error
+        raise UserError(
+            "an exported network runs in onnxruntime, which is not installed: pip install onnxruntime"
+        ) from error
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise UserError(f"onnxruntime cannot read {model}: export the run again") from error
-    return BundledModel(bundle, session, int8)
+
+
+def in_batches(
+    logits: Callable[[np.ndarray], np.ndarray],
+    images: np.ndarray,
+    size: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> np.ndarray:
+    """Returns the logits [N, K] of images [N, S, S] uint8 in 0..255, N at least 1, by batches of at most `size`."""
+    parts = []
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
+        parts.append(logits(batch))
+        advance(len(batch))
+    return np.concatenate(parts)

@@ -100,7 +100,7 @@ def _check_free(folder: Path, *, replace: bool) -> None:
     """Raises UserError if the folder holds something, unless that is an earlier comparison and may be replaced."""
     from cxr_jax.runs.files import is_begun
 
-    if is_begun(folder, FILES[0], "comparison") and not replace:
+    if is_begun(folder, "comparison", FILES[0]) and not replace:
         raise UserError(f"{folder} holds a comparison already: choose another --out, or --replace it")
 
 

@@ -146,7 +146,7 @@ def _begin(folder: Path, path: Path) -> None:
     """Marks the folder as that of cross-validation; UserError if it holds something else."""
     from cxr_jax.runs.files import is_begun, write_json
 
-    if not is_begun(folder, RECORD, "cross-validation"):
+    if not is_begun(folder, "cross-validation", RECORD):
         write_json(folder / RECORD, {"config": path.name})
 
 

@@ -51,10 +51,11 @@ def main(arguments: list[str]) -> None:
 
     run, out = RunFolder.open(options.run), Path(options.out)
     with terminal.waiting("Starting JAX"):
-        from cxr_jax.bundle.record import CARD_FILE
-        from cxr_jax.export.write import export_run, require_free
+        from cxr_jax.bundle.record import BUNDLE_FILE, CARD_FILE
+        from cxr_jax.export.write import export_run
+        from cxr_jax.runs.files import require_free
 
-    require_free(out, replace=options.replace)
+    require_free(out, "bundle", BUNDLE_FILE, replace=options.replace)
     real = _real_images(run, options, terminal) if options.check or options.int8 else None
     bundle, difference = export_run(
         run,

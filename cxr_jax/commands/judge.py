@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cxr_jax.config.command_line import Positional, parse, require_judging_options
 from cxr_jax.config.schema import OperatingPointConfig
@@ -141,6 +145,23 @@ def _print_classes(terminal: Terminal, judgement: ClassJudgement, folder: RunFol
 
     show_class_judgement(terminal, judgement)
     _print_end(terminal, folder)
+
+
+@contextmanager
+def as_file(table: str | Path | Mapping[str, Sequence[Any]] | None, called: str) -> Iterator[str]:
+    """Yields the path of a table; that of a CSV file of its columns, if these are given, `called` so in errors."""
+    if table is None or isinstance(table, (str, Path)):
+        yield "" if table is None else str(table)
+        return
+    from cxr_jax.runs.predictions import write_columns
+
+    with tempfile.TemporaryDirectory(prefix="cxr-jax-") as folder:
+        path = Path(folder) / "table.csv"
+        try:
+            write_columns(path, dict(table.items()))
+            yield str(path)
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), called), error.code) from error
 
 
 def _print(terminal: Terminal, judgement: Judgement, folder: RunFolder | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
-from cxr_jax.terminal import Terminal, as_typed
+from cxr_jax.terminal import Terminal
 from cxr_jax.vocabulary import DISCLAIMER
 
 if TYPE_CHECKING:
@@ -45,12 +45,13 @@ def main(arguments: list[str]) -> None:
         UserError: the bundle cannot be used, the address is not to be had, or an option is out of range.
     """
     options = parse(Options, arguments, prog="cxr-jax serve", description=SUMMARY)
+    from cxr_jax.bundle.record import require_bundle
     from cxr_jax.bundle.starter import STARTER
 
     _require_range(options)
     token = _token(options.token_file)
     if options.bundle:
-        _require_bundle(options.bundle)
+        require_bundle(options.bundle)
     terminal = Terminal()
     with terminal.waiting(f"Loading the {f'network of {options.bundle}' if options.bundle else 'starter network'}"):
         try:
@@ -118,18 +119,6 @@ def _token(file: str) -> str:
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise UserError(f"the token of {source} must be letters, digits and signs of ASCII without spaces")
     return token
-
-
-def _require_bundle(place: str) -> None:
-    """Raises UserError if a folder is no bundle."""
-    from cxr_jax.bundle.record import BUNDLE_FILE, is_bundle
-    from cxr_jax.runs.folder import RunFolder
-
-    if is_bundle(place):
-        return
-    if RunFolder(Path(place)).config.is_file():
-        raise UserError(f"{place} is a run: export it first, by {as_typed('cxr-jax', 'export', Path(place))} OUT")
-    raise UserError(f"there is no bundle at {place}: it holds no {BUNDLE_FILE}, which cxr-jax export writes")
 
 
 def _described(network: Network) -> str:

@@ -88,7 +88,7 @@ def _check_folder(folder: Path, *, must_exist: bool) -> None:
     from cxr_jax.runs.files import is_begun
     from cxr_jax.sweeps.runs import SUMMARY_FILE
 
-    if not is_begun(folder, SUMMARY_FILE, "sweep") and must_exist:
+    if not is_begun(folder, "sweep", SUMMARY_FILE) and must_exist:
         raise UserError(f"there is no sweep in {folder}: leave --table out to begin one")
 
 

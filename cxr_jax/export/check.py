@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from cxr_jax.bundle.record import INT8_FILE, ONNX_FILE, Quantisation, Rounding, RuntimeCheck
+from cxr_jax.bundle.runtime import in_batches
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.evaluation.cases import Cases, calls_of
 from cxr_jax.evaluation.metrics import roc_auc
@@ -77,18 +77,6 @@ def loss_by_rounding(
     auc, auc_float32 = (float(roc_auc(Cases.unweighted(validation.labels, each))[0]) for each in (found, expected))
     other = None if threshold is None else int(np.sum(calls_of(found, threshold) != calls_of(expected, threshold)))
     return Rounding(len(validation), auc, auc_float32, float(np.abs(found - expected).max()), other)
-
-
-def in_batches(
-    logits: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int, advance: Callable[[int], None]
-) -> np.ndarray:
-    """Returns the logits [N, K] of images [N, S, S] uint8 in 0..255 by batches of at most `size`."""
-    parts = []
-    for start in range(0, len(images), size):
-        batch = images[start : start + size]
-        parts.append(logits(batch))
-        advance(len(batch))
-    return np.concatenate(parts)
 
 
 def probabilities_of_run(model: TrainedModel | Ensemble, images: np.ndarray, *, track: Track = silently) -> np.ndarray:

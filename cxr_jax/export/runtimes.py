@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from cxr_jax.bundle.runtime import open_session
 from cxr_jax.errors import UserError
 
 RuntimeName = Literal["onnxruntime", "openvino"]
@@ -38,16 +39,10 @@ def run_in(runtime: RuntimeName, model: Path, *, threads: int = 0, precision: Pr
 
 
 def _onnxruntime(model: Path, threads: int, precision: Precision) -> RunningNetwork:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError("onnxruntime is not installed: pip install onnxruntime") from error
     if precision != "float32":
         raise UserError("onnxruntime computes a float32 file in float32; leave bfloat16 out for it")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = open_session(model, threads=threads)
+    import onnxruntime  # it is there, since a session is
 
     def logits(images: np.ndarray) -> np.ndarray:
         return session.run(["logits"], {"images": np.ascontiguousarray(images)})[0]

@@ -25,7 +25,6 @@ from cxr_jax.bundle.record import (
     Reached,
     UsualRange,
     content_of,
-    is_bundle,
     write_bundle,
 )
 from cxr_jax.bundle.runtime import load_bundle
@@ -47,7 +46,7 @@ from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.ensemble import Ensemble, restore
 from cxr_jax.inference.restore import TrainedModel, Which, chosen_checkpoint, restore_run
 from cxr_jax.runs.description import NetworkDescription
-from cxr_jax.runs.files import write_bytes, write_text, writing
+from cxr_jax.runs.files import require_free, write_bytes, write_text, writing
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.predictions import read_predictions, softmax_of
 from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA
@@ -101,7 +100,7 @@ def export_run(
         UserError: `out` exists and is not to be replaced, or holds something else than a bundle; the run cannot be
             restored; the network has an operation that cannot be exported; or the bundle does not answer as the run.
     """
-    require_free(out, replace=replace)
+    require_free(out, "bundle", BUNDLE_FILE, replace=replace)
     with waiting("Restoring the network"):
         model = restore(run) if which is None else restore_run(run, which)
     with writing(out):
@@ -130,18 +129,6 @@ def export_run(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return bundle, difference
-
-
-def require_free(out: Path, *, replace: bool) -> None:
-    """Raises UserError if `out` exists and is not to be replaced, or holds something else than a bundle."""
-    with writing(out):
-        if out.exists() and not out.is_dir():
-            raise UserError(f"{out} is a file: choose another place for the bundle")
-        used = out.is_dir() and any(out.iterdir())
-    if used and not is_bundle(out):
-        raise UserError(f"{out} holds something else than a bundle: choose another place")
-    if used and not replace:
-        raise UserError(f"{out} exists already; choose another place, or replace it by --replace")
 
 
 def _put_in_place(folder: Path, out: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from importlib import resources
@@ -11,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 import cxr_jax
-from cxr_jax.bundle.record import BUNDLE_FILE, CARD_FILE, ONNX_FILE, Bundle
+from cxr_jax.bundle.record import BUNDLE_FILE, CARD_FILE, ONNX_FILE, Bundle, content_of
 from cxr_jax.data.phantoms import write_phantoms
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.data.sources.layout import PHANTOM_MARK
 from cxr_jax.errors import UserError
 from cxr_jax.page.record import SCHEMA_VERSION, Limits, PageFile, Phantom, page_of, told_calls
-from cxr_jax.runs.files import remove, write_json, write_text, writing
+from cxr_jax.runs.files import remove, require_free, write_json, write_text, writing
 from cxr_jax.runs.records import to_json
 from cxr_jax.vocabulary import CLASS_NAMES
 
@@ -61,7 +60,7 @@ def write_page(
         UserError: `out` holds something else, or what the page takes from npm is not at hand.
     """
     static = _static()
-    _require_free(out, replace=replace)
+    require_free(out, "page", PAGE_FILE, INDEX_FILE, replace=replace)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -80,11 +79,6 @@ def write_page(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def is_page(folder: Path) -> bool:
-    """Returns whether a folder holds a page that was written before."""
-    return (folder / PAGE_FILE).is_file() and (folder / INDEX_FILE).is_file()
-
-
 def _static() -> Path:
     """Returns the folder of this package; UserError unless what npm gives lies in it."""
     folder = Path(str(resources.files("cxr_jax.page")))
@@ -94,17 +88,6 @@ def _static() -> Path:
             "scripts/vendor_page once, which fetches it from npm"
         )
     return folder
-
-
-def _require_free(out: Path, *, replace: bool) -> None:
-    with writing(out):
-        if out.exists() and not out.is_dir():
-            raise UserError(f"{out} is a file: choose another place for the page")
-        used = out.is_dir() and any(out.iterdir())
-    if used and not is_page(out):
-        raise UserError(f"{out} holds something else than a page: choose another place")
-    if used and not replace:
-        raise UserError(f"{out} exists already; choose another place, or replace it by --replace")
 
 
 def _put_in_place(folder: Path, out: Path) -> None:
@@ -140,8 +123,8 @@ def _draw(folder: Path, count: int, track: Track) -> tuple[Phantom, ...]:
 def _files(folder: Path) -> tuple[PageFile, ...]:
     """Returns every file of the page but its description."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    contents = [(path.relative_to(folder).as_posix(), path.read_bytes()) for path in paths]
-    return tuple(PageFile(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in contents)
+    contents = [(path.relative_to(folder).as_posix(), content_of(path)) for path in paths]
+    return tuple(PageFile(name, content.bytes, content.sha256) for name, content in contents)
 
 
 def _render(index: Path, bundle: Bundle, name: str, phantoms: int) -> None:

@@ -48,19 +48,25 @@ def writing(path: str | Path) -> Iterator[None]:
         raise
 
 
-def is_begun(folder: Path, mark: str, content: str) -> bool:
-    """Returns whether the folder of an --out holds `content`, as its file `mark` tells; else it is free for it.
+def is_begun(folder: Path, content: str, *marks: str) -> bool:
+    """Returns whether a folder that was asked for holds `content`, as its files `marks` tell; else it is free for it.
 
     Raises:
         UserError: it is a file, holds something else, or cannot be looked at.
     """
     with writing(folder):
         if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder} is a file: choose another place for --out")
+            raise UserError(f"{folder} is a file: choose another place for the {content}")
         used = folder.is_dir() and any(folder.iterdir())
-    if used and not (folder / mark).is_file():
-        raise UserError(f"{folder} holds something else than a {content}: choose another --out")
+    if used and not all((folder / mark).is_file() for mark in marks):
+        raise UserError(f"{folder} holds something else than a {content}: choose another place")
     return used
+
+
+def require_free(folder: Path, content: str, *marks: str, replace: bool) -> None:
+    """Raises UserError as `is_begun`, and if the folder holds `content` that is not to be replaced."""
+    if is_begun(folder, content, *marks) and not replace:
+        raise UserError(f"{folder} exists already; choose another place, or replace it by --replace")
 
 
 def at_home(path: str | Path, *, instead: str = "write the path in full") -> Path:
