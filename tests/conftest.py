@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from cxr_jax.process import CACHE_SWITCH, KERNELS_SWITCH, processor_digest
+
+if TYPE_CHECKING:
+    from tests.browser import Browser
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["MPLBACKEND"] = "Agg"
@@ -87,6 +91,18 @@ def native_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KERNELS_SWITCH, f"{os.environ['CXR_TEST_PROGRAMS']}/native")
     if reason := why_not():
         (pytest.skip if reason == NO_COMPILER else pytest.fail)(reason)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium for the tests of one file, which are skipped where none is installed."""
+    from tests.browser import MISSING, PROGRAM, Browser
+
+    if PROGRAM is None:
+        pytest.skip(MISSING)
+    opened = Browser(tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
 
 
 def _folder(variable: str, inside: str = "") -> Path:

@@ -19,7 +19,7 @@ from cxr_jax.commands import page, predict
 from cxr_jax.data.phantoms.folder import draw_phantom
 from cxr_jax.errors import UserError
 from cxr_jax.vocabulary import DISCLAIMER
-from tests.browser import MISSING, PROGRAM, Browser, served
+from tests.browser import served
 from tests.data.dicom.drawn import dicom
 from tests.made_once import made_once
 from tests.page.conftest import NOT_VENDORED, VENDORED
@@ -28,20 +28,12 @@ ROOT = Path(__file__).parents[2]
 AXE = ROOT / "build" / "axe.min.js"
 
 vendored = pytest.mark.skipif(not VENDORED, reason=NOT_VENDORED)
-in_browser = pytest.mark.skipif(PROGRAM is None, reason=MISSING)
 
 
 @pytest.fixture(scope="session")
 def written(bundle, tmp_path_factory):
     """The page of the exported run; it is not to be changed."""
     return made_once(tmp_path_factory, "page", lambda folder: page.main([str(bundle), str(folder)]))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    opened = Browser(tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +108,6 @@ def assert_same_warnings(row, entry):
 
 
 @vendored
-@in_browser
 def test_the_page_says_what_predict_says(browser, bundle, written, films, tmp_path, monkeypatch, capsys):
     expected = predicted(bundle, films, monkeypatch, capsys)
     with served(written) as address:
@@ -147,7 +138,6 @@ def test_the_page_says_what_predict_says(browser, bundle, written, films, tmp_pa
 
 
 @vendored
-@in_browser
 def test_the_page_cannot_connect_once_it_reads(browser, written, films):
     attempt = "return fetch('page.json').then(() => 'sent', (error) => error.name)"
     from_worker = """
@@ -168,7 +158,6 @@ def test_the_page_cannot_connect_once_it_reads(browser, written, films):
 
 
 @vendored
-@in_browser
 def test_teaching_hides_the_answer_until_the_call(browser, written):
     told = json.loads((written / "page.json").read_text())["phantoms"]
     with served(written) as address:
@@ -194,7 +183,6 @@ def test_teaching_hides_the_answer_until_the_call(browser, written):
 
 
 @vendored
-@in_browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_nobody_is_shut_out(browser, written, films, width, scheme):
     """axe finds nothing serious, nothing is wider than the window, and a heat map can be weakened by keys."""
@@ -219,8 +207,65 @@ def test_nobody_is_shut_out(browser, written, films, width, scheme):
         assert DISCLAIMER in browser.run("return document.querySelector('.banner').textContent")
 
 
+def heard(browser):
+    """What a screen reader is given of the page: role, name, description, value and live region of every part."""
+    parts = []
+    for node in browser.call("Accessibility.getFullAXTree")["nodes"]:
+        told = {one["name"]: one["value"].get("value") for one in node.get("properties", [])}
+        texts = [node.get(name, {}).get("value") for name in ("role", "name", "description", "value")]
+        if not node["ignored"]:
+            parts.append((*texts, told))
+    return parts
+
+
 @vendored
-@in_browser
+def test_who_hears_the_page_is_told_what_others_see(browser, written, films):
+    film, damaged = (next(path for path in films if path.name == name) for name in ("deep.png", "damaged.png"))
+    with served(written) as address:
+        opened(browser, address)
+        given(browser, [film, damaged])
+        # behind the call stands the number of remarks
+        _, probability, called, *_ = browser.run("return document.querySelector('#rows tr').innerText").split()
+        answered = heard(browser)
+        # the tree that Chromium tells here has the number alone
+        percent = browser.run("return document.getElementById('strength').getAttribute('aria-valuetext')")
+        press(browser, "#clear")
+        browser.run("document.getElementById('teaching').click()")
+        given(browser, [film])
+        withheld = heard(browser)
+        press(browser, "#choices button")
+        told = browser.run("return document.activeElement.id")
+        after = heard(browser)
+
+    def only(parts, role, name=None):
+        (part,) = [part for part in parts if part[0] == role and name in (None, part[1])]
+        return part
+
+    def announced(parts):
+        return " ".join(part[1] for part in parts if part[0] == "StaticText" and " read" in part[1])
+
+    _, _, description, _, state = only(answered, "button", "Choose radiographs")
+    assert "or drop one or many" in description and "2 of 2 read" in description and state["focusable"]
+    status = [part[4] for part in answered if part[0] == "status" and part[4].get("live") == "polite"]
+    assert len(status) == 1
+    assert "damaged.png is truncated" in announced(answered)
+    only(answered, "table", "Radiographs")
+    headers = [part[1] for part in answered if part[0] == "columnheader"]
+    assert headers == ["File", "P(PNEUMONIA)", "Call"]
+    assert [part[1] for part in answered if part[0] == "rowheader"] == ["deep.png", "damaged.png"]
+    *_, value, state = only(answered, "slider", "Heat map strength")
+    assert value == 55 and percent == "55 %" and state["focusable"]
+    assert only(answered, "image")[1].startswith("Radiograph deep.png, 2")
+    only(answered, "group", f"Called {called}")
+    assert announced(withheld) == "1 of 1 read. deep.png: hidden until your call."
+    assert not [part for part in withheld if probability in (part[1] or "")]
+    # a call moves the focus to the answer, whose name is read out
+    assert told == "told"
+    compared = "as the network does" if called == "NORMAL" else "other than the network"
+    only(after, "group", f"The network calls it {called} You called it NORMAL, {compared}.")
+
+
+@vendored
 def test_the_page_works_without_a_connection(browser, written, films):
     with served(written) as address:
         opened(browser, address)
@@ -238,7 +283,6 @@ def test_the_page_works_without_a_connection(browser, written, films):
 
 
 @vendored
-@in_browser
 @pytest.mark.slow
 def test_originals_get_the_probabilities_of_predict(browser, real_radiographs, tmp_path, monkeypatch, capsys):
     """With the network that CXR_PAGE_BUNDLE names; one that was trained on drawn chests would tell little."""
@@ -283,6 +327,13 @@ def test_a_damaged_bundle_is_refused(bundle, as_if_vendored, tmp_path):
     (damaged / "model.onnx").write_bytes(b"\0" + (damaged / "model.onnx").read_bytes())
     with pytest.raises(UserError, match="sha256 differs"):
         page.main([str(damaged), str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_bundle_is_told(evaluated_run, as_if_vendored, tmp_path):
+    for place, sentence in ((evaluated_run, "is a run: export it first"), (tmp_path, "there is no bundle at")):
+        with pytest.raises(UserError, match=sentence):
+            page.main([str(place), str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
 

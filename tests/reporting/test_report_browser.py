@@ -10,18 +10,8 @@ import pytest
 from cxr_jax.reporting.report import write_report
 from cxr_jax.reporting.summary import outlook_sentence
 from cxr_jax.vocabulary import DISCLAIMER
-from tests.browser import MISSING, PROGRAM, Browser
-
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason=MISSING)
 
 PHONE, DESKTOP = 390, 1280
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    opened = Browser(tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")

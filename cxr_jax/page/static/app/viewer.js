@@ -42,6 +42,7 @@ export class Viewer {
     find("strength-row").hidden = failed || withheld;
     for (const part of ["scales", "promise", "remarks", "compared", "marking"]) find(part).hidden = failed;
     if (failed) {
+      find("marking").textContent = "";
       find("verdict").replaceChildren(element("span", "Not read", "quiet"), element("span", item.mistake, "reason"));
       return;
     }
@@ -54,6 +55,7 @@ export class Viewer {
     const { found, name } = this.#item;
     const percent = Number(find("strength").value);
     find("strength-told").textContent = `${percent} %`;
+    find("strength").setAttribute("aria-valuetext", `${percent} %`);
     draw(find("picture"), found.preview, this.#heat, percent / 100, this.#colours);
     const called = this.#withheld ? null : calledOf(found.probability, this.#page);
     const shows = called && this.#heat && percent;
@@ -75,6 +77,7 @@ export class Viewer {
     );
     const marking = find("marking");
     marking.hidden = !yourCall;
+    marking.textContent = "";
     if (yourCall) {
       const right = drawnAs ? yourCall === drawnAs : null;
       marking.className = `marking ${right === null ? "" : right ? "right" : "wrong"}`;
