@@ -1,6 +1,6 @@
 /** The page: loads the network, then reads what it is given and shows what the network says. */
 
-import { calledOf, probabilityText, scoreOf } from "./calls.js";
+import { calledOf, doubtOf, probabilityText, scoreOf } from "./calls.js";
 import { forbidConnections, keepForOffline, loadFiles, loadPage } from "./loading.js";
 import { Mistake } from "./mistake.js";
 import { Reader } from "./reader.js";
@@ -74,18 +74,18 @@ async function read(item) {
   forgetPictures(item);
   const failed = items.filter(({ mistake }) => mistake).length;
   const done = items.filter(({ found, mistake }) => found || mistake).length;
-  tell(`${done} of ${items.length} read${failed ? `, ${failed} of them could not be` : ""}. ${outcomeOf(item)}.`);
+  tell(`${done} of ${items.length} read${failed ? `, ${failed} of them could not be` : ""}. ${outcomeOf(item)}`);
   if (shown === null || (shown.mistake && item.found && !shown.chosen)) show(item);
   drawTable();
 }
 
 /** Returns what is told of a radiograph as soon as it was read, also to those who hear the page. */
 function outcomeOf(item) {
-  if (item.mistake) return item.mistake;
-  if (withheld(item)) return `${item.name}: hidden until your call`;
+  if (item.mistake) return `${item.mistake}.`;
+  if (withheld(item)) return `${item.name}: hidden until your call.`;
   const { probability } = item.found;
   const values = page.calls.map(({ label }) => `P(${label}) ${probabilityText(probability[page.classes.indexOf(label)])}`);
-  return `${item.name}: ${calledOf(probability, page)}, ${values.join(", ")}`;
+  return `${item.name}: ${calledOf(probability, page)}, ${values.join(", ")}. ${doubtOf(probability, page)}`;
 }
 
 function forgetPictures(latest) {
