@@ -33,8 +33,14 @@ def after_a_step(network, batch, *, radius=0.0, params=None, devices=1, backend=
 
 @pytest.mark.parametrize(
     ("devices", "backend", "changes"),
-    [(1, "jit", {}), (2, "pmap", {"accumulation_steps": 2, "batch_norm": "frozen"})],
-    ids=["one device", "in parts, on two devices"],
+    [
+        pytest.param(1, "jit", {}, id="one device"),
+        pytest.param(
+            *(2, "pmap", {"accumulation_steps": 2, "batch_norm": "frozen"}),
+            id="in parts, on two devices",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_the_step_is_the_gradient_uphill_and_the_rest_is_of_the_first_pass(
     network, train_images, devices, backend, changes
