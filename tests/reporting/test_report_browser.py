@@ -177,8 +177,9 @@ def test_every_section_stands_below_the_one_before_and_is_linked(browser, page):
         return [target.id, target.getBoundingClientRect().top, target.getBoundingClientRect().height];
     })""")
     assert [name for name, _, _ in places] == [
-        *("verdict", "use", "patients", "results", "operating-point", "calibration", "subgroups", "shift", "failures"),
-        *("explanations", "quality", "baselines", "looks", "training", "environment", "reproduce", "glossary"),
+        *("verdict", "use", "patients", "results", "operating-point", "calibration", "subgroups", "shift"),
+        *("uncertainty", "failures", "explanations", "quality", "baselines", "looks", "training", "environment"),
+        *("reproduce", "glossary"),
     ]
     tops = [top for _, top, _ in places]
     assert tops == sorted(tops)
@@ -256,7 +257,7 @@ def test_two_pages_are_printed_and_all_of_it_on_demand(browser, page):
     sections = VISIBLE + "return [...document.querySelectorAll('main > section')].filter(visible).map((e) => e.id);"
     assert browser.run(sections) == ["verdict", "use", "patients"]
     browser.run("document.getElementById('print-everything').click()")
-    assert len(browser.run(sections)) == 18
+    assert len(browser.run(sections)) == 19
     shown = browser.run(f"""{VISIBLE}
         return {{
             details: [...document.querySelectorAll("details > :not(summary)")].every(visible),
