@@ -258,10 +258,10 @@ def test_test_script_fails_when_the_tests_do(checkout):
 
 STEPS = [
     "scripts/test",
-    ".venv/bin/python -m pytest --no-cov -rs --numprocesses 3 --dist loadfile -m slow "
+    ".venv/bin/python -m pytest --no-cov -rs --numprocesses 2 --dist loadfile -m slow "
     "tests/scripts/test_kill_harness.py tests/training/test_processes.py tests/scripts/test_wheel.py",
     "environment_of_the_oldest_python",
-    "build/oldest/bin/python -m pytest -rs --numprocesses 3 --dist loadfile tests/porting "
+    "build/oldest/bin/python -m pytest -rs --numprocesses 2 --dist loadfile tests/porting "
     "tests/bench/test_rivals.py tests/test_cli.py",
     ".venv/bin/ruff check",
     ".venv/bin/ruff format --check",
