@@ -105,7 +105,7 @@ def test_the_shipped_table_has_one_row_of_a_kind_and_decides_for_the_networks_of
         for instructions in ("avx512_bf16", "avx2", "neon")
         for network in ("mobilenetv2_100", "tf_efficientnetv2_s")
     }
-    assert chosen["avx512_bf16", "mobilenetv2_100"] and chosen["avx2", "mobilenetv2_100"]
+    assert all(natively for (instructions, _), natively in chosen.items() if instructions != "neon")
     assert not (chosen["neon", "mobilenetv2_100"] or chosen["neon", "tf_efficientnetv2_s"])
 
 
