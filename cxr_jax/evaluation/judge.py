@@ -36,6 +36,7 @@ from cxr_jax.evaluation.metrics import (
 )
 from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.evaluation.shift import diagnose_shift
+from cxr_jax.evaluation.split_warnings import warnings_of_splits
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.vocabulary import CLASS_NAMES, NORMAL, PNEUMONIA, SUBTYPE_NAMES
 
@@ -51,9 +52,6 @@ WORST_ERRORS = 24
 """How many of the most confident errors a judgement lists."""
 
 _RATES = ("sensitivity", "specificity")
-
-# Below this many images of a class an estimate moves by more than its interval can tell.
-_FEW = 20
 
 
 def judge(
@@ -104,7 +102,9 @@ def judge(
         validation=None if validation is None else of_split(validation, rules={}),
         for_rule=drawn.get("operating point"),
         shift=None if validation is None else diagnose_shift(validation, test, threshold, confidence.level),
-        warnings=tuple(_warnings(validation, test)),
+        warnings=tuple(
+            warnings_of_splits(validation, test, CLASS_NAMES, "calibration and the threshold's promise are")
+        ),
     )
 
 
@@ -272,27 +272,3 @@ def _worst_errors(predictions: Predictions, threshold: float) -> tuple[WrongCall
         )
         for row in order
     )
-
-
-def _warnings(validation: Predictions | None, test: Predictions) -> list[str]:
-    """Returns what a reader must know before believing the numbers, one sentence each."""
-    warnings = []
-    if not test.has_groups:
-        warnings.append("Not every image has a group: intervals take images for independent and may be too narrow.")
-    for split, predictions in (("test", test), ("validation", validation)):
-        if predictions is None:
-            continue
-        for index, name in enumerate(CLASS_NAMES):
-            count = int(np.sum(predictions.label == index))
-            if count < _FEW:
-                warnings.append(f"Only {count} {split} images are {name}: what rests on them is hardly known.")
-    if validation is None:
-        warnings.append("There are no validation predictions: calibration and the threshold's promise are unknown.")
-        return warnings
-    shared = len(set(validation.file) & set(test.file))
-    if shared:
-        warnings.append(f"{shared} images are in validation and in test: the test figures are not to be believed.")
-    groups = len((set(validation.group) & set(test.group)) - {""})
-    if groups:
-        warnings.append(f"{groups} groups have images in validation and in test: the test figures flatter.")
-    return warnings

@@ -24,6 +24,7 @@ from cxr_jax.evaluation.intervals import (
 from cxr_jax.evaluation.judged_calibration import calibration_measures, judge_calibration
 from cxr_jax.evaluation.measures import Measure, Measured, measure
 from cxr_jax.evaluation.metrics import METRICS
+from cxr_jax.evaluation.split_warnings import warnings_of_splits
 from cxr_jax.runs.class_predictions import ClassPredictions
 
 WORST_ERRORS = 24
@@ -33,9 +34,6 @@ RANKED = ("roc_auc", "average_precision")
 CALLED = ("sensitivity", "specificity", "precision", "f1")
 AT_THRESHOLD = ("sensitivity", "specificity", "precision")
 """Metrics of one class: of its probability, of the calls by highest probability, and of those from its threshold on."""
-
-# below this many images of a class an estimate moves by more than its interval can tell
-_FEW = 20
 
 
 def judge_classes(
@@ -67,7 +65,7 @@ def judge_classes(
         points=points,
         test=_judge_split(test, points, confidence, advance),
         validation=None if validation is None else _judge_split(validation, points, confidence, advance),
-        warnings=tuple(_warnings(validation, test)),
+        warnings=tuple(warnings_of_splits(validation, test, test.classes, "the promise of the thresholds is")),
     )
 
 
@@ -210,27 +208,3 @@ def _worst_errors(predictions: ClassPredictions) -> tuple[WrongClass, ...]:
         )
         for row in order
     )
-
-
-def _warnings(validation: ClassPredictions | None, test: ClassPredictions) -> list[str]:
-    """Returns what a reader must know before believing the numbers, one sentence each."""
-    warnings = []
-    if not test.has_groups:
-        warnings.append("Not every image has a group: intervals take images for independent and may be too narrow.")
-    for split, predictions in (("test", test), ("validation", validation)):
-        if predictions is None:
-            continue
-        for index, name in enumerate(predictions.classes):
-            count = int(np.sum(predictions.label == index))
-            if count < _FEW:
-                warnings.append(f"Only {count} {split} images are {name}: what rests on them is hardly known.")
-    if validation is None:
-        warnings.append("There are no validation predictions: the promise of the thresholds is unknown.")
-        return warnings
-    shared = len(set(validation.file) & set(test.file))
-    if shared:
-        warnings.append(f"{shared} images are in validation and in test: the test figures are not to be believed.")
-    groups = len((set(validation.group) & set(test.group)) - {""})
-    if groups:
-        warnings.append(f"{groups} groups have images in validation and in test: the test figures flatter.")
-    return warnings

@@ -12,11 +12,10 @@ from cxr_jax.config.schema import Config
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.data.split_loading import load_split
-from cxr_jax.devices import choose_devices
 from cxr_jax.evaluation.feature_distance import FeatureReference, write_feature_reference
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.ensemble import Ensemble
-from cxr_jax.inference.forward import compile_on_images, statistics_of
+from cxr_jax.inference.forward import statistics_of
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.models.network import StagedNetwork
 from cxr_jax.runs.folder import RunFolder
@@ -58,17 +57,7 @@ def make_feature_reference(
         return None
     stage = measured_stage(network, model.image_size)
     rows = np.sort(np.random.default_rng(0).permutation(len(training))[:TRAINING_IMAGES])
-    program = compile_on_images(
-        functools.partial(statistics_of, stage=stage),
-        model.graphdef,
-        model.params,
-        model.batch_stats,
-        mean=model.mean,
-        std=model.std,
-        image_size=model.image_size,
-        batch_size=batch_size,
-        devices=choose_devices(1),
-    )
+    program = model.compile(functools.partial(statistics_of, stage=stage), batch_size)
     with track("Comparing validation with train in the network's features", len(rows) + len(validation)) as advance:
         of_training, of_validation = (
             program.over(model.params, model.batch_stats, images, advance=advance)

@@ -121,18 +121,22 @@ class TrainedModel:
     def _compiled(self, batch_size: int, answer: Callable[..., Array]) -> ForwardProgram:
         key = (batch_size, answer is logits_of)
         if key not in self._programs:
-            self._programs[key] = compile_on_images(
-                answer,
-                self.graphdef,
-                self.params,
-                self.batch_stats,
-                mean=self.mean,
-                std=self.std,
-                image_size=self.image_size,
-                batch_size=batch_size,
-                devices=choose_devices(1),
-            )
+            self._programs[key] = self.compile(answer, batch_size)
         return self._programs[key]
+
+    def compile(self, answer: Callable[..., Array], batch_size: int) -> ForwardProgram:
+        """Returns the program of `answer`, a function as those of `inference.forward`, for batches of images."""
+        return compile_on_images(
+            answer,
+            self.graphdef,
+            self.params,
+            self.batch_stats,
+            mean=self.mean,
+            std=self.std,
+            image_size=self.image_size,
+            batch_size=batch_size,
+            devices=choose_devices(1),
+        )
 
     @cached_property
     def _programs(self) -> dict[tuple[int, bool], ForwardProgram]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cxr_jax
-from cxr_jax.evaluation.class_judgement import read_class_judgement
+from cxr_jax.evaluation.class_judgement import ClassJudgement, read_class_judgement
 from cxr_jax.evaluation.conformal import ERROR_RATE, read_conformal
 from cxr_jax.evaluation.judged_sets import read_uncertainty
 from cxr_jax.evaluation.judgement import Judgement, judges_other_classes, read_judgement
@@ -141,22 +141,14 @@ def _css_text(text: str) -> Markup:
 def _contents(run: RunFolder) -> dict[str, Any]:
     """Returns everything that the template names; what the run does not have is None or empty."""
     judgement = read_judgement(run.evaluation)
-    config_text = run.config.read_text(encoding="utf-8") if run.config.is_file() else None
-    config = tomllib.loads(config_text) if config_text else None
     quality, robustness = quality_of(run), robustness_of(run)
-    looks = read_looks(run)
+    shared = _of_run(run, judgement)
+    config = shared["config"]
     return {
-        "name": run.name,
-        "written": date_text(datetime.datetime.now().astimezone().isoformat(timespec="minutes")),
-        "version": cxr_jax.__version__,
-        "disclaimer": DISCLAIMER,
-        "judgement": judgement,
-        "test": judgement.test,
-        "validation": judgement.validation,
+        **shared,
         "half": judgement.test.at_one_half,
         "summary": summarise(judgement.test, quality.baselines if quality else ()),
         "outlook": outlook(judgement.test, (config or {}).get("report", {}).get("prevalence") or None),
-        "glossary": GLOSSARY,
         "rule": _rule(judgement.operating_point),
         "rule_found": judgement.for_rule,
         "ruled_targets": any(
@@ -165,14 +157,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "told_rule": told_rule(judgement),
         "told_calibration": told_calibration(judgement, weighted=_is_weighted(config)),
         **_origin(run, judgement),
-        "config": config,
-        "config_text": config_text,
-        "network": _optional(run.network),
-        "ensemble": read_ensemble(run) if is_ensemble(run) else None,
-        "environment": _optional(run.environment),
-        "training": _training(run, config, looks),
         "probe": read_probe(run.probe) if run.probe.is_file() else None,
-        "looks": looks,
         "figures": {
             "training": _figures(run, _TRAINING),
             "results": _figures(run, _RESULTS),
@@ -196,9 +181,24 @@ def _contents(run: RunFolder) -> dict[str, Any]:
 def _class_contents(run: RunFolder) -> dict[str, Any]:
     """Returns everything that the template of K classes names; what the run does not have is None or empty."""
     judgement = read_class_judgement(run.evaluation)
+    card = _optional(run.data_card)
+    return {
+        **_of_run(run, judgement),
+        "rule": _rule(next(iter(judgement.points.classes.values()))),
+        "phantoms": bool(card and card.get("phantom")),
+        "probe": None,
+        "figures": {
+            "training": _figures(run, _TRAINING),
+            "results": _figures(run, _RESULTS_OF_CLASSES),
+            "calibration": _figures(run, _CALIBRATION_OF_CLASSES),
+        },
+    }
+
+
+def _of_run(run: RunFolder, judgement: Judgement | ClassJudgement) -> dict[str, Any]:
+    """Returns what the templates of two and of K classes name alike; what the run does not have is None."""
     config_text = run.config.read_text(encoding="utf-8") if run.config.is_file() else None
     config = tomllib.loads(config_text) if config_text else None
-    card = _optional(run.data_card)
     looks = read_looks(run)
     return {
         "name": run.name,
@@ -208,8 +208,6 @@ def _class_contents(run: RunFolder) -> dict[str, Any]:
         "judgement": judgement,
         "test": judgement.test,
         "validation": judgement.validation,
-        "rule": _rule(next(iter(judgement.points.classes.values()))),
-        "phantoms": bool(card and card.get("phantom")),
         "glossary": GLOSSARY,
         "config": config,
         "config_text": config_text,
@@ -217,13 +215,7 @@ def _class_contents(run: RunFolder) -> dict[str, Any]:
         "ensemble": read_ensemble(run) if is_ensemble(run) else None,
         "environment": _optional(run.environment),
         "training": _training(run, config, looks),
-        "probe": None,
         "looks": looks,
-        "figures": {
-            "training": _figures(run, _TRAINING),
-            "results": _figures(run, _RESULTS_OF_CLASSES),
-            "calibration": _figures(run, _CALIBRATION_OF_CLASSES),
-        },
     }
 
 
