@@ -3,10 +3,21 @@
 Each of these facts stands here and nowhere else.
 """
 
+from typing import Literal
+
 CLASS_NAMES = ("NORMAL", "PNEUMONIA")
 """The two classes unless data say otherwise; a class's label is its index, so the positive class is 1."""
 
 NORMAL, PNEUMONIA = 0, 1
+
+Kind = Literal["exclusive", "findings"]
+"""Of the classes: an image has exactly one of them, or any number of findings that occur together."""
+
+EXCLUSIVE: Kind = "exclusive"
+FINDINGS: Kind = "findings"
+
+NO_FINDING = "No Finding"
+"""How it is written that an image shows none of the findings, which is no finding itself."""
 
 SUBTYPE_NAMES = ("normal", "bacteria", "virus", "unknown")
 """Cause of the pneumonia as far as the source says; `unknown` for pneumonia without a stated cause."""

@@ -23,6 +23,9 @@ class Options:
     seed: int = 0  # the same seed and count give the same images
     smallest: int = 200  # lowest height of an image, in pixels
     largest: int = 400  # greatest height; images are up to half as wide again
+    findings: bool = (
+        False  # several findings in an image, in the layout of NIH ChestX-ray14; a quarter of them for test
+    )
 
 
 def main(arguments: list[str]) -> None:
@@ -35,19 +38,15 @@ def main(arguments: list[str]) -> None:
 
     terminal = Terminal()
     with terminal.waiting("Starting"):
-        from cxr_jax.data.phantoms import write_phantoms
+        from cxr_jax.data.phantoms import write_phantom_findings, write_phantoms
         from cxr_jax.runs.files import at_home
 
     test = options.count // 4
-    val = min(16, options.count // 10)
-    write_phantoms(
-        at_home(options.folder),
-        train=options.count - test - val,
-        val=val,
-        test=test,
-        seed=options.seed,
-        image_size_range=(options.smallest, options.largest),
-        track=terminal.track,
-    )
+    how = {"seed": options.seed, "image_size_range": (options.smallest, options.largest), "track": terminal.track}
+    if options.findings:
+        write_phantom_findings(at_home(options.folder), train=options.count - test, test=test, **how)
+    else:
+        val = min(16, options.count // 10)
+        write_phantoms(at_home(options.folder), train=options.count - test - val, val=val, test=test, **how)
     terminal.say(f"{options.count:,} phantoms in {options.folder}: drawn by a program, not radiographs of people.")
     terminal.say(f"Next: cxr-jax prepare {as_typed(Path(options.folder))}")

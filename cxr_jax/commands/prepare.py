@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
-from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA, SUBTYPE_NAMES
+from cxr_jax.vocabulary import CLASS_NAMES, FINDINGS, NO_FINDING, PNEUMONIA, SUBTYPE_NAMES
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,13 +24,14 @@ LISTED = 10
 class Options:
     """Options of the command."""
 
-    # official folder, Kaggle or Mendeley zip, MedMNIST pneumoniamnist*.npz, or any folder or zip of class folders
+    # official folder, Kaggle or Mendeley zip, MedMNIST pneumoniamnist*.npz, any folder or zip of class folders; or the
+    # folder of NIH ChestX-ray14, CheXpert, or the tuberculosis sets of Shenzhen and Montgomery, as they are published
     source: Annotated[str, Positional("SOURCE")] = ""
     # under which configs find the data; by default chest_xray for the releases of the radiographs, phantoms for drawn
-    # images, else the name of the source
+    # images, nih, chexpert, shenzhen or montgomery for these, else the name of the source
     name: str = ""
     # names of the class folders, two or more, in the order in which predictions and reports list them; by default
-    # NORMAL and PNEUMONIA, or all labels of --table
+    # NORMAL and PNEUMONIA, or all labels of --table; of findings which of them to learn
     classes: tuple[str, ...] = ()
     # CSV that says what the images in the folder SOURCE are; it may lie anywhere
     table: Annotated[str, Option("FILE")] = ""
@@ -39,6 +40,15 @@ class Options:
     label_columns: tuple[str, ...] = ("label",)
     group_column: str = ""  # of --table: what stands for a patient; without it no group is known
     split_column: str = ""  # of --table: train, val or test; without it the test split is cut by group
+    # of --table: an image may show several of the classes, which are findings. --label-columns is then one column of
+    # names joined by bars, such as Effusion|Mass, or one for each finding: 1 present, 0 absent, -1 uncertain, or blank
+    findings: bool = False
+    # what an uncertain label of findings counts as, by default unknown: it then carries no loss and is not judged
+    uncertain: Literal["", "unknown", "present", "absent"] = ""
+    # what a blank label of findings counts as; by default unknown, and in CheXpert absent
+    blank: Literal["", "unknown", "present", "absent"] = ""
+    # of --table: columns that are kept beside the labels and told in the data card, such as age, sex and view
+    keep_columns: tuple[str, ...] = ()
     # three classes, normal, bacteria and virus, as file names of the Guangzhou radiographs tell them; images whose
     # names tell none are left out
     subtypes: bool = False
@@ -62,7 +72,7 @@ def main(arguments: list[str]) -> None:
         from cxr_jax.data.download import MENDELEY, download
         from cxr_jax.data.preparation import prepare
         from cxr_jax.data.prepared import prepared_root
-        from cxr_jax.data.sources import Columns
+        from cxr_jax.data.sources import Columns, Policies
         from cxr_jax.runs.files import at_home
 
     if options.download:
@@ -70,15 +80,24 @@ def main(arguments: list[str]) -> None:
         source = download(MENDELEY, kept, track=terminal.track)
     else:
         source = at_home(options.source)
-    columns = None
+    columns, policies = None, Policies(options.uncertain, options.blank)
     if options.table:
-        names = (options.label_columns, options.group_column, options.split_column)
-        columns = Columns(at_home(options.table), options.file_column, *names)
+        columns = Columns(
+            table=at_home(options.table),
+            file=options.file_column,
+            labels=options.label_columns,
+            group=options.group_column,
+            split=options.split_column,
+            findings=options.findings,
+            policies=policies,
+            kept=options.keep_columns,
+        )
     outcome = prepare(
         source,
         name=options.name or None,
         classes=options.classes,
         columns=columns,
+        policies=policies if columns is None and policies != Policies() else None,
         subtypes=options.subtypes,
         replace_old=options.replace,
         track=terminal.track,
@@ -104,7 +123,11 @@ def _require_possible(options: Options) -> None:
         raise UserError("--table and --download exclude each other: give one", EXIT_USAGE)
     if not options.label_columns:
         raise UserError("--label-columns names no column: name one, or one for each class", EXIT_USAGE)
-    for name in ("file_column", "label_columns", "group_column", "split_column"):
+    if options.table and not options.findings and (options.uncertain or options.blank):
+        raise UserError(
+            "--uncertain and --blank are of findings: say --findings if an image may show several", EXIT_USAGE
+        )
+    for name in ("file_column", "label_columns", "group_column", "split_column", "findings", "keep_columns"):
         if not options.table and getattr(options, name) != getattr(Options, name):
             raise UserError(f"--{name.replace('_', '-')} is of a table: name it by --table", EXIT_USAGE)
 
@@ -173,8 +196,10 @@ def _counts(card: dict[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table(title=f"{card['name']}: {card['images']:,} images", box=box.SIMPLE_HEAD)
-    table.add_column("split")
     classes = tuple(card.get("classes", CLASS_NAMES))
+    if card.get("kind") == FINDINGS:
+        return _counts_by_finding(table, card, classes)
+    table.add_column("split")
     if classes != CLASS_NAMES:
         return _counts_by_class(table, card, classes)
     for column in (*CLASS_NAMES, *SUBTYPE_NAMES[1:], "groups"):
@@ -200,6 +225,32 @@ def _counts_by_class(table: Table, card: dict[str, Any], classes: tuple[str, ...
         rows.append((words, cut["classes"][part], cut["groups"][part], "dim"))
     for words, counts, groups, style in rows:
         table.add_row(words, *(f"{counts[name]:,}" for name in classes), f"{groups:,}", style=style)
+    return table
+
+
+def _counts_by_finding(table: Table, card: dict[str, Any], findings: tuple[str, ...]) -> Table:
+    """Returns the table with a row for each finding: images that show it in each split, and those that are unknown.
+
+    An image may stand in several rows.
+    """
+    cut, splits = card["validation_cut"], list(card["counts"])
+    table.add_column("images that show")
+    for column in (*splits, "unknown", "train after cut", "val cut from it"):
+        table.add_column(column, justify="right")
+    for name in findings:
+        shown = [card["counts"][split][name] for split in splits]
+        unknown = sum(card["unknown"][split][name] for split in splits)
+        parts = [cut["classes"][part][name] for part in ("train", "val")]
+        table.add_row(name, *(f"{count:,}" for count in (*shown, unknown, *parts)))
+    without = (f"{card['without_findings'][split]:,}" for split in splits)
+    table.add_row(NO_FINDING, *without, "", "", "", style="dim")
+    table.add_row(
+        "groups",
+        *(f"{card['groups'][split]:,}" for split in splits),
+        "",
+        *(f"{cut['groups'][part]:,}" for part in ("train", "val")),
+        style="dim",
+    )
     return table
 
 

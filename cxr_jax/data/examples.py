@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from cxr_jax.errors import UserError
@@ -20,22 +20,29 @@ class Example:
     file: str  # path in the source: split/CLASS/name, or CLASS/name where the source has no splits
     split: str  # one of SPLIT_NAMES, as the source has it or as preparation cut it
     subtype: str  # one of SUBTYPE_NAMES
-    label: str  # one of the classes of the data
+    label: str  # one of the classes of the data; of findings the cell that says which there are, see `findings`
     group: str  # the best stand-in for a patient; the file itself where the source tells none
     width: int  # of the original image, in pixels
     height: int
     sha256: str  # of the image as it is stored: the encoded file, or the PNG of a DICOM file; hexadecimal
+    known: tuple[tuple[str, str], ...] = ()  # what else the source tells, by name, such as age, sex and view
 
 
-COLUMNS = tuple(entry.name for entry in fields(Example))
+COLUMNS = tuple(entry.name for entry in fields(Example) if entry.name != "known")
+"""Of every table; those of what else is known follow."""
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> None:
-    """Writes the table as CSV, atomically; UserError if it cannot be written."""
-    text = io.StringIO()
+    """Writes the table as CSV, atomically; what else is known has the same names in all rows.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    text, examples = io.StringIO(), tuple(examples)
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(astuple(example) for example in examples)
+    writer.writerow((*COLUMNS, *(name for name, _ in (examples[0].known if examples else ()))))
+    for example in examples:
+        writer.writerow((*(getattr(example, name) for name in COLUMNS), *(value for _, value in example.known)))
     files.write_text(path, text.getvalue())
 
 
@@ -48,9 +55,20 @@ def read_examples(path: Path, *, advice: str = "prepare the data again") -> tupl
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))
-        if not rows or tuple(rows[0]) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
+        count = len(COLUMNS)
+        if not rows or tuple(rows[0][:count]) != COLUMNS or any(len(row) != len(rows[0]) for row in rows):
             raise ValueError("not the columns of an example")
-        return tuple(Example(*row[:5], width=int(row[5]), height=int(row[6]), sha256=row[7]) for row in rows[1:])
+        names = rows[0][count:]
+        return tuple(
+            Example(
+                *row[:5],
+                width=int(row[5]),
+                height=int(row[6]),
+                sha256=row[7],
+                known=tuple(zip(names, row[count:], strict=True)),
+            )
+            for row in rows[1:]
+        )
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} is not a table of prepared examples: {advice}") from error
 

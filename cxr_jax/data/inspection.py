@@ -17,7 +17,7 @@ from cxr_jax.data.pool import map_in_order
 from cxr_jax.data.progress import Track
 from cxr_jax.data.sources import Entry, LeftOut, Reader
 from cxr_jax.errors import UserError
-from cxr_jax.vocabulary import CLASS_NAMES, NORMAL
+from cxr_jax.vocabulary import CLASS_NAMES, EXCLUSIVE, FINDINGS, NORMAL, Kind
 
 UNCUT = ""
 """Split of an example whose source has no splits, until one is cut."""
@@ -48,7 +48,11 @@ class _Image:
 
 
 def inspect(
-    reader: Reader, entries: tuple[Entry, ...], track: Track, classes: tuple[str, ...] = CLASS_NAMES
+    reader: Reader,
+    entries: tuple[Entry, ...],
+    track: Track,
+    classes: tuple[str, ...] = CLASS_NAMES,
+    kind: Kind = EXCLUSIVE,
 ) -> Inspection:
     """Reads and decodes every entry in threads; what cannot be decoded is left out with its reason.
 
@@ -79,11 +83,12 @@ def inspect(
                 file=entry.file,
                 split=entry.split or UNCUT,
                 subtype=said.subtype if said else unnamed_subtype,
-                label=classes[entry.label],
+                label=entry.findings if kind == FINDINGS else classes[entry.label],
                 group=entry.group or (said.group if said else entry.file),
                 width=outcome.width,
                 height=outcome.height,
                 sha256=outcome.sha256,
+                known=entry.known,
             )
         )
         if outcome.two_levels:

@@ -14,19 +14,20 @@ from typing import Any
 
 from cxr_jax.data.card import SPLITS_CUT, build_card
 from cxr_jax.data.chest_xray.owners import unnamed_owners
-from cxr_jax.data.classes import SUBTYPE_CLASSES, classed_by_subtype, require_class_names
+from cxr_jax.data.classes import SUBTYPE_CLASSES, classed_by_subtype, require_class_names, require_names
 from cxr_jax.data.decode import without_header
 from cxr_jax.data.examples import Example, write_examples
 from cxr_jax.data.file_names import parse_file_name
 from cxr_jax.data.inspection import UNCUT, Inspection, inspect
 from cxr_jax.data.prepared import CARD, RECORDS, TABLE, PreparedData, folder_of, prepared_root
 from cxr_jax.data.progress import Track, Waiting, silently, unseen
-from cxr_jax.data.sources import Columns, Entry, PassedOver, Reader, Source, find_source
-from cxr_jax.data.sources.layout import OFFICIAL_FOLDER, require_every_class
+from cxr_jax.data.sources import Columns, Entry, PassedOver, Policies, Reader, Source, find_source, holds_findings
+from cxr_jax.data.sources.layout import OFFICIAL_FOLDER, require_training_images
 from cxr_jax.data.splits import cut_by_group, joined_by_content
 from cxr_jax.errors import UserError
 from cxr_jax.runs import files
 from cxr_jax.runs.locks import held, remove_stale
+from cxr_jax.vocabulary import FINDINGS, Kind
 
 TEST_FRACTION = 0.2
 """Share of the groups that becomes the test split of a source without splits."""
@@ -55,6 +56,7 @@ def prepare(
     name: str | None = None,
     classes: tuple[str, ...] = (),
     columns: Columns | None = None,
+    policies: Policies | None = None,
     subtypes: bool = False,
     replace_old: bool = False,
     track: Track = silently,
@@ -70,6 +72,7 @@ def prepare(
         classes: names of the class folders or of the labels of a table, in their order. The default is NORMAL and
             PNEUMONIA, or all that the table names.
         columns: of a table that says what the images in the folder `path` are.
+        policies: what is made of uncertain and blank labels of a published set.
         subtypes: make the subtypes that file names tell the classes: normal, bacteria and virus.
         replace_old: put the new data in the place of other data under the same name.
         track: shows progress.
@@ -79,12 +82,14 @@ def prepare(
         UserError: no such source, nothing readable in it, names that cannot be classes, a class without training
             images, other data under that name, no space or no permission.
     """
-    if classes:
+    if classes and not holds_findings(path, columns):
         require_class_names(classes)
     prepared_root()  # before a slow source is listed for nothing
     with waiting(f"Looking through {path}"):
-        source = find_source(path, classes, columns)
-    require_class_names(source.listing.classes)
+        source = find_source(path, classes, columns, policies)
+    require_names(source.listing.classes, source.listing.kind)
+    if subtypes and source.listing.kind == FINDINGS:
+        raise UserError(f"--subtypes are of pneumonia, and {path} tells findings that occur together: leave it out")
     name = name or default_name(source, path) + ("_subtypes" if subtypes else "")
     folder = folder_of(name)
     told = {"kind": source.kind, "path": str(path.resolve()), "stamp": source.listing.stamp}
@@ -95,7 +100,7 @@ def prepare(
         prepared = PreparedData.open(folder)
         wanted = SUBTYPE_CLASSES if subtypes else source.listing.classes
         same = all(prepared.card["source"][entry] == told[entry] for entry in ("kind", "stamp"))
-        if same and prepared.classes == wanted:
+        if same and (prepared.classes, prepared.kind) == (wanted, source.listing.kind):
             return Outcome(prepared, fresh=False, passed_over=source.listing.passed_over)
         if same:
             raise UserError(
@@ -135,6 +140,8 @@ def _tidy_up(folder: Path) -> None:
 
 def default_name(source: Source, path: Path) -> str:
     """Returns the name under which a source is stored unless another is asked for; UserError if none can be made."""
+    if source.listing.name:
+        return source.listing.name
     if source.listing.phantom:
         return "phantoms"
     if all(parse_file_name(PurePosixPath(entry.file).name) for entry in source.listing.entries):
@@ -155,21 +162,21 @@ def _store(
     waiting: Waiting,
 ) -> None:
     """Writes records, table and data card of `source` to the new `folder`."""
-    classes = source.listing.classes
+    classes, kind = source.listing.classes, source.listing.kind
     with contextlib.ExitStack() as stack:
         # an array is summed up before any row of it is believed
         with waiting("Checking the array") if source.kind == "npz" else contextlib.nullcontext():
             reader = stack.enter_context(source.opened())
-        inspection = inspect(reader, source.listing.entries, track, classes)
+        inspection = inspect(reader, source.listing.entries, track, classes, kind)
         if not inspection.examples:
             raise UserError(f"{told['path']} holds no readable image; the first one: {inspection.left_out[0].reason}")
         if subtypes:
             inspection, classes = classed_by_subtype(inspection), SUBTYPE_CLASSES
-        require_every_class(inspection.entries, source=told["path"], classes=classes)
+        require_training_images(inspection.entries, told["path"], classes, kind)
         whole, joined = joined_by_content(inspection.examples)
         inspection = replace(inspection, examples=whole)
-        entries, examples, cut = _with_splits(inspection)
-        _write_records(reader, entries, examples, classes, folder, track)
+        entries, examples, cut = _with_splits(inspection, kind)
+        _write_records(reader, entries, examples, (classes, kind), folder, track)
     write_examples(folder / TABLE, examples)
     notes = (*source.listing.notes, *cut)
     listing = source.listing
@@ -179,6 +186,7 @@ def _store(
         inspection,
         examples,
         classes=classes,
+        kind=kind,
         joined=joined,
         passed_over=listing.passed_over,
         notes=notes,
@@ -187,21 +195,23 @@ def _store(
     files.write_json(folder / CARD, card)
 
 
-def _with_splits(inspection: Inspection) -> tuple[list[Entry], list[Example], list[str]]:
+def _with_splits(inspection: Inspection, kind: Kind) -> tuple[list[Entry], list[Example], list[str]]:
     """Returns entries and examples in the order of the records, and sentences on how they were split."""
     if inspection.examples[0].split != UNCUT:
         return list(inspection.entries), list(inspection.examples), []
     tested = cut_by_group(inspection.examples, TEST_FRACTION, TEST_SEED)
     rows = sorted(range(len(tested)), key=lambda row: tested[row])
     examples = [replace(inspection.examples[row], split="test" if tested[row] else "train") for row in rows]
-    return [inspection.entries[row] for row in rows], examples, [SPLITS_CUT.format(share=TEST_FRACTION, seed=TEST_SEED)]
+    strata = "the rarest finding of an image" if kind == FINDINGS else "class and subtype"
+    note = SPLITS_CUT.format(share=TEST_FRACTION, strata=strata, seed=TEST_SEED)
+    return [inspection.entries[row] for row in rows], examples, [note]
 
 
 def _write_records(
     reader: Reader,
     entries: Sequence[Entry],
     examples: Sequence[Example],
-    classes: tuple[str, ...],
+    classes: tuple[tuple[str, ...], Kind],
     folder: Path,
     track: Track,
 ) -> None:
@@ -214,7 +224,12 @@ def _write_records(
     with track("Storing", len(entries)) as advance:
         watched = _Watched(reader, examples, advance)
         builder = ChestXray(
-            reader=watched, entries=entries, examples=examples, classes=classes, data_dir=folder / RECORDS
+            reader=watched,
+            entries=entries,
+            examples=examples,
+            classes=classes[0],
+            kind=classes[1],
+            data_dir=folder / RECORDS,
         )
         try:
             with unnamed_owners():

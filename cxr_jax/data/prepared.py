@@ -11,13 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cxr_jax.data.card import OF_OTHER_CLASSES, SCHEMA_VERSION
+from cxr_jax.data.card import OF_FINDINGS, OF_OTHER_CLASSES, SCHEMA_VERSION
 from cxr_jax.data.examples import Example, read_examples
 from cxr_jax.data.splits import joined_by_content
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import at_home
 from cxr_jax.runs.folder import RunFolder, read_json
-from cxr_jax.vocabulary import CLASS_NAMES
+from cxr_jax.vocabulary import CLASS_NAMES, EXCLUSIVE, Kind
 
 ROOT_VARIABLE = "CXR_PREPARED_DIR"
 """Environment variable that names the folder of all prepared data sets."""
@@ -80,7 +80,7 @@ class PreparedData:
         for path in _places(text):
             if (path / CARD).is_file():
                 prepared = cls(path)
-                if prepared.card.get("schema_version") not in (SCHEMA_VERSION, OF_OTHER_CLASSES):
+                if prepared.card.get("schema_version") not in (SCHEMA_VERSION, OF_OTHER_CLASSES, OF_FINDINGS):
                     raise UserError(f"{path} was prepared by another version: {AGAIN}")
                 return prepared
         known = ", ".join(sorted(card.parent.name for card in prepared_root().glob(f"*/{CARD}"))) or "none yet"
@@ -116,6 +116,11 @@ class PreparedData:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the labels; data of earlier versions have the two usual ones."""
         return tuple(self.card.get("classes", CLASS_NAMES))
+
+    @property
+    def kind(self) -> Kind:
+        """Of the classes; in data of earlier versions they exclude each other."""
+        return self.card.get("kind", EXCLUSIVE)
 
     @property
     def fingerprint(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +13,7 @@ from jaxtyping import Int32
 from cxr_jax.config.schema import DataConfig
 from cxr_jax.data.balancing import balance_as_barnett
 from cxr_jax.data.cache import decoded_images
+from cxr_jax.data.findings import finding_labels
 from cxr_jax.data.folds import assign_folds
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.progress import Track, silently
@@ -20,7 +22,7 @@ from cxr_jax.data.splits import cut_by_group, cut_least_sharp, cut_lowest_number
 from cxr_jax.errors import UserError
 from cxr_jax.images.image_set import ImageSet, SelectedRows
 from cxr_jax.runs.clustered import Clustered
-from cxr_jax.vocabulary import CLASS_NAMES, SPLIT_NAMES
+from cxr_jax.vocabulary import CLASS_NAMES, FINDINGS, SPLIT_NAMES
 
 Table = TypeVar("Table", bound=Clustered)
 
@@ -92,7 +94,7 @@ def _split_of(
     examples = [prepared.examples[row] for row in rows]
     loaded = ImageSet(
         images=images,
-        labels=np.array([prepared.classes.index(example.label) for example in examples], np.int32),
+        labels=_labels_of(prepared, [example.label for example in examples]),
         ids=rows,
         files=tuple(example.file for example in examples),
         groups=tuple(example.group for example in examples),
@@ -102,6 +104,13 @@ def _split_of(
     if split == "train" and config.balancing == "barnett":
         return balance_as_barnett(loaded, first_id=len(prepared.examples))
     return loaded
+
+
+def _labels_of(prepared: PreparedData, labels: Sequence[str]) -> np.ndarray:
+    """Returns the classes of N images, int32 [N]; of findings the labels of each, float32 [N, K], NaN if unknown."""
+    if prepared.kind == FINDINGS:
+        return finding_labels(labels, prepared.classes)
+    return np.array([prepared.classes.index(label) for label in labels], np.int32)
 
 
 def rows_of_split(

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cxr_jax.data.examples import Example
+from cxr_jax.data.findings import present_in
 from cxr_jax.errors import UserError
 from cxr_jax.vocabulary import CLASS_NAMES, NORMAL
 
@@ -116,12 +117,19 @@ def cut_by_group(examples: Sequence[Example], fraction: float, seed: int) -> lis
 
     Clusters of a subtype are ordered by a hash of seed and name, and the first ones are taken. The choice therefore
     depends neither on the order of the examples nor on the random numbers of a library. A subtype with two or more
-    clusters gives at least one and keeps at least one.
+    clusters gives at least one and keeps at least one. Of findings that occur together an image counts for the rarest
+    that it shows.
 
     Returns:
         True for every chosen example; a cluster is chosen whole or not at all.
     """
-    return _cut(examples, fraction, subtype_of, lambda stratum, cluster, members: shuffled(cluster, seed))
+    counts = Counter(name for example in examples for name in present_in(example.label))
+
+    def stratum_of(example: Example) -> tuple[str, ...]:
+        shown = present_in(example.label)
+        return (min(shown, key=lambda name: (counts[name], name)) if shown else "", example.subtype)
+
+    return _cut(examples, fraction, stratum_of, lambda stratum, cluster, members: shuffled(cluster, seed))
 
 
 def cut_lowest_numbers(examples: Sequence[Example], fraction: float) -> list[bool]:

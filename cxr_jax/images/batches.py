@@ -18,7 +18,7 @@ class Batch(NamedTuple):
     """One training batch."""
 
     images: np.ndarray  # [B, S, S] uint8 in 0..255, or pooled features [B, C] float32
-    labels: np.ndarray  # [B] int32
+    labels: np.ndarray  # [B] int32; of findings [B, K] float32
     ids: np.ndarray  # [B] int32, stable over epochs, splits of work and resumption
 
 

@@ -45,7 +45,8 @@ class ImageSet:
     """
 
     images: np.ndarray | SelectedRows  # uint8 [N, S, S], grey, 0..255; or float32 [N, C], their pooled features
-    labels: np.ndarray  # int32 [N], index into `classes`
+    # int32 [N], index into `classes`; of findings that occur together float32 [N, K]: 1 present, 0 absent, NaN unknown
+    labels: np.ndarray
     ids: np.ndarray  # int32 [N], row in the table of the prepared data; copies of balancing have ids beyond its end
     files: tuple[str, ...]  # path in the source, such as train/NORMAL/IM-0115-0001.jpeg
     groups: tuple[str, ...]  # the best stand-in for a patient, see `file_names`

@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from cxr_jax.data.examples import Example
+from cxr_jax.data.findings import finding_labels
 from cxr_jax.data.sources import Entry, Reader
-from cxr_jax.vocabulary import SPLIT_NAMES, SUBTYPE_NAMES
+from cxr_jax.vocabulary import EXCLUSIVE, FINDINGS, SPLIT_NAMES, SUBTYPE_NAMES, Kind
 
 EXAMPLES_PER_SHARD = 1024
 
@@ -37,11 +38,12 @@ class ChestXray(tfds.core.ShardBasedBuilder):
         entries: Sequence[Entry],
         examples: Sequence[Example],
         classes: tuple[str, ...],
+        kind: Kind = EXCLUSIVE,
         data_dir: Path,
         **kwargs: Any,
     ) -> None:
         """Binds the builder to an open source: `entries[i]` is where the image of `examples[i]` is read."""
-        self._reader, self._classes = reader, classes
+        self._reader, self._classes, self._kind = reader, classes, kind
         self._rows = list(zip(entries, examples, strict=True))
         super().__init__(data_dir=data_dir, file_format="array_record", **kwargs)
 
@@ -56,7 +58,7 @@ class ChestXray(tfds.core.ShardBasedBuilder):
         features = tfds.features.FeaturesDict(
             {
                 "image": tfds.features.Image(),
-                "label": tfds.features.ClassLabel(names=self._classes),
+                "label": self._label_feature(),
                 "subtype": tfds.features.ClassLabel(names=SUBTYPE_NAMES),
                 "split": tfds.features.ClassLabel(names=SPLIT_NAMES),
                 "group": tfds.features.Text(),
@@ -66,6 +68,12 @@ class ChestXray(tfds.core.ShardBasedBuilder):
             }
         )
         return self.dataset_info_from_configs(features=features, disable_shuffling=True)
+
+    def _label_feature(self) -> tfds.features.FeatureConnector:
+        """Returns what a label is: the index of a class, or float32 [K], 1, 0 or NaN for each finding."""
+        if self._kind == FINDINGS:
+            return tfds.features.Tensor(shape=(len(self._classes),), dtype=np.float32)
+        return tfds.features.ClassLabel(names=self._classes)
 
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
@@ -88,7 +96,9 @@ class ChestXray(tfds.core.ShardBasedBuilder):
                 row,
                 {
                     "image": _LazyFile(self._reader, entry),
-                    "label": example.label,
+                    "label": finding_labels([example.label], self._classes)[0]
+                    if self._kind == FINDINGS
+                    else example.label,
                     "subtype": example.subtype,
                     "split": example.split,
                     "group": example.group,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxr_jax.data.phantoms.anatomy import draw_chest, draw_person
+from cxr_jax.data.phantoms.anatomy import Chest, draw_chest, draw_person
 from cxr_jax.data.phantoms.canvas import Canvas
 from cxr_jax.data.phantoms.exposure import MARK, expose
 from cxr_jax.data.phantoms.opacities import diffuse_opacity, focal_opacity
@@ -85,15 +86,7 @@ def write_phantoms(
     for split, count in counts.items():
         if count < 0 or 0 < count < SMALLEST_SPLIT:
             raise UserError(f"{count} images of split {split} cannot be drawn: 0 or at least {SMALLEST_SPLIT} can")
-    low, high = image_size_range
-    if not SIDE_LIMITS[0] <= low <= high <= SIDE_LIMITS[1]:
-        raise UserError(
-            f"image sizes from {low} to {high} cannot be drawn: sizes go from {SIDE_LIMITS[0]} to {SIDE_LIMITS[1]}"
-        )
-    if seed < 0:
-        raise UserError(f"the seed is {seed}, but must be 0 or more")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not an empty folder: choose a new one for the phantoms")
+    require_drawable(folder, seed, image_size_range)
     orders = list(_orders(counts, seed))
     with files.atomic_path(folder) as unfinished, track("Drawing", len(orders)) as advance:
         for split, count in counts.items():
@@ -113,6 +106,19 @@ def write_phantoms(
             advance(1)
 
 
+def require_drawable(folder: Path, seed: int, image_size_range: tuple[int, int]) -> None:
+    """Raises UserError unless phantoms of these heights can be drawn into a new or empty folder."""
+    low, high = image_size_range
+    if not SIDE_LIMITS[0] <= low <= high <= SIDE_LIMITS[1]:
+        raise UserError(
+            f"image sizes from {low} to {high} cannot be drawn: sizes go from {SIDE_LIMITS[0]} to {SIDE_LIMITS[1]}"
+        )
+    if seed < 0:
+        raise UserError(f"the seed is {seed}, but must be 0 or more")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not an empty folder: choose a new one for the phantoms")
+
+
 def draw_phantom(
     kind: str, person: int, number: int, *, seed: int = 0, image_size_range: tuple[int, int] = (200, 400)
 ) -> np.ndarray:
@@ -125,7 +131,26 @@ def draw_phantom(
         seed: of everything.
         image_size_range: smallest and largest height, in pixels.
     """
+    canvas, chest, generator = draw_posed(person, number, seed=seed, image_size_range=image_size_range)
+    density = chest.density
+    # Mild cases overlap with the plain vessels of some normals.
+    severity = generator.uniform(0.2, 1.0)
+    if kind == "bacteria":
+        density = density + focal_opacity(canvas, chest, severity, generator)
+    elif kind == "virus":
+        density = density + diffuse_opacity(canvas, chest, severity, generator)
+    return expose(canvas, density, generator)
+
+
+def draw_posed(
+    person: int, number: int, *, seed: int, image_size_range: tuple[int, int], heart: float = 1.0
+) -> tuple[Canvas, Chest, np.random.Generator]:
+    """Returns the canvas and the chest of one image, and the generator of what is still to be drawn in it.
+
+    `heart` multiplies the size of the person's heart; the others are as in `draw_phantom`.
+    """
     body = draw_person(np.random.default_rng([seed, 0, person]))
+    body = dataclasses.replace(body, heart=heart * body.heart)
     generator = np.random.default_rng([seed, 1, number])
     height = int(generator.integers(image_size_range[0], image_size_range[1] + 1))
     canvas = Canvas(
@@ -135,15 +160,7 @@ def draw_phantom(
         scale=generator.uniform(0.98, 1.25),
         shift=(generator.normal(0, 0.04), generator.normal(0, 0.04)),
     )
-    chest = draw_chest(canvas, body, generator)
-    density = chest.density
-    # Mild cases overlap with the plain vessels of some normals.
-    severity = generator.uniform(0.2, 1.0)
-    if kind == "bacteria":
-        density = density + focal_opacity(canvas, chest, severity, generator)
-    elif kind == "virus":
-        density = density + diffuse_opacity(canvas, chest, severity, generator)
-    return expose(canvas, density, generator)
+    return canvas, draw_chest(canvas, body, generator), generator
 
 
 def _orders(counts: dict[str, int], seed: int) -> Iterator[_Order]:

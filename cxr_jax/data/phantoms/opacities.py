@@ -1,4 +1,4 @@
-"""What pneumonia adds to the lungs of a phantom: a focal consolidation, or diffuse markings on both sides."""
+"""What illness adds to the lungs of a phantom: a focal consolidation, diffuse markings, fluid, or nodules."""
 
 from __future__ import annotations
 
@@ -52,3 +52,37 @@ def diffuse_opacity(canvas: Canvas, chest: Chest, severity: float, generator: np
     )
     haze = 0.30 + 0.10 * canvas.noise(generator, grain=0.3)
     return (0.10 + 0.36 * severity) * chest.lungs * (0.30 + 0.70 * near) * (net + haze)
+
+
+def effusion(canvas: Canvas, chest: Chest, severity: float, generator: np.random.Generator) -> np.ndarray:
+    """Returns fluid that fills the base of one lung and climbs its side wall, float32 [H, W].
+
+    Arguments as in `focal_opacity`.
+    """
+    x, y = canvas.positions
+    side = int(generator.random() < 0.5)
+    lung = chest.lung_sides[side]
+    rows, columns = np.nonzero(lung > 0.5)
+    bottom, wall = float(y[rows, columns].max()), float(np.abs(x[rows, columns]).max())
+    level = bottom - 0.12 - 0.45 * severity
+    # the meniscus: higher at the wall than in the middle
+    surface = level - 0.22 * np.clip(np.abs(x) / wall, 0, 1) ** 3
+    # behind spine and heart nothing would be seen of it
+    beside = np.clip((np.abs(x) - 0.1) / 0.1, 0, 1)
+    return 0.62 * lung * beside * (0.5 + 0.5 * np.tanh((y - surface) / 0.03))
+
+
+def nodules(canvas: Canvas, chest: Chest, severity: float, generator: np.random.Generator) -> np.ndarray:
+    """Returns one to three small round shadows inside the lungs, float32 [H, W].
+
+    Arguments as in `focal_opacity`.
+    """
+    x, y = canvas.positions
+    total = canvas.layer()
+    inside = np.argwhere((chest.lungs > 0.9) & (np.abs(x) > 0.2))
+    for _ in range(int(generator.integers(1, 4))):
+        row, column = inside[generator.integers(len(inside))]
+        radius = generator.uniform(0.05, 0.08) * (0.8 + 0.5 * severity)
+        distance = np.hypot(x - x[row, column], y - y[row, column]) / radius
+        total = np.maximum(total, 0.5 - 0.5 * np.tanh(5.0 * (distance - 1.0)))
+    return (0.35 + 0.35 * severity) * total

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import PurePosixPath
 
+from cxr_jax.data.findings import present_in, unknown_in
 from cxr_jax.data.sources.class_folders import Spot, is_split, spots_of
 from cxr_jax.data.sources.leftovers import MASKS, masked_image, names_masks
 from cxr_jax.data.sources.passed_over import TOP, PassedOver, Stray, grouped
 from cxr_jax.data.sources.recognition import ARCHIVE, passed_by_name, why_no_image
 from cxr_jax.data.sources.source import Entry, by_order
 from cxr_jax.errors import UserError
-from cxr_jax.vocabulary import CLASS_NAMES, SPLIT_NAMES
+from cxr_jax.vocabulary import CLASS_NAMES, EXCLUSIVE, SPLIT_NAMES, Kind
 
 PHANTOM_MARK = "PHANTOM.txt"
 """A file of this name beside the split or class folders says that the images are drawn, not taken from people."""
@@ -114,6 +116,22 @@ def require_every_class(
             raise UserError(
                 f"{source} holds no training images of class {name}: {needed}{_meant_instead(name, passed_over)}"
             )
+
+
+def require_training_images(entries: Iterable[Entry], source: str, classes: tuple[str, ...], kind: Kind) -> None:
+    """Raises UserError unless there are training images of every class; of a finding some with it and some without."""
+    if kind == EXCLUSIVE:
+        return require_every_class(entries, source=source, classes=classes)
+    trained = [entry.findings for entry in entries if entry.split in (None, "train")]
+    if not trained:
+        raise UserError(f"{source} has no training images: none is in the training split")
+    shown = Counter(name for cell in trained for name in present_in(cell))
+    unknown = Counter(name for cell in trained for name in unknown_in(cell))
+    for name in classes:
+        lacking = "with" if not shown[name] else "without"
+        if shown[name] in (0, len(trained) - unknown[name]):
+            raise UserError(f"{source} holds no training images {lacking} {name}: a network needs both to learn it")
+    return None
 
 
 def _outside(paths: Iterable[str], root: str) -> list[Stray]:

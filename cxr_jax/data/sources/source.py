@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from cxr_jax.data.file_names import natural_key
 from cxr_jax.data.sources.passed_over import PassedOver
-from cxr_jax.vocabulary import CLASS_NAMES, SPLIT_NAMES
+from cxr_jax.vocabulary import CLASS_NAMES, EXCLUSIVE, SPLIT_NAMES, Kind
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,11 @@ class Entry:
 
     file: str  # its name in tables: split/CLASS/name, or CLASS/name where the source has no splits
     split: str | None  # one of SPLIT_NAMES; None where the source has no splits
-    label: int  # index into the classes of the listing
+    label: int  # index into the classes of the listing; 0 where they are findings
     place: str  # where the source finds it: a path in the folder or zip, or a row of an array
     group: str = ""  # what the source says of the patient; empty where file names may tell
+    findings: str = ""  # the cell that says which there are, see `data.findings`; empty where classes are exclusive
+    known: tuple[tuple[str, str], ...] = ()  # what else the source tells, by name
 
     @property
     def sort_key(self) -> tuple:
@@ -46,6 +48,8 @@ class Listing:
     phantom: bool  # the images are drawn, not taken from people
     stamp: str  # changes when names, sizes or modification times of entries change
     classes: tuple[str, ...] = CLASS_NAMES  # in the order of the labels
+    kind: Kind = EXCLUSIVE  # of the classes
+    name: str = ""  # of a published set, under which it is stored unless another is asked for; empty of others
 
 
 @runtime_checkable
@@ -53,7 +57,7 @@ class Source(Protocol):
     """A folder, an archive or an array of radiographs."""
 
     kind: str
-    """`folder`, `zip`, `npz` or `table`."""
+    """`folder`, `zip`, `npz`, `table`, or the name of a published set."""
 
     listing: Listing
 

@@ -186,3 +186,69 @@ def test_options_that_have_no_effect_are_refused(folder, options, sentence):
 def test_a_table_is_of_a_folder(folder):
     with pytest.raises(UserError, match="is no folder: with a table of labels give the folder"):
         find_source(folder / "README.txt", (), columns(table(folder, ROWS)))
+
+
+def test_findings_in_a_column_each_with_what_is_uncertain_and_blank(folder, capsys):
+    header = "Image Index,Effusion,Mass,Patient ID,Patient Age"
+    values = ("1,0", "0,1.0", "-1,1", ",0", "1,1", "0,0")
+    rows = [f"{i:08d}_000.png,{values[i // 2 % 6]},{i // 2},{40 + i}" for i in range(12)]
+    arguments = [str(folder), "--table", str(table(folder, rows, header)), "--file-column", "Image Index"]
+    arguments += ["--label-columns", "Effusion", "Mass", "--group-column", "Patient ID"]
+    command.main([*arguments, "--findings", "--keep-columns", "Patient Age"])
+    prepared = PreparedData.open("films")
+    assert (prepared.kind, prepared.classes) == ("findings", ("Effusion", "Mass"))
+    by_group = {example.group: example.label for example in prepared.examples}
+    assert by_group == {
+        "0": "Effusion",
+        "1": "Mass",
+        "2": "Effusion?|Mass",
+        "3": "Effusion?",
+        "4": "Effusion|Mass",
+        "5": "No Finding",
+    }
+    assert sum(prepared.card["unknown"][split]["Effusion"] for split in prepared.card["unknown"]) == 4
+    assert dict(prepared.examples[0].known) in [{"Patient Age": str(40 + i)} for i in range(12)]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "2 labels of the table are uncertain: they carry no loss and are not judged." in printed
+    assert "2 labels of the table are blank" in printed
+    with pytest.raises(UserError, match="was prepared from"):
+        command.main([*arguments, "--findings", "--uncertain", "present"])
+    command.main([*arguments, "--findings", "--uncertain", "present", "--blank", "absent", "--name", "other"])
+    assert {example.group: example.label for example in PreparedData.open("other").examples} == {
+        **by_group,
+        "2": "Effusion|Mass",
+        "3": "No Finding",
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "sentence"),
+    [
+        (
+            [*ROWS[:-1], row(11, "Mass|Gout", fold="test")],
+            ["--classes", "Mass", "Effusion"],
+            "'Gout' is none of the find",
+        ),
+        ([*ROWS[:-1], row(11, "Mass|Mass", fold="test")], [], "'Mass.Mass' names a finding twice"),
+        (
+            [row(i, "Normal" if i % 2 else "Mass") for i in range(12)],
+            [],
+            "Normal is no finding, but says that there is none",
+        ),
+        ([*ROWS, row(3, "Mass", patient=1)], [], "row 14.*has the label Mass here, and Effusion in row 5"),
+        (ROWS, ["--keep-columns", "Sex"], "has no column Sex, which --keep-columns names"),
+    ],
+)
+def test_a_mistake_in_findings_is_told_in_one_sentence(folder, rows, options, sentence):
+    arguments = [str(folder), "--table", str(table(folder, rows)), *OPTIONS, "--split-column", "Fold", "--findings"]
+    with pytest.raises(UserError, match=sentence) as error:
+        command.main([*arguments, *options])
+    assert "\n" not in str(error.value)
+
+
+def test_uncertain_labels_are_of_findings(folder):
+    arguments = [str(folder), "--table", str(table(folder, ROWS)), *OPTIONS]
+    with pytest.raises(UserError, match="say --findings if an image may show several"):
+        command.main([*arguments, "--uncertain", "present"])
+    with pytest.raises(UserError, match="--findings is of a table"):
+        command.main([str(folder), "--findings"])
