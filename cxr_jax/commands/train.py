@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from cxr_jax.config.command_line import Option, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
-from cxr_jax.vocabulary import CLASS_NAMES
+from cxr_jax.vocabulary import CLASS_NAMES, EXCLUSIVE, Kind
 
 if TYPE_CHECKING:
     import jax
@@ -142,7 +142,7 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup, qu
     if group.writes and not resume:
         # whole or not at all: one that was killed half-way could neither be resumed nor begun again
         with atomic_path(run_path) as unfinished:
-            description = describe(config, network, classes=prepared.classes)
+            description = describe(config, network, classes=prepared.classes, kind=prepared.kind)
             origin = write_origin(unfinished, config, description, prepared, plan.devices)
             record_activations(origin, plan.precision, kernels, plan.why)
     elif group.writes and not is_finished(run.metrics):
@@ -226,10 +226,15 @@ def config_given(
 
 
 def describe(
-    config: Config, network: Network, until: str = "", *, classes: tuple[str, ...] = CLASS_NAMES
+    config: Config,
+    network: Network,
+    until: str = "",
+    *,
+    classes: tuple[str, ...] = CLASS_NAMES,
+    kind: Kind = EXCLUSIVE,
 ) -> NetworkDescription:
-    """Returns what network.json says of a network of `classes`, which is cut behind the stage `until` unless that is
-    empty.
+    """Returns what network.json says of a network of `classes` of this kind, which is cut behind the stage `until`
+    unless that is empty.
     """
     from cxr_jax.models.pretrained import find_weights
     from cxr_jax.runs.description import NetworkDescription
@@ -249,6 +254,7 @@ def describe(
         flip_average=config.model.flip_average,
         shift_average=config.model.shift_average,
         until=until,
+        kind=kind,
     )
 
 

@@ -169,9 +169,11 @@ class ScheduleConfig(_Section):
 
 @dataclass(frozen=True)
 class LossConfig(_Section):
-    """Softmax cross-entropy and its weighting."""
+    """Softmax cross-entropy, or binary cross-entropy of each finding where several may occur together."""
 
-    class_weights: Literal["none", "balanced"] = "none"  # balanced: inverse to the class's share of train
+    # balanced: inverse to the class's share of train; of each finding its presence counts as much as its absence, and a
+    # rare one as much as a common one. A label that nobody knows carries no loss
+    class_weights: Literal["none", "balanced"] = "none"
     label_smoothing: float = 0.0  # share of the label that is spread evenly over all classes; 0: off
     focal_gamma: float = 0.0  # gamma of the focal loss, which turns from examples that are easy; 0: plain cross-entropy
 

@@ -25,6 +25,7 @@ from cxr_jax.preprocessing.views import views
 from cxr_jax.runs.description import NetworkDescription, read_description
 from cxr_jax.runs.ensemble import first_network, is_ensemble, read_ensemble
 from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.vocabulary import FINDINGS
 
 Which = Literal["best", "last"]
 
@@ -156,6 +157,8 @@ def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
         )
     which = which or chosen_checkpoint(run)
     description = read_description(run)
+    if description.kind == FINDINGS:
+        raise UserError(f"{run.path} tells findings that occur together, and they can be trained alone so far")
     model = build_model(description.architecture, classes=len(description.classes), until=description.until)
     graphdef, params, batch_stats = split_model(model)
     checkpoint = read_newest(run.checkpoints / which)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder, read_json
-from cxr_jax.vocabulary import CLASS_NAMES
+from cxr_jax.vocabulary import CLASS_NAMES, EXCLUSIVE, Kind
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class NetworkDescription:
     flip_average: bool = False  # logits are the mean of the image's and of its mirror image's, left to right
     shift_average: float = 0.0  # likewise of the image moved four ways by this share of its side; 0: not
     until: str = ""  # the stage behind which it is cut, as `FirstStages` says; empty for a whole network
+    kind: Kind = EXCLUSIVE  # of the classes: softmax over all, or one sigmoid for each finding
 
     @property
     def shift(self) -> int:

@@ -53,8 +53,8 @@ class HostFeed:
 
     def shapes(self, batch_size: int) -> DeviceBatch:
         """Returns the shapes of a batch of images, or of pooled features."""
-        images, one = self._image_set.images, jax.ShapeDtypeStruct((batch_size,), jnp.int32)
-        return DeviceBatch(jax.ShapeDtypeStruct((batch_size, *images.shape[1:]), images.dtype), one, one)
+        columns = DeviceBatch(self._image_set.images, self._image_set.labels, self._image_set.ids)
+        return DeviceBatch(*(jax.ShapeDtypeStruct((batch_size, *each.shape[1:]), each.dtype) for each in columns))
 
     def batches(
         self, *, batch_size: int, seed: int, epoch: int, start: int = 0, share: Share = WHOLE

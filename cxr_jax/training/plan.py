@@ -15,7 +15,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.images.batches import iterations_per_epoch
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.forward import Precision
-from cxr_jax.training.loss import class_weights
+from cxr_jax.training.loss import Weights, class_weights
 from cxr_jax.training.network import Network
 from cxr_jax.training.optimizer import frozen_stages, make_optimizer, make_schedule, partition, trains_head_alone
 from cxr_jax.training.precision import Choice, choose_precision, missing_kernels, takes_native_kernels
@@ -49,7 +49,7 @@ class Plan:
     devices: list[jax.Device]  # of all processes
     phases: tuple[Phase, ...]
     batches_per_epoch: int
-    class_weights: tuple[float, ...]  # [K], 1 for every class if unweighted
+    class_weights: Weights  # [K], 1 for every class if unweighted; of findings those of absence and presence
     precision: Precision  # of the activations
     native_kernels: bool  # bfloat16 activations go through the kernels in C++
     notes: tuple[str, ...]  # what a person should know of it
@@ -86,7 +86,12 @@ def plan_run(
     mixes = any(phase.augmentation.mixup > 0 for phase in phases)
     require_divisible("training.batch_size", training.batch_size, devices, training.accumulation_steps, pairs=mixes)
     require_divisible("training.evaluation_batch_size", training.evaluation_batch_size, devices)
-    if config.validation.monitor == "roc_auc" and len(np.unique(validation_set.labels)) < 2:
+    if train_set.labels.ndim == 2 and training.sampling == "balanced":
+        raise UserError(
+            'training.sampling is "balanced", which visits classes alike, and an image shows any number of findings: '
+            'set it to "shuffled", and loss.class_weights to "balanced" for rare ones'
+        )
+    if config.validation.monitor == "roc_auc" and not _can_be_ranked(validation_set.labels):
         raise UserError(
             "validation.monitor is roc_auc, but the validation images are all of one class; monitor the loss, or take "
             "another validation split"
@@ -110,6 +115,12 @@ def plan_run(
         notes=(note,) if note else (),
         why=choice.why,
     )
+
+
+def _can_be_ranked(labels: np.ndarray) -> bool:
+    """Returns whether labels are of two classes; of findings, [N, K], whether one is both present and absent."""
+    columns = labels.T if labels.ndim == 2 else labels[None]
+    return any(len(np.unique(column[~np.isnan(column)])) > 1 for column in columns)
 
 
 def _plan_phase(config: PhaseConfig, network: Network, iterations: int) -> Phase:

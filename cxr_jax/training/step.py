@@ -16,7 +16,7 @@ from cxr_jax.models.state import ArrayDict, batch_stats_of, merge_model
 from cxr_jax.preprocessing.augment import augment
 from cxr_jax.preprocessing.mixup import mix_pairs, swap_pairs
 from cxr_jax.preprocessing.normalise import normalise
-from cxr_jax.training.loss import example_weights, weighted_losses
+from cxr_jax.training.loss import batch_weight, questions, right_answers, weighted_losses
 from cxr_jax.training.network import Network
 from cxr_jax.training.optimizer import uphill
 from cxr_jax.training.plan import Phase, Plan
@@ -27,7 +27,7 @@ class DeviceBatch(NamedTuple):
     """A training batch on the devices."""
 
     images: Array  # [B, S, S] uint8 in 0..255, or pooled features [B, C] float32
-    labels: Array  # [B] int32
+    labels: Array  # [B] int32; of findings [B, K] float32, NaN if unknown
     ids: Array  # [B] int32
 
 
@@ -35,7 +35,7 @@ class StepMetrics(NamedTuple):
     """What a step measured on its batch, before the update."""
 
     loss: Array  # [] weighted mean cross-entropy, or focal loss
-    accuracy: Array  # [] share of the batch that got its own label, in a mixture too
+    accuracy: Array  # [] share of the batch that got its own label, in a mixture too; of findings of the known labels
 
 
 def train_step(
@@ -59,7 +59,12 @@ def train_step(
     config = plan.config
     # the arithmetic is that of the parameters: float32, or float64 where rounding must not hide a mistake
     dtype = next(iter(state.params.values())).dtype
-    total_weight = _mean_over(axis_name, example_weights(batch.labels, plan.class_weights, dtype).sum())
+    total_weight = _mean_over(axis_name, batch_weight(batch.labels, plan.class_weights, dtype))
+    asked = questions(batch.labels)
+    if batch.labels.ndim == 2:
+        # a batch may hold no label that anybody knows: it then teaches nothing
+        total_weight = jnp.maximum(total_weight, jnp.finfo(dtype).tiny)
+        asked = jnp.maximum(_mean_over(axis_name, asked), jnp.ones_like(asked))
 
     def loss_of(params: ArrayDict, batch_stats: ArrayDict, part: DeviceBatch) -> tuple[Array, tuple[Array, ArrayDict]]:
         """Returns the share of `part` in the batch's loss, how many it got right, and the statistics after it."""
@@ -69,7 +74,7 @@ def train_step(
         if share is not None:
             others = weighted_losses(logits, swap_pairs(part.labels), plan.class_weights, config.loss)
             losses = others + share.astype(dtype) * (losses - others)
-        correct = jnp.sum((jnp.argmax(logits, -1).astype(part.labels.dtype) == part.labels).astype(jnp.float32))
+        correct = right_answers(logits, part.labels)
         return _mean_over(axis_name, losses.sum()) / total_weight, (correct, batch_stats_of(model))
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
@@ -82,7 +87,7 @@ def train_step(
         return loss, correct, batch_stats, gradients
 
     loss, correct, batch_stats, gradients = learned(state.params)
-    gradients, accuracy = _mean_over(axis_name, (gradients, correct / batch.labels.shape[0]))
+    gradients, accuracy = _mean_over(axis_name, (gradients, correct / asked))
     radius = phase.config.optimizer.sharpness_radius
     if radius > 0:
         # what the batch taught at the place uphill moves the weights, and nothing else of it is kept

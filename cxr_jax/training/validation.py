@@ -32,12 +32,16 @@ class Validator:
 
 
 def validation_figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Returns loss, accuracy and ROC-AUC of `logits` [N, K] against `labels` [N].
+    """Returns loss, accuracy and ROC-AUC of `logits` [N, K] against `labels` [N], or those [N, K] of findings.
 
     Of two classes accuracy is that at a probability of 0.5. Of more, an image is called the class of its highest logit,
-    and the ROC-AUC is the mean over the classes that occur, each against the rest.
+    and the ROC-AUC is the mean over the classes that occur, each against the rest. Of findings all are of the labels
+    that are known: the mean binary cross-entropy, the accuracy at 0.5, and the mean ROC-AUC of those that are both
+    present and absent.
     """
     logits = logits.astype(np.float64)
+    if labels.ndim == 2:
+        return _figures_of_findings(logits, labels)
     # a network that has run away shows in the loss; numpy's warnings would only clutter the terminal
     with np.errstate(invalid="ignore"):
         log_probabilities = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
@@ -52,6 +56,25 @@ def validation_figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, floa
         "loss": loss,
         "accuracy": float(metric_value("accuracy", cases)),
         "roc_auc": float("nan") if auc is None else auc,
+    }
+
+
+def _figures_of_findings(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Returns loss, accuracy and mean ROC-AUC of `logits` [N, K] against the known ones of `labels` [N, K]."""
+    known = ~np.isnan(labels)
+    truth = labels == 1
+    with np.errstate(invalid="ignore"):
+        losses = np.logaddexp(0.0, np.where(truth, -logits, logits))
+    areas = []
+    for index in range(labels.shape[1]):
+        rows = known[:, index]
+        if len(np.unique(truth[rows, index])) > 1:
+            cases = Cases.unweighted(truth[rows, index].astype(int), logits[rows, index])
+            areas.append(metric_value("roc_auc", cases))
+    return {
+        "loss": float(np.mean(losses[known])) if known.any() else float("nan"),
+        "accuracy": float(np.mean(((logits > 0) == truth)[known])) if known.any() else float("nan"),
+        "roc_auc": float(np.mean(areas)) if areas else float("nan"),
     }
 
 
