@@ -9,17 +9,23 @@ from typing import Literal
 Work = Literal["train", "inference", "epoch", "startup"]
 """The first two are steps, which opponents can do too; the last two are whole works of `cxr-jax train`."""
 
-Implementation = Literal["cxr_jax", "plain", "timm", "onnxruntime", "openvino"]
-"""`plain` is our network with XLA's stock convolutions, as in `nnx.Conv`; `timm` is the same network in PyTorch; the
-last two run the ONNX file that `cxr-jax export` writes of it."""
+Implementation = Literal["cxr_jax", "plain", "timm", "zentorch", "onnxruntime", "openvino"]
+"""`plain` is our network with XLA's stock convolutions, as in `nnx.Conv`; `timm` is the same network in PyTorch, and
+`zentorch` that one compiled by AMD's extension; the last two run the ONNX file that `cxr-jax export` writes of it."""
 
-RIVALS = ("timm", "onnxruntime", "openvino")
-"""Programs that are not ours; the last two know inference alone."""
+RIVALS = ("timm", "zentorch", "onnxruntime", "openvino")
+"""Programs that are not ours; all but the first know inference alone."""
+
+OF_PYTORCH = ("timm", "zentorch")
+"""Those of them that run timm's network."""
 
 Backend = Literal["jit", "pmap", "eager", "compile", "onnx"]
 """The first two are ours, the next two PyTorch's, the last one is that of the runtimes."""
 
 Precision = Literal["float32", "bfloat16"]
+
+Layout = Literal["channels_last", "contiguous"]
+"""Of PyTorch's images and weights in memory; the second has the channels before rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Case:
     implementation: Implementation = "cxr_jax"
     backend: Backend = "jit"
     precision: Precision = "float32"
+    layout: Layout = "channels_last"  # of PyTorch alone
     devices: int = 0  # devices that share the batch; 0: all that jax finds
     preload: str = ""  # path of a library to load before all others, such as tcmalloc
     dataset: str = ""  # name or path of prepared data; of an epoch and a start
@@ -57,9 +64,11 @@ class Case:
     @property
     def way(self) -> str:
         """Who computes it, and how."""
-        names = {"plain": "cxr_jax, plain convolutions", "timm": "timm, channels_last", "openvino": "OpenVINO"}
+        names = {"plain": "cxr_jax, plain convolutions", "openvino": "OpenVINO"}
         preload = f", {Path(self.preload).name.split('.')[0]}" if self.preload else ""
         name = names.get(self.implementation, self.implementation)
+        if self.implementation in OF_PYTORCH:
+            name = f"{name}, {self.layout}"
         return f"{name}, {self.backend}, {self.precision}{preload}"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cxr_jax.bench.cases import RIVALS, Effort
+from cxr_jax.bench.cases import OF_PYTORCH, RIVALS, Effort
 from cxr_jax.bench.measure import Measurement, middle_half
 from cxr_jax.runs.environment import describe_environment
 
@@ -106,7 +106,7 @@ def _ratio(ours: Measurement, theirs: Measurement) -> dict[str, Any]:
         "middle_half": middle_half(theirs.of_rounds),
         "of_rounds": theirs.of_rounds,
         "memory": None
-        if rival and theirs.case.implementation != "timm"
+        if rival and theirs.case.implementation not in OF_PYTORCH
         else next((mine / other for mine, other in peaks if mine and other), None),
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
 import itertools
 import time
 from collections.abc import Sequence
@@ -21,11 +23,12 @@ from cxr_jax.vocabulary import CLASS_NAMES
 
 
 def prepare(case: Case) -> Workload:
-    """Returns the step of `case` in PyTorch, on the GPU if there is one, channels last.
+    """Returns the step of `case` in PyTorch, on the GPU if there is one.
 
     The network is timm's of that name, or what ours is a port of. As in our step, uint8 grey images on the host are
     the input, and they are normalised on the device. Training is SGD with momentum and weight decay on the
-    cross-entropy. bfloat16 means autocast. Raises UserError if torch or timm is missing or there is no such network.
+    cross-entropy. bfloat16 means autocast. What torch.compile makes of inference has its weights frozen: BatchNorm is
+    folded then. Raises UserError if torch or timm is missing or there is no such network.
     """
     torch, timm = import_torch("--against timm"), import_timm("--against timm")
     torch.manual_seed(0)
@@ -34,15 +37,16 @@ def prepare(case: Case) -> Workload:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, statistics = _network(timm, case.model)
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in statistics)
-    model = model.to(device, memory_format=torch.channels_last).train(case.work == "train")
-    network = torch.compile(model) if case.backend == "compile" else model
+    layout = torch.channels_last if case.layout == "channels_last" else torch.contiguous_format
+    model = model.to(device, memory_format=layout).train(case.work == "train")
+    network = _compiled(torch, model, case) if case.backend == "compile" else model
     noise = noise_images(DISTINCT_BATCHES * case.batch_size, case.image_size)
     parts = (np.split(column, DISTINCT_BATCHES) for column in (noise.images, noise.labels))
     batches = itertools.cycle(zip(*parts, strict=True))
 
     def inputs(images: Any) -> Any:
         grey = torch.from_numpy(images).to(device)[:, None].float().div_(255)
-        return ((grey - mean) / std).contiguous(memory_format=torch.channels_last)
+        return ((grey - mean) / std).contiguous(memory_format=layout)
 
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=case.precision == "bfloat16")
     step = (
@@ -67,10 +71,23 @@ def prepare(case: Case) -> Workload:
         "products": f"autocast {case.precision}"
         if case.precision != "float32"
         else torch.get_float32_matmul_precision(),
-        "versions": {"torch": torch.__version__, "timm": timm.__version__},
+        "versions": {
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            **({"zentorch": importlib.metadata.version("zentorch")} if case.implementation == "zentorch" else {}),
+        },
         "compile_seconds": compile_seconds,
     }
     return Workload(run, facts, lambda: torch.cuda.max_memory_allocated() if device.type == "cuda" else None)
+
+
+def _compiled(torch: ModuleType, model: Any, case: Case) -> Any:
+    """Returns `model` as torch.compile makes it; for AMD's processors by zentorch, where `case` asks for that."""
+    if case.implementation == "zentorch":
+        importlib.import_module("zentorch")  # names the compiler to torch
+        return torch.compile(model, backend="zentorch")
+    importlib.import_module("torch._inductor.config").freezing = case.work == "inference"
+    return torch.compile(model)
 
 
 def _network(timm: ModuleType, name: str) -> tuple[Any, tuple[Sequence[float], Sequence[float]]]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cxr_jax.bench.cases import RIVALS, Case
+from cxr_jax.bench.cases import OF_PYTORCH, RIVALS, Case
 from cxr_jax.bench.children import AS_INSTALLED
 from cxr_jax.errors import UserError
 from cxr_jax.process import available_cores, configure_process, peak_memory_bytes
@@ -51,7 +51,7 @@ def serve(requests: Iterator[Message]) -> Iterator[Message]:
         return
     case = Case(**task["case"])
     _require_preloaded(case.preload)
-    if case.implementation == "timm":
+    if case.implementation in OF_PYTORCH:
         from cxr_jax.bench.rivals import prepare
     elif case.implementation in RIVALS:
         from cxr_jax.bench.runtimes import prepare

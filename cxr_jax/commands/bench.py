@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -10,14 +11,14 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cxr_jax.bench.cases import RIVALS, Case, Contest, Effort
+from cxr_jax.bench.cases import OF_PYTORCH, RIVALS, Case, Contest, Effort
 from cxr_jax.config.command_line import Option, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal
 
 SUMMARY = "measure speed and memory, beside stock convolutions or PyTorch"
 
-OF_STEPS = ("plain", "against", "compile", "preload", "steps", "seconds", "clock")
+OF_STEPS = ("plain", "against", "compile", "contiguous", "preload", "steps", "seconds", "clock")
 """Options that have no effect on an epoch and on a start."""
 
 UNKNOWN_TO_A_START = ("backends", "precisions", "devices")
@@ -43,9 +44,11 @@ class Options(Effort):
     devices: int = 0  # devices that share a batch; on a CPU that many are made; 0: all that there are
     plain: bool = False  # the same network with stock convolutions, as nnx.Conv has them, takes turns with ours
     # the same work by other programs takes turns with ours: timm (PyTorch, channels_last, float32 and bfloat16
-    # autocast); of inference also onnxruntime and openvino, which run the network as cxr-jax export writes it
+    # autocast); of inference also zentorch, which compiles timm's for AMD's processors, and onnxruntime and openvino,
+    # which run the network as cxr-jax export writes it
     against: _List = ""
     compile: bool = False  # with --against timm: torch.compile too
+    contiguous: bool = False  # with --against timm: images and weights with the channels first too
     # with --against timm: PyTorch with this library preloaded, such as libtcmalloc, too
     preload: Annotated[str, Option("PATH")] = ""
     dataset: str = "chest_xray"  # with epoch and startup: prepared data to train on
@@ -127,11 +130,13 @@ def contests_of(options: Options) -> list[Contest]:
     if options.preload and not Path(options.preload).is_file():
         raise UserError(f"there is no file {options.preload} to preload")
     rivals = _rivals(options)
-    if "timm" in rivals:
-        require_timm("--against timm")
-    for runtime in rivals:
-        if runtime != "timm" and runtime not in installed_runtimes():
-            raise UserError(f"{runtime} is not installed: pip install 'cxr-jax[runtimes]' brings it")
+    for rival in rivals:
+        if rival in OF_PYTORCH:
+            require_timm(f"--against {rival}")
+        elif rival not in installed_runtimes():
+            raise UserError(f"{rival} is not installed: pip install 'cxr-jax[runtimes]' brings it")
+    if "zentorch" in rivals and importlib.util.find_spec("zentorch") is None:
+        raise UserError("zentorch is not installed; pip install the release of zentorch that was made for this torch")
     cores = available_cores()
     shared = product(
         models,
@@ -163,17 +168,24 @@ def _contests(
     rivals = _rivals(options)
     plain = [replace(ours[0], implementation="plain")] if options.plain else []
     preloads = ("", str(Path(options.preload).absolute())) if options.preload else ("",)
-    modes = product(preloads, ("eager", "compile") if options.compile else ("eager",), ("float32", "bfloat16"))
+    layouts = ("channels_last", "contiguous") if options.contiguous else ("channels_last",)
+    both = ("float32", "bfloat16")
+    modes = product(preloads, layouts, ("eager", "compile") if options.compile else ("eager",), both)
     timm = [
-        replace(case, implementation="timm", preload=preload, backend=backend, precision=precision)
-        for preload, backend, precision in (modes if "timm" in rivals else ())
+        replace(case, implementation="timm", preload=preload, layout=layout, backend=backend, precision=precision)
+        for preload, layout, backend, precision in (modes if "timm" in rivals else ())
+    ]
+    inference_by_zentorch = case.work == "inference" and "zentorch" in rivals
+    zentorch = [
+        replace(case, implementation="zentorch", preload=preload, backend="compile", precision=precision)
+        for preload, precision in (product(preloads, both) if inference_by_zentorch else ())
     ]
     runtimes = [
         replace(case, implementation=implementation, backend="onnx", precision=precision)
         for implementation, precision in _WAYS_OF_RUNTIMES
         if implementation in rivals and case.work == "inference"
     ]
-    yield Contest(ours[0], (*ours[1:], *plain, *timm, *runtimes))
+    yield Contest(ours[0], (*ours[1:], *plain, *timm, *zentorch, *runtimes))
 
 
 def _rivals(options: Options) -> tuple[str, ...]:
@@ -197,8 +209,9 @@ def _require_fitting(options: Options) -> None:
         if options.work == "startup" and name in UNKNOWN_TO_A_START:
             raise UserError(f"--{name} has no effect with --work startup; leave it out", EXIT_USAGE)
     rivals = _rivals(options)
-    if "timm" not in rivals and (options.compile or options.preload):
-        raise UserError("--compile and --preload change how PyTorch runs; add --against timm", EXIT_USAGE)
+    if "timm" not in rivals and (options.compile or options.contiguous or options.preload):
+        sentence = "--compile, --contiguous and --preload change how PyTorch runs; add --against timm"
+        raise UserError(sentence, EXIT_USAGE)
     if options.work == "train" and (runtimes := [name for name in rivals if name != "timm"]):
         raise UserError(f"{' and '.join(runtimes)} cannot train; leave out --work, or ask for inference", EXIT_USAGE)
     if options.table and (options.work != "train" or set(options.precisions.split(",")) != {"bfloat16", "float32"}):

@@ -36,9 +36,12 @@ def entries_of(**changes):
 
 
 @pytest.fixture
-def timm_is_there(monkeypatch):
-    """Only the sentence about what is missing would need torch and timm."""
-    monkeypatch.setattr("cxr_jax.porting.requirements.require_timm", lambda purpose: None)
+def timm_is_there(monkeypatch, tmp_path_factory):
+    """Whoever plans what to measure asks whether they are installed, and imports none of them."""
+    packages = tmp_path_factory.mktemp("packages")
+    for name in ("torch", "timm", "zentorch"):
+        (packages / f"{name}.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(packages)
 
 
 def test_opponents_do_the_same_work_on_the_same_cores(timm_is_there):
@@ -75,18 +78,30 @@ def test_plain_differs_in_the_convolutions_alone():
         assert plain == dataclasses.replace(case, implementation="plain")
 
 
+@pytest.mark.parametrize("contiguous", [False, True])
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("preloaded", [False, True])
-def test_modes_of_pytorch(compiled, preloaded, timm_is_there, tmp_path):
+def test_modes_of_pytorch(contiguous, compiled, preloaded, timm_is_there, tmp_path):
     library = tmp_path / "libtcmalloc.so.4"
     library.touch()
-    options = {"compile": compiled, "preload": str(library) if preloaded else ""}
+    options = {"contiguous": contiguous, "compile": compiled, "preload": str(library) if preloaded else ""}
     for _, *opponents in entries_of(against="timm", **options):
         ways = {opponent.way for opponent in opponents}
-        assert len(opponents) == len(ways) == 2 * (1 + compiled) * (1 + preloaded)
+        assert len(opponents) == len(ways) == 2 * (1 + contiguous) * (1 + compiled) * (1 + preloaded)
         assert {opponent.precision for opponent in opponents} == {"float32", "bfloat16"}
         assert ("timm, channels_last, eager, bfloat16, libtcmalloc" in ways) == preloaded
         assert ("timm, channels_last, compile, float32" in ways) == compiled
+        assert ("timm, contiguous, eager, float32" in ways) == contiguous
+
+
+def test_zentorch_takes_turns_in_inference_alone(timm_is_there):
+    for case, *opponents in entries_of(against="zentorch"):
+        ways = [opponent.way for opponent in opponents]
+        assert ways == [
+            f"zentorch, channels_last, compile, {precision}"
+            for precision in ("float32", "bfloat16")
+            if case.work == "inference"
+        ]
 
 
 def test_runtimes_take_turns_in_inference_alone():
@@ -120,9 +135,10 @@ def test_a_case_says_what_it_computes_and_how():
         ({"precisions": "float16"}, "--precisions holds float16; choose among float32 and bfloat16"),
         ({"devices": -1}, "--devices is -1, but must be a number from 0 up"),
         ({"compile": True}, "add --against timm"),
+        ({"contiguous": True}, "add --against timm"),
         ({"preload": "x.so"}, "add --against timm"),
         ({"preload": "missing.so", "against": "timm"}, r"there is no file missing\.so to preload"),
-        ({"against": "torch"}, "--against holds torch; choose among timm, onnxruntime and openvino"),
+        ({"against": "torch"}, "--against holds torch; choose among timm, zentorch, onnxruntime and openvino"),
         ({"against": "onnxruntime", "compile": True}, "add --against timm"),
         ({"against": "onnxruntime,openvino", "work": "train"}, "onnxruntime and openvino cannot train"),
         ({"weights": "w.safetensors"}, "--weights needs --work startup"),
