@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 
@@ -124,13 +125,24 @@ def _built(folder: Path) -> Path:
         for name, text in sources.items():
             Path(work, name).write_bytes(text)
         built = Path(work, "kernels.so")
-        _asked([*command, str(Path(work, "handlers.cc")), "-o", str(built)], COMPILER_SECONDS)
+        units = sorted(Path(work).glob("*.cc"))
+        # each keeps a core busy for some seconds
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(functools.partial(_object, command), units))
+        _asked([*compiler, "-shared", *objects, "-o", str(built)], COMPILER_SECONDS)
         with built.open("rb") as file:
             # without this a power cut can leave the new name with half the library
             os.fsync(file.fileno())
         # two processes may build it at once: either may win, and nobody loads half of it
         built.replace(library)
     return library
+
+
+def _object(command: Sequence[str], unit: Path) -> str:
+    """Compiles one unit, and returns where its object file is."""
+    made = str(unit.with_suffix(".o"))
+    _asked([*command, "-c", str(unit), "-o", made], COMPILER_SECONDS)
+    return made
 
 
 def _compiler() -> list[str]:
@@ -158,7 +170,7 @@ def _flags(chosen: Sequence[str]) -> list[str]:
         processor = ["-march=native"]
     wide = ["-mprefer-vector-width=512"] if machine == "x86_64" else []
     headers = ["-isystem", jax.ffi.include_dir()]
-    return ["-std=c++17", "-O3", *processor, *wide, "-DNDEBUG", "-Wno-psabi", "-shared", "-fPIC", *headers]
+    return ["-std=c++17", "-O3", *processor, *wide, "-DNDEBUG", "-Wno-psabi", "-fPIC", *headers]
 
 
 def _asked(command: list[str], seconds: float) -> str:

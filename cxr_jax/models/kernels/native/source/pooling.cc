@@ -1,7 +1,4 @@
 // What XLA calls to pool.
-#ifndef CXR_JAX_POOLING_HANDLERS_H_
-#define CXR_JAX_POOLING_HANDLERS_H_
-
 #include "buffers.h"
 #include "pooling.h"
 
@@ -88,5 +85,3 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
     CXR_BIND.Arg<Values>().Ret<Values>().Attr<int64_t>("counts_padding").CXR_POOLED);
 
 }  // namespace cxr
-
-#endif  // CXR_JAX_POOLING_HANDLERS_H_
