@@ -7,25 +7,21 @@ ignored. An image has exactly one class, and its probabilities add up to 1.
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from cxr_jax.errors import UserError
 from cxr_jax.runs import cells
-from cxr_jax.runs.clustered import Clustered
-from cxr_jax.runs.files import write_text
-from cxr_jax.runs.predictions import groups_of, softmax_of
+from cxr_jax.runs.class_probabilities import LOGIT, PROBABILITY, ClassProbabilities, number_columns
+from cxr_jax.runs.finding_predictions import findings_of, read_findings
+from cxr_jax.runs.predicted_images import named_images, require_columns, write_rows
+from cxr_jax.runs.predictions import softmax_of
 from cxr_jax.runs.table import Table, read_table
-from cxr_jax.vocabulary import CLASS_NAMES
-
-LOGIT, PROBABILITY = "logit_", "probability_"
-"""What the names of the columns begin with; the name of the class follows."""
+from cxr_jax.vocabulary import CLASS_NAMES, EXCLUSIVE, Kind
 
 _FIXED = ("file", "split", "group", "label", "schema_version")
 
@@ -37,123 +33,59 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class ClassPredictions(Clustered):
-    """Predictions on N images of K classes, as columns of equal length; N is at least 1.
+class ClassPredictions(ClassProbabilities):
+    """Predictions of K classes of which an image has exactly one.
 
-    Attributes:
-        file: name of each image; no two are equal.
-        split: `train`, `val` or `test`; empty where unknown.
-        group: stand-in for the patient; empty where unknown.
-        classes: the K names, in the order of the labels.
-        label: int [N], index into `classes`.
-        logits: float64 [N, K], or None when the program gave none.
-        probabilities: float64 [N, K], rows that add up to 1.
-
-    Raises:
-        ValueError: the columns differ in length, are empty, or hold a value out of its range.
+    `label` is int [N], an index into the classes; the probabilities of an image add up to 1.
     """
 
-    file: tuple[str, ...]
-    split: tuple[str, ...]
-    group: tuple[str, ...]
-    classes: tuple[str, ...]
-    label: np.ndarray
-    logits: np.ndarray | None
-    probabilities: np.ndarray
-
-    def __post_init__(self) -> None:
-        for name in ("file", "split", "group", "classes"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "label", np.asarray(self.label, dtype=np.int64))
-        object.__setattr__(self, "probabilities", np.asarray(self.probabilities, dtype=np.float64))
-        if self.logits is not None:
-            object.__setattr__(self, "logits", np.asarray(self.logits, dtype=np.float64))
-        self._check()
+    KIND: ClassVar[Kind] = EXCLUSIVE
+    LABEL_TYPE: ClassVar[type] = np.int64
 
     def _check(self) -> None:
-        count, classes = len(self.file), len(self.classes)
-        if count == 0:
-            raise ValueError("predictions of no image")
-        for name in ("split", "group", "label"):
-            if len(getattr(self, name)) != count:
-                raise ValueError(f"{name} has {len(getattr(self, name))} entries for {count} files")
-        if len(set(self.file)) != count:
-            raise ValueError("a file occurs twice")
+        classes = len(self.classes)
         if classes < 2 or len(set(self.classes)) != classes:
             raise ValueError("the classes are fewer than two, or two have one name")
         if not np.isin(self.label, range(classes)).all():
             raise ValueError("a label is none of the classes")
-        for name in ("probabilities", "logits"):
-            values = getattr(self, name)
-            if values is not None and not (values.shape == (count, classes) and np.isfinite(values).all()):
-                raise ValueError(f"{name} are not {count} rows of {classes} finite numbers")
         sums = self.probabilities.sum(axis=1)
         if not (self.probabilities >= 0).all() or np.abs(sums - 1).max() > _AGREEMENT:
             raise ValueError("probabilities of an image are below 0 or do not add up to 1")
 
-    def __len__(self) -> int:
-        return len(self.file)
-
-    @classmethod
-    def from_logits(
-        cls,
-        logits: np.ndarray,
-        *,
-        file: Sequence[str],
-        split: Sequence[str],
-        group: Sequence[str],
-        classes: Sequence[str],
-        label: np.ndarray,
-    ) -> ClassPredictions:
-        """Returns predictions whose probabilities are the softmax of `logits` [N, K]; ValueError as in the class."""
-        logits = np.asarray(logits, dtype=np.float64)
-        columns = (tuple(file), tuple(split), tuple(group), tuple(classes))
-        return cls(*columns, label, logits, softmax_of(logits))
+    @staticmethod
+    def activated(logits: np.ndarray) -> np.ndarray:
+        """Returns the softmax, float64 [N, K], of logits [N, K]."""
+        return softmax_of(logits)
 
     @property
     def called(self) -> np.ndarray:
         """The class of the highest probability, int [N]; the first of two that are equal."""
         return np.argmax(self.probabilities, axis=1)
 
-    def with_logits(self, logits: np.ndarray) -> ClassPredictions:
-        """Returns the same images with other logits [N, K]."""
-        return replace(self, logits=logits, probabilities=softmax_of(logits))
+    def asked(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns all images, a mask [N], and whether they are of a class, bool [N]."""
+        return np.ones(len(self), bool), self.label == self.classes.index(name)
 
-    def select(self, rows: np.ndarray) -> ClassPredictions:
-        """Returns the given rows (indices or a mask, at least one row) in the given order."""
-        index = np.arange(len(self))[rows]
-        picked = {name: tuple(getattr(self, name)[i] for i in index) for name in ("file", "split", "group")}
-        logits = None if self.logits is None else self.logits[index]
-        return replace(self, **picked, label=self.label[index], logits=logits, probabilities=self.probabilities[index])
-
-    def sha256(self) -> str:
-        """Returns the sha256 of what was predicted, hexadecimal: file, label, logits and probabilities of every row."""
-        digest = hashlib.sha256()
-        for i in range(len(self)):
-            logits = () if self.logits is None else self.logits[i]
-            numbers = [repr(float(number)) for number in (*logits, *self.probabilities[i])]
-            row = "\0".join((self.file[i], self.classes[self.label[i]], *numbers))
-            digest.update(row.encode(errors="surrogateescape") + b"\n")
-        return digest.hexdigest()
+    def label_cells(self) -> tuple[tuple[str, ...], Iterator[tuple[str, ...]]]:
+        """Returns the column `label`, and for each image the name of its class."""
+        return ("label",), ((self.classes[label],) for label in self.label)
 
 
-def write_class_predictions(path: str | Path, predictions: ClassPredictions) -> None:
+def write_class_predictions(path: str | Path, predictions: ClassProbabilities) -> None:
     """Writes the table to `path`, atomically; every number is written so that it reads back bit by bit.
 
     Raises:
         UserError: the file cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     kinds = {LOGIT: predictions.logits, PROBABILITY: predictions.probabilities}
     shown = {prefix: values for prefix, values in kinds.items() if values is not None}
     names = [prefix + name for prefix in shown for name in predictions.classes]
-    writer.writerow(("file", "split", "group", "label", *names, "schema_version"))
-    for i in range(len(predictions)):
-        known = (predictions.file[i], predictions.split[i], predictions.group[i])
-        numbers = [repr(float(number)) for values in shown.values() for number in values[i]]
-        writer.writerow((*known, predictions.classes[predictions.label[i]], *numbers, cells.TABLE_VERSION))
-    write_text(path, text.getvalue())
+    columns, labels = predictions.label_cells()
+    rows = []
+    for i, told in enumerate(labels):
+        texts = (getattr(predictions, name)[i] for name in predictions.TEXTS)
+        rows.append((*texts, *told, *(repr(float(number)) for values in shown.values() for number in values[i])))
+    write_rows(path, (*predictions.TEXTS, *columns, *names), rows)
 
 
 def classes_of_table(path: str | Path) -> tuple[str, ...]:
@@ -163,6 +95,8 @@ def classes_of_table(path: str | Path) -> tuple[str, ...]:
         UserError: it is no table.
     """
     header = read_table(path, _FIXED).header
+    if findings := findings_of(header):
+        return findings
     for prefix in (PROBABILITY, LOGIT):
         names = tuple(name.removeprefix(prefix) for name in header if name.startswith(prefix))
         if len(names) > 1 and names != CLASS_NAMES:
@@ -170,8 +104,10 @@ def classes_of_table(path: str | Path) -> tuple[str, ...]:
     return ()
 
 
-def read_class_predictions(path: str | Path, *, require_file: bool = True) -> ClassPredictions:
+def read_class_predictions(path: str | Path, *, require_file: bool = True) -> ClassProbabilities:
     """Reads a table with a column of probabilities, or of logits, for each class, rows of all splits.
+
+    One with columns `label_NAME` is of findings, as `finding_predictions` says; the following is of others.
 
     Labels are names of the classes, or their numbers from 0 in the order of the columns. Without probabilities they are
     the softmax of the logits; with both, they must agree.
@@ -184,26 +120,21 @@ def read_class_predictions(path: str | Path, *, require_file: bool = True) -> Cl
         UserError: the file is missing, is not such a table, or a cell is wrong; row and column are named.
     """
     table = read_table(path, _FIXED)
+    if findings := findings_of(table.header):
+        return read_findings(table, findings, require_file=require_file)
     classes = classes_of_table(path)
     if len(classes) < 2:
         raise UserError(f"{path} has no columns probability_NAME or logit_NAME of two classes or more")
-    if "label" not in table.header or (require_file and "file" not in table.header):
-        missing = [name for name in ("file", "label") if name not in table.header]
-        raise UserError(f"{path} has no column {' and no column '.join(missing)}; it has {', '.join(table.header)}")
-    table.column("schema_version", cells.version, default=cells.TABLE_VERSION)
-    named = "file" in table.header and not (not require_file and table.is_blank(["file"]))
-    file = table.column("file", cells.file) if named else [f"{path}, row {number}" for number, _ in table.rows]
-    table.check_unique("file", file)
-    logits = _numbers(table, LOGIT, classes, cells.finite)
-    stated = _numbers(table, PROBABILITY, classes, cells.probability)
+    require_columns(table, ["file", "label"] if require_file or "label" not in table.header else ["label"])
+    images = named_images(table, require_file=require_file)
+    logits = number_columns(table, LOGIT, classes, cells.finite)
+    stated = number_columns(table, PROBABILITY, classes, cells.probability)
     if logits is None and stated is None:
         raise UserError(f"{path} has neither probabilities nor logits of all of {', '.join(classes)}")
     probabilities = softmax_of(logits) if stated is None else stated
     _check_sums(table, classes, probabilities, None if logits is None else softmax_of(logits))
     return ClassPredictions(
-        file=tuple(file),
-        split=tuple(table.column("split", cells.split, default="")),
-        group=groups_of(table),
+        **images,
         classes=classes,
         label=np.array(table.column("label", lambda cell: _label(cell, classes))),
         logits=logits,
@@ -215,14 +146,6 @@ def _adding_up(probabilities: np.ndarray) -> np.ndarray:
     """Returns probabilities [N, K] that add up to 1; those that do so but for rounding stay as they are, bit by bit."""
     sums = probabilities.sum(axis=1, keepdims=True)
     return np.where(np.abs(sums - 1) > _ROUNDING, probabilities / sums, probabilities)
-
-
-def _numbers(table: Table, prefix: str, classes: tuple[str, ...], parse: object) -> np.ndarray | None:
-    """Returns the columns of all classes that begin with `prefix`, float64 [N, K]; None if one is missing or empty."""
-    names = [prefix + name for name in classes]
-    if not set(names) <= set(table.header) or table.is_blank(names):
-        return None
-    return np.array([table.column(name, parse) for name in names], np.float64).T
 
 
 def _label(cell: str, classes: tuple[str, ...]) -> int:
@@ -247,8 +170,8 @@ def _check_sums(
         raise table.error(
             row,
             PROBABILITY + classes[0],
-            f"the probabilities of the {len(classes)} classes add up to {sums[row]:.6g}, not to 1: classes that can "
-            "occur together are not judged",
+            f"the probabilities of the {len(classes)} classes add up to {sums[row]:.6g}, not to 1: for findings that "
+            "occur together give each a column label_NAME, of 1, 0 or nothing, in place of the column label",
         )
     if of_logits is None:
         return

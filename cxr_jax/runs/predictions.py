@@ -8,20 +8,20 @@ or `test` if it says so; `rows_of` takes those of one split.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, ClassVar, Generic
 
 import numpy as np
 
 from cxr_jax.errors import UserError
 from cxr_jax.runs import cells
-from cxr_jax.runs.clustered import Clustered, Rows
+from cxr_jax.runs.clustered import Rows
 from cxr_jax.runs.files import write_text
+from cxr_jax.runs.predicted_images import PredictedImages, named_images, write_rows
 from cxr_jax.runs.table import Table, read_table
 from cxr_jax.vocabulary import (
     CLASS_NAMES,
@@ -38,13 +38,10 @@ _AGREEMENT = 1e-4
 
 
 @dataclass(frozen=True)
-class Predictions(Clustered):
-    """Predictions on N images, as columns of equal length; N is at least 1.
+class Predictions(PredictedImages):
+    """Predictions of PNEUMONIA on N images.
 
     Attributes:
-        file: name of each image; no two are equal.
-        split: `train`, `val` or `test`; empty where unknown.
-        group: stand-in for the patient; empty where unknown.
         subtype: one of `vocabulary.SUBTYPE_NAMES`.
         label: int [N], index into `vocabulary.CLASS_NAMES`.
         logits: float64 [N, 2] in the order of the classes, or None when the program gave none.
@@ -54,17 +51,16 @@ class Predictions(Clustered):
         ValueError: the columns differ in length, are empty, or hold a value out of its range.
     """
 
-    file: tuple[str, ...]
-    split: tuple[str, ...]
-    group: tuple[str, ...]
     subtype: tuple[str, ...]
     label: np.ndarray
     logits: np.ndarray | None
     probability: np.ndarray
 
+    TEXTS: ClassVar[tuple[str, ...]] = (*PredictedImages.TEXTS, "subtype")
+    ARRAYS: ClassVar[tuple[str, ...]] = ("label", "probability")
+
     def __post_init__(self) -> None:
-        for name in ("file", "split", "group", "subtype"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._take_columns()
         object.__setattr__(self, "label", np.asarray(self.label, dtype=np.int64))
         object.__setattr__(self, "probability", np.asarray(self.probability, dtype=np.float64))
         if self.logits is not None:
@@ -72,14 +68,8 @@ class Predictions(Clustered):
         self._check()
 
     def _check(self) -> None:
-        count = len(self.file)
-        if count == 0:
-            raise ValueError("predictions of no image")
-        for name in ("split", "group", "subtype", "label", "probability"):
-            if len(getattr(self, name)) != count:
-                raise ValueError(f"{name} has {len(getattr(self, name))} entries for {count} files")
-        if len(set(self.file)) != count:
-            raise ValueError("a file occurs twice")
+        self._check_columns()
+        count = len(self)
         if not np.isin(self.label, (NORMAL, PNEUMONIA)).all():
             raise ValueError("a label is none of the classes")
         if not ((self.probability >= 0) & (self.probability <= 1)).all():
@@ -90,9 +80,6 @@ class Predictions(Clustered):
             self.logits.shape == (count, len(CLASS_NAMES)) and np.isfinite(self.logits).all()
         ):
             raise ValueError(f"logits are not {count} finite pairs")
-
-    def __len__(self) -> int:
-        return len(self.file)
 
     @classmethod
     def from_logits(
@@ -111,21 +98,12 @@ class Predictions(Clustered):
 
     def select(self, rows: np.ndarray) -> Predictions:
         """Returns the given rows (indices or a mask, at least one row) in the given order."""
-        index = np.arange(len(self))[rows]
+        return Predictions(**self._picked(rows))
 
-        def pick(column: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(column[i] for i in index)
-
-        logits = None if self.logits is None else self.logits[index]
-        return Predictions(
-            pick(self.file),
-            pick(self.split),
-            pick(self.group),
-            pick(self.subtype),
-            self.label[index],
-            logits,
-            self.probability[index],
-        )
+    def _hashed_rows(self) -> Iterator[tuple[Sequence[str], Sequence[float]]]:
+        for i in range(len(self)):
+            logits = () if self.logits is None else self.logits[i]
+            yield (CLASS_NAMES[self.label[i]],), (*logits, self.probability[i])
 
 
 def probability_of(logits: np.ndarray) -> np.ndarray:
@@ -148,24 +126,13 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(PREDICTION_COLUMNS)
+    rows = []
     for i in range(len(predictions)):
         logits = ("", "") if predictions.logits is None else tuple(repr(float(x)) for x in predictions.logits[i])
-        writer.writerow(
-            (
-                predictions.file[i],
-                predictions.split[i],
-                predictions.group[i],
-                predictions.subtype[i],
-                CLASS_NAMES[predictions.label[i]],
-                *logits,
-                repr(float(predictions.probability[i])),
-                cells.TABLE_VERSION,
-            )
-        )
-    write_text(path, text.getvalue())
+        texts = (getattr(predictions, name)[i] for name in Predictions.TEXTS)
+        probability = repr(float(predictions.probability[i]))
+        rows.append((*texts, CLASS_NAMES[predictions.label[i]], *logits, probability))
+    write_rows(path, PREDICTION_COLUMNS[:-1], rows)
 
 
 def write_columns(path: str | Path, columns: Mapping[str, Any]) -> None:
@@ -192,21 +159,8 @@ def write_columns(path: str | Path, columns: Mapping[str, Any]) -> None:
 
 
 def predictions_sha256(predictions: Predictions) -> str:
-    """Returns the sha256 of what was predicted, hexadecimal: file, label, logits and probability of every row.
-
-    Groups and subtypes do not enter: they are known of the images, and may be known better later.
-    """
-    digest = hashlib.sha256()
-    for i in range(len(predictions)):
-        logits = () if predictions.logits is None else predictions.logits[i]
-        numbers = [repr(float(number)) for number in (*logits, predictions.probability[i])]
-        digest.update(
-            "\0".join((predictions.file[i], CLASS_NAMES[predictions.label[i]], *numbers)).encode(
-                errors="surrogateescape"
-            )
-            + b"\n"
-        )
-    return digest.hexdigest()
+    """Returns the sha256 of what was predicted, hexadecimal, as `Predictions.sha256` does."""
+    return predictions.sha256()
 
 
 def read_predictions(path: str | Path, *, require_file: bool = True) -> Predictions:
@@ -225,11 +179,8 @@ def read_predictions(path: str | Path, *, require_file: bool = True) -> Predicti
             counted as in a spreadsheet, the header is row 1).
     """
     table = read_table(path, PREDICTION_COLUMNS)
-    named = "file" in table.header and not (not require_file and table.is_blank(["file"]))
     _check_header(table, ("file", "label") if require_file else ("label",))
-    table.column("schema_version", cells.version, default=cells.TABLE_VERSION)
-    file = table.column("file", cells.file) if named else [f"{path}, row {number}" for number, _ in table.rows]
-    table.check_unique("file", file)
+    images = named_images(table, require_file=require_file)
     label = table.column("label", cells.label)
     logits = None
     if set(LOGIT_COLUMNS) <= set(table.header) and not table.is_blank(LOGIT_COLUMNS):
@@ -242,9 +193,7 @@ def read_predictions(path: str | Path, *, require_file: bool = True) -> Predicti
     else:
         raise UserError(f"{table.path} has neither probabilities nor logits: every cell of them is empty")
     predictions = Predictions(
-        file=tuple(file),
-        split=tuple(table.column("split", cells.split, default="")),
-        group=groups_of(table),
+        **images,
         subtype=tuple(_subtypes(table, label)),
         label=np.array(label),
         probability=probability,
@@ -306,17 +255,6 @@ def _check_header(table: Table, required: Sequence[str]) -> None:
         missing.append(f"no column probability (of PNEUMONIA) and no {' or '.join(logits)} to compute it from")
     if missing:
         raise UserError(f"{table.path} has {', '.join(missing)}; it has {', '.join(table.header)}")
-
-
-def groups_of(table: Table) -> tuple[str, ...]:
-    """Returns the group of every row, empty where it is missing.
-
-    A column of whole numbers with a missing cell comes out of some programs as 7.0 and 8.0, which are 7 and 8.
-    """
-    groups = table.column("group", cells.text, default="")
-    if all(group.removesuffix(".0").isdecimal() for group in groups if group):
-        return tuple(group.removesuffix(".0") for group in groups)
-    return tuple(groups)
 
 
 def _subtypes(table: Table, label: list[int]) -> list[str]:

@@ -1,5 +1,7 @@
 """Predictions tables of classes other than NORMAL and PNEUMONIA."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -113,7 +115,10 @@ HEADER = "file,split,label,probability_a,probability_b,probability_c\n"
         ("x,test,d,0.2,0.3,0.5\n", r"row 2, column label: 'd' is none of the classes a, b, c, nor a number from 0"),
         ("x,test,3,0.2,0.3,0.5\n", "'3' is none of the classes"),
         ("x,test,a,0.2,0.3,0.5\nx,test,a,0.2,0.3,0.5\n", "x stands in row 2 already"),
-        ("x,test,a,0.2,0.3,0.9\n", r"row 2.*of the 3 classes add up to 1.4, not to 1: classes that can occur together"),
+        (
+            "x,test,a,0.2,0.3,0.9\n",
+            r"row 2.*of the 3 classes add up to 1.4, not to 1: for findings that occur together",
+        ),
         ("x,test,a,0.2,0.3,1.5\n", "1.5 is not a probability from 0 to 1"),
         ("x,test,a,0.2,0.3,\n", "the number is missing"),
         ("x,other,a,0.2,0.3,0.5\n", "unknown split"),
@@ -165,6 +170,5 @@ def test_impossible_predictions_are_refused():
         ({"group": ("a",)}, "group has 1 entries"),
         ({"classes": ("a", "a", "b")}, "two have one name"),
     ):
-        columns = {**vars(table), **change}
         with pytest.raises(ValueError, match=sentence):
-            ClassPredictions(**{name: columns[name] for name in ClassPredictions.__dataclass_fields__})
+            dataclasses.replace(table, **change)
