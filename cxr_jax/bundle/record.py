@@ -17,7 +17,7 @@ from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.records import from_json, to_json
 from cxr_jax.terminal import as_typed
-from cxr_jax.vocabulary import DISCLAIMER
+from cxr_jax.vocabulary import DISCLAIMER, Kind
 
 SCHEMA_VERSION = 1
 BUNDLE_FILE = "bundle.json"
@@ -116,10 +116,10 @@ class Bundle:
     """The contents of bundle.json."""
 
     name: str  # of the run
-    kind: Literal["exclusive"]  # of the classes: an image has exactly one
+    kind: Kind  # of the classes: an image has exactly one, or shows any number of findings
     network: NetworkDescription  # with the names of the classes and what is done to an image before
     # of NORMAL and PNEUMONIA when the second is called; of other classes the threshold of each for whoever asks for it
-    # alone, while an image is called the class of its highest probability
+    # alone, while an image is called the class of its highest probability; of findings when each is called
     calls: tuple[Call, ...]
     temperature: float | None  # by which logits are divided to be calibrated; None before the run was evaluated
     quality: tuple[UsualRange, ...]  # aggregated quantiles; no picture of any training image

@@ -15,7 +15,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.evaluation.conformal import ConformalSets
 from cxr_jax.evaluation.feature_distance import FeatureLimit
 from cxr_jax.runs.description import NetworkDescription
-from cxr_jax.vocabulary import CLASS_NAMES
+from cxr_jax.vocabulary import CLASS_NAMES, FINDINGS
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -46,8 +46,17 @@ class BundledModel:
 
     @property
     def threshold_rule(self) -> str | None:
-        """The rule that fixed the threshold."""
+        """The rule that fixed the threshold; of findings the rules of all."""
+        if self.description.kind == FINDINGS and self.bundle.calls:
+            return " or ".join(sorted({call.rule for call in self.bundle.calls}))
         return self._call.rule if self._call else None
+
+    @property
+    def thresholds(self) -> dict[str, float] | None:
+        """Probability from which each finding is called; None of other classes, or if the run was not evaluated."""
+        if self.description.kind != FINDINGS or not self.bundle.calls:
+            return None
+        return {call.label: call.threshold for call in self.bundle.calls}
 
     @property
     def _call(self) -> Call | None:

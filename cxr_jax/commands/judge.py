@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cxr_jax.evaluation.class_judgement import ClassJudgement
     from cxr_jax.evaluation.judgement import Judgement
     from cxr_jax.evaluation.operating_point import OperatingPoint
-    from cxr_jax.runs.class_predictions import ClassPredictions
+    from cxr_jax.runs.class_probabilities import ClassProbabilities
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.predictions import Predictions
 
@@ -37,6 +37,7 @@ class Options:
     # CSV with label (NORMAL, PNEUMONIA or 0, 1) and probability (of PNEUMONIA) or logit_NORMAL, logit_PNEUMONIA; file,
     # group, subtype and split if known; where there is a split, rows of test are judged. Of other classes that exclude
     # each other: label (their names, or numbers from 0) and a column probability_NAME or logit_NAME for each
+    # Of findings that occur together: for each a column label_NAME (1, 0, or empty if unknown) and one of these
     table: Annotated[str, Positional("TABLE")]
     # the same program's predictions on validation images: calibration and rules need them; rows of val are taken
     validation: str = ""
@@ -119,6 +120,10 @@ def judge_class_table(options: Options, terminal: Terminal) -> tuple[ClassJudgem
 
     test = _read_classes(options.table, "test", terminal)
     validation = _read_classes(options.validation, "val", terminal) if options.validation else None
+    if validation is not None and validation.KIND != test.KIND:
+        raise UserError(
+            f"{options.table} and {options.validation} are of different kinds: both need columns label_NAME"
+        )
     if validation is not None and validation.classes != test.classes:
         raise UserError(
             f"{options.validation} has the classes {', '.join(validation.classes)}, and {options.table} has "
@@ -251,16 +256,22 @@ def _read(path: str, split: str, terminal: Terminal) -> Predictions:
     return rows.predictions
 
 
-def _read_classes(path: str, split: str, terminal: Terminal) -> ClassPredictions:
+def _read_classes(path: str, split: str, terminal: Terminal) -> ClassProbabilities:
     """Returns the rows of `split` of a table of K classes; UserError as in `_read`."""
     import numpy as np
 
     from cxr_jax.runs.class_predictions import read_class_predictions
     from cxr_jax.runs.predictions import rows_of
+    from cxr_jax.vocabulary import FINDINGS
 
     rows = rows_of(split, read_class_predictions(path, require_file=False), path)
     if rows.sentence is not None:
         terminal.say(f"{path}: {rows.sentence}")
+    if rows.predictions.KIND == FINDINGS:
+        known = (rows.predictions.asked(name)[1] for name in rows.predictions.classes)
+        if all(len(np.unique(labels)) < 2 for labels in known):
+            raise UserError(f"{path} has no finding that is both present and absent: judging needs one")
+        return rows.predictions
     present = np.unique(rows.predictions.label)
     if len(present) < 2:
         raise UserError(f"{path} has images of {rows.predictions.classes[present[0]]} only: judging needs two classes")
@@ -268,10 +279,10 @@ def _read_classes(path: str, split: str, terminal: Terminal) -> ClassPredictions
 
 
 def _write_classes(
-    folder: RunFolder, judgement: ClassJudgement, test: ClassPredictions, validation: ClassPredictions | None
+    folder: RunFolder, judgement: ClassJudgement, test: ClassProbabilities, validation: ClassProbabilities | None
 ) -> None:
     """Writes judgement, tables, figures and report of K classes into the folder."""
-    from cxr_jax.evaluation.class_judgement import write_class_judgement
+    from cxr_jax.evaluation.judgement import write_judgement
     from cxr_jax.reporting.class_figures import draw_class_evaluation
     from cxr_jax.reporting.report import write_report
     from cxr_jax.runs.class_predictions import write_class_predictions
@@ -279,7 +290,7 @@ def _write_classes(
     write_class_predictions(folder.predictions_of("test"), test)
     if validation is not None:
         write_class_predictions(folder.predictions_of("val"), validation)
-    write_class_judgement(folder.evaluation, judgement)
+    write_judgement(folder.evaluation, judgement)
     draw_class_evaluation(folder.figures, judgement, test)
     write_report(folder)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal
-from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, PNEUMONIA
+from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, FINDINGS, NO_FINDING, PNEUMONIA, Kind
 
 if TYPE_CHECKING:
     from cxr_jax.data.quality.reference import QualityReference
@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> None:
 
         loaded = load(place, int8=options.int8, any_classes=True)
         model, reference, name = loaded.model, loaded.reference, loaded.name
-        classes = model.descriptions[0].classes
+        classes, kind = model.descriptions[0].classes, model.descriptions[0].kind
         if options.maps and classes != CLASS_NAMES:
             raise UserError(f"--maps is for {' and '.join(CLASS_NAMES)} alone so far: leave it out", EXIT_USAGE)
         explain = loaded.explain if options.maps else None
@@ -113,7 +113,7 @@ def main(arguments: list[str]) -> None:
     entries = []
     with _csv_writer(options.csv, classes) as write_row, terminal.track("Predicting", len(files.names)) as advance:
         if not options.json:
-            terminal.say(_header(classes))
+            terminal.say(_header(classes, kind))
         for prediction, map_path in zip(predictions, _map_paths(options.maps, files.names), strict=True):
             entry = prediction.as_json(threshold, name)
             if prediction.file in files.mistakes:
@@ -128,7 +128,7 @@ def main(arguments: list[str]) -> None:
             entries.append(entry)
             write_row(entry)
             if not options.json:
-                terminal.say(*_row(prediction, classes))
+                terminal.say(*(_row_of_findings(prediction) if kind == FINDINGS else _row(prediction, classes)))
             advance(1)
     if options.json:
         import json
@@ -253,6 +253,9 @@ def _csv_writer(path: str, classes: tuple[str, ...]) -> Iterator[Any]:
             def write(entry: dict[str, Any]) -> None:
                 row = {**entry, **_joined(entry)}
                 each = row.pop("probabilities", {})
+                # the findings are the label, and their thresholds do not change from row to row
+                for name in ("findings", "thresholds"):
+                    row.pop(name, None)
                 writer.writerow({**row, **{f"probability_{name}": value for name, value in each.items()}})
 
             yield write
@@ -264,11 +267,26 @@ def _joined(entry: dict[str, Any]) -> dict[str, str]:
     return {name: "; ".join(value) for name, value in lists.items()}
 
 
-def _header(classes: tuple[str, ...]) -> str:
-    """Returns the line above the table: a probability, or one of each of other classes, then the call and the file."""
+def _header(classes: tuple[str, ...], kind: Kind) -> str:
+    """Returns the line above the table: a probability, or one of each of other classes, then the call and the file.
+
+    Of findings it is the findings that are called, and the file.
+    """
+    if kind == FINDINGS:
+        return "findings that are called, with their probabilities, and the file"
     if classes == CLASS_NAMES:
         return "P(PNEUMONIA)  call       file"
     return f"{'  '.join(f'P({name})' for name in classes)}  {'call':<{max(map(len, classes))}}  file"
+
+
+def _row_of_findings(prediction: FilePrediction) -> tuple[str, str | None]:
+    """Returns the line of the table about one file and its findings, and its style."""
+    if prediction.error is not None:
+        return f"-  {prediction.file}  (not predicted, see the error)", "red"
+    probabilities = prediction.probabilities or {}
+    called = ", ".join(f"{name} {probabilities[name]:.2f}" for name in prediction.findings)
+    remarks = "; ".join(prediction.warnings)
+    return f"{called or NO_FINDING}  {prediction.file}{f'  ({remarks})' if remarks else ''}", None
 
 
 def _row(prediction: FilePrediction, classes: tuple[str, ...]) -> tuple[str, str | None]:
@@ -285,6 +303,15 @@ def _row(prediction: FilePrediction, classes: tuple[str, ...]) -> tuple[str, str
     return line, "red" if failed else "bold" if usual and called == CLASS_NAMES[PNEUMONIA] else None
 
 
+def _calls(entry: dict[str, Any]) -> list[str]:
+    """Returns under which words an entry counts: its call, or each of its findings."""
+    if "error" in entry:
+        return ["not predicted"]
+    if "findings" in entry:
+        return entry["findings"] or [NO_FINDING]
+    return ["uncertain" if entry["uncertain"] else entry["label"]]
+
+
 def _print_end(
     terminal: Terminal,
     entries: list[dict[str, Any]],
@@ -294,17 +321,19 @@ def _print_end(
     classes: tuple[str, ...],
 ) -> None:
     """Prints how many were called what, the threshold, the model, the check of inputs and the disclaimer."""
-    counts = Counter(
-        "not predicted" if "error" in entry else "uncertain" if entry["uncertain"] else entry["label"]
-        for entry in entries
-    )
+    counts = Counter(call for entry in entries for call in _calls(entry))
     files = "1 file" if len(entries) == 1 else f"{len(entries):,} files"
     told = ", ".join(
-        f"{counts[name]:,} {name}" for name in (*reversed(classes), "uncertain", "not predicted") if counts[name]
+        f"{counts[name]:,} {name}"
+        for name in (*reversed(classes), NO_FINDING, "uncertain", "not predicted")
+        if counts[name]
     )
     terminal.say(f"\n{files}: {told}")
     called = "Called: the class of " if threshold.value is None else f"PNEUMONIA from {threshold.value:.4f} "
     told = threshold.rule if threshold.value is None else f"(rule: {threshold.rule})"
+    if threshold.of_findings is not None:
+        each = ", ".join(f"{name} {value:.4g}" for name, value in threshold.of_findings.items())
+        called, told = f"Called from: {each} ", f"(rule: {threshold.rule}); --csv and --json give all probabilities"
     terminal.say(f"{called}{told}. Model: {model}.")
     if threshold.sets is not None:
         terminal.say(

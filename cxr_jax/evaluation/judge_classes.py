@@ -1,4 +1,4 @@
-"""The judgement of a predictions table of K exclusive classes: every number that a report prints, in one record."""
+"""The judgement of a predictions table of K classes or findings: every number that a report prints, in one record."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy.special import softmax
 
+from cxr_jax.evaluation.cases import calls_of, confidence_of
 from cxr_jax.evaluation.class_cases import ClassCases
 from cxr_jax.evaluation.class_judgement import ClassJudgement, JudgedClass, JudgedClassSplit, WrongClass
 from cxr_jax.evaluation.class_metrics import CLASS_METRICS, OF_PROBABILITIES, ClassMetric
 from cxr_jax.evaluation.class_points import ClassPoints, against_the_rest, logits_of
 from cxr_jax.evaluation.confidence import Confidence
+from cxr_jax.evaluation.finding_cases import FINDING_METRICS, FindingCases
 from cxr_jax.evaluation.intervals import (
     Interval,
     absolute_sum_interval,
@@ -26,6 +28,8 @@ from cxr_jax.evaluation.measures import Measure, Measured, measure
 from cxr_jax.evaluation.metrics import METRICS
 from cxr_jax.evaluation.split_warnings import warnings_of_splits
 from cxr_jax.runs.class_predictions import ClassPredictions
+from cxr_jax.runs.class_probabilities import ClassProbabilities
+from cxr_jax.runs.finding_predictions import FindingPredictions
 
 WORST_ERRORS = 24
 """How many of the most confident errors a judgement lists."""
@@ -35,10 +39,13 @@ CALLED = ("sensitivity", "specificity", "precision", "f1")
 AT_THRESHOLD = ("sensitivity", "specificity", "precision")
 """Metrics of one class: of its probability, of the calls by highest probability, and of those from its threshold on."""
 
+OF_FINDING = (*AT_THRESHOLD, "f1")
+"""Metrics of one finding from its threshold on, from which it is called."""
+
 
 def judge_classes(
-    validation: ClassPredictions | None,
-    test: ClassPredictions,
+    validation: ClassProbabilities | None,
+    test: ClassProbabilities,
     points: ClassPoints,
     *,
     confidence: Confidence | None = None,
@@ -54,10 +61,10 @@ def judge_classes(
         advance: told how many more resamples are done; there are `class_resamples_in_all`.
 
     Raises:
-        ValueError: the classes of `validation`, `test` and `points` are not the same.
+        ValueError: the classes of `validation`, `test` and `points` are not the same, or not of one kind.
     """
     known = [tuple(points.classes), test.classes, *([] if validation is None else [validation.classes])]
-    if len(set(known)) > 1:
+    if len(set(known)) > 1 or (validation is not None and validation.KIND != test.KIND):
         raise ValueError(f"predictions of different classes cannot be judged together: {known}")
     confidence = confidence or Confidence()
     return ClassJudgement(
@@ -65,8 +72,33 @@ def judge_classes(
         points=points,
         test=_judge_split(test, points, confidence, advance),
         validation=None if validation is None else _judge_split(validation, points, confidence, advance),
-        warnings=tuple(warnings_of_splits(validation, test, test.classes, "the promise of the thresholds is")),
+        warnings=(
+            *warnings_of_splits(validation, test, test.classes, "the promise of the thresholds is"),
+            *(_warnings_of_findings(test, points) if isinstance(test, FindingPredictions) else ()),
+        ),
+        kind_of_classes=test.KIND,
     )
+
+
+def _warnings_of_findings(test: FindingPredictions, points: ClassPoints) -> list[str]:
+    """Returns what a reader must know of findings that means leave out, and of thresholds that no rule chose."""
+    warnings = []
+    left_out = [name for name in test.classes if len(np.unique(test.asked(name)[1])) < 2]
+    if left_out:
+        count = len(test.classes) - len(left_out)
+        warnings.append(
+            f"Means over findings are over {count} of {len(test.classes)}: test has no two known labels that differ of "
+            f"{', '.join(left_out)}."
+        )
+    rules = {point.rule for point in points.classes.values()}
+    unchosen = {name: point for name, point in points.classes.items() if rules != {"fixed"} and point.rule == "fixed"}
+    if unchosen:
+        value = next(iter(unchosen.values())).threshold
+        warnings.append(
+            f"No threshold could be chosen on validation for {', '.join(unchosen)}, whose known labels there are alike "
+            f"or none: {value:g} is taken."
+        )
+    return warnings
 
 
 def class_resamples_in_all(confidence: Confidence, classes: int, *, with_validation: bool) -> int:
@@ -75,9 +107,11 @@ def class_resamples_in_all(confidence: Confidence, classes: int, *, with_validat
 
 
 def _judge_split(
-    predictions: ClassPredictions, points: ClassPoints, confidence: Confidence, advance: Callable[[int], None]
+    predictions: ClassProbabilities, points: ClassPoints, confidence: Confidence, advance: Callable[[int], None]
 ) -> JudgedClassSplit:
     """Returns the judgement of one split."""
+    if isinstance(predictions, FindingPredictions):
+        return _judge_findings(predictions, points, confidence, advance)
     cases = ClassCases.unweighted(predictions)
     metrics = {name: (metric, None) for name, metric in CLASS_METRICS.items()}
     if points.temperature is not None:
@@ -97,31 +131,77 @@ def _judge_split(
     )
 
 
+def _judge_findings(
+    predictions: FindingPredictions, points: ClassPoints, confidence: Confidence, advance: Callable[[int], None]
+) -> JudgedClassSplit:
+    """Returns the judgement of one split of findings."""
+    thresholds = {name: point.threshold for name, point in points.classes.items()}
+    cases = FindingCases.unweighted(predictions, thresholds)
+    metrics = {name: (metric, None) for name, metric in FINDING_METRICS.items()}
+    together = _measured(predictions, cases, metrics, confidence, advance)
+    classes = {}
+    for name in predictions.classes:
+        if predictions.asked(name)[0].any():
+            classes[name] = _judge_class(predictions, name, points, confidence, advance)
+        else:
+            advance(confidence.resamples)
+    return JudgedClassSplit(
+        images=len(predictions),
+        groups=len(set(predictions.group)) if predictions.has_groups else None,
+        confusion=(),
+        metrics=together,
+        calibrated=None,
+        classes=classes,
+        worst_errors=_worst_findings(predictions, thresholds),
+    )
+
+
 def _judge_class(
-    predictions: ClassPredictions,
+    predictions: ClassProbabilities,
     name: str,
     points: ClassPoints,
     confidence: Confidence,
     advance: Callable[[int], None],
 ) -> JudgedClass:
-    """Returns the judgement of one class against the rest."""
-    alone = against_the_rest(predictions, name)
-    called = (predictions.called == predictions.classes.index(name)).astype(np.float64)
+    """Returns the judgement of one class against the rest, or of one finding on the images of which it is known."""
+    alone, point = against_the_rest(predictions, name), points.classes[name]
+    of_finding = isinstance(predictions, FindingPredictions)
+    temperature, at_threshold = (point.temperature, OF_FINDING) if of_finding else (None, AT_THRESHOLD)
     measures = {
         **{("ranked", metric): Measure(METRICS[metric]) for metric in RANKED},
-        **{("called", metric): Measure(METRICS[metric], threshold=0.5, probability=called) for metric in CALLED},
-        **{("at_threshold", metric): Measure(METRICS[metric]) for metric in AT_THRESHOLD},
-        **calibration_measures(alone, None),
+        **({} if of_finding else _measures_of_calls(predictions, name)),
+        **{("at_threshold", metric): Measure(METRICS[metric]) for metric in at_threshold},
+        **calibration_measures(alone, temperature),
     }
-    found = measure(alone, points.classes[name].threshold, measures, confidence, advance)
-    results = {key: _in_words_of(name, measured) for key, measured in found.items()}
+    found = measure(alone, point.threshold, measures, confidence, advance)
+    told = _in_words_of_finding if of_finding else _in_words_of
+    results = {key: told(name, measured) for key, measured in found.items()}
     return JudgedClass(
         images=int(alone.label.sum()),
         metrics={metric: results["ranked", metric] for metric in RANKED},
-        called={metric: results["called", metric] for metric in CALLED},
-        at_threshold={metric: results["at_threshold", metric] for metric in AT_THRESHOLD},
-        calibration=judge_calibration(alone, None, results, confidence.level),
+        called={} if of_finding else {metric: results["called", metric] for metric in CALLED},
+        at_threshold={metric: results["at_threshold", metric] for metric in at_threshold},
+        calibration=judge_calibration(alone, temperature, results, confidence.level),
+        unknown=len(predictions) - len(alone),
     )
+
+
+def _measures_of_calls(predictions: ClassPredictions, name: str) -> dict[tuple[str, str], Measure]:
+    """Returns the measures of the calls of one class, which is called where its probability is the highest."""
+    called = (predictions.called == predictions.classes.index(name)).astype(np.float64)
+    return {("called", metric): Measure(METRICS[metric], threshold=0.5, probability=called) for metric in CALLED}
+
+
+def _in_words_of_finding(name: str, measured: Measured) -> Measured:
+    """Returns the measure of one finding with the reason why it has no value told of that finding."""
+    reasons = {
+        "no image is PNEUMONIA": f"no image shows {name}",
+        "no image is NORMAL": f"every image shows {name}",
+        "no image is called PNEUMONIA": f"{name} is never called",
+        "no image is PNEUMONIA or called so": f"no image shows {name}, and it is never called",
+        METRICS["roc_auc"].undefined: f"no image shows {name}, or every one",
+    }
+    return dataclasses.replace(measured, undefined=reasons.get(measured.undefined, measured.undefined))
 
 
 def _in_words_of(name: str, measured: Measured) -> Measured:
@@ -137,8 +217,8 @@ def _in_words_of(name: str, measured: Measured) -> Measured:
 
 
 def _measured(
-    predictions: ClassPredictions,
-    cases: ClassCases,
+    predictions: ClassProbabilities,
+    cases: ClassCases | FindingCases,
     metrics: Mapping[str, tuple[ClassMetric, np.ndarray | None]],
     confidence: Confidence,
     advance: Callable[[int], None],
@@ -172,8 +252,8 @@ def _measured(
 
 
 def _intervals(
-    predictions: ClassPredictions,
-    cases: ClassCases,
+    predictions: ClassProbabilities,
+    cases: ClassCases | FindingCases,
     name: str,
     metric: ClassMetric,
     functions: Mapping[str, Callable],
@@ -208,3 +288,18 @@ def _worst_errors(predictions: ClassPredictions) -> tuple[WrongClass, ...]:
         )
         for row in order
     )
+
+
+def _worst_findings(predictions: FindingPredictions, thresholds: Mapping[str, float]) -> tuple[WrongClass, ...]:
+    """Returns the wrong calls of findings that are furthest from their thresholds, each as a share of what it could."""
+    errors = []
+    for name in predictions.classes:
+        rows, shown = predictions.asked(name)
+        probability = predictions.probabilities[rows, predictions.classes.index(name)]
+        called, furthest = calls_of(probability, thresholds[name]), confidence_of(probability, thresholds[name])
+        files = np.flatnonzero(rows)
+        for index in np.flatnonzero(called != shown):
+            words = (name, f"no {name}") if shown[index] else (f"no {name}", name)
+            error = WrongClass(predictions.file[files[index]], *words, float(probability[index]))
+            errors.append((-float(furthest[index]), error.file, name, error))
+    return tuple(error for *_, error in sorted(errors, key=lambda entry: entry[:3])[:WORST_ERRORS])

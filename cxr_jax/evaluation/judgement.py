@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.calibration import Bin, Binning
@@ -190,8 +190,28 @@ class JudgedSplit:
     worst_errors: tuple[WrongCall, ...]
 
 
+class JudgedTest:
+    """What the records of two classes, of K and of findings have in common."""
+
+    VERSION: ClassVar[int]
+    KIND: ClassVar[str] = ""
+    """What evaluation.json says of its kind; nothing of NORMAL and PNEUMONIA."""
+
+    test: Any
+    validation: Any
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the content of evaluation.json."""
+        return {"schema_version": self.VERSION, **({"kind": self.KIND} if self.KIND else {}), **fields_to_json(self)}
+
+    @property
+    def splits(self) -> dict[str, Any]:
+        """Test, and validation if there is one, by name."""
+        return {"test": self.test} | ({} if self.validation is None else {"validation": self.validation})
+
+
 @dataclass(frozen=True)
-class Judgement:
+class Judgement(JudgedTest):
     """The judgement of predictions on test, beside those on validation if there are any.
 
     Attributes:
@@ -205,6 +225,8 @@ class Judgement:
             threshold was fixed beforehand.
     """
 
+    VERSION: ClassVar[int] = SCHEMA_VERSION
+
     confidence: Confidence
     operating_point: OperatingPoint
     test: JudgedSplit
@@ -213,17 +235,8 @@ class Judgement:
     warnings: tuple[str, ...]
     for_rule: ForRule | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """Returns the content of evaluation.json."""
-        return {"schema_version": SCHEMA_VERSION, **fields_to_json(self)}
 
-    @property
-    def splits(self) -> dict[str, JudgedSplit]:
-        """Test, and validation if there is one, by name."""
-        return {"test": self.test} | ({} if self.validation is None else {"validation": self.validation})
-
-
-def write_judgement(path: str | Path, judgement: Judgement) -> None:
+def write_judgement(path: str | Path, judgement: JudgedTest) -> None:
     """Writes evaluation.json atomically; UserError as in `write_json`."""
     write_json(path, judgement.as_json())
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cxr_jax.runs.class_predictions import ClassPredictions
+from cxr_jax.runs.class_probabilities import ClassProbabilities
+from cxr_jax.runs.finding_predictions import FindingPredictions
 from cxr_jax.runs.predictions import Predictions
 
 # below this many images of a class an estimate moves by more than its interval can tell
@@ -14,8 +15,8 @@ _FEW = 20
 
 
 def warnings_of_splits(
-    validation: Predictions | ClassPredictions | None,
-    test: Predictions | ClassPredictions,
+    validation: Predictions | ClassProbabilities | None,
+    test: Predictions | ClassProbabilities,
     classes: Sequence[str],
     without_validation: str,
 ) -> list[str]:
@@ -29,6 +30,9 @@ def warnings_of_splits(
         warnings.append("Not every image has a group: intervals take images for independent and may be too narrow.")
     for split, predictions in (("test", test), ("validation", validation)):
         if predictions is None:
+            continue
+        if isinstance(predictions, FindingPredictions):
+            warnings += _of_rare_findings(predictions, split)
             continue
         for index, name in enumerate(classes):
             count = int(np.sum(predictions.label == index))
@@ -44,3 +48,10 @@ def warnings_of_splits(
     if groups:
         warnings.append(f"{groups} groups have images in validation and in test: the test figures flatter.")
     return warnings
+
+
+def _of_rare_findings(predictions: FindingPredictions, split: str) -> list[str]:
+    """Returns a sentence on the findings that few images show, if there are any."""
+    counts = {name: int(predictions.asked(name)[1].sum()) for name in predictions.classes}
+    few = [f"{name} ({count})" for name, count in counts.items() if count < _FEW]
+    return [f"Few {split} images show {', '.join(few)}: what rests on them is hardly known."] if few else []

@@ -16,6 +16,7 @@ from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.models.network import StagedNetwork
 from cxr_jax.preprocessing.normalise import normalise
 from cxr_jax.preprocessing.views import views
+from cxr_jax.vocabulary import FINDINGS
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 """What the StableHLO of a bundle runs on."""
@@ -24,18 +25,18 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def answers_of(model: TrainedModel | Ensemble) -> Callable[[Array], dict[str, Array]]:
     """Returns the function of images [B, S, S] uint8 in 0..255 that a bundle holds.
 
-    It gives `logits` and `probability` [B, K] and `evidence` [B, h, w, K], the last feature map with the classifier's
-    weights folded in (`StagedNetwork.evidence`). Where the run averages over flips or shifts all of them are means
-    over the `views` of the image, the evidence turned back. It is not shifted back, by less than one of its cells. The
-    answers of an ensemble are the means of its members'. A network that was evaluated also gives `distance` [B], of the
-    image as it is from the training images in its features.
+    It gives `logits` and `probability` [B, K], which of findings is the sigmoid of each logit, and `evidence`
+    [B, h, w, K], the last feature map with the classifier's weights folded in (`StagedNetwork.evidence`). Where the run
+    averages over flips or shifts all of them are means over the `views` of the image, the evidence turned back. It is
+    not shifted back, by less than one of its cells. The answers of an ensemble are the means of its members'. A network
+    that was evaluated also gives `distance` [B], of the image as it is from the training images in its features.
 
     Raises:
         UserError: a network is a plain module, which has no stages and so no last feature map; or the members of an
             ensemble see different squares, or have maps of different sizes.
     """
     if isinstance(model, Ensemble):
-        return _answers_together([answers_of(member) for member in model.members], images_of(model))
+        return _answers_together([answers_of(member) for member in model.members], model)
     network = model.model()
     if not isinstance(network, StagedNetwork):
         raise UserError(
@@ -43,7 +44,7 @@ def answers_of(model: TrainedModel | Ensemble) -> Callable[[Array], dict[str, Ar
             "docs/extending.md shows"
         )
 
-    reference = model.reference
+    reference, activated = model.reference, activation_of(model)
 
     def once(images: Array) -> tuple[Array, Array, dict[str, Array]]:
         inputs, distance = normalise(images, model.mean, model.std), {}
@@ -62,24 +63,30 @@ def answers_of(model: TrainedModel | Ensemble) -> Callable[[Array], dict[str, Ar
         maps = [found if number < upright else jnp.flip(found, 2) for number, (_, found, _) in enumerate(looks)]
         evidence = sum(maps) / len(maps)
         (_, _, distance), *_ = looks
-        return {"evidence": evidence, "logits": logits, "probability": jax.nn.softmax(logits), **distance}
+        return {"evidence": evidence, "logits": logits, "probability": activated(logits), **distance}
 
     return answers
 
 
 def _answers_together(
-    members: Sequence[Callable[[Array], dict[str, Array]]], images: jax.ShapeDtypeStruct
+    members: Sequence[Callable[[Array], dict[str, Array]]], model: Ensemble
 ) -> Callable[[Array], dict[str, Array]]:
     """Returns the means of the answers of several networks; the probability is that of the mean of the logits."""
+    images, activated = images_of(model), activation_of(model)
     if len({jax.eval_shape(member, images)["evidence"].shape for member in members}) > 1:
         raise UserError("the networks of the ensemble have feature maps of different sizes: export them one by one")
 
     def answers(images: Array) -> dict[str, Array]:
         given = [member(images) for member in members]
         evidence, logits = (sum(each[name] for each in given) / len(given) for name in ("evidence", "logits"))
-        return {"evidence": evidence, "logits": logits, "probability": jax.nn.softmax(logits)}
+        return {"evidence": evidence, "logits": logits, "probability": activated(logits)}
 
     return answers
+
+
+def activation_of(model: TrainedModel | Ensemble) -> Callable[[Array], Array]:
+    """Returns what makes probabilities of logits [B, K]: softmax over classes, or the sigmoid of each finding."""
+    return jax.nn.sigmoid if model.descriptions[0].kind == FINDINGS else jax.nn.softmax
 
 
 def images_of(model: TrainedModel | Ensemble) -> jax.ShapeDtypeStruct:

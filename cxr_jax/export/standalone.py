@@ -130,7 +130,9 @@ def main(names: list[str]) -> int:
             if probability[0][network["classes"].index(call["label"])] >= call["threshold"]
         ]
         told = f"called {', '.join(called) or network['classes'][0]}" if bundle["calls"] else "no threshold was fixed"
-        if network["classes"] != ["NORMAL", "PNEUMONIA"]:
+        if bundle["kind"] == "findings":
+            told = f"called {', '.join(called) or 'No Finding'}" if bundle["calls"] else told
+        elif network["classes"] != ["NORMAL", "PNEUMONIA"]:
             told = f"called {network['classes'][probability[0].argmax()]}, the highest probability"
         if limit and distance[0][0] > limit["distance"]:
             told += " (unlike the radiographs that this network learned from)"

@@ -47,9 +47,10 @@ from cxr_jax.inference.ensemble import Ensemble, restore
 from cxr_jax.inference.restore import TrainedModel, Which, chosen_checkpoint, restore_run
 from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.runs.files import require_free, write_bytes, write_text, writing
+from cxr_jax.runs.finding_predictions import sigmoid_of
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.predictions import read_predictions, softmax_of
-from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA
+from cxr_jax.vocabulary import CLASS_NAMES, FINDINGS, PNEUMONIA
 
 FILES = (ONNX_FILE, INT8_FILE, STABLEHLO_FILE, CARD_FILE, PROGRAM_FILE)
 """What a bundle can hold beside its description."""
@@ -59,6 +60,9 @@ FIGURES = {"accuracy": ".1%", "sensitivity": ".1%", "specificity": ".1%", "roc_a
 
 FIGURES_OF_CLASSES = {"accuracy": ".1%", "balanced_accuracy": ".1%", "macro_roc_auc": ".3f"}
 """The same of classes other than NORMAL and PNEUMONIA."""
+
+FIGURES_OF_FINDINGS = {"macro_roc_auc": ".3f", "macro_average_precision": ".3f", "macro_f1": ".3f"}
+"""The same of findings."""
 
 TOLERANCE = 1e-5
 """By how much a probability of the bundle may differ from that of the run before the export is refused."""
@@ -188,7 +192,8 @@ def _difference(model: TrainedModel | Ensemble, folder: Path) -> float:
     size = bundled.description.image_size
     images = np.random.default_rng(0).integers(0, 256, (TRIED_IMAGES, size, size), dtype=np.uint8)
     logits = model.logits([images] * len(model.members) if isinstance(model, Ensemble) else images)
-    return float(np.abs(softmax_of(logits) - softmax_of(bundled.logits(images))).max())
+    probabilities_of = sigmoid_of if bundled.description.kind == FINDINGS else softmax_of
+    return float(np.abs(probabilities_of(logits) - probabilities_of(bundled.logits(images))).max())
 
 
 def _described(run: RunFolder, model: TrainedModel | Ensemble, which: Which | None) -> Bundle:
@@ -200,7 +205,7 @@ def _described(run: RunFolder, model: TrainedModel | Ensemble, which: Which | No
     usual = _classes_of(model) == CLASS_NAMES
     return Bundle(
         name=run.name,
-        kind="exclusive",
+        kind=model.descriptions[0].kind,
         network=_network_of(model),
         calls=fixed.calls,
         temperature=fixed.temperature,
@@ -235,10 +240,13 @@ def _reached(run: RunFolder) -> Reached | None:
     """Returns what the run reached on test, in the order in which it is told; None before it was evaluated."""
     if not run.evaluation.is_file():
         return None
-    others = judges_other_classes(run.evaluation)
-    judged = read_class_judgement(run.evaluation) if others else read_judgement(run.evaluation)
+    told, judged = FIGURES, None
+    if judges_other_classes(run.evaluation):
+        judged = read_class_judgement(run.evaluation)
+        told = FIGURES_OF_FINDINGS if judged.of_findings else FIGURES_OF_CLASSES
+    judged = judged or read_judgement(run.evaluation)
     figures = []
-    for name, form in (FIGURES_OF_CLASSES if others else FIGURES).items():
+    for name, form in told.items():
         measured = judged.test.metrics[name]
         if measured.value is not None:
             interval = measured.interval

@@ -1,4 +1,4 @@
-"""A network of classes other than NORMAL and PNEUMONIA predicts validation and test, and is judged by them."""
+"""A network of other classes than NORMAL and PNEUMONIA, or of findings, predicts validation and test, and is judged."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from cxr_jax.data.quality.reference import QualityReference, write_reference
 from cxr_jax.data.quality.table import quality_table
 from cxr_jax.data.split_loading import load_split, rows_of_split, with_prepared_groups
 from cxr_jax.errors import UserError
-from cxr_jax.evaluation.class_judgement import ClassJudgement, write_class_judgement
+from cxr_jax.evaluation.class_judgement import ClassJudgement
 from cxr_jax.evaluation.class_points import ClassPoints, choose_class_points, read_class_points, write_class_points
 from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.judge_classes import class_resamples_in_all, judge_classes
+from cxr_jax.evaluation.judgement import write_judgement
 from cxr_jax.inference.ensemble import Ensemble, restore
 from cxr_jax.inference.looks import record_class_look
 from cxr_jax.inference.predictions import predict_split
 from cxr_jax.inference.restore import TrainedModel
-from cxr_jax.runs.class_predictions import ClassPredictions, read_class_predictions, write_class_predictions
+from cxr_jax.runs.class_predictions import read_class_predictions, write_class_predictions
+from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import read_looks, require_that_of_the_look
 from cxr_jax.terminal import Terminal
@@ -29,8 +31,8 @@ from cxr_jax.terminal import Terminal
 class JudgedClasses:
     """Predictions of K classes and their judgement."""
 
-    validation: ClassPredictions
-    test: ClassPredictions
+    validation: ClassProbabilities
+    test: ClassProbabilities
     judgement: ClassJudgement
 
 
@@ -47,7 +49,7 @@ def evaluate_classes(
         UserError: the run or its data cannot be read, or there is nothing stored.
     """
     judged = _judge_stored(run, config, prepared, terminal) if stored else _predict(run, config, prepared, terminal)
-    write_class_judgement(run.evaluation, judged.judgement)
+    write_judgement(run.evaluation, judged.judgement)
     # what `predict` compares new images with
     measured = quality_table(prepared, track=terminal.track)
     write_reference(
@@ -74,7 +76,7 @@ def _predict(run: RunFolder, config: Config, prepared: PreparedData, terminal: T
 
 def _predictions(
     trained: TrainedModel | Ensemble, config: Config, prepared: PreparedData, split: str, terminal: Terminal
-) -> ClassPredictions:
+) -> ClassProbabilities:
     if isinstance(trained, Ensemble):
         return trained.predict_split(prepared, split, track=terminal.track)
     images = load_split(prepared, config.data, split, track=terminal.track)
@@ -83,7 +85,7 @@ def _predictions(
 
 
 def _points(
-    run: RunFolder, config: Config, trained: TrainedModel | Ensemble, validation: ClassPredictions
+    run: RunFolder, config: Config, trained: TrainedModel | Ensemble, validation: ClassProbabilities
 ) -> ClassPoints:
     """Returns the stored points, or those that the config's rule chooses on validation, stored at once.
 
@@ -98,7 +100,7 @@ def _points(
 
 
 def _judge(
-    validation: ClassPredictions, test: ClassPredictions, points: ClassPoints, terminal: Terminal
+    validation: ClassProbabilities, test: ClassProbabilities, points: ClassPoints, terminal: Terminal
 ) -> ClassJudgement:
     confidence = Confidence()
     resamples = class_resamples_in_all(confidence, len(test.classes), with_validation=True)
@@ -115,7 +117,7 @@ def _judge_stored(run: RunFolder, config: Config, prepared: PreparedData, termin
     for split in ("val", "test"):
         path = run.predictions_of(split)
         stored = read_class_predictions(path)
-        if stored.classes != prepared.classes:
+        if (stored.classes, stored.KIND) != (prepared.classes, prepared.kind):
             raise UserError(f"{path} is of other classes than the prepared data: evaluate without --stored")
         tables[split] = with_prepared_groups(prepared, config.data, split, stored, path)
         if split == "test":

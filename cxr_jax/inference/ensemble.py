@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,8 +18,8 @@ from cxr_jax.data.split_loading import load_split
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.conformal import ConformalSets, read_conformal
 from cxr_jax.inference.predictions import predict_split
-from cxr_jax.inference.restore import TrainedModel, restore_run
-from cxr_jax.runs.class_predictions import ClassPredictions
+from cxr_jax.inference.restore import TrainedModel, restore_run, rule_of_findings, thresholds_of_findings
+from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.runs.ensemble import EnsembleRecord, is_ensemble, member_folder, read_ensemble
 from cxr_jax.runs.folder import RunFolder, read_json
@@ -36,6 +36,7 @@ class Ensemble:
     threshold: float | None  # probability from which PNEUMONIA is called; None before the ensemble was evaluated
     threshold_rule: str | None
     sets: ConformalSets | None = None  # from which probability on a class is possible; None before it was evaluated
+    thresholds: Mapping[str, float] | None = None  # from which each finding is called; None of others, and before
 
     feature_limit: None = None
     """Its members have features of their own, which are not compared with those of training."""
@@ -68,7 +69,7 @@ class Ensemble:
 
     def predict_split(
         self, prepared: PreparedData, split: str, *, track: Track = silently
-    ) -> Predictions | ClassPredictions:
+    ) -> Predictions | ClassProbabilities:
         """Returns the predictions on one split, by all members; UserError if it cannot be loaded."""
         tables = []
         for number, (member, config) in enumerate(zip(self.members, self.configs, strict=True), start=1):
@@ -86,7 +87,7 @@ class Ensemble:
         return mean_of(tables)
 
 
-def mean_of(tables: Sequence[Predictions] | Sequence[ClassPredictions]) -> Predictions | ClassPredictions:
+def mean_of(tables: Sequence[Predictions] | Sequence[ClassProbabilities]) -> Predictions | ClassProbabilities:
     """Returns the predictions of an ensemble: the mean of the logits of `tables`, which are of the same images.
 
     Raises:
@@ -96,7 +97,7 @@ def mean_of(tables: Sequence[Predictions] | Sequence[ClassPredictions]) -> Predi
     if any(table.file != first.file or table.logits is None for table in tables):
         raise ValueError("predictions of different images, or without logits, have no mean")
     logits = _mean([table.logits for table in tables])
-    if isinstance(first, ClassPredictions):
+    if isinstance(first, ClassProbabilities):
         return first.with_logits(logits)
     return dataclasses.replace(first, logits=logits, probability=probability_of(logits))
 
@@ -128,4 +129,13 @@ def restore(run: RunFolder) -> TrainedModel | Ensemble:
         configs.append(load_config(folder.config))
     point = read_json(run.operating_point) if run.operating_point.is_file() else {}
     sets = read_conformal(run.conformal) if run.conformal.is_file() else None
-    return Ensemble(record, tuple(members), tuple(configs), point.get("threshold"), point.get("rule"), sets)
+    described = members[0].description
+    return Ensemble(
+        record,
+        tuple(members),
+        tuple(configs),
+        point.get("threshold"),
+        point.get("rule") or rule_of_findings(described, point),
+        sets,
+        thresholds_of_findings(described, point),
+    )

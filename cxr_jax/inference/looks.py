@@ -11,10 +11,13 @@ from cxr_jax.evaluation.judgement import Judgement
 from cxr_jax.evaluation.robustness import Robustness
 from cxr_jax.inference.ensemble import Ensemble
 from cxr_jax.inference.restore import TrainedModel
-from cxr_jax.runs.class_predictions import ClassPredictions
+from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import append_look, count_look
 from cxr_jax.runs.predictions import Predictions, predictions_sha256
+
+_TOLD = ("accuracy", "balanced_accuracy", "macro_roc_auc")
+"""Metrics of other classes, and of findings, that the ledger tells, as far as they have them."""
 
 
 def record_look(
@@ -46,7 +49,7 @@ def record_class_look(
     config: Config,
     prepared: PreparedData,
     trained: TrainedModel | Ensemble,
-    test: ClassPredictions,
+    test: ClassProbabilities,
     judgement: ClassJudgement,
 ) -> None:
     """Adds a look at test of a network of other classes; else as `record_look`."""
@@ -55,7 +58,7 @@ def record_class_look(
         "threshold": None,
         "thresholds": {name: point.threshold for name, point in points.items()},
         "rule": next(iter(points.values())).rule,
-        "result": {name: metrics[name].value for name in ("accuracy", "balanced_accuracy", "macro_roc_auc")},
+        "result": {name: metrics[name].value for name in _TOLD if name in metrics},
     }
     _append(run, config, prepared, trained, test.sha256(), look)
 

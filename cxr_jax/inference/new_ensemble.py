@@ -45,6 +45,7 @@ class _Candidate:
         """Yields what all members must have in common, by name."""
         yield "the fingerprint of the data", self.fingerprint
         yield "the list of classes", ", ".join(self.model.description.classes)
+        yield "the kind of classes", self.model.description.kind
         yield from ((f"data.{name}", value) for name, value in self.config.data.cut().items())
         yield from ((f"operating_point.{name}", value) for name, value in asdict(self.config.operating_point).items())
 

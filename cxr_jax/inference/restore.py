@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from flax import nnx
@@ -42,6 +42,7 @@ class TrainedModel:
     threshold: float | None  # probability from which PNEUMONIA is called; None before the run was evaluated
     threshold_rule: str | None
     sets: ConformalSets | None = None  # from which probability on a class is possible; None before it was evaluated
+    thresholds: Mapping[str, float] | None = None  # from which each finding is called; None of others, and before
     reference: FeatureReference | None = None  # the training images in its features; None before it was evaluated
     checkpoint_sha256: str = ""  # `content_hash` of the checkpoint that it was restored from; empty if from none
 
@@ -157,8 +158,6 @@ def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
         )
     which = which or chosen_checkpoint(run)
     description = read_description(run)
-    if description.kind == FINDINGS:
-        raise UserError(f"{run.path} tells findings that occur together, and they can be trained alone so far")
     model = build_model(description.architecture, classes=len(description.classes), until=description.until)
     graphdef, params, batch_stats = split_model(model)
     checkpoint = read_newest(run.checkpoints / which)
@@ -177,11 +176,26 @@ def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
         batch_stats={name: found_batch_stats[name] for name in batch_stats},
         step=checkpoint.step,
         threshold=point.get("threshold"),
-        threshold_rule=point.get("rule"),
+        threshold_rule=point.get("rule") or rule_of_findings(description, point),
+        thresholds=thresholds_of_findings(description, point),
         sets=read_conformal(run.conformal) if run.conformal.is_file() else None,
         reference=read_feature_reference(run.feature_reference) if run.feature_reference.is_file() else None,
         checkpoint_sha256=checkpoint.sha256,
     )
+
+
+def thresholds_of_findings(description: NetworkDescription, point: Mapping[str, Any]) -> dict[str, float] | None:
+    """Returns from which probability each finding is called, as operating_point.json says; None of other classes."""
+    if description.kind != FINDINGS or not point:
+        return None
+    return {name: entry["threshold"] for name, entry in point["classes"].items()}
+
+
+def rule_of_findings(description: NetworkDescription, point: Mapping[str, Any]) -> str | None:
+    """Returns the rules that chose the thresholds of findings; None of other classes."""
+    if description.kind != FINDINGS or not point:
+        return None
+    return " or ".join(sorted({entry["rule"] for entry in point["classes"].values()}))
 
 
 def chosen_checkpoint(run: RunFolder) -> Which:

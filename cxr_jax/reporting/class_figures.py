@@ -1,4 +1,4 @@
-"""Figures of predictions of K classes: confusion, ROC and reliability of each class, and how training went."""
+"""Figures of K classes or findings: confusion of classes, ROC and reliability of each, and how training went."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from cxr_jax.evaluation.metrics import roc_curve
 from cxr_jax.evaluation.numbers import measured_text
 from cxr_jax.reporting.curves import epoch_figure, iteration_figure
 from cxr_jax.reporting.style import BLUE, GREEN, GREY, INK, ORANGE, SKY, WIDTH, new_figure, save, share_axes, styled
-from cxr_jax.runs.class_predictions import ClassPredictions
+from cxr_jax.runs.class_probabilities import ClassProbabilities
 
 _COLOURS = (BLUE, ORANGE, GREEN, SKY, INK)
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))
 
-SHOWN = 12
+SHOWN = 15
 """Classes that a figure can tell apart."""
 
 
 def draw_class_evaluation(
     folder: str | Path,
     judgement: ClassJudgement,
-    test: ClassPredictions,
+    test: ClassProbabilities,
     lines: Sequence[dict[str, Any]] | None = None,
 ) -> list[Path]:
     """Draws every figure into `folder`, as PNG and SVG, and returns the paths; none shows a radiograph.
@@ -40,8 +40,10 @@ def draw_class_evaluation(
     Raises:
         UserError: a file cannot be written.
     """
-    figures = {"confusion_matrix": confusion_of_classes(judgement.test, judgement.classes, "Test")}
-    if judgement.validation is not None:
+    figures = {}
+    if not judgement.of_findings:
+        figures["confusion_matrix"] = confusion_of_classes(judgement.test, judgement.classes, "Test")
+    if not judgement.of_findings and judgement.validation is not None:
         figures["confusion_matrix_validation"] = confusion_of_classes(
             judgement.validation, judgement.classes, "Validation"
         )
@@ -77,8 +79,11 @@ def confusion_of_classes(judged: JudgedClassSplit, classes: tuple[str, ...], tit
     return figure
 
 
-def roc_of_classes(judgement: ClassJudgement, test: ClassPredictions) -> Figure:
-    """Returns the ROC of each class against the rest on test, with its area; of the first twelve classes."""
+def roc_of_classes(judgement: ClassJudgement, test: ClassProbabilities) -> Figure:
+    """Returns the ROC of each class against the rest on test, with its area; of the first fifteen classes.
+
+    Of findings it is that of presence against absence, on the images of which it is known.
+    """
     with styled():
         figure = new_figure(WIDTH, _height(judgement))
         axes = figure.subplots()
@@ -86,11 +91,12 @@ def roc_of_classes(judgement: ClassJudgement, test: ClassPredictions) -> Figure:
         for index, (name, judged) in enumerate(list(judgement.test.classes.items())[:SHOWN]):
             if judged.metrics["roc_auc"].value is None:
                 continue
-            x, y, _ = roc_curve((test.label == index).astype(int), test.probabilities[:, index])
+            rows, label = test.asked(name)
+            x, y, _ = roc_curve(label.astype(int), test.probabilities[rows, test.classes.index(name)])
             legend = f"{name}, AUC {measured_text(judged.metrics['roc_auc'])}"
             axes.plot(x, y, drawstyle="steps-post", label=legend, **_line_of(index))
         share_axes(axes, "1 − specificity", "Sensitivity")
-        axes.set_title("ROC, each class against the rest")
+        axes.set_title("ROC of each finding" if judgement.of_findings else "ROC, each class against the rest")
         figure.legend(loc="outside lower center")
     return figure
 
@@ -107,8 +113,11 @@ def reliability_of_classes(judgement: ClassJudgement) -> Figure:
             y = [entry.share_of_pneumonia for entry in moment.curve]
             error = moment.error("mass", 10).value
             axes.plot(x, y, marker="o", markersize=4, label=f"{name}, ECE {error:.3f}", **_line_of(index))
-        share_axes(axes, "Probability of the class", "Share that is of the class")
-        axes.set_title("Reliability of each class")
+        if judgement.of_findings:
+            share_axes(axes, "Probability of the finding", "Share that shows it")
+        else:
+            share_axes(axes, "Probability of the class", "Share that is of the class")
+        axes.set_title(f"Reliability of each {'finding' if judgement.of_findings else 'class'}")
         figure.legend(loc="outside lower center")
     return figure
 

@@ -1,4 +1,4 @@
-"""The judgement of K classes as tables for the terminal."""
+"""The judgement of K classes, or of findings, as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from cxr_jax.terminal import Terminal
 
 
 def show_class_judgement(terminal: Terminal, judgement: ClassJudgement) -> None:
-    """Prints the tables: all classes together, each against the rest, and the confusion matrix of test."""
-    for table in (
-        _together(judgement),
-        _ranked(judgement),
-        _called(judgement),
-        _reached(judgement),
-        _confusion(judgement),
-    ):
+    """Prints the tables: all classes together, each against the rest, and the confusion matrix of test.
+
+    Of findings there is no such matrix.
+    """
+    tables = [_together(judgement), _ranked(judgement)]
+    if judgement.of_findings:
+        tables += [_reached(judgement), _calibrated(judgement)]
+    else:
+        tables += [_called(judgement), _reached(judgement), _confusion(judgement)]
+    for table in tables:
         terminal.show(table)
     for warning in judgement.warnings:
         terminal.say(warning)
@@ -27,7 +29,8 @@ def show_class_judgement(terminal: Terminal, judgement: ClassJudgement) -> None:
 def _together(judgement: ClassJudgement) -> Table:
     """Returns every metric of all classes together, test beside validation."""
     level = f"{100 * judgement.confidence.level:g} %"
-    table = _table(f"{judgement.test.images:,} test images of {len(judgement.classes)} classes, {level} intervals")
+    what = f"and {len(judgement.classes)} findings" if judgement.of_findings else f"of {len(judgement.classes)} classes"
+    table = _table(f"{judgement.test.images:,} test images {what}, {level} intervals")
     table.add_column("Metric")
     for name in judgement.splits:
         table.add_column(name.capitalize(), justify="right", no_wrap=True)
@@ -39,7 +42,23 @@ def _together(judgement: ClassJudgement) -> Table:
 def _ranked(judgement: ClassJudgement) -> Table:
     """Returns how well the probability of each class ranks the test images."""
     rows = {name: [f"{judged.images:,}", *_texts(judged.metrics)] for name, judged in judgement.test.classes.items()}
-    return _by_class("Each class against the rest, test", ("Images", "ROC-AUC", "PR-AUC"), rows)
+    if not judgement.of_findings:
+        return _by_class("Each class against the rest, test", ("Images", "ROC-AUC", "PR-AUC"), rows)
+    for name, judged in judgement.test.classes.items():
+        rows[name].insert(1, f"{judged.unknown:,}")
+    title = "Each finding where it is known, test"
+    return _by_class(title, ("Shown", "Unknown", "ROC-AUC", "PR-AUC"), rows, "Finding")
+
+
+def _calibrated(judgement: ClassJudgement) -> Table:
+    """Returns whether the probabilities of each finding are what they say, as predicted, and its temperature."""
+    rows = {}
+    for name, judged in judgement.test.classes.items():
+        before, temperature = judged.calibration.before, judged.calibration.temperature
+        told = "none" if temperature is None else f"{temperature:.3g}"
+        rows[name] = [*_texts({"brier": before.brier, "error": before.error("mass", 10)}), told]
+    columns = ("Brier score", "Calibration error", "Temperature of validation")
+    return _by_class("Calibration of each finding as predicted, test", columns, rows, "Finding")
 
 
 def _called(judgement: ClassJudgement) -> Table:
@@ -56,18 +75,20 @@ def _reached(judgement: ClassJudgement) -> Table:
         name: [f"{points[name].threshold:.4g}", *_texts(judged.at_threshold)]
         for name, judged in judgement.test.classes.items()
     }
-    title = "Each class from its own threshold on, test"
-    return _by_class(title, ("Threshold", "Sensitivity", "Specificity", "Precision"), rows)
+    columns = ("Threshold", "Sensitivity", "Specificity", "Precision")
+    if judgement.of_findings:
+        return _by_class("Each finding from its threshold on, test", (*columns, "F1"), rows, "Finding")
+    return _by_class("Each class from its own threshold on, test", columns, rows)
 
 
 def _texts(measures: dict[str, Measured]) -> list[str]:
     return [measured_text(measured) for measured in measures.values()]
 
 
-def _by_class(title: str, columns: tuple[str, ...], rows: dict[str, list[str]]) -> Table:
-    """Returns a table with a row for each class."""
+def _by_class(title: str, columns: tuple[str, ...], rows: dict[str, list[str]], first: str = "Class") -> Table:
+    """Returns a table with a row for each class, whose names stand below `first`."""
     table = _table(title)
-    table.add_column("Class")
+    table.add_column(first)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for name, texts in rows.items():

@@ -67,6 +67,10 @@ _RESULTS_OF_CLASSES: Captions = (
 _CALIBRATION_OF_CLASSES: Captions = (
     ("reliability", "Share that is of a class over its probability on test, ten bins of equal size."),
 )
+_RESULTS_OF_FINDINGS: Captions = (("roc", "ROC of each finding on the test images of which it is known."),)
+_CALIBRATION_OF_FINDINGS: Captions = (
+    ("reliability", "Share that shows a finding over its probability on test, ten bins of equal size."),
+)
 _DECISION: Captions = (
     ("decision_curve", "Net benefit on test for somebody who would act at that probability of PNEUMONIA."),
 )
@@ -187,10 +191,13 @@ def _class_contents(run: RunFolder) -> dict[str, Any]:
         "rule": _rule(next(iter(judgement.points.classes.values()))),
         "phantoms": bool(card and card.get("phantom")),
         "probe": None,
+        "findings": judgement.of_findings,
         "figures": {
             "training": _figures(run, _TRAINING),
-            "results": _figures(run, _RESULTS_OF_CLASSES),
-            "calibration": _figures(run, _CALIBRATION_OF_CLASSES),
+            "results": _figures(run, _RESULTS_OF_FINDINGS if judgement.of_findings else _RESULTS_OF_CLASSES),
+            "calibration": _figures(
+                run, _CALIBRATION_OF_FINDINGS if judgement.of_findings else _CALIBRATION_OF_CLASSES
+            ),
         },
     }
 

@@ -33,6 +33,9 @@ from cxr_jax.vocabulary import (
     SUBTYPE_NAMES,
 )
 
+OF_OTHER_CLASSES = ("probability_", "label_")
+"""What columns of tables of other classes, or of findings, begin with."""
+
 # A logit of float32 written with six digits moves its probability by less than this.
 _AGREEMENT = 1e-4
 
@@ -249,8 +252,14 @@ def rows_of(split: str, predictions: Rows, path: str | Path) -> SplitRows[Rows]:
 
 def _check_header(table: Table, required: Sequence[str]) -> None:
     """Refuses a header without the columns that judging needs; all that are missing are named at once."""
-    missing = [f"no column {name}" for name in required if name not in table.header]
     logits = [name for name in LOGIT_COLUMNS if name not in table.header]
+    others = [name for name in table.header if name.startswith(OF_OTHER_CLASSES)]
+    if "probability" not in table.header and logits and others:
+        raise UserError(
+            f"{table.path} is of classes other than NORMAL and PNEUMONIA (it has the column {others[0]}): "
+            "cxr-jax judge takes it, and nothing else does so far"
+        )
+    missing = [f"no column {name}" for name in required if name not in table.header]
     if "probability" not in table.header and logits:
         missing.append(f"no column probability (of PNEUMONIA) and no {' or '.join(logits)} to compute it from")
     if missing:

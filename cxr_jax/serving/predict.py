@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cxr_jax.data.findings import BETWEEN
 from cxr_jax.data.pool import map_in_order
 from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
@@ -18,12 +19,15 @@ from cxr_jax.evaluation.cases import calls_of
 from cxr_jax.evaluation.conformal import ERROR_RATE, ConformalSets, SetRule
 from cxr_jax.evaluation.feature_distance import FeatureLimit
 from cxr_jax.runs.description import NetworkDescription
+from cxr_jax.runs.finding_predictions import sigmoid_of
 from cxr_jax.runs.predictions import probability_of, softmax_of
 from cxr_jax.serving.radiograph import Radiograph, read_bytes, read_radiograph
-from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, NORMAL, PNEUMONIA
+from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, FINDINGS, NO_FINDING, NORMAL, PNEUMONIA
 
 HIGHEST = "the highest probability"
 """How a class is called where the classes are not NORMAL and PNEUMONIA."""
+
+NOT_CHOSEN = "not chosen: evaluate the run to choose one on validation"
 
 BATCH_SIZE = 16
 """Files that are run through the network together: few, so that the first results come early."""
@@ -43,6 +47,10 @@ class Predictor(Protocol):
     @property
     def threshold_rule(self) -> str | None:
         """The rule that fixed the threshold."""
+
+    @property
+    def thresholds(self) -> Mapping[str, float] | None:
+        """From which probability each finding is called; None before the run was evaluated, and of other classes."""
 
     @property
     def sets(self) -> ConformalSets | None:
@@ -66,18 +74,24 @@ class Threshold:
     value: float | None  # None where the classes are not NORMAL and PNEUMONIA: the highest probability is called
     rule: str  # one of `evaluation.operating_point.RULES`, "given by the user", "not chosen", or HIGHEST
     sets: SetRule | None = None  # which classes are possible; None where no bounds were fixed on validation
+    of_findings: Mapping[str, float] | None = None  # from which each finding is called; None of other classes
 
     @classmethod
     def of(cls, model: Predictor, given: float | None = None, error_rate: float | None = None) -> Threshold:
         """Returns the threshold given by the user, else that of the run, else 0.5, which nobody chose.
 
-        With it comes which classes are possible at an error rate, by default `conformal.ERROR_RATE`.
+        With it comes which classes are possible at an error rate, by default `conformal.ERROR_RATE`. Each finding of a
+        network that tells several has a threshold of its own; one that is given counts for all.
 
         Raises:
             UserError: the given one is not from 0 to 1, or no bounds were fixed for the error rate; or the network has
                 other classes than NORMAL and PNEUMONIA, and either is given.
         """
         classes = model.descriptions[0].classes
+        if given is not None and not 0 <= given <= 1:
+            raise UserError(f"the threshold is {given}, but must be a probability from 0 to 1")
+        if model.descriptions[0].kind == FINDINGS:
+            return cls._of_findings(model, classes, given, error_rate)
         if classes != CLASS_NAMES and given is not None:
             raise UserError(f"a network of {', '.join(classes)} calls the class of {HIGHEST}: it takes no threshold")
         if classes != CLASS_NAMES and error_rate is not None:
@@ -86,12 +100,23 @@ class Threshold:
             return cls(None, HIGHEST)
         sets = _set_rule(model, error_rate)
         if given is not None:
-            if not 0 <= given <= 1:
-                raise UserError(f"the threshold is {given}, but must be a probability from 0 to 1")
             return cls(given, "given by the user", sets)
         if model.threshold is not None:
             return cls(model.threshold, model.threshold_rule or "unknown", sets)
-        return cls(0.5, "not chosen: evaluate the run to choose one on validation", sets)
+        return cls(0.5, NOT_CHOSEN, sets)
+
+    @classmethod
+    def _of_findings(
+        cls, model: Predictor, classes: tuple[str, ...], given: float | None, error_rate: float | None
+    ) -> Threshold:
+        """Returns the thresholds of findings; UserError as in `of`."""
+        if error_rate is not None:
+            raise UserError("a network of findings has no bounds for an error rate: leave it out")
+        if given is not None:
+            return cls(None, "given by the user", of_findings=dict.fromkeys(classes, given))
+        if model.thresholds is not None:
+            return cls(None, model.threshold_rule or "unknown", of_findings=model.thresholds)
+        return cls(None, NOT_CHOSEN, of_findings=dict.fromkeys(classes, 0.5))
 
 
 def _set_rule(model: Predictor, error_rate: float | None) -> SetRule | None:
@@ -115,14 +140,19 @@ class FilePrediction:
     """What became of one file: a probability and a call, or the sentence that says why there is none."""
 
     file: str
-    probability: float | None = None  # of PNEUMONIA; of other classes, of the one that is called
-    label: str | None = None  # the call, one of the classes
+    probability: float | None = None  # of PNEUMONIA; of other classes, of the one that is called; None of findings
+    label: str | None = None  # the call, one of the classes; of findings those that are called, joined by bars
     possible: tuple[str, ...] | None = None  # classes at the chosen error rate; None where it is not known
     warnings: tuple[str, ...] = ()
     compared: bool = False  # with the run's training images, so that no warning means that it is like them
     error: str | None = None
     radiograph: Radiograph | None = field(default=None, repr=False, compare=False)  # the decoded image
     probabilities: dict[str, float] | None = None  # of every class, where they are not NORMAL and PNEUMONIA
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The findings that are called, of a network of findings."""
+        return () if self.label in (None, NO_FINDING) else tuple(self.label.split(BETWEEN))
 
     @property
     def uncertain(self) -> bool | None:
@@ -147,6 +177,8 @@ class FilePrediction:
         }
         if self.probabilities is not None:
             value["probabilities"] = self.probabilities
+        if threshold.of_findings is not None and self.label is not None:
+            value |= {"findings": list(self.findings), "thresholds": dict(threshold.of_findings)}
         return value if self.error is None else {**value, "error": self.error}
 
 
@@ -195,6 +227,8 @@ def _predict_batch(
         ]
         logits, remarks = answered(model, padded if len(padded) > 1 else padded[0])
         told = probability_of if classes == CLASS_NAMES else softmax_of
+        if model.descriptions[0].kind == FINDINGS:
+            told = sigmoid_of
         answers = zip(told(logits[: len(squares)]), remarks, strict=False)
     return [
         prediction_of(file, outcome, *next(answers), threshold, compared=compared, classes=classes)
@@ -243,6 +277,17 @@ def prediction_of(
     `remarks` are those of the network's features, and come first among the warnings. `compared` says whether its
     quality was held against that of the training images.
     """
+    if threshold.of_findings is not None:
+        told = dict(zip(classes, map(float, probability), strict=True))
+        called = [name for name in classes if calls_of(np.asarray(told[name]), threshold.of_findings[name])]
+        return FilePrediction(
+            file,
+            label=BETWEEN.join(called) or NO_FINDING,
+            warnings=(*remarks, *radiograph.warnings),
+            compared=compared,
+            radiograph=radiograph,
+            probabilities=told,
+        )
     if classes != CLASS_NAMES:
         highest = int(np.argmax(probability))
         return FilePrediction(

@@ -262,7 +262,7 @@ def test_a_threshold_beside_another_operating_point_is_a_bug(validation, test_sp
 
 
 def columns(predictions):
-    return {name: getattr(predictions, name) for name in Predictions.__dataclass_fields__}
+    return {entry.name: getattr(predictions, entry.name) for entry in dataclasses.fields(Predictions)}
 
 
 def test_a_foreign_table_without_groups_and_subtypes_is_judged_and_warned_about(test_split):

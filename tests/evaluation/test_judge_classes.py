@@ -12,7 +12,7 @@ from sklearn import metrics as sk
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.calibration import fit_temperature
 from cxr_jax.evaluation.class_cases import ClassCases
-from cxr_jax.evaluation.class_judgement import read_class_judgement, write_class_judgement
+from cxr_jax.evaluation.class_judgement import read_class_judgement
 from cxr_jax.evaluation.class_metrics import CLASS_METRICS
 from cxr_jax.evaluation.class_points import (
     choose_class_points,
@@ -23,7 +23,7 @@ from cxr_jax.evaluation.class_points import (
 )
 from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.judge_classes import class_resamples_in_all, judge_classes
-from cxr_jax.evaluation.judgement import read_judgement
+from cxr_jax.evaluation.judgement import read_judgement, write_judgement
 from cxr_jax.evaluation.measures import Measured
 from cxr_jax.runs.class_predictions import ClassPredictions
 
@@ -209,7 +209,7 @@ def test_the_record_reads_back_and_no_reader_of_two_classes_takes_it(tmp_path):
     validation, test = predictions(seed=1, split="val"), predictions()
     points = choose_class_points(validation, rule="youden")
     judgement = judge_classes(validation, test, points, confidence=QUICK)
-    write_class_judgement(tmp_path / "evaluation.json", judgement)
+    write_judgement(tmp_path / "evaluation.json", judgement)
     assert read_class_judgement(tmp_path / "evaluation.json") == judgement
     assert json.loads((tmp_path / "evaluation.json").read_text())["kind"] == "classes"
     with pytest.raises(UserError, match="judges classes other than NORMAL and PNEUMONIA"):
