@@ -40,6 +40,12 @@ def unknown_in(cell: str) -> tuple[str, ...]:
     return tuple(name.removesuffix(UNKNOWN) for name in cell.split(BETWEEN) if name.endswith(UNKNOWN))
 
 
+def only(cell: str, names: Iterable[str]) -> str:
+    """Returns a cell with those of its findings that are among `names`."""
+    kept = set(names)
+    return BETWEEN.join(part for part in cell.split(BETWEEN) if part.removesuffix(UNKNOWN) in kept) or NO_FINDING
+
+
 def finding_labels(cells: Iterable[str], names: Sequence[str]) -> Float32[np.ndarray, "N K"]:
     """Returns the labels that `cells` stand for, float32 [N, K]: 1 present, 0 absent, NaN unknown."""
     cells = list(cells)

@@ -219,7 +219,7 @@ def bootstrap_values(
     All measures see the same resamples. Memory stays bounded however many images there are. `advance` is told how many
     more resamples are done.
     """
-    chunk = max(1, min(resamples, _CHUNK // len(cases.label)))
+    chunk = max(1, min(resamples, _CHUNK // np.size(cases.label)))
     parts: dict[str, list[np.ndarray]] = {name: [] for name in measures}
     random = np.random.default_rng(seed)
     for start in range(0, resamples, chunk):

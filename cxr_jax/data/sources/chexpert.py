@@ -12,7 +12,7 @@ from pathlib import Path
 from cxr_jax.data.sources.finding_cells import FindingCells, Policies, cells_of_columns
 from cxr_jax.data.sources.labels_table import TabledImages, listing_of
 from cxr_jax.data.sources.passed_over import Stray
-from cxr_jax.data.sources.table_rows import Columns, Row, Rows, once_each
+from cxr_jax.data.sources.table_rows import Columns, Row, Rows, once_each, with_findings
 from cxr_jax.errors import UserError
 from cxr_jax.runs import cells
 from cxr_jax.runs.table import Table, read_table
@@ -52,8 +52,8 @@ class ChexpertSource(TabledImages):
     def __init__(self, folder: Path, findings: tuple[str, ...] = (), policies: Policies | None = None) -> None:
         """Reads the tables and lists the folder, without reading images.
 
-        `findings` are those to learn, in their order; without any they are all that the tables show. Unless `policies`
-        say otherwise an uncertain label is unknown, and a blank one absent, as in the paper.
+        `findings` are those to learn, in their order; without any they are all that a training image shows. Unless
+        `policies` say otherwise an uncertain label is unknown, and a blank one absent, as in the paper.
 
         Raises:
             UserError: a table lacks a column, a cell is wrong, a file is missing or has two labels, or a patient is in
@@ -71,24 +71,18 @@ class ChexpertSource(TabledImages):
             rows += frontal
             laterals += others
             notes += [f"{table.path.name}: {note}" for note in found.notes]
-        shown = tuple(name for name in names if findings or any(name in row.label.split("|") for row in rows))
-        if shown != names:
-            notes.append(
-                f"No image shows {', '.join(sorted(set(names) - set(shown)))}: a network gives no answer to it."
-            )
-            rows = [_without(row, set(names) - set(shown)) for row in rows]
         notes += [NO_TEST] * (TEST not in {path.name for path in tables.values()}) + [VIEWS] * bool(laterals)
         columns = Columns(tables["train"], FILE, names, "of patients in its paths", findings=True, policies=policies)
         strays = [Stray(place, place.partition("/")[0], LATERAL) for place in laterals if (folder / place).is_file()]
-        told = repr((shown, policies))
+        told = with_findings(Rows(rows, names, tuple(notes)), names, findings)
         super().__init__(
             folder,
             listing_of(
                 folder,
-                Rows(rows, shown, tuple(notes)),
+                told,
                 columns,
                 FINDINGS,
-                told,
+                repr((told.classes, policies)),
                 name="chexpert",
                 tables=tuple(tables.values()),
                 left_out=strays,
@@ -98,13 +92,10 @@ class ChexpertSource(TabledImages):
 
 def _splits(folder: Path) -> dict[str, str]:
     """Returns the table of each split: valid.csv is test where there is no other."""
-    if (folder / TEST).is_file():
-        return (
-            {"train": TRAIN, "val": VALID, "test": TEST}
-            if (folder / VALID).is_file()
-            else {"train": TRAIN, "test": TEST}
-        )
-    return {"train": TRAIN, "test": VALID} if (folder / VALID).is_file() else {"train": TRAIN}
+    there = [name for name in (TRAIN, VALID, TEST) if (folder / name).is_file()]
+    if there == [TRAIN, VALID, TEST]:
+        return {"train": TRAIN, "val": VALID, "test": TEST}
+    return dict(zip(("train", "test"), there, strict=False))
 
 
 def _findings(tables: dict[str, Table], asked: tuple[str, ...]) -> tuple[str, ...]:
@@ -140,11 +131,3 @@ def _known(told: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
     """Returns what is known of an image with sexes as M and F; 0 years stand for an age that is not known."""
     plain = {name: _SEXES.get(value.lower(), value) if name == "sex" else value for name, value in told}
     return tuple((name, "" if (name, value) == ("age", "0") else value) for name, value in plain.items())
-
-
-def _without(row: Row, names: set[str]) -> Row:
-    """Returns a row without findings that no image shows."""
-    from dataclasses import replace
-
-    kept = [part for part in row.label.split("|") if part.removesuffix("?") not in names]
-    return replace(row, label="|".join(kept) or NO_FINDING)

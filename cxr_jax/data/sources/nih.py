@@ -10,11 +10,10 @@ import dataclasses
 import re
 from pathlib import Path
 
-from cxr_jax.data.findings import finding_cell, finding_labels
 from cxr_jax.data.sources.finding_cells import cells_of_joined_names
 from cxr_jax.data.sources.labels_table import TabledImages, few_of, listing_of
 from cxr_jax.data.sources.layout import PHANTOM_MARK
-from cxr_jax.data.sources.table_rows import Columns, Row, Rows, once_each
+from cxr_jax.data.sources.table_rows import Columns, Row, Rows, once_each, with_findings
 from cxr_jax.errors import UserError
 from cxr_jax.runs import cells
 from cxr_jax.runs.table import Table, read_table
@@ -70,7 +69,7 @@ class NihSource(TabledImages):
     def __init__(self, folder: Path, table_path: Path, findings: tuple[str, ...] = ()) -> None:
         """Reads the table and the lists, and lists the folder, without reading images.
 
-        `findings` are those to learn, in their order; without any they are all that the table shows.
+        `findings` are those to learn, in their order; without any they are all that a training image shows.
 
         Raises:
             UserError: the table lacks a column, names something that is no finding of this set, or files that are not
@@ -84,9 +83,10 @@ class NihSource(TabledImages):
             if column not in table.header:
                 raise UserError(f"{table_path} has no column {column}; it has {', '.join(table.header)}")
         columns = Columns(table_path, FILE, (LABELS,), GROUP, findings=True)
-        rows, lists = _rows(table, findings), [folder / name for name in (TRAIN_LIST, TEST_LIST)]
+        rows, lists = _rows(table), [folder / name for name in (TRAIN_LIST, TEST_LIST)]
         if any(path.is_file() for path in lists):
             rows = dataclasses.replace(rows, rows=_with_official_splits(rows.rows, *lists))
+        rows = with_findings(rows, NIH_FINDINGS, findings)
         phantom = (folder / PHANTOM_MARK).is_file()
         super().__init__(
             folder,
@@ -103,27 +103,12 @@ class NihSource(TabledImages):
         )
 
 
-def _rows(table: Table, findings: tuple[str, ...]) -> Rows:
+def _rows(table: Table) -> Rows:
     """Returns what the table says of every file, without splits."""
     found = cells_of_joined_names(table, LABELS, NIH_FINDINGS, "unknown")
-    shown = {name for cell in found.cells for name in cell.split("|")}
-    names = findings or tuple(name for name in NIH_FINDINGS if name in shown)
-    absent = [name for name in NIH_FINDINGS if name not in shown]
-    notes = list(found.notes)
-    if not findings and absent:
-        notes.append(f"No image shows {', '.join(absent)}: a network gives no answer to that.")
-    if findings:
-        notes.append(f"Of the findings of this set, those that were asked for are labels: {', '.join(findings)}.")
-        found = dataclasses.replace(found, cells=[_only(cell, names) for cell in found.cells])
     files, groups = table.column(FILE, cells.file), table.column(GROUP, cells.text)
     told = list(zip(files, found.cells, groups, [""] * len(files), strict=True))
-    return Rows(once_each(table, FILE, told, _known(table)), names, tuple(notes))
-
-
-def _only(cell: str, names: tuple[str, ...]) -> str:
-    """Returns a cell with those of its findings that are among `names`."""
-    labels = finding_labels([cell], NIH_FINDINGS)[0]
-    return finding_cell([float(labels[NIH_FINDINGS.index(name)]) for name in names], names)
+    return Rows(once_each(table, FILE, told, _known(table)), NIH_FINDINGS, found.notes)
 
 
 def _known(table: Table) -> list[tuple[tuple[str, str], ...]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cxr_jax.data.examples import COLUMNS
+from cxr_jax.data.findings import only, present_in
 from cxr_jax.data.sources.finding_cells import FindingCells, Policies, cells_of_columns, cells_of_joined_names
 from cxr_jax.errors import UserError
 from cxr_jax.runs import cells
@@ -89,6 +90,23 @@ def rows_of_table(columns: Columns, classes: tuple[str, ...] = ()) -> tuple[Tabl
     files = table.column(columns.file, cells.file)
     rows = once_each(table, columns.file, list(zip(files, found.cells, groups, splits, strict=True)), known)
     return table, Rows(rows, found.names, found.notes)
+
+
+def with_findings(rows: Rows, names: tuple[str, ...], asked: tuple[str, ...]) -> Rows:
+    """Returns rows that know of `asked` alone, or else of those of `names` that a training image shows.
+
+    A note tells of the others.
+    """
+    shown = {name for row in rows.rows if row.split in ("", "train") for name in present_in(row.label)}
+    chosen = asked or tuple(name for name in names if name in shown)
+    without = [name for name in names if name not in shown]
+    notes = list(rows.notes)
+    if asked:
+        notes.append(f"Of the findings of this set, those that were asked for are labels: {', '.join(asked)}.")
+    elif without:
+        notes.append(f"No training image shows {', '.join(without)}: a network gives no answer to that.")
+    told = [replace(row, label=only(row.label, chosen)) for row in rows.rows]
+    return Rows(told if chosen != names else rows.rows, chosen, tuple(notes))
 
 
 def once_each(

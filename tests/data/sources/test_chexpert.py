@@ -66,7 +66,7 @@ def test_uncertain_is_unknown_and_blank_is_absent_unless_something_else_is_asked
     told = " ".join(listing.notes)
     assert "train.csv: 2 labels of the table are uncertain: they carry no loss and are not judged." in told
     assert "they count as absent" in told
-    assert "No image shows Fracture" in told
+    assert "No training image shows Fracture" in told
     other = labels(find_source(chexpert, policies=Policies("present", "unknown")).listing)
     assert other["patient00002"] == [1, 1, 0]
     assert other["patient00004"] == [1, None, None]

@@ -72,7 +72,11 @@ def test_the_published_layout_is_prepared_with_official_splits_and_patients(nih,
     assert prepared.card["without_findings"] == {"train": 5, "test": 3}
     assert prepared.card["known"]["train"] == {"age": {"58": 16}, "sex": {"M": 16}, "view": {"PA": 16}}
     printed = " ".join(capsys.readouterr().out.split())
-    for told in ("Groups are those that the table", "No image shows Atelectasis", "README_CHESTXRAY.pdf: no JPEG"):
+    for told in (
+        "Groups are those that the table",
+        "No training image shows Atelectasis",
+        "README_CHESTXRAY.pdf: no JPEG",
+    ):
         assert told in printed
     assert "Proof: no group and no identical file is in two splits." in printed
     command.main([str(nih)])
@@ -106,6 +110,17 @@ def test_findings_that_are_asked_for_alone_are_labels(nih):
     assert "those that were asked for are labels: Mass." in " ".join(listing.notes)
     with pytest.raises(UserError, match=r"--classes names Gout, and the findings of NIH are Atelectasis"):
         find_source(nih, ("Gout",))
+
+
+def test_a_finding_that_test_alone_shows_is_not_learnt(nih, capsys):
+    write(nih, [line(number, label="Hernia|Mass" if number == 20 else None) for number in range(24)])
+    listing = find_source(nih).listing
+    assert listing.classes == ("Cardiomegaly", "Effusion", "Mass")
+    (entry,) = [entry for entry in listing.entries if entry.place.endswith(name(20))]
+    assert entry.findings == "Mass"
+    assert "Fibrosis, Pleural_Thickening, Hernia: a network gives no answer" in " ".join(listing.notes)
+    with pytest.raises(UserError, match="holds no training images with Hernia: a network needs both to learn it"):
+        find_source(nih, ("Mass", "Hernia"))
 
 
 def test_without_the_lists_whole_patients_are_cut_for_test(nih, capsys):
