@@ -17,6 +17,7 @@ from cxr_jax.terminal import Terminal, as_typed
 if TYPE_CHECKING:
     from cxr_jax.evaluation.comparison_record import Comparison
     from cxr_jax.reporting.recipe_records import RecipeRecord
+    from cxr_jax.runs.recipes import RecipeFiles
 
 SUMMARY = "compare recipes over their seeds, on the same images, with paired tests and costs"
 
@@ -32,7 +33,7 @@ class Options:
     """Options of the command."""
 
     # run folders, tables (CSV), or folders of them; runs or tables whose paths differ in seed0, seed1, ... alone are
-    # one recipe; NAME=PATH gives it a name
+    # one recipe; NAME=PATH gives it a name. Of findings that occur together two at a time, finding by finding
     recipes: Annotated[tuple[str, ...], Positional("RUN_OR_TABLE...")] = ()
     reference: str = ""  # name of the recipe that every other is compared with; by default every pair is tested
     # the operating point: of each run, or chosen anew by one rule for all on the validation predictions of each run
@@ -60,17 +61,22 @@ def main(arguments: list[str]) -> None:
         from cxr_jax.vocabulary import DISCLAIMER
 
         files = find_recipes(options.recipes)
+        findings = _tables_of_findings(files)
         # Refused before the work, so that nobody waits for an answer that cannot be kept.
         if options.out:
             _check_free(Path(options.out), replace=options.replace)
-        records = [read_recipe(entry, _rule(options)) for entry in files]
-        _check_images(records)
-        comparison = compare(
-            [record.recipe for record in records],
-            Confidence(resamples=options.resamples),
-            reference=options.reference or None,
-        )
-        written = _write(options, arguments, comparison, records)
+        if not findings:
+            records = [read_recipe(entry, _rule(options)) for entry in files]
+            _check_images(records)
+            comparison = compare(
+                [record.recipe for record in records],
+                Confidence(resamples=options.resamples),
+                reference=options.reference or None,
+            )
+            written = _write(options, arguments, comparison, records)
+    if findings:
+        _compare_findings(terminal, options, findings)
+        return
     for sentence in (sentence for record in records for sentence in record.left_out):
         terminal.say(sentence)
     terminal.show(introduction(comparison))
@@ -82,6 +88,54 @@ def main(arguments: list[str]) -> None:
         terminal.say(f"Written: {path}")
     if not written:
         terminal.say("Next: the same command with --out FOLDER keeps these tables, as Markdown, CSV, JSON and a figure")
+    terminal.say(DISCLAIMER)
+
+
+def _tables_of_findings(recipes: Sequence[RecipeFiles]) -> dict[str, Path]:
+    """Returns the tables of findings that are to be compared, by name; none where the tables are of two classes.
+
+    Raises:
+        UserError: some are of findings and some are not, or they are not two.
+    """
+    from cxr_jax.runs.finding_predictions import findings_of
+    from cxr_jax.runs.folder import RunFolder
+    from cxr_jax.runs.table import read_table
+
+    found: dict[str, list[Path]] = {}
+    for recipe in recipes:
+        paths = [path if path.is_file() else RunFolder(path).predictions_of("test") for path in recipe.paths]
+        found[recipe.name] = [path for path in paths if path.is_file() and findings_of(read_table(path, ()).header)]
+    if not any(found.values()):
+        return {}
+    if len(found) != 2 or any(len(paths) != 1 for paths in found.values()):
+        raise UserError("findings are compared of two tables, or two evaluated runs, at a time: name two of them")
+    return {name: paths[0] for name, paths in found.items()}
+
+
+def _compare_findings(terminal: Terminal, options: Options, paths: dict[str, Path]) -> None:
+    """Compares two programs on the same findings; UserError for options that have no effect there."""
+    from cxr_jax.evaluation.compare_findings import compare_findings
+    from cxr_jax.reporting.finding_comparison import show_finding_comparison
+    from cxr_jax.runs.class_predictions import read_class_predictions
+    from cxr_jax.runs.files import write_json
+    from cxr_jax.runs.predictions import rows_of
+    from cxr_jax.runs.records import fields_to_json
+    from cxr_jax.vocabulary import DISCLAIMER
+
+    for name in ("reference", "rule", "markdown"):
+        if getattr(options, name) != getattr(Options, name):
+            raise UserError(
+                f"--{name} has no effect on findings, which are compared in pairs: leave it out", EXIT_USAGE
+            )
+    tables = {name: rows_of("test", read_class_predictions(path), path).predictions for name, path in paths.items()}
+    confidence = Confidence(resamples=options.resamples)
+    with terminal.track("Resampling for the intervals", confidence.resamples) as advance:
+        comparison = compare_findings(tables, confidence, advance)
+    show_finding_comparison(terminal, comparison)
+    if options.out:
+        path = Path(options.out) / FILES[0]
+        write_json(path, {"schema_version": 1, "kind": "findings", **fields_to_json(comparison)})
+        terminal.say(f"Written: {path}")
     terminal.say(DISCLAIMER)
 
 
