@@ -48,11 +48,15 @@ def main(arguments: list[str]) -> None:
     from cxr_jax.commands import evaluate
 
     evaluation = evaluate.evaluate(evaluate.Options((str(run),)), terminal)
-    _take(terminal, "explain", run)
+    # heat maps are of NORMAL and PNEUMONIA alone so far, and those alone have figures of image quality
+    explained = evaluation.quality is not None
+    if explained:
+        _take(terminal, "explain", run)
     # the table, the report and the figures last, so that nothing hides them
     terminal.say("")
     evaluate.print_evaluation(terminal, evaluation)
-    terminal.say(f"Heat maps: {run / 'explanations'}")
+    if explained:
+        terminal.say(f"Heat maps: {run / 'explanations'}")
 
 
 def _take(terminal: Terminal, command: str, *arguments: str | Path) -> None:

@@ -9,7 +9,13 @@ from cxr_jax.errors import UserError
 
 
 @pytest.fixture
-def calls(tmp_path, monkeypatch):
+def quality():
+    """What is known of the quality of the images, in a list: nothing of findings and of other classes."""
+    return [object()]
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch, quality):
     """The commands that are called, in an empty folder; each only keeps a record of it."""
     monkeypatch.chdir(tmp_path)
     made = []
@@ -18,7 +24,12 @@ def calls(tmp_path, monkeypatch):
         return SimpleNamespace(main=lambda arguments: made.append([command, *arguments]))
 
     monkeypatch.setattr(quickstart.importlib, "import_module", lambda name: take(name.rpartition(".")[2]))
-    monkeypatch.setattr(evaluate, "evaluate", lambda options, terminal: made.append(["evaluate", *options.runs]))
+
+    def judged(options, terminal):
+        made.append(["evaluate", *options.runs])
+        return SimpleNamespace(quality=quality[0])
+
+    monkeypatch.setattr(evaluate, "evaluate", judged)
     monkeypatch.setattr(evaluate, "print_evaluation", lambda terminal, evaluation: terminal.say("the results"))
     return made
 
@@ -37,6 +48,13 @@ def test_every_step_in_order(calls, capsys):
     announced = [line.removeprefix("> cxr-jax ") for line in told.splitlines() if line.startswith("> ")]
     assert announced == [" ".join(call) for call in calls]
     assert told.endswith(f"\n\nthe results\nHeat maps: {run}/explanations\n")
+
+
+def test_findings_and_other_classes_have_no_heat_maps_and_are_not_asked_for_them(calls, quality, capsys):
+    quality[0] = None
+    quickstart.main([])
+    assert [call[0] for call in calls] == ["phantoms", "prepare", "train", "evaluate"]
+    assert "Heat maps" not in capsys.readouterr().out
 
 
 def test_earlier_runs_and_phantoms_are_left_alone(calls, tmp_path):
