@@ -188,7 +188,7 @@ def _class_contents(run: RunFolder) -> dict[str, Any]:
     card = _optional(run.data_card)
     return {
         **_of_run(run, judgement),
-        "rule": _rule(next(iter(judgement.points.classes.values()))),
+        "rule": _rule(_chosen(judgement)),
         "phantoms": bool(card and card.get("phantom")),
         "probe": None,
         "findings": judgement.of_findings,
@@ -200,6 +200,12 @@ def _class_contents(run: RunFolder) -> dict[str, Any]:
             ),
         },
     }
+
+
+def _chosen(judgement: ClassJudgement) -> OperatingPoint:
+    """Returns an operating point that the rule chose: a finding that validation lacks has a fixed one instead."""
+    points = tuple(judgement.points.classes.values())
+    return next((point for point in points if point.rule != "fixed"), points[0])
 
 
 def _of_run(run: RunFolder, judgement: Judgement | ClassJudgement) -> dict[str, Any]:
