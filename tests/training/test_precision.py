@@ -12,7 +12,6 @@ from training_runs import Steps, batch_of
 
 from cxr_jax.config.schema import ModelConfig, ParallelConfig, PhaseConfig, TrainingConfig
 from cxr_jax.errors import UserError
-from cxr_jax.models.kernels.native import library
 from cxr_jax.models.kernels.native.library import INSTRUCTIONS
 from cxr_jax.models.state import merge_model
 from cxr_jax.process import KERNELS_SWITCH
@@ -130,9 +129,6 @@ def no_compiler(monkeypatch, tmp_path):
     monkeypatch.setenv(KERNELS_SWITCH, str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    library._load.cache_clear()
-    yield
-    library._load.cache_clear()
 
 
 def test_kernels_that_are_switched_off_on_purpose_are_not_missing():

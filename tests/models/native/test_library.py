@@ -1,8 +1,11 @@
 """The native kernels are built once, found again, and done without wherever they cannot be had."""
 
-import subprocess
+import os
+import signal
+import time
 from pathlib import Path
 
+import jax
 import pytest
 
 from cxr_jax.models.kernels.native import library
@@ -11,11 +14,9 @@ from cxr_jax.process import KERNELS_SWITCH
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder for the library; what was loaded in this process is forgotten, and again afterwards."""
+    """The folder for the library, which is not there yet: nothing that was loaded in this process came from it."""
     monkeypatch.setenv(KERNELS_SWITCH, str(tmp_path / "native"))
-    library._load.cache_clear()
-    yield tmp_path / "native"
-    library._load.cache_clear()
+    return tmp_path / "native"
 
 
 def script(path: Path, text: str) -> Path:
@@ -59,19 +60,71 @@ def test_a_compiler_is_asked_in_english(monkeypatch, folder, tmp_path):
     assert library.why_not() == "the C++ compiler failed: error: in C"
 
 
-def test_the_compiler_that_is_named_may_have_options(monkeypatch, tmp_path):
-    compiler = script(tmp_path / "compiler", "")
+@pytest.mark.parametrize(
+    ("named", "there", "called"),
+    [
+        ("compiler -m64 --wrapped", "compiler", "compiler -m64 --wrapped "),
+        ("FOLDER/a compiler", "a compiler", "a compiler "),
+        ("none", "clang++", "clang++ "),
+    ],
+)
+def test_the_compiler_that_is_named_may_have_options(monkeypatch, folder, tmp_path, named, there, called):
+    said = tmp_path / "said"
+    script(tmp_path / there, f'case "$*" in *--version*) exit 0;; esac; echo "$0 $*" >> "{said}"; exit 1')
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("CXX", "compiler -m64 --wrapped")
-    assert library._compiler() == [str(compiler), "-m64", "--wrapped"]
-    other = script(tmp_path / "a compiler", "")
-    monkeypatch.setenv("CXX", str(other))
-    assert library._compiler() == [str(other)]
+    monkeypatch.setenv("CXX", named.replace("FOLDER", str(tmp_path)))
+    assert library.why_not() == "the C++ compiler failed: no message"
+    assert said.read_text().startswith(f"{tmp_path}/{called}-std=")
+
+
+def test_a_name_that_no_compiler_has_is_as_no_compiler(monkeypatch, folder, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CXX", "none")
-    with pytest.raises(OSError, match=r"there is no C\+\+ compiler"):
-        library._compiler()
-    usual = script(tmp_path / "clang++", "")
-    assert library._compiler() == [str(usual)]
+    assert library.why_not() == library.NO_COMPILER
+
+
+def test_a_compiler_that_takes_too_long_is_ended_with_all_that_it_started(monkeypatch, folder, tmp_path):
+    started = tmp_path / "started"
+    # as g++ does, it leaves the work to another program, and that keeps a file meanwhile
+    slow = script(
+        tmp_path / "slow",
+        f'[ "$1" = --version ] && exit 0\necho half > "$TMPDIR/half.s"\nsleep 60 &\necho $! >> "{started}"\nwait',
+    )
+    monkeypatch.setenv("CXX", str(slow))
+    monkeypatch.setattr(library, "COMPILER_SECONDS", 1)
+    assert library.why_not() == "the C++ compiler took longer than 1 seconds, and was ended"
+    assert list(folder.iterdir()) == []
+    processes = [int(number) for number in started.read_text().split()]
+    assert processes and all(gone(process) for process in processes)
+
+
+def test_where_one_part_does_not_compile_the_others_are_ended(monkeypatch, folder, tmp_path):
+    started = tmp_path / "started"
+    failing = script(
+        tmp_path / "failing",
+        '[ "$1" = --version ] && exit 0\n'
+        f'case "$*" in *channels.cc*) sleep 1; exit 1;; esac\nsleep 60 &\necho $! >> "{started}"\nwait',
+    )
+    monkeypatch.setenv("CXX", str(failing))
+    begun = time.monotonic()
+    assert library.why_not() == "the C++ compiler failed: no message"
+    assert time.monotonic() - begun < 30
+    assert all(gone(int(number)) for number in (started.read_text().split() if started.exists() else []))
+
+
+def gone(process: int) -> bool:
+    """Whether a process ends within seconds; one that has ended may still wait to be asked how."""
+    for _ in range(100):
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+        state = Path(f"/proc/{process}/stat")
+        if state.is_file() and ") Z " in state.read_text():
+            return True
+        time.sleep(0.05)
+    os.kill(process, signal.SIGKILL)
+    return False
 
 
 @pytest.mark.parametrize(
@@ -80,10 +133,10 @@ def test_the_compiler_that_is_named_may_have_options(monkeypatch, tmp_path):
 )
 def test_the_processor_is_this_one_or_the_one_that_the_options_name(monkeypatch, folder, tmp_path, options, processors):
     said = tmp_path / "said"
-    noting = script(tmp_path / "noting", f'case "$*" in *--version*) exit 0;; esac; echo "$@" > "{said}"; exit 1')
+    noting = script(tmp_path / "noting", f'case "$*" in *--version*) exit 0;; esac; echo "$@" >> "{said}"; exit 1')
     monkeypatch.setenv("CXX", f"{noting}{options}")
     assert library.why_not()
-    asked = [word.partition("=") for word in said.read_text().split()]
+    asked = [word.partition("=") for word in said.read_text().splitlines()[0].split()]
     assert [value for name, _, value in asked if name in ("-march", "-mcpu")] == processors
 
 
@@ -104,17 +157,22 @@ def test_a_folder_that_cannot_be_made_is_no_traceback(monkeypatch, tmp_path, nat
     assert "Not a directory" in library.why_not()
 
 
-def test_it_is_compiled_once(monkeypatch, native_kernels):
-    assert library.native_kernels_work()
-
-    def compile_again(command, **options):
-        assert "--version" in command, "the library was there already"
-        return subprocess.CompletedProcess(command, 0, subprocess_run(command, **options).stdout)
-
-    subprocess_run = subprocess.run
-    monkeypatch.setattr(subprocess, "run", compile_again)
-    library._load.cache_clear()
-    assert library.native_kernels_work()
+def test_it_is_compiled_once_for_all_environments(monkeypatch, folder, tmp_path):
+    said = tmp_path / "said"
+    useless = script(
+        tmp_path / "useless",
+        f'[ "$1" = --version ] && exit 0\necho once >> "{said}"\n'
+        'while [ "$1" != -o ]; do shift; done; echo nonsense > "$2"',
+    )
+    monkeypatch.setenv("CXX", str(useless))
+    reason, compiled = library.why_not(), said.read_text()
+    # another way to the same folder, where this process has looked for nothing yet; and jax elsewhere
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.setenv(KERNELS_SWITCH, str(tmp_path / "link"))
+    monkeypatch.setattr(jax.ffi, "include_dir", lambda: "/another/environment")
+    assert library.why_not() == reason.replace(str(folder), str(tmp_path / "link")) != reason
+    assert said.read_text() == compiled != ""
+    assert len(list(folder.iterdir())) == 1
 
 
 def test_every_handler_of_the_source_is_known():

@@ -6,12 +6,14 @@ programs. Without a compiler, or where one fails, nothing is lost but speed.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -79,7 +81,9 @@ def _load(folder: Path | None) -> str:
         handlers = {name: getattr(library, _PREFIX + name) for name in HANDLERS}
     except subprocess.CalledProcessError as error:
         return f"the C++ compiler failed: {_first_error(error.stderr)}"
-    except (OSError, AttributeError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        return f"the C++ compiler took longer than {error.timeout:g} seconds, and was ended"
+    except (OSError, AttributeError) as error:
         return " ".join(str(error).split())
     for name, handler in handlers.items():
         jax.ffi.register_ffi_target(_PREFIX + name, jax.ffi.pycapsule(handler), platform="cpu")
@@ -93,7 +97,9 @@ def kernel_instructions() -> str:
     """
     try:
         compiler = _compiler()
-        macros = _asked([*compiler, *_flags(compiler[1:]), "-dM", "-E", "-x", "c++", os.devnull], VERSION_SECONDS)
+        macros = _Compilers().answer(
+            [*compiler, *_flags(compiler[1:]), "-dM", "-E", "-x", "c++", os.devnull], VERSION_SECONDS
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     defined = {line.split()[1] for line in macros.splitlines() if line.startswith("#define ")}
@@ -110,9 +116,10 @@ def _built(folder: Path) -> Path:
     cannot be.
     """
     compiler = _compiler()
-    version = _asked([*compiler, "--version"], VERSION_SECONDS)
+    version = _Compilers().answer([*compiler, "--version"], VERSION_SECONDS)
     sources = {entry.name: entry.read_bytes() for entry in resources.files(__package__).joinpath("source").iterdir()}
     command = [*compiler, *_flags(compiler[1:])]
+    # the headers are those of jaxlib: where they lie makes no other library
     described = [*command, version, jaxlib.__version__, processor_digest()]
     digest = hashlib.sha256("\0".join(described).encode())
     for name in sorted(sources):
@@ -126,23 +133,17 @@ def _built(folder: Path) -> Path:
             Path(work, name).write_bytes(text)
         built = Path(work, "kernels.so")
         units = sorted(Path(work).glob("*.cc"))
-        # each keeps a core busy for some seconds
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(functools.partial(_object, command), units))
-        _asked([*compiler, "-shared", *objects, "-o", str(built)], COMPILER_SECONDS)
+        objects = [str(unit.with_suffix(".o")) for unit in units]
+        compiling = [*command, "-isystem", jax.ffi.include_dir(), "-c"]
+        compilers = _Compilers(work)
+        compilers.run_together([[*compiling, str(unit), "-o", made] for unit, made in zip(units, objects, strict=True)])
+        compilers.answer([*compiler, "-shared", *objects, "-o", str(built)], COMPILER_SECONDS)
         with built.open("rb") as file:
             # without this a power cut can leave the new name with half the library
             os.fsync(file.fileno())
         # two processes may build it at once: either may win, and nobody loads half of it
         built.replace(library)
     return library
-
-
-def _object(command: Sequence[str], unit: Path) -> str:
-    """Compiles one unit, and returns where its object file is."""
-    made = str(unit.with_suffix(".o"))
-    _asked([*command, "-c", str(unit), "-o", made], COMPILER_SECONDS)
-    return made
 
 
 def _compiler() -> list[str]:
@@ -169,26 +170,69 @@ def _flags(chosen: Sequence[str]) -> list[str]:
     else:
         processor = ["-march=native"]
     wide = ["-mprefer-vector-width=512"] if machine == "x86_64" else []
-    headers = ["-isystem", jax.ffi.include_dir()]
-    return ["-std=c++17", "-O3", *processor, *wide, "-DNDEBUG", "-Wno-psabi", "-fPIC", *headers]
+    return ["-std=c++17", "-O3", *processor, *wide, "-DNDEBUG", "-Wno-psabi", "-fPIC"]
 
 
-def _asked(command: list[str], seconds: float) -> str:
-    """Returns what the compiler answers; raises OSError, CalledProcessError, or TimeoutExpired after so many
-    seconds.
-    """
-    done = subprocess.run(
-        command,
-        check=True,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        timeout=seconds,
-        stdin=subprocess.DEVNULL,
+class _Compilers:
+    """Runs of the compiler, which can be ended together, with all that they started."""
+
+    def __init__(self, scratch: str | None = None) -> None:
+        """Has their temporary files lie in `scratch`, where that is given."""
         # in one language: its version names the library, and its errors are searched for that word
-        env={**os.environ, "LC_ALL": "C"},
-    )
-    return done.stdout
+        self._environment = {**os.environ, "LC_ALL": "C"} | ({"TMPDIR": scratch} if scratch else {})
+        self._running: set[subprocess.Popen] = set()
+        self._ended = False
+
+    def answer(self, command: list[str], seconds: float) -> str:
+        """Returns what the compiler answers; raises OSError, CalledProcessError, or TimeoutExpired after so many
+        seconds.
+        """
+        compiler = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            env=self._environment,
+            # g++ leaves the work to other programs, which would go on when it alone is ended
+            process_group=0,
+        )
+        with compiler:
+            try:
+                self._running.add(compiler)
+                if self._ended:
+                    _end(compiler)
+                answer, errors = compiler.communicate(timeout=seconds)
+            except BaseException:
+                _end(compiler)
+                raise
+            finally:
+                self._running.discard(compiler)
+        if compiler.returncode:
+            raise subprocess.CalledProcessError(compiler.returncode, command, answer, errors)
+        return answer
+
+    def run_together(self, commands: Sequence[list[str]]) -> None:
+        """Runs compilers side by side, each of which keeps a core busy for some seconds.
+
+        Where one fails, or this is interrupted, the others are ended. Raises as `answer` does.
+        """
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            try:
+                list(pool.map(lambda command: self.answer(command, COMPILER_SECONDS), commands))
+            except BaseException:
+                self._ended = True
+                pool.shutdown(wait=False, cancel_futures=True)
+                for compiler in list(self._running):
+                    _end(compiler)
+                raise
+
+
+def _end(compiler: subprocess.Popen) -> None:
+    """Ends a compiler with all that it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(compiler.pid, signal.SIGKILL)
 
 
 def _folder() -> Path | None:
