@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--classes is {options.classes}, but must be 1 or more", EXIT_USAGE)
 
     # what is shown meanwhile keeps out of a pipe that the names go into
-    with Terminal(on_standard_error=True).waiting("Measuring the networks"):
+    with Terminal(on_standard_error=True).waiting("Loading the networks"):
         table = _table(options.classes)
     terminal = Terminal()
     terminal.show(table)
@@ -48,13 +48,13 @@ def _table(classes: int) -> Table:
     from rich.table import Table
 
     from cxr_jax.models.registry import ARCHITECTURES
-    from cxr_jax.models.size import measure
+    from cxr_jax.models.size import size_of
 
     table = Table("name", "parameters", "multiply-adds", "train px", "judged px", "known weights")
     for column in table.columns[1:5]:
         column.justify = "right"
     for name, architecture in ARCHITECTURES.items():
-        size = measure(name, classes=classes)
+        size = size_of(name, classes=classes)
         table.add_row(
             name,
             f"{size.parameters:,}",

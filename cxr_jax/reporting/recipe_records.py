@@ -243,6 +243,6 @@ def _multiply_adds(network: Mapping[str, Any]) -> float | None:
 @functools.cache
 def _measured(architecture: str, classes: int, image_size: int, until: str) -> float:
     # jax, whose import takes seconds, is needed for nothing else here.
-    from cxr_jax.models.size import measure
+    from cxr_jax.models.size import size_of
 
-    return measure(architecture, classes=classes, image_size=image_size, until=until).multiply_adds
+    return size_of(architecture, classes=classes, image_size=image_size, until=until).multiply_adds

@@ -2,10 +2,10 @@ import math
 
 import numpy as np
 import pytest
-from flax import nnx
 
 from cxr_jax.errors import UserError
-from cxr_jax.models.registry import ARCHITECTURES, build_model, find_architecture
+from cxr_jax.models.registry import ARCHITECTURES, build_model, find_architecture, model_shapes
+from cxr_jax.models.size import size_of
 from cxr_jax.models.state import split_model
 
 PARAMETERS = {
@@ -40,9 +40,10 @@ PARAMETERS = {
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_parameters_are_as_many_as_in_timm(name):
-    _, params, _ = split_model(nnx.eval_shape(lambda: build_model(name, classes=1000)))
+def test_parameters_are_as_many_as_in_timm_and_in_our_table(name):
+    _, params, _ = model_shapes(name, classes=1000)
     assert sum(math.prod(value.shape) for value in params.values()) == PARAMETERS[name]
+    assert size_of(name, classes=1000).parameters == PARAMETERS[name]
 
 
 def test_every_published_network_is_counted():
