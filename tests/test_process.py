@@ -1,3 +1,4 @@
+import contextlib
 import ctypes
 import os
 import signal
@@ -115,25 +116,34 @@ class ReplacedError(Exception):
     """Stands for the process that execve replaced."""
 
 
+WATCHERS = ("pytest", "pydevd", "debugpy", "bdb", "coverage")
+
+
 @pytest.fixture
 def restart(monkeypatch):
-    """Call restart_with_huge_pages as in a bare process on glibc; returns what execve was given, or None."""
+    """Call restart_with_huge_pages as in a bare process on glibc; returns what execve was given, or None.
 
-    def run(environment, version=(2, 36)):
+    `watcher` is a module of a program that watches this process; `error` is what the system answers.
+    """
+
+    def run(environment, version=(2, 36), watcher=None, error=ReplacedError):
         calls = []
 
         def execve(*given):
             calls.append(given)
-            raise ReplacedError
+            raise error
 
-        monkeypatch.setattr(process, "_is_watched", lambda: False)
-        monkeypatch.setattr(process, "glibc_version", lambda: version)
-        monkeypatch.setattr(os, "execve", execve)
-        try:
-            process.restart_with_huge_pages(environment)
-        except ReplacedError:
-            return calls[0]
-        return None
+        with monkeypatch.context() as bare:
+            for name in WATCHERS:
+                bare.delitem(sys.modules, name, raising=False)
+            if watcher:
+                bare.setitem(sys.modules, watcher, os)
+            bare.setattr(sys, "gettrace", lambda: None)
+            bare.setattr(process, "glibc_version", lambda: version)
+            bare.setattr(os, "execve", execve)
+            with contextlib.suppress(ReplacedError):
+                process.restart_with_huge_pages(environment)
+        return calls[0] if calls else None
 
     return run
 
@@ -153,28 +163,17 @@ def test_no_restart_without_a_glibc_that_knows_huge_pages(restart, version):
     assert restart({}, version) is None
 
 
-def test_a_refused_restart_is_survived(restart, monkeypatch):
-    restart({})
-
-    asked = []
-
-    def refuse(program, *_):
-        asked.append(program)
-        raise PermissionError
-
-    monkeypatch.setattr(os, "execve", refuse)
-    assert process.restart_with_huge_pages({}) is None
-    assert asked == [sys.executable]
+def test_a_refused_restart_is_survived(restart):
+    program, *_ = restart({}, error=PermissionError)
+    assert program == sys.executable
 
 
-@pytest.mark.parametrize("module", ["pydevd", "debugpy", "bdb"])
-def test_a_debugger_is_noticed(monkeypatch, module):
-    for name in ("pytest", "pydevd", "debugpy", "bdb", "coverage"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setattr(sys, "gettrace", lambda: None)
-    assert not process._is_watched()
-    monkeypatch.setitem(sys.modules, module, os)
-    assert process._is_watched()
+@pytest.mark.parametrize("module", WATCHERS)
+def test_a_debugger_is_noticed(restart, module):
+    environment = {}
+    assert restart(environment, watcher=module) is None
+    assert environment == {}
+    assert restart(environment) is not None
 
 
 def test_other_c_libraries_have_no_glibc_version(monkeypatch):

@@ -180,14 +180,18 @@ def _chosen(run: RunFolder, files: tuple[str, ...]) -> tuple[list[Subject], int]
     subjects = []
     for file in files:
         try:
-            subjects.append(_find(file, prepared))
+            subjects.append(find_subject(file, prepared))
         except UserError as error:
             Terminal().complain(str(error))
     return subjects, len(files) - len(subjects)
 
 
-def _find(file: str, prepared: PreparedData | None) -> Subject:
-    """Returns a file on disk or an image of the prepared data, with its true class where the prepared data knows it."""
+def find_subject(file: str, prepared: PreparedData | None) -> Subject:
+    """Returns a file on disk or an image of the prepared data, with its true class where the prepared data knows it.
+
+    Raises:
+        UserError: there is no such file or image, the name is that of several images, or the file cannot be read.
+    """
     from cxr_jax.data.cache import encoded_images_at
     from cxr_jax.data.decode import without_header
     from cxr_jax.explain.subjects import Subject

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Weighted = TypeVar("Weighted", bound="Cases | ClassCases")
 
 # Weights of this many (resample, image) pairs are held at once, 32 MB.
-_CHUNK = 4_000_000
+VALUES_AT_ONCE = 4_000_000
 
 DEFINED = 0.9
 """Share of the resamples that must give a value: the rest would be no fair sample."""
@@ -219,7 +219,7 @@ def bootstrap_values(
     All measures see the same resamples. Memory stays bounded however many images there are. `advance` is told how many
     more resamples are done.
     """
-    chunk = max(1, min(resamples, _CHUNK // np.size(cases.label)))
+    chunk = max(1, min(resamples, VALUES_AT_ONCE // np.size(cases.label)))
     parts: dict[str, list[np.ndarray]] = {name: [] for name in measures}
     random = np.random.default_rng(seed)
     for start in range(0, resamples, chunk):

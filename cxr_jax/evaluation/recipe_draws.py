@@ -19,7 +19,7 @@ from cxr_jax.evaluation.rule_draws import RuledNetwork, draw_rule
 from cxr_jax.runs.predictions import Predictions
 
 # Resamples computed at once, so that many images do not fill the memory.
-_CHUNK = 250
+DRAWS_AT_ONCE = 250
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def estimate(
     done = 0
     while done < draws:
         first = done < confidence.resamples
-        count = min(_CHUNK, (confidence.resamples if first else draws) - done)
+        count = min(DRAWS_AT_ONCE, (confidence.resamples if first else draws) - done)
         weights = bootstrap_weights(clusters, count, random)
         for recipe, kept, mean in zip(recipes, resampled, means, strict=True):
             for key, drawn in _values(recipe, plain if first else cheap, weights).items():

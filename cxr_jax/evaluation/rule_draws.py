@@ -23,7 +23,7 @@ from cxr_jax.evaluation.operating_point import OperatingPoint, choose_thresholds
 from cxr_jax.runs.predictions import Predictions
 
 # Weights of this many (resample, image) pairs are held at once, 16 MB.
-_CHUNK = 2_000_000
+VALUES_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def draw_rule(
     """
     confidence = confidence or Confidence()
     largest = max(len(network.validation) + len(network.test) for network in networks)
-    chunk = max(1, min(confidence.resamples, _CHUNK // largest))
+    chunk = max(1, min(confidence.resamples, VALUES_AT_ONCE // largest))
     placed = [
         (network.point, _Placed.of(network.validation, "validation"), _Placed.of(network.test, "test"))
         for network in networks

@@ -99,7 +99,7 @@ def port(weights: SourceWeights, out: Path, *, classes: int = IMAGENET_CLASSES, 
     graphdef, params, batch_stats = model_shapes(weights.architecture, classes=classes)
     metadata = weights.metadata()
     loaded = fit_weights(weights.tensors, metadata, weights.source, weights.architecture, params, batch_stats)
-    difference = _difference_from_original(weights, graphdef, loaded)
+    difference = difference_from_original(weights, graphdef, loaded)
     if difference is not None and not difference <= LARGEST_DIFFERENCE:
         raise UserError(
             f"{weights.architecture} with these weights differs from timm's by {difference:.1e} in relative norm, more "
@@ -127,7 +127,7 @@ def check_destination(out: Path, *, replace: bool) -> None:
         raise UserError(f"{out} exists already; choose another name, or replace it by --replace")
 
 
-def _difference_from_original(weights: SourceWeights, graphdef: nnx.GraphDef, loaded: LoadedWeights) -> float | None:
+def difference_from_original(weights: SourceWeights, graphdef: nnx.GraphDef, loaded: LoadedWeights) -> float | None:
     """Returns how far our output is from the original's on random images, in relative L2 norm.
 
     The output is the logits, or the pooled features if there are no weights of a classifier. It is computed in float64,

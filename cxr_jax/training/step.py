@@ -119,7 +119,7 @@ def _training_logits(
 
     `dtype` is that of the parameters. With mixup also the share [B] that each example has in its own image, else None.
     """
-    augmentation_keys, dropout_keys = _example_keys(plan.config.training.seed, epoch, batch.ids)
+    augmentation_keys, dropout_keys = example_keys(plan.config.training.seed, epoch, batch.ids)
     if batch.images.ndim == 2:
         return model.classify_pooled(batch.images.astype(dtype), Mode(keys=dropout_keys)), None
     augmentation = phase.config.augmentation
@@ -169,7 +169,7 @@ def _mean_over(axis_name: str | None, values: Any) -> Any:
     return values if axis_name is None else lax.pmean(values, axis_name)
 
 
-def _example_keys(seed: int, epoch: Array, ids: Array) -> tuple[Array, Array]:
+def example_keys(seed: int, epoch: Array, ids: Array) -> tuple[Array, Array]:
     """Returns two keys for every example, [B] and [B], decided by seed, epoch and the example's id alone."""
     epoch_key = jax.random.fold_in(jax.random.key(seed), epoch)
     keys = jax.vmap(lambda identity: jax.random.split(jax.random.fold_in(epoch_key, identity), 2))(ids)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cxr_jax.cli import main as cli
+from cxr_jax.commands.explain import find_subject
 from cxr_jax.data.cache import encoded_images
 from cxr_jax.data.decode import decode_grey
 from cxr_jax.data.prepared import PreparedData
@@ -85,7 +86,5 @@ def test_prepared_films_are_pixels_alone(phantom_source, tmp_path, monkeypatch, 
         np.testing.assert_array_equal(decode_grey(data, name="a"), grey[example.file])
     assert_nobody(caplog.text, *capfd.readouterr(), *contents(tmp_path / "prepared"), *images)
     # a film is known again as what it was prepared from
-    from cxr_jax.commands.explain import _find
-
     film = prepared.examples[0]
-    assert _find(str(tmp_path / "ward" / film.file), prepared).label == film.label
+    assert find_subject(str(tmp_path / "ward" / film.file), prepared).label == film.label

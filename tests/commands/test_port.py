@@ -61,6 +61,6 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
 def test_the_comparison_with_timm_is_told(weights, tmp_path, monkeypatch, capsys):
     from cxr_jax.porting import port as porting
 
-    monkeypatch.setattr(porting, "_difference_from_original", lambda *_: 2.5e-7)
+    monkeypatch.setattr(porting, "difference_from_original", lambda *_: 2.5e-7)
     port.main([str(weights), str(tmp_path / "ours.safetensors")])
     assert "same output as timm's own network, to 2.5e-07 in relative norm" in capsys.readouterr().out

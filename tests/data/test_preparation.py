@@ -106,7 +106,7 @@ def test_damaged_data_can_be_replaced(official_tree):
     assert len(prepare(official_tree, replace_old=True).prepared.examples) == 36
 
 
-@pytest.mark.parametrize("moment", ["inspect", "_write_records", "build_card"])
+@pytest.mark.parametrize("moment", ["inspect", "Storing", "build_card"])
 @pytest.mark.parametrize("replace_old", [False, True])
 def test_an_interruption_leaves_nothing_half_written(
     official_tree, prepared_root, monkeypatch, moment, replace_old, jpeg
@@ -115,15 +115,22 @@ def test_an_interruption_leaves_nothing_half_written(
     if replace_old:
         before = snapshot(prepare(official_tree).prepared.path)
         (official_tree / "train" / "NORMAL" / "IM-0300-0001.jpeg").write_bytes(jpeg(300))
-    real = getattr(preparation, moment)
 
-    def interrupted(*arguments, **options):
-        real(*arguments, **options)
-        raise KeyboardInterrupt
+    @contextlib.contextmanager
+    def track(description, total):
+        yield lambda steps: None
+        if description == moment:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(preparation, moment, interrupted)
+    if real := getattr(preparation, moment, None):
+
+        def interrupted(*arguments, **options):
+            real(*arguments, **options)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(preparation, moment, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        prepare(official_tree, replace_old=replace_old)
+        prepare(official_tree, replace_old=replace_old, track=track)
     assert names_in(prepared_root) == (["chest_xray"] if replace_old else [])
     if replace_old:
         assert snapshot(prepared_root / "chest_xray") == before

@@ -271,7 +271,7 @@ def test_without_groups_images_are_resampled_and_the_plain_tests_are_named():
 def test_the_order_of_rows_and_the_size_of_chunks_do_not_matter(monkeypatch):
     one, other = table(1), table(2)
     plain = endpoints(compare([recipe("a", one), recipe("b", other)], QUICK), "a", "b")
-    monkeypatch.setattr(recipe_draws, "_CHUNK", 33)
+    monkeypatch.setattr(recipe_draws, "DRAWS_AT_ONCE", 33)
     shuffled = other.select(np.random.default_rng(0).permutation(120))
     again = endpoints(compare([recipe("a", one), recipe("b", shuffled)], QUICK), "a", "b")
     for key, answer in plain.items():

@@ -240,7 +240,7 @@ def test_bootstrap_depends_on_seed_alone_not_on_order_or_memory(monkeypatch):
     for name, value in values(random.permutation(60)).items():
         np.testing.assert_allclose(value, whole[name], atol=1e-12)
     assert not np.array_equal(values(np.arange(60), seed=1)["roc_auc"], whole["roc_auc"])
-    monkeypatch.setattr(intervals, "_CHUNK", 60 * 7)
+    monkeypatch.setattr(intervals, "VALUES_AT_ONCE", 60 * 7)
     for name, value in values(np.arange(60)).items():
         np.testing.assert_array_equal(value, whole[name])
         assert value.shape == (50,)

@@ -128,7 +128,7 @@ def test_validation_is_drawn_independently_of_test_even_where_groups_have_the_sa
 
 def test_the_draws_do_not_depend_on_how_many_are_held_at_once(monkeypatch):
     whole = draw_rule([network()], confidence=Confidence(resamples=50))
-    monkeypatch.setattr("cxr_jax.evaluation.rule_draws._CHUNK", 240 * 7)
+    monkeypatch.setattr("cxr_jax.evaluation.rule_draws.VALUES_AT_ONCE", 240 * 7)
     done = []
     parts = draw_rule([network()], confidence=Confidence(resamples=50), advance=done.append)
     assert sum(done) == 50

@@ -17,7 +17,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.models.state import merge_model
 from cxr_jax.preprocessing.mixup import mix_pairs
 from cxr_jax.preprocessing.normalise import normalise
-from cxr_jax.training.step import DeviceBatch, _example_keys
+from cxr_jax.training.step import DeviceBatch, example_keys
 
 MIXUP = AugmentationConfig(horizontal_flip=0.5, mixup=0.4)
 
@@ -38,7 +38,7 @@ def test_the_loss_is_each_labels_by_its_share(train_images, gamma):
     step = jax.jit(lambda state, batch: steps.once(state, batch, epoch=2))
     _, metrics = step(steps.state(), DeviceBatch(images, labels, ids))
 
-    keys, _ = _example_keys(3, jnp.int32(2), ids)
+    keys, _ = example_keys(3, jnp.int32(2), ids)
     mixed, share = mix_pairs(images.astype(jnp.float32), keys, 0.4)
     model = merge_model(network.graphdef, network.params, network.batch_stats)
     logits = jax.jit(lambda images: model(normalise(images, network.mean, network.std)))(mixed)
