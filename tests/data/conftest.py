@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,14 +26,14 @@ def picture() -> Callable[..., np.ndarray]:
     return smooth_picture
 
 
+def encoded(seed: int, height: int = 40, width: int = 56) -> bytes:
+    """The same as JPEG."""
+    return cv2.imencode(".jpg", smooth_picture(seed, height, width))[1].tobytes()
+
+
 @pytest.fixture
 def jpeg() -> Callable[..., bytes]:
-    """The same as JPEG."""
-
-    def encode(seed: int, height: int = 40, width: int = 56) -> bytes:
-        return cv2.imencode(".jpg", smooth_picture(seed, height, width))[1].tobytes()
-
-    return encode
+    return encoded
 
 
 def official_names() -> list[str]:
@@ -49,15 +50,19 @@ def official_names() -> list[str]:
     return names
 
 
-@pytest.fixture
-def official_tree(tmp_path: Path, jpeg: Callable[..., bytes]) -> Path:
-    """That data set as a folder chest_xray."""
-    root = tmp_path / "chest_xray"
+def write_official(root: Path) -> Path:
+    """Writes that data set to `root`, and returns it."""
     for seed, name in enumerate(official_names()):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg(seed))
+        path.write_bytes(encoded(seed))
     return root
+
+
+@pytest.fixture
+def official_tree(tmp_path: Path) -> Path:
+    """That data set as a folder chest_xray."""
+    return write_official(tmp_path / "chest_xray")
 
 
 @pytest.fixture
@@ -66,6 +71,25 @@ def prepared_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "prepared root"
     monkeypatch.setenv("CXR_PREPARED_DIR", str(root))
     return root
+
+
+@pytest.fixture(scope="session")
+def prepared_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for prepared data with that data set in it; tests work on copies of it."""
+
+    def store(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CXR_PREPARED_DIR", str(folder))
+            prepare(write_official(tmp_path_factory.mktemp("official") / "chest_xray"))
+
+    return made_once(tmp_path_factory, "official", store)
+
+
+@pytest.fixture
+def prepared(prepared_once: Path, prepared_root: Path) -> PreparedData:
+    """That data set, prepared in a fresh folder."""
+    shutil.copytree(prepared_once, prepared_root)
+    return PreparedData.open("chest_xray")
 
 
 @pytest.fixture(scope="session")

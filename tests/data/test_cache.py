@@ -18,11 +18,6 @@ pytestmark = pytest.mark.usefixtures("prepared_root")
 CONFIG = DataConfig(image_size=16)
 
 
-@pytest.fixture
-def prepared(official_tree, prepared_root):
-    return prepare(official_tree).prepared
-
-
 def test_official_splits(prepared, official_tree):
     config = DataConfig(image_size=16, validation="official")
     sizes = {split: len(load_split(prepared, config, split)) for split in ("train", "val", "test")}
@@ -146,10 +141,10 @@ def test_two_at_once_do_no_harm(prepared):
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(prepared, monkeypatch):
-    def refuse(*arguments):
+    def refuse(file):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(cache, "_write_decoded", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(UserError, match="the disk is full"):
         load_split(prepared, CONFIG, "test")
     assert list(prepared.decoded.iterdir()) == []

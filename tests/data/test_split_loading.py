@@ -2,14 +2,8 @@ import numpy as np
 import pytest
 
 from cxr_jax.config.schema import DataConfig
-from cxr_jax.data.preparation import prepare
 from cxr_jax.data.quality.table import quality_table
 from cxr_jax.data.split_loading import load_split, rows_of_split
-
-
-@pytest.fixture
-def prepared(official_tree, prepared_root):
-    return prepare(official_tree).prepared
 
 
 @pytest.mark.parametrize("validation", ["grouped", "numbered", "least_sharp"])

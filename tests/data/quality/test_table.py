@@ -3,15 +3,9 @@ import pytest
 
 from cxr_jax.data.cache import encoded_images
 from cxr_jax.data.decode import decode_grey
-from cxr_jax.data.preparation import prepare
 from cxr_jax.data.quality import table as quality_table_module
 from cxr_jax.data.quality.measures import MEASURES, measure_quality
 from cxr_jax.data.quality.table import quality_table, thumbnail
-
-
-@pytest.fixture
-def prepared(official_tree, prepared_root):
-    return prepare(official_tree).prepared
 
 
 def test_rows_are_the_images_of_the_table_in_its_order(prepared):
