@@ -105,7 +105,9 @@ class SqueezeExcitation(nnx.Module):
     def __call__(self, x: Array) -> Array:
         """`x` [B, H, W, C] times a factor in (0, 1) for every example and channel."""
         squeezed = jnp.mean(x, (1, 2), keepdims=True, dtype=accumulator_of(x)).astype(x.dtype)  # [B, 1, 1, C]
-        return x * jax.nn.sigmoid(self.conv_expand(self.activation(self.conv_reduce(squeezed))))
+        factor = jax.nn.sigmoid(self.conv_expand(self.activation(self.conv_reduce(squeezed))))
+        # the gradient of the factor is a sum over all pixels, which is taken in the dtype of this product
+        return (x.astype(accumulator_of(x)) * factor.astype(accumulator_of(x))).astype(x.dtype)
 
 
 class InvertedResidual(Block):

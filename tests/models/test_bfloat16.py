@@ -91,6 +91,20 @@ def test_squeeze_and_excitation_keeps_the_dtype():
     assert relative_error(layer(x), layer(x.astype(jnp.float32))) < 4 * ROUNDING
 
 
+def test_the_gradients_of_squeeze_and_excitation_are_not_summed_in_bfloat16():
+    """That of a factor is a sum over thousands of pixels, here of one sign, which would stop growing."""
+    graphdef, state = nnx.split(SqueezeExcitation(16, 4, RULES, np.random.default_rng(0)))
+
+    @jax.jit
+    def gradients(state, x):
+        return jax.grad(lambda state: jnp.sum(nnx.merge(graphdef, state)(x).astype(jnp.float32)))(state)
+
+    state = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32), state)
+    rounded, exact = (jax.tree.leaves(gradients(state, images(dtype))) for dtype in (jnp.bfloat16, jnp.float32))
+    for found, expected in zip(rounded, exact, strict=True):
+        assert relative_error(found, expected) < 4 * ROUNDING
+
+
 @pytest.mark.parametrize("name", ["mobilenetv2_tiny", "efficientnetv2_tiny"])
 def test_a_whole_network_keeps_its_parameters_and_statistics_in_float32(name):
     graphdef, params, batch_stats = split_model(build_model(name, classes=2))
