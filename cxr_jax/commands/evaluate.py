@@ -40,7 +40,9 @@ class Options:
     stored: bool = False  # judge the stored predictions again: no network runs, no look is added
     # measure the run on images degraded in eleven ways at five severities: those of validation, or with --test of test
     degraded: bool = False
-    test: bool = False  # with --degraded: the test images, which is one look more
+    # show the run regions of the images alone, as the lung masks beside the data tell them, and compare with whole ones
+    occluded: bool = False
+    test: bool = False  # with --degraded or --occluded: the test images, which is one look more
     reference: Annotated[str, Option("RUN")] = ""  # with --degraded: the run that errors are told relative to
     unfinished: bool = False  # look at test though training has not come to its end
 
@@ -63,10 +65,9 @@ def main(arguments: list[str]) -> None:
     """
     options = parse(Options, arguments, prog="cxr-jax evaluate", description=SUMMARY)
     terminal = Terminal()
-    if options.degraded:
+    if options.degraded or options.occluded:
         _check(options)
-        terminal.say(f"Evaluating {', '.join(options.runs)} on degraded images")
-        _evaluate_degraded(options, terminal)
+        _evaluate_changed(options, terminal)
         return
     print_evaluation(terminal, evaluate(options, terminal))
 
@@ -136,24 +137,22 @@ def _evaluate_classes(
     return Evaluation(run, judged.judgement, None, options.stored)
 
 
-def _evaluate_degraded(options: Options, terminal: Terminal) -> None:
-    """Measures a run on degraded images, stores record and figure, and prints what is left."""
+def _evaluate_changed(options: Options, terminal: Terminal) -> None:
+    """Measures a run on degraded images or on regions of them, stores what is found, and prints it."""
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.locks import evaluating
     from cxr_jax.vocabulary import DISCLAIMER
 
+    terminal.say(f"Evaluating {options.runs[0]} on {'degraded images' if options.degraded else 'regions of images'}")
     run = RunFolder.open(options.runs[0])
     with evaluating(run):
         with terminal.waiting("Loading the network"):
-            from cxr_jax.inference.degraded import evaluate_degraded
-            from cxr_jax.reporting.robustness import robustness_rows
-            from cxr_jax.reporting.robustness_figure import draw_robustness
+            from cxr_jax.reporting.changed_images import tell_degraded, tell_occluded
 
-        found = evaluate_degraded(run, on_test=options.test, reference=options.reference, track=terminal.track)
-        figure, _ = draw_robustness(run.figures, found, f"robustness_{found.split}")
-    for line in robustness_rows(found):
-        terminal.say(line)
-    terminal.say(f"Record: {run.robustness_of(found.split)}\nFigure: {figure}")
+        if options.degraded:
+            tell_degraded(run, terminal, on_test=options.test, reference=options.reference)
+        else:
+            tell_occluded(run, terminal, on_test=options.test)
     terminal.say(DISCLAIMER)
 
 
@@ -161,12 +160,18 @@ def _check(options: Options) -> None:
     """Raises UserError for options that say too little or contradict each other."""
     if not options.runs:
         raise UserError("name a run: cxr-jax evaluate RUN", EXIT_USAGE)
-    if not options.degraded and (options.test or options.reference):
-        raise UserError(f"{'--test' if options.test else '--reference'} is for --degraded: add that", EXIT_USAGE)
-    if options.degraded and len(options.runs) != 1:
-        raise UserError("--degraded measures one run: name one", EXIT_USAGE)
-    if options.degraded and (options.stored or options.copy or options.out):
-        raise UserError("--degraded goes with --test and --reference alone", EXIT_USAGE)
+    changed = "--degraded" if options.degraded else "--occluded"
+    if options.degraded and options.occluded:
+        raise UserError("--degraded and --occluded are two measurements: make one after the other", EXIT_USAGE)
+    if options.test and not (options.degraded or options.occluded):
+        raise UserError("--test is for --degraded and --occluded: add one of them", EXIT_USAGE)
+    if options.reference and not options.degraded:
+        raise UserError("--reference is for --degraded: add that", EXIT_USAGE)
+    if (options.degraded or options.occluded) and len(options.runs) != 1:
+        raise UserError(f"{changed} measures one run: name one", EXIT_USAGE)
+    if (options.degraded or options.occluded) and (options.stored or options.copy or options.out):
+        alone = "--test and --reference alone" if options.degraded else "--test alone"
+        raise UserError(f"{changed} goes with {alone}", EXIT_USAGE)
     several = len(options.runs) > 1
     if several and options.stored:
         raise UserError("--stored judges one run again: name one, or the folder of an ensemble", EXIT_USAGE)

@@ -83,13 +83,15 @@ def main(arguments: list[str]) -> None:
     with terminal.waiting(f"Restoring the network of {options.run}"):
         from cxr_jax.inference.restore import restore_run
         from cxr_jax.models.network import stage_names_of
-        from cxr_jax.runs.description import require_usual_classes
+        from cxr_jax.runs.description import require_usual_classes, require_whole_images
         from cxr_jax.runs.folder import RunFolder
         from cxr_jax.serving.predict import Threshold
 
         run = RunFolder.open(options.run)
         trained = restore_run(run)
         require_usual_classes(trained.description.classes, "cxr-jax explain")
+        if not options.check:
+            require_whole_images(trained.descriptions, "cxr-jax explain without --check")
         stage = options.stage or stage_names_of(trained.model())[-1]
         question = Question(Threshold.of(trained), stage, explained)
     if options.check:
@@ -138,6 +140,7 @@ def _check(terminal: Terminal, run: RunFolder, trained: TrainedModel, options: O
     from cxr_jax.explain.record import write_checks
     from cxr_jax.inference.restore import restore_run
     from cxr_jax.reporting.explanations import checks_table, draw_checks
+    from cxr_jax.reporting.report import write_report_anew
     from cxr_jax.runs.folder import RunFolder
 
     others = [restore_run(RunFolder.open(path)) for path in options.seeds]
@@ -151,7 +154,8 @@ def _check(terminal: Terminal, run: RunFolder, trained: TrainedModel, options: O
     if found.cascade is not None:
         examples = found.cascade.examples
         draw_checks(run.figures, findings, found.original[: len(examples)], examples)
-    _write_report_anew(terminal, run)
+    if report := write_report_anew(run):
+        terminal.say(f"Report: {report}")
     terminal.show(checks_table(findings))
     for verdict in found.verdicts:
         terminal.say(f"{verdict.check.title}: {verdict.told}")
@@ -305,6 +309,7 @@ def _draw_page(
 ) -> None:
     """Writes the page of all cases; a report that exists already is written again, to show it."""
     from cxr_jax.explain.panel import draw_groups, gallery_of
+    from cxr_jax.reporting.report import write_report_anew
     from cxr_jax.runs.files import atomic_path
     from cxr_jax.runs.folder import read_json
     from cxr_jax.runs.gallery import write_gallery
@@ -324,12 +329,5 @@ def _draw_page(
         figure.savefig(temporary, format="png", dpi=150)
     write_gallery(run.explanations / page, gallery_of(groups, title))
     terminal.say(f"Page: {run.explanations / page}")
-    _write_report_anew(terminal, run)
-
-
-def _write_report_anew(terminal: Terminal, run: RunFolder) -> None:
-    """Writes the report again if there is one, so that it shows what is new."""
-    from cxr_jax.reporting.report import write_report
-
-    if run.report.is_file() and run.evaluation.is_file():
-        terminal.say(f"Report: {write_report(run)}")
+    if report := write_report_anew(run):
+        terminal.say(f"Report: {report}")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from cxr_jax.config.command_line import Positional, parse
-from cxr_jax.errors import UserError
+from cxr_jax.config.command_line import Option, Positional, parse
+from cxr_jax.errors import EXIT_USAGE, UserError
 
 SUMMARY = "draw phantoms in the layout of the official data set"
 
@@ -26,6 +26,7 @@ class Options:
     findings: bool = (
         False  # several findings in an image, in the layout of NIH ChestX-ray14; a quarter of them for test
     )
+    masks: Annotated[str, Option("FOLDER")] = ""  # a new folder for the lungs that were drawn, a mask for each image
 
 
 def main(arguments: list[str]) -> None:
@@ -33,6 +34,8 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, arguments, prog="cxr-jax phantoms", description=SUMMARY)
     if options.count < SMALLEST_COUNT:
         raise UserError(f"--count is {options.count}, but must be at least {SMALLEST_COUNT}")
+    if options.findings and options.masks:
+        raise UserError("--masks and --findings exclude each other: give one", EXIT_USAGE)
 
     from cxr_jax.terminal import Terminal, as_typed
 
@@ -47,6 +50,10 @@ def main(arguments: list[str]) -> None:
         write_phantom_findings(at_home(options.folder), train=options.count - test, test=test, **how)
     else:
         val = min(16, options.count // 10)
-        write_phantoms(at_home(options.folder), train=options.count - test - val, val=val, test=test, **how)
+        masks = at_home(options.masks) if options.masks else None
+        write_phantoms(
+            at_home(options.folder), train=options.count - test - val, val=val, test=test, masks=masks, **how
+        )
     terminal.say(f"{options.count:,} phantoms in {options.folder}: drawn by a program, not radiographs of people.")
-    terminal.say(f"Next: cxr-jax prepare {as_typed(Path(options.folder))}")
+    masks = ("--masks", Path(options.masks)) if options.masks else ()
+    terminal.say(f"Next: {as_typed('cxr-jax', 'prepare', Path(options.folder), *masks)}")

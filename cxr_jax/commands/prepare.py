@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cxr_jax.config.command_line import Option, Positional, parse
@@ -12,6 +12,7 @@ from cxr_jax.vocabulary import CLASS_NAMES, FINDINGS, NO_FINDING, PNEUMONIA, SUB
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from cxr_jax.data.prepared import PreparedData
     from cxr_jax.terminal import Terminal
 
 SUMMARY = "store radiographs as records, with a data card"
@@ -52,6 +53,9 @@ class Options:
     # three classes, normal, bacteria and virus, as file names of the Guangzhou radiographs tell them; images whose
     # names tell none are left out
     subtypes: bool = False
+    # lung masks of the images, white on black, under the same names below this folder: train/NORMAL/a.png for
+    # train/NORMAL/a.jpeg. Without SOURCE they are added to the data prepared under --name
+    masks: Annotated[str, Option("FOLDER")] = ""
     replace: bool = False  # put this source in the place of other data under the same name
     download: bool = False  # fetch the Mendeley archive (1.2 GB, no account) and prepare it
     download_folder: str = ""  # where the archive is kept; by default downloads, beside the prepared data
@@ -60,6 +64,9 @@ class Options:
 def main(arguments: list[str]) -> None:
     """Prepares the source that `arguments` name and print its data card; UserError for every mistake in it."""
     options = parse(Options, arguments, prog="cxr-jax prepare", description=SUMMARY)
+    if options.masks and options.name and not options.source and not options.download:
+        _add_masks_alone(options)
+        return
     if bool(options.source) == options.download:
         raise UserError("give either a SOURCE or --download: cxr-jax prepare SOURCE", EXIT_USAGE)
     _require_possible(options)
@@ -103,15 +110,45 @@ def main(arguments: list[str]) -> None:
         track=terminal.track,
         waiting=terminal.waiting,
     )
+    prepared = outcome.prepared
+    if options.masks:
+        prepared = _add_masks(prepared, options, terminal)
     # files beside the data set may have come since the card was written, perhaps by an earlier version
-    stored = outcome.prepared.card
-    groups = told_groups(stored, outcome.prepared.stored_examples())
+    stored = prepared.card
+    groups = told_groups(stored, prepared.stored_examples())
     card = {**stored, **groups, "passed_over": told_passed_over(outcome.passed_over)}
     print_card(terminal, card)
-    path, name = outcome.prepared.path, card["name"]
+    path, name = prepared.path, card["name"]
     done = f"Prepared as {name!r} in" if outcome.fresh else f"Nothing to do: {name!r} was prepared from this source in"
     terminal.say(f"{done} {path}")
     terminal.say(f"Next: cxr-jax train quickstart --data.dataset {name}")
+
+
+def _add_masks_alone(options: Options) -> None:
+    """Adds masks to data that were prepared before."""
+    from cxr_jax.terminal import Terminal
+
+    terminal = Terminal()
+    with terminal.waiting("Starting"):
+        from cxr_jax.data.prepared import PreparedData
+    for option, given in asdict(options).items():
+        if option not in ("name", "masks", "replace") and given != getattr(Options, option):
+            raise UserError(f"--{option.replace('_', '-')} is of a SOURCE: name that too, or leave it out", EXIT_USAGE)
+    prepared = _add_masks(PreparedData.open(options.name), options, terminal)
+    _say_masks(terminal, prepared.card)
+    terminal.say(f"Next: cxr-jax train quickstart --data.dataset {prepared.card['name']} --data.region lungs")
+
+
+def _add_masks(prepared: PreparedData, options: Options, terminal: Terminal) -> PreparedData:
+    """Stores the masks beside prepared data, and returns these with what their card says now."""
+    from cxr_jax.data.masks.preparation import add_masks
+    from cxr_jax.data.prepared import PreparedData
+    from cxr_jax.runs.files import at_home
+
+    fresh = add_masks(prepared, at_home(options.masks), replace_old=options.replace, track=terminal.track)
+    done = "The masks are" if fresh else "Nothing to do for the masks: they are"
+    terminal.say(f"{done} beside the images in {prepared.path}")
+    return PreparedData.open(prepared.path)
 
 
 def _require_possible(options: Options) -> None:
@@ -153,6 +190,7 @@ def print_card(terminal: Terminal, card: dict[str, Any]) -> None:
         ("sets of identical files in two splits", map(", ".join, card["proof"]["identical_files_in_two_splits"])),
     ):
         _list(terminal, title, list(names))
+    _say_masks(terminal, card)
     for note in card["notes"]:
         terminal.say(f"Note: {note}")
     terminal.say(f"Fingerprint: {card['fingerprint']}")
@@ -178,6 +216,23 @@ def _say_files(terminal: Terminal, card: dict[str, Any]) -> None:
         more = sum(group["count"] for group in groups[LISTED:])
         terminal.say(f"  and {_counted(more, 'file')} elsewhere, see data_card.json")
     _list(terminal, "left out that cannot be read", [f"{e['file']}: {_reason(e)}" for e in card["left_out"]])
+
+
+def _say_masks(terminal: Terminal, card: dict[str, Any]) -> None:
+    """Prints how many images have a lung mask, which have none, and which masks belong to no image."""
+    from cxr_jax.data.mask_record import mask_record
+
+    found = mask_record(card)
+    if found is None:
+        return
+    terminal.say(f"Lung masks: {found.images:,} of {card['images']:,} images have one.")
+    _list(terminal, "without a mask, which training on a region leaves out", list(found.absent))
+    if found.unmatched:
+        terminal.say(
+            f"{_counted(found.unmatched, 'mask')} of {found.source} belong to no image, such as "
+            f"{found.unmatched_files[0]}",
+            style="yellow",
+        )
 
 
 def _reason(entry: dict[str, str]) -> str:

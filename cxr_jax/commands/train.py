@@ -101,8 +101,8 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup, qu
     """Trains in this process, as one of `group`; only the first of them touches the run folder."""
     from cxr_jax.config.effect import notes
     from cxr_jax.config.overrides import values_of
-    from cxr_jax.data.prepared import PreparedData
-    from cxr_jax.data.split_loading import load_split
+    from cxr_jax.data.prepared import PreparedData, require_masks_of_run
+    from cxr_jax.data.split_loading import left_out_for_masks, load_split
     from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver
     from cxr_jax.runs.environment import record_activations, recorded_precision
     from cxr_jax.runs.files import atomic_path
@@ -123,6 +123,7 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup, qu
     prepared = PreparedData.open(config.data.dataset)
     if resume and group.writes:
         _require_same(run, config, prepared.fingerprint)
+        require_masks_of_run(run, prepared)
     with terminal.waiting(f"Building {config.model.name}"):
         network = build_network(config.model, config.training.seed, classes=len(prepared.classes))
     group.require_same(
@@ -154,6 +155,8 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup, qu
         terminal.say(f"Note on the images: {note}")
     for note in notes(config):
         terminal.say(f"Note on the config: {note}")
+    if absent := left_out_for_masks(prepared, config.data, ("train", "val")):
+        terminal.say(f"Note on the masks: {absent} of the images have none and are left out")
     if group.world_size > 1:
         terminal.say(f"{group.world_size} processes with {len(plan.devices)} devices train together")
     if network.fresh:
@@ -253,6 +256,7 @@ def describe(
         parameters=sum(value.size for value in network.params.values()),
         flip_average=config.model.flip_average,
         shift_average=config.model.shift_average,
+        region=config.data.region,
         until=until,
         kind=kind,
     )

@@ -43,6 +43,11 @@ class DataConfig(_Section):
     folds: int = 5  # how many, where validation is one of them
     fold: int = 0  # number of the one that is held out, from 0
     balancing: Literal["none", "barnett"] = "none"  # offline copies of normals as in Barnett's study
+    # what a network is shown of an image, in training and wherever it is judged; all but whole need the masks of
+    # `cxr-jax prepare --masks`, and leave out images without one. mask: the lungs white, the rest black, no grey level
+    # of the image. lungs: these alone. outside_lungs: all but these. outside_box: all but the upright box around them.
+    # border: the outer tenth of the image, without lungs. What is not shown is one grey
+    region: Literal["whole", "mask", "lungs", "outside_lungs", "outside_box", "border"] = "whole"
     # where training images wait for their batch: all on every device, or on the host, read batch by batch from a
     # memory-mapped file. auto: on GPUs and TPUs with room for them, else on the host. It changes no batch, and a run
     # can be resumed with another

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +31,44 @@ def decoded_images(
     They are decoded at the first call for a size, resize and interpolation, and kept beside the records. Two processes
     may do so at once: each writes its own file, and the last one stays.
     """
-    how = f"{config.image_size}-{config.resize}-{config.interpolation}-{DECODING}"
-    name = f"{prepared.fingerprint[:16]}-{how}.npy"
-    path = prepared.decoded / name
+    name = f"{prepared.fingerprint[:16]}-{how_resized(config)}.npy"
     shape = (len(prepared.examples), config.image_size, config.image_size)
-    if (images := _mapped(path, shape)) is not None:
-        return images
-    # TFDS loads itself by replacing Python's import for a moment, which a thread that draws a bar would run into.
-    import tensorflow_datasets  # noqa: F401
 
-    remove_stale(prepared.decoded)
-    with files.atomic_path(path) as unfinished, track("Decoding", shape[0]) as advance:
-        _write_decoded(unfinished, shape, _decoded(prepared, config), advance)
-    images = _mapped(path, shape)
-    if images is None:
+    def make() -> Iterator[np.ndarray]:
+        # TFDS loads itself by replacing Python's import for a moment, which a thread that draws a bar would run into.
+        import tensorflow_datasets  # noqa: F401
+
+        return _decoded(prepared, config)
+
+    return cached_squares(prepared.decoded / name, shape, make, "Decoding", track=track)
+
+
+def how_resized(config: DataConfig) -> str:
+    """Returns what the names of caches say of size, resize, interpolation and decoding."""
+    return f"{config.image_size}-{config.resize}-{config.interpolation}-{DECODING}"
+
+
+def cached_squares(
+    path: Path, shape: tuple[int, int, int], make: Callable[[], Iterable[np.ndarray]], title: str, *, track: Track
+) -> UInt8[np.ndarray, "N S S"]:
+    """Returns the squares kept at `path`, uint8 [N, S, S] of `shape`, memory-mapped read-only.
+
+    Where they are not, `make` gives them one by one, uint8 [S, S], and they are kept. `track` shows that under `title`,
+    once `make` has returned.
+
+    Raises:
+        UserError: they cannot be written, or not be read back.
+    """
+    if (squares := _mapped(path, shape)) is not None:
+        return squares
+    remove_stale(path.parent)
+    made = make()
+    with files.atomic_path(path) as unfinished, track(title, shape[0]) as advance:
+        _write_decoded(unfinished, shape, made, advance)
+    squares = _mapped(path, shape)
+    if squares is None:
         raise UserError(f"{path} cannot be read back: check the disk")
-    return images
+    return squares
 
 
 def encoded_images(prepared: PreparedData) -> Iterator[bytes]:
@@ -108,7 +130,7 @@ def _decoded(prepared: PreparedData, config: DataConfig) -> Iterator[np.ndarray]
 
 
 def _write_decoded(
-    path: Path, shape: tuple[int, int, int], images: Iterator[np.ndarray], advance: Callable[[int], None]
+    path: Path, shape: tuple[int, int, int], images: Iterable[np.ndarray], advance: Callable[[int], None]
 ) -> None:
     """Writes `images` to `path` as an .npy file of `shape`.
 

@@ -13,8 +13,10 @@ from typing import Any
 
 from cxr_jax.data.card import OF_FINDINGS, OF_OTHER_CLASSES, SCHEMA_VERSION
 from cxr_jax.data.examples import Example, read_examples
+from cxr_jax.data.mask_record import MaskRecord, mask_record
 from cxr_jax.data.splits import joined_by_content
 from cxr_jax.errors import UserError
+from cxr_jax.images.regions import WHOLE
 from cxr_jax.runs.files import at_home
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.vocabulary import CLASS_NAMES, EXCLUSIVE, Kind
@@ -128,6 +130,20 @@ class PreparedData:
         return self.card["fingerprint"]
 
     @property
+    def masks(self) -> MaskRecord | None:
+        """What the card says of lung masks; None if there are none; UserError if that is damaged."""
+        return mask_record(self.card)
+
+    def require_masks(self, wanted: str) -> MaskRecord:
+        """Returns the record of the lung masks; UserError if there are none, which `wanted` needs."""
+        if self.masks is None:
+            raise UserError(
+                f"{wanted} needs lung masks, and {self.path} has none: `cxr-jax prepare --name {self.path.name} "
+                "--masks FOLDER` adds them"
+            )
+        return self.masks
+
+    @property
     def records(self) -> Path:
         """Folder of the TFDS data set."""
         return self.path / RECORDS
@@ -157,7 +173,8 @@ def open_data_of_run(run: RunFolder) -> PreparedData:
     """Returns the prepared data that a run was trained on.
 
     Raises:
-        UserError: it is not there, or what lies there now is something else.
+        UserError: it is not there, or what lies there now is something else; the lung masks count where the run saw a
+            region that they told.
     """
     name = run.configured("data", "dataset")
     prepared = PreparedData.open(name)
@@ -165,4 +182,14 @@ def open_data_of_run(run: RunFolder) -> PreparedData:
         raise UserError(
             f"the prepared data {name} is not what {run.path} was trained on; prepare the same source again"
         )
+    require_masks_of_run(run, prepared)
     return prepared
+
+
+def require_masks_of_run(run: RunFolder, prepared: PreparedData) -> None:
+    """Raises UserError if a run sees a region of images, and the lung masks that tell it are not what they were."""
+    if run.read_config()["data"].get("region", WHOLE) == WHOLE:
+        return
+    told = mask_record(read_json(run.data_card))
+    if told is None or prepared.require_masks(f"{run.path}").fingerprint != told.fingerprint:
+        raise UserError(f"the lung masks in {prepared.path} are not those that {run.path} was trained with")

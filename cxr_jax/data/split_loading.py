@@ -15,12 +15,14 @@ from cxr_jax.data.balancing import balance_as_barnett
 from cxr_jax.data.cache import decoded_images
 from cxr_jax.data.findings import finding_labels
 from cxr_jax.data.folds import assign_folds
+from cxr_jax.data.masks.decoded import decoded_masks, rows_with_mask
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.data.quality.table import quality_table
 from cxr_jax.data.splits import cut_by_group, cut_least_sharp, cut_lowest_numbers
 from cxr_jax.errors import UserError
 from cxr_jax.images.image_set import ImageSet, SelectedRows
+from cxr_jax.images.regions import WHOLE, RegionRows
 from cxr_jax.runs.clustered import Clustered
 from cxr_jax.vocabulary import CLASS_NAMES, FINDINGS, SPLIT_NAMES
 
@@ -35,10 +37,12 @@ def load_split(
     `config.validation` says whether `val` is cut from train or is the source's own. Images that are cut are left out of
     `train`. In cross-validation, and only there, `train` includes the source's own val. `train` is balanced if
     `config.balancing` says so. The images may be memory-mapped. With `mapped` they are, and an image is read when it is
-    needed, unless balancing adds changed images.
+    needed, unless balancing adds changed images. Of images of which a region is shown, as `config.region` says, those
+    without a mask are left out.
 
     Raises:
-        UserError: the source has no such split, or records and cache cannot be read or written.
+        UserError: the source has no such split, records, masks and cache cannot be read or written, or there are no
+            masks that the region needs.
         ValueError: `split` is not one of SPLIT_NAMES.
     """
     if split not in SPLIT_NAMES:
@@ -52,6 +56,10 @@ def load_split(
     rows = rows_of_split(prepared, config, split, track=track)
     decoded = decoded_images(prepared, config, track=track)
     images = SelectedRows(decoded, rows) if mapped else _taken(decoded, rows)
+    if config.region != WHOLE:
+        masks = decoded_masks(prepared, config, _wanted(config), track=track)
+        images = RegionRows(images, SelectedRows(masks, rows), config.region)
+        images = images if mapped else images[:]
     return _split_of(prepared, config, split, rows, images)
 
 
@@ -88,7 +96,11 @@ def with_prepared_groups(prepared: PreparedData, config: DataConfig, split: str,
 
 
 def _split_of(
-    prepared: PreparedData, config: DataConfig, split: str, rows: np.ndarray, images: np.ndarray | SelectedRows
+    prepared: PreparedData,
+    config: DataConfig,
+    split: str,
+    rows: np.ndarray,
+    images: np.ndarray | SelectedRows | RegionRows,
 ) -> ImageSet:
     """Returns the images of a split's rows with what is known of them, balanced as `config` says."""
     examples = [prepared.examples[row] for row in rows]
@@ -116,7 +128,34 @@ def _labels_of(prepared: PreparedData, labels: Sequence[str]) -> np.ndarray:
 def rows_of_split(
     prepared: PreparedData, config: DataConfig, split: str, *, track: Track = silently
 ) -> Int32[np.ndarray, " N"]:
-    """Returns the rows of the table that make up a split, ascending, int32 [N]; UserError if there are none."""
+    """Returns the rows of the table that make up a split, ascending, int32 [N]; UserError if there are none.
+
+    Where a region of the images is shown they are those that have a mask.
+    """
+    rows = _rows_of_whole_split(prepared, config, split, track)
+    if config.region == WHOLE:
+        return rows
+    having = rows[np.isin(rows, rows_with_mask(prepared, _wanted(config)))]
+    if not len(having):
+        raise UserError(f"no image of {split} in {prepared.path} has a lung mask, which {_wanted(config)} needs")
+    return having
+
+
+def left_out_for_masks(prepared: PreparedData, config: DataConfig, splits: Sequence[str]) -> int:
+    """Returns how many images of `splits` are left out because they have no mask, which the config's region needs."""
+    if config.region == WHOLE:
+        return 0
+    whole = replace(config, region=WHOLE)
+    return sum(
+        len(rows_of_split(prepared, whole, name)) - len(rows_of_split(prepared, config, name)) for name in splits
+    )
+
+
+def _wanted(config: DataConfig) -> str:
+    return f'data.region "{config.region}"'
+
+
+def _rows_of_whole_split(prepared: PreparedData, config: DataConfig, split: str, track: Track) -> np.ndarray:
     if split != "test" and config.validation in ("fold", "out_of_fold"):
         return _rows_of_folds(prepared, config, split)
     cuts = config.validation != "official"

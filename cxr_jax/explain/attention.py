@@ -14,8 +14,9 @@ from __future__ import annotations
 import numpy as np
 
 from cxr_jax.explain.heat_maps import enlarged
-from cxr_jax.explain.lung_field import border, lung_fields
+from cxr_jax.explain.lung_field import lung_fields
 from cxr_jax.explain.verdict import Check, Verdict, means_by_class
+from cxr_jax.images.regions import border
 
 LUNGS = Check(
     name="lungs",

@@ -84,14 +84,6 @@ def draw_field(outline: Outline, side: int) -> Bool[np.ndarray, "S S"]:
     return (away <= wall) & (rows >= between_apices) & (rows <= diaphragm)
 
 
-def border(side: int, share: float = 0.1) -> Bool[np.ndarray, "S S"]:
-    """Returns a mask [side, side] of the image's rim, `share` of the side wide: markers, collimation and cables."""
-    width = max(round(share * side), 1)
-    mask = np.ones((side, side), bool)
-    mask[width : side - width, width : side - width] = False
-    return mask
-
-
 @functools.cache
 def _templates() -> tuple[list[Outline], np.ndarray, np.ndarray]:
     """Returns every outline of the grid, its template float32 [T, P] of length 1 and mean 0, and its penalty [T]."""

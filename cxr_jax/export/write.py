@@ -45,7 +45,7 @@ from cxr_jax.export.quantise import quantise
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.ensemble import Ensemble, restore
 from cxr_jax.inference.restore import TrainedModel, Which, chosen_checkpoint, restore_run
-from cxr_jax.runs.description import NetworkDescription
+from cxr_jax.runs.description import NetworkDescription, require_whole_images
 from cxr_jax.runs.files import require_free, write_bytes, write_text, writing
 from cxr_jax.runs.finding_predictions import sigmoid_of
 from cxr_jax.runs.folder import RunFolder, read_json
@@ -102,11 +102,13 @@ def export_run(
 
     Raises:
         UserError: `out` exists and is not to be replaced, or holds something else than a bundle; the run cannot be
-            restored; the network has an operation that cannot be exported; or the bundle does not answer as the run.
+            restored, or needs lung masks; the network has an operation that cannot be exported; or the bundle does not
+            answer as the run.
     """
     require_free(out, "bundle", BUNDLE_FILE, replace=replace)
     with waiting("Restoring the network"):
         model = restore(run) if which is None else restore_run(run, which)
+    require_whole_images(model.descriptions, "an exported network")
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

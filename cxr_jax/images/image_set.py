@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cxr_jax.images.regions import RegionRows
 from cxr_jax.vocabulary import CLASS_NAMES
 
 
@@ -44,7 +45,8 @@ class ImageSet:
     `images` may be memory-mapped from a cache and must not be written to.
     """
 
-    images: np.ndarray | SelectedRows  # uint8 [N, S, S], grey, 0..255; or float32 [N, C], their pooled features
+    # uint8 [N, S, S], grey, 0..255; or float32 [N, C], their pooled features
+    images: np.ndarray | SelectedRows | RegionRows
     # int32 [N], index into `classes`; of findings that occur together float32 [N, K]: 1 present, 0 absent, NaN unknown
     labels: np.ndarray
     ids: np.ndarray  # int32 [N], row in the table of the prepared data; copies of balancing have ids beyond its end

@@ -23,10 +23,10 @@ from cxr_jax.evaluation.robustness import (
 )
 from cxr_jax.images.degraded import KINDS, SEVERITIES, degrade
 from cxr_jax.images.image_set import ImageSet
-from cxr_jax.inference.looks import record_degraded_look
+from cxr_jax.inference.changed import predict_changed
+from cxr_jax.inference.looks import record_changed_look
 from cxr_jax.inference.restore import TrainedModel, restore_run
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.runs.predictions import Predictions
 from cxr_jax.terminal import as_typed
 from cxr_jax.vocabulary import CLASS_NAMES
 
@@ -69,7 +69,7 @@ def evaluate_degraded(run: RunFolder, *, on_test: bool, reference: str = "", tra
     robustness = measure_robustness(trained, images, split, reference=compared, batch_size=batch_size, track=track)
     if on_test:
         # before anything of test can be seen, so that no look goes uncounted
-        record_degraded_look(run, config, prepared, trained, robustness)
+        record_changed_look(run, config, prepared, trained, "degraded", robustness.clean, robustness.threshold)
     write_robustness(run.robustness_of(split), robustness)
     return robustness
 
@@ -136,31 +136,10 @@ def _level(
     advance: Callable[[int], None],
 ) -> Level:
     """Returns what the network is worth on the images of one kind and severity; these are made batch by batch."""
-    logits, unlike = [], []
-    size, limit = min(batch_size, len(images)), model.feature_limit
-    for start in range(0, len(images), size):
-        chosen = slice(start, start + size)
-        batch = np.asarray(images.images[chosen])
-        if severity:
-            batch = degrade(batch, kind, severity, images.ids[chosen], seed=SEED)
-        count = len(batch)
-        # every batch has one size, so that one program serves all
-        batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), np.uint8)])
-        if limit is None:
-            logits.append(model.logits(batch, batch_size=size)[:count])
-        else:
-            found, distances = model.logits_and_distances(batch)
-            logits.append(found[:count])
-            unlike.append(distances[:count] > limit.distance)
-        advance(count)
-    predictions = Predictions.from_logits(
-        np.concatenate(logits),
-        file=images.files,
-        split=[split] * len(images),
-        group=images.groups,
-        subtype=images.subtypes,
-        label=images.labels,
-    )
+
+    def change(batch: np.ndarray, chosen: slice) -> np.ndarray:
+        return degrade(batch, kind, severity, images.ids[chosen], seed=SEED) if severity else batch
+
+    predictions, far = predict_changed(model, images, split, change, batch_size=batch_size, advance=advance)
     rule = model.sets.rule() if model.sets else None
-    far = np.concatenate(unlike) if unlike else None
     return level_of(kind, severity, predictions, model.threshold, rule, far)

@@ -22,6 +22,7 @@ from cxr_jax.devices import replicated, require_divisible, shapes_of, sharded, s
 from cxr_jax.evaluation.feature_distance import FeatureReference
 from cxr_jax.images.batches import WHOLE, Share, padded_batches
 from cxr_jax.images.image_set import SelectedRows
+from cxr_jax.images.regions import RegionRows
 from cxr_jax.models.layers import Mode
 from cxr_jax.models.state import ArrayDict, merge_model
 from cxr_jax.preprocessing.normalise import normalise
@@ -137,7 +138,7 @@ class ForwardProgram:
         self,
         params: ArrayDict,
         batch_stats: ArrayDict,
-        examples: np.ndarray | SelectedRows,
+        examples: np.ndarray | SelectedRows | RegionRows,
         *,
         before_each: Callable[[], None] = lambda: None,
         advance: Callable[[int], None] = lambda _: None,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from cxr_jax.config.schema import Config
 from cxr_jax.data.prepared import PreparedData, prepared_root
 from cxr_jax.evaluation.class_judgement import ClassJudgement
 from cxr_jax.evaluation.judgement import Judgement
-from cxr_jax.evaluation.robustness import Robustness
+from cxr_jax.evaluation.robustness import Level
 from cxr_jax.inference.ensemble import Ensemble
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.runs.class_probabilities import ClassProbabilities
@@ -85,27 +85,32 @@ def _append(
     )
 
 
-def record_degraded_look(
-    run: RunFolder, config: Config, prepared: PreparedData, trained: TrainedModel, robustness: Robustness
+def record_changed_look(
+    run: RunFolder,
+    config: Config,
+    prepared: PreparedData,
+    trained: TrainedModel,
+    how: Literal["degraded", "occluded"],
+    unchanged: Level,
+    threshold: float,
 ) -> None:
-    """Adds a look at degraded test images to the ledger of `run`, and to the count of all runs on this machine.
+    """Adds a look at test images that were changed to the ledger of `run`, and to the count of all on this machine.
 
-    Its result is that on the images as they are.
+    `how` says in which way, and `unchanged` is what the network is worth on them as they are, at `threshold`.
 
     Raises:
         UserError: the ledger cannot be written.
     """
-    clean = robustness.clean
-    measured = {"sensitivity": clean.sensitivity, "specificity": clean.specificity, "roc_auc": clean.roc_auc}
+    measured = {name: getattr(unchanged, name) for name in ("sensitivity", "specificity", "roc_auc")}
     append_look(
         run,
         {
             "split": "test",
-            "degraded": True,
+            how: True,
             **_what_looked(config, trained),
             "checkpoint_sha256": trained.checkpoint_sha256,
             "looks_at_these_images": count_look(prepared_root(), prepared.fingerprint, run),
-            "threshold": robustness.threshold,
+            "threshold": threshold,
             "result": {name: value.value for name, value in measured.items()},
         },
     )

@@ -47,6 +47,7 @@ class _Candidate:
         yield "the list of classes", ", ".join(self.model.description.classes)
         yield "the kind of classes", self.model.description.kind
         yield from ((f"data.{name}", value) for name, value in self.config.data.cut().items())
+        yield "data.region", self.config.data.region
         yield from ((f"operating_point.{name}", value) for name, value in asdict(self.config.operating_point).items())
 
 

@@ -24,6 +24,7 @@ from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.reporting.explanations import CAPTIONS as _EXPLANATIONS
 from cxr_jax.reporting.explanations import explanations_of, number_texts
 from cxr_jax.reporting.glossary import GLOSSARY
+from cxr_jax.reporting.occlusion import REGION_TITLES, occlusion_of
 from cxr_jax.reporting.plain_words import told_calibration, told_rule
 from cxr_jax.reporting.published import OFFICIAL_TEST
 from cxr_jax.reporting.quality import quality_of
@@ -100,6 +101,11 @@ def write_report(run: RunFolder) -> Path:
     """
     write_text(run.report, render_report(run))
     return run.report
+
+
+def write_report_anew(run: RunFolder) -> Path | None:
+    """Writes the report again, so that it shows what is new, and returns its path; None if there was none."""
+    return write_report(run) if run.report.is_file() and run.evaluation.is_file() else None
 
 
 def render_report(run: RunFolder) -> str:
@@ -179,6 +185,8 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "uncertainty": _uncertainty(run),
         "robustness": robustness,
         "degraded_kinds": told_kinds(robustness) if robustness else (),
+        "occlusion": occlusion_of(run),
+        "region_titles": REGION_TITLES,
     }
 
 

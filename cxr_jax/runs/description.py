@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 
 from cxr_jax.errors import UserError
@@ -26,6 +27,7 @@ class NetworkDescription:
     parameters: int
     flip_average: bool = False  # logits are the mean of the image's and of its mirror image's, left to right
     shift_average: float = 0.0  # likewise of the image moved four ways by this share of its side; 0: not
+    region: str = "whole"  # of an image that it is shown, as data.region says; all others need a lung mask
     until: str = ""  # the stage behind which it is cut, as `FirstStages` says; empty for a whole network
     kind: Kind = EXCLUSIVE  # of the classes: softmax over all, or one sigmoid for each finding
 
@@ -46,6 +48,17 @@ def require_usual_classes(classes: tuple[str, ...], taker: str) -> None:
         raise UserError(
             f"{taker} takes {' and '.join(CLASS_NAMES)} alone so far, and the classes here are {', '.join(classes)}"
         )
+
+
+def require_whole_images(descriptions: Iterable[NetworkDescription], taker: str) -> None:
+    """Raises UserError unless all networks are shown whole images: `taker` has films, and no lung masks of them."""
+    for description in descriptions:
+        if description.region != "whole":
+            raise UserError(
+                f'{taker} takes films alone, and this network was trained on the region "{description.region}" of '
+                "images, which takes a lung mask of each: cxr-jax evaluate judges it on the prepared data, where masks "
+                "are"
+            )
 
 
 def write_description(run: RunFolder, description: NetworkDescription) -> None:

@@ -222,6 +222,10 @@ class RunFolder:
         """Returns what is left of the run's calls on degraded images of one split, JSON."""
         return self.path / f"robustness_{split}.json"
 
+    def occlusion_of(self, split: str) -> Path:
+        """Returns what is left of the run's calls where a region of the images of one split is shown alone, JSON."""
+        return self.path / f"occlusion_{split}.json"
+
     @property
     def feature_reference(self) -> Path:
         """The training images in the network's own features, aggregated, safetensors."""

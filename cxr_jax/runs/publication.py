@@ -72,7 +72,7 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
         for path in (run.probe, run.quality, run.conformal, run.uncertainty, run.explanation_checks)
         if path.is_file()
     ]
-    files += sorted(run.path.glob("robustness_*.json"))
+    files += sorted(run.path.glob("robustness_*.json")) + sorted(run.path.glob("occlusion_*.json"))
     files += sorted(run.predictions.glob("*.csv"))
     shown = [path for path in run.figures.glob("*.png") if path.stem in (*FIGURES, *CHECK_FIGURES)]
     files += sorted(shown) if figures else []
@@ -85,6 +85,8 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
         written.append(target)
     card = read_json(run.data_card)
     card["source"] = {name: value for name, value in card["source"].items() if name != "path"}
+    if "masks" in card:
+        card["masks"]["source"] = ""
     write_json(RunFolder(folder).data_card, card)
     return [*written, RunFolder(folder).data_card]
 

@@ -16,6 +16,7 @@ from cxr_jax.evaluation.metrics import metric_value
 from cxr_jax.evaluation.operating_point import choose_threshold
 from cxr_jax.evaluation.paired import difference_by_seed
 from cxr_jax.evaluation.seeds import Spread, spread
+from cxr_jax.images.regions import WHOLE
 from cxr_jax.reporting.training_time import wall_seconds
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import RunFolder, read_json
@@ -268,6 +269,7 @@ def _different_data(sweep: Sweep, results: Mapping[str, Mapping[int, RunResult]]
 
 
 def _other_validation(sweep: Sweep) -> tuple[str, ...]:
-    """Names of the variants whose validation split is cut in another way than the base's."""
-    cuts = [(variant.config.data.dataset, variant.config.data.cut()) for variant in sweep.variants]
+    """Names of the variants whose validation split is cut in another way than the base's, or lacks other images."""
+    data = [variant.config.data for variant in sweep.variants]
+    cuts = [(config.dataset, config.region == WHOLE, config.cut()) for config in data]
     return tuple(variant.name for variant, own in zip(sweep.variants, cuts, strict=True) if own != cuts[0])

@@ -50,3 +50,8 @@ def test_too_few(tmp_path):
 def test_the_folder_is_required():
     with pytest.raises(UserError, match="FOLDER"):
         phantoms.main([])
+
+
+def test_findings_have_no_masks(tmp_path):
+    with pytest.raises(UserError, match="--masks and --findings exclude each other"):
+        phantoms.main([str(tmp_path / "new"), "--findings", "--masks", str(tmp_path / "masks")])

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from cxr_jax.explain.attention import heat_share, judge_attention
-from cxr_jax.explain.lung_field import USUAL, border, draw_field
+from cxr_jax.explain.lung_field import USUAL, draw_field
+from cxr_jax.images.regions import border
 
 SIDE, COUNT = 56, 8
 IMAGES = np.full((COUNT, SIDE, SIDE), 100, np.uint8)

@@ -8,7 +8,7 @@ from cxr_jax.data.phantoms.anatomy import draw_chest, draw_person
 from cxr_jax.data.phantoms.canvas import Canvas
 from cxr_jax.data.phantoms.exposure import expose
 from cxr_jax.data.phantoms.opacities import diffuse_opacity, focal_opacity
-from cxr_jax.explain.lung_field import USUAL, Outline, border, draw_field, fit_outlines, lung_fields
+from cxr_jax.explain.lung_field import USUAL, Outline, draw_field, fit_outlines, lung_fields
 
 SIDE = 96
 

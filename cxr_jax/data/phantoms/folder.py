@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import struct
 from collections.abc import Iterator
@@ -65,6 +66,7 @@ def write_phantoms(
     test: int,
     seed: int = 0,
     image_size_range: tuple[int, int] = (200, 400),
+    masks: Path | None = None,
     track: Track = silently,
 ) -> None:
     """Writes phantoms into a new folder, as 8-bit grey JPEGs in {train,val,test}/{NORMAL,PNEUMONIA}.
@@ -77,6 +79,7 @@ def write_phantoms(
         train: images of that split; `val` and `test` likewise. 0 leaves a split out, else at least 3.
         seed: of everything that is random.
         image_size_range: smallest and largest height, in pixels; images are up to half as wide again.
+        masks: a new folder for the lungs that were drawn, as PNG under the names of the images; None writes none.
         track: shows progress.
 
     Raises:
@@ -87,22 +90,35 @@ def write_phantoms(
         if count < 0 or 0 < count < SMALLEST_SPLIT:
             raise UserError(f"{count} images of split {split} cannot be drawn: 0 or at least {SMALLEST_SPLIT} can")
     require_drawable(folder, seed, image_size_range)
+    if masks is not None:
+        _require_free(masks, "masks")
+        if masks.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{masks} is inside {folder}: choose a folder for the masks beside it")
     orders = list(_orders(counts, seed))
-    with files.atomic_path(folder) as unfinished, track("Drawing", len(orders)) as advance:
+    with (
+        files.atomic_path(folder) as unfinished,
+        files.atomic_path(masks) if masks else contextlib.nullcontext() as unfinished_masks,
+        track("Drawing", len(orders)) as advance,
+    ):
         for split, count in counts.items():
             for name in CLASS_NAMES if count else ():
-                (unfinished / split / name).mkdir(parents=True)
+                for root in filter(None, (unfinished, unfinished_masks)):
+                    (root / split / name).mkdir(parents=True)
         if not orders:
             unfinished.mkdir()
         (unfinished / PHANTOM_MARK).write_text(NOTICE, encoding="utf-8")
-        drawn = map_in_order(
-            lambda order: _jpeg(
-                draw_phantom(order.kind, order.person, order.number, seed=seed, image_size_range=image_size_range)
-            ),
-            orders,
-        )
-        for order, data in zip(orders, drawn, strict=True):
+
+        def drawn(order: _Order) -> tuple[bytes, bytes]:
+            """Returns image and mask, encoded."""
+            image, lungs = draw_phantom_with_lungs(
+                order.kind, order.person, order.number, seed=seed, image_size_range=image_size_range
+            )
+            return _jpeg(image), cv2.imencode(".png", lungs)[1].tobytes() if masks else b""
+
+        for order, (data, mask) in zip(orders, map_in_order(drawn, orders), strict=True):
             (unfinished / order.file).write_bytes(data)
+            if unfinished_masks is not None:
+                (unfinished_masks / order.file).with_suffix(".png").write_bytes(mask)
             advance(1)
 
 
@@ -115,8 +131,12 @@ def require_drawable(folder: Path, seed: int, image_size_range: tuple[int, int])
         )
     if seed < 0:
         raise UserError(f"the seed is {seed}, but must be 0 or more")
+    _require_free(folder, "phantoms")
+
+
+def _require_free(folder: Path, content: str) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not an empty folder: choose a new one for the phantoms")
+        raise UserError(f"{folder} exists and is not an empty folder: choose a new one for the {content}")
 
 
 def draw_phantom(
@@ -131,6 +151,13 @@ def draw_phantom(
         seed: of everything.
         image_size_range: smallest and largest height, in pixels.
     """
+    return draw_phantom_with_lungs(kind, person, number, seed=seed, image_size_range=image_size_range)[0]
+
+
+def draw_phantom_with_lungs(
+    kind: str, person: int, number: int, *, seed: int = 0, image_size_range: tuple[int, int] = (200, 400)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the phantom of `draw_phantom`, and its lungs, 255 inside and 0 outside: both uint8 [H, W]."""
     canvas, chest, generator = draw_posed(person, number, seed=seed, image_size_range=image_size_range)
     density = chest.density
     # Mild cases overlap with the plain vessels of some normals.
@@ -139,7 +166,7 @@ def draw_phantom(
         density = density + focal_opacity(canvas, chest, severity, generator)
     elif kind == "virus":
         density = density + diffuse_opacity(canvas, chest, severity, generator)
-    return expose(canvas, density, generator)
+    return expose(canvas, density, generator), np.where(chest.lungs > 0.5, np.uint8(255), np.uint8(0))
 
 
 def draw_posed(
