@@ -134,20 +134,25 @@ def _require_possible(options: Options, explained: str) -> None:
 def _check(terminal: Terminal, run: RunFolder, trained: TrainedModel, options: Options, question: Question) -> None:
     """Checks the maps on validation; store, draws and print what was found, and writes a report anew that exists."""
     from cxr_jax.config.loading import load_config
+    from cxr_jax.data.masks.decoded import decoded_masks
     from cxr_jax.data.prepared import open_data_of_run
     from cxr_jax.data.split_loading import load_split
     from cxr_jax.explain.checks import check_maps, make_sample
     from cxr_jax.explain.record import write_checks
     from cxr_jax.inference.restore import restore_run
-    from cxr_jax.reporting.explanations import checks_table, draw_checks
+    from cxr_jax.reporting.explanations import checks_table, draw_checks, overlap_text
     from cxr_jax.reporting.report import write_report_anew
     from cxr_jax.runs.folder import RunFolder
 
     others = [restore_run(RunFolder.open(path)) for path in options.seeds]
-    validation = load_split(open_data_of_run(run), load_config(run.config).data, "val", track=terminal.track)
+    prepared, data = open_data_of_run(run), load_config(run.config).data
+    validation = load_split(prepared, data, "val", track=terminal.track)
+    masks = None
+    if prepared.masks is not None:
+        masks = decoded_masks(prepared, data, "cxr-jax explain", track=terminal.track)[validation.ids]
     explained = CLASS_NAMES.index(question.explained) if question.explained else None
     threshold = question.threshold.value
-    sample = make_sample(trained, validation, options.images, threshold=threshold, explained=explained)
+    sample = make_sample(trained, validation, options.images, threshold=threshold, explained=explained, masks=masks)
     found = check_maps(trained, sample, question.stage, others=others, track=terminal.track)
     findings = found.record()
     path = write_checks(run, findings)
@@ -159,6 +164,8 @@ def _check(terminal: Terminal, run: RunFolder, trained: TrainedModel, options: O
     terminal.show(checks_table(findings))
     for verdict in found.verdicts:
         terminal.say(f"{verdict.check.title}: {verdict.told}")
+    if told := overlap_text(findings):
+        terminal.say(told)
     terminal.say(f"Checks: {path}")
     terminal.say(DISCLAIMER)
 

@@ -20,6 +20,8 @@ from cxr_jax.explain.agreement import judge_agreement
 from cxr_jax.explain.attention import judge_attention
 from cxr_jax.explain.heat_maps import heat_maps
 from cxr_jax.explain.insertion_deletion import KINDS, Curves, draw_curves, judge_curves
+from cxr_jax.explain.lung_field import lung_fields
+from cxr_jax.explain.overlap import FieldOverlap, field_overlap
 from cxr_jax.explain.randomisation import (
     DRAWS,
     Cascade,
@@ -31,6 +33,7 @@ from cxr_jax.explain.randomisation import (
 from cxr_jax.explain.record import CascadeRecord, CurvesRecord, MapChecks, Scores
 from cxr_jax.explain.verdict import FEWEST_IMAGES, Verdict, column_means, judged_classes
 from cxr_jax.images.image_set import ImageSet
+from cxr_jax.images.regions import WHOLE
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.models.network import stage_names_of
 from cxr_jax.runs.predictions import probability_of
@@ -56,6 +59,7 @@ class Sample:
     files: tuple[str, ...]
     clusters: np.ndarray  # int [N], equal for images of one group
     classes: np.ndarray  # int [N], whose evidence the maps show
+    masks: np.ndarray | None = None  # bool [N, S, S], their lung masks, empty for an image without one; None: no masks
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,16 @@ class Findings:
             date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             architecture=self.trained.description.architecture,
             files=self.sample.files,
+            field_overlap=self._field_overlap(),
         )
+
+    def _field_overlap(self) -> FieldOverlap | None:
+        """Returns how the coarse lung field lies on the masks; None without masks, or where lungs are not shown."""
+        sample = self.sample
+        if sample.masks is None or self.trained.description.region != WHOLE or not sample.masks.any():
+            return None
+        having = sample.masks.any(axis=(1, 2))
+        return field_overlap(lung_fields(sample.images[having]), sample.masks[having], sample.clusters[having])
 
 
 def _mean_scores(curves: Curves, rows: np.ndarray) -> Scores:
@@ -120,9 +133,19 @@ def draw_sample(images: ImageSet, count: int, *, seed: int = 0) -> np.ndarray:
 
 
 def make_sample(
-    trained: TrainedModel, images: ImageSet, count: int, *, threshold: float, explained: int | None, seed: int = 0
+    trained: TrainedModel,
+    images: ImageSet,
+    count: int,
+    *,
+    threshold: float,
+    explained: int | None,
+    masks: np.ndarray | None = None,
+    seed: int = 0,
 ) -> Sample:
-    """Returns `count` images of a split, each to be explained for class `explained`, or for the one it is called."""
+    """Returns `count` images of a split, each to be explained for class `explained`, or for the one it is called.
+
+    `masks` [N, S, S] are the lung masks of the split's images, 0 outside; None if there are none.
+    """
     rows = draw_sample(images, count, seed=seed)
     pixels = np.asarray(images.images[rows])
     called = np.where(calls_of(probability_of(trained.logits(pixels)), threshold), PNEUMONIA, NORMAL)
@@ -132,6 +155,7 @@ def make_sample(
         files=tuple(images.files[row] for row in rows),
         clusters=np.unique(groups, return_inverse=True)[1],
         classes=called if explained is None else np.full(len(rows), explained),
+        masks=None if masks is None else np.asarray(masks[rows]) > 0,
     )
 
 
@@ -185,7 +209,7 @@ def check_maps(
         judge_randomisation(changes, classes, clusters),
         *judge_curves(curves, classes, clusters),
         judge_agreement(compared, classes, clusters) if others else agreement.CHECK.no_verdict(_NO_OTHER_RUN),
-        *judge_attention(sample.images, original, classes, clusters),
+        *judge_attention(sample.images, original, classes, clusters, sample.masks),
     )
     return Findings(trained, stage, sample, blank, original, verdicts, changes, curves)
 
@@ -205,4 +229,5 @@ def _require_same_images(trained: TrainedModel, other: TrainedModel) -> None:
 def _kept(sample: Sample, rows: np.ndarray) -> Sample:
     """Returns the rows of a mask [N]."""
     files = tuple(file for file, kept in zip(sample.files, rows, strict=True) if kept)
-    return Sample(sample.images[rows], files, sample.clusters[rows], sample.classes[rows])
+    masks = None if sample.masks is None else sample.masks[rows]
+    return Sample(sample.images[rows], files, sample.clusters[rows], sample.classes[rows], masks)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cxr_jax.explain.overlap import FieldOverlap
 from cxr_jax.explain.verdict import Line, Verdict
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import RunFolder
@@ -63,6 +64,7 @@ class MapChecks:
         date: when the checks were made, in ISO's form.
         architecture: of the network.
         files: the images.
+        field_overlap: how the coarse lung field lies on the lung masks; None where there are no masks.
     """
 
     step: int
@@ -77,6 +79,7 @@ class MapChecks:
     date: str = ""
     architecture: str = ""
     files: tuple[str, ...] = ()
+    field_overlap: FieldOverlap | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Returns the content of checks.json."""

@@ -77,6 +77,11 @@ class Explanations:
         """In words what was checked, and on what; empty if nothing was."""
         return heading(self.checks) if self.checks else ""
 
+    @property
+    def overlap(self) -> str:
+        """In words how the coarse lung field lies on lung masks; empty where there are none."""
+        return overlap_text(self.checks) if self.checks else ""
+
 
 def draw_checks(folder: str | Path, findings: MapChecks, original: np.ndarray, examples: np.ndarray) -> list[Path]:
     """Draws the figures of CAPTIONS into `folder`, as PNG and SVG, and returns the paths.
@@ -170,6 +175,18 @@ def heading(findings: MapChecks) -> str:
     return (
         f"Grad-CAM at {findings.stage}, iteration {findings.step:,}, {findings.images} validation images of "
         f"{findings.groups} groups ({classes or 'none'}){blank}"
+    )
+
+
+def overlap_text(findings: MapChecks) -> str:
+    """Returns in words how the coarse lung field lies on the lung masks; empty where there are no masks."""
+    found = findings.field_overlap
+    if found is None:
+        return ""
+    return (
+        f"On the {found.images} images with a lung mask the coarse lung field, which stands in where there is none, "
+        f"overlaps with it by a Dice of {mean_text(found.dice, signed=False)} and an IoU of "
+        f"{mean_text(found.iou, signed=False)}."
     )
 
 

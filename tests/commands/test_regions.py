@@ -17,6 +17,7 @@ from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.split_loading import load_split
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.evaluation.occlusion import read_occlusion
+from cxr_jax.explain.record import read_checks
 from cxr_jax.images.regions import REGIONS
 from cxr_jax.inference.restore import restore_run
 from cxr_jax.reporting.occlusion import REGION_TITLES
@@ -161,6 +162,18 @@ def test_a_network_of_whole_images_is_shown_regions_and_no_look_is_added(evaluat
     assert border.level.sensitivity.value == pytest.approx(calls[images.labels == 1].mean())
     assert all(title in printed for title in REGION_TITLES.values()) and "less that of whole images" in printed
     assert 'id="occlusion"' in evaluated.report.read_text()
+
+
+def test_heat_maps_are_held_to_the_masks(evaluated, capsys, undrawn_figures):
+    explain.main([str(evaluated.path), "--check", "--images", "12"])
+    printed, found = capsys.readouterr().out, read_checks(evaluated)
+    by_name = {verdict.check.name: verdict for verdict in found.checks}
+    assert "lung masks" in by_name["lungs"].check.measure and "of 1" in by_name["pointing"].told
+    # phantoms are drawn as the field expects chests, and masks lie on the images that they are of
+    assert found.field_overlap.dice.value > 0.85
+    assert found.field_overlap.images in (len(found.files), len(found.files) - 1)
+    assert "the coarse lung field, which stands in where there is none" in printed
+    assert "a Dice of 0." in evaluated.report.read_text()
 
 
 def test_regions_of_test_images_are_one_look_more(evaluated, undrawn_figures):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cxr_jax.explain.attention import heat_share, judge_attention
+from cxr_jax.explain.attention import heat_share, hits, judge_attention
 from cxr_jax.explain.lung_field import USUAL, draw_field
 from cxr_jax.images.regions import border
 
@@ -51,3 +51,43 @@ def test_uniform_maps_pass_neither():
         False,
         False,
     ]
+
+
+def drawn_masks():
+    """Masks of two lungs, the same in all images: 30 % of each."""
+    masks = np.zeros((COUNT, SIDE, SIDE), bool)
+    masks[:, 10:45, 8:22] = masks[:, 10:45, 34:47] = True
+    return masks
+
+
+def test_the_hottest_place_is_that_of_the_enlarged_map():
+    masks, heat = drawn_masks(), np.full((COUNT, 7, 7), 0.1, np.float32)
+    heat[:4, 3, 1] = 1  # in the left lung
+    heat[4:, 3, 3] = 1  # between the lungs
+    np.testing.assert_array_equal(hits(heat, masks), [True] * 4 + [False] * 4)
+
+
+def test_masks_take_the_place_of_the_coarse_field_and_the_hottest_places_are_judged():
+    masks = drawn_masks()
+    area = masks[0].mean()
+    lungs, pointing, rim = judge_attention(IMAGES, maps_of((3, 1), (3, 5), (2, 1)), CLASSES, CLUSTERS, masks)
+    assert (lungs.check.name, pointing.check.name, rim.check.name) == ("lungs", "pointing", "border")
+    assert "lung masks" in lungs.check.measure and lungs.passes and pointing.passes
+    share = heat_share(maps_of((3, 1), (3, 5), (2, 1)), masks)
+    assert lungs.means["NORMAL"].value == pytest.approx(share.mean() - area)
+    assert pointing.means["NORMAL"].value == pytest.approx(1 - area)
+    assert f"8 of 8 maps; a place by lot is in {area:.1%}" in pointing.told
+    lungs, pointing, _ = judge_attention(IMAGES, maps_of((3, 3), (0, 6)), CLASSES, CLUSTERS, masks)
+    assert lungs.passes is False and pointing.passes is False
+    assert pointing.means["NORMAL"].value == pytest.approx(-area)
+
+
+def test_the_coarse_field_stands_in_for_masks_that_are_missing():
+    masks = drawn_masks()
+    masks[:2] = False
+    maps = maps_of((3, 1), (3, 5))
+    lungs, pointing, _ = judge_attention(IMAGES, maps, CLASSES, CLUSTERS, masks)
+    assert "2 of 8 images have no mask: a coarse lung field stands in for it" in lungs.told
+    assert "6 of 6 maps" in pointing.told
+    without = judge_attention(IMAGES, maps, CLASSES, CLUSTERS, np.zeros_like(masks))
+    assert without == judge_attention(IMAGES, maps, CLASSES, CLUSTERS)

@@ -7,8 +7,10 @@ import pytest
 from cxr_jax.errors import UserError
 from cxr_jax.explain.checks import CHECKS, Sample, check_maps, draw_sample, make_sample
 from cxr_jax.explain.heat_maps import HeatMaps, heat_maps
+from cxr_jax.explain.lung_field import lung_fields
 from cxr_jax.explain.record import read_checks, write_checks
 from cxr_jax.images.image_set import ImageSet
+from cxr_jax.reporting.explanations import overlap_text
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import RunFolder, read_json
 
@@ -138,6 +140,24 @@ def test_a_sample_has_half_of_each_class_as_far_as_there_are(normals, total, cou
     np.testing.assert_array_equal(rows, draw_sample(images, count))
 
 
+def test_the_coarse_field_is_scored_against_masks(findings, tmp_path):
+    assert findings.record().field_overlap is None
+    sample = findings.sample
+    masks = lung_fields(sample.images)
+    masks[0] = False
+    masked = dataclasses.replace(findings, sample=dataclasses.replace(sample, masks=masks))
+    stored = masked.record()
+    assert (stored.field_overlap.images, stored.field_overlap.dice.value) == (len(masks) - 1, 1)
+    write_checks(RunFolder(tmp_path), stored)
+    assert read_checks(RunFolder(tmp_path)) == stored
+    told = overlap_text(stored)
+    assert f"On the {len(masks) - 1} images with a lung mask" in told and "a Dice of 1.000 (1.000 to 1.000)" in told
+    # a network that is shown a region sees no lungs to find
+    description = dataclasses.replace(findings.trained.description, region="border")
+    blind = dataclasses.replace(masked, trained=dataclasses.replace(findings.trained, description=description))
+    assert blind.record().field_overlap is None and overlap_text(blind.record()) == ""
+
+
 def test_a_sample_is_explained_for_the_called_class_or_the_asked_one(bright_patch, patches):
     images = patches.images[:6].copy()
     images[:3] = 50
@@ -145,8 +165,12 @@ def test_a_sample_is_explained_for_the_called_class_or_the_asked_one(bright_patc
     np.testing.assert_array_equal(found.classes, [0, 0, 0, 1, 1, 1])
     np.testing.assert_array_equal(found.images, images)
     np.testing.assert_array_equal(found.clusters, [0, 0, 1, 1, 2, 2])
-    asked = make_sample(bright_patch, image_set(images, 3), 6, threshold=0.5, explained=0)
+    assert found.masks is None
+    masks = np.zeros(images.shape, np.uint8)
+    masks[:, 2:9, 3:7] = np.arange(6).reshape(-1, 1, 1) > 0
+    asked = make_sample(bright_patch, image_set(images, 3), 6, threshold=0.5, explained=0, masks=masks)
     np.testing.assert_array_equal(asked.classes, 0)
+    np.testing.assert_array_equal(asked.masks, masks > 0)
 
 
 def test_the_other_network_is_checked_as_well(untrained_efficientnet, textures):
