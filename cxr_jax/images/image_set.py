@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,3 +64,19 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def select(self, rows: np.ndarray) -> ImageSet:
+        """Returns the images of `rows` [M], in that order."""
+
+        def of(values: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(values[row] for row in rows)
+
+        return dataclasses.replace(
+            self,
+            images=self.images[rows],
+            labels=self.labels[rows],
+            ids=self.ids[rows],
+            files=of(self.files),
+            groups=of(self.groups),
+            subtypes=of(self.subtypes),
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Literal
 
@@ -62,7 +61,7 @@ def evaluate_occluded(run: RunFolder, *, on_test: bool, track: Track = silently)
     if not len(kept):
         raise UserError(f"no image of {split} in {prepared.path} has a lung mask, which {WANTED} needs")
     without = len(images) - len(kept)
-    images = _rows(images, kept)
+    images = images.select(kept)
     masks = decoded_masks(prepared, config.data, WANTED, track=track)[images.ids] > 0
     with track(f"Predicting regions of {split}", len(images) * (1 + len(REGIONS))) as advance:
         found = {
@@ -88,23 +87,6 @@ def evaluate_occluded(run: RunFolder, *, on_test: bool, track: Track = silently)
         record_changed_look(run, config, prepared, trained, "occluded", whole_level, trained.threshold)
     write_occlusion(run.occlusion_of(split), occlusion)
     return occlusion
-
-
-def _rows(images: ImageSet, rows: np.ndarray) -> ImageSet:
-    """Returns the images of `rows` [M]."""
-
-    def of(values: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(values[row] for row in rows)
-
-    return dataclasses.replace(
-        images,
-        images=images.images[rows],
-        labels=images.labels[rows],
-        ids=images.ids[rows],
-        files=of(images.files),
-        groups=of(images.groups),
-        subtypes=of(images.subtypes),
-    )
 
 
 def _on_region(

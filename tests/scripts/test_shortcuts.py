@@ -1,0 +1,122 @@
+"""The page of the study of shortcuts says what its records say; the sweep is the one that is registered."""
+
+import csv
+import dataclasses
+import importlib.util
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from cxr_jax.evaluation.intervals import Interval
+from cxr_jax.evaluation.occlusion import Occlusion, shown
+from cxr_jax.evaluation.robustness import level_of
+from cxr_jax.images.regions import REGIONS, WHOLE
+from cxr_jax.runs.predictions import read_predictions
+from cxr_jax.sweeps.sweep import read_sweep
+
+ROOT = Path(__file__).parents[2]
+STUDY = (ROOT / "docs/registered/shortcuts.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("write_shortcuts", ROOT / "scripts/write_shortcuts.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Published runs of other recipes, laid out as those of the study; one test image has no mask."""
+    root = tmp_path_factory.mktemp("shortcuts")
+    leave = shutil.ignore_patterns("figures", "*.md", "sweep*", "seed2", "seed3", "seed4")
+    for name, arm, region in (
+        ("barnett/scratch", "base", "mask"),
+        ("flips", "border", "border"),
+        ("lee/mobilenetv2_two_phase", "outside_box", "outside_box"),
+        ("best", "whole", "whole"),
+    ):
+        shutil.copytree(ROOT / "results" / name, root / arm, ignore=leave)
+        for run in (root / arm).glob("seed*"):
+            network = json.loads((run / "network.json").read_text())
+            (run / "network.json").write_text(json.dumps({**network, "region": region}))
+            if region != "whole":
+                table = (run / "predictions/test.csv").read_text().splitlines(keepends=True)
+                (run / "predictions/test.csv").write_text("".join(table[:-1]))
+    (root / "README.md").write_text("# Mine\n\nA sentence.\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def study(script, folder):
+    return script.read_study(folder, 100)
+
+
+def test_every_arm_is_a_row_beside_the_mask_on_the_images_that_have_one(script, folder, capsys):
+    assert script.main([str(folder), "100"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    rows = {row["region"]: row for row in csv.DictReader((folder / "shortcuts.csv").open())}
+    assert list(rows) == ["mask", "outside_box", "border", "whole"]
+    assert rows["mask"]["difference"] == ""
+    for region in ("border", "outside_box", "whole"):
+        difference = float(rows[region]["roc_auc"]) - float(rows["mask"]["roc_auc"])
+        assert float(rows[region]["difference"]) == pytest.approx(difference)
+        assert float(rows[region]["difference_low"]) < difference < float(rows[region]["difference_high"])
+    page = (folder / "README.md").read_text()
+    assert page.startswith("# Mine\n\nA sentence.\n") and "623 official test images that have a mask" in " ".join(
+        page.split()
+    )
+    assert "Not measured yet: the mask itself (2 of 3 seeds), lungs alone, all but the lungs" in page
+    assert "regions shown to networks of whole images" in page and "Not a medical device" in page
+
+
+def test_the_conclusion_is_the_registered_one(script, study):
+    arms = {arm.region: arm for arm in study.arms}
+
+    def concluded(**ends):
+        changed = []
+        for region, (low, high) in ends.items():
+            over = dataclasses.replace(arms[region].difference.over_seeds, interval=Interval(low, high, "drawn"))
+            answer = dataclasses.replace(arms[region].difference, over_seeds=over)
+            changed.append(dataclasses.replace(arms[region], difference=answer))
+        return script.conclusion(dataclasses.replace(study, arms=(arms["mask"], *changed)))
+
+    found = concluded(outside_box=(0.01, 0.2), border=(-0.1, 0.1))
+    assert "outside the lungs, beyond the outline" in found and "(all but the box around the lungs)" in found
+    none = concluded(outside_box=(-0.1, 0.03), border=(-0.2, 0.04))
+    assert none.startswith("No shortcut outside the lungs was found") and "up to +0.040" in none
+    assert "the border alone is missing" in concluded(outside_box=(0.01, 0.2))
+
+
+def test_networks_of_whole_images_are_told_by_region(script, folder, study):
+    whole, other = (read_predictions(folder / f"whole/seed{seed}/predictions/test.csv") for seed in (0, 1))
+    regions = tuple(shown(level_of(name, 0, other, 0.5), whole, other, 0.5) for name in REGIONS)
+    record = Occlusion("test", len(whole), 0, 0.5, "", "", level_of(WHOLE, 0, whole, 0.5), regions)
+    page = script.page(dataclasses.replace(study, occlusions=(("seed0", record),)), 100)
+    assert "### Networks of whole radiographs, shown regions" in page
+    row = next(line for line in page.splitlines() if line.startswith("| lungs alone") and ";" in line)
+    assert f"{regions[1].level.roc_auc.value:.3f};" in row
+
+
+def test_without_the_mask_it_is_one_sentence(script, tmp_path, capsys):
+    assert script.main([str(tmp_path / "nothing")]) == 1
+    assert "holds no runs of the region 'mask'" in capsys.readouterr().err
+
+
+def test_the_sweep_trains_the_registered_arms_and_changes_the_region_alone():
+    sweep = read_sweep(ROOT / "configs/sweeps/shortcuts.toml")
+    table = dict(re.findall(r"^\| `(\w+)` \| `(\w+)`", STUDY, re.MULTILINE))
+    assert {variant.name: variant.config.data.region for variant in sweep.variants} == table
+    assert sorted(table.values()) == sorted((*REGIONS, WHOLE)) and sweep.seeds == (0, 1, 2)
+    base = sweep.variants[0].config
+    for variant in sweep.variants:
+        data = dataclasses.replace(variant.config.data, region=base.data.region)
+        assert dataclasses.replace(variant.config, data=data) == base
+    assert base.operating_point.rule == "sensitivity"
