@@ -172,8 +172,8 @@ def page(study: Study, resamples: int) -> str:
 
 The plan was [registered](../../docs/registered/shortcuts.md) before training. One recipe, trained and judged on one
 region of every radiograph, by lung masks; what is not shown is one grey. {study.images:,} official test images that
-have a mask; the mean over seeds ± standard deviation, and the 95 % interval for other patients and other seeds. Differences
-are paired, p-values corrected by Holm. "The rule" sets the threshold for 97.5 % sensitivity on validation.
+have a mask; the mean over seeds ± standard deviation, and the 95 % interval for other patients and other seeds.
+Differences are paired, p-values corrected by Holm. "The rule" sets the threshold for 97.5 % sensitivity on validation.
 {resamples:,} resamples at least. This block is written by `scripts/write_shortcuts.py`.
 
 {told}{markdown_table(rows)}

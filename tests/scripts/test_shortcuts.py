@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from cxr_jax.evaluation.intervals import Interval
-from cxr_jax.evaluation.occlusion import Occlusion, shown
+from cxr_jax.evaluation.occlusion import Occlusion, shown, write_occlusion
 from cxr_jax.evaluation.robustness import level_of
 from cxr_jax.images.regions import REGIONS, WHOLE
+from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.predictions import read_predictions
 from cxr_jax.sweeps.sweep import read_sweep
 
@@ -50,6 +51,10 @@ def folder(tmp_path_factory):
             if region != "whole":
                 table = (run / "predictions/test.csv").read_text().splitlines(keepends=True)
                 (run / "predictions/test.csv").write_text("".join(table[:-1]))
+    whole, other = (read_predictions(root / f"whole/seed{seed}/predictions/test.csv") for seed in (0, 1))
+    regions = tuple(shown(level_of(name, 0, other, 0.5), whole, other, 0.5) for name in REGIONS)
+    record = Occlusion("test", len(whole), 0, 0.5, "", "", level_of(WHOLE, 0, whole, 0.5), regions)
+    write_occlusion(RunFolder(root / "whole" / "seed0").occlusion_of("test"), record)
     (root / "README.md").write_text("# Mine\n\nA sentence.\n")
     return root
 
@@ -95,14 +100,13 @@ def test_the_conclusion_is_the_registered_one(script, study):
     assert "the border alone is missing" in concluded(outside_box=(0.01, 0.2))
 
 
-def test_networks_of_whole_images_are_told_by_region(script, folder, study):
-    whole, other = (read_predictions(folder / f"whole/seed{seed}/predictions/test.csv") for seed in (0, 1))
-    regions = tuple(shown(level_of(name, 0, other, 0.5), whole, other, 0.5) for name in REGIONS)
-    record = Occlusion("test", len(whole), 0, 0.5, "", "", level_of(WHOLE, 0, whole, 0.5), regions)
-    page = script.page(dataclasses.replace(study, occlusions=(("seed0", record),)), 100)
+def test_networks_of_whole_images_are_told_by_region(script, study):
+    ((seed, record),) = study.occlusions
+    assert seed == "seed0"
+    page = script.page(study, 100)
     assert "### Networks of whole radiographs, shown regions" in page
     row = next(line for line in page.splitlines() if line.startswith("| lungs alone") and ";" in line)
-    assert f"{regions[1].level.roc_auc.value:.3f};" in row
+    assert f"{record.regions[1].level.roc_auc.value:.3f};" in row
 
 
 def test_without_the_mask_it_is_one_sentence(script, tmp_path, capsys):
