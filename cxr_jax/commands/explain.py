@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> None:
     with terminal.waiting(f"Restoring the network of {options.run}"):
         from cxr_jax.inference.restore import restore_run
         from cxr_jax.models.network import stage_names_of
-        from cxr_jax.runs.description import require_usual_classes, require_whole_images
+        from cxr_jax.runs.description import require_uncropped, require_usual_classes, require_whole_images
         from cxr_jax.runs.folder import RunFolder
         from cxr_jax.serving.predict import Threshold
 
@@ -92,6 +92,7 @@ def main(arguments: list[str]) -> None:
         require_usual_classes(trained.description.classes, "cxr-jax explain")
         if not options.check:
             require_whole_images(trained.descriptions, "cxr-jax explain without --check")
+            require_uncropped(trained.descriptions, "cxr-jax explain without --check")
         stage = options.stage or stage_names_of(trained.model())[-1]
         question = Question(Threshold.of(trained), stage, explained)
     if options.check:
@@ -148,7 +149,7 @@ def _check(terminal: Terminal, run: RunFolder, trained: TrainedModel, options: O
     prepared, data = open_data_of_run(run), load_config(run.config).data
     validation = load_split(prepared, data, "val", track=terminal.track)
     masks = None
-    if prepared.masks is not None:
+    if prepared.masks is not None and data.crop == "none":
         masks = decoded_masks(prepared, data, "cxr-jax explain", track=terminal.track)[validation.ids]
     explained = CLASS_NAMES.index(question.explained) if question.explained else None
     threshold = question.threshold.value

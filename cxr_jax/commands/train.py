@@ -192,6 +192,7 @@ def write_origin(
     """Makes the folder of a run, writes there what is known before the first step, and returns it."""
     from cxr_jax.config.loading import write_config
     from cxr_jax.data.prepared import from_any_folder
+    from cxr_jax.data.prepared_boxes import prepared_boxes
     from cxr_jax.runs.description import write_description
     from cxr_jax.runs.environment import write_environment
     from cxr_jax.runs.files import write_json
@@ -201,6 +202,9 @@ def write_origin(
     run = RunFolder.create(folder)
     write_environment(run, devices=names, data_fingerprint=prepared.fingerprint)
     write_json(run.data_card, prepared.card)
+    if config.data.crop == "lungs":
+        regression = prepared_boxes(prepared, config.data).regression
+        description = dataclasses.replace(description, lung_boxes=regression)
     write_description(run, description)
     data = dataclasses.replace(config.data, dataset=from_any_folder(config.data.dataset))
     write_config(dataclasses.replace(config, data=data, parallel=config.parallel.anywhere()), run.config)

@@ -48,6 +48,9 @@ class DataConfig(_Section):
     # of the image. lungs: these alone. outside_lungs: all but these. outside_box: all but the upright box around them.
     # border: the outer tenth of the image, without lungs. What is not shown is one grey
     region: Literal["whole", "mask", "lungs", "outside_lungs", "outside_box", "border"] = "whole"
+    # lungs: every image is cropped to the box of its lungs, which a regression on its gradients predicts. The masks of
+    # `cxr-jax prepare --masks` are needed to fit it, and a trained network keeps it and needs none
+    crop: Literal["none", "lungs"] = "none"
     # where training images wait for their batch: all on every device, or on the host, read batch by batch from a
     # memory-mapped file. auto: on GPUs and TPUs with room for them, else on the host. It changes no batch, and a run
     # can be resumed with another
@@ -58,6 +61,7 @@ class DataConfig(_Section):
         fraction = self.validation_fraction
         _require(0 < fraction < 0.5, "validation_fraction", fraction, "above 0 and below 0.5")
         _require(self.folds >= 2, "folds", self.folds, "2 or more")
+        _require(self.crop == "none" or self.region == "whole", "crop", self.crop, '"none" where region is not "whole"')
         _require(0 <= self.fold < self.folds, "fold", self.fold, f"from 0 to {self.folds - 1}, one of data.folds")
 
     def cut(self) -> dict[str, str | int | float]:

@@ -173,8 +173,8 @@ def open_data_of_run(run: RunFolder) -> PreparedData:
     """Returns the prepared data that a run was trained on.
 
     Raises:
-        UserError: it is not there, or what lies there now is something else; the lung masks count where the run saw a
-            region that they told.
+        UserError: it is not there, or what lies there now is something else; the lung masks count where the run saw
+            what they told.
     """
     name = run.configured("data", "dataset")
     prepared = PreparedData.open(name)
@@ -187,8 +187,9 @@ def open_data_of_run(run: RunFolder) -> PreparedData:
 
 
 def require_masks_of_run(run: RunFolder, prepared: PreparedData) -> None:
-    """Raises UserError if a run sees a region of images, and the lung masks that tell it are not what they were."""
-    if run.read_config()["data"].get("region", WHOLE) == WHOLE:
+    """Raises UserError if what a run sees of images was told by lung masks, and these are not what they were."""
+    data = run.read_config()["data"]
+    if data.get("region", WHOLE) == WHOLE and data.get("crop", "none") == "none":
         return
     told = mask_record(read_json(run.data_card))
     if told is None or prepared.require_masks(f"{run.path}").fingerprint != told.fingerprint:

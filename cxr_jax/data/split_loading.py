@@ -17,11 +17,13 @@ from cxr_jax.data.findings import finding_labels
 from cxr_jax.data.folds import assign_folds
 from cxr_jax.data.masks.decoded import decoded_masks, rows_with_mask
 from cxr_jax.data.prepared import PreparedData
+from cxr_jax.data.prepared_boxes import prepared_boxes
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.data.quality.table import quality_table
 from cxr_jax.data.splits import cut_by_group, cut_least_sharp, cut_lowest_numbers
 from cxr_jax.errors import UserError
-from cxr_jax.images.image_set import ImageSet, SelectedRows
+from cxr_jax.images.crops import CroppedRows
+from cxr_jax.images.image_set import ImageSet, Pixels, SelectedRows
 from cxr_jax.images.regions import WHOLE, RegionRows
 from cxr_jax.runs.clustered import Clustered
 from cxr_jax.vocabulary import CLASS_NAMES, FINDINGS, SPLIT_NAMES
@@ -59,6 +61,9 @@ def load_split(
     if config.region != WHOLE:
         masks = decoded_masks(prepared, config, _wanted(config), track=track)
         images = RegionRows(images, SelectedRows(masks, rows), config.region)
+        images = images if mapped else images[:]
+    if config.crop == "lungs":
+        images = CroppedRows(images, prepared_boxes(prepared, config, track=track).boxes[rows])
         images = images if mapped else images[:]
     return _split_of(prepared, config, split, rows, images)
 
@@ -100,7 +105,7 @@ def _split_of(
     config: DataConfig,
     split: str,
     rows: np.ndarray,
-    images: np.ndarray | SelectedRows | RegionRows,
+    images: Pixels,
 ) -> ImageSet:
     """Returns the images of a split's rows with what is known of them, balanced as `config` says."""
     examples = [prepared.examples[row] for row in rows]

@@ -108,6 +108,9 @@ def main(names: list[str]) -> int:
     if not names:
         print("predict.py: name at least one JPEG or PNG file", file=sys.stderr)
         return 2
+    if bundle["network"].get("lung_boxes"):
+        print("predict.py: this network sees the lungs' box alone, which cxr-jax predict finds", file=sys.stderr)
+        return 1
     network, session = bundle["network"], onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     failed = 0
     for name in names:

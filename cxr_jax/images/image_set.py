@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cxr_jax.images.crops import CroppedRows
 from cxr_jax.images.regions import RegionRows
 from cxr_jax.vocabulary import CLASS_NAMES
 
@@ -39,6 +40,10 @@ class SelectedRows:
         return np.asarray(self[:], dtype=dtype)
 
 
+Pixels = np.ndarray | SelectedRows | RegionRows | CroppedRows
+"""Images, or what gives them when they are asked for."""
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """Images of one split, ready to be batched; every field but `classes` has length N and the same order.
@@ -47,7 +52,7 @@ class ImageSet:
     """
 
     # uint8 [N, S, S], grey, 0..255; or float32 [N, C], their pooled features
-    images: np.ndarray | SelectedRows | RegionRows
+    images: Pixels
     # int32 [N], index into `classes`; of findings that occur together float32 [N, K]: 1 present, 0 absent, NaN unknown
     labels: np.ndarray
     ids: np.ndarray  # int32 [N], row in the table of the prepared data; copies of balancing have ids beyond its end

@@ -21,8 +21,7 @@ from jax.stages import Compiled
 from cxr_jax.devices import replicated, require_divisible, shapes_of, sharded, share_out
 from cxr_jax.evaluation.feature_distance import FeatureReference
 from cxr_jax.images.batches import WHOLE, Share, padded_batches
-from cxr_jax.images.image_set import SelectedRows
-from cxr_jax.images.regions import RegionRows
+from cxr_jax.images.image_set import Pixels
 from cxr_jax.models.layers import Mode
 from cxr_jax.models.state import ArrayDict, merge_model
 from cxr_jax.preprocessing.normalise import normalise
@@ -138,7 +137,7 @@ class ForwardProgram:
         self,
         params: ArrayDict,
         batch_stats: ArrayDict,
-        examples: np.ndarray | SelectedRows | RegionRows,
+        examples: Pixels,
         *,
         before_each: Callable[[], None] = lambda: None,
         advance: Callable[[int], None] = lambda _: None,

@@ -20,7 +20,7 @@ from cxr_jax.images.regions import REGIONS, WHOLE, show_region
 from cxr_jax.inference.changed import predict_changed
 from cxr_jax.inference.looks import record_changed_look
 from cxr_jax.inference.restore import TrainedModel, restore_run
-from cxr_jax.runs.description import require_whole_images
+from cxr_jax.runs.description import require_uncropped, require_whole_images
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.terminal import as_typed
@@ -55,6 +55,7 @@ def evaluate_occluded(run: RunFolder, *, on_test: bool, track: Track = silently)
         )
     trained = restore_run(run)
     require_whole_images(trained.descriptions, f"cxr-jax evaluate {WANTED}")
+    require_uncropped(trained.descriptions, f"cxr-jax evaluate {WANTED}")
     record, having = prepared.require_masks(WANTED), rows_with_mask(prepared, WANTED)
     images = load_split(prepared, config.data, split, track=track)
     kept = np.flatnonzero(np.isin(images.ids, having))

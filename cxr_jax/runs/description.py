@@ -8,7 +8,17 @@ from dataclasses import asdict, dataclass, fields
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder, read_json
+from cxr_jax.runs.records import from_json
 from cxr_jax.vocabulary import CLASS_NAMES, EXCLUSIVE, Kind
+
+
+@dataclass(frozen=True)
+class LungBoxes:
+    """A linear regression that predicts the box of the lungs from an image, as `data.lung_boxes` fits it."""
+
+    weights: tuple[
+        tuple[float, ...], ...
+    ]  # [F + 1, 4]: the intercept and one row a feature; of left, top, right, bottom
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,7 @@ class NetworkDescription:
     flip_average: bool = False  # logits are the mean of the image's and of its mirror image's, left to right
     shift_average: float = 0.0  # likewise of the image moved four ways by this share of its side; 0: not
     region: str = "whole"  # of an image that it is shown, as data.region says; all others need a lung mask
+    lung_boxes: LungBoxes | None = None  # by which an image is cropped to its lungs before it is seen; None: it is not
     until: str = ""  # the stage behind which it is cut, as `FirstStages` says; empty for a whole network
     kind: Kind = EXCLUSIVE  # of the classes: softmax over all, or one sigmoid for each finding
 
@@ -61,6 +72,12 @@ def require_whole_images(descriptions: Iterable[NetworkDescription], taker: str)
             )
 
 
+def require_uncropped(descriptions: Iterable[NetworkDescription], taker: str) -> None:
+    """Raises UserError if a network sees images cropped to their lungs, which `taker` cannot do, or not undo."""
+    if any(description.lung_boxes is not None for description in descriptions):
+        raise UserError(f'{taker} takes no network of data.crop "lungs", which sees the lungs\' box of a film alone')
+
+
 def write_description(run: RunFolder, description: NetworkDescription) -> None:
     """Writes network.json of `run`; UserError if it cannot be written."""
     write_json(run.network, {"schema_version": SCHEMA_VERSION, **asdict(description)})
@@ -75,6 +92,8 @@ def read_description(run: RunFolder) -> NetworkDescription:
     stored = {name: value for name, value in read_json(run.network).items() if name in known}
     try:
         tuples = {name: tuple(stored[name]) for name in ("classes", "mean", "std")}
-        return NetworkDescription(**{**stored, **tuples})
-    except (KeyError, TypeError) as error:
+        boxes = stored.get("lung_boxes")
+        found = None if boxes is None else from_json(LungBoxes, boxes, "lung_boxes")
+        return NetworkDescription(**{**stored, **tuples, "lung_boxes": found})
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{run.network} is damaged ({error}): train the run again") from error

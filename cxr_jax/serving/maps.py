@@ -13,6 +13,7 @@ import numpy as np
 from cxr_jax.data.decode import Resize
 from cxr_jax.explain.case import Case, with_caption
 from cxr_jax.explain.overlay import OPACITY, overlay, place_on_original
+from cxr_jax.runs.description import require_uncropped
 from cxr_jax.runs.files import write_bytes
 from cxr_jax.serving.predict import FilePrediction, Threshold
 from cxr_jax.vocabulary import CLASS_NAMES
@@ -30,8 +31,9 @@ def grad_cam_of(model: TrainedModel) -> tuple[Explain, str]:
     """Returns Grad-CAM at the last stage of a restored network, and the stage's name.
 
     Raises:
-        UserError: the network has no stages.
+        UserError: the network has no stages, or sees crops.
     """
+    require_uncropped(model.descriptions, "a heat map")
     from cxr_jax.explain.heat_maps import heat_maps
     from cxr_jax.models.network import stage_names_of
 
@@ -49,7 +51,11 @@ def evidence_of(model: BundledModel) -> tuple[Explain, str]:
 
     For a network that averages its last feature map before one linear layer, as all of these do, this is Grad-CAM at
     the last stage (Selvaraju et al. 2017), without a gradient.
+
+    Raises:
+        UserError: the network sees crops.
     """
+    require_uncropped(model.descriptions, "a heat map")
 
     def explain(square: np.ndarray, label: int) -> tuple[np.ndarray, bool]:
         heat = np.maximum(model.evidence(square[None])[0, label], 0)

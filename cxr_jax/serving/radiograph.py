@@ -10,6 +10,7 @@ import numpy as np
 
 from cxr_jax.data.decode import decode, decode_square
 from cxr_jax.data.encoded import MAX_BYTES
+from cxr_jax.data.lung_boxes import crop_to_lungs
 from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
 from cxr_jax.runs.description import NetworkDescription
@@ -96,6 +97,10 @@ def read_radiograph(
     resizings = [(entry.image_size, entry.resize, entry.interpolation) for entry in of_each]
     # networks that see the same square share it
     squares = {resizing: decode_square(data, *resizing, name=name, decoded=decoded) for resizing in set(resizings)}
+    seen = (
+        squares[resizing] if entry.lung_boxes is None else crop_to_lungs(squares[resizing], entry.lung_boxes)
+        for entry, resizing in zip(of_each, resizings, strict=True)
+    )
     warnings = _warnings(decoded.grey, max(entry.image_size for entry in of_each))
     if decoded.remark is not None:
         warnings.append(decoded.remark)
@@ -103,7 +108,7 @@ def read_radiograph(
         warnings.append("a colour image: radiographs are grey, this may not be one")
     remarks = {} if reference is None else reference.remarks(decoded.grey)
     warnings += remarks.values()
-    return Radiograph(decoded.grey, tuple(squares[each] for each in resizings), tuple(warnings), tuple(remarks))
+    return Radiograph(decoded.grey, tuple(seen), tuple(warnings), tuple(remarks))
 
 
 def _warnings(grey: np.ndarray, size: int) -> list[str]:

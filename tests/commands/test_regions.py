@@ -3,13 +3,15 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from cxr_jax.commands import evaluate, explain, export, phantoms, predict, prepare, train
+from cxr_jax.commands import evaluate, explain, export, page, phantoms, predict, prepare, train
 from cxr_jax.config.loading import load_config
 from cxr_jax.data.masks.decoded import decoded_masks
 from cxr_jax.data.phantoms.folder import write_phantoms
@@ -23,7 +25,7 @@ from cxr_jax.inference.restore import restore_run
 from cxr_jax.reporting.occlusion import REGION_TITLES
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import read_looks
-from cxr_jax.runs.predictions import read_predictions
+from cxr_jax.runs.predictions import probability_of, read_predictions
 from tests.made_once import made_once
 
 
@@ -209,3 +211,38 @@ def test_a_run_without_masks_or_threshold_is_told(evaluated_run, run_path, tmp_p
     run = shutil.copytree(evaluated_run, tmp_path / "evaluated")
     with pytest.raises(UserError, match=r"--occluded needs lung masks, and .* has none: `cxr-jax prepare --name"):
         evaluate.main([str(run), "--occluded"])
+
+
+def test_a_network_of_crops_finds_the_lungs_of_a_film_by_itself(masked, phantom_source, config_file, tmp_path, capsys):
+    run, out = RunFolder(tmp_path / "run"), tmp_path / "bundle"
+    train.main([str(config_file), "--data.crop", "lungs", "--training.epochs", "1", "--out", str(run.path)])
+    data, trained = training_data(run), restore_run(run)
+    cropped = load_split(PreparedData.open("phantoms"), data, "test")
+    whole = load_split(PreparedData.open("phantoms"), dataclasses.replace(data, crop="none"), "test")
+    assert not np.array_equal(cropped.images, whole.images)
+    expected = probability_of(trained.logits(np.asarray(cropped.images)))
+
+    def predicted(network):
+        capsys.readouterr()
+        predict.main([str(network), *(str(phantom_source / file) for file in cropped.files[:6]), "--json"])
+        by_file = json.loads(capsys.readouterr().out)
+        return [entry["probability"] for entry in by_file]
+
+    # neither masks nor prepared data are needed any more
+    shutil.rmtree(tmp_path / "prepared")
+    np.testing.assert_allclose(predicted(run.path), expected[:6], atol=1e-6)
+    export.main([str(run.path), str(out)])
+    np.testing.assert_allclose(predicted(out), expected[:6], atol=1e-5)
+    assert np.ptp(expected) > 0.01
+
+    film = str(phantom_source / cropped.files[0])
+    for command, arguments in (
+        (explain.main, [str(run.path), film]),
+        (predict.main, [str(run.path), film, "--maps", str(tmp_path / "maps")]),
+        (predict.main, [str(out), film, "--maps", str(tmp_path / "maps")]),
+        (page.main, [str(out), str(tmp_path / "page")]),
+    ):
+        with pytest.raises(UserError, match=r'takes no network of data\.crop "lungs"'):
+            command(arguments)
+    alone = subprocess.run([sys.executable, str(out / "predict.py"), film], capture_output=True, text=True)
+    assert alone.returncode == 1 and "sees the lungs' box alone, which cxr-jax predict finds" in alone.stderr
