@@ -35,6 +35,8 @@ from cxr_jax.runs.metrics_log import read_metrics
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = "docs/pages"
 SUFFIX = ".jinja"
+APART = "shortcuts/"
+"""Runs that are no recipes for whole radiographs: sentences on all runs are not about them."""
 
 
 class ClaimError(Exception):
@@ -59,10 +61,15 @@ class Results:
 
     @functools.cache  # noqa: B019
     def runs(self, *recipes: str) -> list[str]:
-        """Returns the folders of the runs of these recipes, by their names below the results folder; all without."""
+        """Returns the folders of the runs of these recipes, by their names below the results folder.
+
+        Without recipes they are all but those that are told `APART`.
+        """
         folders = [path.parent for path in sorted(self._folder.rglob("evaluation.json"))]
         names = [folder.relative_to(self._folder).as_posix() for folder in folders]
-        return [name for name in names if not recipes or any(name.startswith(f"{recipe}/") for recipe in recipes)]
+        if not recipes:
+            return [name for name in names if not name.startswith(APART)]
+        return [name for name in names if any(name.startswith(f"{recipe}/") for recipe in recipes)]
 
     def each(self, recipes: str | Iterable[str], path: str, file: str = "evaluation.json") -> list[Any]:
         """Returns what stands at the dotted `path` of a file of every run of the recipes, in the order of runs.
@@ -110,6 +117,7 @@ class Results:
         """Returns run and verdicts of every committed check of heat maps; `passed` is True where all passed."""
         found = [path.parent.parent for path in sorted(self._folder.rglob("explanations/checks.json"))]
         names = [folder.relative_to(self._folder).as_posix() for folder in found]
+        names = [name for name in names if not name.startswith(APART)]
         verdicts = {name: self.file(f"{name}/explanations/checks.json")["checks"] for name in names}
         return [{"run": name, "passed": all(check["passes"] for check in found)} for name, found in verdicts.items()]
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr_jax.commands import evaluate, explain, export, page, phantoms, predict, prepare, train
+from cxr_jax.commands import evaluate, explain, export, page, phantoms, predict, prepare, publish, train
 from cxr_jax.config.loading import load_config
 from cxr_jax.data.masks.decoded import decoded_masks
 from cxr_jax.data.phantoms.folder import write_phantoms
@@ -106,6 +106,9 @@ def test_a_network_of_a_region_is_trained_judged_and_asked_for_masks(
     evaluate.main([str(run.path)])
     predictions = read_predictions(run.predictions_of("test"))
     assert len(predictions) == 24
+    publish.main([str(run.path), "--out", str(tmp_path / "results")])
+    published = json.loads((tmp_path / "results" / "run" / "data_card.json").read_text())
+    assert published["masks"] == {**prepared.card["masks"], "source": ""}
 
     film = tmp_path / "film.png"
     cv2.imwrite(str(film), np.full((64, 64), 90, np.uint8))
