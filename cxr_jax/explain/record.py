@@ -82,8 +82,11 @@ class MapChecks:
     field_overlap: FieldOverlap | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the content of checks.json."""
-        return {"schema_version": SCHEMA_VERSION, **fields_to_json(self)}
+        """Returns the content of checks.json; without masks it is that of earlier versions."""
+        content = {"schema_version": SCHEMA_VERSION, **fields_to_json(self)}
+        if self.field_overlap is None:
+            del content["field_overlap"]
+        return content
 
 
 def write_checks(run: RunFolder, checks: MapChecks) -> Path:

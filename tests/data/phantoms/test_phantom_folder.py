@@ -214,7 +214,7 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cxr_jax.data.phantoms.folder.draw_phantom", interrupted)
+    monkeypatch.setattr("cxr_jax.data.phantoms.folder.draw_phantom_with_lungs", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_phantoms(tmp_path / "new", train=10, val=3, test=3)
     assert list(tmp_path.iterdir()) == []
