@@ -90,10 +90,3 @@ def test_a_field_lies_inside_its_measures_and_is_symmetric(outline, side):
     assert columns.max() / side <= outline.middle + outline.half_width + pixel
     centred = draw_field(outline._replace(middle=0.5), side)
     np.testing.assert_array_equal(centred, centred[:, ::-1])
-
-
-def test_the_border_is_the_outer_tenth():
-    rim = border(50)
-    assert rim.sum() == 50**2 - 40**2
-    assert not rim[5:45, 5:45].any()
-    assert border(4).sum() == 12

@@ -75,3 +75,10 @@ def test_images_are_made_when_they_are_asked_for_as_an_array_gives_them(pair, re
     for index in (slice(1, None), np.array([2, 0]), 1):
         np.testing.assert_array_equal(lazy[index], whole[index])
     np.testing.assert_array_equal(np.asarray(lazy), whole)
+
+
+def test_the_border_is_the_outer_tenth():
+    rim = border(50)
+    assert rim.sum() == 50**2 - 40**2
+    assert not rim[5:45, 5:45].any()
+    assert border(4).sum() == 12
