@@ -23,9 +23,8 @@ class Options:
     seed: int = 0  # the same seed and count give the same images
     smallest: int = 200  # lowest height of an image, in pixels
     largest: int = 400  # greatest height; images are up to half as wide again
-    findings: bool = (
-        False  # several findings in an image, in the layout of NIH ChestX-ray14; a quarter of them for test
-    )
+    # several findings in an image, in the layout of NIH ChestX-ray14; a quarter of the images for test
+    findings: bool = False
     masks: Annotated[str, Option("FOLDER")] = ""  # a new folder for the lungs that were drawn, a mask for each image
 
 
