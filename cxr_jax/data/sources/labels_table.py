@@ -156,7 +156,7 @@ def _places(found: dict[str, tuple[int, int]], files: Sequence[str], folder: Pat
     if missing:
         raise UserError(
             f"{columns.table} names {len(missing):,} of {len(files):,} files that are not in {folder}: "
-            f"{few_of(missing)}"
+            f"{few_of(missing)}; put them there, or leave their rows out of the table"
         )
     return places
 

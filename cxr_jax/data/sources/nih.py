@@ -146,6 +146,6 @@ def _with_official_splits(rows: list[Row], train_list: Path, test_list: Path) ->
     if without:
         raise UserError(
             f"{len(without):,} images of the table stand in neither {train_list.name} nor {test_list.name}: "
-            f"{few_of(without)}"
+            f"{few_of(without)}; add each to one of the lists"
         )
     return [dataclasses.replace(row, split=split_of[row.file]) for row in rows]

@@ -181,7 +181,7 @@ def change(nih, what):
         ("patient in two", "groups of column Patient ID in two splits, 1: put each into one"),
         (
             "files missing",
-            r"names 7 of 31 files that are not in .*: 00000016_000.png, 0.*, 00000018_000.png and 2 more$",
+            r"names 7 of 31 files that are not in .*: 00000016_000.png.*00000018_000.png and 2 more; put them there",
         ),
         ("in both lists", "train_val_list.txt and test_list.txt both name 00000001_000.png"),
         ("in no list", "2 images of the table stand in neither train_val_list.txt nor test_list.txt: 00000009_000"),
