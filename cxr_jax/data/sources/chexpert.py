@@ -40,8 +40,12 @@ def is_chexpert(folder: Path) -> bool:
     path = folder / TRAIN
     if not path.is_file():
         return False
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return {FILE, VIEW} <= {name.strip().strip('"') for name in file.readline().split(",")}
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            return {FILE, VIEW} <= {name.strip().strip('"') for name in file.readline().split(",")}
+    except OSError:
+        # what cannot be read is told where the folder is listed
+        return False
 
 
 class ChexpertSource(TabledImages):

@@ -137,7 +137,10 @@ def _with_official_splits(rows: list[Row], train_list: Path, test_list: Path) ->
     for path, split in ((train_list, "train"), (test_list, "test")):
         if not path.is_file():
             raise UserError(f"{path} is missing, and the other official list is there: put both beside the table")
-        names = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+        try:
+            names = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
         twice = [name for name in names if name and split_of.get(name, split) != split]
         if twice:
             raise UserError(f"{train_list.name} and {test_list.name} both name {few_of(twice)}: leave one of them")

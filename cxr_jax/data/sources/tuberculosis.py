@@ -7,6 +7,7 @@ and age. Both sets in one folder are read as one.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -67,7 +68,9 @@ def _row(folder: Path, place: str, texts: Mapping[str, str]) -> Row:
     match = _IMAGE.fullmatch(path.name)
     text = ""
     if path.stem in texts:
-        text = (folder / texts[path.stem]).read_text(encoding="utf-8", errors="replace")
+        # without it age and sex are unknown, and nothing else
+        with contextlib.suppress(OSError):
+            text = (folder / texts[path.stem]).read_text(encoding="utf-8", errors="replace")
     sex, age = _SEX.search(text), _AGE.search(text)
     known = (
         ("set", SETS[match[1].upper()]),
