@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.vocabulary import DISCLAIMER
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from markupsafe import Markup
 
 Captions = tuple[tuple[str, str], ...]
@@ -110,6 +112,14 @@ def write_report_anew(run: RunFolder) -> Path | None:
 
 def render_report(run: RunFolder) -> str:
     """Returns the report of a run folder as HTML; UserError as in `write_report`."""
+    if judges_other_classes(run.evaluation):
+        return _environment().get_template("classes.html.jinja").render(_class_contents(run))
+    return _environment().get_template("report.html.jinja").render(_contents(run))
+
+
+@functools.cache
+def _environment() -> Environment:
+    """Returns what renders the templates, each of which it compiles once."""
     # jinja2 costs time to import, which only this function should pay.
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -136,9 +146,7 @@ def render_report(run: RunFolder) -> str:
         times=times,
         written=number_text,
     )
-    if judges_other_classes(run.evaluation):
-        return environment.get_template("classes.html.jinja").render(_class_contents(run))
-    return environment.get_template("report.html.jinja").render(_contents(run))
+    return environment
 
 
 def _css_text(text: str) -> Markup:
