@@ -25,6 +25,8 @@ from cxr_jax.data.progress import silently
 from cxr_jax.data.sources import Source
 from cxr_jax.models import registry
 from tests.offline import refused_connections
+from tests.shared_programs import share_programs
+from tests.undrawn import leave_undrawn
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
@@ -152,9 +154,8 @@ def walked(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, as_users_run_it(), refused_connections(site) as attempts:
         patch.chdir(folder)
         patch.setenv("CXR_PREPARED_DIR", str(folder / "prepared"))
-        # `models` measures every network that there is
-        tiny = {name: entry for name, entry in registry.ARCHITECTURES.items() if name.endswith("_tiny")}
-        patch.setattr(registry, "ARCHITECTURES", tiny)
+        leave_undrawn(patch)
+        share_programs(patch)
         for document in DOCUMENTS:
             for line in lines_of(document):
                 if line in NOT_RUN:

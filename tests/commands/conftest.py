@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from cxr_jax.commands import evaluate, export, train
@@ -16,6 +14,8 @@ from cxr_jax.data.phantoms.folder import write_phantoms
 from cxr_jax.data.preparation import prepare
 from tests.made_once import made_once
 from tests.offline import refused_connections
+from tests.shared_programs import share_programs
+from tests.undrawn import leave_undrawn
 
 sys.path.append(str(Path(__file__).parent))
 
@@ -39,27 +39,16 @@ monitor = "roc_auc"
 """
 
 
-SMALLEST_SVG = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
-SMALLEST_PNG = cv2.imencode(".png", np.zeros((1, 1), np.uint8))[1].tobytes()
-
-
-@pytest.fixture(scope="session")
-def leave_undrawn() -> Callable[[pytest.MonkeyPatch], None]:
-    """Has figures stored as one grey pixel: to draw them takes most of an evaluation, and other tests look at them."""
-    from matplotlib.figure import Figure
-
-    def store(figure: Figure, path: Path, *, format: str, **options: object) -> None:
-        Path(path).write_bytes(SMALLEST_SVG if format == "svg" else SMALLEST_PNG)
-
-    def leave(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(Figure, "draw_without_rendering", lambda figure: None)
-        patch.setattr(Figure, "savefig", store)
-
-    return leave
+@pytest.fixture(scope="module", autouse=True)
+def _shared_programs() -> Iterator[None]:
+    """Commands in this process take the same program for the same plan and network."""
+    with pytest.MonkeyPatch.context() as patch:
+        share_programs(patch)
+        yield
 
 
 @pytest.fixture
-def undrawn_figures(leave_undrawn: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def undrawn_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are stored as one grey pixel in this test."""
     leave_undrawn(monkeypatch)
 

@@ -23,6 +23,7 @@ from cxr_jax.runs.class_predictions import read_class_predictions
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
+from tests.undrawn import leave_undrawn
 
 NAMES = ("clear", "Lung Opacity", "covid")
 
@@ -50,7 +51,7 @@ def class_folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def evaluated_classes(class_folders, config_file, tmp_path_factory, leave_undrawn):
+def evaluated_classes(class_folders, config_file, tmp_path_factory):
     """A folder with prepared data of three classes and an evaluated run on them."""
     folder = tmp_path_factory.mktemp("evaluated-classes")
     with pytest.MonkeyPatch.context() as patch:

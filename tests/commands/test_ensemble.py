@@ -28,6 +28,7 @@ from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.predictions import Predictions, probability_of, read_predictions
 from cxr_jax.runs.recipes import find_recipes
 from cxr_jax.vocabulary import PNEUMONIA
+from tests.undrawn import leave_undrawn
 
 pytestmark = pytest.mark.usefixtures("undrawn_figures")
 
@@ -49,7 +50,7 @@ def make_member(trained: Path, path: Path, seed: int, image_size: int = 48) -> N
 
 
 @pytest.fixture(scope="module")
-def made(trained, prepared_folder, leave_undrawn, tmp_path_factory) -> Path:
+def made(trained, prepared_folder, tmp_path_factory) -> Path:
     """A folder with three runs, and an evaluated ensemble of the first two."""
 
     folder = tmp_path_factory.mktemp("ensemble")

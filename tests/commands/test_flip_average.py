@@ -18,10 +18,11 @@ from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.runs.predictions import probability_of, read_predictions
 from cxr_jax.training.validation import validation_figures
+from tests.undrawn import leave_undrawn
 
 
 @pytest.fixture(scope="module")
-def flipping_run(prepared_folder, config_file, leave_undrawn, tmp_path_factory):
+def flipping_run(prepared_folder, config_file, tmp_path_factory):
     """A run that was trained to average over flips, and evaluated."""
     out = tmp_path_factory.mktemp("flipping") / "run"
     with pytest.MonkeyPatch.context() as patch:

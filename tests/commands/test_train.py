@@ -147,6 +147,8 @@ def test_a_run_may_be_resumed_with_its_images_elsewhere(run_path, config_file, c
     assert "Next: cxr-jax evaluate" in capsys.readouterr().out
 
 
+# what it holds, test_train_signals.py holds of a second Ctrl-C too, and tests/training/test_run.py within one process
+@pytest.mark.slow
 def test_ctrl_c_in_training_saves_and_the_run_can_be_resumed(prepared_phantoms, config_file, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "cxr_jax", "train", str(config_file), "--out", str(out)]

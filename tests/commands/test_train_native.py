@@ -20,12 +20,20 @@ from cxr_jax.training.saving import LAST
 ALONE = ["--parallel.devices", "1", "--training.epochs", "6"]
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A folder for what the tests share."""
+    return tmp_path_factory.mktemp("native")
+
+
 @pytest.fixture
-def undisturbed(prepared_phantoms, config_file, tmp_path, native_kernels, capsys):
-    """A run that nobody disturbs, and what it printed."""
-    out = tmp_path / "undisturbed"
-    train.main([str(config_file), *ALONE, "--out", str(out)])
-    return RunFolder.open(out), capsys.readouterr().out
+def undisturbed(shared, prepared_phantoms, config_file, native_kernels, capsys):
+    """A run that nobody disturbs, trained once, and what it printed."""
+    out, printed = shared / "undisturbed", shared / "printed"
+    if not printed.is_file():
+        train.main([str(config_file), *ALONE, "--out", str(out)])
+        printed.write_text(capsys.readouterr().out)
+    return RunFolder.open(out), printed.read_text()
 
 
 def outcome(run):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from cxr_jax.config.schema import (
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.training.network import Network
+from tests.shared_programs import compile_anew, share_programs
 
 sys.path.append(str(Path(__file__).parent))
 from smallest_network import smallest_network
@@ -51,6 +53,20 @@ def config() -> Config:
 @pytest.fixture(scope="session")
 def network(config: Config) -> Network:
     return smallest_network(config.model)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shared_programs() -> Iterator[None]:
+    """Runs of the same plan take the same program."""
+    with pytest.MonkeyPatch.context() as patch:
+        share_programs(patch)
+        yield
+
+
+@pytest.fixture
+def compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this test compile programs of their own."""
+    compile_anew(monkeypatch)
 
 
 @pytest.fixture

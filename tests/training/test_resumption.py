@@ -14,8 +14,8 @@ from cxr_jax.checkpoints import CheckpointWriter, read_newest, saved_steps
 from cxr_jax.config.schema import ValidationConfig
 from cxr_jax.errors import UserError
 from cxr_jax.inference import forward
+from cxr_jax.training import run as training_run
 from cxr_jax.training.progress import Progress
-from cxr_jax.training.run import compile_train_step
 from cxr_jax.training.saving import BEST, LAST
 
 
@@ -178,7 +178,7 @@ def test_stopped_in_the_same_validation_again_the_checkpoint_is_not_replaced(tra
 
 
 def test_a_signal_before_the_first_step_of_a_phase_is_not_kept_waiting(trainer, undisturbed_phases, monkeypatch):
-    run = trainer("run", phases=PHASES)
+    run, compile_train_step = trainer("run", phases=PHASES), training_run.compile_train_step
 
     def signal_while_compiling(plan, network, phase, *given, **named):
         if phase.config.name == "all":
@@ -186,7 +186,7 @@ def test_a_signal_before_the_first_step_of_a_phase_is_not_kept_waiting(trainer, 
         return compile_train_step(plan, network, phase, *given, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr("cxr_jax.training.run.compile_train_step", signal_while_compiling)
+        patch.setattr(training_run, "compile_train_step", signal_while_compiling)
         with pytest.raises(UserError, match="terminated after step 5; go on with"):
             run.train()
     resumed = trainer("run", phases=PHASES)

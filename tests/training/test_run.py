@@ -19,9 +19,9 @@ from cxr_jax.config.schema import (
     ValidationConfig,
 )
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
+from cxr_jax.training import run as training_run
 from cxr_jax.training.network import build_network
 from cxr_jax.training.progress import Progress, after_validation, is_better
-from cxr_jax.training.run import compile_train_step
 from cxr_jax.training.saving import BEST, LAST
 from cxr_jax.training.validation import validation_figures
 
@@ -87,7 +87,7 @@ def test_a_run_killed_between_two_phases_goes_on_with_a_fresh_optimizer(trainer,
     # both by the optimizer of the config
     phases = (PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen"), PhaseConfig("all", 1))
     undisturbed = train_undisturbed(phases)
-    killed, compiled = trainer("killed", phases=phases), []
+    killed, compiled, compile_train_step = trainer("killed", phases=phases), [], training_run.compile_train_step
 
     def die_in_the_second(plan, network, phase, *given, **named):
         compiled.append(phase.config.name)
@@ -96,7 +96,7 @@ def test_a_run_killed_between_two_phases_goes_on_with_a_fresh_optimizer(trainer,
         return compile_train_step(plan, network, phase, *given, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr("cxr_jax.training.run.compile_train_step", die_in_the_second)
+        patch.setattr(training_run, "compile_train_step", die_in_the_second)
         with pytest.raises(KeyboardInterrupt):
             killed.train()
     assert compiled == ["head", "all"]
@@ -105,6 +105,7 @@ def test_a_run_killed_between_two_phases_goes_on_with_a_fresh_optimizer(trainer,
     assert_equal_runs(undisturbed, resumed)
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_features_computed_once_train_the_same_head(trainer, network, monkeypatch):
     phase = PhaseConfig("head", 2, trainable=("classifier",), batch_norm="frozen", optimizer=OptimizerConfig(0.1))
     cached = trainer("cached", phases=(phase,))
@@ -145,6 +146,7 @@ def test_a_signal_in_the_step_that_exhausts_patience_changes_nothing(trainer):
     assert_equal_runs(undisturbed, resumed)
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_nothing_is_compiled_after_the_first_step_of_each_kind(trainer):
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(

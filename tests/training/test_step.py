@@ -56,6 +56,7 @@ def test_every_backend_and_device_count_gives_the_same_numbers(network, one_devi
         np.testing.assert_allclose(value, one_device[1][name], rtol=1e-9, atol=1e-9, err_msg=name)
 
 
+@pytest.mark.usefixtures("compiled_anew")
 def test_batchnorm_by_each_device_would_give_other_numbers(network, one_device, monkeypatch):
     # what the test above must notice: statistics of a device's own share
     own = BatchNorm.__call__

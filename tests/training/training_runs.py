@@ -25,13 +25,13 @@ from cxr_jax.devices import replicate
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
+from cxr_jax.training import run as runs
 from cxr_jax.training.compile import Backend, CompiledStep
 from cxr_jax.training.feed import Feed, HostFeed, make_feed
 from cxr_jax.training.network import Network
 from cxr_jax.training.plan import Plan, plan_run
 from cxr_jax.training.processes import ALONE, ProcessGroup
 from cxr_jax.training.progress import Progress
-from cxr_jax.training.run import compile_train_step, train
 from cxr_jax.training.saving import LAST
 from cxr_jax.training.state import TrainState, new_state, state_arrays
 from cxr_jax.training.step import DeviceBatch, StepMetrics, train_step
@@ -104,7 +104,7 @@ class Steps:
     def compiled(self, feed: Feed | None = None, first_step: int = 0) -> CompiledStep:
         """The step as a program for the devices and the backend of the plan."""
         feed = feed or HostFeed(self.images)
-        return compile_train_step(self.plan, self.network, self.phase, self.state(), feed, first_step=first_step)
+        return runs.compile_train_step(self.plan, self.network, self.phase, self.state(), feed, first_step=first_step)
 
     def replicated(self, step: int = 0) -> TrainState:
         """The state before the first step, on the devices of the plan."""
@@ -205,7 +205,7 @@ class TrainingRun:
 
     def train(self, *, resume: bool = False) -> str:
         """Trains to the end, and returns why it ended."""
-        return train(
+        return runs.train(
             self.plan,
             self.network,
             self.train_set,
