@@ -69,7 +69,7 @@ def _commands() -> str:
 
 def _config() -> str:
     """Returns every field of a config as tables, one for each section, from the schema itself."""
-    from cxr_jax.config.schema import Config, PhaseConfig
+    from cxr_jax.config.schema import Config, PhaseConfig, ReplayConfig
 
     intro = (
         "A config is a TOML file. Its sections and their fields are below, with what a field has that the file leaves\n"
@@ -79,7 +79,7 @@ def _config() -> str:
     sections = [field for field in dataclasses.fields(Config) if field.name != "phases"]
     parts = ["# Config", intro]
     parts += [_section(f"[{field.name}]", field.default_factory) for field in sections]
-    parts += [_section("[[phases]]", PhaseConfig)]
+    parts += [_section("[data.replay]", ReplayConfig), _section("[[phases]]", PhaseConfig)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -90,8 +90,11 @@ def _section(title: str, kind: type) -> str:
     about, hints, comments = " ".join(kind.__doc__.split()), typing.get_type_hints(kind), comments_of(kind)
     rows = []
     for field in dataclasses.fields(kind):
-        # of a phase, which then takes it from the section of the config
-        default = "from the section" if field.default is None else f"`{json.dumps(field.default)}`"
+        if field.default is dataclasses.MISSING:
+            default = "its own"
+        else:
+            # of a phase, which then takes it from the section of the config
+            default = "from the section" if field.default is None else f"`{json.dumps(field.default)}`"
         rows.append((f"`{field.name}`", _values(hints[field.name]), default, comments.get(field.name, "")))
     lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
     head = "| field | values | default | meaning |\n| --- | --- | --- | --- |"

@@ -140,6 +140,7 @@ class Bundle:
     test: Reached | None = None  # None before the run was evaluated
     sets: ConformalSets | None = None  # from which probability a class is possible; None from an earlier version, too
     feature_limit: FeatureLimit | None = None  # of the distance that the network tells; None where it tells none
+    films: str = ""  # whose films it learned from, in a sentence; empty from an earlier version
 
 
 def is_bundle(folder: str | Path) -> bool:

@@ -17,6 +17,7 @@ from cxr_jax.vocabulary import CLASS_NAMES
 if TYPE_CHECKING:
     from cxr_jax.config.schema import Config
     from cxr_jax.data.prepared import PreparedData
+    from cxr_jax.evaluation.change import Changes
     from cxr_jax.evaluation.class_judgement import ClassJudgement
     from cxr_jax.evaluation.judgement import Judgement
     from cxr_jax.evaluation.operating_point import OperatingPoint
@@ -38,11 +39,14 @@ class Options:
     out: Annotated[str, Option("FOLDER")] = ""  # new folder of the ensemble of several runs
     copy: bool = False  # --out gets copies of their networks, and needs the runs no more
     stored: bool = False  # judge the stored predictions again: no network runs, no look is added
+    # judge the run on films of another source, prepared under this name: at its threshold, in a ledger of their own
+    on: Annotated[str, Option("DATASET")] = ""
     # measure the run on images degraded in eleven ways at five severities: those of validation, or with --test of test
     degraded: bool = False
     # show the run regions of the images alone, as the lung masks beside the data tell them, and compare with whole ones
     occluded: bool = False
-    test: bool = False  # with --degraded or --occluded: the test images, which is one look more
+    # with --degraded or --occluded: the test images, which is one look more; with --on: the test images alone, not all
+    test: bool = False
     reference: Annotated[str, Option("RUN")] = ""  # with --degraded: the run that errors are told relative to
     unfinished: bool = False  # look at test though training has not come to its end
 
@@ -55,6 +59,7 @@ class Evaluation:
     judgement: Judgement | ClassJudgement
     quality: ImageQuality | None  # None where the classes are not NORMAL and PNEUMONIA
     stored: bool  # no look at test was added
+    changes: Changes | None = None  # of a run that learned on
 
 
 def main(arguments: list[str]) -> None:
@@ -65,9 +70,9 @@ def main(arguments: list[str]) -> None:
     """
     options = parse(Options, arguments, prog="cxr-jax evaluate", description=SUMMARY)
     terminal = Terminal()
-    if options.degraded or options.occluded:
+    if options.degraded or options.occluded or options.on:
         _check(options)
-        _evaluate_changed(options, terminal)
+        (_evaluate_on if options.on else _evaluate_changed)(options, terminal)
         return
     print_evaluation(terminal, evaluate(options, terminal))
 
@@ -91,6 +96,7 @@ def evaluate(options: Options, terminal: Terminal) -> Evaluation:
     from cxr_jax.evaluation.judgement import write_judgement
     from cxr_jax.evaluation.quality import write_quality
     from cxr_jax.inference.image_quality import judge_quality
+    from cxr_jax.runs.continued import is_continued
     from cxr_jax.runs.ensemble import members_of
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.locks import evaluating
@@ -111,10 +117,15 @@ def evaluate(options: Options, terminal: Terminal) -> Evaluation:
         point = judged.judgement.operating_point
         uncertainty = judge_uncertainty(read_conformal(run.conformal), judged.test, point.threshold)
         write_uncertainty(run.uncertainty, uncertainty)
+        changes = None
+        if is_continued(run):
+            from cxr_jax.inference.change import compare_with_origin
+
+            changes = compare_with_origin(run, prepared, judged.test, terminal, stored=options.stored)
         quality = judge_quality(prepared, config, judged.validation, judged.test, point, run, terminal)
         write_quality(run.quality, quality)
         _draw(run, prepared, config, judged, quality, terminal)
-    return Evaluation(run, judged.judgement, quality, options.stored)
+    return Evaluation(run, judged.judgement, quality, options.stored, changes)
 
 
 def _evaluate_classes(
@@ -156,15 +167,45 @@ def _evaluate_changed(options: Options, terminal: Terminal) -> None:
     terminal.say(DISCLAIMER)
 
 
+def _evaluate_on(options: Options, terminal: Terminal) -> None:
+    """Judges a run on films of another source, stores record and report, and prints what it is worth there."""
+    from cxr_jax.runs.folder import RunFolder
+    from cxr_jax.runs.locks import evaluating
+    from cxr_jax.runs.trained_on import told_films
+    from cxr_jax.vocabulary import DISCLAIMER
+
+    terminal.say(f"Evaluating {options.runs[0]} on {options.on}")
+    run = RunFolder.open(options.runs[0])
+    with evaluating(run):
+        with terminal.waiting("Loading the network"):
+            from cxr_jax.inference.external import evaluate_on
+            from cxr_jax.reporting.external import external_lines
+            from cxr_jax.reporting.report import write_report
+
+        found = evaluate_on(run, options.on, test_alone=options.test, track=terminal.track)
+        for line in external_lines(found.external):
+            terminal.say(line)
+        terminal.say(told_films(run))
+        terminal.say(f"Record: {found.folder}")
+        if run.evaluation.is_file():
+            write_report(run)
+            terminal.say(f"Report: {run.report}")
+    terminal.say(DISCLAIMER)
+
+
 def _check(options: Options) -> None:
     """Raises UserError for options that say too little or contradict each other."""
     if not options.runs:
         raise UserError("name a run: cxr-jax evaluate RUN", EXIT_USAGE)
+    if options.on and (options.degraded or options.occluded or options.stored or options.copy or options.out):
+        raise UserError("--on goes with --test alone", EXIT_USAGE)
+    if options.on and len(options.runs) != 1:
+        raise UserError("--on judges one run: name one", EXIT_USAGE)
     changed = "--degraded" if options.degraded else "--occluded"
     if options.degraded and options.occluded:
         raise UserError("--degraded and --occluded are two measurements: make one after the other", EXIT_USAGE)
-    if options.test and not (options.degraded or options.occluded):
-        raise UserError("--test is for --degraded and --occluded: add one of them", EXIT_USAGE)
+    if options.test and not (options.degraded or options.occluded or options.on):
+        raise UserError("--test is for --degraded, --occluded and --on: add one of them", EXIT_USAGE)
     if options.reference and not options.degraded:
         raise UserError("--reference is for --degraded: add that", EXIT_USAGE)
     if (options.degraded or options.occluded) and len(options.runs) != 1:
@@ -362,6 +403,8 @@ def _draw(
 def print_evaluation(terminal: Terminal, evaluation: Evaluation) -> None:
     """Prints the table of figures, what belongs beside it, and where report and figures are."""
     from cxr_jax.evaluation.numbers import measured_text
+    from cxr_jax.reporting.change import change_lines
+    from cxr_jax.reporting.looks import told_together
     from cxr_jax.reporting.quality import over_exposure_text
     from cxr_jax.reporting.tables import judgement_table
     from cxr_jax.runs.ensemble import first_network
@@ -380,10 +423,13 @@ def print_evaluation(terminal: Terminal, evaluation: Evaluation) -> None:
         if (baseline := quality.baselines.get("all_measures")) is not None:
             area = measured_text(baseline.test["roc_auc"])
             terminal.say(f"Image quality alone, without a network: ROC-AUC {area} on test.")
+    if evaluation.changes is not None:
+        for line in change_lines(evaluation.changes):
+            terminal.say(line)
     looks = read_looks(run)
     terminal.say(_told_looks(len(looks), evaluation.stored))
-    if (together := looks[-1].get("looks_at_these_images") if looks else None) and together > len(looks):
-        terminal.say(f"All runs on this machine together have looked at these test images {together:,} times.")
+    if looks and (told := told_together(looks)) is not None:
+        terminal.say(f"All runs on this machine together have {told}.")
     terminal.say(f"Report:  {run.report}\nFigures: {run.figures}")
     other = as_typed("cxr-jax", "explain", first_network(run)) if quality else as_typed("cxr-jax", "predict", run.path)
     terminal.say(f"Next: open the report in a browser, or {other}{'' if quality else ' FILES...'}")

@@ -17,8 +17,8 @@ from cxr_jax.terminal import Terminal
 from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, FINDINGS, NO_FINDING, PNEUMONIA, Kind
 
 if TYPE_CHECKING:
-    from cxr_jax.data.quality.reference import QualityReference
     from cxr_jax.data.sources.source import LeftOut
+    from cxr_jax.serving.loaded import Loaded
     from cxr_jax.serving.predict import FilePrediction, Threshold
 
     Below = Callable[[Path], tuple[tuple[Path, ...], tuple[LeftOut, ...]]]
@@ -135,7 +135,7 @@ def main(arguments: list[str]) -> None:
 
         print(json.dumps(entries, indent=2, ensure_ascii=False))
     else:
-        _print_end(terminal, entries, threshold, name, reference, classes)
+        _print_end(terminal, entries, threshold, loaded, classes)
     for place, what in ((options.csv, "Table"), (options.maps, "Heat maps of what speaks for each call")):
         if place:
             terminal.say(f"{what}: {place}")
@@ -316,11 +316,13 @@ def _print_end(
     terminal: Terminal,
     entries: list[dict[str, Any]],
     threshold: Threshold,
-    model: str,
-    reference: QualityReference | None,
+    loaded: Loaded,
     classes: tuple[str, ...],
 ) -> None:
-    """Prints how many were called what, the threshold, the model, the check of inputs and the disclaimer."""
+    """Prints how many were called what, the threshold, the model and its films, the check of inputs and the
+    disclaimer.
+    """
+    reference = loaded.reference
     counts = Counter(call for entry in entries for call in _calls(entry))
     files = "1 file" if len(entries) == 1 else f"{len(entries):,} files"
     told = ", ".join(
@@ -334,7 +336,9 @@ def _print_end(
     if threshold.of_findings is not None:
         each = ", ".join(f"{name} {value:.4g}" for name, value in threshold.of_findings.items())
         called, told = f"Called from: {each} ", f"(rule: {threshold.rule}); --csv and --json give all probabilities"
-    terminal.say(f"{called}{told}. Model: {model}.")
+    terminal.say(f"{called}{told}. Model: {loaded.name}.")
+    if loaded.films:
+        terminal.say(loaded.films)
     if threshold.sets is not None:
         terminal.say(
             f"Uncertain: at an error rate of {threshold.sets.error_rate:.0%} for each class, fixed on validation, both "

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cxr_jax.config.command_line import Option, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
@@ -38,6 +38,8 @@ class Options:
     """Where the run goes; every field of the config is an option too, such as --optimizer.learning-rate 0.02."""
 
     out: Annotated[str, Option("FOLDER")] = ""  # of the run; by default runs/ and the name of the config
+    # trained run whose network learns on from the config's data, in all its phases and with a new optimizer
+    origin: Annotated[str, Option("RUN", name="from")] = ""
     resume: bool = False  # go on with the run in that folder, from its last checkpoint
 
 
@@ -52,7 +54,7 @@ def main(arguments: list[str]) -> None:
 
     options = given.options
     run_path = Path(options.out) if options.out else default_folder(config_path)
-    train_config(given.config, run_path, resume=options.resume, changes=given.changes)
+    train_config(given.config, run_path, resume=options.resume, changes=given.changes, origin=options.origin)
 
 
 def terminal_for(arguments: Sequence[str]) -> Terminal:
@@ -67,7 +69,13 @@ def default_folder(config_path: Path) -> Path:
 
 
 def train_config(
-    config: Config, run_path: Path, *, resume: bool = False, changes: Collection[str] = (), quiet: bool = False
+    config: Config,
+    run_path: Path,
+    *,
+    resume: bool = False,
+    changes: Collection[str] = (),
+    quiet: bool = False,
+    origin: str = "",
 ) -> EndReason:
     """Trains a network, alone or as one of several processes, and tells how it goes unless `quiet`.
 
@@ -77,6 +85,7 @@ def train_config(
         resume: go on from the last checkpoint.
         changes: dotted keys that were given beside a config's file; those without effect are refused.
         quiet: show nothing.
+        origin: folder of the run whose network learns on; empty for a network that begins anew.
 
     Returns why training ended.
 
@@ -94,38 +103,51 @@ def train_config(
     with joined(config.parallel) as group:
         if group.world_size == 1 and config.parallel.world_size == 0:
             refuse_options_of_several(changes)
-        return _train(config, run_path, resume, group, quiet)
+        return _train(config, run_path, resume, group, quiet, origin)
 
 
-def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup, quiet: bool) -> EndReason:
+def _train(
+    config: Config, run_path: Path, resume: bool, group: ProcessGroup, quiet: bool, origin: str = ""
+) -> EndReason:
     """Trains in this process, as one of `group`; only the first of them touches the run folder."""
     from cxr_jax.config.effect import notes
     from cxr_jax.config.overrides import values_of
     from cxr_jax.data.prepared import PreparedData, require_masks_of_run
+    from cxr_jax.data.replay import open_replayed, told_replay, told_visits
     from cxr_jax.data.split_loading import left_out_for_masks, load_split
     from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver
+    from cxr_jax.runs.continued import write_continued
     from cxr_jax.runs.environment import record_activations, recorded_precision
     from cxr_jax.runs.files import atomic_path
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.locks import held_for_training
     from cxr_jax.runs.metrics_log import is_finished
+    from cxr_jax.training.continuation import Beginning, resumed_beginning
     from cxr_jax.training.network import build_network
     from cxr_jax.training.plan import plan_run
     from cxr_jax.training.run import train
 
     terminal = Terminal(quiet=quiet or not group.writes)
-    group.require_same("what they are to do", {"--out": str(run_path), "--resume": resume})
-    computed = values_of(dataclasses.replace(config, parallel=config.parallel.anywhere()))
-    group.require_same("config", json.loads(json.dumps(computed)))
+    group.require_same("what they are to do", {"--out": str(run_path), "--resume": resume, "--from": origin})
     run = RunFolder(run_path)
     if group.writes:
         run = RunFolder.open(run_path) if resume else RunFolder.unused(run_path)
+    beginning = resumed_beginning(run, origin, group) if resume else Beginning.at(origin)
+    if beginning.learns_on and config.model.weights:
+        terminal.say("Note on the config: model.weights has no effect, because a trained network learns on")
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, weights=""))
+    computed = values_of(dataclasses.replace(config, parallel=config.parallel.anywhere()))
+    group.require_same("config", json.loads(json.dumps(computed)))
     prepared = PreparedData.open(config.data.dataset)
     if resume and group.writes:
         _require_same(run, config, prepared.fingerprint)
         require_masks_of_run(run, prepared)
+    replayed = open_replayed(prepared, config.data).fingerprint if config.data.replay.dataset else ""
+    continued = beginning.continued(config, prepared.classes, prepared.kind, run_path, replayed)
     with terminal.waiting(f"Building {config.model.name}"):
         network = build_network(config.model, config.training.seed, classes=len(prepared.classes))
+        if continued is not None:
+            network = beginning.network(network, continued, run)
     group.require_same(
         "what they train on",
         {"the data's fingerprint": prepared.fingerprint, "the network's first values": network.fingerprint()},
@@ -144,13 +166,26 @@ def _train(config: Config, run_path: Path, resume: bool, group: ProcessGroup, qu
         # whole or not at all: one that was killed half-way could neither be resumed nor begun again
         with atomic_path(run_path) as unfinished:
             description = describe(config, network, classes=prepared.classes, kind=prepared.kind)
-            origin = write_origin(unfinished, config, description, prepared, plan.devices)
-            record_activations(origin, plan.precision, kernels, plan.why)
+            mixed_in = told_replay(config.data, train_set, validation_set)
+            if continued is not None:
+                began = {"weights": continued.weights, "weights_sha256": continued.weights_sha256}
+                description = dataclasses.replace(description, **began)
+            made = write_origin(unfinished, config, description, prepared, plan.devices, mixed_in)
+            if continued is not None:
+                write_continued(made, continued)
+            record_activations(made, plan.precision, kernels, plan.why)
     elif group.writes and not is_finished(run.metrics):
         record_activations(run, plan.precision, kernels, plan.why)
     terminal.say(
         f"{config.model.name} on {len(train_set)} images, validated on {len(validation_set)}; run {as_typed(run.path)}"
     )
+    if continued is not None:
+        terminal.say(
+            f"It learns on from {as_typed(continued.origin(run).path)}, step {continued.step:,}, which was trained on "
+            f"{continued.data}"
+        )
+    if train_set.replay is not None:
+        terminal.say(told_visits(config.data, train_set, validation_set))
     for note in prepared.card.get("image_notes", ()):
         terminal.say(f"Note on the images: {note}")
     for note in notes(config):
@@ -188,8 +223,12 @@ def write_origin(
     description: NetworkDescription,
     prepared: PreparedData,
     devices: Sequence[jax.Device],
+    replayed: dict[str, Any] | None = None,
 ) -> RunFolder:
-    """Makes the folder of a run, writes there what is known before the first step, and returns it."""
+    """Makes the folder of a run, writes there what is known before the first step, and returns it.
+
+    `replayed` says what is mixed in of other data; None if nothing is.
+    """
     from cxr_jax.config.loading import write_config
     from cxr_jax.data.prepared import from_any_folder
     from cxr_jax.data.prepared_boxes import prepared_boxes
@@ -201,12 +240,15 @@ def write_origin(
     names = [f"{device.platform} {device.device_kind}" for device in devices]
     run = RunFolder.create(folder)
     write_environment(run, devices=names, data_fingerprint=prepared.fingerprint)
-    write_json(run.data_card, prepared.card)
+    write_json(run.data_card, prepared.card if replayed is None else {**prepared.card, "replay": replayed})
     if config.data.crop == "lungs":
         regression = prepared_boxes(prepared, config.data).regression
         description = dataclasses.replace(description, lung_boxes=regression)
     write_description(run, description)
-    data = dataclasses.replace(config.data, dataset=from_any_folder(config.data.dataset))
+    replay = config.data.replay
+    if replay.dataset:
+        replay = dataclasses.replace(replay, dataset=from_any_folder(replay.dataset))
+    data = dataclasses.replace(config.data, dataset=from_any_folder(config.data.dataset), replay=replay)
     write_config(dataclasses.replace(config, data=data, parallel=config.parallel.anywhere()), run.config)
     return run
 
@@ -273,6 +315,7 @@ def _require_same(run: RunFolder, config: Config, fingerprint: str) -> None:
     asked for.
     """
     from cxr_jax.config.loading import load_config
+    from cxr_jax.data.prepared import require_replayed_of_run
     from cxr_jax.runs.folder import read_json
 
     stored = load_config(run.config)
@@ -283,3 +326,4 @@ def _require_same(run: RunFolder, config: Config, fingerprint: str) -> None:
         )
     if read_json(run.environment).get("data_fingerprint") != fingerprint:
         raise UserError(f"the prepared data is not what {run.path} was started with; prepare the same source again")
+    require_replayed_of_run(run)

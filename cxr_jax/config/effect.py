@@ -81,6 +81,8 @@ def _of_any(config: Config) -> Iterator[tuple[str, str]]:
     for name in ("folds", "fold"):
         if name not in used:
             yield f"data.{name}", f'data.validation is "{validation}"; it counts where that is "fold"'
+    if not config.data.replay.dataset:
+        yield "data.replay.share", "data.replay.dataset is empty; it counts where that names prepared data"
     rules = {"threshold": "fixed", "target_sensitivity": "sensitivity", "cost_ratio": "cost_ratio"}
     for name, rule in rules.items():
         if config.operating_point.rule != rule:

@@ -115,6 +115,9 @@ def _add_config(parser: OptionParser, config: Config) -> None:
     sections = {name: section for name, section in vars(config).items() if name != "phases"}
     for name, section in sections.items():
         parser.add_fields(type(section), prefix=f"{name}.", shown=section)
+        for field in dataclasses.fields(section):
+            if dataclasses.is_dataclass(inner := getattr(section, field.name)):
+                parser.add_fields(type(inner), prefix=f"{name}.{field.name}.", shown=inner)
     for phase in config.phases:
         prefix = f"phases.{phase.name}."
         group = parser.add_fields(type(phase), prefix=prefix, shown=phase)
@@ -159,25 +162,25 @@ def write_config(config: Config, path: str | Path) -> None:
 def format_config(config: Config) -> str:
     """Returns every field of `config` as TOML text; what a phase leaves out is left out."""
     tables = {name: value for name, value in dataclasses.asdict(config).items() if name != "phases"}
-    lines = [line for name, fields in tables.items() for line in _format_table(f"[{name}]", fields)]
+    lines = [line for name, fields in tables.items() for line in _format_table(name, fields)]
     for phase in config.phases:
-        fields = dataclasses.asdict(phase)
-        nested = {name: value for name, value in fields.items() if isinstance(value, Mapping)}
-        flat = {name: value for name, value in fields.items() if value is not None and name not in nested}
-        lines += _format_table("[[phases]]", flat)
-        for name, value in nested.items():
-            lines += _format_table(f"[phases.{name}]", value)
+        lines += _format_table("phases", dataclasses.asdict(phase), listed=True)
     return "\n".join(lines[1:]) + "\n"
 
 
 def format_sections(config: Config, names: Sequence[str]) -> str:
     """Returns the sections `names` of `config` as TOML text, every field of them."""
     tables = dataclasses.asdict(config)
-    return "\n".join([line for name in names for line in _format_table(f"[{name}]", tables[name])][1:]) + "\n"
+    return "\n".join([line for name in names for line in _format_table(name, tables[name])][1:]) + "\n"
 
 
-def _format_table(header: str, fields: Mapping[str, Any]) -> list[str]:
-    return ["", header, *(f"{name} = {_format_value(value)}" for name, value in fields.items())]
+def _format_table(name: str, fields: Mapping[str, Any], *, listed: bool = False) -> list[str]:
+    """Returns the lines of a table, an entry of a list or not, and of the tables in it; what is None is left out."""
+    nested = {key: value for key, value in fields.items() if isinstance(value, Mapping)}
+    flat = {key: value for key, value in fields.items() if value is not None and key not in nested}
+    lines = ["", f"[[{name}]]" if listed else f"[{name}]"]
+    lines += [f"{key} = {_format_value(value)}" for key, value in flat.items()]
+    return lines + [line for key, value in nested.items() for line in _format_table(f"{name}.{key}", value)]
 
 
 def _format_value(value: bool | int | float | str | Sequence[str]) -> str:

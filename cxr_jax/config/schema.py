@@ -26,6 +26,22 @@ def _require(condition: bool, name: str, value: object, rule: str) -> None:
 
 
 @dataclass(frozen=True)
+class ReplayConfig(_Section):
+    """Images of other data that are mixed in, so that a network that learns on does not forget them."""
+
+    dataset: str = ""  # name or path of prepared data, as data.dataset; empty: nothing is mixed in
+    # theirs of the images that an epoch visits, drawn anew in every epoch; and of the validation images, drawn once
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require(0 < self.share < 1, "share", self.share, "above 0 and below 1")
+
+    def beside(self, images: int, there: int) -> int:
+        """Returns how many of the `there` other images are mixed in with `images`: as the share says, or all."""
+        return min(max(1, round(images * self.share / (1 - self.share))), there)
+
+
+@dataclass(frozen=True)
 class DataConfig(_Section):
     """Which radiographs, at which size, cut how."""
 
@@ -43,6 +59,7 @@ class DataConfig(_Section):
     folds: int = 5  # how many, where validation is one of them
     fold: int = 0  # number of the one that is held out, from 0
     balancing: Literal["none", "barnett"] = "none"  # offline copies of normals as in Barnett's study
+    replay: ReplayConfig = field(default_factory=ReplayConfig)  # what is mixed in of other data
     # what a network is shown of an image, in training and wherever it is judged; all but whole need the masks of
     # `cxr-jax prepare --masks`, and leave out images without one. mask: the lungs white, the rest black, no grey level
     # of the image. lungs: these alone. outside_lungs: all but these. outside_box: all but the upright box around them.
@@ -63,8 +80,15 @@ class DataConfig(_Section):
         _require(self.folds >= 2, "folds", self.folds, "2 or more")
         _require(self.crop == "none" or self.region == "whole", "crop", self.crop, '"none" where region is not "whole"')
         _require(0 <= self.fold < self.folds, "fold", self.fold, f"from 0 to {self.folds - 1}, one of data.folds")
+        if self.replay.dataset:
+            one_set = self.validation not in ("fold", "out_of_fold") and self.balancing == "none"
+            rule = 'empty where data.validation is that of folds, or data.balancing is not "none": these are of one set'
+            _require(one_set, "replay.dataset", self.replay.dataset, rule)
+            whole = (self.region, self.crop) == ("whole", "none")
+            rule = "empty where data.region or data.crop shows less than whole images"
+            _require(whole, "replay.dataset", self.replay.dataset, rule)
 
-    def cut(self) -> dict[str, str | int | float]:
+    def cut(self) -> dict[str, str | int | float | tuple]:
         """Returns the fields that decide which images are validation, by name: two with equal ones cut alike."""
         used = {
             "official": (),
@@ -74,7 +98,8 @@ class DataConfig(_Section):
             "fold": ("folds", "fold", "split_seed"),
             "out_of_fold": ("folds", "split_seed"),
         }
-        return {name: getattr(self, name) for name in ("validation", *used[self.validation])}
+        mixed = {"replay": dataclasses.astuple(self.replay)} if self.replay.dataset else {}
+        return {**{name: getattr(self, name) for name in ("validation", *used[self.validation])}, **mixed}
 
 
 @dataclass(frozen=True)
@@ -359,15 +384,20 @@ class Config(_Section):
         rule = f'"none" where probe.balancing is "{self.probe.balancing}": classes have as many rows already'
         _require(not twice, "loss.class_weights", self.loss.class_weights, rule)
 
+        replayed = self.data.replay.dataset
+        rule = "empty where probe.classifier is asked for: a probe is fitted once, on images of one set"
+        _require(not (replayed and self.probe.is_asked_for), "data.replay.dataset", replayed, rule)
+
     def computed_as(self, other: Config) -> Config:
         """Returns the same experiment, computed where `other` is, with its images kept where the other's are.
 
         Data that are given as the same folder in another way, such as by a relative path, are called as the other does.
         A precision that was left open is the other's.
         """
-        folders = [at_home(config.data.dataset).resolve() for config in (self, other)]
-        dataset = other.data.dataset if folders[0] == folders[1] else self.data.dataset
-        data = dataclasses.replace(self.data, placement=other.data.placement, dataset=dataset)
+        dataset = _called_alike(self.data.dataset, other.data.dataset)
+        replayed = _called_alike(self.data.replay.dataset, other.data.replay.dataset)
+        replay = dataclasses.replace(self.data.replay, dataset=replayed)
+        data = dataclasses.replace(self.data, placement=other.data.placement, dataset=dataset, replay=replay)
         training = self.training
         if training.precision == "auto":
             training = dataclasses.replace(training, precision=other.training.precision)
@@ -386,3 +416,9 @@ class Config(_Section):
             )
             for phase in phases
         )
+
+
+def _called_alike(dataset: str, other: str) -> str:
+    """Returns `other` where it is the same folder of prepared data as `dataset`, else `dataset`."""
+    same = bool(dataset and other) and at_home(dataset).resolve() == at_home(other).resolve()
+    return other if same else dataset

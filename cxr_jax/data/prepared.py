@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -129,6 +130,11 @@ class PreparedData:
         """sha256 of the content, hexadecimal."""
         return self.card["fingerprint"]
 
+    @cached_property
+    def test_images(self) -> frozenset[str]:
+        """The test images by content: the sha256 of each as it is stored. Classes, names and order do not enter."""
+        return frozenset(example.sha256 for example in self.examples if example.split == "test")
+
     @property
     def masks(self) -> MaskRecord | None:
         """What the card says of lung masks; None if there are none; UserError if that is damaged."""
@@ -152,6 +158,15 @@ class PreparedData:
     def decoded(self) -> Path:
         """Folder of the decoded caches."""
         return self.path / "decoded"
+
+
+def readable_data() -> Iterator[PreparedData]:
+    """Yields every prepared data set of this machine whose card and table can be read."""
+    for card in sorted(prepared_root().glob(f"*/{CARD}")):
+        with contextlib.suppress(UserError):
+            prepared = PreparedData.open(card.parent.name)
+            prepared.stored_examples()
+            yield prepared
 
 
 def _places(name_or_path: str) -> Iterator[Path]:
@@ -183,7 +198,37 @@ def open_data_of_run(run: RunFolder) -> PreparedData:
             f"the prepared data {name} is not what {run.path} was trained on; prepare the same source again"
         )
     require_masks_of_run(run, prepared)
+    require_replayed_of_run(run)
     return prepared
+
+
+def data_of_run_if_here(run: RunFolder) -> PreparedData | None:
+    """Returns the prepared data that a run was trained on; None where they are not on this machine."""
+    try:
+        return open_data_of_run(run)
+    except UserError:
+        return None
+
+
+def data_if_here(name_or_path: str, fingerprint: str) -> PreparedData | None:
+    """Returns the data set prepared under a name, or kept in a folder; None if it is another one by its fingerprint."""
+    with contextlib.suppress(UserError):
+        prepared = PreparedData.open(name_or_path)
+        if prepared.fingerprint == fingerprint:
+            return prepared
+    return None
+
+
+def require_replayed_of_run(run: RunFolder) -> None:
+    """Raises UserError if the data that a run mixed in are not there, or what lies there now is something else."""
+    replayed = read_json(run.data_card).get("replay") if run.data_card.is_file() else None
+    if replayed is None:
+        return
+    name = run.configured("data", "replay")["dataset"]
+    if PreparedData.open(name).fingerprint != replayed["fingerprint"]:
+        raise UserError(
+            f"the prepared data {name} is not what {run.path} mixed in for replay; prepare the same source again"
+        )
 
 
 def require_masks_of_run(run: RunFolder, prepared: PreparedData) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,8 @@ from cxr_jax.data.masks.decoded import decoded_masks, rows_with_mask
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.prepared_boxes import prepared_boxes
 from cxr_jax.data.progress import Track, silently
-from cxr_jax.data.quality.table import quality_table
+from cxr_jax.data.quality.table import QualityTable, quality_table
+from cxr_jax.data.replay import config_of_replayed, drawn_for_validation, mixed, open_replayed
 from cxr_jax.data.splits import cut_by_group, cut_least_sharp, cut_lowest_numbers
 from cxr_jax.errors import UserError
 from cxr_jax.images.crops import CroppedRows
@@ -55,17 +56,85 @@ def load_split(
             "choose another value to train one network"
         )
     _require_classes_for(config, prepared.classes)
+
+    def images_of(data: PreparedData, rows: np.ndarray) -> Pixels:
+        decoded = decoded_images(data, config, track=track)
+        images = SelectedRows(decoded, rows) if mapped else _taken(decoded, rows)
+        if config.region != WHOLE:
+            masks = decoded_masks(data, config, _wanted(config), track=track)
+            images = RegionRows(images, SelectedRows(masks, rows), config.region)
+            images = images if mapped else images[:]
+        if config.crop == "lungs":
+            images = CroppedRows(images, prepared_boxes(data, config, track=track).boxes[rows])
+            images = images if mapped else images[:]
+        return images
+
+    return _assembled(prepared, config, split, images_of, track)
+
+
+def _assembled(
+    prepared: PreparedData,
+    config: DataConfig,
+    split: str,
+    images_of: Callable[[PreparedData, np.ndarray], Pixels],
+    track: Track,
+) -> ImageSet:
+    """Returns a split of the data, with what is mixed in of others."""
+    parts = parts_of_split(prepared, config, split, track=track)
+    own, *others = (_split_of(data, config, split, rows, images_of(data, rows)) for data, rows in parts)
+    if not others:
+        return own
+    (replayed,), name = others, parts[1][0].card["name"]
+    visits = config.replay.beside(len(own), len(replayed)) if split == "train" else None
+    return mixed(own, replayed, name, visits)
+
+
+def parts_of_split(
+    prepared: PreparedData, config: DataConfig, split: str, *, track: Track = silently
+) -> list[tuple[PreparedData, Int32[np.ndarray, " N"]]]:
+    """Returns the data that a split comes from, each with its rows of their table: one set, or with replay two.
+
+    Of the data that are mixed in, `train` has all training images, of which an epoch visits some, and `val` as many of
+    their validation images as `config.replay` says. `test` has none.
+
+    Raises:
+        UserError: as `rows_of_split`; or the data to mix in do not suit the others.
+    """
     rows = rows_of_split(prepared, config, split, track=track)
-    decoded = decoded_images(prepared, config, track=track)
-    images = SelectedRows(decoded, rows) if mapped else _taken(decoded, rows)
-    if config.region != WHOLE:
-        masks = decoded_masks(prepared, config, _wanted(config), track=track)
-        images = RegionRows(images, SelectedRows(masks, rows), config.region)
-        images = images if mapped else images[:]
-    if config.crop == "lungs":
-        images = CroppedRows(images, prepared_boxes(prepared, config, track=track).boxes[rows])
-        images = images if mapped else images[:]
-    return _split_of(prepared, config, split, rows, images)
+    parts = [(prepared, rows)]
+    if config.replay.dataset and split != "test":
+        other = open_replayed(prepared, config)
+        theirs = rows_of_split(other, config_of_replayed(config), split, track=track)
+        if split == "val":
+            labels = np.array([other.examples[row].label for row in theirs])
+            count = config.replay.beside(len(rows), len(theirs))
+            theirs = drawn_for_validation(theirs, labels, count, config.split_seed)
+        parts.append((other, theirs))
+    return parts
+
+
+def quality_of_split(
+    prepared: PreparedData, config: DataConfig, split: str, *, track: Track = silently
+) -> tuple[QualityTable, np.ndarray]:
+    """Returns the image quality of a split, with what is mixed in of other data, and the labels of its images as an
+    `ImageSet` has them.
+    """
+    parts = parts_of_split(prepared, config, split, track=track)
+    labels = [_labels_of(data, [data.examples[row].label for row in rows]) for data, rows in parts]
+    tables = [quality_table(data, track=track).rows(rows) for data, rows in parts]
+    return QualityTable.joined(tables), np.concatenate(labels)
+
+
+def load_rows(
+    prepared: PreparedData, config: DataConfig, rows: Int32[np.ndarray, " N"], *, track: Track = silently
+) -> ImageSet:
+    """Returns the images of these rows of the table, whichever split they are of, as `config` resizes them.
+
+    Raises:
+        UserError: records and cache cannot be read or written.
+    """
+    images = SelectedRows(decoded_images(prepared, config, track=track), rows)
+    return _images_of(prepared, rows, images)
 
 
 def _require_classes_for(config: DataConfig, classes: tuple[str, ...]) -> None:
@@ -82,8 +151,7 @@ def split_without_images(
     prepared: PreparedData, config: DataConfig, split: str, *, track: Track = silently
 ) -> ImageSet:
     """Returns what `load_split` does, with one black pixel in the place of every image; nothing is decoded for it."""
-    rows = rows_of_split(prepared, config, split, track=track)
-    return _split_of(prepared, config, split, rows, np.zeros((len(rows), 1, 1), np.uint8))
+    return _assembled(prepared, config, split, lambda data, rows: np.zeros((len(rows), 1, 1), np.uint8), track)
 
 
 def with_prepared_groups(prepared: PreparedData, config: DataConfig, split: str, table: Table, path: Path) -> Table:
@@ -94,10 +162,10 @@ def with_prepared_groups(prepared: PreparedData, config: DataConfig, split: str,
     Raises:
         UserError: the table, read from `path`, is not of the images of the split.
     """
-    examples = [prepared.examples[row] for row in rows_of_split(prepared, config, split)]
-    if table.file != tuple(example.file for example in examples):
+    images = split_without_images(prepared, config, split)
+    if table.file != images.files:
         raise UserError(f"{path} is not of the images of {split}: evaluate without --stored")
-    return replace(table, group=tuple(example.group for example in examples))
+    return replace(table, group=images.groups)
 
 
 def _split_of(
@@ -108,8 +176,16 @@ def _split_of(
     images: Pixels,
 ) -> ImageSet:
     """Returns the images of a split's rows with what is known of them, balanced as `config` says."""
+    loaded = _images_of(prepared, rows, images)
+    if split == "train" and config.balancing == "barnett":
+        return balance_as_barnett(loaded, first_id=len(prepared.examples))
+    return loaded
+
+
+def _images_of(prepared: PreparedData, rows: np.ndarray, images: Pixels) -> ImageSet:
+    """Returns the images of some rows with what is known of them."""
     examples = [prepared.examples[row] for row in rows]
-    loaded = ImageSet(
+    return ImageSet(
         images=images,
         labels=_labels_of(prepared, [example.label for example in examples]),
         ids=rows,
@@ -118,9 +194,6 @@ def _split_of(
         subtypes=tuple(example.subtype for example in examples),
         classes=prepared.classes,
     )
-    if split == "train" and config.balancing == "barnett":
-        return balance_as_barnett(loaded, first_id=len(prepared.examples))
-    return loaded
 
 
 def _labels_of(prepared: PreparedData, labels: Sequence[str]) -> np.ndarray:

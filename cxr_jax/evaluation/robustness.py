@@ -9,20 +9,15 @@ from typing import Literal
 
 import numpy as np
 
-from cxr_jax.evaluation.cases import Cases, calls_of
-from cxr_jax.evaluation.conformal import SetRule, class_probabilities
-from cxr_jax.evaluation.intervals import Interval, auc_interval, wilson_interval, wilson_interval_of_groups
+from cxr_jax.evaluation.conformal import SetRule
 from cxr_jax.evaluation.measures import Measured
-from cxr_jax.evaluation.metrics import metric_value
+from cxr_jax.evaluation.rates import rates_of
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.runs.records import fields_to_json, read_record
-from cxr_jax.vocabulary import NORMAL, PNEUMONIA
 
 SCHEMA_VERSION = 1
 """Version of robustness.json."""
-
-_ONE_CLASS = "the images lack a class"
 
 
 @dataclass(frozen=True)
@@ -130,48 +125,7 @@ def level_of(
     unlike: np.ndarray | None = None,
 ) -> Level:
     """Returns what predictions on degraded images are worth; `unlike` [N] says which are beyond the features' limit."""
-    label = predictions.label
-    called = calls_of(predictions.probability, threshold).astype(np.int64)
-    everything = np.ones(len(label), bool)
-
-    def share(title: str, counted: np.ndarray, chosen: np.ndarray = everything) -> Measured:
-        right, clusters = counted[chosen], predictions.clusters()[chosen]
-        if not len(right):
-            return Measured(title, None, _ONE_CLASS, ())
-        found = (
-            wilson_interval_of_groups(right, clusters)
-            if predictions.has_groups
-            else wilson_interval(float(right.sum()), len(right))
-        )
-        return Measured(title, float(right.mean()), None, _known(found))
-
-    doubt: dict[str, Measured] = {}
-    if sets is not None:
-        held = sets.sets(class_probabilities(predictions.probability))
-        rows = np.arange(len(label))
-        doubt["covered"] = share("covered", held[rows, label])
-        doubt["uncertain"] = share("uncertain", ~(held[rows, called] & (held.sum(axis=1) == 1)))
-    return Level(
-        kind,
-        severity,
-        _area(predictions),
-        share("Sensitivity", called == PNEUMONIA, label == PNEUMONIA),
-        share("Specificity", called == NORMAL, label == NORMAL),
-        **doubt,
-        unlike=None if unlike is None else share("unlike the training images", unlike),
-    )
-
-
-def _area(predictions: Predictions) -> Measured:
-    value = metric_value("roc_auc", Cases.unweighted(predictions.label, predictions.probability))
-    if value is None:
-        return Measured("ROC-AUC", None, _ONE_CLASS, ())
-    clusters = predictions.clusters() if predictions.has_groups else None
-    return Measured("ROC-AUC", value, None, _known(auc_interval(predictions.label, predictions.probability, clusters)))
-
-
-def _known(interval: Interval | None) -> tuple[Interval, ...]:
-    return () if interval is None else (interval,)
+    return Level(kind, severity, **vars(rates_of(predictions, threshold, sets, unlike)))
 
 
 def write_robustness(path: str | Path, robustness: Robustness) -> None:

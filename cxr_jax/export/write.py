@@ -50,6 +50,7 @@ from cxr_jax.runs.files import require_free, write_bytes, write_text, writing
 from cxr_jax.runs.finding_predictions import sigmoid_of
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.predictions import read_predictions, softmax_of
+from cxr_jax.runs.trained_on import told_films
 from cxr_jax.vocabulary import CLASS_NAMES, FINDINGS, PNEUMONIA
 
 FILES = (ONNX_FILE, INT8_FILE, STABLEHLO_FILE, CARD_FILE, PROGRAM_FILE)
@@ -229,6 +230,7 @@ def _described(run: RunFolder, model: TrainedModel | Ensemble, which: Which | No
         sets=model.sets,
         feature_limit=model.feature_limit,
         test=_reached(run),
+        films=told_films(run),
     )
 
 

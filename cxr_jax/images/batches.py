@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from cxr_jax.errors import UserError
-from cxr_jax.images.image_set import ImageSet
+from cxr_jax.images.image_set import ImageSet, Replay
 
 Sampling = Literal["shuffled", "balanced"]
 """What an epoch visits: every example once, or every class as often as the others."""
@@ -36,10 +36,22 @@ class Share(NamedTuple):
 
 WHOLE = Share()
 
+_OF_REPLAY = 1
+"""Parts the draw of what is replayed from that of the order."""
+
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:
     """Returns the order [count] in which an epoch visits its examples: a function of its arguments and nothing else."""
     return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def epoch_rows(count: int, replay: Replay | None, *, seed: int, epoch: int) -> np.ndarray:
+    """Returns which of `count` examples an epoch visits, int [M], ascending: all, or some of those to be replayed."""
+    if replay is None:
+        return np.arange(count)
+    generator = np.random.default_rng([seed, epoch, _OF_REPLAY])
+    drawn = generator.choice(count - replay.first, replay.visits, replace=False)
+    return np.concatenate([np.arange(replay.first), replay.first + np.sort(drawn)])
 
 
 def balanced_order(labels: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
@@ -97,19 +109,23 @@ def training_rows(
     start: int = 0,
     share: Share = WHOLE,
     sampling: Sampling = "shuffled",
+    replay: Replay | None = None,
 ) -> Iterator[np.ndarray]:
     """Yields which of the examples with `labels` [N] make up each batch of an epoch, from the one numbered `start` on.
 
+    With `replay` an epoch visits some only of the examples that it names, and what else is said is of those visited.
     Yields `share` of `batch_size` rows, int32, ascending; where classes are balanced a later visit of the same row is
     numbered as in `balanced_order`. The shares of all processes, one after the other, are the rows of one process
     alone.
     """
     count = len(labels)
+    visited = epoch_rows(count, replay, seed=seed, epoch=epoch)
     if sampling == "balanced":
-        order = balanced_order(labels, seed=seed, epoch=epoch).astype(np.int32)
+        visit, place = np.divmod(balanced_order(labels[visited], seed=seed, epoch=epoch), len(visited))
+        order = (visited[place] + visit * count).astype(np.int32)
     else:
-        order = epoch_order(count, seed=seed, epoch=epoch).astype(np.int32)
-    for index in range(start, iterations_per_epoch(count, batch_size)):
+        order = visited[epoch_order(len(visited), seed=seed, epoch=epoch)].astype(np.int32)
+    for index in range(start, iterations_per_epoch(len(order), batch_size)):
         part = np.sort(order[index * batch_size : (index + 1) * batch_size])
         # sorted within the batch: a memory-mapped file is then read forwards, and the step does not see the difference
         yield share.of(part[np.argsort(part % count, kind="stable")])
@@ -127,7 +143,7 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Yields the batches of an epoch that `training_rows` describes, each read when it is asked for."""
     order = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "start": start, "share": share}
-    for visits in training_rows(image_set.labels, **order, sampling=sampling):
+    for visits in training_rows(image_set.labels, **order, sampling=sampling, replay=image_set.replay):
         rows = visits % len(image_set)
         ids = visit_ids(image_set.ids, visits)
         yield Batch(np.asarray(image_set.images[rows]), image_set.labels[rows], ids)

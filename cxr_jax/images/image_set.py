@@ -40,13 +40,56 @@ class SelectedRows:
         return np.asarray(self[:], dtype=dtype)
 
 
-Pixels = np.ndarray | SelectedRows | RegionRows | CroppedRows
+@dataclass(frozen=True)
+class JoinedRows:
+    """Images of several arrays one after the other, of which only those are read that are asked for."""
+
+    parts: tuple[np.ndarray | SelectedRows | RegionRows | CroppedRows, ...]  # [N1, ...], [N2, ...] ... of one type
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape [N, ...] that the parts have together."""
+        return (len(self), *self.parts[0].shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of a value."""
+        return self.parts[0].dtype
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
+        rows = np.arange(len(self))[index]
+        if rows.ndim == 0:
+            return self[rows[None]][0]
+        found, first = np.empty((len(rows), *self.shape[1:]), self.dtype), 0
+        for part in self.parts:
+            inside = (rows >= first) & (rows < first + len(part))
+            found[inside] = part[rows[inside] - first]
+            first += len(part)
+        return found
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        """Returns all the images, read into memory."""
+        return np.asarray(self[:], dtype=dtype)
+
+
+Pixels = np.ndarray | SelectedRows | RegionRows | CroppedRows | JoinedRows
 """Images, or what gives them when they are asked for."""
 
 
 @dataclass(frozen=True)
+class Replay:
+    """The last images of a set, of which an epoch visits some only, drawn anew each time."""
+
+    first: int  # their first row; all from there on are of them
+    visits: int  # how many an epoch visits
+
+
+@dataclass(frozen=True)
 class ImageSet:
-    """Images of one split, ready to be batched; every field but `classes` has length N and the same order.
+    """Images of one split, ready to be batched; every field but `classes` and `replay` has length N and the same order.
 
     `images` may be memory-mapped from a cache and must not be written to.
     """
@@ -60,6 +103,7 @@ class ImageSet:
     groups: tuple[str, ...]  # the best stand-in for a patient, see `file_names`
     subtypes: tuple[str, ...]  # one of SUBTYPE_NAMES
     classes: tuple[str, ...] = CLASS_NAMES  # not one an image, but all that there are
+    replay: Replay | None = None  # None: an epoch visits all
 
     def __post_init__(self) -> None:
         """Refuses fields of unequal length."""
@@ -69,6 +113,11 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """How many images an epoch visits."""
+        return len(self) if self.replay is None else self.replay.first + self.replay.visits
 
     def select(self, rows: np.ndarray) -> ImageSet:
         """Returns the images of `rows` [M], in that order."""

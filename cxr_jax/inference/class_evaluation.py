@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from cxr_jax.config.schema import Config
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.quality.reference import QualityReference, write_reference
-from cxr_jax.data.quality.table import quality_table
-from cxr_jax.data.split_loading import load_split, rows_of_split, with_prepared_groups
+from cxr_jax.data.split_loading import load_split, quality_of_split, with_prepared_groups
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.class_judgement import ClassJudgement
 from cxr_jax.evaluation.class_points import ClassPoints, choose_class_points, read_class_points, write_class_points
@@ -51,10 +50,8 @@ def evaluate_classes(
     judged = _judge_stored(run, config, prepared, terminal) if stored else _predict(run, config, prepared, terminal)
     write_judgement(run.evaluation, judged.judgement)
     # what `predict` compares new images with
-    measured = quality_table(prepared, track=terminal.track)
-    write_reference(
-        run.quality_reference, QualityReference.of(measured.rows(rows_of_split(prepared, config.data, "train")))
-    )
+    measured, _ = quality_of_split(prepared, config.data, "train", track=terminal.track)
+    write_reference(run.quality_reference, QualityReference.of(measured))
     return judged
 
 

@@ -8,8 +8,7 @@ from cxr_jax.config.schema import Config
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.quality.measures import MEASURES
 from cxr_jax.data.quality.reference import QualityReference, write_reference
-from cxr_jax.data.quality.table import quality_table
-from cxr_jax.data.split_loading import rows_of_split
+from cxr_jax.data.split_loading import quality_of_split
 from cxr_jax.evaluation.baselines import judge_baselines
 from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.evaluation.quality import ImageQuality, MeasureDefinition, Range, SplitQuality
@@ -30,19 +29,17 @@ def judge_quality(
     terminal: Terminal,
 ) -> ImageQuality:
     """Returns what is known of the images without the network, and stores what `predict` compares new images with."""
-    measured = quality_table(prepared, track=terminal.track)
-    rows = {split: rows_of_split(prepared, config.data, split) for split in SPLIT_NAMES}
-    tables = {split: measured.rows(rows[split]) for split in SPLIT_NAMES}
+    found = {split: quality_of_split(prepared, config.data, split, track=terminal.track) for split in SPLIT_NAMES}
+    tables = {split: table for split, (table, _) in found.items()}
     reference = QualityReference.of(tables["train"])
     write_reference(run.quality_reference, reference)
-    labels = np.array([prepared.classes.index(prepared.examples[row].label) for row in rows["train"]])
     columns = {split: table.columns for split, table in tables.items()}
     with terminal.track("Judging image quality and baselines", len(MEASURES) + 3) as advance:
         audit = audit_errors(columns["test"], test, point.threshold)
         advance(1)
         baselines = judge_baselines(
             columns["train"],
-            labels,
+            found["train"][1],
             (columns["val"], validation),
             (columns["test"], test),
             advance=advance,
@@ -51,7 +48,7 @@ def judge_quality(
         measures={name: MeasureDefinition(told.title, told.unit, told.definition) for name, told in MEASURES.items()},
         splits={
             split: SplitQuality(
-                images=len(rows[split]),
+                images=len(found[split][1]),
                 outside=int(np.any(list(reference.outside(table).values()), axis=0).sum()),
                 measures=summarise(table.columns),
             )

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import Any, Literal
 
 from cxr_jax.config.schema import Config
-from cxr_jax.data.prepared import PreparedData, prepared_root
+from cxr_jax.data.prepared import PreparedData, prepared_root, readable_data
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.class_judgement import ClassJudgement
 from cxr_jax.evaluation.judgement import Judgement
+from cxr_jax.evaluation.metrics import metric_value
 from cxr_jax.evaluation.robustness import Level
 from cxr_jax.inference.ensemble import Ensemble
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.runs.class_probabilities import ClassProbabilities
+from cxr_jax.runs.counted_looks import count_look, identify, images_digest, unidentified
+from cxr_jax.runs.files import writing
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.runs.ledger import append_look, count_look
+from cxr_jax.runs.ledger import append_look
 from cxr_jax.runs.predictions import Predictions, predictions_sha256
 
 _TOLD = ("accuracy", "balanced_accuracy", "macro_roc_auc")
@@ -79,7 +86,7 @@ def _append(
             **_what_looked(config, trained),
             "checkpoint_sha256": trained.checkpoint_sha256,
             "predictions_sha256": predictions,
-            "looks_at_these_images": count_look(prepared_root(), prepared.fingerprint, run),
+            **count_look_at(prepared, run),
             **look,
         },
     )
@@ -109,11 +116,75 @@ def record_changed_look(
             how: True,
             **_what_looked(config, trained),
             "checkpoint_sha256": trained.checkpoint_sha256,
-            "looks_at_these_images": count_look(prepared_root(), prepared.fingerprint, run),
+            **count_look_at(prepared, run),
             "threshold": threshold,
             "result": {name: value.value for name, value in measured.items()},
         },
     )
+
+
+def record_look_elsewhere(
+    run: RunFolder,
+    ledger: Path,
+    config: Config,
+    prepared: PreparedData,
+    trained: TrainedModel,
+    predictions: Predictions,
+    images: frozenset[str],
+    told: dict[str, Any],
+) -> None:
+    """Adds a look at images that are not the run's own test images to a ledger of theirs, and to the count.
+
+    Args:
+        run: in whose folder the ledger is.
+        ledger: it.
+        config: of the network.
+        prepared: data that the images are of.
+        trained: the network that looked.
+        predictions: what it predicted.
+        images: sha256 of each image.
+        told: what else the line says.
+
+    Raises:
+        UserError: the ledger cannot be written.
+    """
+    with writing(ledger):
+        ledger.parent.mkdir(parents=True, exist_ok=True)
+    area = metric_value("roc_auc", Cases.unweighted(predictions.label, predictions.probability))
+    look = {
+        "dataset": prepared.card["name"],
+        "data_fingerprint": prepared.fingerprint,
+        **_what_looked(config, trained),
+        "checkpoint_sha256": trained.checkpoint_sha256,
+        "predictions_sha256": predictions_sha256(predictions),
+        **count_look_at(prepared, run, images),
+        "result": {"roc_auc": area},
+        **told,
+    }
+    append_look(run, look, ledger)
+
+
+def count_look_at(prepared: PreparedData, run: RunFolder, images: frozenset[str] | None = None) -> dict[str, Any]:
+    """Counts a look of `run` at the test images of prepared data, or at others of its `images` by their sha256.
+
+    Returns what the ledger says of the count.
+
+    Its numbers are None where no count can be kept. Looks that an earlier version counted by the fingerprint of data
+    count as well where these data are here.
+    """
+    root = prepared_root()
+    if earlier := set(unidentified(root)):
+        with contextlib.suppress(UserError):
+            for data in (prepared, *readable_data()):
+                if data.fingerprint in earlier:
+                    identify(root, data.fingerprint, data.test_images)
+    images = prepared.test_images if images is None else images
+    counted = count_look(root, images, run)
+    return {
+        "test_images_sha256": images_digest(images),
+        "looks_at_these_images": counted and counted.these,
+        "looks_at_unknown_images": counted and counted.unknown,
+    }
 
 
 def _what_looked(config: Config, trained: TrainedModel | Ensemble) -> dict[str, Any]:

@@ -21,9 +21,10 @@ from cxr_jax.reporting.comparison_cells import (
     value_cell,
 )
 from cxr_jax.reporting.comparison_quality import check_notes, check_rows, quality_notes, quality_rows
-from cxr_jax.reporting.published import OFFICIAL_TEST, PUBLISHED, Published
+from cxr_jax.reporting.published import PUBLISHED, Published
 from cxr_jax.reporting.recipe_records import Costs, RecipeRecord
 from cxr_jax.reporting.tables import markdown_table
+from cxr_jax.runs.trained_on import OFFICIAL_TEST
 
 _SHORT = {
     "roc_auc": "ROC-AUC",

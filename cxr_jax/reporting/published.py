@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-OFFICIAL_TEST = {"NORMAL": 234, "PNEUMONIA": 390}
-"""Images of the official test split by class: what the published results are on."""
-
 
 @dataclass(frozen=True)
 class Published:

@@ -22,12 +22,14 @@ from cxr_jax.evaluation.judgement import Judgement, judges_other_classes, read_j
 from cxr_jax.evaluation.linear_probe import read_probe
 from cxr_jax.evaluation.numbers import TO, interval_text, number_text, range_text
 from cxr_jax.evaluation.operating_point import OperatingPoint
+from cxr_jax.reporting.change import changes_of, told_changes
 from cxr_jax.reporting.explanations import CAPTIONS as _EXPLANATIONS
 from cxr_jax.reporting.explanations import explanations_of, number_texts
+from cxr_jax.reporting.external import externals_of, told_recalibration
 from cxr_jax.reporting.glossary import GLOSSARY
+from cxr_jax.reporting.looks import told_together
 from cxr_jax.reporting.occlusion import REGION_TITLES, occlusion_of
 from cxr_jax.reporting.plain_words import told_calibration, told_rule
-from cxr_jax.reporting.published import OFFICIAL_TEST
 from cxr_jax.reporting.quality import quality_of
 from cxr_jax.reporting.quality_figures import BASELINE_CAPTIONS, QUALITY_CAPTIONS
 from cxr_jax.reporting.robustness import robustness_of, told_kinds
@@ -41,6 +43,7 @@ from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.gallery import read_gallery
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
+from cxr_jax.runs.trained_on import OFFICIAL_TEST, told_films
 from cxr_jax.vocabulary import DISCLAIMER
 
 if TYPE_CHECKING:
@@ -144,6 +147,7 @@ def _environment() -> Environment:
         interval=interval_text,
         number_lines=number_texts,
         times=times,
+        told_recalibration=told_recalibration,
         written=number_text,
     )
     return environment
@@ -193,6 +197,10 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "uncertainty": _uncertainty(run),
         "robustness": robustness,
         "degraded_kinds": told_kinds(robustness) if robustness else (),
+        "externals": externals_of(run),
+        "changes": (changes := changes_of(run)),
+        "told_changes": told_changes(changes) if changes else (),
+        "films": told_films(run),
         "occlusion": occlusion_of(run),
         "region_titles": REGION_TITLES,
     }
@@ -245,6 +253,7 @@ def _of_run(run: RunFolder, judgement: Judgement | ClassJudgement) -> dict[str, 
         "environment": _optional(run.environment),
         "training": _training(run, config, looks),
         "looks": looks,
+        "looks_together": told_together(looks) if looks else None,
     }
 
 

@@ -145,6 +145,11 @@ class RunFolder:
         return self.path / "ensemble.json"
 
     @property
+    def continued(self) -> Path:
+        """From which run this one learns on, JSON; a run that began anew has none."""
+        return self.path / "continued.json"
+
+    @property
     def environment(self) -> Path:
         """Versions, machine, commit, fingerprint of the data, JSON."""
         return self.path / "environment.json"
@@ -225,6 +230,16 @@ class RunFolder:
     def occlusion_of(self, split: str) -> Path:
         """Returns what is left of the run's calls where a region of the images of one split is shown alone, JSON."""
         return self.path / f"occlusion_{split}.json"
+
+    @property
+    def change(self) -> Path:
+        """Folder of what a run that learned on gained and forgot."""
+        return self.path / "change"
+
+    @property
+    def external(self) -> Path:
+        """Folder of what the run is worth on films of other sources, one folder each."""
+        return self.path / "external"
 
     @property
     def feature_reference(self) -> Path:

@@ -1,7 +1,7 @@
 """Every look that was taken at the test set of a run: ledger.jsonl, appended and never rewritten.
 
-Looks at the same images by any run are counted beside the prepared data, so that a run that was made only to try
-something counts as well.
+`counted_looks` counts the looks of all runs at the same images, so that a run that was made only to try something
+counts as well.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from cxr_jax.errors import UserError
 from cxr_jax.runs.files import writing
 from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder
 
-LOOKS = ".looks"
-"""Folder of the counts of looks, beside the prepared data sets; no data set can be called so."""
 
-
-def append_look(run: RunFolder, look: dict[str, Any]) -> dict[str, Any]:
+def append_look(run: RunFolder, look: dict[str, Any], ledger: Path | None = None) -> dict[str, Any]:
     """Appends one look (checkpoint, threshold, result ...) and return it with its date and schema version.
+
+    `ledger` is another one than that of the run's own test images.
 
     Safe when several processes look at once: the line is written under a lock of the file.
 
@@ -33,34 +32,17 @@ def append_look(run: RunFolder, look: dict[str, Any]) -> dict[str, Any]:
     """
     date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     entry = {"schema_version": SCHEMA_VERSION, "date": date, **look}
-    _append(run.ledger, entry)
+    append_line(ledger or run.ledger, entry)
     return entry
 
 
-def count_look(root: Path, fingerprint: str, run: RunFolder) -> int | None:
-    """Counts one look at the test images of prepared data, and returns how many all runs together have taken now.
+def append_line(path: Path, entry: dict[str, Any]) -> None:
+    """Appends one line of JSON, safely beside other processes.
 
-    Args:
-        root: folder of all prepared data sets of this machine.
-        fingerprint: of the data, whatever name they are prepared under.
-        run: whose network looks.
-
-    Returns:
-        None if nothing can be kept there: a folder that others share may not be writable.
+    Raises:
+        UserError: it cannot be written.
+        ValueError: `entry` holds NaN or an infinity.
     """
-    path = root / LOOKS / f"{fingerprint}.jsonl"
-    date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        _append(path, {"schema_version": SCHEMA_VERSION, "date": date, "run": str(run.path.resolve())})
-        return path.read_bytes().count(b"\n")
-    except (UserError, OSError):
-        return None
-
-
-def _append(path: Path, entry: dict[str, Any]) -> None:
-    """Appends one line of JSON; UserError if it cannot be written, ValueError if `entry` holds NaN or an infinity."""
     line = json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
     with writing(path), path.open("a+b") as file:
         # Some network file systems know no locks; a line is still appended in one piece there

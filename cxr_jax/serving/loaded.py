@@ -13,6 +13,7 @@ from cxr_jax.data.quality.reference import QualityReference, read_reference
 from cxr_jax.errors import UserError
 from cxr_jax.runs.description import require_usual_classes, require_whole_images
 from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.trained_on import told_films
 from cxr_jax.serving.predict import Predictor
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Loaded:
     reference: QualityReference | None  # what the training images looked like; None if the run was not evaluated
     name: str  # architecture and origin, for people
     explainer: Callable[[], tuple[Explain, str]]  # see `explain`
+    films: str = ""  # whose films it learned from, in a sentence; empty where nobody said
 
     @cached_property
     def explain(self) -> tuple[Explain, str]:
@@ -61,7 +63,8 @@ def _load_bundle(place: str | Path, *, int8: bool) -> Loaded:
     from cxr_jax.serving.maps import evidence_of
 
     model = load_bundle(place, int8=int8)
-    return Loaded(model, model.reference, name_of(place, model.bundle, int8=int8), lambda: evidence_of(model))
+    bundle = model.bundle
+    return Loaded(model, model.reference, name_of(place, bundle, int8=int8), lambda: evidence_of(model), bundle.films)
 
 
 def _load_run(run: RunFolder) -> Loaded:
@@ -78,4 +81,4 @@ def _load_run(run: RunFolder) -> Loaded:
         # heat maps are of one network, which `restore_run` says of an ensemble
         return grad_cam_of(restore_run(run) if isinstance(model, Ensemble) else model)
 
-    return Loaded(model, reference, name, explainer)
+    return Loaded(model, reference, name, explainer, told_films(run))

@@ -75,6 +75,7 @@ class DeviceFeed:
     def __init__(self, image_set: ImageSet, table: DeviceBatch, sampling: Sampling = "shuffled") -> None:
         """Feeds from `table`, the examples of `image_set` as `put_on_devices` laid them out."""
         self._labels, self._id_stride, self._sampling = image_set.labels, id_stride(image_set.ids), sampling
+        self._replay = image_set.replay
         self.resident = (table,)
 
     def shapes(self, batch_size: int) -> jax.ShapeDtypeStruct:
@@ -86,7 +87,7 @@ class DeviceFeed:
     ) -> Iterator[np.ndarray]:
         """Yields the rows of batches as `Feed` says."""
         order = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "start": start, "share": share}
-        return training_rows(self._labels, **order, sampling=self._sampling)
+        return training_rows(self._labels, **order, sampling=self._sampling, replay=self._replay)
 
     def examples(self, batch: jax.Array, *resident: DeviceBatch) -> DeviceBatch:
         """Returns the rows `batch` [B] int32 of the resident table [N, ...], with the ids of their visits."""

@@ -12,7 +12,7 @@ import optax
 from cxr_jax.config.schema import Config, PhaseConfig
 from cxr_jax.devices import choose_devices, require_divisible
 from cxr_jax.errors import UserError
-from cxr_jax.images.batches import iterations_per_epoch
+from cxr_jax.images.batches import epoch_rows, iterations_per_epoch
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.forward import Precision
 from cxr_jax.training.loss import Weights, class_weights
@@ -76,10 +76,11 @@ def plan_run(
     """
     training, backend = config.training, config.parallel.backend
     devices = choose_devices(config.parallel.devices)
-    batches = iterations_per_epoch(len(train_set), training.batch_size)
+    batches = iterations_per_epoch(train_set.images_per_epoch, training.batch_size)
     if batches == 0:
+        count = train_set.images_per_epoch
         raise UserError(
-            f"training.batch_size is {training.batch_size}, but there are only {len(train_set)} training images; take "
+            f"training.batch_size is {training.batch_size}, but there are only {count} training images; take "
             "a smaller batch"
         )
     phases = config.resolved_phases()
@@ -96,6 +97,8 @@ def plan_run(
             "validation.monitor is roc_auc, but the validation images are all of one class; monitor the loss, or take "
             "another validation split"
         )
+    # shares of classes are those of what an epoch visits
+    visited = train_set.labels[epoch_rows(len(train_set), train_set.replay, seed=training.seed, epoch=0)]
     natively = network.has_native_kernels
     asked = training.precision
     if asked == "auto" and recorded is not None:
@@ -109,7 +112,7 @@ def plan_run(
         devices=devices,
         phases=tuple(_plan_phase(phase, network, phase.epochs * batches) for phase in phases),
         batches_per_epoch=batches,
-        class_weights=class_weights(config.loss.class_weights, train_set.labels, len(train_set.classes)),
+        class_weights=class_weights(config.loss.class_weights, visited, len(train_set.classes)),
         precision=choice.precision,
         native_kernels=natively and takes_native_kernels(choice.precision, devices, backend),
         notes=(note,) if note else (),

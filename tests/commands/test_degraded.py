@@ -64,7 +64,7 @@ def test_test_images_are_one_look_more_which_does_not_stand_for_the_predictions(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["RUN", "--test"], "--test is for --degraded and --occluded"),
+        (["RUN", "--test"], "--test is for --degraded, --occluded and --on"),
         (["RUN", "--reference", "other"], "--reference is for --degraded"),
         (["RUN", "RUN", "--degraded"], "one run"),
         (["RUN", "--degraded", "--stored"], "--test and --reference alone"),

@@ -321,11 +321,12 @@ def test_looks_of_every_run_at_the_same_images_are_counted(run_path, tmp_path, m
     evaluate.main([str(other)])
     assert "All runs on this machine" not in capsys.readouterr().out
     evaluate.main([str(run_path)])
-    told = "All runs on this machine together have looked at these test images 2 times."
+    told = "All runs on this machine together have looked at these test images, or at some of them, twice."
     assert told in " ".join(capsys.readouterr().out.split())
     run = RunFolder(run_path)
     assert [look["looks_at_these_images"] for look in read_looks(run)] == [2]
-    assert "All runs on that machine together had looked at them twice by then." in run.report.read_text()
+    told = "All runs on that machine together had looked at these test images, or at some of them, twice by then."
+    assert told in run.report.read_text()
 
 
 def test_stored_predictions_that_no_look_gave_are_refused(evaluated):

@@ -8,8 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxr_jax.errors import UserError
-from cxr_jax.images.batches import Share, epoch_order, iterations_per_epoch, padded_batches, training_batches
-from cxr_jax.images.image_set import ImageSet, SelectedRows
+from cxr_jax.images.batches import (
+    Share,
+    epoch_order,
+    epoch_rows,
+    iterations_per_epoch,
+    padded_batches,
+    training_batches,
+    training_rows,
+)
+from cxr_jax.images.image_set import ImageSet, JoinedRows, Replay, SelectedRows
 
 
 def numbered(count: int) -> ImageSet:
@@ -179,3 +187,48 @@ def test_a_process_reads_the_images_of_its_share_alone():
         disk.read.clear()
         assert [len(part) for part, _ in padded_batches(images.images, 16, Share(index, 4))] == [4, 4, 4]
         assert len(disk.read) == len(set(disk.read)) == (12 if index < 2 else 8)
+
+
+REPLAYED = 40
+MIXED = np.array([0, 1, 1] * 10 + [0] * 10 + [1] * 30, np.int32)  # of which the last 40 are replayed
+
+
+def visited(epoch, *, visits=20, seed=0, start=0, batch_size=10, sampling="shuffled"):
+    replay = Replay(len(MIXED) - REPLAYED, visits)
+    order = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "start": start, "sampling": sampling}
+    return list(training_rows(MIXED, **order, replay=replay))
+
+
+def test_an_epoch_with_replay_visits_all_new_images_and_some_old_ones_drawn_anew():
+    epochs = [np.concatenate(visited(epoch)) for epoch in range(3)]
+    for rows in epochs:
+        assert len(rows) == len(set(rows.tolist())) == 50
+        assert set(range(30)) <= set(rows.tolist())
+    old = [frozenset(rows[rows >= 30].tolist()) for rows in epochs]
+    assert len(set(old)) == 3 and all(len(rows) == 20 for rows in old)
+    np.testing.assert_array_equal(np.concatenate(visited(1)), epochs[1])
+    assert not np.array_equal(np.concatenate(visited(1, seed=1)), epochs[1])
+    np.testing.assert_array_equal(visited(1, start=3), visited(1)[3:])
+    # all of them, where that many are asked for
+    assert set(np.concatenate(visited(0, visits=REPLAYED)).tolist()) == set(range(70))
+
+
+def test_a_balanced_epoch_with_replay_balances_what_it_visits():
+    rows = np.concatenate(visited(2, sampling="balanced"))
+    visit, row = np.divmod(rows, len(MIXED))
+    assert len(set(rows.tolist())) == 50 and visit.max() >= 1
+    assert np.bincount(MIXED[row]).tolist() == [25, 25]
+    replayed = set(row[row >= 30].tolist())
+    assert replayed <= set(epoch_rows(len(MIXED), Replay(30, 20), seed=0, epoch=2).tolist())
+    np.testing.assert_array_equal(visited(2, sampling="balanced", start=2), visited(2, sampling="balanced")[2:])
+
+
+def test_joined_rows_are_those_of_the_arrays_one_after_the_other():
+    first = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
+    source = np.arange(100, 140, dtype=np.uint8).reshape(10, 2, 2)
+    joined = JoinedRows((first, SelectedRows(source, np.array([7, 1]))))
+    whole = np.concatenate([first, source[[7, 1]]])
+    assert (joined.shape, joined.dtype, len(joined)) == ((5, 2, 2), np.uint8, 5)
+    np.testing.assert_array_equal(np.asarray(joined), whole)
+    for index in (0, 4, -1, slice(1, 4), slice(4, 9), np.array([4, 0, 3]), np.array([], int)):
+        np.testing.assert_array_equal(joined[index], whole[index])

@@ -28,7 +28,7 @@ from cxr_jax.reporting import (
     comparison_table,
     recipe_records,
 )
-from cxr_jax.reporting.published import OFFICIAL_TEST, PUBLISHED
+from cxr_jax.reporting.published import PUBLISHED
 from cxr_jax.reporting.recipe_records import Costs, read_recipe
 from cxr_jax.runs.files import write_json, write_text
 from cxr_jax.runs.folder import RunFolder
@@ -36,6 +36,7 @@ from cxr_jax.runs.ledger import append_look
 from cxr_jax.runs.metrics_log import MetricsLog
 from cxr_jax.runs.predictions import Predictions, read_predictions, write_predictions
 from cxr_jax.runs.recipes import RecipeFiles, find_recipes
+from cxr_jax.runs.trained_on import OFFICIAL_TEST
 
 QUICK = Confidence(resamples=100)
 ARCHITECTURE = "mobilenetv2_tiny"

@@ -17,12 +17,12 @@ from cxr_jax.evaluation.metrics import METRICS
 from cxr_jax.reporting import report
 from cxr_jax.reporting.explanations import MOST_PICTURES
 from cxr_jax.reporting.glossary import GLOSSARY
-from cxr_jax.reporting.published import OFFICIAL_TEST
 from cxr_jax.reporting.report import render_report, write_report
 from cxr_jax.runs.files import write_json, write_text
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import append_look
 from cxr_jax.runs.metrics_log import MetricsLog
+from cxr_jax.runs.trained_on import OFFICIAL_TEST
 from cxr_jax.vocabulary import DISCLAIMER
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}

@@ -64,7 +64,7 @@ def test_every_path_lies_in_the_folder_and_no_two_are_equal(tmp_path):
     names = [name for name, value in vars(RunFolder).items() if isinstance(value, property) and name != "name"]
     of_splits = [path(split) for path in (run.predictions_of, run.robustness_of) for split in ("val", "test")]
     paths = [getattr(run, name) for name in names] + of_splits
-    assert len(set(paths)) == len(paths) == 26
+    assert len(set(paths)) == len(paths) == 29
     assert all(path.is_relative_to(tmp_path) for path in paths)
     assert run.predictions_of("test") == tmp_path / "predictions" / "test.csv"
 

@@ -10,7 +10,7 @@ import pytest
 
 from cxr_jax.errors import UserError
 from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder
-from cxr_jax.runs.ledger import append_look, count_look, read_looks, require_that_of_the_look
+from cxr_jax.runs.ledger import append_look, read_looks, require_that_of_the_look
 from cxr_jax.runs.predictions import Predictions, predictions_sha256
 
 
@@ -139,19 +139,6 @@ def test_an_empty_ledger_and_strange_characters(tmp_path):
     assert read_looks(run) == []
     append_look(run, {"name": "line\u2028separator\x85\x1c and\nbreak"})
     assert [look["name"] for look in read_looks(run)] == ["line\u2028separator\x85\x1c and\nbreak"]
-
-
-def test_looks_at_the_same_images_are_counted_over_all_runs(tmp_path):
-    root = tmp_path / "prepared"
-    assert [count_look(root, "f1", RunFolder(tmp_path / name)) for name in ("a", "b", "a")] == [1, 2, 3]
-    assert count_look(root, "other data", RunFolder(tmp_path / "a")) == 1
-    counted = [json.loads(line) for line in (root / ".looks" / "f1.jsonl").read_text().splitlines()]
-    assert [entry["run"] for entry in counted] == [str(tmp_path / name) for name in ("a", "b", "a")]
-
-
-def test_a_count_that_cannot_be_kept_is_unknown_and_no_error(tmp_path):
-    (tmp_path / ".looks").write_text("in the way")
-    assert count_look(tmp_path, "f1", RunFolder(tmp_path)) is None
 
 
 def test_predictions_are_those_of_the_last_look_or_refused(tmp_path):

@@ -10,14 +10,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BLOCKS = {
     "README.md": (".figures",),
-    "docs/performance.md": (".beside_pytorch", ".networks", ".runtimes"),
+    "docs/performance.md": (".beside_pytorch", ".held_to_avx2", ".networks", ".runtimes"),
     "docs/using-a-network.md": (".load",),
 }
 PAGES = [
     *BLOCKS,
     "docs/findings.md",
     "docs/intervals.md",
-    *(f"results/{name}/README.md" for name in ("barnett", "best", "flips", "lee")),
+    *(f"results/{name}/README.md" for name in ("barnett", "best", "external", "flips", "lee")),
 ]
 
 

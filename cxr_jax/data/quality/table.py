@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,12 @@ class QualityTable:
     def rows(self, rows: np.ndarray) -> QualityTable:
         """Returns the given rows, indices or a mask."""
         return QualityTable({name: values[rows] for name, values in self.columns.items()}, self.thumbnails[rows])
+
+    @classmethod
+    def joined(cls, tables: Sequence[QualityTable]) -> QualityTable:
+        """Returns the rows of several tables, one after the other."""
+        columns = {name: np.concatenate([table.columns[name] for table in tables]) for name in tables[0].columns}
+        return cls(columns, np.concatenate([table.thumbnails for table in tables]))
 
 
 def thumbnail(grey: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "32 32"]:

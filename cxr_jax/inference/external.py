@@ -1,0 +1,218 @@
+"""A trained network on films of another source, called at the threshold that was fixed in its run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from cxr_jax.config.loading import load_config
+from cxr_jax.config.schema import Config
+from cxr_jax.data.attributes import attributes_of
+from cxr_jax.data.attributes import parts_of as parts_of_attributes
+from cxr_jax.data.prepared import PreparedData, data_if_here, data_of_run_if_here
+from cxr_jax.data.progress import Track, silently
+from cxr_jax.data.quality.measures import MEASURES
+from cxr_jax.data.quality.reference import read_reference
+from cxr_jax.data.quality.table import quality_table
+from cxr_jax.data.split_loading import load_rows, load_split
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.conformal import ConformalSets
+from cxr_jax.evaluation.external import (
+    External,
+    Warnings,
+    parts_of,
+    read_external,
+    recalibrate,
+    shares_warned,
+    spread_of_quality,
+    spread_of_scores,
+    write_external,
+)
+from cxr_jax.evaluation.quality import read_quality
+from cxr_jax.images.image_set import ImageSet
+from cxr_jax.inference.changed import predict_changed
+from cxr_jax.inference.features import SPLITS, make_feature_reference
+from cxr_jax.inference.looks import record_look_elsewhere
+from cxr_jax.inference.restore import TrainedModel, restore_run
+from cxr_jax.runs.continued import is_continued, read_continued
+from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.predictions import Predictions, read_predictions, write_predictions
+from cxr_jax.terminal import as_typed
+from cxr_jax.vocabulary import CLASS_NAMES
+
+RECORD, TABLE, LEDGER = "external.json", "predictions.csv", "ledger.jsonl"
+"""Files in the folder of one set of films."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """What a run is worth on films of another source, and the folder with record, predictions and ledger."""
+
+    external: External
+    folder: Path
+
+
+def evaluate_on(run: RunFolder, dataset: str, *, test_alone: bool = False, track: Track = silently) -> Evaluated:
+    """Judges an evaluated run on other prepared data, adds the look to a ledger of its own, and stores the record.
+
+    Nothing of the run itself changes: its threshold stays, and so do its predictions and its ledger.
+
+    Args:
+        run: an evaluated one.
+        dataset: name or folder of the prepared data.
+        test_alone: take their test images alone, and not all of them.
+        track: shows the progress.
+
+    Raises:
+        UserError: the run is an ensemble or was not evaluated, the data are not prepared, are of other classes, or are
+            those that the run was trained on.
+    """
+    config, prepared = load_config(run.config), PreparedData.open(dataset)
+    _require_alike(run, prepared)
+    if (config.data.region, config.data.crop) != ("whole", "none"):
+        raise UserError(f"--on is for networks of whole images, and {run.path} was shown parts of them")
+    if not run.operating_point.is_file():
+        raise UserError(
+            f"{run.path} has no threshold yet, at which films could be called: "
+            f"{as_typed('cxr-jax', 'evaluate', run.path)} fixes it"
+        )
+    images_of: Literal["all", "test"] = "test" if test_alone else "all"
+    rows = [row for row, example in enumerate(prepared.examples) if not test_alone or example.split == "test"]
+    if not rows:
+        raise UserError(f"{dataset} has no test images: leave --test out to take all")
+    _require_unseen(run, prepared, rows, test_alone)
+    folder = run.external / (f"{prepared.card['name']}-test" if test_alone else prepared.card["name"])
+    _require_of_these(folder, prepared)
+    trained = _with_references(run, restore_run(run), config, data_of_run_if_here(run), track)
+    images = load_rows(prepared, config.data, np.array(rows, np.int32), track=track)
+    validation = read_predictions(run.predictions_of("val"))
+    external, predictions = _judge(run, trained, config, prepared, images, validation, images_of, track)
+    content = frozenset(prepared.examples[row].sha256 for row in rows)
+    # before anything can be seen, so that no look goes uncounted
+    told = {"split": images_of, "threshold": external.threshold, "rule": external.rule}
+    record_look_elsewhere(run, folder / LEDGER, config, prepared, trained, predictions, content, told)
+    write_predictions(folder / TABLE, predictions)
+    write_external(folder / RECORD, external)
+    return Evaluated(external, folder)
+
+
+def _require_alike(run: RunFolder, prepared: PreparedData) -> None:
+    """Raises UserError for classes that the run does not have, or that are not judged yet."""
+    classes = tuple(read_json(run.network).get("classes", CLASS_NAMES))
+    if prepared.classes != classes:
+        raise UserError(
+            f"{prepared.card['name']} has the classes {', '.join(prepared.classes)}, and {run.path} knows "
+            f"{', '.join(classes)}: prepare these films with the classes of the run"
+        )
+    if classes != CLASS_NAMES:
+        raise UserError(f"--on is for {' and '.join(CLASS_NAMES)} alone so far, and {run.path} has other classes")
+
+
+def _require_unseen(run: RunFolder, prepared: PreparedData, rows: list[int], test_alone: bool) -> None:
+    """Raises UserError if the network was trained or validated on some of the images, told by their content."""
+    name = prepared.card["name"]
+    if read_json(run.environment).get("data_fingerprint") == prepared.fingerprint:
+        raise UserError(
+            f"{name} is what {run.path} was trained on: {as_typed('cxr-jax', 'evaluate', run.path)} judges it on its "
+            "test images"
+        )
+    used = {example.sha256 for data in _learned_from(run) for example in data.examples if example.split != "test"}
+    count = sum(prepared.examples[row].sha256 in used for row in rows)
+    if count:
+        advice = "name other films" if test_alone else "take its test images alone by --test, or name other films"
+        raise UserError(f"{run.path} was trained on {count:,} of the {len(rows):,} images of {name}: {advice}")
+
+
+def _learned_from(run: RunFolder) -> Iterator[PreparedData]:
+    """Yields all data that a network learned from as far as they are here: its run's, what that mixed in, and earlier
+    ones.
+    """
+    replayed = read_json(run.data_card).get("replay") if run.data_card.is_file() else None
+    told = [(run.configured("data", "dataset"), read_json(run.environment).get("data_fingerprint"))]
+    if replayed:
+        told.append((run.configured("data", "replay")["dataset"], replayed["fingerprint"]))
+    if is_continued(run):
+        continued = read_continued(run)
+        origin = continued.origin(run)
+        if origin.config.is_file():
+            yield from _learned_from(origin)
+        told.append((continued.data, continued.data_fingerprint))
+    for name, fingerprint in told:
+        if (data := data_if_here(name, fingerprint)) is not None:
+            yield data
+
+
+def _require_of_these(folder: Path, prepared: PreparedData) -> None:
+    """Raises UserError if the folder holds the results on other data of the same name."""
+    path = folder / RECORD
+    if path.is_file() and read_external(path).fingerprint != prepared.fingerprint:
+        raise UserError(
+            f"{folder} holds results on other data that were called {prepared.card['name']}: rename that folder, or "
+            "prepare these under another --name"
+        )
+
+
+def _with_references(
+    run: RunFolder, trained: TrainedModel, config: Config, own: PreparedData | None, track: Track
+) -> TrainedModel:
+    """Returns the network with what an earlier version did not keep, as far as the run's own data can tell it.
+
+    Only train and validation are looked at, and nothing is stored.
+    """
+    if trained.sets is None and run.predictions_of("val").is_file():
+        sets = ConformalSets.of(read_predictions(run.predictions_of("val")))
+        trained = dataclasses.replace(trained, sets=sets)
+    if trained.reference is None and own is not None and config.data.validation != "out_of_fold":
+        training, validation = (load_split(own, config.data, name, track=track, mapped=True) for name in SPLITS)
+        batch_size = config.training.evaluation_batch_size
+        reference = make_feature_reference(trained, training, validation, batch_size=batch_size, track=track)
+        trained = dataclasses.replace(trained, reference=reference)
+    return trained
+
+
+def _judge(
+    run: RunFolder,
+    trained: TrainedModel,
+    config: Config,
+    prepared: PreparedData,
+    images: ImageSet,
+    validation: Predictions,
+    images_of: Literal["all", "test"],
+    track: Track,
+) -> tuple[External, Predictions]:
+    """Returns what the network is worth on the images, and its predictions."""
+    name = prepared.card["name"]
+    with track(f"Predicting {name}", len(images)) as advance:
+        batch_size = config.training.evaluation_batch_size
+        predictions, far = predict_changed(
+            trained, images, "test", lambda batch, _: batch, batch_size=batch_size, advance=advance
+        )
+    measured = quality_table(prepared, track=track).rows(images.ids)
+    quality = read_reference(run.quality_reference).outside(measured) if run.quality_reference.is_file() else None
+    warnings = Warnings(far, quality)
+    attributes = parts_of_attributes([attributes_of(prepared.examples[row].known) for row in images.ids])
+    sets = trained.sets.rule() if trained.sets else None
+    external = External(
+        dataset=name,
+        fingerprint=prepared.fingerprint,
+        phantom=bool(prepared.card["phantom"]),
+        images_of=images_of,
+        threshold=trained.threshold,
+        rule=trained.threshold_rule or "unknown",
+        checkpoint_sha256=trained.checkpoint_sha256,
+        parts=parts_of(predictions, trained.threshold, attributes, sets, warnings),
+        recalibration=recalibrate(predictions, trained.threshold),
+        scores=spread_of_scores(validation, predictions),
+        quality=spread_of_quality(
+            measured.columns,
+            {measure: (told.title, told.unit) for measure, told in MEASURES.items()},
+            read_quality(run.quality) if run.quality.is_file() else None,
+            warnings,
+        ),
+        warned=shares_warned(predictions, warnings),
+    )
+    return external, predictions

@@ -1,0 +1,85 @@
+"""The scripts of the study of learning on: its table of two classes, and its page."""
+
+import csv
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cxr_jax.errors import UserError
+from cxr_jax.evaluation.comparison_record import read_comparison
+from cxr_jax.runs.predictions import Predictions, write_predictions
+
+ROOT = Path(__file__).parents[2]
+
+FINDINGS = """Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position
+00000001_000.png,Atelectasis|Pneumonia,0,1,57,F,AP
+00000002_000.png,No Finding,0,2,058Y,M,PA
+00000002_001.png,Effusion,1,2,58,M,PA
+00000003_000.png,Pneumonia,0,3,7,F,PA
+"""
+
+
+def run_script(name, monkeypatch, *arguments):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    module.main()
+
+
+def test_nih_s_table_becomes_one_of_two_classes(tmp_path, monkeypatch, capsys):
+    (tmp_path / "findings.csv").write_text(FINDINGS)
+    (tmp_path / "images").mkdir()
+    for name in ("00000001_000.png", "00000002_000.png"):
+        (tmp_path / "images" / name).touch()
+    paths = tmp_path / "findings.csv", tmp_path / "table.csv"
+    run_script("nih_pneumonia_table", monkeypatch, *paths)
+    rows = list(csv.DictReader(paths[1].open()))
+    assert [(row["file"][:12], row["label"], row["split"]) for row in rows] == [
+        ("00000001_000", "PNEUMONIA", "test"),
+        ("00000002_000", "NORMAL", "train"),
+        ("00000003_000", "PNEUMONIA", "test"),
+    ]
+    assert (rows[1]["patient"], rows[1]["age"], rows[1]["sex"], rows[1]["view"]) == ("2", "058Y", "M", "PA")
+    run_script("nih_pneumonia_table", monkeypatch, *paths, "--images", tmp_path / "images")
+    assert "2 films of 2 patients" in capsys.readouterr().out
+
+
+def table(seed, skill):
+    random = np.random.default_rng(seed)
+    label = np.arange(60) % 2
+    chance = 1 / (1 + np.exp(-(skill * (2.0 * label - 1) + random.normal(size=60))))
+    files, groups = ([f"{word}{i // part}" for i in range(60)] for word, part in (("file", 1), ("group", 2)))
+    return Predictions(files, ["test"] * 60, groups, ["normal", "unknown"] * 30, label, None, chance)
+
+
+def test_the_page_tells_both_arms_beside_the_networks_before(tmp_path, monkeypatch):
+    for arm, (new, old) in {"origin": (0.0, 3.0), "replay": (1.5, 3.0), "plain": (2.0, 1.0)}.items():
+        for seed in range(2):
+            run = tmp_path / arm / f"seed{seed}"
+            (run / "predictions").mkdir(parents=True)
+            (run / "config.toml").touch()
+            (run / "operating_point.json").write_text(json.dumps({"threshold": 0.4}))
+            write_predictions(run / "predictions/test.csv", table(seed, new))
+            write_predictions(run / "change/new_before.csv", table(10 + seed, 0.0))
+            write_predictions(run / "change/old_before.csv", table(20 + seed, 3.0))
+            write_predictions(run / "change/old_after.csv", table(30 + seed, old))
+    run_script("write_continued", monkeypatch, tmp_path)
+    new, old = (read_comparison(tmp_path / f"{which}.json") for which in ("new", "old"))
+    assert [(pair.first, pair.second) for pair in new.pairs] == [("replay", "before"), ("plain", "before")]
+    assert all(pair.endpoints["roc_auc"].difference > 0.2 for pair in new.pairs)
+    assert old.pairs[1].endpoints["roc_auc"].difference < -0.05 < old.pairs[0].endpoints["roc_auc"].difference
+    page = (tmp_path / "README.md").read_text()
+    assert "## On the new test images" in page and "## On the old test images" in page
+    assert "| metric | before | replay | plain | replay − before | plain − before |" in page
+    assert f"| {new.recipes['replay'].endpoints['roc_auc'].mean:.3f} |" in page
+    assert "Not a medical device" in page
+
+
+def test_a_study_that_is_not_finished_is_told(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="not the same number of runs of each arm"):
+        run_script("write_continued", monkeypatch, tmp_path)
