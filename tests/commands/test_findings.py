@@ -38,12 +38,13 @@ from cxr_jax.runs.class_predictions import read_class_predictions
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
+from tests.undrawn import leave_undrawn
 
 TABLE = "Data_Entry_2017_phantoms.csv"
 
 
 @pytest.fixture(scope="module")
-def evaluated_findings(config_file, tmp_path_factory, leave_undrawn):
+def evaluated_findings(config_file, tmp_path_factory):
     """A folder with phantoms, the prepared data of them, and an evaluated run on these."""
     folder = tmp_path_factory.mktemp("evaluated-findings")
     with pytest.MonkeyPatch.context() as patch:
