@@ -87,8 +87,8 @@ def _warnings_of_findings(test: FindingPredictions, points: ClassPoints) -> list
     if left_out:
         count = len(test.classes) - len(left_out)
         warnings.append(
-            f"Means over findings are over {count} of {len(test.classes)}: test has no two known labels that differ of "
-            f"{', '.join(left_out)}."
+            f"Means over findings are over {count} of {len(test.classes)}: on test the known labels of "
+            f"{', '.join(left_out)} are all alike, or none is known."
         )
     rules = {point.rule for point in points.classes.values()}
     unchosen = {name: point for name, point in points.classes.items() if rules != {"fixed"} and point.rule == "fixed"}

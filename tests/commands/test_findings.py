@@ -240,7 +240,7 @@ def test_its_table_is_judged_by_itself_with_empty_cells_too(several, tmp_path, c
     assert part.test.classes["Effusion"].unknown == 7
     assert "Nodule" not in part.test.classes
     assert part.test.classes["Cardiomegaly"].metrics == judged.test.classes["Cardiomegaly"].metrics
-    assert "over 4 of 5: test has no two known labels that differ of Nodule" in " ".join(part.warnings)
+    assert "over 4 of 5: on test the known labels of Nodule are all alike" in " ".join(part.warnings)
     report = (tmp_path / "partly" / "report.html").read_text()
     assert "over 4 of 5" in report
 
