@@ -180,7 +180,7 @@ def test_a_disk_that_fills_up_in_training_is_one_sentence_and_the_run_can_be_res
         pytest.skip("no small file system can be mounted here")
     try:
         command = [sys.executable, "-m", "cxr_jax", "train", str(config_file), "--out", str(disk / "run")]
-        command += ["--training.epochs", "30"]
+        command += ["--training.epochs", "15"]
         environment = os.environ | {"CXR_JAX_ALLOCATOR": "off", "JAX_PLATFORMS": "cpu"}
         full = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
         assert full.returncode == 1
