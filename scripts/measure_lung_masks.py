@@ -3,7 +3,8 @@
 
 The field is scored on train and validation as a run cuts them (Dice and IoU), the maps on all validation images, for
 the class that each is called: the share of heat in the lungs and the pointing game, against chance, and beside them
-what the coarse field would have said.
+what the coarse field would have said. The field holds what lies between the lungs, so both are held to the masks with
+that filled in, too.
 
     cxr-jax prepare --name chest_xray --masks FOLDER
     .venv/bin/python scripts/measure_lung_masks.py --run runs/mobilenetv2_best --out results/shortcuts/lung_masks.json
@@ -73,6 +74,9 @@ def main() -> int:
             "phantom": bool(prepared.card["phantom"]),
             "masks": prepared.require_masks(WANTED).fingerprint,
             "field": {name: by_class(fields[name], masks, images) for name, (images, masks) in splits.items()},
+            "field_with_what_lies_between": {
+                name: by_class(fields[name], filled(masks), images) for name, (images, masks) in splits.items()
+            },
             "heat_maps": judged_maps(restore_run(run), *splits["val"], fields["val"], terminal),
         }
         write_json(Path(options.out), found)
@@ -106,6 +110,12 @@ def fields_of(images: ImageSet, terminal: Terminal) -> np.ndarray:
             parts.append(lung_fields(images.images[start : start + _CHUNK]))
             advance(len(parts[-1]))
     return np.concatenate(parts)
+
+
+def filled(masks: np.ndarray) -> np.ndarray:
+    """Returns masks, bool [N, S, S], with what lies between the lungs in a row: heart, spine and vessels."""
+    from_left = np.logical_or.accumulate(masks, axis=2)
+    return from_left & np.logical_or.accumulate(masks[:, :, ::-1], axis=2)[:, :, ::-1]
 
 
 def by_class(fields: np.ndarray, masks: np.ndarray, images: ImageSet) -> dict[str, Any]:
@@ -148,6 +158,8 @@ def judged_maps(
         "share_in_lungs": float(heat_share(heat, masks).mean()),
         "share_of_lungs": float(masks.mean()),
         "hits": int(hits(heat, masks).sum()),
+        "hits_between": int((hits(heat, filled(masks)) & ~hits(heat, masks)).sum()),
+        "share_between": float((filled(masks) & ~masks).mean()),
         "verdicts": [to_json(verdict) for verdict in verdicts],
         "by_the_coarse_field": to_json(judge_attention(pixels[kept], heat, classes, clusters)[0]),
         "hits_of_the_coarse_field": int(hits(heat, fields).sum()),

@@ -9,11 +9,13 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.evaluation.occlusion import Occlusion, shown, write_occlusion
 from cxr_jax.evaluation.robustness import level_of
+from cxr_jax.images.image_set import ImageSet
 from cxr_jax.images.regions import REGIONS, WHOLE
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.predictions import read_predictions
@@ -23,14 +25,18 @@ ROOT = Path(__file__).parents[2]
 STUDY = (ROOT / "docs/registered/shortcuts.md").read_text()
 
 
-@pytest.fixture(scope="module")
-def script():
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("write_shortcuts", ROOT / "scripts/write_shortcuts.py")
+def module_of(name):
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"scripts/{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def script():
+    return module_of("write_shortcuts")
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +130,20 @@ def test_the_sweep_trains_the_registered_arms_and_changes_the_region_alone():
         data = dataclasses.replace(variant.config.data, region=base.data.region)
         assert dataclasses.replace(variant.config, data=data) == base
     assert base.operating_point.rule == "sensitivity"
+
+
+def test_fields_are_scored_by_class_and_with_what_lies_between_the_lungs():
+    measure = module_of("measure_lung_masks")
+    masks = np.zeros((8, 10, 10), bool)
+    masks[:, 2:8, 1:4] = masks[:, 3:8, 6:9] = True
+    whole = measure.filled(masks)
+    assert (whole & ~masks).sum() == 8 * (5 * 2)
+    labels = np.array([0, 0, 0, 1, 1, 1, 1, 1], np.int32)
+    files = tuple(f"{row}.png" for row in range(8))
+    images = ImageSet(np.zeros((8, 10, 10), np.uint8), labels, np.arange(8, dtype=np.int32), files, files, files)
+    fields = whole.copy()
+    fields[labels == 1] = masks[labels == 1]
+    found = measure.by_class(fields, masks, images)
+    assert {name: told["images"] for name, told in found.items()} == {"all": 8, "NORMAL": 3, "PNEUMONIA": 5}
+    assert found["PNEUMONIA"]["dice"]["value"] == 1
+    assert found["NORMAL"]["iou"]["value"] == pytest.approx(33 / 43)
