@@ -169,7 +169,8 @@ def test_its_networks_are_asked_in_another_way_without_training(out, config_file
         assert restore_run(looks).checkpoint_sha256 == restore_run(plain).checkpoint_sha256
         assert not restore_run(plain).description.flip_average
     threshold = read_json(tmp_path / "looks" / "crossval.json")["operating_point"]["threshold"]
-    export.main([str(tmp_path / "looks" / "ensemble"), str(tmp_path / "bundle")])
+    # without StableHLO, for which ten views by each of three networks are traced for every platform
+    export.main([str(tmp_path / "looks" / "ensemble"), str(tmp_path / "bundle"), "--half"])
     bundle = read_json(tmp_path / "bundle" / "bundle.json")
     assert [call["threshold"] for call in bundle["calls"]] == [threshold]
     code, _, errors = asked("other", "--training.epochs", "9")
