@@ -42,26 +42,31 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 LONGEST = (
     "tests/test_documented_commands.py",
-    "tests/commands/test_offline.py",
+    "tests/training/test_processes.py",
     "tests/commands/test_explain.py",
-    "tests/commands/test_sweep.py",
     "tests/commands/test_train.py",
-    "tests/commands/test_evaluate.py",
-    "tests/commands/test_crossval.py",
-    "tests/commands/test_train_native.py",
-    "tests/commands/test_odd_names.py",
-    "tests/commands/test_plain_module.py",
-    "tests/training/test_step.py",
-    "tests/training/test_precision.py",
+    "tests/commands/test_sweep.py",
     "tests/training/test_run.py",
+    "tests/commands/test_evaluate.py",
+    "tests/commands/test_bench.py",
+    "tests/commands/test_crossval.py",
     "tests/training/test_resumption.py",
+    "tests/bench/test_children.py",
+    "tests/commands/test_offline.py",
+    "tests/commands/test_train_native.py",
+    "tests/reporting/test_report_browser.py",
     "tests/training/test_feed.py",
+    "tests/training/test_step.py",
+    "tests/commands/test_odd_names.py",
+    "tests/commands/test_two_processes.py",
+    "tests/training/test_precision.py",
     "tests/training/test_averaging.py",
-    "tests/training/test_mixing.py",
     "tests/preprocessing/test_augment.py",
     "tests/bench/test_whole.py",
 )
-"""Files that take longest: begun first, so that no worker is left alone with one of them at the end."""
+"""Files that take longest: begun first, so that no worker is left alone with one of them at the end. Those that mostly
+wait stand between those that compute, and leave them the cores.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
