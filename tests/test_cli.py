@@ -309,7 +309,17 @@ sys.exit(cli.main())
 
 
 def test_devices_that_are_not_there_are_told():
-    program = "import sys; from cxr_jax.cli import main; sys.exit(main(['models']))"
+    program = """
+import sys, types
+from cxr_jax import cli, commands
+def main(arguments):
+    import jax.numpy
+    jax.numpy.zeros(1)
+module = sys.modules["cxr_jax.commands.fake_one"] = types.ModuleType("cxr_jax.commands.fake_one")
+module.main = main
+commands.GROUPS["Test"] = {"fake-one": "computes"}
+sys.exit(cli.main(["fake-one"]))
+"""
     for asked in ("cuda", "nonsense"):
         done = run(program, env={**os.environ, "JAX_PLATFORMS": asked})
         assert done.returncode == EXIT_MISTAKE
