@@ -24,9 +24,8 @@ import numpy as np
 from cxr_jax.config.command_line import parse
 from cxr_jax.config.loading import load_config
 from cxr_jax.config.schema import DataConfig
-from cxr_jax.data.masks.decoded import decoded_masks
 from cxr_jax.data.prepared import PreparedData, open_data_of_run
-from cxr_jax.data.split_loading import load_split
+from cxr_jax.data.split_loading import load_split, masks_of_split
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import calls_of
 from cxr_jax.explain.attention import heat_share, hits, judge_attention
@@ -97,7 +96,7 @@ def masked_split(
 ) -> tuple[ImageSet, np.ndarray]:
     """Returns the images of a split that have a mask, and the masks, bool [N, S, S]."""
     images = load_split(prepared, data, name, track=terminal.track, mapped=True)
-    masks = decoded_masks(prepared, data, WANTED, track=terminal.track)[images.ids] > 0
+    masks = masks_of_split(prepared, data, name, WANTED, track=terminal.track) > 0
     rows = np.flatnonzero(masks.any(axis=(1, 2)))
     return images.select(rows), masks[rows]
 

@@ -135,9 +135,8 @@ def _require_possible(options: Options, explained: str) -> None:
 def _check(terminal: Terminal, run: RunFolder, trained: TrainedModel, options: Options, question: Question) -> None:
     """Checks the maps on validation; store, draws and print what was found, and writes a report anew that exists."""
     from cxr_jax.config.loading import load_config
-    from cxr_jax.data.masks.decoded import decoded_masks
     from cxr_jax.data.prepared import open_data_of_run
-    from cxr_jax.data.split_loading import load_split
+    from cxr_jax.data.split_loading import load_split, masks_of_split
     from cxr_jax.explain.checks import check_maps, make_sample
     from cxr_jax.explain.record import write_checks
     from cxr_jax.inference.restore import restore_run
@@ -150,7 +149,7 @@ def _check(terminal: Terminal, run: RunFolder, trained: TrainedModel, options: O
     validation = load_split(prepared, data, "val", track=terminal.track)
     masks = None
     if prepared.masks is not None and data.crop == "none":
-        masks = decoded_masks(prepared, data, "cxr-jax explain", track=terminal.track)[validation.ids]
+        masks = masks_of_split(prepared, data, "val", "cxr-jax explain", track=terminal.track)
     explained = CLASS_NAMES.index(question.explained) if question.explained else None
     threshold = question.threshold.value
     sample = make_sample(trained, validation, options.images, threshold=threshold, explained=explained, masks=masks)

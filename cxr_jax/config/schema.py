@@ -78,6 +78,8 @@ class DataConfig(_Section):
         fraction = self.validation_fraction
         _require(0 < fraction < 0.5, "validation_fraction", fraction, "above 0 and below 0.5")
         _require(self.folds >= 2, "folds", self.folds, "2 or more")
+        alone = self.crop == "none" or not self.replay.dataset
+        _require(alone, "crop", self.crop, '"none" where replay mixes in other data')
         _require(self.crop == "none" or self.region == "whole", "crop", self.crop, '"none" where region is not "whole"')
         _require(0 <= self.fold < self.folds, "fold", self.fold, f"from 0 to {self.folds - 1}, one of data.folds")
         if self.replay.dataset:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, UInt8
 
 from cxr_jax.config.schema import DataConfig
 from cxr_jax.data.balancing import balance_as_barnett
@@ -217,6 +217,26 @@ def rows_of_split(
     if not len(having):
         raise UserError(f"no image of {split} in {prepared.path} has a lung mask, which {_wanted(config)} needs")
     return having
+
+
+def masks_of_split(
+    prepared: PreparedData, config: DataConfig, split: str, wanted: str, *, track: Track = silently
+) -> UInt8[np.ndarray, "N S S"]:
+    """Returns the lung mask of every image of a split, in the order of `load_split`, 0 outside and for images without.
+
+    Raises:
+        UserError: the data have no masks, which `wanted` needs, or these cannot be read.
+    """
+    prepared.require_masks(wanted)
+    side = config.image_size
+    return np.concatenate(
+        [
+            np.zeros((len(rows), side, side), np.uint8)
+            if data.masks is None
+            else decoded_masks(data, config, wanted, track=track)[rows]
+            for data, rows in parts_of_split(prepared, config, split, track=track)
+        ]
+    )
 
 
 def left_out_for_masks(prepared: PreparedData, config: DataConfig, splits: Sequence[str]) -> int:

@@ -120,7 +120,7 @@ class ImageSet:
         return len(self) if self.replay is None else self.replay.first + self.replay.visits
 
     def select(self, rows: np.ndarray) -> ImageSet:
-        """Returns the images of `rows` [M], in that order."""
+        """Returns the images of `rows` [M], in that order; which of them are mixed in is no longer told."""
 
         def of(values: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(values[row] for row in rows)
@@ -133,4 +133,5 @@ class ImageSet:
             files=of(self.files),
             groups=of(self.groups),
             subtypes=of(self.subtypes),
+            replay=None,
         )

@@ -8,10 +8,9 @@ from typing import Literal
 import numpy as np
 
 from cxr_jax.config.loading import load_config
-from cxr_jax.data.masks.decoded import decoded_masks, rows_with_mask
 from cxr_jax.data.prepared import open_data_of_run
 from cxr_jax.data.progress import Track, silently
-from cxr_jax.data.split_loading import load_split
+from cxr_jax.data.split_loading import load_split, masks_of_split
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.occlusion import Occlusion, shown, write_occlusion
 from cxr_jax.evaluation.robustness import Level, level_of
@@ -56,14 +55,14 @@ def evaluate_occluded(run: RunFolder, *, on_test: bool, track: Track = silently)
     trained = restore_run(run)
     require_whole_images(trained.descriptions, f"cxr-jax evaluate {WANTED}")
     require_uncropped(trained.descriptions, f"cxr-jax evaluate {WANTED}")
-    record, having = prepared.require_masks(WANTED), rows_with_mask(prepared, WANTED)
+    record = prepared.require_masks(WANTED)
     images = load_split(prepared, config.data, split, track=track)
-    kept = np.flatnonzero(np.isin(images.ids, having))
+    masks = masks_of_split(prepared, config.data, split, WANTED, track=track) > 0
+    kept = np.flatnonzero(masks.any(axis=(1, 2)))
     if not len(kept):
         raise UserError(f"no image of {split} in {prepared.path} has a lung mask, which {WANTED} needs")
     without = len(images) - len(kept)
-    images = images.select(kept)
-    masks = decoded_masks(prepared, config.data, WANTED, track=track)[images.ids] > 0
+    images, masks = images.select(kept), masks[kept]
     with track(f"Predicting regions of {split}", len(images) * (1 + len(REGIONS))) as advance:
         found = {
             region: _on_region(trained, images, masks, split, region, config.training.evaluation_batch_size, advance)

@@ -1,5 +1,6 @@
 """Lung masks beside prepared data: matched by file, checked, resized as the images are, and told in the card."""
 
+import dataclasses
 import json
 import shutil
 import zipfile
@@ -9,14 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr_jax.config.schema import DataConfig
+from cxr_jax.config.schema import DataConfig, ReplayConfig
 from cxr_jax.data.decode import to_square
 from cxr_jax.data.masks.decoded import decoded_masks
 from cxr_jax.data.masks.preparation import add_masks
 from cxr_jax.data.phantoms.folder import write_phantoms
 from cxr_jax.data.preparation import prepare
 from cxr_jax.data.prepared import PreparedData
-from cxr_jax.data.split_loading import left_out_for_masks, load_split, rows_of_split
+from cxr_jax.data.split_loading import left_out_for_masks, load_split, masks_of_split, rows_of_split
 from cxr_jax.errors import UserError
 from cxr_jax.images.regions import GREY, REGIONS, show_region
 
@@ -27,10 +28,12 @@ CONFIG = DataConfig(image_size=24, validation_fraction=0.25)
 def kept(tmp_path_factory):
     """A folder that holds prepared phantoms, and their masks."""
     root = tmp_path_factory.mktemp("kept")
+    write_phantoms(root / "others", train=12, val=0, test=3, seed=9, image_size_range=(40, 60))
     write_phantoms(root / "drawn", train=20, val=0, test=6, image_size_range=(40, 60), masks=root / "lungs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CXR_PREPARED_DIR", str(root / "prepared root"))
         prepare(root / "drawn")
+        prepare(root / "others", name="others")
     return root
 
 
@@ -115,6 +118,20 @@ def test_a_split_shows_the_region_alone(drawn, region):
         assert not isinstance(mapped.images, np.ndarray)
         np.testing.assert_array_equal(mapped.images[1:3], shown.images[1:3])
         assert (shown.images == GREY).mean() > 0.1 or region == "mask"
+
+
+def test_images_that_are_mixed_in_have_the_masks_of_their_own_data_or_none(drawn):
+    prepared, masks = drawn
+    prepared = added(prepared, masks)
+    config = dataclasses.replace(CONFIG, replay=ReplayConfig("others", 0.5))
+    own = len(rows_of_split(prepared, config, "val"))
+    images = load_split(prepared, config, "val")
+    assert len(images) > own
+    found = masks_of_split(prepared, config, "val", "a test")
+    np.testing.assert_array_equal(found[:own], decoded_masks(prepared, CONFIG, "a test")[images.ids[:own]])
+    assert len(found) == len(images) and not found[own:].any()
+    with pytest.raises(ValueError, match=r'crop is .*"none" where replay mixes in other data'):
+        dataclasses.replace(config, crop="lungs")
 
 
 def test_a_region_without_masks_is_one_sentence(drawn):
