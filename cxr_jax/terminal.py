@@ -31,11 +31,16 @@ _PLAIN = {"–": "-", "—": "-", "−": "-", "±": "+-", "…": "...", "×": "x
 def open_closed_streams() -> None:
     """Opens standard input, output and error to nowhere where the process was started without them."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
+        place: int | str = os.devnull
         try:
             os.fstat(number)
+            # what a library has opened meanwhile may have the number of a stream that was closed
+            if getattr(sys, name) is not None:
+                continue
         except OSError:
             discard(number)
-            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+            place = number
+        setattr(sys, name, open(place, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115, PTH123
 
 
 def discard(descriptor: int) -> None:

@@ -258,10 +258,10 @@ sys.exit(code)
 """
 
 
-def talk(tmp_path, redirection: str) -> str:
-    """Run a command that prints much and then writes a file, in a shell; return what it printed on standard error."""
+def talk(tmp_path, redirection: str, first: str = "") -> str:
+    """Run `first` and a command that prints much and writes a file, in a shell; return what stood on standard error."""
     program, result, errors = tmp_path / "talking.py", tmp_path / "result", tmp_path / "errors"
-    program.write_text(TALKING)
+    program.write_text(first + TALKING)
     errors.write_text("")
     done = subprocess.run(
         ["sh", "-c", f'"$@" {redirection}\n:', "sh", sys.executable, str(program), str(result)],
@@ -282,6 +282,8 @@ def test_printing_fails_no_command(tmp_path):
     if Path("/dev/full").exists():
         assert talk(tmp_path, '2>"$ERRORS" >/dev/full') == damaged + lost
         assert talk(tmp_path, ">/dev/full 2>&1") == ""
+    # as a library does that opens a file before the command begins, and gets the number that is free
+    assert talk(tmp_path, '2>"$ERRORS" >&-', "import os; kept = open(os.devnull)\n") == damaged
 
 
 def test_something_stands_on_the_screen_before_a_command_is_imported():
