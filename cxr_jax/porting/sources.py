@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from cxr_jax.models.network import CLASSIFIER, has_prefix
 from cxr_jax.models.original_names import expected_tensors, original_name
 from cxr_jax.models.pretrained import is_passed_over, numbers_of, read_weights, stated_architecture
 from cxr_jax.models.registry import ARCHITECTURES, find_architecture, model_shapes
+from cxr_jax.models.size import measured_sizes
 from cxr_jax.porting.hub import PUBLISHED_LICENSE
 from cxr_jax.porting.requirements import import_torch
 
@@ -23,6 +25,9 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
 
 NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Keys under which training scripts store the weights, those that are evaluated first."""
+
+STATISTICS = (".running_mean", ".running_var")
+"""What the names of BatchNorm's statistics end in."""
 
 PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every name."""
@@ -137,12 +142,19 @@ def _bare(name: str) -> str:
 
 def _recognise(tensors: Mapping[str, np.ndarray], path: Path) -> str:
     """Returns the architecture whose every tensor but the classifier's is in `tensors` with its shape, and no other."""
-    fitting = []
+    fitting, sizes = [], measured_sizes()
     for name, known in ARCHITECTURES.items():
+        classifier = classifier_name(name)
+        kept = {tensor: value.shape for tensor, value in tensors.items() if not is_passed_over(tensor, known)}
+        found = _without(kept, classifier)
+        if name in sizes:
+            # to trace a network takes long, and to count the numbers in its layers does not
+            parameters = sum(math.prod(shape) for tensor, shape in found.items() if not tensor.endswith(STATISTICS))
+            of_one_class, of_each_class = sizes[name]
+            if parameters != of_one_class.parameters - of_each_class.parameters:
+                continue
         _, params, batch_stats = model_shapes(name, classes=1)
-        expected, classifier = expected_tensors(params | batch_stats, known.original_names), classifier_name(name)
-        found = {tensor: value.shape for tensor, value in tensors.items() if not is_passed_over(tensor, known)}
-        if _without(found, classifier) == _without(expected, classifier):
+        if found == _without(expected_tensors(params | batch_stats, known.original_names), classifier):
             fitting.append(name)
     if len(fitting) == 1:
         return fitting[0]
