@@ -219,6 +219,20 @@ def test_options_that_contradict_each_other_are_refused(arguments, sentence, eva
     assert raised.value.code == EXIT_USAGE
 
 
+def test_networks_that_were_shown_parts_of_images_are_not_shown_others(evaluated):
+    stored = json.loads(evaluated.network.read_text())
+    for change, sentence in (
+        ({"region": "border"}, r'trained on the region "border" of images'),
+        ({"lung_boxes": {"weights": [[0.0] * 4]}}, r'takes no network of data\.crop "lungs"'),
+    ):
+        evaluated.network.write_text(json.dumps({**stored, **change}))
+        with pytest.raises(UserError, match=sentence):
+            evaluate.main([str(evaluated.path), "--occluded"])
+    evaluated.network.write_text(json.dumps({**stored, "lung_boxes": {"weights": "none"}}))
+    with pytest.raises(UserError, match=r"network\.json is damaged"):
+        evaluate.main([str(evaluated.path), "--occluded"])
+
+
 def test_a_run_without_masks_or_threshold_is_told(evaluated_run, run_path, tmp_path):
     with pytest.raises(UserError, match=r"has no threshold yet.*cxr-jax evaluate"):
         evaluate.main([str(run_path), "--occluded"])
