@@ -11,7 +11,8 @@ import pytest
 
 from cxr_jax.commands.crossval import Options
 from cxr_jax.config.effect import refuse_without_effect
-from cxr_jax.config.loading import load_with_options
+from cxr_jax.config.loading import load_config, load_with_options
+from cxr_jax.config.schema import ReplayConfig
 from cxr_jax.config.shipped import find_config
 from cxr_jax.models.registry import ARCHITECTURES
 from cxr_jax.sweeps.folds import sweep_of_folds
@@ -87,6 +88,25 @@ def test_the_ablation_changes_one_factor_at_a_time(arms):
     )
     assert base.config.data.validation == "grouped"
     assert all(variant.config != base.config for variant in variants)
+
+
+def test_learning_on_keeps_the_recipe_and_the_cut_of_the_network_that_it_begins_with():
+    first, config = (load_config(find_config(name)) for name in ("mobilenetv2_best", "mobilenetv2_continued"))
+    deeper = first.phases[1]
+    assert config.augmentation == deeper.augmentation
+    assert (config.optimizer.learning_rate, config.schedule.kind) == (deeper.optimizer.learning_rate, "cosine")
+    assert (config.loss, config.operating_point, config.validation) == (
+        first.loss,
+        first.operating_point,
+        first.validation,
+    )
+    assert (config.model.name, config.model.weights, config.phases) == (first.model.name, "", ())
+    assert config.data.replay == ReplayConfig(first.data.dataset, 0.5)
+    # its validation images of the old data are then none that the first network learned from
+    alone = dataclasses.replace(config.data, replay=ReplayConfig())
+    assert alone.cut() == first.data.cut() and alone.image_size == first.data.image_size
+    told = (Path(__file__).parents[2] / "docs/registered/continued.md").read_text()
+    assert f"see every new film as often, {config.training.epochs} times" in told
 
 
 def test_the_twin_is_the_same_recipe_on_another_network(arms):
