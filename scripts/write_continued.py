@@ -37,10 +37,11 @@ def main() -> None:
     if len({len(runs) for runs in arms.values()}) != 1 or not arms["origin"]:
         counts = ", ".join(f"{len(runs)} of {arm}" for arm, runs in arms.items())
         raise UserError(f"{folder} has not the same number of runs of each arm ({counts}): finish the study first")
+    parts: list[str] = []
     for which in ("new", "old"):
         found = compare(_recipes(arms, which), reference=BEFORE)
         write_comparison(folder / f"{which}.json", found)
-        parts = _page(which, found) if which == "new" else [*parts, *_page(which, found)]
+        parts += _page(which, found)
     head = ["# Learning on from films of another hospital", "", "The plan is docs/registered/continued.md.", ""]
     write_text(folder / "README.md", "\n".join([*head, *parts, DISCLAIMER, ""]))
     print(f"{folder / 'README.md'} and both comparisons are written")
