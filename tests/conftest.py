@@ -52,6 +52,7 @@ LONGEST = (
     "tests/commands/test_crossval.py",
     "tests/training/test_resumption.py",
     "tests/bench/test_children.py",
+    "tests/serving/dicomweb/test_watch.py",
     "tests/commands/test_offline.py",
     "tests/commands/test_train_native.py",
     "tests/reporting/test_report_browser.py",
