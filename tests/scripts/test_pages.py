@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BLOCKS = {
     "README.md": (".figures",),
-    "docs/performance.md": (".beside_pytorch", ".held_to_avx2", ".networks", ".runtimes"),
+    "docs/performance.md": (".beside_pytorch", ".held_to_avx2", ".networks", ".runtimes", ".zen4"),
     "docs/using-a-network.md": (".load",),
 }
 PAGES = [
