@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from cxr_jax.images.made_rows import MadeRows
+
 MARGIN = 0.03
 """What is kept around a predicted box, as a share of the image's side, since it is a little wrong."""
 
@@ -25,24 +27,10 @@ def crop_to_box(image: UInt8[np.ndarray, "S S"], box: Float[np.ndarray, 4]) -> U
 
 
 @dataclass(frozen=True)
-class CroppedRows:
-    """Images cut to their boxes when they are asked for; they are read as an array is."""
+class CroppedRows(MadeRows):
+    """Images cut to their boxes when they are asked for."""
 
-    images: np.ndarray  # uint8 [N, S, S], or rows of a memory-mapped file that are read when they are needed
     boxes: np.ndarray  # float64 [N, 4], as of `crop_to_box`
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape [N, S, S] of the images."""
-        return tuple(self.images.shape)
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The type of a grey level."""
-        return self.images.dtype
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
         images, boxes = np.asarray(self.images[index]), self.boxes[index]
@@ -52,7 +40,3 @@ class CroppedRows:
         for row, (image, box) in enumerate(zip(images, boxes, strict=True)):
             made[row] = crop_to_box(image, box)
         return made
-
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        """Returns all the images, made in memory."""
-        return np.asarray(self[:], dtype=dtype)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from cxr_jax.images.made_rows import MadeRows
+
 GREY = 128
 """Grey level of what is not shown; the same in every image, so that it tells nothing of what it hides."""
 
@@ -74,32 +76,14 @@ def _between_ends(present: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class RegionRows:
-    """Images that show a region alone, made when they are asked for; they are read as an array is."""
+class RegionRows(MadeRows):
+    """Images that show a region alone, made when they are asked for."""
 
-    images: np.ndarray  # uint8 [N, S, S], or rows of a memory-mapped file that are read when they are needed
     masks: np.ndarray  # the same of the lung masks, 1 in the lungs and 0 outside
     region: str
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape [N, S, S] of the images."""
-        return tuple(self.images.shape)
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The type of a grey level."""
-        return self.images.dtype
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
         images, masks = np.asarray(self.images[index]), np.asarray(self.masks[index]) > 0
         if images.ndim == 2:
             return show_region(images[None], masks[None], self.region)[0]
         return show_region(images, masks, self.region)
-
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        """Returns all the images, made in memory."""
-        return np.asarray(self[:], dtype=dtype)
