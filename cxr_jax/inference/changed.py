@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from cxr_jax.evaluation.robustness import Level, level_of
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.runs.predictions import Predictions
@@ -60,3 +61,22 @@ def predict_changed(
         label=images.labels,
     )
     return predictions, np.concatenate(unlike) if unlike else None
+
+
+def measure_changed(
+    model: TrainedModel,
+    images: ImageSet,
+    split: str,
+    variant: tuple[str, int],
+    change: Change,
+    *,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[Predictions, Level]:
+    """Returns predictions on the changed images, and what they are worth at the network's threshold.
+
+    `variant` is what the level calls the change, its kind and severity; the rest is as in `predict_changed`.
+    """
+    predictions, far = predict_changed(model, images, split, change, batch_size=batch_size, advance=advance)
+    rule = model.sets.rule() if model.sets else None
+    return predictions, level_of(*variant, predictions, model.threshold, rule, far)

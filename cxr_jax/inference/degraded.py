@@ -15,7 +15,6 @@ from cxr_jax.errors import UserError
 from cxr_jax.evaluation.robustness import (
     Level,
     Robustness,
-    level_of,
     mean_corruption_error,
     mean_error,
     read_robustness,
@@ -23,7 +22,7 @@ from cxr_jax.evaluation.robustness import (
 )
 from cxr_jax.images.degraded import KINDS, SEVERITIES, degrade
 from cxr_jax.images.image_set import ImageSet
-from cxr_jax.inference.changed import predict_changed
+from cxr_jax.inference.changed import measure_changed
 from cxr_jax.inference.looks import record_changed_look
 from cxr_jax.inference.restore import TrainedModel, restore_run
 from cxr_jax.runs.folder import RunFolder
@@ -140,6 +139,5 @@ def _level(
     def change(batch: np.ndarray, chosen: slice) -> np.ndarray:
         return degrade(batch, kind, severity, images.ids[chosen], seed=SEED) if severity else batch
 
-    predictions, far = predict_changed(model, images, split, change, batch_size=batch_size, advance=advance)
-    rule = model.sets.rule() if model.sets else None
-    return level_of(kind, severity, predictions, model.threshold, rule, far)
+    variant = kind, severity
+    return measure_changed(model, images, split, variant, change, batch_size=batch_size, advance=advance)[1]

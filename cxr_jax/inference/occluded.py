@@ -13,10 +13,10 @@ from cxr_jax.data.progress import Track, silently
 from cxr_jax.data.split_loading import load_split, masks_of_split
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.occlusion import Occlusion, shown, write_occlusion
-from cxr_jax.evaluation.robustness import Level, level_of
+from cxr_jax.evaluation.robustness import Level
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.images.regions import REGIONS, WHOLE, show_region
-from cxr_jax.inference.changed import predict_changed
+from cxr_jax.inference.changed import measure_changed
 from cxr_jax.inference.looks import record_changed_look
 from cxr_jax.inference.restore import TrainedModel, restore_run
 from cxr_jax.runs.description import require_uncropped, require_whole_images
@@ -103,6 +103,4 @@ def _on_region(
     def change(batch: np.ndarray, chosen: slice) -> np.ndarray:
         return show_region(batch, masks[chosen], region)
 
-    predictions, far = predict_changed(model, images, split, change, batch_size=batch_size, advance=advance)
-    rule = model.sets.rule() if model.sets else None
-    return predictions, level_of(region, 0, predictions, model.threshold, rule, far)
+    return measure_changed(model, images, split, (region, 0), change, batch_size=batch_size, advance=advance)
