@@ -56,6 +56,7 @@ class Prediction:
     compared: bool  # whether it was compared with the training images, so that no warning means: like them
     uncertain: bool | None = None  # whether another class is possible, or none; None before the run was evaluated
     possible: tuple[str, ...] | None = None  # classes, at the error rate that the network was loaded with
+    films: str = ""  # whose films the network learned from, and what it is for; empty where nobody said
     disclaimer: str = DISCLAIMER
 
 
@@ -84,6 +85,11 @@ class Model:
     def name(self) -> str:
         """What it is, and where it comes from."""
         return self._loaded.name
+
+    @property
+    def films(self) -> str:
+        """Whose films it learned from, and what it is for, in a sentence; empty where nobody said."""
+        return self._loaded.films
 
     @property
     def threshold(self) -> float:
@@ -144,6 +150,7 @@ class Model:
                         found.compared,
                         found.uncertain,
                         found.possible,
+                        self.films,
                     )
                 )
             elif on_error == "keep":

@@ -81,6 +81,8 @@ def main(arguments: list[str]) -> int:
     def say(line: str) -> None:
         terminal.say(f"{datetime.now().astimezone().isoformat(sep=' ', timespec='seconds')}  {line}")
 
+    if network.films:
+        terminal.say(network.films)
     terminal.say(DISCLAIMER)
     with _stopping(say) as stop, Journal.open(Path(options.journal), network.digest) as journal:
         archive = Archive(Connection(access, stop=stop.event))

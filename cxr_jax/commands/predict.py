@@ -38,6 +38,7 @@ COLUMNS = (
     "warnings",
     "compared_with_training",
     "model",
+    "films",
     "disclaimer",
     "error",
     "map",
@@ -115,7 +116,7 @@ def main(arguments: list[str]) -> None:
         if not options.json:
             terminal.say(_header(classes, kind))
         for prediction, map_path in zip(predictions, _map_paths(options.maps, files.names), strict=True):
-            entry = prediction.as_json(threshold, name)
+            entry = prediction.as_json(threshold, name, loaded.films)
             if prediction.file in files.mistakes:
                 entry["error"] = files.mistakes[prediction.file]
             elif prediction.error is not None:

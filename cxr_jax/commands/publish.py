@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal
+from cxr_jax.vocabulary import DISCLAIMER
 
 if TYPE_CHECKING:
     from cxr_jax.reporting.published import Published
@@ -17,6 +19,9 @@ SUMMARY = "copy what shows no radiograph into a results folder, with a table of 
 
 TABLE = "table of runs"
 """Name of the marks around the table in the README of a results folder; the text outside is left as it is."""
+
+FILMS = "whose films"
+"""Likewise of the marks around what the networks are for."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,23 @@ def main(arguments: list[str]) -> None:
                 publish(run, target, figures=number == 0)
         table = results_table(targets, published)
         text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-        write_text(readme, with_block(text, TABLE, table))
-    terminal.say(f"{table}\nPublished {len(runs)} runs in {folder}; the table stands in {readme}")
+        told = _told_films(targets)
+        write_text(readme, with_block(with_block(text, TABLE, table), FILMS, told))
+    terminal.say(f"{table}\n{told}\nPublished {len(runs)} runs in {folder}; the table stands in {readme}")
     terminal.say(f"Figures, as PNG, are those of the first, {runs[0].path}.")
+
+
+def _told_films(runs: Sequence[Path]) -> str:
+    """Returns whose films the networks of runs learned from, a line for those of which the same holds."""
+    from cxr_jax.runs.folder import RunFolder
+    from cxr_jax.runs.recipes import recipe_of
+    from cxr_jax.runs.trained_on import told_films
+
+    recipes: dict[str, list[str]] = {}
+    for path in runs:
+        recipes.setdefault(told_films(RunFolder(path)), []).append(recipe_of(path).name)
+    lines = (f"- {', '.join(dict.fromkeys(names))}: {told}" for told, names in recipes.items())
+    return "\n".join([*lines, "", DISCLAIMER])
 
 
 def _published(text: str) -> Published:

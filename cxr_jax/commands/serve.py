@@ -72,6 +72,8 @@ def main(arguments: list[str]) -> None:
     with listen(options.host, options.port) as bound:
         service = Service(network, limits, batch_size=options.batch_size, token=token)
         terminal.say(_described(network))
+        if network.loaded.films:
+            terminal.say(network.loaded.films)
         terminal.say(DISCLAIMER)
         if not is_loopback(bound) and not token:
             terminal.complain(

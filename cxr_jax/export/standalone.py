@@ -124,8 +124,8 @@ def main(names: list[str]) -> int:
             continue
         square = to_square(*read, network["image_size"], network["resize"], network["interpolation"])
         limit = bundle.get("feature_limit")
-        names = ["probability", "distance"] if limit else ["probability"]
-        probability, *distance = session.run(names, {"images": square[None]})
+        outputs = ["probability", "distance"] if limit else ["probability"]
+        probability, *distance = session.run(outputs, {"images": square[None]})
         shown = [f"P({label}) {value:.6f}" for label, value in zip(network["classes"], probability[0], strict=True)]
         called = [
             call["label"]
@@ -140,6 +140,8 @@ def main(names: list[str]) -> int:
         if limit and distance[0][0] > limit["distance"]:
             told += " (unlike the radiographs that this network learned from)"
         print(name, *shown, told, sep="  ")
+    if bundle.get("films"):
+        print(bundle["films"])
     print(bundle["disclaimer"])
     return failed
 

@@ -89,6 +89,7 @@ class Page:
     strength: float  # of the heat map at first, 0 to 1
     phantoms: tuple[Phantom, ...]
     files: tuple[PageFile, ...]
+    films: str = ""  # whose films the network learned from; empty where nobody said
     disclaimer: str = DISCLAIMER
 
 
@@ -147,4 +148,5 @@ def page_of(
         strength=OPACITY,
         phantoms=phantoms,
         files=files,
+        films=bundle.films,
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cxr_jax.errors import UserError
+from cxr_jax.runs.continued import is_continued, read_continued, write_continued
 from cxr_jax.runs.ensemble import is_ensemble
 from cxr_jax.runs.files import write_bytes, write_json
 from cxr_jax.runs.folder import RunFolder, read_json
@@ -50,8 +52,10 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
 
     Figures are copied as PNG, and only if `figures` asks for them: `evaluate --stored` draws them again. These are left
     out: checkpoints, TensorBoard's events, the report, the mean picture of the training images, every figure with a
-    radiograph, and the path of the source in the data card. Raises UserError if the run was not evaluated, or `folder`
-    holds another run.
+    radiograph, and the path of the source in the data card. Of the run that it learned on from the name alone is told.
+
+    Raises:
+        UserError: the run was not evaluated, or `folder` holds another run.
     """
     if not run.evaluation.is_file():
         raise UserError(f"{run.path} has not been evaluated; run {as_typed('cxr-jax', 'evaluate', run.path)} first")
@@ -87,8 +91,14 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
     card["source"] = {name: value for name, value in card["source"].items() if name != "path"}
     if "masks" in card:
         card["masks"]["source"] = ""
-    write_json(RunFolder(folder).data_card, card)
-    return [*written, RunFolder(folder).data_card]
+    there = RunFolder(folder)
+    write_json(there.data_card, card)
+    if is_continued(run):
+        continued = read_continued(run)
+        # the name of the run that it learned on from, without the folders on the way to it
+        write_continued(there, replace(continued, run=Path(continued.run).name))
+        written.append(there.continued)
+    return [*written, there.data_card]
 
 
 def _require_same_run(run: RunFolder, folder: Path) -> None:

@@ -13,8 +13,9 @@ OFFICIAL_TEST = {"NORMAL": 234, "PNEUMONIA": 390}
 _OFFICIAL_SUBTYPES = {"normal": 234, "bacteria": 242, "virus": 148}
 
 GUANGZHOU = (
-    "It learned from films of children of one to five years, of one hospital in Guangzhou, and is for films like those "
-    "alone. On adults' films of another hospital such a network told pneumonia from no finding no better than a coin."
+    "This network learned from films of children of one to five years, of one hospital in Guangzhou, and is for films "
+    "like those alone. On adults' films of another hospital such a network told pneumonia from no finding no better "
+    "than a coin."
 )
 
 
@@ -25,14 +26,14 @@ def films_of(card: dict[str, Any], before: str = "") -> str:
     """
     replayed = card.get("replay", {}).get("dataset")
     if card.get("phantom"):
-        return "It learned from phantoms, which a program drew: it is for nobody's films."
+        return "This network learned from phantoms, which a program drew: it is for nobody's films."
     if _is_official(card) and not (before or replayed):
         return GUANGZHOU
     others = f", after those of {before}" if before else ""
     if replayed:
         others += ", which were mixed in" if replayed == before else f", mixed with those of {replayed}"
     name = card.get("name") or "one collection"
-    told = f"It learned from the films of {name}{others}"
+    told = f"This network learned from the films of {name}{others}"
     return f"{told}, and is for films like those: on others it can be wrong unseen."
 
 

@@ -159,8 +159,11 @@ class FilePrediction:
         """Whether another class than the called one is possible, or none at all; None where it is not known."""
         return None if self.possible is None else self.possible != (self.label,)
 
-    def as_json(self, threshold: Threshold, model: str) -> dict[str, Any]:
-        """Returns the object that `predict --json` prints for the file; `error` is there only where there is one."""
+    def as_json(self, threshold: Threshold, model: str, films: str) -> dict[str, Any]:
+        """Returns the object that `predict --json` prints for the file; `error` is there only where there is one.
+
+        `model` is the name of the network, and `films` says whose films it learned from; empty where nobody said.
+        """
         value = {
             "file": self.file,
             "probability": self.probability,
@@ -173,6 +176,7 @@ class FilePrediction:
             "warnings": list(self.warnings),
             "compared_with_training": self.compared,
             "model": model,
+            "films": films or None,
             "disclaimer": DISCLAIMER,
         }
         if self.probabilities is not None:

@@ -108,6 +108,9 @@ def main(names: list[str]) -> int:
     if not names:
         print("predict.py: name at least one JPEG or PNG file", file=sys.stderr)
         return 2
+    if bundle["network"].get("lung_boxes"):
+        print("predict.py: this network sees the lungs' box alone, which cxr-jax predict finds", file=sys.stderr)
+        return 1
     network, session = bundle["network"], onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     failed = 0
     for name in names:
@@ -120,7 +123,9 @@ def main(names: list[str]) -> int:
             failed = 1
             continue
         square = to_square(*read, network["image_size"], network["resize"], network["interpolation"])
-        (probability,) = session.run(["probability"], {"images": square[None]})
+        limit = bundle.get("feature_limit")
+        outputs = ["probability", "distance"] if limit else ["probability"]
+        probability, *distance = session.run(outputs, {"images": square[None]})
         shown = [f"P({label}) {value:.6f}" for label, value in zip(network["classes"], probability[0], strict=True)]
         called = [
             call["label"]
@@ -128,7 +133,15 @@ def main(names: list[str]) -> int:
             if probability[0][network["classes"].index(call["label"])] >= call["threshold"]
         ]
         told = f"called {', '.join(called) or network['classes'][0]}" if bundle["calls"] else "no threshold was fixed"
+        if bundle["kind"] == "findings":
+            told = f"called {', '.join(called) or 'No Finding'}" if bundle["calls"] else told
+        elif network["classes"] != ["NORMAL", "PNEUMONIA"]:
+            told = f"called {network['classes'][probability[0].argmax()]}, the highest probability"
+        if limit and distance[0][0] > limit["distance"]:
+            told += " (unlike the radiographs that this network learned from)"
         print(name, *shown, told, sep="  ")
+    if bundle.get("films"):
+        print(bundle["films"])
     print(bundle["disclaimer"])
     return failed
 

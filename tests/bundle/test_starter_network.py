@@ -56,6 +56,7 @@ def test_it_says_what_it_is(starter):
     licences = (STARTER / "LICENCES.md").read_text()
     assert "Apache License 2.0" in licences and "CC BY 4.0" in licences and "Kermany" in licences
     card = (STARTER / "MODEL_CARD.md").read_text()
+    assert starter.films in card
     assert DISCLAIMER in card and "Trained on 4,683 of the 5,216 training images" in card
 
 

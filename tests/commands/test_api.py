@@ -80,6 +80,7 @@ def test_predictions_are_those_of_the_command(model, evaluated_run, films, capsy
         assert prediction.probability == pytest.approx(entry["probability"], abs=1e-6)
         found = (prediction.file, prediction.label, prediction.threshold, prediction.compared, prediction.disclaimer)
         names = ("file", "label", "threshold", "compared_with_training", "disclaimer")
+        assert prediction.films == model.films == entry["films"] != ""
         assert found == tuple(entry[name] for name in names)
     assert f"{model.threshold:.4f} (rule: {model.threshold_rule})" in repr(model)
     assert model.classes == ("NORMAL", "PNEUMONIA")

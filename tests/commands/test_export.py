@@ -87,6 +87,7 @@ def test_a_bundle_predicts_what_its_run_predicts(evaluated_run, bundle, films, c
             "label",
             "threshold",
             "threshold_rule",
+            "films",
             "disclaimer",
             "compared_with_training",
             "possible",
@@ -109,7 +110,7 @@ def test_the_program_in_a_bundle_needs_nothing_of_this_package(bundle, films, ca
     code = f"runpy.run_path({str(bundle / 'predict.py')!r}, run_name='__main__')"
     told = run_without(["cxr_jax", "jax", "jaxlib", "flax"], ["predict.py", *films], code)
     lines = told.splitlines()
-    assert lines[-1] == DISCLAIMER
+    assert lines[-2:] == [load_bundle(bundle).bundle.films, DISCLAIMER]
     for line, entry in zip(lines, probabilities_of(bundle, films, capsys), strict=False):
         file, _, ill, called = line.split("  ")
         assert file == entry["file"]

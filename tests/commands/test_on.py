@@ -99,7 +99,7 @@ def test_other_films_are_judged_at_the_threshold_of_the_run_which_stays_as_it_is
     (look,) = [json.loads(line) for line in (run.external / NAME / "ledger.jsonl").read_text().splitlines()]
     assert (look["dataset"], look["looks_at_these_images"]) == (NAME, 1)
     assert look["checkpoint_sha256"] == read_looks(run)[-1]["checkpoint_sha256"]
-    for told in ("72 images of", "age 18 to 39", "view AP", DISCLAIMER, "It learned from phantoms"):
+    for told in ("72 images of", "age 18 to 39", "view AP", DISCLAIMER, "This network learned from phantoms"):
         assert told in printed
     report = run.report.read_text()
     assert 'id="external"' in report and "<h3>inverted</h3>" in report and "view AP" in report

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import cxr_jax.page.write as writing
+from cxr_jax.bundle.record import read_bundle
 from cxr_jax.cli import main as cli
 from cxr_jax.commands import page, predict
 from cxr_jax.data.phantoms.folder import draw_phantom
@@ -118,7 +119,7 @@ def test_the_page_says_what_predict_says(browser, bundle, written, films, tmp_pa
             event for event in browser.events if event["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")
         ]
     assert complaints == []
-    assert list(rows[0])[:13] == [name for name in predict.COLUMNS if name != "map"]
+    assert list(rows[0])[:14] == [name for name in predict.COLUMNS if name != "map"]
     assert sum("error" in entry for entry in expected) == 2
     for row, entry in zip(rows, expected, strict=True):
         assert row["file"] == entry["file"]
@@ -129,7 +130,7 @@ def test_the_page_says_what_predict_says(browser, bundle, written, films, tmp_pa
         assert float(row["probability"]) == pytest.approx(entry["probability"], abs=0.005)
         assert (row["label"], float(row["threshold"])) == (entry["label"], entry["threshold"])
         assert_same_warnings(row, entry)
-        for name in ("threshold_rule", "model", "disclaimer"):
+        for name in ("threshold_rule", "model", "films", "disclaimer"):
             assert row[name] == entry[name]
         assert row["uncertain"] == str(entry["uncertain"])
         assert row["possible"] == "; ".join(entry["possible"])
@@ -184,7 +185,7 @@ def test_teaching_hides_the_answer_until_the_call(browser, written):
 
 @vendored
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_nobody_is_shut_out(browser, written, films, width, scheme):
+def test_nobody_is_shut_out(browser, bundle, written, films, width, scheme):
     """axe finds nothing serious, nothing is wider than the window, and a heat map can be weakened by keys."""
     if not AXE.is_file():
         pytest.skip("axe-core is not there: scripts/vendor_page fetches it")
@@ -205,6 +206,9 @@ def test_nobody_is_shut_out(browser, written, films, width, scheme):
             )
         assert browser.run("return document.getElementById('strength-told').textContent") == "50 %"
         assert DISCLAIMER in browser.run("return document.querySelector('.banner').textContent")
+        sentence = read_bundle(bundle).films
+        for place in ("header", "#told", "footer"):
+            assert sentence in browser.run(f"return document.querySelector('{place}').textContent")
 
 
 def heard(browser):

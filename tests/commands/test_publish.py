@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
 
 from cxr_jax.commands import publish
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.runs.continued import Continued, write_continued
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.publication import FIGURES
+from cxr_jax.runs.trained_on import told_films
+from cxr_jax.vocabulary import DISCLAIMER
 
 
 @pytest.fixture
@@ -34,6 +38,7 @@ def test_runs_are_published_without_radiographs_and_paths(runs, tmp_path, capsys
     readme = (out / "README.md").read_text()
     assert "| Barnett, scratch (published) |" in readme
     assert "78.4 %" in readme
+    assert "- results: This network learned from phantoms" in readme and DISCLAIMER in readme
     # published again, with words around the table: they stay, and nothing is doubled
     (out / "README.md").write_text(f"Before.\n\n{readme}\nAfter.\n")
     publish.main([*map(str, runs), "--out", str(out), *published])
@@ -42,6 +47,18 @@ def test_runs_are_published_without_radiographs_and_paths(runs, tmp_path, capsys
     assert again.rstrip().endswith("After.")
     assert again.count("Barnett, scratch") == 1
     capsys.readouterr()
+
+
+def test_a_network_that_learned_on_is_published_as_one(runs, tmp_path):
+    run = RunFolder(runs[0])
+    card = read_json(run.data_card)
+    run.data_card.write_text(json.dumps({**card, "name": "second", "phantom": False}))
+    write_continued(run, Continued("../../mine/first", "net", "last", 3, "s", (0.5,), (0.2,), "", "", "first", "f"))
+    publish.main([str(run.path), "--out", str(tmp_path / "results")])
+    there = RunFolder(tmp_path / "results" / "seed0")
+    assert "after those of first" in told_films(run) == told_films(there)
+    assert told_films(run) in (tmp_path / "results" / "README.md").read_text()
+    assert "mine" not in there.continued.read_text()
 
 
 def test_a_folder_with_something_else_is_left_alone(runs, tmp_path):

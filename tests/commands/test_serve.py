@@ -10,7 +10,7 @@ import pytest
 from cxr_jax.commands import serve
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.vocabulary import DISCLAIMER
-from tests.serving.http.bundles import film, write_mean_bundle
+from tests.serving.http.bundles import FILMS, film, write_mean_bundle
 from tests.serving.http.servers import Server
 
 
@@ -101,13 +101,13 @@ def test_what_it_says_from_begin_to_end(bundle, tmp_path):
     server = Server(bundle, "--host", "0.0.0.0", "--token-file", str(tmp_path / "token"))
     server.predict(("a.png", film(1)), headers={"Authorization": "Bearer secret"})
     assert server.stop(signal.SIGINT) == 0
-    loading, model, disclaimer, listening, request, stopped = server.lines
+    loading, model, films, disclaimer, listening, request, stopped = server.lines
     assert loading == f"Loading the network of {bundle}"
     assert model == (
         "Model: mean of flat, exported. PNEUMONIA from 0.5000 (rule: youden); on 200 validation images sensitivity "
         "90.0 % and specificity 80.0 %."
     )
-    assert disclaimer == DISCLAIMER
+    assert (films, disclaimer) == (FILMS, DISCLAIMER)
     assert listening == f"Listening on {server.url}; its page tells what to send. Ctrl-C ends it."
     assert request.split(" ", 2)[2].startswith("/predict 200 ") and request.endswith(", 1 image")
     assert stopped == "Stopped. Everything that was accepted is answered."

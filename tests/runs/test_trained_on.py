@@ -20,7 +20,7 @@ OTHERS = {"name": "others", "phantom": False, "counts": {"test": {"NORMAL": 3, "
 
 
 LIKE = "and is for films like those: on others it can be wrong unseen."
-PHANTOMS = "It learned from phantoms, which a program drew: it is for nobody's films."
+PHANTOMS = "This network learned from phantoms, which a program drew: it is for nobody's films."
 
 
 @pytest.mark.parametrize(
@@ -30,19 +30,19 @@ PHANTOMS = "It learned from phantoms, which a program drew: it is for nobody's f
         (SUBTYPES, "", GUANGZHOU),
         (UNNAMED, "", GUANGZHOU),
         ({**OFFICIAL, "phantom": True}, "", PHANTOMS),
-        (OTHERS, "", f"It learned from the films of others, {LIKE}"),
-        (OTHERS, "earlier", f"It learned from the films of others, after those of earlier, {LIKE}"),
+        (OTHERS, "", f"This network learned from the films of others, {LIKE}"),
+        (OTHERS, "earlier", f"This network learned from the films of others, after those of earlier, {LIKE}"),
         (
             {**OTHERS, "replay": {"dataset": "earlier"}},
             "earlier",
-            f"It learned from the films of others, after those of earlier, which were mixed in, {LIKE}",
+            f"This network learned from the films of others, after those of earlier, which were mixed in, {LIKE}",
         ),
         (
             {**OTHERS, "replay": {"dataset": "more"}},
             "",
-            f"It learned from the films of others, mixed with those of more, {LIKE}",
+            f"This network learned from the films of others, mixed with those of more, {LIKE}",
         ),
-        ({}, "", f"It learned from the films of one collection, {LIKE}"),
+        ({}, "", f"This network learned from the films of one collection, {LIKE}"),
     ],
 )
 def test_whose_films_a_network_is_for(card, before, told):

@@ -110,7 +110,7 @@ def test_a_film_is_uncertain_where_not_the_called_class_alone_is_possible(traine
         found = next(predict_files(model, files, threshold))
         assert (found.label, found.probability, found.possible) == (called, probability, possible)
         assert found.uncertain == (possible != (called,))
-        told = found.as_json(threshold, "m")
+        told = found.as_json(threshold, "m", "")
         assert (told["uncertain"], told["possible"]) == (found.uncertain, list(possible))
         assert told["error_rate"] == (rate or 0.05)
     # a threshold of the user's own leaves the bounds as they are
@@ -141,14 +141,16 @@ def test_images_unlike_those_of_training_are_predicted_with_a_warning(trained, f
     for one, other in zip(plain, compared, strict=True):
         assert other.probability == one.probability
         assert not one.compared and other.compared
-        assert other.as_json(Threshold.of(trained), "m")["compared_with_training"] is True
+        assert other.as_json(Threshold.of(trained), "m", "")["compared_with_training"] is True
         assert not any("training images" in warning for warning in one.warnings)
         assert any(warning.startswith("mean brightness") for warning in other.warnings)
 
 
 def test_json_has_every_field_and_an_error_only_where_there_is_one():
     threshold = Threshold(0.4, "youden")
-    good = FilePrediction("a.png", 0.7, "PNEUMONIA", warnings=("enlarged",)).as_json(threshold, "tiny of run")
+    good = FilePrediction("a.png", 0.7, "PNEUMONIA", warnings=("enlarged",)).as_json(
+        threshold, "tiny of run", "It saw."
+    )
     assert good == {
         "file": "a.png",
         "probability": 0.7,
@@ -161,8 +163,9 @@ def test_json_has_every_field_and_an_error_only_where_there_is_one():
         "warnings": ["enlarged"],
         "compared_with_training": False,
         "model": "tiny of run",
+        "films": "It saw.",
         "disclaimer": DISCLAIMER,
     }
-    bad = FilePrediction("b.png", error="b.png does not exist").as_json(threshold, "tiny of run")
+    bad = FilePrediction("b.png", error="b.png does not exist").as_json(threshold, "tiny of run", "It saw.")
     assert bad["error"] == "b.png does not exist"
     assert bad["probability"] is None and bad["label"] is None

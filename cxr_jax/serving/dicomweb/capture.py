@@ -53,7 +53,7 @@ def capture_of(network: Network, source: Source, prediction: FilePrediction) -> 
     reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = evidence.SOPClassUID, evidence.SOPInstanceUID
     made.SourceImageSequence = [reference]
     made.DerivationDescription = f"Heat map of a network laid over the radiograph. {DISCLAIMER}"
-    made.ImageComments = DISCLAIMER
+    made.ImageComments = " ".join(filter(None, (DISCLAIMER, network.films)))
     return finish(made, source)
 
 
@@ -83,6 +83,7 @@ def caption(network: Network, prediction: FilePrediction, *, blank: bool) -> lis
         f"No colours: nothing spoke for class {prediction.label}." if blank else colours,
         *remarks(prediction),
         f"Network: {network.title}, {network.version}. {SOFTWARE}.",
+        *([network.films] if network.films else []),
         DISCLAIMER,
     ]
 

@@ -34,6 +34,11 @@ class Network:
         return plain(f"{self.model.bundle.name} ({self.model.description.title})")
 
     @property
+    def films(self) -> str:
+        """Whose films it learned from, in a sentence of such characters; empty where nobody said."""
+        return plain(self.model.bundle.films, 1000)
+
+    @property
     def version(self) -> str:
         """The beginning of the digest: it tells networks apart that have the same name."""
         return self.digest[:_SHOWN]

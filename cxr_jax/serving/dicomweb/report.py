@@ -28,8 +28,9 @@ _PROCEDURE = ("399208008", "SCT", "Plain X-ray of chest")
 def report_of(network: Network, source: Source, prediction: FilePrediction) -> Written:
     """Returns the report of one radiograph.
 
-    It holds the score, the threshold, whether the score reaches it, every warning, and the disclaimer, and names the
-    network as what observed. It is preliminary and unverified, and codes no finding: nobody has made one.
+    It holds the score, the threshold, whether the score reaches it, every warning, whose films the network learned
+    from, and the disclaimer, and names the network as what observed. It is preliminary and unverified, and codes no
+    finding: nobody has made one.
     """
     from highdicom.coding_schemes import CodingSchemeIdentificationItem
     from highdicom.sr import (
@@ -56,7 +57,8 @@ def report_of(network: Network, source: Source, prediction: FilePrediction) -> W
     )
     # before the numbers: whoever reads from the top meets it first
     last = content[0].ContentSequence.pop()
-    content[0].ContentSequence.extend([_text(_COMMENT, DISCLAIMER), last])
+    told = [sentence for sentence in (DISCLAIMER, network.films) if sentence]
+    content[0].ContentSequence.extend([*(_text(_COMMENT, sentence) for sentence in told), last])
     made = EnhancedSR(
         evidence=[evidence_of(source)],
         content=content[0],

@@ -10,8 +10,11 @@ from pydantic import Field
 
 from cxr_jax.bundle.record import Call
 from cxr_jax.data.encoded import HEAD_BYTES, MAX_BYTES, kind_of
+from cxr_jax.serving.loaded import Loaded
 from cxr_jax.serving.predict import FilePrediction, Threshold
 from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER
+
+_FILMS = Field(description="whose films the network learned from, and what it is for; null where nobody said")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class FileAnswer:
     warnings: Annotated[tuple[str, ...], Field(description="reasons to distrust the prediction")]
     compared_with_training: Annotated[bool, Field(description="no warning then means: like the training images")]
     model: str
+    films: Annotated[str | None, _FILMS]
     disclaimer: str
     error: Annotated[str | None, Field(description="why the file was not predicted, in one sentence")] = None
     map: Annotated[
@@ -45,11 +49,11 @@ class FileAnswer:
 
     @classmethod
     def of(
-        cls, prediction: FilePrediction, status: int, threshold: Threshold, model: str, map: str | None
+        cls, prediction: FilePrediction, status: int, threshold: Threshold, loaded: Loaded, map: str | None
     ) -> FileAnswer:
         """Returns the answer for a prediction; `status` is the one that it has if there is an error."""
         status = 200 if prediction.error is None else status
-        return cls(**prediction.as_json(threshold, model), status=status, map=map)
+        return cls(**prediction.as_json(threshold, loaded.name, loaded.films), status=status, map=map)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Answer:
     rule: Annotated[Call | None, Field(description="the threshold, its rule, and what it promised on validation")]
     model: str
     bundle_sha256: Annotated[str, Field(description="of bundle.json, which holds the hash of every other file")]
+    films: Annotated[str | None, _FILMS] = None
     disclaimer: str = DISCLAIMER
     error: Annotated[str | None, Field(description="null unless no file at all could be predicted")] = None
 
@@ -72,6 +77,7 @@ class Health:
     model: str
     bundle_sha256: str
     pending: Annotated[int, Field(description="images that wait or are under way")]
+    films: Annotated[str | None, _FILMS] = None
     disclaimer: str = DISCLAIMER
 
 

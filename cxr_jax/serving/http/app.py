@@ -84,7 +84,7 @@ def app_of(service: Service, log: Callable[[str], None], *, on_start: Callable[[
     app = FastAPI(
         title="cxr-jax serve",
         version=__version__,
-        description=DISCLAIMER,
+        description=" ".join(filter(None, (DISCLAIMER, service.network.loaded.films))),
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,

@@ -116,15 +116,15 @@ class Service:
             if answer.error is not None:
                 self.metrics.refused(answer.status)
         rule = next(iter(self.network.bundle.calls), None)
-        name, sha256 = self.network.loaded.name, self.network.sha256
-        return status_of(answers), Answer(tuple(answers), rule, name, sha256, error=error_of(answers))
+        loaded, sha256 = self.network.loaded, self.network.sha256
+        answer = Answer(tuple(answers), rule, loaded.name, sha256, loaded.films or None, error=error_of(answers))
+        return status_of(answers), answer
 
     def health(self) -> tuple[int, Health]:
         """Returns 200 if the network answers, and 503 before and after that."""
-        ready = self.predictor.answering
-        told = Health(
-            "ready" if ready else "not ready", self.network.loaded.name, self.network.sha256, self.predictor.pending
-        )
+        ready, loaded = self.predictor.answering, self.network.loaded
+        status = "ready" if ready else "not ready"
+        told = Health(status, loaded.name, self.network.sha256, self.predictor.pending, loaded.films or None)
         return 200 if ready else 503, told
 
     async def _answers(
@@ -144,7 +144,7 @@ class Service:
                 loop = asyncio.get_running_loop()
                 picture = await loop.run_in_executor(self._drawing, self._draw, submission, prediction)
             status = 500 if failed else refusal_status(submission.data)
-            answers.append(FileAnswer.of(prediction, status, self.network.threshold, self.network.loaded.name, picture))
+            answers.append(FileAnswer.of(prediction, status, self.network.threshold, self.network.loaded, picture))
         return answers
 
     def _submit(self, given: Sequence[Submission]) -> list[Future[FilePrediction]]:

@@ -43,6 +43,8 @@ PATIENT = {
 
 SIDE = 32
 
+FILMS = "This network learned from drawn chests, and is for chests like those."
+
 FIRST, SECOND = "1.2.840.99.1", "1.2.840.99.2"
 """Studies."""
 
@@ -88,6 +90,7 @@ def write_drawn_bundle(folder: Path, *, threshold: float = 0.4) -> Path:
         training_images=900,
         step=7,
         date="2026-11-26T05:00:00+00:00",
+        films=FILMS,
     )
 
 

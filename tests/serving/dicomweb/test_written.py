@@ -16,7 +16,7 @@ from cxr_jax.serving.dicomweb.report import report_of
 from cxr_jax.serving.dicomweb.source import read_source
 from cxr_jax.serving.predict import predict_files
 from cxr_jax.vocabulary import DISCLAIMER
-from tests.serving.dicomweb.conftest import DX, PATIENT, SECRET, write_drawn_bundle
+from tests.serving.dicomweb.conftest import DX, FILMS, PATIENT, SECRET, write_drawn_bundle
 
 STUDY = "1.2.840.99.7"
 
@@ -67,8 +67,8 @@ def test_both_are_marked_as_research(stored):
         assert made.ContentQualification == "RESEARCH"
         assert made.SeriesDescription.startswith("RESEARCH ONLY, not for diagnosis")
     assert (report.PreliminaryFlag, report.VerificationFlag) == ("PRELIMINARY", "UNVERIFIED")
-    assert picture.ImageComments == DISCLAIMER and DISCLAIMER in picture.DerivationDescription
-    assert DISCLAIMER in [item.TextValue for item in items_of(report)["Comment"]]
+    assert picture.ImageComments == f"{DISCLAIMER} {FILMS}" and DISCLAIMER in picture.DerivationDescription
+    assert [item.TextValue for item in items_of(report)["Comment"]][:2] == [DISCLAIMER, FILMS]
 
 
 def test_the_report_says_what_was_predicted_and_by_what(stored, network):
@@ -130,7 +130,7 @@ def test_a_large_radiograph_is_stored_smaller(network, radiograph, phantoms):
 def test_the_caption_names_nobody_and_says_what_it_is(network, radiograph):
     prediction = predicted(network, radiograph(STUDY))
     lines = caption(network, prediction, blank=False)
-    assert lines[-1] == DISCLAIMER and SECRET not in " ".join(lines)
+    assert lines[-2:] == [FILMS, DISCLAIMER] and SECRET not in " ".join(lines)
     assert f"{prediction.probability:.4f}" in lines[0] and "research threshold 0.4000" in lines[0]
     assert "nothing spoke" in caption(network, prediction, blank=True)[1]
 

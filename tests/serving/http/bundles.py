@@ -14,6 +14,8 @@ from tests.serving.onnx_bundles import write_onnx_bundle
 
 SIZE = 32
 
+FILMS = "This network learned from flat squares, and is for squares like those."
+
 
 def film(level: int, width: int = 40, height: int = 32, kind: str = ".png") -> bytes:
     """A flat grey image."""
@@ -76,4 +78,5 @@ def write_mean_bundle(folder: Path, *, work: int = 0, scores: Scores | None = No
         step=1,
         date="2026-11-26",
         scores=scores,
+        films=FILMS,
     )

@@ -21,7 +21,7 @@ from pydicom.dataset import FileMetaDataset
 from cxr_jax.bundle.record import content_of, read_bundle
 from cxr_jax.serving.http.answers import Answer, Health, Mistake
 from cxr_jax.vocabulary import DISCLAIMER
-from tests.serving.http.bundles import film, probability
+from tests.serving.http.bundles import FILMS, film, probability
 
 
 def dicom(level, *, pixels=True):
@@ -73,9 +73,11 @@ def test_every_kind_of_file_gets_its_own_answer(server, bundle):
         assert (entry.status, entry.error, entry.map) == (200, None, None)
         assert (entry.threshold, entry.threshold_rule, entry.disclaimer) == (0.5, "youden", DISCLAIMER)
         assert entry.model == "mean of flat, exported" and entry.compared_with_training
+        assert entry.films == FILMS
     assert answer.rule == read_bundle(bundle).calls[0]
     assert answer.bundle_sha256 == content_of(bundle / "bundle.json").sha256
     assert (answer.model, answer.disclaimer, answer.error) == ("mean of flat, exported", DISCLAIMER, None)
+    assert answer.films == FILMS
 
 
 def test_a_file_that_fails_has_its_sentence_and_the_others_are_predicted(server):
@@ -246,7 +248,7 @@ def test_drift_is_told_from_a_hundred_images_on(bundle, serve):
 
 def test_the_description_is_whole_and_the_page_fetches_nothing(server):
     described = server.client.get("/openapi.json").json()
-    assert described["openapi"].startswith("3.") and described["info"]["description"] == DISCLAIMER
+    assert described["openapi"].startswith("3.") and described["info"]["description"] == f"{DISCLAIMER} {FILMS}"
     assert set(described["paths"]) == {"/", "/predict", "/health", "/metrics"}
     assert set(described["paths"]["/predict"]["post"]["responses"]) == {
         *("200", "400", "401", "408", "413", "415", "422", "500", "503")
@@ -254,7 +256,7 @@ def test_the_description_is_whole_and_the_page_fetches_nothing(server):
     fields = described["components"]["schemas"]["FileAnswer"]["properties"]
     assert set(fields) == set(server.predict(("a", film(1))).json()["files"][0])
     page = server.client.get("/").text
-    assert DISCLAIMER in page and "sensitivity 90.0 %" in page and '<input type="file"' in page
+    assert DISCLAIMER in page and FILMS in page and "sensitivity 90.0 %" in page and '<input type="file"' in page
     assert all(address.startswith(("/", "#")) for address in _addresses(page))
     assert all(name in page for name in fields)
 

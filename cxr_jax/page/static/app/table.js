@@ -4,7 +4,7 @@ import { calledOf, isUncertain, possibleOf, probabilityText } from "./calls.js";
 
 const COLUMNS = [
   "file", "probability", "label", "threshold", "threshold_rule", "uncertain", "possible", "error_rate", "warnings",
-  "compared_with_training", "model", "disclaimer", "error", "your_call", "drawn_as",
+  "compared_with_training", "model", "films", "disclaimer", "error", "your_call", "drawn_as",
 ];
 
 /** Returns an element with text, of a class if one is given. */
@@ -88,6 +88,7 @@ function fieldsOf(item, page, teaching) {
     told ? item.found.remarks.join("; ") : "",
     item.found && page.quality.length ? "True" : "False",
     page.name,
+    page.films,
     page.disclaimer,
     item.mistake ?? "",
     item.yourCall ?? "",
