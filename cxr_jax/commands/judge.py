@@ -51,6 +51,9 @@ class Options:
     # share of PNEUMONIA that somebody declares for the images that are judged: tells also what the threshold reaches
     # once their probabilities are aligned with validation's, without labels and each half by the other; 0: not declared
     align_to: float = 0.0
+    # of a table of classes that exclude each other: judges fewer, each made of those that it names, as in
+    # NORMAL=normal PNEUMONIA=bacteria+virus; images of classes that are not named are left out
+    merge: tuple[str, ...] = ()
     resamples: int = Confidence.resamples  # of the group bootstrap
     out: str = ""  # new or empty folder for evaluation.json, figures and report.html; by default nothing is written
 
@@ -61,9 +64,7 @@ def main(arguments: list[str]) -> None:
     terminal = Terminal()
     # before the table is read, of which a mistake in the options says nothing
     _check(options)
-    from cxr_jax.runs.class_predictions import classes_of_table
-
-    if classes_of_table(options.table):
+    if not _of_two_classes(options):
         if options.align_to:
             raise UserError(
                 f"--align-to declares a share of PNEUMONIA, and {options.table} has other classes: leave it out",
@@ -89,8 +90,8 @@ def judge_table(options: Options, terminal: Terminal) -> tuple[Judgement, RunFol
     from cxr_jax.evaluation.judge import judge, resamples_in_all
     from cxr_jax.runs.folder import RunFolder
 
-    test = _read(options.table, "test", terminal)
-    validation = _read(options.validation, "val", terminal) if options.validation else None
+    test = _read(options, "test", terminal)
+    validation = _read(options, "val", terminal) if options.validation else None
     # refused before the work, so that nobody waits for an answer that cannot be kept
     folder = RunFolder.create(options.out) if options.out else None
     point = _operating_point(options, validation)
@@ -118,8 +119,8 @@ def judge_class_table(options: Options, terminal: Terminal) -> tuple[ClassJudgem
     from cxr_jax.evaluation.judge_classes import class_resamples_in_all, judge_classes
     from cxr_jax.runs.folder import RunFolder
 
-    test = _read_classes(options.table, "test", terminal)
-    validation = _read_classes(options.validation, "val", terminal) if options.validation else None
+    test = _read_classes(options, "test", terminal)
+    validation = _read_classes(options, "val", terminal) if options.validation else None
     if validation is not None and validation.KIND != test.KIND:
         raise UserError(
             f"{options.table} and {options.validation} are of different kinds: both need columns label_NAME"
@@ -193,12 +194,11 @@ def _align(terminal: Terminal, options: Options, judgement: Judgement, folder: R
     from cxr_jax.evaluation.alignment import ASSUMPTION, judge_aligned
     from cxr_jax.reporting.tables import alignment_table
     from cxr_jax.runs.files import write_json
-    from cxr_jax.runs.predictions import read_predictions, rows_of
+    from cxr_jax.runs.judged_rows import read_two_classes
     from cxr_jax.runs.records import fields_to_json
 
     test, validation = (
-        rows_of(split, read_predictions(path, require_file=False), path).predictions
-        for split, path in (("test", options.table), ("val", options.validation))
+        read_two_classes(_path(options, split), split, _merged(options)).predictions for split in ("test", "val")
     )
     threshold, confidence = judgement.operating_point.threshold, judgement.confidence
     if len(test.cluster_names()) < 2:
@@ -234,48 +234,41 @@ def _check(options: Options) -> None:
         )
 
 
-def _read(path: str, split: str, terminal: Terminal) -> Predictions:
-    """Returns the rows of `split` of the table at `path`, and says so where there are others.
+def _merged(options: Options) -> Mapping[str, tuple[str, ...]]:
+    from cxr_jax.runs.merged_classes import parse_merged
 
-    Raises:
-        UserError: the table is wrong, or its rows are of one class, on which nothing can be judged.
-    """
-    import numpy as np
+    return parse_merged(options.merge) if options.merge else {}
 
-    from cxr_jax.runs.predictions import read_predictions, rows_of
-    from cxr_jax.vocabulary import CLASS_NAMES
 
-    rows = rows_of(split, read_predictions(path, require_file=False), path)
-    if rows.sentence is not None:
-        terminal.say(f"{path}: {rows.sentence}")
-    present = np.unique(rows.predictions.label)
-    if len(present) < len(CLASS_NAMES):
-        raise UserError(
-            f"{path} has images of {CLASS_NAMES[present[0]]} only: judging needs both {' and '.join(CLASS_NAMES)}"
-        )
+def _of_two_classes(options: Options) -> bool:
+    """Returns True where NORMAL and PNEUMONIA are judged, in the table or as merged."""
+    from cxr_jax.runs.class_predictions import classes_of_table
+    from cxr_jax.runs.merged_classes import makes_two_classes
+
+    merged = _merged(options)
+    return makes_two_classes(merged) if merged else not classes_of_table(options.table)
+
+
+def _read(options: Options, split: str, terminal: Terminal) -> Predictions:
+    """Returns what is judged of test or of validation, and says what is left out; UserError as in `judged_rows`."""
+    from cxr_jax.runs.judged_rows import read_two_classes
+
+    rows = read_two_classes(_path(options, split), split, _merged(options))
+    rows.tell(terminal.say)
     return rows.predictions
 
 
-def _read_classes(path: str, split: str, terminal: Terminal) -> ClassProbabilities:
-    """Returns the rows of `split` of a table of K classes; UserError as in `_read`."""
-    import numpy as np
+def _read_classes(options: Options, split: str, terminal: Terminal) -> ClassProbabilities:
+    """Returns the same of other classes than NORMAL and PNEUMONIA."""
+    from cxr_jax.runs.judged_rows import read_other_classes
 
-    from cxr_jax.runs.class_predictions import read_class_predictions
-    from cxr_jax.runs.predictions import rows_of
-    from cxr_jax.vocabulary import FINDINGS
-
-    rows = rows_of(split, read_class_predictions(path, require_file=False), path)
-    if rows.sentence is not None:
-        terminal.say(f"{path}: {rows.sentence}")
-    if rows.predictions.KIND == FINDINGS:
-        known = (rows.predictions.asked(name)[1] for name in rows.predictions.classes)
-        if all(len(np.unique(labels)) < 2 for labels in known):
-            raise UserError(f"{path} has no finding that is both present and absent: judging needs one")
-        return rows.predictions
-    present = np.unique(rows.predictions.label)
-    if len(present) < 2:
-        raise UserError(f"{path} has images of {rows.predictions.classes[present[0]]} only: judging needs two classes")
+    rows = read_other_classes(_path(options, split), split, _merged(options))
+    rows.tell(terminal.say)
     return rows.predictions
+
+
+def _path(options: Options, split: str) -> str:
+    return options.table if split == "test" else options.validation
 
 
 def _write_classes(

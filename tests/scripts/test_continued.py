@@ -1,7 +1,6 @@
 """The scripts of the study of learning on: its table of two classes, and its page."""
 
 import csv
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.comparison_record import read_comparison
 from cxr_jax.runs.predictions import Predictions, write_predictions
+from tests.scripts.script_module import module_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,9 +24,7 @@ FINDINGS = """Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Pati
 
 
 def run_script(name, monkeypatch, *arguments):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = module_of(name)
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
     module.main()
 

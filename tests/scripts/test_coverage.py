@@ -1,14 +1,13 @@
 """The table of coverage in the docs comes from intervals that hold the truth as often as it says."""
 
 import csv
-import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cxr_jax.runs.predictions import Predictions, write_predictions
+from tests.scripts.script_module import module_of
 
 ROOT = Path(__file__).parents[2]
 STORED = ROOT / "results/coverage/coverage.csv"
@@ -16,11 +15,7 @@ STORED = ROOT / "results/coverage/coverage.csv"
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("measure_coverage", ROOT / "scripts/measure_coverage.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return module_of("measure_coverage")
 
 
 def rows():

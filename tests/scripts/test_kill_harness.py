@@ -1,6 +1,5 @@
 """The harness that kills training: a few kills of real runs, and that it would notice what a kill could spoil."""
 
-import importlib.util
 import json
 import re
 import shutil
@@ -14,6 +13,7 @@ import pytest
 
 from cxr_jax.checkpoints import CheckpointWriter, read_newest
 from cxr_jax.runs.folder import RunFolder
+from tests.scripts.script_module import module_of
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "kill_harness.py"
@@ -21,13 +21,7 @@ SCRIPT = ROOT / "scripts" / "kill_harness.py"
 
 @pytest.fixture(scope="module")
 def harness():
-    specification = importlib.util.spec_from_file_location("kill_harness", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    # dataclasses look their module up there
-    sys.modules["kill_harness"] = module
-    specification.loader.exec_module(module)
-    yield module
-    del sys.modules["kill_harness"]
+    return module_of("kill_harness")
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """The service under more load than it can bear, killed and ended meanwhile; and that a fault would be noticed."""
 
 import copy
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.scripts.script_module import module_of
 from tests.serving.http.bundles import write_mean_bundle
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "load_test.py"
@@ -15,13 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "load_test.py"
 
 @pytest.fixture(scope="module")
 def harness():
-    specification = importlib.util.spec_from_file_location("load_test", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    # dataclasses look their module up there
-    sys.modules["load_test"] = module
-    specification.loader.exec_module(module)
-    yield module
-    del sys.modules["load_test"]
+    return module_of("load_test")
 
 
 @pytest.fixture(scope="module")

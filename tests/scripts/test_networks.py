@@ -2,13 +2,13 @@
 
 import csv
 import dataclasses
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.scripts.script_module import module_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,11 +16,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def script():
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("write_networks", ROOT / "scripts/write_networks.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return module_of("write_networks")
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,12 @@
 """Pages that state figures say what the files say, and their claims hold."""
 
-import importlib.util
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+
+from tests.scripts.script_module import module_of
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = {
@@ -24,10 +25,7 @@ PAGES = [
 @pytest.fixture(scope="module")
 def write_pages():
     """The script's main, which takes arguments and the root of a project."""
-    spec = importlib.util.spec_from_file_location("write_pages", ROOT / "scripts/write_pages.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return module_of("write_pages").main
 
 
 @pytest.fixture

@@ -2,11 +2,9 @@
 
 import csv
 import dataclasses
-import importlib.util
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +18,10 @@ from cxr_jax.images.regions import REGIONS, WHOLE
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.predictions import read_predictions
 from cxr_jax.sweeps.sweep import read_sweep
+from tests.scripts.script_module import module_of
 
 ROOT = Path(__file__).parents[2]
 STUDY = (ROOT / "docs/registered/shortcuts.md").read_text()
-
-
-def module_of(name):
-    """A script as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"scripts/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
