@@ -78,6 +78,8 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
     ]
     files += sorted(run.path.glob("robustness_*.json")) + sorted(run.path.glob("occlusion_*.json"))
     files += sorted(run.predictions.glob("*.csv"))
+    # what it gained and forgot, if it learned on
+    files += [path for path in sorted(run.change.glob("*")) if path.suffix in (".csv", ".json", ".jsonl")]
     shown = [path for path in run.figures.glob("*.png") if path.stem in (*FIGURES, *CHECK_FIGURES)]
     files += sorted(shown) if figures else []
     for path in RunFolder(folder).figures.glob("*"):

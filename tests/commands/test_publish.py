@@ -54,8 +54,12 @@ def test_a_network_that_learned_on_is_published_as_one(runs, tmp_path):
     card = read_json(run.data_card)
     run.data_card.write_text(json.dumps({**card, "name": "second", "phantom": False}))
     write_continued(run, Continued("../../mine/first", "net", "last", 3, "s", (0.5,), (0.2,), "", "", "first", "f"))
+    run.change.mkdir()
+    for name in ("change.json", "old_after.csv", "ledger.jsonl", "picture.png"):
+        (run.change / name).write_text("{}")
     publish.main([str(run.path), "--out", str(tmp_path / "results")])
     there = RunFolder(tmp_path / "results" / "seed0")
+    assert {path.name for path in there.change.iterdir()} == {"change.json", "old_after.csv", "ledger.jsonl"}
     assert "after those of first" in told_films(run) == told_films(there)
     assert told_films(run) in (tmp_path / "results" / "README.md").read_text()
     assert "mine" not in there.continued.read_text()

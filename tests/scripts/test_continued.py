@@ -66,7 +66,9 @@ def test_the_page_tells_both_arms_beside_the_networks_before(tmp_path, monkeypat
             write_predictions(run / "change/new_before.csv", table(10 + seed, 0.0))
             write_predictions(run / "change/old_before.csv", table(20 + seed, 3.0))
             write_predictions(run / "change/old_after.csv", table(30 + seed, old))
-    run_script("write_continued", monkeypatch, tmp_path)
+    ages = [f"file{i},{30 + i},{'FM'[i // 2 % 2]},{'AP' if i < 20 else 'PA'}" for i in range(62)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,age,sex,view", *ages]))
+    run_script("write_continued", monkeypatch, tmp_path, tmp_path / "labels.csv")
     new, old = (read_comparison(tmp_path / f"{which}.json") for which in ("new", "old"))
     assert [(pair.first, pair.second) for pair in new.pairs] == [("replay", "before"), ("plain", "before")]
     assert all(pair.endpoints["roc_auc"].difference > 0.2 for pair in new.pairs)
@@ -76,6 +78,15 @@ def test_the_page_tells_both_arms_beside_the_networks_before(tmp_path, monkeypat
     assert "| metric | before | replay | plain | replay − before | plain − before |" in page
     assert f"| {new.recipes['replay'].endpoints['roc_auc'].mean:.3f} |" in page
     assert "Not a medical device" in page
+    reached = new.recipes["replay"].endpoints["roc_auc"].mean
+    assert f"The target of 0.7 {'is met' if reached >= 0.7 else 'is missed by'}" in page
+    assert "at most 0.01, is " in page
+    assert "| view AP | 20 | 10 |" in page and "| view PA | 40 | 20 |" in page and "| age 60 and older |" in page
+    assert len((tmp_path / "films.csv").read_text().splitlines()) == 61
+    # written again from what is kept, with words around the block, which stay
+    (tmp_path / "README.md").write_text(page + "My words.")
+    run_script("write_continued", monkeypatch, tmp_path)
+    assert (tmp_path / "README.md").read_text().strip() == page + "My words."
 
 
 def test_a_study_that_is_not_finished_is_told(tmp_path, monkeypatch):
