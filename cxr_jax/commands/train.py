@@ -195,7 +195,7 @@ def _train(
     if group.world_size > 1:
         terminal.say(f"{group.world_size} processes with {len(plan.devices)} devices train together")
     if network.fresh:
-        terminal.say(f"The weights have no classifier for these classes: {', '.join(network.fresh)} start afresh")
+        terminal.say(f"Not in the weights, so that they start afresh: {', '.join(network.fresh)}")
     with held_for_training(run) if group.writes else contextlib.nullcontext(), observers:
         reason = train(plan, network, train_set, validation_set, run, observers, group, resume=resume)
     if group.writes:
@@ -305,6 +305,9 @@ def describe(
         region=config.data.region,
         until=until,
         kind=kind,
+        transition=config.model.transition,
+        pooling=config.model.pooling,
+        pooling_sharpness=config.model.pooling_sharpness,
     )
 
 

@@ -73,6 +73,9 @@ def _of_training(config: Config) -> Iterator[tuple[str, str]]:
 def _of_any(config: Config) -> Iterator[tuple[str, str]]:
     """Yields fields that others switch off, whether the network is trained or probed."""
     validation, used = config.data.validation, config.data.cut()
+    if config.model.pooling != "log_sum_exp":
+        why = f'model.pooling is "{config.model.pooling}"; it counts where that is "log_sum_exp"'
+        yield "model.pooling_sharpness", why
     if "validation_fraction" not in used:
         why = "has its own images" if validation == "official" else "holds out one of data.folds"
         yield "data.validation_fraction", f'data.validation is "{validation}", which {why}'

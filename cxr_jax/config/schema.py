@@ -112,6 +112,12 @@ class ModelConfig(_Section):
     weights: str = ""  # safetensors file under timm's names, looked for in CXR_WEIGHTS_DIR too; empty: random
     dropout: float = 0.0  # rate before the classifier
     stochastic_depth: float = 0.0  # share of examples that skip the last block; rises linearly from 0 at the first
+    # channels of a transition layer behind the last stage: a 3 x 3 convolution, BatchNorm and ReLU; 0: there is none
+    transition: int = 0
+    # how the last maps become one number each. average: their mean, or what the network has of its own. max: their
+    # maximum. log_sum_exp: 1/r log(mean of exp(r x)), between the two (Wang et al. 2017)
+    pooling: Literal["average", "max", "log_sum_exp"] = "average"
+    pooling_sharpness: float = 10.0  # r of log_sum_exp: near 0 it is the mean, and the larger the nearer to the maximum
     # the trained network answers with the mean logits of an image and of its mirror image, left to right, wherever it
     # is evaluated or used; validation while training, and heat maps, are of the image alone
     flip_average: bool = False
@@ -123,6 +129,9 @@ class ModelConfig(_Section):
         for name in ("dropout", "stochastic_depth"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
         _require(0 <= self.shift_average <= 0.25, "shift_average", self.shift_average, "from 0 (off) to 0.25")
+        _require(0 <= self.transition <= 8192, "transition", self.transition, "from 0 (none) to 8192")
+        sharpness = self.pooling_sharpness
+        _require(0.01 <= sharpness <= 1000, "pooling_sharpness", sharpness, "from 0.01 to 1000")
 
 
 @dataclass(frozen=True)
@@ -208,8 +217,9 @@ class LossConfig(_Section):
     """Softmax cross-entropy, or binary cross-entropy of each finding where several may occur together."""
 
     # balanced: inverse to the class's share of train; of each finding its presence counts as much as its absence, and a
-    # rare one as much as a common one. A label that nobody knows carries no loss
-    class_weights: Literal["none", "balanced"] = "none"
+    # rare one as much as a common one. balanced_in_batch: for findings, presence as much as absence, counted in every
+    # batch over all findings together (Wang et al. 2017). A label that nobody knows carries no loss
+    class_weights: Literal["none", "balanced", "balanced_in_batch"] = "none"
     label_smoothing: float = 0.0  # share of the label that is spread evenly over all classes; 0: off
     focal_gamma: float = 0.0  # gamma of the focal loss, which turns from examples that are easy; 0: plain cross-entropy
 
@@ -385,6 +395,10 @@ class Config(_Section):
         twice = self.loss.class_weights == "balanced" and self.probe.is_asked_for and self.probe.balancing != "none"
         rule = f'"none" where probe.balancing is "{self.probe.balancing}": classes have as many rows already'
         _require(not twice, "loss.class_weights", self.loss.class_weights, rule)
+
+        own = (self.model.pooling, self.model.transition) == ("average", 0)
+        rule = '"average", and model.transition 0, where probe.classifier is asked for: it has a head of its own'
+        _require(own or not self.probe.is_asked_for, "model.pooling", self.model.pooling, rule)
 
         replayed = self.data.replay.dataset
         rule = "empty where probe.classifier is asked for: a probe is fitted once, on images of one set"

@@ -31,6 +31,7 @@ from cxr_jax.explain.similarity import rank_correlation, structural_similarity
 from cxr_jax.explain.verdict import Check, Verdict, means_by_class
 from cxr_jax.images.batches import padded_batches
 from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.models.head import head_of
 from cxr_jax.models.layers import BatchNorm
 from cxr_jax.models.network import CLASSIFIER, has_prefix, stage_layers_of, stage_names_of
 from cxr_jax.models.registry import build_model
@@ -164,8 +165,13 @@ def _fresh_arrays(trained: TrainedModel, *, seed: int) -> tuple[ArrayDict, Array
     """Returns parameters and statistics of the same network before any training."""
     description = trained.description
     # Far from the seeds of training runs: the very weights that a run began with would not be random to it.
-    classes, until = len(description.classes), description.until
-    model = build_model(description.architecture, classes=classes, seed=1_000_003 + seed, until=until)
+    model = build_model(
+        description.architecture,
+        classes=len(description.classes),
+        seed=1_000_003 + seed,
+        until=description.until,
+        head=head_of(description),
+    )
     return split_model(model)[1:]
 
 

@@ -18,6 +18,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.evaluation.conformal import ConformalSets, read_conformal
 from cxr_jax.evaluation.feature_distance import FeatureLimit, FeatureReference, read_feature_reference
 from cxr_jax.inference.forward import ForwardProgram, compile_on_images, logits_and_distances_of, logits_of
+from cxr_jax.models.head import head_of
 from cxr_jax.models.network import StagedNetwork
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import ArrayDict, differences, merge_model, pack_network, split_model, unpack_network
@@ -158,7 +159,8 @@ def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
         )
     which = which or chosen_checkpoint(run)
     description = read_description(run)
-    model = build_model(description.architecture, classes=len(description.classes), until=description.until)
+    classes, head = len(description.classes), head_of(description)
+    model = build_model(description.architecture, classes=classes, until=description.until, head=head)
     graphdef, params, batch_stats = split_model(model)
     checkpoint = read_newest(run.checkpoints / which)
     found_params, found_batch_stats = unpack_network(checkpoint.arrays)

@@ -19,6 +19,9 @@ EVALUATION = Mode()
 CLASSIFIER = "classifier"
 """The layer after the pooling; it is no stage, and takes its place behind the last one."""
 
+TRANSITION = "transition"
+"""The stage between a network's own and the pooling, where its config asks for one; see `head`."""
+
 DROPOUT_LAYER = 0
 """Number of the classifier's dropout among the random layers; the blocks' stochastic depth begins at 1."""
 

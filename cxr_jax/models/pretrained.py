@@ -14,13 +14,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from cxr_jax.errors import UserError
-from cxr_jax.models.network import has_prefix
+from cxr_jax.models.network import CLASSIFIER, TRANSITION, has_prefix
 from cxr_jax.models.original_names import as_ours, expected_tensors, original_name, torch_shape
 from cxr_jax.models.registry import ARCHITECTURES, AS_IN_TENSORFLOW, Architecture, find_architecture
 from cxr_jax.models.state import ArrayDict
 from cxr_jax.runs.files import at_home
 
-CLASSIFIER = "classifier."
+BEHIND = (CLASSIFIER, TRANSITION)
+"""Layers that published weights may lack: they answer about other classes, or were put there by a config."""
 
 IGNORED = ".num_batches_tracked"
 """Ends the names of torch's counters, which nothing here needs."""
@@ -37,7 +38,7 @@ class LoadedWeights:
 
     params: ArrayDict
     batch_stats: ArrayDict
-    fresh: tuple[str, ...]  # parameters that the file does not give: none, or those of the classifier
+    fresh: tuple[str, ...]  # parameters that the file does not give: none, or those of the classifier and before it
     metadata: dict[str, str]
 
     def image_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -114,9 +115,9 @@ def fit_weights(
     """Returns the arrays of `params` and `batch_stats` replaced by `tensors`, under the original's names and in
     torch's layout.
 
-    Every array must be found with the right shape and finite values, and every tensor used. Only the classifier may
-    be missing or of another shape: then it stays as it is and is named in `fresh`. `where` and `architecture` are
-    for the message. Raises UserError listing every offender.
+    Every array must be found with the right shape and finite values, and every tensor used. Only the classifier and a
+    transition layer may be missing or of another shape: then they stay as they are and are named in `fresh`. `where`
+    and `architecture` are for the message. Raises UserError listing every offender.
     """
     expected, known = params | batch_stats, find_architecture(architecture)
     loaded, fresh, offenders = {}, [], []
@@ -124,7 +125,7 @@ def fit_weights(
         source = original_name(name, known.original_names)
         value = as_ours(source, tensors[source], target.ndim) if source in tensors else None
         if value is None or value.shape != target.shape:
-            if name.startswith(CLASSIFIER):
+            if has_prefix(name, BEHIND):
                 fresh.append(name)
             elif value is None:
                 offenders.append(f"{source} is missing")
@@ -142,13 +143,14 @@ def fit_weights(
         another = "" if 2 * len(loaded) > len(expected) else ", and seems to hold another network"
         raise UserError(f"{where} does not fit {architecture}{another}: {listed}{more}")
     if fresh:
-        # a classifier is kept or replaced whole
-        fresh = [name for name in params if name.startswith(CLASSIFIER)]
+        # each is kept or replaced whole, and no classifier is kept that answered about other maps
+        layers = BEHIND if any(has_prefix(name, (TRANSITION,)) for name in fresh) else (CLASSIFIER,)
+        fresh = [name for name in expected if has_prefix(name, layers)]
     kept = {name: value for name, value in loaded.items() if name not in fresh}
     return LoadedWeights(
         params={name: kept.get(name, value) for name, value in params.items()},
         batch_stats={name: kept.get(name, value) for name, value in batch_stats.items()},
-        fresh=tuple(fresh),
+        fresh=tuple(name for name in fresh if name in params),
         metadata=dict(metadata),
     )
 

@@ -14,6 +14,7 @@ from flax import nnx
 
 from cxr_jax.errors import UserError, suggestion
 from cxr_jax.models.first_stages import LOGITS, FirstStages
+from cxr_jax.models.head import USUAL, Head, with_head
 from cxr_jax.models.layers import Lowering
 from cxr_jax.models.networks import (
     densenet,
@@ -212,29 +213,36 @@ def build_model(
     stochastic_depth: float = 0.0,
     lowering: Lowering = "fast",
     until: str = "",
+    head: Head = USUAL,
 ) -> nnx.Module:
     """Returns a freshly initialised network; equal seeds give equal parameters.
 
     `dropout_rate` is that before the classifier, `stochastic_depth` the share of examples that skip the last block.
     With `until` it is cut behind the stage of that name, as `FirstStages` says; its own classifier, which LOGITS keeps,
-    has ImageNet's classes. Raises UserError for an unknown name or stage.
+    has ImageNet's classes. `head` is what stands behind the last stage. Raises UserError for an unknown name or stage,
+    or a network that is cut and is to have another head.
     """
     rates = {"dropout_rate": dropout_rate, "stochastic_depth": stochastic_depth}
-    return _built(name, np.random.default_rng(seed), until, classes=classes, lowering=lowering, **rates)
+    return _built(name, np.random.default_rng(seed), until, head, classes=classes, lowering=lowering, **rates)
 
 
-def _built(name: str, generator: Any, until: str, *, classes: int, **how: Any) -> nnx.Module:
+def _built(name: str, generator: Any, until: str, head: Head, *, classes: int, **how: Any) -> nnx.Module:
     """Returns the network of `build_model`, its values drawn by `generator`."""
     architecture = find_architecture(name)
+    if until and not head.is_usual:
+        raise UserError(f"{name} cannot be cut behind {until} and have another pooling or a transition layer")
     own_classes = IMAGENET_CLASSES if until == LOGITS else classes
     network = architecture.build(classes=own_classes, generator=generator, **how)
-    if not until:
+    given = {"classes": classes, "image_size": architecture.image_size, "generator": generator}
+    if until:
+        return FirstStages(network, until, **given)
+    if head.is_usual:
         return network
-    return FirstStages(network, until, classes=classes, image_size=architecture.image_size, generator=generator)
+    return with_head(network, head, lowering=how["lowering"], **given)
 
 
 def model_shapes(
-    name: str, *, classes: int, lowering: Lowering = "fast", until: str = ""
+    name: str, *, classes: int, lowering: Lowering = "fast", until: str = "", head: Head = USUAL
 ) -> tuple[nnx.GraphDef, dict[str, jax.ShapeDtypeStruct], dict[str, jax.ShapeDtypeStruct]]:
     """Returns the structure of a network and the shapes of its parameters and statistics, as `split_model` names them.
 
@@ -244,7 +252,7 @@ def model_shapes(
 
     def arrays() -> tuple[ArrayDict, ArrayDict]:
         how = {"dropout_rate": 0.0, "stochastic_depth": 0.0, "lowering": lowering}
-        model = _built(name, _ZeroGenerator(), until, classes=classes, **how)
+        model = _built(name, _ZeroGenerator(), until, head, classes=classes, **how)
         graphdef, *arrays = split_model(model)
         structure.append(graphdef)
         return tuple(arrays)

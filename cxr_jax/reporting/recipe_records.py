@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.runs.predictions import Predictions, SplitRows, read_predictions, rows_of
 from cxr_jax.runs.recipes import RecipeFiles
 from cxr_jax.terminal import as_typed
+
+if TYPE_CHECKING:
+    from cxr_jax.models.head import Pooling
 
 _SEEDS = {("training", "seed"), ("data", "split_seed")}
 
@@ -235,14 +238,17 @@ def _multiply_adds(network: Mapping[str, Any]) -> float | None:
     """Returns the multiply-adds of the network that network.json describes; None if it is not known here."""
     try:
         size = len(network["classes"]), network["image_size"], network.get("until", "")
-        return _measured(network["architecture"], *size)
+        head = network.get("pooling", "average"), network.get("transition", 0)
+        return _measured(network["architecture"], *size, *head)
     except (KeyError, TypeError, UserError):
         return None
 
 
 @functools.cache
-def _measured(architecture: str, classes: int, image_size: int, until: str) -> float:
+def _measured(architecture: str, classes: int, image_size: int, until: str, pooling: Pooling, transition: int) -> float:
     # jax, whose import takes seconds, is needed for nothing else here.
+    from cxr_jax.models.head import Head
     from cxr_jax.models.size import size_of
 
-    return size_of(architecture, classes=classes, image_size=image_size, until=until).multiply_adds
+    head = Head(pooling=pooling, transition=transition)
+    return size_of(architecture, classes=classes, image_size=image_size, until=until, head=head).multiply_adds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from typing import Literal
 
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_json
@@ -41,6 +42,9 @@ class NetworkDescription:
     lung_boxes: LungBoxes | None = None  # by which an image is cropped to its lungs before it is seen; None: it is not
     until: str = ""  # the stage behind which it is cut, as `FirstStages` says; empty for a whole network
     kind: Kind = EXCLUSIVE  # of the classes: softmax over all, or one sigmoid for each finding
+    transition: int = 0  # channels of the layer behind the last stage; 0: there is none
+    pooling: Literal["average", "max", "log_sum_exp"] = "average"  # of the last maps over the image
+    pooling_sharpness: float = 10.0  # of log_sum_exp
 
     @property
     def shift(self) -> int:
@@ -50,7 +54,15 @@ class NetworkDescription:
     @property
     def title(self) -> str:
         """The architecture, and behind which stage it is cut."""
-        return f"{self.architecture} up to {self.until}" if self.until else self.architecture
+        return f"{self.architecture} up to {self.until}" if self.until else f"{self.architecture}{self._head()}"
+
+    def _head(self) -> str:
+        """Returns what is said of the head in a title; nothing of a usual one."""
+        parts = [f"a transition layer of {self.transition}"] if self.transition else []
+        if self.pooling != "average":
+            sharpness = f" (r = {self.pooling_sharpness:g})" if self.pooling == "log_sum_exp" else ""
+            parts.append(f"{self.pooling.replace('_', '-')} pooling{sharpness}")
+        return f" with {' and '.join(parts)}" if parts else ""
 
 
 def require_usual_classes(classes: tuple[str, ...], taker: str) -> None:

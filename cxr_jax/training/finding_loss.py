@@ -12,17 +12,20 @@ from jax import Array
 
 from cxr_jax.config.schema import LossConfig
 
-FindingWeights = tuple[tuple[float, float], ...]
+FindingWeights = tuple[tuple[float | Array, float | Array], ...]
 """Of absence and of presence of each of K findings."""
 
+WeightRule = Literal["none", "balanced", "balanced_in_batch"]
 
-def finding_weights(rule: Literal["none", "balanced"], labels: np.ndarray) -> FindingWeights:
-    """Returns the weights of absence and presence of each finding: 1, or so that both count alike.
 
-    `labels` are float [N, K], NaN if unknown. Balanced weights are inverse to the share of the known labels (Wang et
-    al., CVPR 2017), and the mean weight of a known label is 1, so that a rare finding counts as much as a common one.
+def finding_weights(rule: WeightRule, labels: np.ndarray) -> FindingWeights:
+    """Returns the weights of absence and presence of each finding in all of train: 1, or so that both count alike.
+
+    `labels` are float [N, K], NaN if unknown. Balanced weights are inverse to the share of the known labels, as in
+    CheXNet (Rajpurkar et al. 2017), and the mean weight of a known label is 1, so that a rare finding counts as much as
+    a common one. Those that are balanced in every batch come from `weights_in_batch`, and are 1 here.
     """
-    if rule == "none":
+    if rule != "balanced":
         return ((1.0, 1.0),) * labels.shape[1]
     absent, present = (np.sum(labels == value, axis=0) for value in (0, 1))
     halves = (absent + present) / 2
@@ -30,6 +33,18 @@ def finding_weights(rule: Literal["none", "balanced"], labels: np.ndarray) -> Fi
         (float(half / max(without, 1)), float(half / max(having, 1)))
         for half, without, having in zip(halves, absent, present, strict=True)
     )
+
+
+def weights_in_batch(present: Array, absent: Array, findings: int) -> FindingWeights:
+    """Returns the weights of absence and presence, the same for each of `findings` findings, in one batch.
+
+    `present` and `absent` [] count its known labels over all findings together. Presence weighs (P + N) / P and absence
+    (P + N) / N, so that the rarer of the two does not go under (Wang et al., CVPR 2017).
+    """
+    known = present + absent
+    # what does not occur is weighed nowhere
+    counts = (jnp.where(count > 0, count, jnp.ones_like(count)) for count in (absent, present))
+    return (tuple(known / count for count in counts),) * findings
 
 
 def label_weights(labels: Array, weights: FindingWeights, dtype: jnp.dtype) -> Array:

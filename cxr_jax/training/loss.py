@@ -6,8 +6,6 @@ it is what `finding_loss` says.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,13 +13,13 @@ import optax
 from jax import Array
 
 from cxr_jax.config.schema import LossConfig
-from cxr_jax.training.finding_loss import FindingWeights, finding_losses, finding_weights, label_weights
+from cxr_jax.training.finding_loss import FindingWeights, WeightRule, finding_losses, finding_weights, label_weights
 
 Weights = tuple[float, ...] | FindingWeights
 """Of each class; of findings those of absence and presence of each."""
 
 
-def class_weights(rule: Literal["none", "balanced"], labels: np.ndarray, classes: int) -> Weights:
+def class_weights(rule: WeightRule, labels: np.ndarray, classes: int) -> Weights:
     """Returns the weight of each of `classes` classes: 1, or inverse to its share of `labels` [N] so that the mean
     weight of an image is 1; of findings, with labels [N, K], as `finding_weights` does.
     """

@@ -9,6 +9,7 @@ from flax import nnx
 
 from cxr_jax.checkpoints import content_hash
 from cxr_jax.config.schema import ModelConfig
+from cxr_jax.models.head import head_of
 from cxr_jax.models.layers import Lowering
 from cxr_jax.models.network import StageLayers, can_run_natively, stage_layers_of
 from cxr_jax.models.pretrained import find_weights, load_weights
@@ -52,6 +53,7 @@ def build_network(
         dropout_rate=config.dropout,
         stochastic_depth=config.stochastic_depth,
         lowering=lowering,
+        head=head_of(config),
     )
     stages, natively = stage_layers_of(model), can_run_natively(model)
     graphdef, params, batch_stats = split_model(model)

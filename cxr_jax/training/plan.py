@@ -15,6 +15,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.images.batches import epoch_rows, iterations_per_epoch
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.forward import Precision
+from cxr_jax.models.network import TRANSITION, has_prefix
 from cxr_jax.training.loss import Weights, class_weights
 from cxr_jax.training.network import Network
 from cxr_jax.training.optimizer import frozen_stages, make_optimizer, make_schedule, partition, trains_head_alone
@@ -92,11 +93,17 @@ def plan_run(
             'training.sampling is "balanced", which visits classes alike, and an image shows any number of findings: '
             'set it to "shuffled", and loss.class_weights to "balanced" for rare ones'
         )
+    if train_set.labels.ndim == 1 and config.loss.class_weights == "balanced_in_batch":
+        raise UserError(
+            'loss.class_weights is "balanced_in_batch", which is for findings that occur together, and an image here '
+            'has one class: set it to "balanced"'
+        )
     if config.validation.monitor == "roc_auc" and not _can_be_ranked(validation_set.labels):
         raise UserError(
             "validation.monitor is roc_auc, but the validation images are all of one class; monitor the loss, or take "
             "another validation split"
         )
+    _require_trained_transition(phases[0], network)
     # shares of classes are those of what an epoch visits
     visited = train_set.labels[epoch_rows(len(train_set), train_set.replay, seed=training.seed, epoch=0)]
     natively = network.has_native_kernels
@@ -124,6 +131,16 @@ def _can_be_ranked(labels: np.ndarray) -> bool:
     """Returns whether labels are of two classes; of findings, [N, K], whether one is both present and absent."""
     columns = labels.T if labels.ndim == 2 else labels[None]
     return any(len(np.unique(column[~np.isnan(column)])) > 1 for column in columns)
+
+
+def _require_trained_transition(first: PhaseConfig, network: Network) -> None:
+    """Raises UserError if the first phase trains a classifier behind a transition layer that stays as it was drawn."""
+    drawn = any(has_prefix(name, (TRANSITION,)) for name in network.fresh)
+    if drawn and first.trainable and not set(first.trainable) & {TRANSITION}:
+        raise UserError(
+            f"phase {first.name!r} leaves the transition layer at its random values, which the weights do not give: "
+            f'add "{TRANSITION}" to its trainable'
+        )
 
 
 def _plan_phase(config: PhaseConfig, network: Network, iterations: int) -> Phase:

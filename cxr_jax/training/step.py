@@ -16,6 +16,7 @@ from cxr_jax.models.state import ArrayDict, batch_stats_of, merge_model
 from cxr_jax.preprocessing.augment import augment
 from cxr_jax.preprocessing.mixup import mix_pairs, swap_pairs
 from cxr_jax.preprocessing.normalise import normalise
+from cxr_jax.training.finding_loss import weights_in_batch
 from cxr_jax.training.loss import batch_weight, questions, right_answers, weighted_losses
 from cxr_jax.training.network import Network
 from cxr_jax.training.optimizer import uphill
@@ -59,7 +60,11 @@ def train_step(
     config = plan.config
     # the arithmetic is that of the parameters: float32, or float64 where rounding must not hide a mistake
     dtype = next(iter(state.params.values())).dtype
-    total_weight = _mean_over(axis_name, batch_weight(batch.labels, plan.class_weights, dtype))
+    weights = plan.class_weights
+    if config.loss.class_weights == "balanced_in_batch":
+        counts = _mean_over(axis_name, [jnp.sum((batch.labels == value).astype(dtype)) for value in (1, 0)])
+        weights = weights_in_batch(*counts, batch.labels.shape[1])
+    total_weight = _mean_over(axis_name, batch_weight(batch.labels, weights, dtype))
     asked = questions(batch.labels)
     if batch.labels.ndim == 2:
         # a batch may hold no label that anybody knows: it then teaches nothing
@@ -70,9 +75,9 @@ def train_step(
         """Returns the share of `part` in the batch's loss, how many it got right, and the statistics after it."""
         model = merge_model(network.graphdef, state.frozen | params, batch_stats)
         logits, share = _training_logits(model, part, epoch, network, plan, phase, dtype, axis_name)
-        losses = weighted_losses(logits, part.labels, plan.class_weights, config.loss)
+        losses = weighted_losses(logits, part.labels, weights, config.loss)
         if share is not None:
-            others = weighted_losses(logits, swap_pairs(part.labels), plan.class_weights, config.loss)
+            others = weighted_losses(logits, swap_pairs(part.labels), weights, config.loss)
             losses = others + share.astype(dtype) * (losses - others)
         correct = right_answers(logits, part.labels)
         return _mean_over(axis_name, losses.sum()) / total_weight, (correct, batch_stats_of(model))

@@ -9,6 +9,7 @@ from jax import export, lax
 
 from cxr_jax.errors import UserError
 from cxr_jax.export.from_jaxpr import to_onnx
+from cxr_jax.models.head import USUAL, Head
 from cxr_jax.models.registry import ARCHITECTURES, build_model
 from cxr_jax.models.state import merge_model, split_model
 from cxr_jax.preprocessing.normalise import normalise
@@ -119,10 +120,17 @@ SMALLEST = {"inception_tiny": 80, "densenet_tiny": 80, "xception_tiny": 80, "ste
 """Sides of images, where those of 64 pixels leave nothing of a feature map."""
 
 
-@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name.endswith("_tiny")])
-def test_every_kind_of_network_gives_what_jax_gives(name):
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        *(pytest.param(name, USUAL, id=name) for name in ARCHITECTURES if name.endswith("_tiny")),
+        pytest.param("mobilenetv1_tiny", Head("log_sum_exp", transition=6), id="log_sum_exp and a transition layer"),
+        pytest.param("mobilenetv1_tiny", Head("max"), id="max"),
+    ],
+)
+def test_every_kind_of_network_gives_what_jax_gives(name, head):
     """With statistics as after training; convolutions are as many as the network has, and BatchNorm is in them."""
-    graphdef, params, batch_stats = split_model(build_model(name, classes=2))
+    graphdef, params, batch_stats = split_model(build_model(name, classes=2, head=head))
     generator = np.random.default_rng(0)
     batch_stats = {
         statistic: jnp.asarray(generator.uniform(0.7, 1.4, value.shape), jnp.float32)

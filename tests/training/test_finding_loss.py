@@ -25,7 +25,7 @@ from cxr_jax.config.schema import (
     ValidationConfig,
 )
 from cxr_jax.errors import UserError
-from cxr_jax.training.finding_loss import finding_weights
+from cxr_jax.training.finding_loss import finding_weights, label_weights, weights_in_batch
 from cxr_jax.training.loss import class_weights, weighted_losses
 from cxr_jax.training.network import build_network
 from cxr_jax.training.step import DeviceBatch
@@ -103,7 +103,7 @@ def test_gradients_stay_finite_and_unknown_ones_exactly_zero_at_extreme_logits(g
     assert gradient[0, 2] == 0
 
 
-def steps_of(labels, features, parts=1, devices=1, backend="jit"):
+def steps_of(labels, features, parts=1, devices=1, backend="jit", rule="none"):
     count = len(labels)
     images = dataclasses.replace(draw_images(count, seed=0), labels=labels, classes=("a", "b", "c"))
     return Steps(
@@ -111,7 +111,7 @@ def steps_of(labels, features, parts=1, devices=1, backend="jit"):
         images=dataclasses.replace(images, images=features),
         class_weights=WEIGHTS,
         augmentation=AugmentationConfig(),
-        loss=LossConfig(),
+        loss=LossConfig(class_weights=rule),
         optimizer=OptimizerConfig(0.1, weight_decay=0.0),
         training=TrainingConfig(batch_size=count, evaluation_batch_size=count, accumulation_steps=parts),
         parallel=ParallelConfig(backend, devices),
@@ -119,15 +119,21 @@ def steps_of(labels, features, parts=1, devices=1, backend="jit"):
     )
 
 
-@pytest.mark.parametrize(("parts", "devices", "backend"), [(1, 1, "jit"), (2, 1, "jit"), (1, 2, "jit"), (1, 2, "pmap")])
-def test_a_step_on_findings_is_that_worked_out_by_hand_however_the_batch_is_shared(parts, devices, backend):
+@pytest.mark.parametrize(
+    ("parts", "devices", "backend", "rule"),
+    [
+        *((1, 1, "jit", "none"), (2, 1, "jit", "none"), (1, 2, "jit", "none"), (1, 2, "pmap", "none")),
+        *((2, 1, "jit", "balanced_in_batch"), (1, 2, "pmap", "balanced_in_batch")),
+    ],
+)
+def test_a_step_on_findings_is_that_worked_out_by_hand_however_the_batch_is_shared(parts, devices, backend, rule):
     # the shares of the batch know different numbers of labels
     labels = labels_of(3)
     labels[:3] = np.nan
     network = build_network(ModelConfig(name="mobilenetv2_tiny"), seed=0, classes=3)
     kernel, bias = (np.asarray(network.params[f"classifier.{name}"], np.float64) for name in ("kernel", "bias"))
     features = np.random.default_rng(0).normal(size=(8, kernel.shape[0])).astype(np.float32)
-    steps = steps_of(labels, features, parts, devices, backend)
+    steps = steps_of(labels, features, parts, devices, backend, rule)
     step, state = steps.compiled(), steps.replicated()
     batch = DeviceBatch(features, labels, np.arange(8, dtype=np.int32))
     after, metrics = step(state, step.place(batch), 0)
@@ -135,12 +141,27 @@ def test_a_step_on_findings_is_that_worked_out_by_hand_however_the_batch_is_shar
     logits = features.astype(np.float64) @ kernel + bias
     truth, known = np.nan_to_num(labels), ~np.isnan(labels)
     weights = np.where(known, np.where(truth == 1, [w[1] for w in WEIGHTS], [w[0] for w in WEIGHTS]), 0)
-    assert float(metrics.loss) == pytest.approx(losses_by_hand(logits, labels, 0, 0).sum() / weights.sum(), rel=1e-5)
+    if rule == "balanced_in_batch":
+        present = np.sum(labels == 1)
+        weights = np.where(known, np.where(truth == 1, known.sum() / present, known.sum() / np.sum(labels == 0)), 0)
+    losses = weights * (np.logaddexp(0, logits) - truth * logits)
+    assert float(metrics.loss) == pytest.approx(losses.sum() / weights.sum(), rel=1e-5)
     assert float(metrics.accuracy) == pytest.approx(((logits > 0) == (truth == 1))[known].mean())
     gradients = weights * (expit(logits) - truth) / weights.sum()
     np.testing.assert_allclose(after.params["classifier.bias"], bias - 0.1 * gradients.sum(0), atol=1e-6)
     expected = kernel - 0.1 * features.astype(np.float64).T @ gradients
     np.testing.assert_allclose(after.params["classifier.kernel"], expected, atol=1e-6)
+
+
+@given(st.integers(0, 500))
+def test_balanced_in_a_batch_presence_and_absence_weigh_alike_over_all_findings_together(seed):
+    labels = labels_of(seed)
+    present, absent = (jnp.asarray(np.sum(labels == value), jnp.float32) for value in (1, 0))
+    weights = label_weights(jnp.asarray(labels), weights_in_batch(present, absent, 3), jnp.float32)
+    for value, count in ((1, present), (0, absent)):
+        expected = float(present + absent if count else 0)
+        assert np.sum(weights, where=labels == value) == pytest.approx(expected, rel=1e-5)
+    assert not np.any(np.asarray(weights)[np.isnan(labels)])
 
 
 def test_a_batch_of_which_nobody_knows_anything_teaches_nothing():
@@ -181,6 +202,9 @@ def test_what_a_plan_cannot_do_with_findings_is_refused():
         network = build_network(ModelConfig(name="mobilenetv2_tiny"), seed=0, classes=3)
         sections = {"training": TrainingConfig(batch_size=8, evaluation_batch_size=8)}
         Steps(network, images=images, validation=ValidationConfig(monitor="roc_auc"), **sections)
+    with pytest.raises(UserError, match=r'"balanced_in_batch", which is for findings'):
+        one_class_each = draw_images(8, seed=0)
+        Steps(network, images=one_class_each, loss=LossConfig("balanced_in_batch"), **sections)
     with pytest.raises(UserError, match=r'"balanced", which visits classes alike'):
         images = dataclasses.replace(images, labels=labels_of(0))
         Steps(network, images=images, training=TrainingConfig(batch_size=8, sampling="balanced"))
