@@ -50,6 +50,9 @@ NOT_RUN = {
     "cxr-jax prepare --download": "fetches 1.2 GB",
     "cxr-jax train quickstart --data.dataset phantoms_subtypes --out runs/subtypes": "see commands/test_classes.py",
     "cxr-jax evaluate runs/subtypes": "needs the run before",
+    "cxr-jax judge runs/subtypes/predictions/test.csv --merge NORMAL=normal PNEUMONIA=bacteria+virus": (
+        "see commands/test_merged_classes.py"
+    ),
     "cxr-jax evaluate runs/first/seed0 --on others": "see commands/test_on.py",
     "cxr-jax evaluate runs/first/seed0 --on others --test": "see commands/test_on.py",
     "cxr-jax train mobilenetv2_continued --out runs/continued --from runs/mobilenetv2_best": "see test_continue.py",
