@@ -33,3 +33,9 @@ PNEUMONIA_CHANCE = "P(pneumonia)"
 """How the probability of PNEUMONIA is written beside a picture."""
 
 DISCLAIMER = "Research software. Not a medical device; not for diagnosis or treatment."
+
+SYNTHETIC = "synthetic"
+"""Subtype of images that a generator made; they are training images alone, and no radiographs."""
+
+SYNTHETIC_KEYWORD, SYNTHETIC_TEXT = "Synthetic", "not a radiograph"
+"""Keyword and text of the PNG chunk that marks such an image."""

@@ -20,6 +20,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "augmentations": "show on phantoms how training images are changed at random",
         "train": "train a network as a config says",
         "probe": "fit a linear classifier on features of a frozen network, as a config says",
+        "synthesize": "train a generator of images like those of one class, and judge its samples",
         "sweep": "train variants of a config with several seeds, and compare them on validation",
         "crossval": "train a network for each fold of train, judge all out of fold, and make their ensemble",
         "evaluate": "predict a run's validation and test images, judge them, draw the figures and the report",

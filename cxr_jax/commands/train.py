@@ -100,6 +100,11 @@ def train_config(
             f'probe.classifier is "{config.probe.classifier}", and a probe trains nothing: cxr-jax probe with the same '
             "config fits it"
         )
+    if config.synthesis.is_asked_for:
+        raise UserError(
+            f'synthesis.generator is "{config.synthesis.generator}", which tells no classes apart: cxr-jax synthesize '
+            "with the same config trains it"
+        )
     with joined(config.parallel) as group:
         if group.world_size == 1 and config.parallel.world_size == 0:
             refuse_options_of_several(changes)
@@ -140,7 +145,7 @@ def _train(
     group.require_same("config", json.loads(json.dumps(computed)))
     prepared = PreparedData.open(config.data.dataset)
     if resume and group.writes:
-        _require_same(run, config, prepared.fingerprint)
+        require_same(run, config, prepared.fingerprint)
         require_masks_of_run(run, prepared)
     replayed = open_replayed(prepared, config.data).fingerprint if config.data.replay.dataset else ""
     continued = beginning.continued(config, prepared.classes, prepared.kind, run_path, replayed)
@@ -220,14 +225,15 @@ def _tell_end(terminal: Terminal, run: RunFolder, config: Config, reason: EndRea
 def write_origin(
     folder: Path,
     config: Config,
-    description: NetworkDescription,
+    description: NetworkDescription | None,
     prepared: PreparedData,
     devices: Sequence[jax.Device],
     replayed: dict[str, Any] | None = None,
 ) -> RunFolder:
     """Makes the folder of a run, writes there what is known before the first step, and returns it.
 
-    `replayed` says what is mixed in of other data; None if nothing is.
+    `description` is None for a run that trains no network which tells classes apart. `replayed` says what is mixed in
+    of other data; None if nothing is.
     """
     from cxr_jax.config.loading import write_config
     from cxr_jax.data.prepared import from_any_folder
@@ -244,7 +250,8 @@ def write_origin(
     if config.data.crop == "lungs":
         regression = prepared_boxes(prepared, config.data).regression
         description = dataclasses.replace(description, lung_boxes=regression)
-    write_description(run, description)
+    if description is not None:
+        write_description(run, description)
     replay = config.data.replay
     if replay.dataset:
         replay = dataclasses.replace(replay, dataset=from_any_folder(replay.dataset))
@@ -311,8 +318,8 @@ def describe(
     )
 
 
-def _require_same(run: RunFolder, config: Config, fingerprint: str) -> None:
-    """Raises UserError if the run to be resumed was started with another config or other data.
+def require_same(run: RunFolder, config: Config, fingerprint: str, command: str = "train") -> None:
+    """Raises UserError if the run of `command` to be resumed was started with another config or other data.
 
     Where it is computed may change, and where images wait: the state is the same. A precision that was left open may be
     asked for.
@@ -325,7 +332,7 @@ def _require_same(run: RunFolder, config: Config, fingerprint: str) -> None:
     if stored.computed_as(config) != config:
         raise UserError(
             f"{run.path} was started with another config than this; go on with "
-            f"{as_typed('cxr-jax', 'train', run.config, '--out', run.path, '--resume')}, or start a new run"
+            f"{as_typed('cxr-jax', command, run.config, '--out', run.path, '--resume')}, or start a new run"
         )
     if read_json(run.environment).get("data_fingerprint") != fingerprint:
         raise UserError(f"the prepared data is not what {run.path} was started with; prepare the same source again")

@@ -26,6 +26,14 @@ _ALSO_OF_PROBES = (
 )
 
 
+_OF_GENERATORS = ("data", "synthesis")
+_ALSO_OF_GENERATORS = (
+    *(f"model.{name}" for name in ("name", "weights")),
+    *(f"training.{name}" for name in ("epochs", "batch_size", "evaluation_batch_size", "seed", "precision")),
+    *("parallel.devices", "parallel.backend"),
+)
+
+
 def without_effect(config: Config) -> dict[str, str]:
     """Returns why each field that has no effect in `config` has none, and what has, by dotted key.
 
@@ -35,20 +43,30 @@ def without_effect(config: Config) -> dict[str, str]:
 
 
 def _without_effect(config: Config) -> Iterator[tuple[str, str]]:
-    if config.probe.is_asked_for:
+    if config.probe.is_asked_for or config.synthesis.is_asked_for:
         yield from _untrained(config)
     else:
         for field in dataclasses.fields(config.probe)[1:]:
             yield f"probe.{field.name}", 'probe.classifier is "none"; it counts where that is "logistic" or "svm"'
+        for field in dataclasses.fields(config.synthesis)[1:]:
+            yield f"synthesis.{field.name}", 'synthesis.generator is "none"; it counts where that is "dcgan"'
         yield from _of_training(config)
     yield from _of_any(config)
 
 
 def _untrained(config: Config) -> Iterator[tuple[str, str]]:
-    """Yields every field that only training looks at."""
+    """Yields every field that only training a network that tells classes apart looks at."""
+    if config.synthesis.is_asked_for:
+        sections, also = _OF_GENERATORS, _ALSO_OF_GENERATORS
+        why = (
+            f'synthesis.generator is "{config.synthesis.generator}", and no network that tells classes apart is trained'
+        )
+    else:
+        sections, also = _OF_PROBES, _ALSO_OF_PROBES
+        why = f'probe.classifier is "{config.probe.classifier}", and a probe trains nothing'
     for key in values_of(config):
-        if key.partition(".")[0] not in _OF_PROBES and key not in _ALSO_OF_PROBES:
-            yield key, f'probe.classifier is "{config.probe.classifier}", and a probe trains nothing'
+        if key.partition(".")[0] not in sections and key not in also:
+            yield key, why
 
 
 def _of_training(config: Config) -> Iterator[tuple[str, str]]:
@@ -84,6 +102,10 @@ def _of_any(config: Config) -> Iterator[tuple[str, str]]:
     for name in ("folds", "fold"):
         if name not in used:
             yield f"data.{name}", f'data.validation is "{validation}"; it counts where that is "fold"'
+    if config.data.balancing != "reduced":
+        yield "data.reduced_size", f'data.balancing is "{config.data.balancing}"; it counts where that is "reduced"'
+    if config.data.balancing != "dcgan":
+        yield "data.synthetic", f'data.balancing is "{config.data.balancing}"; it counts where that is "dcgan"'
     if not config.data.replay.dataset:
         yield "data.replay.share", "data.replay.dataset is empty; it counts where that names prepared data"
     rules = {"threshold": "fixed", "target_sensitivity": "sensitivity", "cost_ratio": "cost_ratio"}
@@ -140,11 +162,12 @@ def refuse_options_of_several(changes: Iterable[str]) -> None:
 def notes(config: Config) -> list[str]:
     """Returns a sentence for every field of `config` that is set to something and has no effect.
 
-    Of a probe it is one sentence for all that only training looks at.
+    Of a probe or a generator it is one sentence for all that only other training looks at.
     """
     here, defaults = values_of(config), values_of(Config(phases=tuple(map(_plain, config.phases))))
     idle = {key: why for key, why in without_effect(config).items() if here[key] != defaults[key]}
-    untrained = [key for key in dict(_untrained(config)) if key in idle] if config.probe.is_asked_for else []
+    other = config.probe.is_asked_for or config.synthesis.is_asked_for
+    untrained = [key for key in dict(_untrained(config)) if key in idle] if other else []
     told = [f"{key} has no effect, because {why}" for key, why in idle.items() if key not in untrained]
     if untrained:
         sections = ", ".join(f"[{name}]" for name in dict.fromkeys(key.partition(".")[0] for key in untrained))

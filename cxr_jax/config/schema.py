@@ -5,24 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
+from cxr_jax.config.section import Section as _Section
+from cxr_jax.config.section import require as _require
+from cxr_jax.config.synthesis import IMAGE_SIZES, SynthesisConfig
 from cxr_jax.runs.files import at_home
-
-
-class _Section:
-    """What all sections have in common."""
-
-    # what pydantic reads to refuse unknown keys; a plain dict, so that pydantic is not imported here
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-
-def _require(condition: bool, name: str, value: object, rule: str) -> None:
-    """Raises ValueError telling that field `name` breaks `rule`, or is infinite or no number."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r}, but must be a finite number, {rule}")
-    if not condition:
-        raise ValueError(f"{name} is {value!r}, but must be {rule}")
 
 
 @dataclass(frozen=True)
@@ -58,7 +46,12 @@ class DataConfig(_Section):
     split_seed: int = 0  # seed of what is cut at random
     folds: int = 5  # how many, where validation is one of them
     fold: int = 0  # number of the one that is held out, from 0
-    balancing: Literal["none", "barnett"] = "none"  # offline copies of normals as in Barnett's study
+    # how rare classes come to more training images. barnett: changed copies of normals as in Barnett's study. The rest
+    # give rarer classes as many as the most frequent one has: oversampling repeats images drawn at random, reduced does
+    # so with copies that were made smaller and enlarged again, dcgan adds images that a generator made
+    balancing: Literal["none", "barnett", "oversampling", "reduced", "dcgan"] = "none"
+    reduced_size: int = 64  # side to which copies are reduced, in pixels, where balancing is reduced
+    synthetic: str = ""  # folder of `cxr-jax synthesize` whose images are added, where balancing is dcgan
     replay: ReplayConfig = field(default_factory=ReplayConfig)  # what is mixed in of other data
     # what a network is shown of an image, in training and wherever it is judged; all but whole need the masks of
     # `cxr-jax prepare --masks`, and leave out images without one. mask: the lungs white, the rest black, no grey level
@@ -81,6 +74,16 @@ class DataConfig(_Section):
         alone = self.crop == "none" or not self.replay.dataset
         _require(alone, "crop", self.crop, '"none" where replay mixes in other data')
         _require(self.crop == "none" or self.region == "whole", "crop", self.crop, '"none" where region is not "whole"')
+        size = self.reduced_size
+        _require(16 <= size <= 2048, "reduced_size", size, "from 16 to 2048")
+        named = self.balancing != "dcgan" or bool(self.synthetic)
+        _require(named, "synthetic", self.synthetic, 'a folder of `cxr-jax synthesize` where balancing is "dcgan"')
+        if self.balancing in ("reduced", "dcgan"):
+            whole = (self.region, self.crop) == ("whole", "none")
+            rule = '"none", "barnett" or "oversampling" where region or crop shows less than whole images'
+            _require(whole, "balancing", self.balancing, rule)
+        if self.balancing == "reduced":
+            _require(size < self.image_size, "reduced_size", size, "below image_size where balancing is reduced")
         _require(0 <= self.fold < self.folds, "fold", self.fold, f"from 0 to {self.folds - 1}, one of data.folds")
         if self.replay.dataset:
             one_set = self.validation not in ("fold", "out_of_fold") and self.balancing == "none"
@@ -384,6 +387,7 @@ class Config(_Section):
     operating_point: OperatingPointConfig = field(default_factory=OperatingPointConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
     phases: tuple[PhaseConfig, ...] = ()  # empty: one phase of training.epochs epochs
 
     def __post_init__(self) -> None:
@@ -403,6 +407,26 @@ class Config(_Section):
         replayed = self.data.replay.dataset
         rule = "empty where probe.classifier is asked for: a probe is fitted once, on images of one set"
         _require(not (replayed and self.probe.is_asked_for), "data.replay.dataset", replayed, rule)
+        made = self.data.balancing == "dcgan"
+        rule = (
+            "another one where probe.classifier is asked for: its cross-validation would judge by images that were made"
+        )
+        _require(not (made and self.probe.is_asked_for), "data.balancing", self.data.balancing, rule)
+        if self.synthesis.is_asked_for:
+            self._require_synthesis()
+
+    def _require_synthesis(self) -> None:
+        """Raises ValueError for what bears no generator beside it."""
+        _require(not self.probe.is_asked_for, "probe.classifier", self.probe.classifier, '"none" beside a generator')
+        size = self.data.image_size
+        rule = f"one of {', '.join(map(str, IMAGE_SIZES))} where synthesis.generator is asked for"
+        _require(size in IMAGE_SIZES, "data.image_size", size, rule)
+        plain = (self.data.balancing, self.data.region, self.data.crop) == ("none", "whole", "none")
+        rule = '"none" where synthesis.generator is asked for, as crop, and region "whole": it learns from whole images'
+        _require(plain, "data.balancing", self.data.balancing, rule)
+        _require(
+            not self.data.replay.dataset, "data.replay.dataset", self.data.replay.dataset, "empty beside a generator"
+        )
 
     def computed_as(self, other: Config) -> Config:
         """Returns the same experiment, computed where `other` is, with its images kept where the other's are.

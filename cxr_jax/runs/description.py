@@ -100,6 +100,8 @@ def read_description(run: RunFolder) -> NetworkDescription:
 
     What a later version says besides is passed over.
     """
+    if not run.network.is_file() and run.read_config().get("synthesis", {}).get("generator", "none") != "none":
+        raise UserError(f"{run.path} holds a generator of images, and no network that tells classes apart")
     known = {entry.name for entry in fields(NetworkDescription)}
     stored = {name: value for name, value in read_json(run.network).items() if name in known}
     try:

@@ -1,0 +1,1 @@
+"""Images that a generator made: how they are marked, and how they are kept for training."""
