@@ -122,7 +122,7 @@ def understand(line):
         return
     name, *arguments = words
     module = importlib.import_module(f"cxr_jax.commands.{name}")
-    if name in ("train", "probe", "crossval"):
+    if name in ("train", "probe", "crossval", "synthesize"):
         load_with_options(find_config(arguments[0]), arguments[1:], module.Options, prog=f"cxr-jax {name}")
     else:
         parse(module.Options, arguments, prog=f"cxr-jax {name}")

@@ -113,7 +113,7 @@ def _real_images(run: RunFolder, options: Options, terminal: Terminal) -> RealIm
         return RealImages(validation)
     import numpy as np
 
-    training = load_split(prepared, config.data, "train", track=terminal.track, mapped=True)
+    training = load_split(prepared, config.data.of_radiographs(), "train", track=terminal.track, mapped=True)
     count = min(CALIBRATION_IMAGES, len(training))
     rows = np.random.default_rng(0).choice(len(training), count, replace=False)
     return RealImages(validation, np.stack([training.images[row] for row in sorted(rows)]))

@@ -160,6 +160,7 @@ def _keep(run: RunFolder, config: Config, samples: np.ndarray, trained_on: Train
         run.path,
         samples,
         label=config.synthesis.label,
+        resize=config.data.resize,
         config_sha256=config_sha256,
         trained_on=trained_on,
         pictures=pictures,

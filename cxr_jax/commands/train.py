@@ -117,6 +117,7 @@ def _train(
     """Trains in this process, as one of `group`; only the first of them touches the run folder."""
     from cxr_jax.config.effect import notes
     from cxr_jax.config.overrides import values_of
+    from cxr_jax.data.filling import told_added, told_filling
     from cxr_jax.data.prepared import PreparedData, require_masks_of_run
     from cxr_jax.data.replay import open_replayed, told_replay, told_visits
     from cxr_jax.data.split_loading import left_out_for_masks, load_split
@@ -172,10 +173,12 @@ def _train(
         with atomic_path(run_path) as unfinished:
             description = describe(config, network, classes=prepared.classes, kind=prepared.kind)
             mixed_in = told_replay(config.data, train_set, validation_set)
+            of_train = {} if mixed_in is None else {"replay": mixed_in}
+            of_train |= told_filling(config.data, train_set, len(prepared.examples))
             if continued is not None:
                 began = {"weights": continued.weights, "weights_sha256": continued.weights_sha256}
                 description = dataclasses.replace(description, **began)
-            made = write_origin(unfinished, config, description, prepared, plan.devices, mixed_in)
+            made = write_origin(unfinished, config, description, prepared, plan.devices, of_train)
             if continued is not None:
                 write_continued(made, continued)
             record_activations(made, plan.precision, kernels, plan.why)
@@ -191,6 +194,8 @@ def _train(
         )
     if train_set.replay is not None:
         terminal.say(told_visits(config.data, train_set, validation_set))
+    if added := told_added(config.data, train_set, len(prepared.examples)):
+        terminal.say(added)
     for note in prepared.card.get("image_notes", ()):
         terminal.say(f"Note on the images: {note}")
     for note in notes(config):
@@ -228,25 +233,25 @@ def write_origin(
     description: NetworkDescription | None,
     prepared: PreparedData,
     devices: Sequence[jax.Device],
-    replayed: dict[str, Any] | None = None,
+    of_train: dict[str, Any] | None = None,
 ) -> RunFolder:
     """Makes the folder of a run, writes there what is known before the first step, and returns it.
 
-    `description` is None for a run that trains no network which tells classes apart. `replayed` says what is mixed in
-    of other data; None if nothing is.
+    `description` is None for a run that trains no network which tells classes apart. `of_train` are
+    entries of the data card on images of train that the data do not have.
     """
     from cxr_jax.config.loading import write_config
     from cxr_jax.data.prepared import from_any_folder
     from cxr_jax.data.prepared_boxes import prepared_boxes
     from cxr_jax.runs.description import write_description
     from cxr_jax.runs.environment import write_environment
-    from cxr_jax.runs.files import write_json
+    from cxr_jax.runs.files import at_home, write_json
     from cxr_jax.runs.folder import RunFolder
 
     names = [f"{device.platform} {device.device_kind}" for device in devices]
     run = RunFolder.create(folder)
     write_environment(run, devices=names, data_fingerprint=prepared.fingerprint)
-    write_json(run.data_card, prepared.card if replayed is None else {**prepared.card, "replay": replayed})
+    write_json(run.data_card, {**prepared.card, **(of_train or {})})
     if config.data.crop == "lungs":
         regression = prepared_boxes(prepared, config.data).regression
         description = dataclasses.replace(description, lung_boxes=regression)
@@ -255,7 +260,9 @@ def write_origin(
     replay = config.data.replay
     if replay.dataset:
         replay = dataclasses.replace(replay, dataset=from_any_folder(replay.dataset))
-    data = dataclasses.replace(config.data, dataset=from_any_folder(config.data.dataset), replay=replay)
+    synthetic = str(at_home(config.data.synthetic).resolve()) if config.data.synthetic else ""
+    dataset = from_any_folder(config.data.dataset)
+    data = dataclasses.replace(config.data, dataset=dataset, replay=replay, synthetic=synthetic)
     write_config(dataclasses.replace(config, data=data, parallel=config.parallel.anywhere()), run.config)
     return run
 
@@ -325,6 +332,7 @@ def require_same(run: RunFolder, config: Config, fingerprint: str, command: str 
     asked for.
     """
     from cxr_jax.config.loading import load_config
+    from cxr_jax.data.filling import require_samples_of_run
     from cxr_jax.data.prepared import require_replayed_of_run
     from cxr_jax.runs.folder import read_json
 
@@ -337,3 +345,4 @@ def require_same(run: RunFolder, config: Config, fingerprint: str, command: str 
     if read_json(run.environment).get("data_fingerprint") != fingerprint:
         raise UserError(f"the prepared data is not what {run.path} was started with; prepare the same source again")
     require_replayed_of_run(run)
+    require_samples_of_run(run, config.data)

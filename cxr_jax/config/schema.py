@@ -93,6 +93,13 @@ class DataConfig(_Section):
             rule = "empty where data.region or data.crop shows less than whole images"
             _require(whole, "replay.dataset", self.replay.dataset, rule)
 
+    def of_radiographs(self) -> DataConfig:
+        """Returns the same without what is added to rare classes by repetition or by a generator: train as it was
+        taken, for whoever asks what training images look like.
+        """
+        added = self.balancing in ("oversampling", "reduced", "dcgan")
+        return dataclasses.replace(self, balancing="none") if added else self
+
     def cut(self) -> dict[str, str | int | float | tuple]:
         """Returns the fields that decide which images are validation, by name: two with equal ones cut alike."""
         used = {
@@ -437,7 +444,9 @@ class Config(_Section):
         dataset = _called_alike(self.data.dataset, other.data.dataset)
         replayed = _called_alike(self.data.replay.dataset, other.data.replay.dataset)
         replay = dataclasses.replace(self.data.replay, dataset=replayed)
-        data = dataclasses.replace(self.data, placement=other.data.placement, dataset=dataset, replay=replay)
+        synthetic = _called_alike(self.data.synthetic, other.data.synthetic)
+        called = {"dataset": dataset, "replay": replay, "synthetic": synthetic}
+        data = dataclasses.replace(self.data, placement=other.data.placement, **called)
         training = self.training
         if training.precision == "auto":
             training = dataclasses.replace(training, precision=other.training.precision)

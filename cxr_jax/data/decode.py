@@ -99,7 +99,8 @@ def decode(data: bytes, *, name: str) -> Decoded:
         name: what to call the image in an error.
 
     Raises:
-        UserError: too many bytes or pixels, another format, or damaged or truncated data. Truncation is found by the
+        UserError: too many bytes or pixels, another format, damaged or truncated data, or an image that says of itself
+            that a generator made it. Truncation is found by the
             missing end of the file's structure, because the decoder would fill the missing part with grey.
     """
     header = _header(data, name)
@@ -195,6 +196,8 @@ def _header(data: bytes, name: str) -> JpegHeader | PngHeader | None:
         raise UserError(f"{name} is no JPEG, PNG or DICOM file by its content")
     header = jpeg_header(data, name) if kind == "JPEG" else png_header(data, name)
     check_pixels(header.width, header.height, name)
+    if isinstance(header, PngHeader) and header.synthetic:
+        raise UserError(f"{name} is no radiograph: its file says that it is synthetic, a generator made it")
     if isinstance(header, JpegHeader) and not header.plain:
         described = "JPEG-LS file" if header.jpeg_ls else f"{'lossless ' if header.lossless else ''}JPEG"
         raise UserError(f"{name} is a {described} of {header.bits} bits a sample, which is not read: convert it to PNG")

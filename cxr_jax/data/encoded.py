@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cxr_jax.errors import UserError
+from cxr_jax.vocabulary import SYNTHETIC_KEYWORD
 
 MAX_BYTES = 64 * 2**20
 """Largest encoded image that is accepted."""
@@ -33,6 +34,9 @@ _LONGEST_FIRST_VALUE = 1024
 _JPEG_END = b"\xff\xd9"
 # What an animation lacks, OpenCV fills with whatever lies in memory.
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
+# a picture program may write a text anew in another of its forms, all of which begin with the keyword
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_SYNTHETIC = SYNTHETIC_KEYWORD.encode() + b"\0"
 # SOF0..SOF15 hold the size; 0xC4, 0xC8 and 0xCC share the range but are other segments. 0xF7 is that of JPEG-LS.
 _FRAME_HEADERS = (frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}
 _LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
@@ -135,6 +139,7 @@ class PngHeader:
     height: int
     significant_bits: int | None  # of a sample, by the chunk sBIT, where it says the same of all channels
     orientation: int  # EXIF's, 1 (upright) to 8
+    synthetic: bool = False  # a text says that a generator made it
 
 
 def jpeg_header(data: bytes, name: str) -> JpegHeader:
@@ -164,7 +169,7 @@ def jpeg_header(data: bytes, name: str) -> JpegHeader:
 
 def png_header(data: bytes, name: str) -> PngHeader:
     """Returns what the chunks of a PNG say; UserError unless all of them and the end are intact."""
-    size, bits, orientation, position = None, None, None, len(PNG_SIGNATURE)
+    size, bits, orientation, synthetic, position = None, None, None, False, len(PNG_SIGNATURE)
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 8 + length
@@ -179,10 +184,12 @@ def png_header(data: bytes, name: str) -> PngHeader:
             bits = stated.pop() if len(stated) == 1 else None
         if kind == b"eXIf" and orientation is None:
             orientation = exif_orientation(data[position + 8 : end])
+        if kind in _TEXTS and data[position + 8 : end].startswith(_SYNTHETIC):
+            synthetic = True
         if kind in _ANIMATION:
             raise UserError(f"{name} is an animated PNG, but a radiograph is a single image")
         if kind == b"IEND" and size is not None and 0 not in size:
-            return PngHeader(*size, bits, orientation or UPRIGHT)
+            return PngHeader(*size, bits, orientation or UPRIGHT, synthetic)
         position = end + 4
     raise UserError(f"{name} is truncated: the end of the PNG is missing")
 

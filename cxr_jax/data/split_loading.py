@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from jaxtyping import Int32, UInt8
 from cxr_jax.config.schema import DataConfig
 from cxr_jax.data.balancing import balance_as_barnett
 from cxr_jax.data.cache import decoded_images
+from cxr_jax.data.filling import FILLING, filled_by_repetition, filled_by_samples
 from cxr_jax.data.findings import finding_labels
 from cxr_jax.data.folds import assign_folds
 from cxr_jax.data.masks.decoded import decoded_masks, rows_with_mask
@@ -24,6 +25,7 @@ from cxr_jax.data.replay import config_of_replayed, drawn_for_validation, mixed,
 from cxr_jax.data.splits import cut_by_group, cut_least_sharp, cut_lowest_numbers
 from cxr_jax.errors import UserError
 from cxr_jax.images.crops import CroppedRows
+from cxr_jax.images.enlarged import EnlargedRows
 from cxr_jax.images.image_set import ImageSet, Pixels, SelectedRows
 from cxr_jax.images.regions import WHOLE, RegionRows
 from cxr_jax.runs.clustered import Clustered
@@ -39,9 +41,9 @@ def load_split(
 
     `config.validation` says whether `val` is cut from train or is the source's own. Images that are cut are left out of
     `train`. In cross-validation, and only there, `train` includes the source's own val. `train` is balanced if
-    `config.balancing` says so. The images may be memory-mapped. With `mapped` they are, and an image is read when it is
-    needed, unless balancing adds changed images. Of images of which a region is shown, as `config.region` says, those
-    without a mask are left out.
+    `config.balancing` says so, by images that no other split has. The images may be memory-mapped. With `mapped` they
+    are, and an image is read when it is needed, unless balancing adds changed images. Of images of which a region is
+    shown, as `config.region` says, those without a mask are left out.
 
     Raises:
         UserError: the source has no such split, records, masks and cache cannot be read or written, or there are no
@@ -55,7 +57,7 @@ def load_split(
             'data.validation "out_of_fold" is only for an ensemble of folds, which cxr-jax crossval makes; '
             "choose another value to train one network"
         )
-    _require_classes_for(config, prepared.classes)
+    _require_classes_for(config, prepared)
 
     def images_of(data: PreparedData, rows: np.ndarray) -> Pixels:
         decoded = decoded_images(data, config, track=track)
@@ -69,19 +71,26 @@ def load_split(
             images = images if mapped else images[:]
         return images
 
-    return _assembled(prepared, config, split, images_of, track)
+    def reduced_of(rows: np.ndarray) -> Pixels:
+        small = decoded_images(prepared, replace(config, image_size=config.reduced_size), track=track)
+        return EnlargedRows(SelectedRows(small, rows), config.image_size)
+
+    return _assembled(prepared, config, split, _Pictures(images_of, reduced_of, config.image_size), track)
 
 
-def _assembled(
-    prepared: PreparedData,
-    config: DataConfig,
-    split: str,
-    images_of: Callable[[PreparedData, np.ndarray], Pixels],
-    track: Track,
-) -> ImageSet:
+@dataclass(frozen=True)
+class _Pictures:
+    """What gives the pixels of a split, and of images that are added to it."""
+
+    of: Callable[[PreparedData, np.ndarray], Pixels]  # the images of these rows of the data's table
+    reduced: Callable[[np.ndarray], Pixels]  # the same of the data themselves, reduced and enlarged again
+    side: int  # of all of them, in pixels
+
+
+def _assembled(prepared: PreparedData, config: DataConfig, split: str, pictures: _Pictures, track: Track) -> ImageSet:
     """Returns a split of the data, with what is mixed in of others."""
     parts = parts_of_split(prepared, config, split, track=track)
-    own, *others = (_split_of(data, config, split, rows, images_of(data, rows)) for data, rows in parts)
+    own, *others = (_split_of(data, config, split, rows, pictures) for data, rows in parts)
     if not others:
         return own
     (replayed,), name = others, parts[1][0].card["name"]
@@ -137,8 +146,14 @@ def load_rows(
     return _images_of(prepared, rows, images)
 
 
-def _require_classes_for(config: DataConfig, classes: tuple[str, ...]) -> None:
-    """Raises UserError for choices that speak of NORMAL images where `classes` are others."""
+def _require_classes_for(config: DataConfig, prepared: PreparedData) -> None:
+    """Raises UserError for choices that speak of NORMAL images, or of classes, where the data have others, or none."""
+    classes = prepared.classes
+    if config.balancing in FILLING and prepared.kind == FINDINGS:
+        raise UserError(
+            f'data.balancing is "{config.balancing}", which fills up classes, and {prepared.path} tells findings that '
+            'occur together: set it to "none"'
+        )
     for name, value in (("balancing", "barnett"), ("validation", "least_sharp")):
         if getattr(config, name) == value and classes != CLASS_NAMES:
             raise UserError(
@@ -151,7 +166,11 @@ def split_without_images(
     prepared: PreparedData, config: DataConfig, split: str, *, track: Track = silently
 ) -> ImageSet:
     """Returns what `load_split` does, with one black pixel in the place of every image; nothing is decoded for it."""
-    return _assembled(prepared, config, split, lambda data, rows: np.zeros((len(rows), 1, 1), np.uint8), track)
+
+    def black(rows: np.ndarray) -> np.ndarray:
+        return np.zeros((len(rows), 1, 1), np.uint8)
+
+    return _assembled(prepared, config, split, _Pictures(lambda data, rows: black(rows), black, 1), track)
 
 
 def with_prepared_groups(prepared: PreparedData, config: DataConfig, split: str, table: Table, path: Path) -> Table:
@@ -169,17 +188,22 @@ def with_prepared_groups(prepared: PreparedData, config: DataConfig, split: str,
 
 
 def _split_of(
-    prepared: PreparedData,
-    config: DataConfig,
-    split: str,
-    rows: np.ndarray,
-    images: Pixels,
+    prepared: PreparedData, config: DataConfig, split: str, rows: np.ndarray, pictures: _Pictures
 ) -> ImageSet:
     """Returns the images of a split's rows with what is known of them, balanced as `config` says."""
-    loaded = _images_of(prepared, rows, images)
-    if split == "train" and config.balancing == "barnett":
-        return balance_as_barnett(loaded, first_id=len(prepared.examples))
-    return loaded
+    loaded, first_id = _images_of(prepared, rows, pictures.of(prepared, rows)), len(prepared.examples)
+    if split != "train" or config.balancing == "none":
+        return loaded
+    if config.balancing == "barnett":
+        return balance_as_barnett(loaded, first_id=first_id)
+    if config.balancing == "oversampling":
+        return filled_by_repetition(loaded, config, lambda more: pictures.of(prepared, rows[more]), first_id=first_id)
+    if config.balancing == "reduced":
+        return filled_by_repetition(loaded, config, lambda more: pictures.reduced(rows[more]), first_id=first_id)
+    training = tuple(prepared.examples[row] for row in rows)
+    return filled_by_samples(
+        loaded, config, training, lambda samples: EnlargedRows(samples, pictures.side), first_id=first_id
+    )
 
 
 def _images_of(prepared: PreparedData, rows: np.ndarray, images: Pixels) -> ImageSet:

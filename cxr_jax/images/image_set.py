@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxr_jax.images.crops import CroppedRows
-from cxr_jax.images.regions import RegionRows
+from cxr_jax.images.made_rows import MadeRows
 from cxr_jax.vocabulary import CLASS_NAMES
 
 
@@ -44,7 +43,7 @@ class SelectedRows:
 class JoinedRows:
     """Images of several arrays one after the other, of which only those are read that are asked for."""
 
-    parts: tuple[np.ndarray | SelectedRows | RegionRows | CroppedRows, ...]  # [N1, ...], [N2, ...] ... of one type
+    parts: tuple[np.ndarray | SelectedRows | MadeRows, ...]  # [N1, ...], [N2, ...] ... of one type
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -75,7 +74,7 @@ class JoinedRows:
         return np.asarray(self[:], dtype=dtype)
 
 
-Pixels = np.ndarray | SelectedRows | RegionRows | CroppedRows | JoinedRows
+Pixels = np.ndarray | SelectedRows | MadeRows | JoinedRows
 """Images, or what gives them when they are asked for."""
 
 

@@ -167,7 +167,9 @@ def _with_references(
         sets = ConformalSets.of(read_predictions(run.predictions_of("val")))
         trained = dataclasses.replace(trained, sets=sets)
     if trained.reference is None and own is not None and config.data.validation != "out_of_fold":
-        training, validation = (load_split(own, config.data, name, track=track, mapped=True) for name in SPLITS)
+        training, validation = (
+            load_split(own, config.data.of_radiographs(), name, track=track, mapped=True) for name in SPLITS
+        )
         batch_size = config.training.evaluation_batch_size
         reference = make_feature_reference(trained, training, validation, batch_size=batch_size, track=track)
         trained = dataclasses.replace(trained, reference=reference)

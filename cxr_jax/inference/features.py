@@ -87,7 +87,8 @@ def fix_feature_reference(
     kept = run.feature_reference.is_file() and looks and looks[-1].get("step") == trained.step
     if kept or isinstance(trained, Ensemble):
         return
-    training, validation = (load_split(prepared, config.data, name, track=track, mapped=True) for name in SPLITS)
+    data = config.data.of_radiographs()
+    training, validation = (load_split(prepared, data, name, track=track, mapped=True) for name in SPLITS)
     batch_size = config.training.evaluation_batch_size
     reference = make_feature_reference(trained, training, validation, batch_size=batch_size, track=track)
     if reference is not None:

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
+from cxr_jax.models.kernels.depthwise import accumulator_of
 from cxr_jax.models.layers import BatchNorm, Convolution, LayerRules, Mode, relu
 
 SMALLEST_MAP = 4
@@ -68,7 +69,7 @@ class Generator(nnx.Module):
         x = x.reshape(len(latents), SMALLEST_MAP, SMALLEST_MAP, -1)
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
             x = convolution(norm(x, mode, relu))
-        return jnp.tanh(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+        return jnp.tanh(x.astype(accumulator_of(x)))
 
 
 class Discriminator(nnx.Module):
@@ -92,7 +93,7 @@ class Discriminator(nnx.Module):
             x = leaky_relu(x) if norm is None else norm(x, mode, leaky_relu)
         flat = x.reshape(len(x), -1)
         logits = flat @ self.last_kernel[...].astype(x.dtype)
-        return logits[:, 0].astype(jnp.promote_types(x.dtype, jnp.float32))
+        return logits[:, 0].astype(accumulator_of(logits))
 
 
 def _strided(inputs: int, outputs: int, generator: np.random.Generator) -> Convolution:

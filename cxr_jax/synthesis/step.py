@@ -157,7 +157,9 @@ def _loss(logits: Array) -> Array:
 
 
 def _updated(networks: Networks, state: NetworkState, gradients: ArrayDict, stats: ArrayDict) -> NetworkState:
-    updates, optimizer_state = networks.optimizer.update(gradients, state.optimizer_state, state.params)
+    # optax raises a float to the power of an integer, which strict promotion refuses
+    with jax.numpy_dtype_promotion("standard"):
+        updates, optimizer_state = networks.optimizer.update(gradients, state.optimizer_state, state.params)
     return NetworkState(optax.apply_updates(state.params, updates), stats, optimizer_state)
 
 

@@ -38,7 +38,7 @@ def test_every_config_is_valid_and_opens_with_its_command(path):
     for entry in ("Command", "Hardware", "Expected result"):
         assert any(re.match(rf"# {entry}: +\S", line) for line in header), entry
     (command,) = (line for line in header if line.startswith("# Command:"))
-    name = "probe" if config.probe.is_asked_for else "train"
+    name = "probe" if config.probe.is_asked_for else "synthesize" if config.synthesis.is_asked_for else "train"
     assert f"cxr-jax {name} configs/{path.name} --out runs/" in command
 
 

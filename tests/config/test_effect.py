@@ -66,6 +66,14 @@ learning_rate = 0.001
         ("", ("--schedule.final-fraction", "0.1"), 'schedule.kind is "constant"; choose "cosine" or "linear"'),
         ("", ("--data.validation", "official", "--data.split-seed", "1"), "which draws nothing at random"),
         ("", ("--data.validation-fraction", "0.2", "--data.validation", "official"), "which has its own images"),
+        ("", ("--data.reduced-size", "32"), 'data.balancing is "none"; it counts where that is "reduced"'),
+        ("", ("--data.synthetic", "x"), 'data.balancing is "none"; it counts where that is "dcgan"'),
+        ("", ("--synthesis.channels", "8"), 'synthesis.generator is "none"; it counts where that is "dcgan"'),
+        (
+            '[data]\nimage_size = 64\n[synthesis]\ngenerator = "dcgan"',
+            ("--validation.patience", "2"),
+            'synthesis.generator is "dcgan", and no network that tells classes apart is trained',
+        ),
         (
             "",
             ("--operating-point.cost-ratio", "2"),

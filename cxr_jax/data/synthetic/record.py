@@ -49,6 +49,7 @@ class Manifest:
     note: str  # what they are, in words
     label: str  # class that they are like
     image_size: int
+    resize: str  # what happened to the aspect ratio of the images that taught them, as data.resize
     count: int
     array_sha256: str  # of the file of the array
     config_sha256: str  # of the config.toml of the generator
@@ -62,6 +63,7 @@ def write_samples(
     images: UInt8[np.ndarray, "N S S"],
     *,
     label: str,
+    resize: str,
     config_sha256: str,
     trained_on: TrainedOn,
     pictures: dict[str, str],
@@ -77,6 +79,7 @@ def write_samples(
     manifest = Manifest(
         note=f"{SYNTHETIC_KEYWORD}: {SYNTHETIC_TEXT}; for training alone, never for validation or test",
         label=label,
+        resize=resize,
         image_size=images.shape[1],
         count=len(images),
         array_sha256=hashlib.sha256(data).hexdigest(),

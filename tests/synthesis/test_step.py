@@ -1,0 +1,144 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cxr_jax.config.schema import Config, DataConfig, SynthesisConfig
+from cxr_jax.devices import replicate
+from cxr_jax.models.layers import Mode
+from cxr_jax.models.state import merge_model, split_model
+from cxr_jax.synthesis import run
+from cxr_jax.synthesis.networks import Discriminator, Generator
+from cxr_jax.synthesis.run import plan_synthesis
+from cxr_jax.synthesis.step import build_networks, synthesis_step, training_latents
+from cxr_jax.training.feed import HostFeed
+from cxr_jax.training.step import DeviceBatch
+
+TRAINING = Mode(batch_statistics=True)
+
+
+def cross_entropy(logits, target):
+    """The textbook's, of probabilities."""
+    chance = 1 / (1 + jnp.exp(-logits))
+    return -jnp.mean(target * jnp.log(chance) + (1 - target) * jnp.log(1 - chance))
+
+
+def test_a_step_is_that_of_the_paper_written_out(config, images):
+    """The discriminator's update on real and made images, then the generator's by the discriminator after it."""
+    smoothing = config.synthesis.label_smoothing
+    assert smoothing == 0.1
+    networks, state = build_networks(config)
+    batch = DeviceBatch(jnp.asarray(images.images[:8]), jnp.zeros(8, jnp.int32), jnp.arange(8, dtype=jnp.int32))
+    epoch = jnp.asarray(3, jnp.int32)
+
+    @jax.jit
+    def expected(state):
+        latents = training_latents(0, epoch, batch.ids, 6)
+        real = (batch.images.astype(jnp.float32) / 127.5 - 1)[..., None]
+
+        def make(params):
+            return merge_model(networks.generator, params, state.generator.batch_stats)(latents, TRAINING)
+
+        def judge(params, images):
+            return merge_model(networks.discriminator, params, state.discriminator.batch_stats)(images, TRAINING)
+
+        def of_discriminator(params):
+            made = judge(params, make(state.generator.params))
+            return cross_entropy(judge(params, real), 1 - smoothing) + cross_entropy(made, 0.0)
+
+        # Adam's first step goes by the rate against the sign of the gradient
+        rate, small = 2e-4, 1e-8
+        first, gradients = jax.value_and_grad(of_discriminator)(state.discriminator.params)
+        params = state.discriminator.params
+        discriminator = {
+            name: value - rate * gradients[name] / (jnp.abs(gradients[name]) + small) for name, value in params.items()
+        }
+        second, gradients = jax.value_and_grad(lambda params: cross_entropy(judge(discriminator, make(params)), 1.0))(
+            state.generator.params
+        )
+        generator = {
+            name: value - rate * gradients[name] / (jnp.abs(gradients[name]) + small)
+            for name, value in state.generator.params.items()
+        }
+        return first, second, discriminator, generator, gradients
+
+    first, second, discriminator, generator, gradients = expected(state)
+    plan = plan_synthesis(config, images)
+    step = run.compile_synthesis_step(plan, networks, state, HostFeed(images))
+    # which consumes the state
+    before = jax.tree.map(np.array, state)
+    after, metrics = step(replicate(state, plan.devices), step.place(jax.tree.map(np.asarray, batch)), 3)
+    state = before
+    np.testing.assert_allclose(metrics.discriminator_loss, first, rtol=1e-5)
+    np.testing.assert_allclose(metrics.generator_loss, second, rtol=1e-5)
+    for name, value in discriminator.items():
+        np.testing.assert_allclose(after.discriminator.params[name], value, atol=1e-6, err_msg=name)
+    for name, value in generator.items():
+        np.testing.assert_allclose(after.generator.params[name], value, atol=2e-5, err_msg=name)
+        # what Adam remembers of the first gradient is a half of it
+        np.testing.assert_allclose(after.generator.optimizer_state[0].mu[name], gradients[name] / 2, atol=1e-6)
+    assert int(after.step) == 1
+    moved = after.generator.batch_stats["norms.0.mean"] - state.generator.batch_stats["norms.0.mean"]
+    assert np.abs(moved).max() > 0
+
+
+def test_latent_vectors_follow_seed_epoch_and_id_alone():
+    ids = jnp.asarray([4, 9], jnp.int32)
+    epoch = jnp.asarray(1, jnp.int32)
+    both = training_latents(0, epoch, ids, 1000)
+    np.testing.assert_array_equal(training_latents(0, epoch, ids[::-1], 1000), both[::-1])
+    for other in (training_latents(1, epoch, ids, 1000), training_latents(0, epoch + 1, ids, 1000)):
+        assert not np.array_equal(other, both)
+    assert float(both.min()) >= -1 and float(both.max()) <= 1
+    np.testing.assert_allclose(both.std(), 1 / 3**0.5, rtol=0.05)
+
+
+@pytest.mark.parametrize("size", [16, 64, 128])
+def test_both_networks_have_the_paper_s_maps(size):
+    config = Config(data=DataConfig(image_size=size), synthesis=SynthesisConfig(generator="dcgan", channels=2))
+    draws = np.random.default_rng(0)
+    generator = split_model(Generator(size, 100, 2, draws))
+    discriminator = split_model(Discriminator(size, 2, draws))
+    levels = {16: 2, 64: 4, 128: 5}[size]
+    kernels = [generator[1][f"convolutions.{level}.kernel"].shape for level in range(levels)]
+    widths = [2 * 2**level for level in reversed(range(levels))]
+    assert kernels == [(4, 4, wide, narrow) for wide, narrow in zip(widths, [*widths[1:], 1], strict=True)]
+    assert generator[1]["first_kernel"].shape == (100, 16 * widths[0])
+    # none in the generator's output, none at the discriminator's input
+    assert sum(name.endswith("scale") for name in generator[1]) == levels
+    assert sum(name.endswith("scale") for name in discriminator[1]) == levels - 1
+    latents = jax.ShapeDtypeStruct((3, 100), jnp.float32)
+    images = jax.eval_shape(lambda latents: merge_model(*generator)(latents, TRAINING), latents)
+    assert images.shape == (3, size, size, 1)
+    logits = jax.eval_shape(lambda images: merge_model(*discriminator)(images, TRAINING), images)
+    assert logits.shape == (3,)
+    assert build_networks(config)[0].image_size == size
+
+
+def test_kernels_begin_as_narrow_normals():
+    _, params, _ = split_model(Generator(64, 100, 16, np.random.default_rng(0)))
+    for name, value in params.items():
+        if "kernel" in name and value.size > 4000:
+            np.testing.assert_allclose(value.std(), 0.02, rtol=0.05, err_msg=name)
+        if "scale" in name:
+            np.testing.assert_allclose(value.mean(), 1, atol=0.02, err_msg=name)
+
+
+def test_bfloat16_is_of_activations_alone(config):
+    """On GPUs and TPUs it is the default: everything that is kept, and every figure, stays float32."""
+    networks, state = build_networks(config)
+    batch = DeviceBatch(
+        jax.ShapeDtypeStruct((8, 16, 16), jnp.uint8),
+        jax.ShapeDtypeStruct((8,), jnp.int32),
+        jax.ShapeDtypeStruct((8,), jnp.int32),
+    )
+    epoch = jax.ShapeDtypeStruct((), jnp.int32)
+    for precision in ("float32", "bf16"):
+        how = {"networks": networks, "config": config, "precision": precision}
+        after, metrics = jax.eval_shape(functools.partial(synthesis_step, **how), state, batch, epoch)
+        assert [leaf.dtype for leaf in jax.tree.leaves(after)] == [leaf.dtype for leaf in jax.tree.leaves(state)]
+        assert {leaf.dtype for leaf in metrics} == {jnp.dtype(jnp.float32)}
+        text = str(jax.make_jaxpr(functools.partial(synthesis_step, **how))(state, batch, epoch))
+        assert ("bf16[8,16,16" in text) == (precision == "bf16")
