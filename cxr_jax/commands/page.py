@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
         )
     from cxr_jax.bundle.record import is_bundle, read_bundle
     from cxr_jax.bundle.starter import STARTER, name_of
-    from cxr_jax.runs.description import require_uncropped, require_usual_classes
+    from cxr_jax.runs.description import require_unclarified, require_uncropped, require_usual_classes
     from cxr_jax.runs.files import at_home
 
     if not options.out and is_bundle(options.bundle):
@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> None:
     bundle = read_bundle(source)
     require_usual_classes(bundle.network.classes, "cxr-jax page")
     require_uncropped([bundle.network], "cxr-jax page")
+    require_unclarified([bundle.network], "cxr-jax page")
     with terminal.waiting(f"Writing the page of {source if options.out else 'the starter network'}"):
         from cxr_jax.page.record import Limits
         from cxr_jax.page.write import write_page

@@ -317,6 +317,7 @@ def describe(
         flip_average=config.model.flip_average,
         shift_average=config.model.shift_average,
         region=config.data.region,
+        clarify=config.data.clarify,
         until=until,
         kind=kind,
         transition=config.model.transition,

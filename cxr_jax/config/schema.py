@@ -61,6 +61,9 @@ class DataConfig(_Section):
     # lungs: every image is cropped to the box of its lungs, which a regression on its gradients predicts. The masks of
     # `cxr-jax prepare --masks` are needed to fit it, and a trained network keeps it and needs none
     crop: Literal["none", "lungs"] = "none"
+    # what is done to every image before a network sees it, in training and wherever it is used. clahe: the histogram of
+    # each of 8 x 8 tiles is equalised, with a limit
+    clarify: Literal["none", "clahe"] = "none"
     # where training images wait for their batch: all on every device, or on the host, read batch by batch from a
     # memory-mapped file. auto: on GPUs and TPUs with room for them, else on the host. It changes no batch, and a run
     # can be resumed with another
@@ -82,6 +85,11 @@ class DataConfig(_Section):
             whole = (self.region, self.crop) == ("whole", "none")
             rule = '"none", "barnett" or "oversampling" where region or crop shows less than whole images'
             _require(whole, "balancing", self.balancing, rule)
+            rule = '"none" or "oversampling" where clarify changes images, which the others hold as they were'
+            _require(self.clarify == "none", "balancing", self.balancing, rule)
+        alone = self.clarify == "none" or (self.region, self.crop, self.replay.dataset) == ("whole", "none", "")
+        rule = '"none" where region, crop or replay is asked for'
+        _require(alone, "clarify", self.clarify, rule)
         if self.balancing == "reduced":
             _require(size < self.image_size, "reduced_size", size, "below image_size where balancing is reduced")
         _require(0 <= self.fold < self.folds, "fold", self.fold, f"from 0 to {self.folds - 1}, one of data.folds")
@@ -428,8 +436,9 @@ class Config(_Section):
         size = self.data.image_size
         rule = f"one of {', '.join(map(str, IMAGE_SIZES))} where synthesis.generator is asked for"
         _require(size in IMAGE_SIZES, "data.image_size", size, rule)
-        plain = (self.data.balancing, self.data.region, self.data.crop) == ("none", "whole", "none")
-        rule = '"none" where synthesis.generator is asked for, as crop, and region "whole": it learns from whole images'
+        data = self.data
+        plain = (data.balancing, data.region, data.crop, data.clarify) == ("none", "whole", "none", "none")
+        rule = '"none" where synthesis.generator is asked for, as crop and clarify, and region "whole"'
         _require(plain, "data.balancing", self.data.balancing, rule)
         _require(
             not self.data.replay.dataset, "data.replay.dataset", self.data.replay.dataset, "empty beside a generator"

@@ -18,6 +18,7 @@ from cxr_jax.data.pool import map_in_order
 from cxr_jax.data.prepared import AGAIN, PreparedData
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.errors import UserError
+from cxr_jax.images.clarity import clarified
 from cxr_jax.runs import files
 from cxr_jax.runs.locks import held, remove_stale
 from cxr_jax.vocabulary import SPLIT_NAMES
@@ -28,10 +29,11 @@ def decoded_images(
 ) -> UInt8[np.ndarray, "N S S"]:
     """Returns all images of the table, uint8 [N, S, S], memory-mapped read-only.
 
-    They are decoded at the first call for a size, resize and interpolation, and kept beside the records. Two processes
-    may do so at once: each writes its own file, and the last one stays.
+    They are decoded at the first call for a size, resize, interpolation and clarity, and kept beside the records. Two
+    processes may do so at once: each writes its own file, and the last one stays.
     """
-    name = f"{prepared.fingerprint[:16]}-{how_resized(config)}.npy"
+    how = "" if config.clarify == "none" else f"-{config.clarify}"
+    name = f"{prepared.fingerprint[:16]}-{how_resized(config)}{how}.npy"
     shape = (len(prepared.examples), config.image_size, config.image_size)
 
     def make() -> Iterator[np.ndarray]:
@@ -123,7 +125,8 @@ def _decoded(prepared: PreparedData, config: DataConfig) -> Iterator[np.ndarray]
     def decode(item: tuple[str, bytes]) -> np.ndarray:
         """Returns one image as a square."""
         name, data = item
-        return decode_square(data, config.image_size, config.resize, config.interpolation, name=name)
+        square = decode_square(data, config.image_size, config.resize, config.interpolation, name=name)
+        return clarified(square, config.clarify)
 
     names = (example.file for example in prepared.examples)
     return map_in_order(decode, zip(names, encoded_images(prepared), strict=True))

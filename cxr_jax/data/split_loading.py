@@ -72,7 +72,8 @@ def load_split(
         return images
 
     def reduced_of(rows: np.ndarray) -> Pixels:
-        small = decoded_images(prepared, replace(config, image_size=config.reduced_size), track=track)
+        smaller = replace(config, image_size=config.reduced_size, balancing="none")
+        small = decoded_images(prepared, smaller, track=track)
         return EnlargedRows(SelectedRows(small, rows), config.image_size)
 
     return _assembled(prepared, config, split, _Pictures(images_of, reduced_of, config.image_size), track)

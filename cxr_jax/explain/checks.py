@@ -217,7 +217,8 @@ def check_maps(
 def _require_same_images(trained: TrainedModel, other: TrainedModel) -> None:
     """Raises UserError if another run is given images of another size or shape."""
     mine, its = (
-        (one.description.image_size, one.description.resize, one.description.interpolation) for one in (trained, other)
+        (one.description.image_size, one.description.resize, one.description.interpolation, one.description.clarify)
+        for one in (trained, other)
     )
     if mine != its:
         raise UserError(

@@ -123,6 +123,8 @@ def main(names: list[str]) -> int:
             failed = 1
             continue
         square = to_square(*read, network["image_size"], network["resize"], network["interpolation"])
+        if network.get("clarify") == "clahe":
+            square = cv2.createCLAHE(2.0, (8, 8)).apply(square)
         limit = bundle.get("feature_limit")
         outputs = ["probability", "distance"] if limit else ["probability"]
         probability, *distance = session.run(outputs, {"images": square[None]})

@@ -62,5 +62,5 @@ def _text_chunk(keyword: str, text: str) -> bytes:
 def _draw(image: np.ndarray, text: str, left: int, top: int) -> None:
     """Draws white text on a black box into `image`, in place."""
     width = cv2.getTextSize(text, _FONT, _SCALE, 1)[0][0] + 8
-    cv2.rectangle(image, (left, top), (left + width, top + _HEIGHT), 0, cv2.FILLED)
+    cv2.rectangle(image, (left, top), (left + width, top + _HEIGHT - 1), 0, cv2.FILLED)
     cv2.putText(image, text, (left + 4, top + _HEIGHT - 4), _FONT, _SCALE, 255, 1, cv2.LINE_AA)

@@ -25,6 +25,7 @@ from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.changed import measure_changed
 from cxr_jax.inference.looks import record_changed_look
 from cxr_jax.inference.restore import TrainedModel, restore_run
+from cxr_jax.runs.description import require_unclarified
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.terminal import as_typed
 from cxr_jax.vocabulary import CLASS_NAMES
@@ -63,6 +64,7 @@ def evaluate_degraded(run: RunFolder, *, on_test: bool, reference: str = "", tra
         other = RunFolder.open(reference)
         compared = (other.name, read_robustness(other.robustness_of(split)))
     trained = restore_run(run)
+    require_unclarified(trained.descriptions, "--degraded, which degrades images as the network sees them,")
     images = load_split(prepared, config.data, split, track=track)
     batch_size = config.training.evaluation_batch_size
     robustness = measure_robustness(trained, images, split, reference=compared, batch_size=batch_size, track=track)

@@ -48,6 +48,7 @@ class _Candidate:
         yield "the kind of classes", self.model.description.kind
         yield from ((f"data.{name}", value) for name, value in self.config.data.cut().items())
         yield "data.region", self.config.data.region
+        yield "data.clarify", self.config.data.clarify
         yield from ((f"operating_point.{name}", value) for name, value in asdict(self.config.operating_point).items())
 
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from cxr_jax.config.schema import AugmentationConfig, DataConfig, PhaseConfig
 from cxr_jax.data.decode import to_square
 from cxr_jax.data.phantoms.folder import draw_phantom
+from cxr_jax.images.clarity import clarified
 from cxr_jax.preprocessing.augment import augment
 from cxr_jax.preprocessing.mixup import mix_pairs
 from cxr_jax.reporting.style import new_figure, styled
@@ -95,7 +96,8 @@ def training_figure(data: DataConfig, phases: Sequence[PhaseConfig], *, seed: in
 def phantoms(data: DataConfig, *, seed: int = 0) -> UInt8[np.ndarray, "4 S S"]:
     """Returns four phantoms, a focal and a diffuse opacity among them, cut to the square that `data` asks for."""
     drawn = [draw_phantom(kind, person, person, seed=seed) for person, kind in enumerate(_KINDS)]
-    return np.stack([to_square(image, data.image_size, data.resize, data.interpolation) for image in drawn])
+    squares = (to_square(image, data.image_size, data.resize, data.interpolation) for image in drawn)
+    return np.stack([clarified(square, data.clarify) for square in squares])
 
 
 def describe(config: AugmentationConfig) -> str:

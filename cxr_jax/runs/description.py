@@ -40,6 +40,7 @@ class NetworkDescription:
     shift_average: float = 0.0  # likewise of the image moved four ways by this share of its side; 0: not
     region: str = "whole"  # of an image that it is shown, as data.region says; all others need a lung mask
     lung_boxes: LungBoxes | None = None  # by which an image is cropped to its lungs before it is seen; None: it is not
+    clarify: Literal["none", "clahe"] = "none"  # what is done to an image before it is seen, by `images.clarity`
     until: str = ""  # the stage behind which it is cut, as `FirstStages` says; empty for a whole network
     kind: Kind = EXCLUSIVE  # of the classes: softmax over all, or one sigmoid for each finding
     transition: int = 0  # channels of the layer behind the last stage; 0: there is none
@@ -88,6 +89,12 @@ def require_uncropped(descriptions: Iterable[NetworkDescription], taker: str) ->
     """Raises UserError if a network sees images cropped to their lungs, which `taker` cannot do, or not undo."""
     if any(description.lung_boxes is not None for description in descriptions):
         raise UserError(f'{taker} takes no network of data.crop "lungs", which sees the lungs\' box of a film alone')
+
+
+def require_unclarified(descriptions: Iterable[NetworkDescription], taker: str) -> None:
+    """Raises UserError if a network sees images made clearer, which `taker` cannot do."""
+    if any(description.clarify != "none" for description in descriptions):
+        raise UserError(f"{taker} takes no network of data.clarify, before which every image is changed")
 
 
 def write_description(run: RunFolder, description: NetworkDescription) -> None:

@@ -13,6 +13,7 @@ from cxr_jax.data.encoded import MAX_BYTES
 from cxr_jax.data.lung_boxes import crop_to_lungs
 from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
+from cxr_jax.images.clarity import clarified
 from cxr_jax.runs.description import NetworkDescription
 
 LARGEST_ASPECT = 2.5
@@ -94,12 +95,15 @@ def read_radiograph(
     """
     decoded = decode(data, name=name)
     of_each = [descriptions] if isinstance(descriptions, NetworkDescription) else descriptions
-    resizings = [(entry.image_size, entry.resize, entry.interpolation) for entry in of_each]
+    ways = [((entry.image_size, entry.resize, entry.interpolation), entry.clarify) for entry in of_each]
     # networks that see the same square share it
-    squares = {resizing: decode_square(data, *resizing, name=name, decoded=decoded) for resizing in set(resizings)}
+    squares = {
+        (resizing, clarity): clarified(decode_square(data, *resizing, name=name, decoded=decoded), clarity)
+        for resizing, clarity in set(ways)
+    }
     seen = (
-        squares[resizing] if entry.lung_boxes is None else crop_to_lungs(squares[resizing], entry.lung_boxes)
-        for entry, resizing in zip(of_each, resizings, strict=True)
+        squares[way] if entry.lung_boxes is None else crop_to_lungs(squares[way], entry.lung_boxes)
+        for entry, way in zip(of_each, ways, strict=True)
     )
     warnings = _warnings(decoded.grey, max(entry.image_size for entry in of_each))
     if decoded.remark is not None:

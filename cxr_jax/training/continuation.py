@@ -44,7 +44,7 @@ def continue_from(origin: RunFolder, config: Config, classes: tuple[str, ...], k
             f"{origin.path} knows the classes {', '.join(found.classes)}, and those of {config.data.dataset} are "
             f"{', '.join(classes)}: learn on from data of the same classes"
         )
-    for name in ("image_size", "resize", "interpolation"):
+    for name in ("image_size", "resize", "interpolation", "clarify"):
         theirs, ours = getattr(found, name), getattr(config.data, name)
         if theirs != ours:
             raise UserError(

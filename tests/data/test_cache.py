@@ -12,6 +12,7 @@ from cxr_jax.data.decode import DECODING, decode_grey, to_square
 from cxr_jax.data.preparation import prepare
 from cxr_jax.data.split_loading import load_split
 from cxr_jax.errors import UserError
+from cxr_jax.images.clarity import clarified
 
 pytestmark = pytest.mark.usefixtures("prepared_root")
 
@@ -241,3 +242,12 @@ def test_the_cache_is_on_the_disk_before_it_has_its_name(prepared, monkeypatch):
     images = decoded_images(prepared, CONFIG)
     assert (prepared.decoded / named()[0]).stat().st_size == synced[-1][0] > images.size
     assert synced[-1][1] == []
+
+
+def test_clarified_images_have_a_cache_of_their_own(prepared):
+    plain = decoded_images(prepared, DataConfig(image_size=32))
+    clear = decoded_images(prepared, DataConfig(image_size=32, clarify="clahe"))
+    assert len(list(prepared.decoded.glob("*.npy"))) == 2
+    for one, other in zip(plain, clear, strict=True):
+        np.testing.assert_array_equal(clarified(np.asarray(one), "clahe"), other)
+    assert not np.array_equal(plain, clear)

@@ -10,7 +10,7 @@ from cxr_jax.devices import replicate
 from cxr_jax.models.layers import Mode
 from cxr_jax.models.state import merge_model, split_model
 from cxr_jax.synthesis import run
-from cxr_jax.synthesis.networks import Discriminator, Generator
+from cxr_jax.synthesis.networks import Discriminator, Generator, doubled, doubled_by_parity
 from cxr_jax.synthesis.run import plan_synthesis
 from cxr_jax.synthesis.step import build_networks, synthesis_step, training_latents
 from cxr_jax.training.feed import HostFeed
@@ -142,3 +142,20 @@ def test_bfloat16_is_of_activations_alone(config):
         assert {leaf.dtype for leaf in metrics} == {jnp.dtype(jnp.float32)}
         text = str(jax.make_jaxpr(functools.partial(synthesis_step, **how))(state, batch, epoch))
         assert ("bf16[8,16,16" in text) == (precision == "bf16")
+
+
+def test_the_convolution_by_parity_is_the_transposed_one():
+    draws = np.random.default_rng(0)
+    x = jnp.asarray(draws.standard_normal((2, 3, 5, 4)), jnp.float32)
+    kernel = jnp.asarray(draws.standard_normal((4, 4, 4, 3)), jnp.float32)
+
+    def both(way):
+        return jax.jit(jax.value_and_grad(lambda *given: jnp.sum(jnp.sin(way(*given))), argnums=(0, 1)))(x, kernel)
+
+    np.testing.assert_allclose(doubled_by_parity(x, kernel), doubled(x, kernel), atol=1e-5)
+    for one, other in zip(jax.tree.leaves(both(doubled_by_parity)), jax.tree.leaves(both(doubled)), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    # a single pixel reaches the 4 x 4 pixels around its place
+    alone = doubled(jnp.zeros((1, 3, 3, 1), jnp.float32).at[0, 1, 1, 0].set(1.0), jnp.ones((4, 4, 1, 1), jnp.float32))
+    assert np.argwhere(alone[0, :, :, 0]).min(0).tolist() == [1, 1]
+    assert float(alone.sum()) == 16
