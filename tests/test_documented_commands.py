@@ -178,6 +178,7 @@ def walked(tmp_path_factory):
     return folder, ran, printed
 
 
+@pytest.mark.slow
 def test_every_documented_command_runs_in_order_and_leaves_what_is_promised(walked):
     folder, ran, _ = walked
     assert len(ran) > 15
@@ -205,6 +206,7 @@ def test_what_is_not_run_is_documented_and_understood(line, tmp_path, monkeypatc
     understand(line)
 
 
+@pytest.mark.slow
 def test_every_step_that_a_command_proposes_can_be_taken(walked, monkeypatch):
     folder, _, printed = walked
     monkeypatch.chdir(folder)
@@ -234,6 +236,7 @@ def test_commands_in_running_text_are_understood(tmp_path, monkeypatch):
                 understand(line)
 
 
+@pytest.mark.slow
 def test_the_examples_of_how_to_extend_it_work(walked, monkeypatch, tmp_path, capsys):
     folder, _, _ = walked
     monkeypatch.chdir(folder)

@@ -199,6 +199,7 @@ def test_results_of_others_are_kept(tmp_path):
     assert taken.read_text() == "theirs"
 
 
+@pytest.mark.slow
 def test_tiny_networks_end_to_end(attempted_connections, tmp_path, capsys):
     """Real children take turns and reach for no network; a batch that two devices cannot share stops nothing."""
     file = tmp_path / "results" / "bench.json"

@@ -32,6 +32,7 @@ def run_command(capsys):
     return run
 
 
+@pytest.mark.slow
 def test_any_name_works_through_every_command(phantom_source, config_file, tmp_path, monkeypatch, run_command):
     # a closing tag of markup
     place = tmp_path / "x[/y]" / ODD

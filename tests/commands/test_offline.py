@@ -62,6 +62,7 @@ def test_an_attempt_is_noticed_here_and_in_a_child(attempted_connections):
     assert len(attempted_connections()) == 2
 
 
+@pytest.mark.slow
 def test_no_command_opens_a_connection(calls, attempted_connections, capsys):
     """The others are held to it while tests/test_documented_commands.py walks through the documents."""
     for name, arguments in calls.items():

@@ -295,6 +295,7 @@ def test_a_run_that_is_damaged_is_told_in_the_table(swept, tmp_path):
     assert "line 1: not a line of training metrics" in swept("--table")[2]
 
 
+@pytest.mark.slow
 def test_real_trainings_stop_go_on_and_are_compared(
     prepared_phantoms, config_file, attempted_connections, tmp_path, capsys
 ):

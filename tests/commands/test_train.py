@@ -171,6 +171,7 @@ def test_ctrl_c_in_training_saves_and_the_run_can_be_resumed(prepared_phantoms, 
     assert RunFolder.open(out)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_in_training_is_one_sentence_and_the_run_can_be_resumed(
     prepared_phantoms, config_file, tmp_path
 ):

@@ -17,6 +17,7 @@ SEEN_AS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deed", MISBEHAVIOUR)
 def test_every_misdeed_is_seen(deed):
     report = fuzz(deed, [("seed", 0, index) for index in range(6)], seconds=2.0)

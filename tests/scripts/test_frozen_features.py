@@ -63,6 +63,7 @@ def run(folder, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_the_check_prints_its_auc_and_fails_below_the_minimum(run):
     code, printed, _ = run("check_frozen_features.py", "--minimum-auc", "0")
     assert code == 0
@@ -70,6 +71,7 @@ def test_the_check_prints_its_auc_and_fails_below_the_minimum(run):
     assert run("check_frozen_features.py", "--minimum-auc", "1.1")[:2] == (1, printed)
 
 
+@pytest.mark.slow
 def test_every_cut_gets_a_row_and_every_split_its_sharpness(run, folder):
     code, printed, _ = run("compare_validation_cuts.py", "--out", str(folder / "cuts"))
     assert code == 0
