@@ -30,7 +30,7 @@ _OF_GENERATORS = ("data", "synthesis")
 _ALSO_OF_GENERATORS = (
     *(f"model.{name}" for name in ("name", "weights")),
     *(f"training.{name}" for name in ("epochs", "batch_size", "evaluation_batch_size", "seed", "precision")),
-    *("parallel.devices", "parallel.backend"),
+    *("parallel.devices", "parallel.backend", "parallel.world_size"),
 )
 
 

@@ -114,15 +114,32 @@ def test_a_finished_one_can_be_resumed_and_gives_the_same_samples(
         run(synthesize, generator_config, "--out", tmp_path / "again")
 
 
-def test_a_network_learns_from_them_and_says_so(synthesized, prepared_phantoms, config_file, tmp_path):
-    options = ["--data.balancing", "dcgan", "--data.synthetic", synthesized, "--training.epochs", "1"]
-    printed = run(train, config_file, "--out", tmp_path / "run", *options)
+class BegunError(Exception):
+    """Training has begun, and is not waited for."""
+
+
+def test_a_network_learns_from_them_and_says_so(synthesized, prepared_phantoms, config_file, tmp_path, monkeypatch):
+    seen = []
+
+    def begin(plan, network, train_set, *others, **how):
+        seen.append(train_set)
+        raise BegunError
+
+    monkeypatch.setattr("cxr_jax.training.run.train", begin)
+    printed = io.StringIO()
+    options = ["--data.balancing", "dcgan", "--data.synthetic", str(synthesized)]
+    with contextlib.redirect_stdout(printed), pytest.raises(BegunError):
+        train.main([str(config_file), "--out", str(tmp_path / "run"), *options])
     told = read_json(tmp_path / "run/data_card.json")["balancing"]
-    assert told["added"]["NORMAL"] > 0
-    assert f"Balanced: {told['added']['NORMAL']} of NORMAL of the" in printed
+    added = seen[0].subtypes.count("synthetic")
+    assert told["added"] == {"NORMAL": added, "PNEUMONIA": 0}
+    assert len(set(np.bincount(seen[0].labels))) == 1
+    assert f"Balanced: {added} of NORMAL of the {len(seen[0])} training images are synthetic" in printed.getvalue()
     assert told["array_sha256"] == read_manifest(synthesized).array_sha256
     with pytest.raises(UserError, match="under this cut of validation"):
         run(train, config_file, "--out", tmp_path / "leak", *options, "--data.split-seed", "3")
+    # the config that is kept names the folder wherever it is read
+    assert f'synthetic = "{synthesized}"' in (tmp_path / "run/config.toml").read_text()
 
 
 @pytest.mark.parametrize("command", ["evaluate", "explain", "export"])

@@ -149,12 +149,7 @@ def test_the_convolution_by_parity_is_the_transposed_one():
     x = jnp.asarray(draws.standard_normal((2, 3, 5, 4)), jnp.float32)
     kernel = jnp.asarray(draws.standard_normal((4, 4, 4, 3)), jnp.float32)
 
-    def both(way):
-        return jax.jit(jax.value_and_grad(lambda *given: jnp.sum(jnp.sin(way(*given))), argnums=(0, 1)))(x, kernel)
-
     np.testing.assert_allclose(doubled_by_parity(x, kernel), doubled(x, kernel), atol=1e-5)
-    for one, other in zip(jax.tree.leaves(both(doubled_by_parity)), jax.tree.leaves(both(doubled)), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-4)
     # a single pixel reaches the 4 x 4 pixels around its place
     alone = doubled(jnp.zeros((1, 3, 3, 1), jnp.float32).at[0, 1, 1, 0].set(1.0), jnp.ones((4, 4, 1, 1), jnp.float32))
     assert np.argwhere(alone[0, :, :, 0]).min(0).tolist() == [1, 1]
