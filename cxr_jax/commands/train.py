@@ -129,6 +129,7 @@ def _train(
     from cxr_jax.runs.locks import held_for_training
     from cxr_jax.runs.metrics_log import is_finished
     from cxr_jax.training.continuation import Beginning, resumed_beginning
+    from cxr_jax.training.denoising import STEPS, with_trained_denoiser
     from cxr_jax.training.network import build_network
     from cxr_jax.training.plan import plan_run
     from cxr_jax.training.run import train
@@ -160,6 +161,10 @@ def _train(
     )
     train_set = load_split(prepared, config.data, "train", track=terminal.track, mapped=True)
     validation_set = load_split(prepared, config.data, "val", track=terminal.track, mapped=True)
+    if config.model.denoiser and not resume:
+        with terminal.track("Training the denoiser", STEPS) as advance:
+            network, told = with_trained_denoiser(network, train_set, config.training.seed, group, advance=advance)
+        terminal.say(told)
     observers = Observers(*([TerminalObserver(terminal), TensorBoardObserver(run)] if group.writes else []))
     first = "; on a new machine the native kernels are compiled first" if network.has_native_kernels else ""
     with terminal.waiting(f"Planning the run{first}"):
@@ -321,6 +326,7 @@ def describe(
         until=until,
         kind=kind,
         transition=config.model.transition,
+        denoiser=config.model.denoiser,
         pooling=config.model.pooling,
         pooling_sharpness=config.model.pooling_sharpness,
     )

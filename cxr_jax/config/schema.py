@@ -130,6 +130,9 @@ class ModelConfig(_Section):
     weights: str = ""  # safetensors file under timm's names, looked for in CXR_WEIGHTS_DIR too; empty: random
     dropout: float = 0.0  # rate before the classifier
     stochastic_depth: float = 0.0  # share of examples that skip the last block; rises linearly from 0 at the first
+    # channels of a small network before the first stage that takes noise from images, 16 as a rule; it is trained on
+    # train with noise that is added, before all else, and then left alone. 0: there is none
+    denoiser: int = 0
     # channels of a transition layer behind the last stage: a 3 x 3 convolution, BatchNorm and ReLU; 0: there is none
     transition: int = 0
     # how the last maps become one number each. average: their mean, or what the network has of its own. max: their
@@ -147,6 +150,7 @@ class ModelConfig(_Section):
         for name in ("dropout", "stochastic_depth"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
         _require(0 <= self.shift_average <= 0.25, "shift_average", self.shift_average, "from 0 (off) to 0.25")
+        _require(0 <= self.denoiser <= 256, "denoiser", self.denoiser, "from 0 (none) to 256")
         _require(0 <= self.transition <= 8192, "transition", self.transition, "from 0 (none) to 8192")
         sharpness = self.pooling_sharpness
         _require(0.01 <= sharpness <= 1000, "pooling_sharpness", sharpness, "from 0.01 to 1000")
@@ -422,6 +426,9 @@ class Config(_Section):
         replayed = self.data.replay.dataset
         rule = "empty where probe.classifier is asked for: a probe is fitted once, on images of one set"
         _require(not (replayed and self.probe.is_asked_for), "data.replay.dataset", replayed, rule)
+        trains = not (self.probe.is_asked_for or self.synthesis.is_asked_for)
+        rule = "0 where probe.classifier or synthesis.generator is asked for: these train no denoiser"
+        _require(trains or self.model.denoiser == 0, "model.denoiser", self.model.denoiser, rule)
         made = self.data.balancing == "dcgan"
         rule = (
             "another one where probe.classifier is asked for: its cross-validation would judge by images that were made"

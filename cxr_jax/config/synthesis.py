@@ -21,8 +21,8 @@ class SynthesisConfig(Section):
     label: str = "NORMAL"  # class whose training images it learns from, after the cut of validation
     latent_size: int = 100  # numbers that an image is made of
     channels: int = 64  # of the maps of half the image's side; each halving of the side doubles them
-    learning_rate: float = 2e-4  # of Adam, for both networks
-    beta1: float = 0.5  # of Adam
+    adam_learning_rate: float = 2e-4  # of Adam, for both networks
+    adam_beta1: float = 0.5  # of Adam
     label_smoothing: float = 0.0  # one-sided: real images count as real by one less this
     # how many images are made in the end; 0: as many as the class lacks to be as frequent as the most frequent one
     samples: int = 0
@@ -30,8 +30,8 @@ class SynthesisConfig(Section):
     def __post_init__(self) -> None:
         for name in ("latent_size", "channels"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
-        require(0 <= self.beta1 < 1, "beta1", self.beta1, "at least 0 and below 1")
+        require(self.adam_learning_rate > 0, "adam_learning_rate", self.adam_learning_rate, "above 0")
+        require(0 <= self.adam_beta1 < 1, "adam_beta1", self.adam_beta1, "at least 0 and below 1")
         require(0 <= self.label_smoothing < 0.5, "label_smoothing", self.label_smoothing, "at least 0 and below 0.5")
         require(self.samples >= 0, "samples", self.samples, "0 (as many as the class lacks) or more")
 

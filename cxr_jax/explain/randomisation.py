@@ -171,6 +171,7 @@ def _fresh_arrays(trained: TrainedModel, *, seed: int) -> tuple[ArrayDict, Array
         seed=1_000_003 + seed,
         until=description.until,
         head=head_of(description),
+        denoiser=description.denoiser,
     )
     return split_model(model)[1:]
 

@@ -160,7 +160,8 @@ def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
     which = which or chosen_checkpoint(run)
     description = read_description(run)
     classes, head = len(description.classes), head_of(description)
-    model = build_model(description.architecture, classes=classes, until=description.until, head=head)
+    shape = {"until": description.until, "head": head, "denoiser": description.denoiser}
+    model = build_model(description.architecture, classes=classes, **shape)
     graphdef, params, batch_stats = split_model(model)
     checkpoint = read_newest(run.checkpoints / which)
     found_params, found_batch_stats = unpack_network(checkpoint.arrays)

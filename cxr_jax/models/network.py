@@ -22,6 +22,9 @@ CLASSIFIER = "classifier"
 TRANSITION = "transition"
 """The stage between a network's own and the pooling, where its config asks for one; see `head`."""
 
+DENOISER = "denoiser"
+"""The stage before a network's own, where its config asks for one; see `denoiser`."""
+
 DROPOUT_LAYER = 0
 """Number of the classifier's dropout among the random layers; the blocks' stochastic depth begins at 1."""
 

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from cxr_jax.errors import UserError, suggestion
+from cxr_jax.models.denoiser import with_denoiser
 from cxr_jax.models.first_stages import LOGITS, FirstStages
 from cxr_jax.models.head import USUAL, Head, with_head
 from cxr_jax.models.layers import Lowering
@@ -214,16 +215,24 @@ def build_model(
     lowering: Lowering = "fast",
     until: str = "",
     head: Head = USUAL,
+    denoiser: int = 0,
 ) -> nnx.Module:
     """Returns a freshly initialised network; equal seeds give equal parameters.
 
     `dropout_rate` is that before the classifier, `stochastic_depth` the share of examples that skip the last block.
     With `until` it is cut behind the stage of that name, as `FirstStages` says; its own classifier, which LOGITS keeps,
-    has ImageNet's classes. `head` is what stands behind the last stage. Raises UserError for an unknown name or stage,
-    or a network that is cut and is to have another head.
+    has ImageNet's classes. `head` is what stands behind the last stage, and `denoiser` how many channels a denoiser
+    before the first one has; with 0 there is none. Raises UserError for an unknown name or stage, or a network that is
+    cut and is to have another head or a denoiser.
     """
     rates = {"dropout_rate": dropout_rate, "stochastic_depth": stochastic_depth}
-    return _built(name, np.random.default_rng(seed), until, head, classes=classes, lowering=lowering, **rates)
+    generator = np.random.default_rng(seed)
+    network = _built(name, generator, until, head, classes=classes, lowering=lowering, **rates)
+    if not denoiser:
+        return network
+    if until:
+        raise UserError(f"{name} cannot be cut behind {until} and have a denoiser")
+    return with_denoiser(network, denoiser, lowering=lowering, generator=generator)
 
 
 def _built(name: str, generator: Any, until: str, head: Head, *, classes: int, **how: Any) -> nnx.Module:

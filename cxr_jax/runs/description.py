@@ -46,6 +46,7 @@ class NetworkDescription:
     transition: int = 0  # channels of the layer behind the last stage; 0: there is none
     pooling: Literal["average", "max", "log_sum_exp"] = "average"  # of the last maps over the image
     pooling_sharpness: float = 10.0  # of log_sum_exp
+    denoiser: int = 0  # channels of the denoiser before the first stage; 0: there is none
 
     @property
     def shift(self) -> int:
@@ -63,6 +64,8 @@ class NetworkDescription:
         if self.pooling != "average":
             sharpness = f" (r = {self.pooling_sharpness:g})" if self.pooling == "log_sum_exp" else ""
             parts.append(f"{self.pooling.replace('_', '-')} pooling{sharpness}")
+        if self.denoiser:
+            parts.append(f"a denoiser of {self.denoiser}")
         return f" with {' and '.join(parts)}" if parts else ""
 
 

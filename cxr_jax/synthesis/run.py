@@ -232,4 +232,4 @@ def _require_finite(figures: SynthesisMetrics, step: int) -> None:
     """Raises UserError if training has run away."""
     for name in ("discriminator_loss", "generator_loss"):
         if not math.isfinite(value := getattr(figures, name)):
-            raise UserError(f"{name} is {value} at step {step}; lower synthesis.learning_rate and synthesize anew")
+            raise UserError(f"{name} is {value} at step {step}; lower synthesis.adam_learning_rate and synthesize anew")

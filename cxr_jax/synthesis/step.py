@@ -76,7 +76,7 @@ def build_networks(config: Config) -> tuple[Networks, SynthesisState]:
 
 def adam(synthesis: SynthesisConfig) -> optax.GradientTransformation:
     """Returns the optimizer of both networks."""
-    return optax.adam(synthesis.learning_rate, b1=synthesis.beta1, b2=0.999)
+    return optax.adam(synthesis.adam_learning_rate, b1=synthesis.adam_beta1, b2=0.999)
 
 
 def synthesis_step(

@@ -51,6 +51,8 @@ def continue_from(origin: RunFolder, config: Config, classes: tuple[str, ...], k
                 f"{origin.path} was trained with data.{name} = {theirs}, and here it is {ours}: the network expects "
                 "images as it learned from them, so set it alike"
             )
+    if found.denoiser or config.model.denoiser:
+        raise UserError("--from is for networks without a denoiser, which each run trains anew: leave model.denoiser 0")
     table = origin.read_config().get("data", {})
     shown = {(config.data.region, config.data.crop), (table.get("region", "whole"), table.get("crop", "none"))}
     if shown != {("whole", "none")}:

@@ -11,7 +11,7 @@ from cxr_jax.checkpoints import content_hash
 from cxr_jax.config.schema import ModelConfig
 from cxr_jax.models.head import head_of
 from cxr_jax.models.layers import Lowering
-from cxr_jax.models.network import StageLayers, can_run_natively, stage_layers_of
+from cxr_jax.models.network import DENOISER, StageLayers, can_run_natively, has_prefix, stage_layers_of
 from cxr_jax.models.pretrained import find_weights, load_weights
 from cxr_jax.models.registry import build_model, find_architecture
 from cxr_jax.models.state import ArrayDict, pack_network, split_model
@@ -54,11 +54,14 @@ def build_network(
         stochastic_depth=config.stochastic_depth,
         lowering=lowering,
         head=head_of(config),
+        denoiser=config.denoiser,
     )
     stages, natively = stage_layers_of(model), can_run_natively(model)
     graphdef, params, batch_stats = split_model(model)
     if not config.weights:
         return Network(graphdef, params, batch_stats, architecture.mean, architecture.std, (), stages, natively)
-    loaded = load_weights(find_weights(config.weights, config.name), config.name, params, batch_stats)
+    published = {name: value for name, value in params.items() if not has_prefix(name, (DENOISER,))}
+    loaded = load_weights(find_weights(config.weights, config.name), config.name, published, batch_stats)
     mean, std = loaded.image_statistics() or (architecture.mean, architecture.std)
-    return Network(graphdef, loaded.params, loaded.batch_stats, mean, std, loaded.fresh, stages, natively)
+    whole = {name: loaded.params.get(name, value) for name, value in params.items()}
+    return Network(graphdef, whole, loaded.batch_stats, mean, std, loaded.fresh, stages, natively)

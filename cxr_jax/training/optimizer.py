@@ -11,7 +11,7 @@ import optax
 
 from cxr_jax.config.schema import OptimizerConfig, PhaseConfig, ScheduleConfig
 from cxr_jax.errors import UserError
-from cxr_jax.models.network import CLASSIFIER, StageLayers, has_prefix, stage_of
+from cxr_jax.models.network import CLASSIFIER, DENOISER, StageLayers, has_prefix, stage_of
 from cxr_jax.models.state import ArrayDict
 
 
@@ -101,10 +101,13 @@ def uphill(params: ArrayDict, gradients: ArrayDict, radius: float) -> ArrayDict:
 def partition(params: ArrayDict, phase: PhaseConfig) -> tuple[ArrayDict, ArrayDict]:
     """Returns `params` as those that the phase trains and those that it leaves alone.
 
-    Raises UserError for a prefix in `phase.trainable` that no parameter has.
+    A denoiser is left alone by all phases: it was trained before them. Raises UserError for a prefix in
+    `phase.trainable` that no other parameter has.
     """
+    denoiser = {name: value for name, value in params.items() if has_prefix(name, (DENOISER,))}
+    params = {name: value for name, value in params.items() if name not in denoiser}
     if not phase.trainable:
-        return dict(params), {}
+        return params, denoiser
     unmatched = [prefix for prefix in phase.trainable if not any(has_prefix(name, (prefix,)) for name in params)]
     if unmatched:
         parts = sorted({_part(name) for name in params})
@@ -113,7 +116,7 @@ def partition(params: ArrayDict, phase: PhaseConfig) -> tuple[ArrayDict, ArrayDi
             f"{', '.join(parts)}"
         )
     trainable = {name: value for name, value in params.items() if has_prefix(name, phase.trainable)}
-    return trainable, {name: value for name, value in params.items() if name not in trainable}
+    return trainable, {name: value for name, value in params.items() if name not in trainable} | denoiser
 
 
 def trains_head_alone(trainable: Collection[str]) -> bool:

@@ -119,7 +119,7 @@ def test_a_loss_that_is_not_finite_ends_training_with_a_sentence(trainer, monkey
         return networks, state._replace(generator=state.generator._replace(params=spoilt))
 
     monkeypatch.setattr(synthesis_run, "build_networks", broken)
-    with pytest.raises(UserError, match=r"discriminator_loss is nan at step 1; lower synthesis.learning_rate"):
+    with pytest.raises(UserError, match=r"discriminator_loss is nan at step 1; lower synthesis.adam_learning_rate"):
         trainer("lost")
 
 
