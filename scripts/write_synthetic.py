@@ -51,6 +51,7 @@ TITLES = {
     "dcgan_64": "DCGAN of 64 pixels",
     "dcgan_128": "DCGAN of 128 pixels",
     "clahe": "train as it is, CLAHE",
+    "denoised": "train as it is, denoised",
 }
 
 ENDPOINTS = {

@@ -13,8 +13,10 @@ from cxr_jax.commands import evaluate
 from cxr_jax.commands.train import describe, write_origin
 from cxr_jax.config.schema import Config, DataConfig, ModelConfig
 from cxr_jax.data.prepared import PreparedData
+from cxr_jax.data.split_loading import load_split
 from cxr_jax.devices import choose_devices
 from cxr_jax.models.registry import ARCHITECTURES
+from cxr_jax.training.denoising import with_trained_denoiser
 from cxr_jax.training.network import build_network
 from cxr_jax.training.probe import save_network
 
@@ -27,10 +29,14 @@ QUICK = ("squeezenet_tiny", "densenet_tiny", "stephen2019_tiny")
 @pytest.fixture
 def run(request, prepared_phantoms, tmp_path, undrawn_figures):
     """An evaluated run of a network that nobody has trained; other tests train them."""
-    name = request.param
+    name, _, clearer = request.param.partition(" ")
     side = 75 if name.startswith("inception") else 32
-    config = Config(data=DataConfig("phantoms", image_size=side, validation_fraction=0.2), model=ModelConfig(name))
+    data = DataConfig("phantoms", image_size=side, validation_fraction=0.2, clarify="clahe" if clearer else "none")
+    config = Config(data=data, model=ModelConfig(name, denoiser=4 if clearer else 0))
     network, prepared = build_network(config.model, seed=0), PreparedData.open("phantoms")
+    if clearer:
+        train_set = load_split(prepared, data, "train")
+        network, _ = with_trained_denoiser(network, train_set, 0, steps=5)
     stored = write_origin(tmp_path / "run", config, describe(config, network), prepared, choose_devices(1))
     save_network(stored, network, "loss", {"loss": 1.0, "accuracy": 0.5, "roc_auc": 0.5}, seconds=1.0)
     evaluate.main([str(stored.path)])
@@ -39,7 +45,10 @@ def run(request, prepared_phantoms, tmp_path, undrawn_figures):
 
 @pytest.mark.parametrize(
     "run",
-    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow, id=name) for name in TINY],
+    [
+        *(pytest.param(name, marks=() if name in QUICK else pytest.mark.slow, id=name) for name in TINY),
+        pytest.param("mobilenetv1_tiny clarified", marks=pytest.mark.slow, id="clarified and denoised"),
+    ],
     indirect=True,
 )
 def test_it_goes_through_all_commands(run, phantom_source, tmp_path, capsys):

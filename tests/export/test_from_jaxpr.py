@@ -152,3 +152,18 @@ def test_every_kind_of_network_gives_what_jax_gives(name, head):
     # the pixels of SqueezeNet's classifier are laid out one after another
     turned = [node.op_type for node in model.graph.node].count("Transpose")
     assert turned == (1 if name == "squeezenet_tiny" else 0)
+
+
+def test_a_network_behind_a_denoiser_gives_what_jax_gives():
+    graphdef, params, batch_stats = split_model(build_model("squeezenet_tiny", classes=2, denoiser=4))
+    drawn = np.random.default_rng(0)
+    params = {
+        name: jnp.asarray(drawn.normal(0, 0.2, value.shape), jnp.float32) if name.startswith("denoiser") else value
+        for name, value in params.items()
+    }
+
+    def answers(images):
+        network = merge_model(graphdef, params, batch_stats)
+        return {"logits": network(normalise(images, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)))}
+
+    assert_equal(answers, side=64, tolerance=5e-6)

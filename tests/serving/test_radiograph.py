@@ -8,6 +8,7 @@ import pytest
 from cxr_jax.data.decode import to_square
 from cxr_jax.data.encoded import MAX_BYTES
 from cxr_jax.errors import UserError
+from cxr_jax.images.clarity import clarified
 from cxr_jax.serving.radiograph import read_bytes, read_radiograph
 
 
@@ -32,6 +33,14 @@ def test_the_square_is_made_as_for_training(description, resize):
     np.testing.assert_array_equal(radiograph.grey, grey)
     np.testing.assert_array_equal(radiograph.square, to_square(grey, 40, resize, "cubic"))
     assert radiograph.warnings == ()
+
+
+def test_a_network_of_clarified_images_sees_such_a_square_and_its_neighbour_the_plain_one(description):
+    grey = noise(60, 60)
+    clear, plain = read_radiograph(png_of(grey), "a", [replace(description, clarify="clahe"), description]).squares
+    np.testing.assert_array_equal(plain, to_square(grey, 32))
+    np.testing.assert_array_equal(clear, clarified(plain, "clahe"))
+    assert not np.array_equal(clear, plain)
 
 
 @pytest.mark.parametrize(
