@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -204,11 +206,13 @@ def _write_neighbours(run: RunFolder, samples: np.ndarray, training: ImageSet, n
     from cxr_jax.images.stamp import grid_of, marked_png
     from cxr_jax.runs.files import write_bytes, write_text
 
-    lines = ["sample,nearest_by_pixels,pixel_distance,nearest_by_features,feature_distance"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["sample", "nearest_by_pixels", "pixel_distance", "nearest_by_features", "feature_distance"])
     columns = (neighbours.by_pixels, neighbours.pixel_distances, neighbours.by_features, neighbours.feature_distances)
     for number, (pixel, distance, feature, far) in enumerate(zip(*columns, strict=True)):
-        lines.append(f"{number},{training.files[pixel]},{distance:.4f},{training.files[feature]},{far:.6f}")
-    write_text(run.path / "neighbours.csv", "\n".join(lines) + "\n")
+        writer.writerow([number, training.files[pixel], f"{distance:.4f}", training.files[feature], f"{far:.6f}"])
+    write_text(run.path / "neighbours.csv", text.getvalue())
     closest = np.argsort(neighbours.pixel_distances, kind="stable")[:8]
     pairs = np.concatenate([samples[closest], np.asarray(training.images)[neighbours.by_pixels[closest]]])
     picture = grid_of(pairs, len(closest), "SYNTHETIC above, nearest radiograph of train below")
