@@ -193,10 +193,8 @@ def _judge(
     draw_losses(run)
     for sentence in judged.verdict:
         terminal.say(sentence)
-    terminal.say(
-        f'Next: data.balancing = "dcgan" and data.synthetic = "{run.path}" in a config add the samples to train; '
-        f"{as_typed('cxr-jax', 'train', 'CONFIG')}"
-    )
+    options = ("--data.balancing", "dcgan", "--data.synthetic", run.path)
+    terminal.say(f"Next: {as_typed('cxr-jax', 'train', 'mobilenetv2_best', *options)} adds the samples to train")
 
 
 def _write_neighbours(run: RunFolder, samples: np.ndarray, training: ImageSet, neighbours: Neighbours) -> None:
