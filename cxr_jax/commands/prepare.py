@@ -118,6 +118,12 @@ def main(arguments: list[str]) -> None:
     groups = told_groups(stored, prepared.stored_examples())
     card = {**stored, **groups, "passed_over": told_passed_over(outcome.passed_over)}
     print_card(terminal, card)
+    if (lost := outcome.lost_masks) is not None:
+        terminal.say(
+            f"{_counted(lost.count, 'mask')} of the earlier data belong to no image of these, and went with them; they "
+            f"came from {lost.source}.",
+            style="yellow",
+        )
     path, name = prepared.path, card["name"]
     done = f"Prepared as {name!r} in" if outcome.fresh else f"Nothing to do: {name!r} was prepared from this source in"
     terminal.say(f"{done} {path}")

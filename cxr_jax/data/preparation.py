@@ -19,6 +19,7 @@ from cxr_jax.data.decode import without_header
 from cxr_jax.data.examples import Example, write_examples
 from cxr_jax.data.file_names import parse_file_name
 from cxr_jax.data.inspection import UNCUT, Inspection, inspect
+from cxr_jax.data.masks.carried import LostMasks, carry_masks
 from cxr_jax.data.prepared import CARD, RECORDS, TABLE, PreparedData, folder_of, prepared_root
 from cxr_jax.data.progress import Track, Waiting, silently, unseen
 from cxr_jax.data.sources import Columns, Entry, PassedOver, Policies, Reader, Source, find_source, holds_findings
@@ -48,6 +49,7 @@ class Outcome:
     prepared: PreparedData
     fresh: bool  # False: the same source had been prepared before, and nothing was done
     passed_over: tuple[PassedOver, ...]  # what the source holds now beside its data set
+    lost_masks: LostMasks | None = None  # of the data that were replaced
 
 
 def prepare(
@@ -74,7 +76,8 @@ def prepare(
         columns: of a table that says what the images in the folder `path` are.
         policies: what is made of uncertain and blank labels of a published set.
         subtypes: make the subtypes that file names tell the classes: normal, bacteria and virus.
-        replace_old: put the new data in the place of other data under the same name.
+        replace_old: put the new data in the place of other data under the same name. Lung masks of these stay with
+            the images that are in both.
         track: shows progress.
         waiting: shows work whose end is not known, such as listing a folder.
 
@@ -113,17 +116,20 @@ def prepare(
         )
     if folder.exists() and not (folder / CARD).is_file():
         raise UserError(f"{folder} is in the way and is not prepared data: choose another --name or remove it")
-    aside = None
+    aside = lost_masks = None
     with files.atomic_path(folder) as unfinished:
         unfinished.mkdir()
         with held(unfinished, "another process took it"):
             _store(source, name, told, unfinished, subtypes, track, waiting)
+            if (folder / CARD).is_file():
+                lost_masks = carry_masks(PreparedData(folder), PreparedData(unfinished))
         if replace_old and folder.exists():
             aside = folder.with_name(f"{REPLACED_PREFIX}{folder.name}")
             folder.rename(aside)
     if aside is not None:
         shutil.rmtree(aside, ignore_errors=True)
-    return Outcome(PreparedData.open(folder), fresh=True, passed_over=source.listing.passed_over)
+    prepared = PreparedData.open(folder)
+    return Outcome(prepared, fresh=True, passed_over=source.listing.passed_over, lost_masks=lost_masks)
 
 
 def _tidy_up(folder: Path) -> None:

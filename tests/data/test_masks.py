@@ -208,6 +208,27 @@ def test_other_masks_are_put_in_the_place_of_old_ones_only_when_asked(drawn):
     np.testing.assert_array_equal(squares[1:], changed[1:])
 
 
+def test_data_that_are_replaced_leave_their_masks_to_the_same_images(kept, drawn, tmp_path):
+    prepared, masks = drawn
+    having = added(prepared, masks)
+    old, pixels = having.masks, np.array(decoded_masks(having, CONFIG, "this test"))
+    again = prepare(kept / "drawn", name="phantoms", replace_old=True)
+    assert (again.prepared.masks, again.lost_masks) == (old, None)
+    np.testing.assert_array_equal(decoded_masks(again.prepared, CONFIG, "this test"), pixels)
+    # other images in the place of some, and another order
+    other = Path(shutil.copytree(kept / "drawn", tmp_path / "other"))
+    gone = [other / example.file for example in prepared.examples[:3]]
+    for path in gone:
+        path.unlink()
+    outcome = prepare(other, name="phantoms", replace_old=True)
+    assert (outcome.lost_masks.count, outcome.lost_masks.source) == (3, old.source)
+    assert outcome.prepared.masks.images == old.images - 3
+    assert add_masks(outcome.prepared, masks) is True
+    # nothing of it is in both
+    outcome = prepare(kept / "others", name="phantoms", replace_old=True)
+    assert outcome.lost_masks.count == old.images - 3 and outcome.prepared.masks is None
+
+
 def test_a_lost_or_damaged_file_of_masks_is_told_and_can_be_made_again(drawn):
     prepared, masks = drawn
     prepared = added(prepared, masks)

@@ -57,7 +57,7 @@ def add_masks(prepared: PreparedData, folder: Path, *, replace_old: bool = False
         for data in map_in_order(lambda pair: _checked(*pair), found):
             encoded.append(data)
             advance(1)
-    record = _recorded(folder, prepared, [example for example, _ in found], encoded, unmatched)
+    record = recorded(str(folder.resolve()), prepared, [example for example, _ in found], encoded, unmatched)
     old = prepared.masks
     if old is not None and replace(record, source=old.source) == old and (prepared.path / old.file).is_file():
         return False
@@ -66,7 +66,7 @@ def add_masks(prepared: PreparedData, folder: Path, *, replace_old: bool = False
             f"{prepared.path} has other masks already, from {old.source}: put these in their place with --replace"
         )
     rows = {example.file: row for row, example in enumerate(prepared.examples)}
-    _store(prepared.path / record.file, [rows[example.file] for example, _ in found], encoded)
+    store_masks(prepared.path / record.file, [rows[example.file] for example, _ in found], encoded)
     files.write_json(prepared.path / CARD, {**prepared.card, ENTRY: to_json(record)})
     if old is not None and old.file != record.file:
         files.remove(prepared.path / old.file)
@@ -130,9 +130,10 @@ def _checked(example: Example, path: Path) -> bytes:
     return cv2.imencode(".png", lungs.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])[1].tobytes()
 
 
-def _recorded(
-    folder: Path, prepared: PreparedData, having: Sequence[Example], encoded: Sequence[bytes], unmatched: Sequence[str]
+def recorded(
+    source: str, prepared: PreparedData, having: Sequence[Example], encoded: Sequence[bytes], unmatched: Sequence[str]
 ) -> MaskRecord:
+    """Returns what the card of `prepared` says of masks from the folder `source`: those of the images `having`."""
     digest = hashlib.sha256()
     for example, data in sorted(zip(having, encoded, strict=True), key=lambda pair: pair[0].file):
         digest.update(f"{example.file}\0{hashlib.sha256(data).hexdigest()}\n".encode(errors="surrogateescape"))
@@ -140,7 +141,7 @@ def _recorded(
     counts = Counter((example.split, name) for example in having for name in present_in(example.label))
     there = {example.file for example in having}
     return MaskRecord(
-        source=str(folder.resolve()),
+        source=source,
         file=f"masks-{fingerprint[:16]}.zip",
         fingerprint=fingerprint,
         images=len(having),
@@ -154,7 +155,7 @@ def _recorded(
     )
 
 
-def _store(path: Path, rows: Sequence[int], encoded: Sequence[bytes]) -> None:
+def store_masks(path: Path, rows: Sequence[int], encoded: Sequence[bytes]) -> None:
     """Writes the masks of these rows of the table to one zip file; UserError if that cannot be done."""
     with files.atomic_path(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
         for row, data in zip(rows, encoded, strict=True):
