@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cxr_jax.commands.train import terminal_for
 from cxr_jax.config.command_line import Option, option_of, parse
@@ -14,11 +15,13 @@ from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from cxr_jax.config.loading import Given
     from cxr_jax.config.schema import Config
     from cxr_jax.data.prepared import PreparedData
-    from cxr_jax.evaluation.operating_point import OperatingPoint
     from cxr_jax.inference.out_of_fold import FoldPredictions
+    from cxr_jax.runs.class_probabilities import ClassProbabilities
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.predictions import Predictions
     from cxr_jax.sweeps.runs import SweepRun
@@ -59,7 +62,6 @@ def main(arguments: list[str]) -> None:
     options, folder = given.options, Path(given.options.out)
     _check(options, path)
     from cxr_jax.data.prepared import PreparedData
-    from cxr_jax.runs.description import require_usual_classes
     from cxr_jax.sweeps.folds import sweep_of_folds
     from cxr_jax.sweeps.runs import sweep_runs
     from cxr_jax.sweeps.training import require_trainable_where_left, train_all
@@ -67,7 +69,6 @@ def main(arguments: list[str]) -> None:
     sweep = sweep_of_folds(path, given.config, options.folds)
     _refuse_without_effect(given, sweep.base.config)
     prepared = PreparedData.open(given.config.data.dataset)
-    require_usual_classes(prepared.classes, "cxr-jax crossval")
     _tell_images(terminal, prepared, sweep)
     _begin(folder, path)
     runs = sweep_runs(sweep, folder)
@@ -123,13 +124,14 @@ def _refuse_without_effect(given: Given[Options], trained: Config) -> None:
 
 def _tell_images(terminal: Terminal, prepared: PreparedData, sweep: Sweep) -> None:
     """Prints what is shared out among the folds; UserError if there are too few groups for them."""
+    from cxr_jax.data.findings import present_in
     from cxr_jax.data.split_loading import rows_of_split
-    from cxr_jax.vocabulary import CLASS_NAMES
 
     data = sweep.base.config.data
     held_out = len(rows_of_split(prepared, data, "val"))
     shared = [example for example in prepared.examples if example.split != "test"]
-    classes = ", ".join(f"{sum(example.label == name for example in shared):,} {name}" for name in CLASS_NAMES)
+    counts = Counter(name for example in shared for name in present_in(example.label))
+    classes = ", ".join(f"{counts[name]:,} {name}" for name in prepared.classes)
     groups = len({example.group for example in shared})
     terminal.say(
         f"All images but those of test: {len(shared):,} of {groups:,} groups ({classes}); {data.folds} folds of about "
@@ -167,32 +169,23 @@ def _judge(
     terminal: Terminal, runs: Sequence[RunFolder], config: Config, name: str, prepared: PreparedData, folder: Path
 ) -> None:
     """Predicts every image out of fold, judges that, writes the tables and makes the ensemble."""
-    from cxr_jax.evaluation.confidence import Confidence
-    from cxr_jax.evaluation.cross_validation import SCHEMA_VERSION, judge_folds
-    from cxr_jax.evaluation.operating_point import choose_operating_point
-    from cxr_jax.reporting.cross_validation import cross_validation_markdown, notes, terminal_table
     from cxr_jax.runs.files import write_json, write_text
-    from cxr_jax.runs.predictions import write_predictions
-    from cxr_jax.runs.records import fields_to_json
-    from cxr_jax.vocabulary import DISCLAIMER
+    from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER
 
     with terminal.waiting("Loading the networks"):
         from cxr_jax.inference.out_of_fold import predict_held_out
 
     found = predict_held_out(runs, prepared, terminal.track)
-    tables = [fold.predictions for fold in found]
-    everything = _in_order(tables, prepared)
-    point = choose_operating_point(everything, **asdict(config.operating_point))
-    confidence = Confidence()
-    with terminal.track("Resampling for the intervals", (len(tables) + 1) * confidence.resamples) as advance:
-        judged = judge_folds(tables, point, confidence, advance)
-    write_predictions(folder / TABLE, everything)
-    write_json(folder / RECORD, {"schema_version": SCHEMA_VERSION, "config": name, **fields_to_json(judged)})
-    write_text(folder / MARKDOWN, cross_validation_markdown(judged, name))
+    usual = prepared.classes == CLASS_NAMES
+    judged = (_judge_usual if usual else _judge_others)(terminal, found, config, name, prepared)
+    judged.write(folder / TABLE)
+    write_json(folder / RECORD, judged.record)
+    write_text(folder / MARKDOWN, judged.markdown)
     with terminal.waiting("Making the ensemble of the folds"):
-        ensemble = _ensemble(runs, found, everything, point, folder / ENSEMBLE)
-    terminal.show(terminal_table(judged))
-    for note in notes(judged):
+        ensemble = _ensemble(runs, found, judged, folder / ENSEMBLE)
+    for table in judged.tables:
+        terminal.show(table)
+    for note in judged.notes:
         terminal.say(note)
     for written in (TABLE, MARKDOWN, RECORD):
         terminal.say(f"Written: {folder / written}")
@@ -200,34 +193,91 @@ def _judge(
     terminal.say(DISCLAIMER)
 
 
-def _in_order(tables: Sequence[Predictions], prepared: PreparedData) -> Predictions:
+@dataclass(frozen=True)
+class _Judged:
+    """What is written and shown of the predictions out of fold."""
+
+    write: Callable[[Path], None]  # writes the table of predictions
+    write_point: Callable[[Path], None]  # writes the operating point
+    record: dict[str, Any]
+    markdown: str
+    tables: list[Table]
+    notes: list[str]
+
+
+def _judge_usual(
+    terminal: Terminal, found: Sequence[FoldPredictions], config: Config, name: str, prepared: PreparedData
+) -> _Judged:
+    """Judges the predictions of NORMAL and PNEUMONIA."""
+    from cxr_jax.evaluation.confidence import Confidence
+    from cxr_jax.evaluation.cross_validation import SCHEMA_VERSION, joined, judge_folds
+    from cxr_jax.evaluation.operating_point import choose_operating_point, write_operating_point
+    from cxr_jax.reporting.cross_validation import cross_validation_markdown, notes, terminal_table
+    from cxr_jax.runs.predictions import write_predictions
+    from cxr_jax.runs.records import fields_to_json
+
+    tables = [fold.predictions for fold in found]
+    everything = _in_order(joined(tables), prepared)
+    point = choose_operating_point(everything, **asdict(config.operating_point))
+    confidence = Confidence()
+    with terminal.track("Resampling for the intervals", (len(tables) + 1) * confidence.resamples) as advance:
+        judged = judge_folds(tables, point, confidence, advance)
+    return _Judged(
+        write=lambda path: write_predictions(path, everything),
+        write_point=lambda path: write_operating_point(path, point),
+        record={"schema_version": SCHEMA_VERSION, "config": name, **fields_to_json(judged)},
+        markdown=cross_validation_markdown(judged, name),
+        tables=[terminal_table(judged)],
+        notes=notes(judged),
+    )
+
+
+def _judge_others(
+    terminal: Terminal, found: Sequence[FoldPredictions], config: Config, name: str, prepared: PreparedData
+) -> _Judged:
+    """Judges the predictions of other classes, or of findings."""
+    from cxr_jax.evaluation.class_cross_validation import joined_classes, judge_class_folds, resamples_of_folds
+    from cxr_jax.evaluation.class_points import choose_class_points, write_class_points
+    from cxr_jax.evaluation.confidence import Confidence
+    from cxr_jax.evaluation.cross_validation import SCHEMA_VERSION
+    from cxr_jax.reporting.class_cross_validation import class_markdown, class_notes, class_tables
+    from cxr_jax.runs.class_predictions import write_class_predictions
+    from cxr_jax.runs.records import fields_to_json
+
+    tables = [fold.predictions for fold in found]
+    everything = _in_order(joined_classes(tables), prepared)
+    points = choose_class_points(everything, **asdict(config.operating_point))
+    confidence = Confidence()
+    resamples = resamples_of_folds(len(tables), len(prepared.classes), confidence)
+    with terminal.track("Resampling for the intervals", resamples) as advance:
+        judged = judge_class_folds(tables, everything, points, confidence, advance)
+    return _Judged(
+        write=lambda path: write_class_predictions(path, everything),
+        write_point=lambda path: write_class_points(path, points),
+        record={"schema_version": SCHEMA_VERSION, "config": name, **fields_to_json(judged)},
+        markdown=class_markdown(judged, name),
+        tables=class_tables(judged),
+        notes=class_notes(judged),
+    )
+
+
+def _in_order(everything: Predictions | ClassProbabilities, prepared: PreparedData) -> Predictions | ClassProbabilities:
     """Returns the rows of all folds in the order of the prepared data."""
     import numpy as np
 
-    from cxr_jax.evaluation.cross_validation import joined
-
-    everything = joined(tables)
     row_of = {example.file: row for row, example in enumerate(prepared.examples)}
     return everything.select(np.argsort([row_of[file] for file in everything.file]))
 
 
-def _ensemble(
-    runs: Sequence[RunFolder],
-    found: Sequence[FoldPredictions],
-    everything: Predictions,
-    point: OperatingPoint,
-    path: Path,
-) -> RunFolder:
+def _ensemble(runs: Sequence[RunFolder], found: Sequence[FoldPredictions], judged: _Judged, path: Path) -> RunFolder:
     """Returns the ensemble of the folds, made if it is not there; its validation are the predictions out of fold.
 
     Raises:
         UserError: there is an ensemble of other networks.
     """
-    from cxr_jax.evaluation.operating_point import write_operating_point
     from cxr_jax.inference.new_ensemble import make_ensemble
     from cxr_jax.runs.ensemble import is_ensemble, read_ensemble
     from cxr_jax.runs.folder import RunFolder
-    from cxr_jax.runs.predictions import write_predictions
 
     there = RunFolder(path)
     if is_ensemble(there):
@@ -239,8 +289,8 @@ def _ensemble(
         return there
 
     def fill(run: RunFolder) -> None:
-        write_operating_point(run.operating_point, point)
-        write_predictions(run.predictions_of("val"), everything)
+        judged.write_point(run.operating_point)
+        judged.write(run.predictions_of("val"))
 
     data = {"validation": "out_of_fold", "folds": len(runs), "fold": 0}
     return make_ensemble(runs, path, data=data, fill=fill)

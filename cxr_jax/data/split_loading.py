@@ -305,7 +305,7 @@ def _rows_of_folds(prepared: PreparedData, config: DataConfig, split: str) -> np
     rows = [row for row, example in enumerate(prepared.examples) if example.split != "test"]
     if config.validation == "fold":
         examples = [prepared.examples[row] for row in rows]
-        assigned = assign_folds(examples, config.folds, config.split_seed, prepared.classes)
+        assigned = assign_folds(examples, config.folds, config.split_seed, prepared.classes, prepared.kind)
         rows = [row for row, fold in zip(rows, assigned, strict=True) if (fold == config.fold) == (split == "val")]
     return np.array(rows, np.int32)
 

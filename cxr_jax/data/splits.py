@@ -123,13 +123,19 @@ def cut_by_group(examples: Sequence[Example], fraction: float, seed: int) -> lis
     Returns:
         True for every chosen example; a cluster is chosen whole or not at all.
     """
+    stratum_of = rarest_shown(examples)
+    return _cut(examples, fraction, stratum_of, lambda stratum, cluster, members: shuffled(cluster, seed))
+
+
+def rarest_shown(examples: Sequence[Example]) -> Callable[[Example], tuple[str, ...]]:
+    """Returns the function that gives the stratum of an example: the rarest finding that it shows, and its subtype."""
     counts = Counter(name for example in examples for name in present_in(example.label))
 
     def stratum_of(example: Example) -> tuple[str, ...]:
         shown = present_in(example.label)
         return (min(shown, key=lambda name: (counts[name], name)) if shown else "", example.subtype)
 
-    return _cut(examples, fraction, stratum_of, lambda stratum, cluster, members: shuffled(cluster, seed))
+    return stratum_of
 
 
 def cut_lowest_numbers(examples: Sequence[Example], fraction: float) -> list[bool]:

@@ -70,8 +70,8 @@ def judge_classes(
     return ClassJudgement(
         confidence=confidence,
         points=points,
-        test=_judge_split(test, points, confidence, advance),
-        validation=None if validation is None else _judge_split(validation, points, confidence, advance),
+        test=judge_split(test, points, confidence, advance),
+        validation=None if validation is None else judge_split(validation, points, confidence, advance),
         warnings=(
             *warnings_of_splits(validation, test, test.classes, "the promise of the thresholds is"),
             *(_warnings_of_findings(test, points) if isinstance(test, FindingPredictions) else ()),
@@ -106,7 +106,20 @@ def class_resamples_in_all(confidence: Confidence, classes: int, *, with_validat
     return confidence.resamples * (1 + classes) * (2 if with_validation else 1)
 
 
-def _judge_split(
+def measured_together(
+    predictions: ClassProbabilities, points: ClassPoints, confidence: Confidence, advance: Callable[[int], None]
+) -> dict[str, Measured]:
+    """Returns the metrics of all classes, or of all findings, together; `advance` as for one split."""
+    if isinstance(predictions, FindingPredictions):
+        thresholds = {name: point.threshold for name, point in points.classes.items()}
+        cases, defined = FindingCases.unweighted(predictions, thresholds), FINDING_METRICS
+    else:
+        cases, defined = ClassCases.unweighted(predictions), CLASS_METRICS
+    metrics = {name: (metric, None) for name, metric in defined.items()}
+    return _measured(predictions, cases, metrics, confidence, advance)
+
+
+def judge_split(
     predictions: ClassProbabilities, points: ClassPoints, confidence: Confidence, advance: Callable[[int], None]
 ) -> JudgedClassSplit:
     """Returns the judgement of one split."""
@@ -136,9 +149,7 @@ def _judge_findings(
 ) -> JudgedClassSplit:
     """Returns the judgement of one split of findings."""
     thresholds = {name: point.threshold for name, point in points.classes.items()}
-    cases = FindingCases.unweighted(predictions, thresholds)
-    metrics = {name: (metric, None) for name, metric in FINDING_METRICS.items()}
-    together = _measured(predictions, cases, metrics, confidence, advance)
+    together = measured_together(predictions, points, confidence, advance)
     classes = {}
     for name in predictions.classes:
         if predictions.asked(name)[0].any():

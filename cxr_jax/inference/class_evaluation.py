@@ -24,6 +24,7 @@ from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import read_looks, require_that_of_the_look
 from cxr_jax.terminal import Terminal
+from cxr_jax.vocabulary import FINDINGS
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,12 @@ def _predict(run: RunFolder, config: Config, prepared: PreparedData, terminal: T
     look = len(read_looks(run)) + 1
     with terminal.waiting("Loading the network"):
         trained = restore(run)
-    validation = _predictions(trained, config, prepared, "val", terminal)
+    validation = _predictions(run, trained, config, prepared, "val", terminal)
     write_class_predictions(run.predictions_of("val"), validation)
     points = _points(run, config, trained, validation)
-    terminal.say(f"Now look {look} at the test split, with the thresholds of all classes fixed on validation")
-    test = _predictions(trained, config, prepared, "test", terminal)
+    what = "findings" if prepared.kind == FINDINGS else "classes"
+    terminal.say(f"Now look {look} at the test split, with the thresholds of all {what} fixed on validation")
+    test = _predictions(run, trained, config, prepared, "test", terminal)
     judgement = _judge(validation, test, points, terminal)
     record_class_look(run, config, prepared, trained, test, judgement)
     write_class_predictions(run.predictions_of("test"), test)
@@ -72,8 +74,16 @@ def _predict(run: RunFolder, config: Config, prepared: PreparedData, terminal: T
 
 
 def _predictions(
-    trained: TrainedModel | Ensemble, config: Config, prepared: PreparedData, split: str, terminal: Terminal
+    run: RunFolder,
+    trained: TrainedModel | Ensemble,
+    config: Config,
+    prepared: PreparedData,
+    split: str,
+    terminal: Terminal,
 ) -> ClassProbabilities:
+    if split == "val" and config.data.validation == "out_of_fold":
+        # the networks saw all of these images; what each said of those that it did not is the ensemble's validation
+        return read_class_predictions(run.predictions_of("val"))
     if isinstance(trained, Ensemble):
         return trained.predict_split(prepared, split, track=terminal.track)
     images = load_split(prepared, config.data, split, track=terminal.track)

@@ -11,6 +11,7 @@ from cxr_jax.data.progress import Track, silently
 from cxr_jax.data.split_loading import load_split
 from cxr_jax.inference.predictions import predict_split
 from cxr_jax.inference.restore import restore_run
+from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.predictions import Predictions
 
@@ -19,7 +20,7 @@ from cxr_jax.runs.predictions import Predictions
 class FoldPredictions:
     """What the network of one fold says of the images that were held out from it."""
 
-    predictions: Predictions
+    predictions: Predictions | ClassProbabilities
     checkpoint_sha256: str  # of the network
 
 

@@ -132,3 +132,33 @@ def evaluated_run(trained: Path, prepared_folder: Path, tmp_path_factory: pytest
 def bundle(evaluated_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The evaluated run, exported; it is not to be changed."""
     return made_once(tmp_path_factory, "bundle", lambda folder: export.main([str(evaluated_run), str(folder)]))
+
+
+@pytest.fixture(scope="session")
+def findings_folder(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with phantoms of findings, the prepared data of them, an evaluated run on these, and its bundle."""
+    from other_classes import make_findings
+
+    return made_once(tmp_path_factory, "findings", lambda folder: make_findings(folder, config_file.read_text()))
+
+
+@pytest.fixture
+def several(findings_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, with its data in reach."""
+    monkeypatch.setenv("CXR_PREPARED_DIR", str(findings_folder / "prepared"))
+    return findings_folder
+
+
+@pytest.fixture(scope="session")
+def classes_folder(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images of three exclusive classes, the prepared data of them, an evaluated run, and its bundle."""
+    from other_classes import make_three
+
+    return made_once(tmp_path_factory, "three-classes", lambda folder: make_three(folder, config_file.read_text()))
+
+
+@pytest.fixture
+def three(classes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, with its data in reach."""
+    monkeypatch.setenv("CXR_PREPARED_DIR", str(classes_folder / "prepared"))
+    return classes_folder

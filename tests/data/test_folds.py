@@ -112,3 +112,17 @@ def test_the_ensemble_of_all_folds_has_no_images_to_train_with(official_tree, pr
 def test_folds_that_cannot_be_are_refused(fields, told):
     with pytest.raises(ValueError, match=told):
         DataConfig(validation="fold", **fields)
+
+
+def test_findings_are_shared_out_by_the_rarest_that_an_image_shows():
+    cells = ["Effusion|Mass", "Effusion", "Effusion", "No Finding", "Mass?", "Effusion"] * 6
+    examples = [
+        Example(f"train/{number}.png", "train", "unknown", cell, f"p{number}", 10, 10, f"own{number}")
+        for number, cell in enumerate(cells)
+    ]
+    assigned = assign_folds(examples, 3, 0, ("Effusion", "Mass"), "findings")
+    masses = Counter(fold for fold, cell in zip(assigned, cells, strict=True) if cell == "Effusion|Mass")
+    assert masses == {0: 2, 1: 2, 2: 2}
+    assert Counter(assigned) == {0: 12, 1: 12, 2: 12}
+    with pytest.raises(UserError, match="7 folds need 7 groups that show each finding, and train has 6 of Mass"):
+        assign_folds(examples, 7, 0, ("Effusion", "Mass"), "findings")
