@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cxr_jax.config.schema import Config
-    from cxr_jax.evaluation.linear_probe import LinearClassifier, ProbeRecord
+    from cxr_jax.evaluation.linear_probe import LinearClassifier
+    from cxr_jax.evaluation.probe_record import ProbeRecord
     from cxr_jax.images.image_set import ImageSet
     from cxr_jax.training.probe import FrozenNetwork
 
@@ -56,8 +58,8 @@ def _probe(config: Config, out: Path, terminal: Terminal) -> None:
     from cxr_jax.data.prepared import PreparedData
     from cxr_jax.data.split_loading import load_split
     from cxr_jax.devices import choose_devices, require_divisible
-    from cxr_jax.evaluation.linear_probe import require_balancing, write_probe
-    from cxr_jax.runs.description import require_usual_classes
+    from cxr_jax.evaluation.linear_probe import require_balancing
+    from cxr_jax.evaluation.probe_record import write_probe
     from cxr_jax.runs.files import atomic_path
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.training.probe import freeze, save_network, with_classifier
@@ -66,11 +68,10 @@ def _probe(config: Config, out: Path, terminal: Terminal) -> None:
     RunFolder.unused(out)
     require_balancing(config.probe.balancing)
     prepared = PreparedData.open(config.data.dataset)
-    require_usual_classes(prepared.classes, "cxr-jax probe")
     devices = choose_devices(config.parallel.devices)
     require_divisible("training.evaluation_batch_size", config.training.evaluation_batch_size, devices)
     with terminal.waiting(f"Building {config.model.name}"):
-        frozen = freeze(config)
+        frozen = freeze(config, prepared.classes)
     train_set, validation_set = (
         load_split(prepared, config.data, split, track=terminal.track, mapped=True) for split in ("train", "val")
     )
@@ -81,11 +82,12 @@ def _probe(config: Config, out: Path, terminal: Terminal) -> None:
     for note in notes(config):
         terminal.say(f"Note on the config: {note}")
     features = _features(frozen, (train_set, validation_set), config, devices, terminal)
-    classifier, record = _fit(frozen, features[0], train_set, config, terminal)
-    network, until = with_classifier(frozen, classifier)
-    figures = _validation_figures(classifier, features[1], validation_set)
+    classifiers, record = _fit(frozen, features[0], train_set, config, terminal)
+    network, until = with_classifier(frozen, classifiers)
+    figures = _validation_figures(classifiers, features[1], validation_set)
     with terminal.waiting(f"Writing {out}"), atomic_path(out) as unfinished:
-        run = write_origin(unfinished, config, describe(config, network, until), prepared, devices)
+        description = describe(config, network, until, classes=prepared.classes, kind=prepared.kind)
+        run = write_origin(unfinished, config, description, prepared, devices)
         write_probe(run.probe, record)
         save_network(run, network, config.validation.monitor, figures, time.perf_counter() - began)
     _tell(terminal, out, record, figures)
@@ -112,44 +114,54 @@ def _features(
 
 def _fit(
     frozen: FrozenNetwork, features: np.ndarray, images: ImageSet, config: Config, terminal: Terminal
-) -> tuple[LinearClassifier, ProbeRecord]:
-    """Returns the classifier, and the record of how it was fitted."""
-    from cxr_jax.evaluation.linear_probe import ProbeRecord, fit_probe, fits_of
+) -> tuple[tuple[LinearClassifier, ...], ProbeRecord]:
+    """Returns the classifiers, and the record of how they were fitted."""
+    from cxr_jax.evaluation.linear_probe import fit_finding_probes, fit_probe, fits_of
+    from cxr_jax.evaluation.probe_record import ProbeRecord
 
-    probe = config.probe
-    total = fits_of(probe.strengths, probe.folds)
+    probe, of_findings = config.probe, images.labels.ndim == 2
+    total = fits_of(probe.strengths, probe.folds) * (len(images.classes) if of_findings else 1)
     with terminal.track(f"Fitting, by cross-validation in {probe.folds} folds", total) as advance:
-        fit = fit_probe(
-            features,
-            images.labels,
-            images.groups,
-            kind=probe.classifier,
-            strengths=probe.strengths,
-            folds=probe.folds,
-            seed=config.training.seed,
-            balanced=config.loss.class_weights == "balanced",
-            balancing=probe.balancing,
-            advance=advance,
-        )
+        how = {
+            "kind": probe.classifier,
+            "strengths": probe.strengths,
+            "folds": probe.folds,
+            "seed": config.training.seed,
+            "balanced": config.loss.class_weights == "balanced",
+            "balancing": probe.balancing,
+            "advance": advance,
+        }
+        if of_findings:
+            classifiers, findings = fit_finding_probes(features, images.labels, images.groups, images.classes, **how)
+            fitted = {"strength": None, "scores": (), "converged": all(entry.converged for entry in findings)}
+        else:
+            fit = fit_probe(features, images.labels, images.groups, classes=images.classes, **how)
+            classifiers, findings = fit.classifiers, ()
+            fitted = {"strength": fit.strength, "scores": fit.scores, "converged": fit.converged}
     record = ProbeRecord(
         classifier=probe.classifier,
         features=frozen.features,
         channels=frozen.channels,
         images=len(images),
         groups=len(set(images.groups)),
-        strength=fit.strength,
-        scores=fit.scores,
-        converged=fit.converged,
         balancing=probe.balancing,
+        findings=findings,
+        **fitted,
     )
-    return fit.classifier, record
+    return classifiers, record
 
 
-def _validation_figures(classifier: LinearClassifier, features: np.ndarray, images: ImageSet) -> dict[str, float]:
+def _validation_figures(
+    classifiers: Sequence[LinearClassifier], features: np.ndarray, images: ImageSet
+) -> dict[str, float]:
+    from cxr_jax.evaluation.linear_probe import scores_of
     from cxr_jax.training.probe import HALVES
     from cxr_jax.training.validation import validation_figures
 
-    return validation_figures(classifier.scores(features)[:, None] * HALVES, images.labels)
+    scores = scores_of(classifiers, features)
+    # of NORMAL and PNEUMONIA one score makes both logits
+    halved = images.labels.ndim == 1 and len(classifiers) == 1
+    return validation_figures(scores * HALVES if halved else scores, images.labels)
 
 
 def _tell(terminal: Terminal, out: Path, record: ProbeRecord, figures: dict[str, float]) -> None:
@@ -158,15 +170,25 @@ def _tell(terminal: Terminal, out: Path, record: ProbeRecord, figures: dict[str,
 
     from cxr_jax.reporting.live import validation_figures
 
-    table = Table("strength of the penalty", "ROC-AUC in cross-validation", "")
-    for score in record.scores:
-        chosen = "chosen" if score.strength == record.strength else ""
-        table.add_row(f"{score.strength:g}", f"{score.mean:.4f} ± {score.deviation:.4f}", chosen)
+    if record.findings:
+        table = Table(
+            "finding", "images that show it", "known", "strength of the penalty", "ROC-AUC in cross-validation"
+        )
+        for entry in record.findings:
+            area = f"{entry.chosen.mean:.4f} ± {entry.chosen.deviation:.4f}"
+            table.add_row(entry.name, f"{entry.shown:,}", f"{entry.images:,}", f"{entry.strength:g}", area)
+    else:
+        table = Table("strength of the penalty", "ROC-AUC in cross-validation", "")
+        for score in record.scores:
+            chosen = "chosen" if score.strength == record.strength else ""
+            table.add_row(f"{score.strength:g}", f"{score.mean:.4f} ± {score.deviation:.4f}", chosen)
     terminal.show(table)
     if not record.converged:
         terminal.say("Note: scikit-learn gave up some fits before their end; stronger penalties end sooner")
-    ends = (record.scores[0].strength, record.scores[-1].strength)
-    if len(record.scores) > 1 and record.strength in ends:
-        terminal.say("Note: the best strength is at the end of those tried; try more by --probe.strengths")
+    fits = record.findings or (record,)
+    at_end = [fit for fit in fits if fit.strength in (fit.scores[0].strength, fit.scores[-1].strength)]
+    if at_end and len(at_end[0].scores) > 1:
+        of = f" for {', '.join(fit.name for fit in at_end)}" if record.findings else ""
+        terminal.say(f"Note: the best strength is at the end of those tried{of}; try more by --probe.strengths")
     terminal.say(f"On validation: {validation_figures(figures)}; run {as_typed(out)}")
     terminal.say(f"Next: {as_typed('cxr-jax', 'evaluate', out)}")

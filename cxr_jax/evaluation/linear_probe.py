@@ -1,4 +1,7 @@
-"""A linear classifier on features of a frozen network, its L2 penalty chosen by cross-validation over groups."""
+"""A linear classifier on features of a frozen network, its L2 penalty chosen by cross-validation over groups.
+
+Of more than two classes it has a score for each class. Findings that occur together have a classifier each.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,15 @@ import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.metrics import metric_value
-from cxr_jax.runs.files import write_json
-from cxr_jax.runs.records import read_record, to_json
+from cxr_jax.evaluation.probe_record import Balancing, Kind, ProbedFinding, StrengthScore
 from cxr_jax.vocabulary import CLASS_NAMES
-
-SCHEMA_VERSION = 1
-
-Kind = Literal["logistic", "svm"]
-
-Balancing = Literal["none", "oversampling", "smote"]
 
 NEIGHBOURS = 5
 """Among how many of the nearest of its class SMOTE takes one to draw a row between, as in its paper."""
@@ -33,53 +28,11 @@ _ITERATIONS = 5000
 
 
 @dataclass(frozen=True)
-class StrengthScore:
-    """How well a strength of the penalty did in cross-validation."""
-
-    strength: float
-    roc_auc: tuple[float, ...]  # on what each fold holds out
-
-    @property
-    def mean(self) -> float:
-        """The mean over the folds."""
-        return statistics.fmean(self.roc_auc)
-
-    @property
-    def deviation(self) -> float:
-        """The standard deviation over the folds."""
-        return statistics.stdev(self.roc_auc)
-
-
-@dataclass(frozen=True)
-class ProbeRecord:
-    """What probe.json holds: how the classifier was fitted.
-
-    Attributes:
-        classifier: what it is.
-        features: the stage that they are the pooled output of.
-        channels: how many features an image has.
-        images: that it was fitted on.
-        groups: that these make up, and that folds were cut by.
-        strength: of the L2 penalty, 1/C in scikit-learn, that was chosen.
-        scores: of every strength that was tried, from the weakest.
-        converged: whether scikit-learn found every fit to have come to its end.
-        balancing: how rare classes got more rows.
-    """
-
-    classifier: Kind
-    features: str
-    channels: int
-    images: int
-    groups: int
-    strength: float
-    scores: tuple[StrengthScore, ...]
-    converged: bool = True
-    balancing: Balancing = "none"
-
-
-@dataclass(frozen=True)
 class LinearClassifier:
-    """A score of features, above 0 for PNEUMONIA: log-odds, or the decision function of a support vector machine."""
+    """A score of features, above 0 for PNEUMONIA: log-odds, or the decision function of a support vector machine.
+
+    Of a finding it is above 0 for its presence. Of one of several classes the highest score is called.
+    """
 
     weights: np.ndarray  # float64 [C]
     intercept: float
@@ -91,22 +44,18 @@ class LinearClassifier:
 
 @dataclass(frozen=True)
 class ProbeFit:
-    """A classifier, and how its penalty was chosen."""
+    """Classifiers, one for two classes or one for each of several, and how their penalty was chosen."""
 
-    classifier: LinearClassifier
+    classifiers: tuple[LinearClassifier, ...]
     strength: float
     scores: tuple[StrengthScore, ...]
     converged: bool
 
-
-def write_probe(path: Path, record: ProbeRecord) -> None:
-    """Writes probe.json atomically; UserError as in `write_json`."""
-    write_json(path, {"schema_version": SCHEMA_VERSION, **to_json(record)})
-
-
-def read_probe(path: Path) -> ProbeRecord:
-    """Returns what probe.json holds; UserError if it is missing, damaged, or of another version."""
-    return read_record(path, ProbeRecord, version=SCHEMA_VERSION, where="the probe", advice="probe again")
+    @property
+    def classifier(self) -> LinearClassifier:
+        """The one of two classes."""
+        (one,) = self.classifiers
+        return one
 
 
 def fits_of(strengths: Sequence[float], folds: int) -> int:
@@ -126,16 +75,18 @@ def fit_probe(
     balanced: bool = False,
     balancing: Balancing = "none",
     advance: Callable[[int], None] = lambda _: None,
+    classes: tuple[str, ...] = CLASS_NAMES,
 ) -> ProbeFit:
     """Returns the classifier that is fitted on all of `features`, with the strength that does best in cross-validation.
 
-    A strength is judged by the mean ROC-AUC over folds, each of whole groups, alike in classes as far as groups allow;
+    A strength is judged by the mean ROC-AUC over folds, of more than two classes that of each against the rest. Folds
+    are of whole groups, alike in classes as far as groups allow;
     of equal ones the stronger is chosen. Features are standardised by what a classifier is fitted on, and the one that
     is returned takes them as they are. The same arguments give the same classifier.
 
     Args:
         features: float [N, C].
-        label: int [N], 0 NORMAL, 1 PNEUMONIA.
+        label: int [N], an index into `classes`.
         group: of every image.
         kind: logistic regression, or a support vector machine with the squared hinge loss.
         strengths: of the L2 penalty, 1/C in scikit-learn.
@@ -144,16 +95,17 @@ def fit_probe(
         balanced: classes weigh the same, however many images they have.
         balancing: how rare classes get more rows in what a classifier is fitted on; what is held out stays as it is.
         advance: told how many more of the `fits_of` classifiers are fitted.
+        classes: names of the classes.
 
     Raises:
         UserError: there are too few groups of a class for the folds, or too few images of one for SMOTE; or
             imbalanced-learn is missing.
     """
-    parts = _folds(label, group, folds, seed)
+    parts = _folds(label, group, folds, seed, classes)
     matrix = features.astype(np.float64)
     converged = True
 
-    def fitted(rows: np.ndarray, strengths: Sequence[float]) -> Iterator[LinearClassifier]:
+    def fitted(rows: np.ndarray, strengths: Sequence[float]) -> Iterator[tuple[LinearClassifier, ...]]:
         nonlocal converged
         standardised = Standardised.of(matrix[rows])
         resampled, labels = resample(standardised.features, label[rows], balancing, seed)
@@ -166,15 +118,47 @@ def fit_probe(
 
     tried = sorted(set(strengths))
     areas = [
-        [_roc_auc(classifier.scores(matrix[held]), label[held]) for classifier in fitted(train, tried)]
+        [_roc_auc(scores_of(classifiers, matrix[held]), label[held]) for classifiers in fitted(train, tried)]
         for train, held in parts
     ]
     scores = [
         StrengthScore(strength, of_folds) for strength, of_folds in zip(tried, zip(*areas, strict=True), strict=True)
     ]
     best = max(scores, key=lambda score: (score.mean, score.strength))
-    (classifier,) = fitted(np.arange(len(label)), [best.strength])
-    return ProbeFit(classifier, best.strength, tuple(scores), converged)
+    (classifiers,) = fitted(np.arange(len(label)), [best.strength])
+    return ProbeFit(classifiers, best.strength, tuple(scores), converged)
+
+
+def fit_finding_probes(
+    features: np.ndarray, label: np.ndarray, group: Sequence[str], findings: tuple[str, ...], **how: Any
+) -> tuple[tuple[LinearClassifier, ...], tuple[ProbedFinding, ...]]:
+    """Returns the classifier of each finding, fitted on the images of which it is known, and how each was fitted.
+
+    Args:
+        features: float [N, C].
+        label: float [N, K]: 1 present, 0 absent, NaN unknown.
+        group: of every image.
+        findings: names of the K findings.
+        how: further arguments of `fit_probe`.
+
+    Raises:
+        UserError: as `fit_probe`, about one finding.
+    """
+    groups, found = np.asarray(group), []
+    for index, name in enumerate(findings):
+        known = ~np.isnan(label[:, index])
+        shown = (label[known, index] == 1).astype(int)
+        names = (f"images without {name}", f"images with {name}")
+        fit = fit_probe(features[known], shown, groups[known], classes=names, **how)
+        probed = ProbedFinding(name, len(shown), int(shown.sum()), fit.strength, fit.scores, fit.converged)
+        found.append((fit.classifier, probed))
+    classifiers, told = zip(*found, strict=True)
+    return classifiers, told
+
+
+def scores_of(classifiers: Sequence[LinearClassifier], features: np.ndarray) -> np.ndarray:
+    """Returns the scores [N, S] float64 of `features` [N, C], one for each classifier."""
+    return np.stack([classifier.scores(features) for classifier in classifiers], axis=1)
 
 
 def resample(features: np.ndarray, label: np.ndarray, balancing: Balancing, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -209,12 +193,14 @@ def require_balancing(balancing: Balancing) -> None:
         raise UserError(f"probe.balancing \"{balancing}\" needs imbalanced-learn: pip install 'cxr-jax[smote]'")
 
 
-def _folds(label: np.ndarray, group: Sequence[str], folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _folds(
+    label: np.ndarray, group: Sequence[str], folds: int, seed: int, classes: tuple[str, ...]
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns the rows to fit on and the rows held out, for every fold."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     groups = np.asarray(group)
-    for index, name in enumerate(CLASS_NAMES):
+    for index, name in enumerate(classes):
         count = len(np.unique(groups[label == index]))
         if count < folds:
             raise UserError(
@@ -223,7 +209,7 @@ def _folds(label: np.ndarray, group: Sequence[str], folds: int, seed: int) -> li
             )
     cut = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     parts = list(cut.split(np.zeros((len(label), 1)), label, groups))
-    if any(len(np.unique(label[rows])) < len(CLASS_NAMES) for part in parts for rows in part):
+    if any(len(np.unique(label[rows])) < len(classes) for part in parts for rows in part):
         raise UserError(f"{folds} folds of whole groups leave one of them without a class: set probe.folds to fewer")
     return parts
 
@@ -247,8 +233,11 @@ class Standardised:
 
 def _fit(
     standardised: Standardised, label: np.ndarray, kind: Kind, strength: float, *, balanced: bool
-) -> tuple[LinearClassifier, bool]:
-    """Returns the classifier of features as they were before, and whether its fit came to its end."""
+) -> tuple[tuple[LinearClassifier, ...], bool]:
+    """Returns the classifiers of features as they were before, and whether their fit came to its end.
+
+    There is one of two classes, and one for each of more.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.svm import LinearSVC
@@ -259,12 +248,22 @@ def _fit(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(standardised.features, label)
-    weights = model.coef_[0] / standardised.deviation
+    found = []
+    for row, intercept in zip(model.coef_, model.intercept_, strict=True):
+        weights = row / standardised.deviation
+        found.append(LinearClassifier(weights, float(intercept - standardised.mean @ weights)))
     converged = not any(issubclass(entry.category, ConvergenceWarning) for entry in caught)
-    return LinearClassifier(weights, float(model.intercept_[0] - standardised.mean @ weights)), converged
+    return tuple(found), converged
 
 
-def _roc_auc(score: np.ndarray, label: np.ndarray) -> float:
+def _roc_auc(scores: np.ndarray, label: np.ndarray) -> float:
+    """Returns the ROC-AUC of scores [N, 1] of two classes, or the mean of those [N, K] of each against the rest."""
+    if scores.shape[1] == 1:
+        return _area(scores[:, 0], label)
+    return statistics.fmean(_area(scores[:, k], (label == k).astype(int)) for k in range(scores.shape[1]))
+
+
+def _area(score: np.ndarray, label: np.ndarray) -> float:
     # ROC-AUC asks for the order alone, which ranks keep
     ranks = np.unique(score, return_inverse=True)[1]
     return metric_value("roc_auc", Cases.unweighted(label, ranks / max(ranks.max(), 1), 0.5))

@@ -19,9 +19,9 @@ from cxr_jax.evaluation.class_judgement import ClassJudgement, read_class_judgem
 from cxr_jax.evaluation.conformal import ERROR_RATE, read_conformal
 from cxr_jax.evaluation.judged_sets import read_uncertainty
 from cxr_jax.evaluation.judgement import Judgement, judges_other_classes, read_judgement
-from cxr_jax.evaluation.linear_probe import read_probe
 from cxr_jax.evaluation.numbers import TO, interval_text, number_text, range_text
 from cxr_jax.evaluation.operating_point import OperatingPoint
+from cxr_jax.evaluation.probe_record import read_probe
 from cxr_jax.reporting.change import changes_of, told_changes
 from cxr_jax.reporting.explanations import CAPTIONS as _EXPLANATIONS
 from cxr_jax.reporting.explanations import explanations_of, number_texts

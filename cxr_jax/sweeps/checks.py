@@ -13,7 +13,6 @@ from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.split_loading import split_without_images
 from cxr_jax.errors import UserError
 from cxr_jax.images.image_set import ImageSet
-from cxr_jax.runs.description import require_usual_classes
 from cxr_jax.sweeps.runs import SweepRun
 from cxr_jax.terminal import Terminal
 from cxr_jax.training.network import Network, build_network
@@ -33,16 +32,15 @@ def require_trainable(runs: Sequence[SweepRun], terminal: Terminal) -> None:
     @functools.cache
     def splits(data: DataConfig) -> tuple[ImageSet, ImageSet]:
         prepared = PreparedData.open(data.dataset)
-        require_usual_classes(prepared.classes, "a sweep")
         train, validation = (
             split_without_images(prepared, data, split, track=terminal.track) for split in ("train", "val")
         )
         return train, validation
 
     @functools.cache
-    def network(name: str, weights: str) -> Network:
+    def network(name: str, weights: str, classes: int) -> Network:
         with terminal.waiting(f"Checking the variants of {name}"):
-            return build_network(ModelConfig(name, weights), seed=0)
+            return build_network(ModelConfig(name, weights), seed=0, classes=classes)
 
     for run in {run.variant: run for run in runs}.values():
         config = run.config
@@ -50,9 +48,10 @@ def require_trainable(runs: Sequence[SweepRun], terminal: Terminal) -> None:
             train, validation = splits(config.data)
             if config.probe.is_asked_for:
                 with terminal.waiting(f"Checking the features of {config.model.name}"):
-                    freeze(config)
+                    freeze(config, train.classes)
                 continue
-            plan_run(_on_one_device(config), network(config.model.name, config.model.weights), train, validation)
+            built = network(config.model.name, config.model.weights, len(train.classes))
+            plan_run(_on_one_device(config), built, train, validation)
         except UserError as error:
             raise UserError(f"variant {run.variant}: {error}") from error
 

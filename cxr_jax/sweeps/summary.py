@@ -18,6 +18,8 @@ from cxr_jax.evaluation.paired import difference_by_seed
 from cxr_jax.evaluation.seeds import Spread, spread
 from cxr_jax.images.regions import WHOLE
 from cxr_jax.reporting.training_time import wall_seconds
+from cxr_jax.runs.class_predictions import classes_of_table
+from cxr_jax.runs.description import read_description
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.metrics_log import read_metrics
@@ -26,6 +28,7 @@ from cxr_jax.runs.records import to_json
 from cxr_jax.sweeps.runs import SweepRun
 from cxr_jax.sweeps.sweep import BASE, Sweep, Variant
 from cxr_jax.training.progress import is_better
+from cxr_jax.vocabulary import CLASS_NAMES, FINDINGS
 
 SCHEMA_VERSION = 1
 
@@ -110,6 +113,7 @@ class Summary:
         different_data: names of data sets of which runs saw different versions.
         other_validation: names of variants that were validated on other images than the base.
         variants: the best of the monitored figure first.
+        mean_over: what roc_auc is the mean over: findings, or classes; empty of NORMAL and PNEUMONIA, which have one.
     """
 
     sweep: str
@@ -125,6 +129,7 @@ class Summary:
     different_data: tuple[str, ...]
     other_validation: tuple[str, ...]
     variants: tuple[VariantSummary, ...]
+    mean_over: str = ""
 
 
 def write_summary(path: Path, summary: Summary) -> None:
@@ -159,9 +164,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _stored_figures(run: RunFolder, target: float) -> dict[str, float]:
-    """Returns specificity at the highest threshold that reaches `target` sensitivity, both on validation."""
+    """Returns specificity at the highest threshold that reaches `target` sensitivity, both on validation.
+
+    Of other classes than NORMAL and PNEUMONIA there is no such figure.
+    """
     path = run.predictions_of("val")
-    if not path.is_file():
+    if not path.is_file() or classes_of_table(path):
         return {}
     table = read_predictions(path)
     try:
@@ -204,7 +212,16 @@ def summarise(sweep: Sweep, runs: Sequence[SweepRun], folder: Path) -> Summary:
         different_data=_different_data(sweep, results),
         other_validation=_other_validation(sweep),
         variants=_sorted(variants, monitor),
+        mean_over=_mean_over(finished),
     )
+
+
+def _mean_over(runs: Sequence[SweepRun]) -> str:
+    """Returns what the ROC-AUC of runs is the mean over, as `Summary` has it."""
+    described = next((read_description(run.run) for run in runs if run.run.network.is_file()), None)
+    if described is None or described.classes == CLASS_NAMES:
+        return ""
+    return "findings" if described.kind == FINDINGS else "classes"
 
 
 def _variant(variant: Variant, results: Mapping[int, RunResult], base: Mapping[int, RunResult]) -> VariantSummary:

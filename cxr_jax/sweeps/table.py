@@ -101,6 +101,10 @@ def notes(summary: Summary) -> list[str]:
         f"{summary.finished} of {summary.planned} runs of {count} variants stand behind this table."
         + (f" Not finished: {_listed(summary.unfinished)}." if summary.unfinished else ""),
     ]
+    if summary.mean_over == "findings":
+        found.append("roc_auc is the mean over the findings that validation has both with and without (macro).")
+    elif summary.mean_over:
+        found.append("roc_auc is the mean over the classes, each against the rest (macro).")
     if summary.no_longer_named:
         told = [f"{name} ({runs})" for name, runs in summary.no_longer_named.items()]
         found.append(f"The folder also holds runs that {summary.sweep} does not name, by variant: {_listed(told)}.")

@@ -47,14 +47,16 @@ class FrozenNetwork:
         return self.until_features.params[KERNEL].shape[0]
 
 
-def freeze(config: Config) -> FrozenNetwork:
+def freeze(config: Config, names: tuple[str, ...] = CLASS_NAMES) -> FrozenNetwork:
     """Returns the network of `config`, with its weights, for the features that its probe asks for.
+
+    `names` are those of the classes, or findings, that the classifier will tell.
 
     Raises:
         UserError: the network or the stage is not known, or the weights are missing or do not fit, or have no
             classifier where its logits are asked for.
     """
-    classes = IMAGENET_CLASSES if config.probe.features == LOGITS else len(CLASS_NAMES)
+    classes = IMAGENET_CLASSES if config.probe.features == LOGITS else len(names)
     whole = build_network(config.model, config.training.seed, classes=classes)
     if config.probe.features == LOGITS and whole.fresh:
         raise UserError(
@@ -66,7 +68,7 @@ def freeze(config: Config) -> FrozenNetwork:
     cut = FirstStages(
         model,
         features,
-        classes=len(CLASS_NAMES),
+        classes=len(names),
         image_size=find_architecture(config.model.name).image_size,
         generator=np.random.default_rng(config.training.seed),
     )
@@ -96,13 +98,17 @@ def compile_features(frozen: FrozenNetwork, config: Config, devices: Sequence[ja
     )
 
 
-def with_classifier(frozen: FrozenNetwork, classifier: LinearClassifier) -> tuple[Network, str]:
-    """Returns the network that answers with `classifier`, and the stage behind which it is cut, empty for none.
+def with_classifier(frozen: FrozenNetwork, classifiers: Sequence[LinearClassifier]) -> tuple[Network, str]:
+    """Returns the network that answers with `classifiers`, and the stage behind which it is cut, empty for none.
 
-    Its logits are minus and plus half the score. A network whose own classifier is linear stays whole where its last
-    stage gives the features, or its logits, which a linear classifier makes one with its own.
+    Its logits are the scores; of NORMAL and PNEUMONIA, for which there is one, they are minus and plus half of it. A
+    network whose own classifier is linear stays whole where its last stage gives the features, or its logits, which a
+    linear classifier makes one with its own.
     """
-    weights, bias = classifier.weights[:, None] * HALVES, classifier.intercept * HALVES[0]
+    weights = np.stack([classifier.weights for classifier in classifiers], axis=1)
+    bias = np.array([classifier.intercept for classifier in classifiers])
+    if len(bias) < frozen.until_features.params[KERNEL].shape[1]:
+        weights, bias = weights * HALVES, bias * HALVES[0]
     model = merge_model(frozen.whole.graphdef, frozen.whole.params, frozen.whole.batch_stats)
     if frozen.features not in (_last_stage(frozen.whole), LOGITS) or not has_linear_head(model):
         return _with_values(frozen.until_features, weights, bias), frozen.features

@@ -16,7 +16,9 @@ from cxr_jax.config.schema import Config, ModelConfig, ProbeConfig
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.split_loading import load_split
 from cxr_jax.errors import UserError
-from cxr_jax.evaluation.linear_probe import fit_probe, read_probe
+from cxr_jax.evaluation.linear_probe import fit_finding_probes, fit_probe
+from cxr_jax.evaluation.linear_probe import scores_of as scores_by
+from cxr_jax.evaluation.probe_record import read_probe
 from cxr_jax.inference.restore import restore_run
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
@@ -185,3 +187,36 @@ def test_weights_without_a_classifier_have_no_logits(real_weights, monkeypatch):
     config = Config(model=ModelConfig("mobilenetv2_100", real_weights.name), probe=ProbeConfig("svm", "logits"))
     with pytest.raises(UserError, match="has no classifier of 1000 classes, whose logits could be features"):
         room.freeze(config)
+
+
+@pytest.mark.parametrize("folder", ["several", "three"])
+def test_other_classes_and_findings_are_probed_and_evaluated(folder, request, tmp_path, undrawn_figures, capsys):
+    data = request.getfixturevalue(folder)
+    printed = probed(data / "films.toml", tmp_path / "run", "--probe.classifier", "logistic")
+    run = RunFolder.open(tmp_path / "run")
+    config, record = load_config(run.config), read_probe(run.probe)
+    prepared = PreparedData.open(config.data.dataset)
+    frozen = room.freeze(config, prepared.classes)
+    images = {split: load_split(prepared, config.data, split) for split in ("train", "val")}
+    network, program = frozen.until_features, room.compile_features(frozen, config, room.jax.devices()[:1])
+    features = {split: program.over(network.params, network.batch_stats, images[split].images) for split in images}
+    how = {
+        "kind": "logistic",
+        "strengths": config.probe.strengths,
+        "folds": config.probe.folds,
+        "seed": 0,
+        "balanced": True,
+    }
+    train = images["train"]
+    if folder == "several":
+        classifiers, told = fit_finding_probes(features["train"], train.labels, train.groups, train.classes, **how)
+        assert record.findings == told and record.strength is None
+        assert "images that show it" in printed and all(name in printed for name in train.classes)
+    else:
+        fit = fit_probe(features["train"], train.labels, train.groups, classes=train.classes, **how)
+        classifiers = fit.classifiers
+        assert (record.strength, record.scores) == (fit.strength, fit.scores)
+    logits = restore_run(run).logits(images["val"].images)
+    np.testing.assert_allclose(logits, scores_by(classifiers, features["val"]), rtol=1e-3, atol=1e-4)
+    evaluate.main([str(run.path)])
+    assert "logistic regression was fitted" in run.report.read_text()

@@ -7,15 +7,14 @@ from sklearn.svm import LinearSVC
 
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.linear_probe import (
-    ProbeRecord,
-    StrengthScore,
+    fit_finding_probes,
     fit_probe,
     fits_of,
-    read_probe,
     require_balancing,
     resample,
-    write_probe,
+    scores_of,
 )
+from cxr_jax.evaluation.probe_record import ProbeRecord, StrengthScore, read_probe, write_probe
 
 HOW = {"strengths": (1.0, 100.0), "folds": 3, "seed": 0}
 
@@ -155,3 +154,36 @@ def test_the_record_comes_back_as_it_was(tmp_path):
     (tmp_path / "probe.json").write_text('{"schema_version": 1, "classifier": "tree"}')
     with pytest.raises(UserError, match=r"probe\.json is damaged .*probe again"):
         read_probe(tmp_path / "probe.json")
+
+
+def test_of_three_classes_it_is_scikit_learns_too_with_the_mean_area_over_them():
+    features, _, group = drawn()
+    label = np.repeat(np.arange(60) % 3, 2)
+    features[:, 1] += 0.2 * (label == 2)
+    fit = fit_probe(features, label, group, kind="logistic", classes=("a", "b", "c"), **HOW)
+    used = features[:, :-1].astype(np.float64)
+    standardised = (used - used.mean(0)) / used.std(0)
+    theirs = LogisticRegression(C=1 / fit.strength, max_iter=5000).fit(standardised, label)
+    found = scores_of(fit.classifiers, features)
+    np.testing.assert_allclose(found, theirs.decision_function(standardised), rtol=1e-3, atol=1e-3)
+    assert all(0.3 < area < 1 for score in fit.scores for area in score.roc_auc)
+    with pytest.raises(UserError, match="3 folds need 3 groups of each class, and train has 0 of d"):
+        fit_probe(features, label, group, kind="logistic", classes=("a", "b", "c", "d"), **HOW)
+
+
+def test_each_finding_is_fitted_on_the_images_of_which_it_is_known():
+    features, label, group = drawn()
+    known = np.arange(len(label)) % 5 > 0
+    labels = np.stack([label, np.where(known, 1 - label, np.nan)], axis=1).astype(np.float32)
+    classifiers, told = fit_finding_probes(features, labels, group, ("Mass", "Nodule"), kind="logistic", **HOW)
+    assert [(entry.name, entry.images) for entry in told] == [("Mass", len(label)), ("Nodule", int(known.sum()))]
+    alone = fit_probe(features[known], 1 - label[known], np.asarray(group)[known], kind="logistic", **HOW)
+    np.testing.assert_array_equal(classifiers[1].weights, alone.classifier.weights)
+    assert (told[1].strength, told[1].scores, told[1].shown) == (
+        alone.strength,
+        alone.scores,
+        int((label[known] == 0).sum()),
+    )
+    labels[labels[:, 1] == 1, 1] = np.nan
+    with pytest.raises(UserError, match="train has 0 of images with Nodule"):
+        fit_finding_probes(features, labels, group, ("Mass", "Nodule"), kind="svm", **HOW)

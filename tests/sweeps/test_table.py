@@ -11,6 +11,7 @@ from rich.console import Console
 from scipy.stats import ttest_rel
 
 from cxr_jax.config.loading import write_config
+from cxr_jax.runs.description import NetworkDescription, write_description
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.metrics_log import MetricsLog
 from cxr_jax.runs.predictions import Predictions, write_predictions
@@ -247,3 +248,21 @@ def test_runs_are_read_without_their_training_lines(swept, monkeypatch):
     lines = run.run.metrics.read_text().splitlines()
     run.run.metrics.write_text("\n".join(line[:20] if '"train", "step"' in line else line for line in lines) + "\n")
     assert summarise(found, [dataclasses.replace(run) for run in runs], folder) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [("findings", "mean over the findings"), ("exclusive", "mean over the classes")]
+)
+def test_the_area_of_other_classes_is_told_as_a_mean(sweep, tmp_path, kind, told):
+    read = sweep()
+    runs = sweep_runs(read, tmp_path)
+    for run in runs:
+        write_run(run, 0.8)
+        classes = ("Effusion", "Mass", "Nodule")
+        write_description(
+            run.run, NetworkDescription("n", classes, 8, "squash", "area", (0.5,), (0.5,), "", "", 0, kind=kind)
+        )
+        run.run.predictions_of("val").parent.mkdir(exist_ok=True)
+        run.run.predictions_of("val").write_text("file,label_Mass,probability_Mass\na,1,0.5\n")
+    text = sweep_markdown(summarise(read, runs, tmp_path))
+    assert told in text and "0.8000" in text and "specificity" not in text
