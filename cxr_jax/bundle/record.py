@@ -65,10 +65,10 @@ class Rounding:
     """What a network in fewer bits loses on the validation images."""
 
     images: int  # of validation
-    roc_auc: float  # in fewer bits
+    roc_auc: float  # in fewer bits; of other classes than NORMAL and PNEUMONIA, or of findings, the mean over them
     roc_auc_float32: float
     largest_difference: float  # of a probability
-    other_calls: int | None  # images that are called otherwise at the threshold; None without one
+    other_calls: int | None  # images that are called otherwise; None without a threshold
 
 
 @dataclass(frozen=True)

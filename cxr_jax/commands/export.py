@@ -101,11 +101,8 @@ def _real_images(run: RunFolder, options: Options, terminal: Terminal) -> RealIm
     from cxr_jax.data.split_loading import load_split
     from cxr_jax.export.quantise import CALIBRATION_IMAGES
     from cxr_jax.export.write import RealImages
-    from cxr_jax.runs.description import require_usual_classes
 
     config, prepared = load_config(run.config), open_data_of_run(run)
-    # what is compared are calls of PNEUMONIA
-    require_usual_classes(prepared.classes, "cxr-jax export with --check or --int8")
     if config.data.validation == "out_of_fold":
         raise UserError(f"--check and --int8 need validation images, and the networks of {run.path} saw all of them")
     validation = load_split(prepared, config.data, "val", track=terminal.track)

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
 
     terminal = Terminal()
     terminal.say(f"Publishing {', '.join(options.runs)} in {options.out}")
-    from cxr_jax.reporting.tables import results_table, with_block
+    from cxr_jax.reporting.tables import with_block
     from cxr_jax.runs.files import write_text, writing
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.locks import evaluating, held
@@ -61,12 +61,27 @@ def main(arguments: list[str]) -> None:
         for number, (run, target) in enumerate(zip(runs, targets, strict=True)):
             with evaluating(run, reading=True):
                 publish(run, target, figures=number == 0)
-        table = results_table(targets, published)
+        table = _tables(targets, published)
         text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
         told = _told_films(targets)
         write_text(readme, with_block(with_block(text, TABLE, table), FILMS, told))
     terminal.say(f"{table}\n{told}\nPublished {len(runs)} runs in {folder}; the table stands in {readme}")
     terminal.say(f"Figures, as PNG, are those of the first, {runs[0].path}.")
+
+
+def _tables(runs: Sequence[Path], published: Sequence[Published]) -> str:
+    """Returns the table of runs of NORMAL and PNEUMONIA, then those of runs of other classes."""
+    from cxr_jax.evaluation.judgement import judges_other_classes
+    from cxr_jax.reporting.class_results import class_results
+    from cxr_jax.reporting.tables import results_table
+    from cxr_jax.runs.folder import RunFolder
+
+    others = [path for path in runs if judges_other_classes(RunFolder(path).evaluation)]
+    usual = [path for path in runs if path not in others]
+    tables = [results_table(usual, published)] if usual or published else []
+    if others:
+        tables.append(class_results([RunFolder.open(path) for path in others]))
+    return "\n".join(tables)
 
 
 def _told_films(runs: Sequence[Path]) -> str:

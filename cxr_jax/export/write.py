@@ -38,7 +38,7 @@ from cxr_jax.evaluation.judgement import Judgement, judges_other_classes, read_j
 from cxr_jax.evaluation.numbers import measured_text, number_text
 from cxr_jax.evaluation.operating_point import OperatingPoint, read_operating_point
 from cxr_jax.export.answers import answers_of, images_of, stablehlo_of
-from cxr_jax.export.check import check_runtimes, loss_by_rounding, loss_in_8_bits, probabilities_of_run
+from cxr_jax.export.check import Told, check_runtimes, logits_of_run, loss_by_rounding, loss_in_8_bits
 from cxr_jax.export.from_jaxpr import to_onnx
 from cxr_jax.export.half import in_half_precision
 from cxr_jax.export.quantise import quantise
@@ -164,19 +164,18 @@ def _held_to_the_run(
     Raises:
         UserError: a runtime gives other probabilities than the run.
     """
-    expected = probabilities_of_run(model, real.validation.images, track=track)
-    checks = check_runtimes(folder, expected, real.validation.images, track=track)
+    expected, told = logits_of_run(model, real.validation.images, track=track), Told(bundle.network, bundle.calls)
+    checks = check_runtimes(folder, told, expected, real.validation.images, track=track)
     for check in checks:
         _require_equal(check.largest_difference, f" in {check.runtime}, on validation", bundle)
     bundle = dataclasses.replace(bundle, runtimes=checks)
-    threshold = bundle.calls[0].threshold if bundle.calls else None
     if bundle.weights == "float16":
-        loss = loss_by_rounding(folder / ONNX_FILE, real.validation, expected, threshold, track=track)
+        loss = loss_by_rounding(folder / ONNX_FILE, real.validation, told, expected, track=track)
         return dataclasses.replace(bundle, half=loss)
     if real.calibration is None:
         return bundle
     quantise(folder / ONNX_FILE, folder / INT8_FILE, real.calibration, waiting=waiting)
-    loss = loss_in_8_bits(folder, real.validation, expected, threshold, calibrated=len(real.calibration), track=track)
+    loss = loss_in_8_bits(folder, real.validation, told, expected, calibrated=len(real.calibration), track=track)
     return dataclasses.replace(bundle, int8=loss)
 
 
@@ -302,7 +301,9 @@ def _card(bundle: Bundle, run: RunFolder) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     usual = bundle.network.classes == CLASS_NAMES
-    judged: Judgement | None = read_judgement(run.evaluation) if usual and run.evaluation.is_file() else None
+    evaluated = run.evaluation.is_file()
+    judged: Judgement | None = read_judgement(run.evaluation) if usual and evaluated else None
+    others = read_class_judgement(run.evaluation) if evaluated and not usual else None
     environment = Environment(
         loader=PackageLoader("cxr_jax.export", "templates"),
         undefined=StrictUndefined,
@@ -313,4 +314,5 @@ def _card(bundle: Bundle, run: RunFolder) -> str:
     )
     environment.filters.update(measured=measured_text, written=number_text)
     card = read_json(run.data_card) if run.data_card.is_file() else {}
-    return environment.get_template("MODEL_CARD.md.jinja").render(bundle=bundle, judged=judged, data=card, usual=usual)
+    template = environment.get_template("MODEL_CARD.md.jinja")
+    return template.render(bundle=bundle, judged=judged, others=others, data=card, usual=usual)

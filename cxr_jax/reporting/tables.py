@@ -109,12 +109,12 @@ def results_table(runs: Sequence[str | Path], published: Sequence[Published] = (
         rates = [_share(getattr(result, name)) for name in _RATES]
         auc = "–" if result.roc_auc is None else f"{result.roc_auc:.3f}"
         rows.append([f"{result.name} (published)", "–", *rates, auc, "–", "–"])
-    for recipe in _recipes([RunFolder.open(path) for path in runs]):
+    for recipe in runs_by_recipe([RunFolder.open(path) for path in runs]):
         rows.append(_recipe_row(recipe))
     return markdown_table(rows)
 
 
-def _recipes(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
+def runs_by_recipe(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
     """Returns the runs by recipe, recipes in the order of their first run; an ensemble is no seed of another."""
     by_config: dict[str, list[RunFolder]] = {}
     for run in runs:
@@ -127,25 +127,33 @@ def _recipes(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
 
 def _recipe_row(runs: Sequence[RunFolder]) -> list[str]:
     judged = [read_judgement(run.evaluation).test.metrics for run in runs]
-    rates = [_spread_text(spread([metrics[name].value for metrics in judged]), percent=True) for name in _RATES]
+    rates = [spread_text(spread([metrics[name].value for metrics in judged]), percent=True) for name in _RATES]
     tables = same_images(
         [read_predictions(run.predictions_of("test")) for run in runs], [str(run.path) for run in runs]
     )
     areas = [metrics["roc_auc"].value for metrics in judged]
-    auc, interval = _spread_text(spread(areas), percent=False), interval_over_seeds(areas, mean_auc_interval(tables))
-    looks = sorted({len(read_looks(run)) for run in runs})
-    minutes = [wall_seconds(read_metrics(run.metrics)) / 60 for run in runs if run.metrics.is_file()]
+    auc, interval = spread_text(spread(areas), percent=False), interval_over_seeds(areas, mean_auc_interval(tables))
     return [
         recipe_of(runs[0].path).name,
         str(len(runs)),
         *rates,
         f"{auc} {interval_text(interval)}".rstrip(),
+        *looks_and_minutes(runs),
+    ]
+
+
+def looks_and_minutes(runs: Sequence[RunFolder]) -> list[str]:
+    """Returns the cells of looks at test, by run, and of the mean minutes of training."""
+    looks = sorted({len(read_looks(run)) for run in runs})
+    minutes = [wall_seconds(read_metrics(run.metrics)) / 60 for run in runs if run.metrics.is_file()]
+    return [
         "–".join(str(count) for count in sorted({looks[0], looks[-1]})),
         f"{spread(minutes).mean:.1f}" if minutes else "–",
     ]
 
 
-def _spread_text(values: Spread, *, percent: bool) -> str:
+def spread_text(values: Spread, *, percent: bool) -> str:
+    """Returns mean and standard deviation over seeds as they stand in a cell."""
     if percent:
         text = f"{100 * values.mean:.1f} %"
         return text if values.deviation is None else f"{100 * values.mean:.1f} ± {100 * values.deviation:.1f} %"

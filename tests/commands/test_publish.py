@@ -7,6 +7,8 @@ import pytest
 
 from cxr_jax.commands import publish
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.evaluation.class_judgement import read_class_judgement
+from cxr_jax.evaluation.numbers import measured_text
 from cxr_jax.runs.continued import Continued, write_continued
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.publication import FIGURES
@@ -92,3 +94,31 @@ def test_a_call_that_says_too_little_is_a_usage_error(arguments):
 def test_a_run_named_twice_is_refused(runs, tmp_path):
     with pytest.raises(UserError, match="named twice"):
         publish.main([str(runs[0]), str(runs[0]), "--out", str(tmp_path / "results")])
+
+
+def rows_of(readme):
+    """The rows of Markdown tables as lists of cells."""
+    lines = [line for line in readme.splitlines() if line.startswith("| ") and "---" not in line]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_runs_of_findings_and_of_classes_have_tables_of_their_own(several, three, runs, tmp_path):
+    findings, classes = tmp_path / "runs" / "findings" / "seed0", tmp_path / "runs" / "classes" / "seed0"
+    shutil.copytree(several / "run", findings)
+    shutil.copytree(three / "run", classes)
+    out = tmp_path / "results"
+    publish.main([str(runs[0]), str(findings), str(classes), "--out", str(out)])
+    rows = rows_of((out / "README.md").read_text())
+    assert rows[0][-3:] == ["ROC-AUC (95 %)", "Looks", "Minutes"] and rows[1][0] == "tiny"
+    judged = read_class_judgement(RunFolder(findings).evaluation)
+    told = measured_text(judged.test.metrics["macro_roc_auc"])
+    assert ["findings", "1", told] in [row[:3] for row in rows]
+    for name, found in judged.test.classes.items():
+        (row,) = [row for row in rows if row[:2] == ["findings", name]]
+        assert row[2:4] == [str(found.images), measured_text(found.metrics["roc_auc"])]
+        assert row[5] == measured_text(found.at_threshold["sensitivity"], ".1%")
+    judged = read_class_judgement(RunFolder(classes).evaluation)
+    (row,) = [row for row in rows if row[:2] == ["classes", "covid"]]
+    assert row[5] == measured_text(judged.test.classes["covid"].called["sensitivity"], ".1%")
+    assert ["classes", "1", measured_text(judged.test.metrics["accuracy"], ".1%")] in [row[:3] for row in rows]
+    assert (out / "findings" / "seed0" / "predictions" / "test.csv").is_file()
