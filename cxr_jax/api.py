@@ -18,187 +18,23 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cxr_jax.errors import UserError
-from cxr_jax.vocabulary import DISCLAIMER
+from cxr_jax.serving.model import Model, Prediction, Unreadable
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from cxr_jax.config.schema import Config
     from cxr_jax.evaluation.judgement import Judgement
-    from cxr_jax.serving.given import GivenImages
-    from cxr_jax.serving.loaded import Loaded
-    from cxr_jax.serving.maps import HeatMap
-    from cxr_jax.serving.predict import FilePrediction, Threshold
     from cxr_jax.training.progress import EndReason
 
-    Image = str | Path | np.ndarray
-    """A JPEG, PNG or DICOM file, or grey levels [H, W]: uint8 in 0..255, or uint16 as in a PNG of 16 bits."""
+__all__ = ["Model", "Prediction", "Rule", "TrainedRun", "Unreadable", "Validation", "judge", "load", "train"]
 
 Rule = Literal["fixed", "youden", "sensitivity", "cost_ratio"]
 """How a threshold is chosen, as `evaluation.operating_point.RULES` has them."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a network says of one radiograph."""
-
-    file: str  # its path; `array 1` for the first array that was given, and so on
-    probability: float  # of PNEUMONIA
-    label: Literal["NORMAL", "PNEUMONIA"]  # the call: PNEUMONIA from the threshold on
-    threshold: float
-    warnings: tuple[str, ...]  # reasons to distrust the prediction; empty for a usual image
-    compared: bool  # whether it was compared with the training images, so that no warning means: like them
-    uncertain: bool | None = None  # whether another class is possible, or none; None before the run was evaluated
-    possible: tuple[str, ...] | None = None  # classes, at the error rate that the network was loaded with
-    films: str = ""  # whose films the network learned from, and what it is for; empty where nobody said
-    disclaimer: str = DISCLAIMER
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """An image on which nothing could be predicted, and the sentence that says why."""
-
-    file: str
-    error: str
-
-
-@dataclass(frozen=True)
-class Model:
-    """A trained network, restored from its run or from its bundle, with the threshold of its calls.
-
-    Made by `cxr_jax.load`.
-    """
-
-    _loaded: Loaded
-    _threshold: Threshold
-
-    def __repr__(self) -> str:
-        return f"<{self.name}; PNEUMONIA from {self.threshold:.4f} (rule: {self.threshold_rule})>"
-
-    @property
-    def name(self) -> str:
-        """What it is, and where it comes from."""
-        return self._loaded.name
-
-    @property
-    def films(self) -> str:
-        """Whose films it learned from, and what it is for, in a sentence; empty where nobody said."""
-        return self._loaded.films
-
-    @property
-    def threshold(self) -> float:
-        """The probability from which PNEUMONIA is called."""
-        return self._threshold.value
-
-    @property
-    def threshold_rule(self) -> str:
-        """How the threshold came about; it says so where nobody has chosen one."""
-        return self._threshold.rule
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of the classes."""
-        return self._loaded.model.descriptions[0].classes
-
-    @overload
-    def predict(self, images: Image | Iterable[Image]) -> tuple[Prediction, ...]: ...
-
-    @overload
-    def predict(
-        self, images: Image | Iterable[Image], *, on_error: Literal["keep"]
-    ) -> tuple[Prediction | Unreadable, ...]: ...
-
-    def predict(
-        self, images: Image | Iterable[Image], *, on_error: Literal["raise", "keep"] = "raise"
-    ) -> tuple[Prediction | Unreadable, ...]:
-        """Returns one prediction for each image, in the given order; a tuple for a single image, too.
-
-        Files are decoded in threads, and pass through the network in small batches.
-
-            (prediction,) = model.predict("film.png")
-            predictions = model.predict("folder_of_films")
-            predictions = model.predict(np.zeros((2, 512, 512), np.uint8))
-
-        Args:
-            images: a file or a folder, whose images are found in it and in the folders below; grey levels [H, W] of
-                one radiograph, or [N, H, W] of N, uint8 in 0..255 or uint16; or several of these.
-            on_error: what to do about an image that cannot be read: raise, or keep an `Unreadable` in its place.
-
-        Raises:
-            UserError: an image cannot be read, and `on_error` is `raise`; or a folder holds no image.
-        """
-        from cxr_jax.serving.given import given_images
-
-        if on_error not in ("raise", "keep"):
-            raise UserError(f'on_error is {on_error!r}, but must be "raise" or "keep"')
-        results = []
-        for found in self._predicted(given_images(images)):
-            if found.error is None:
-                results.append(
-                    Prediction(
-                        found.file,
-                        found.probability,
-                        found.label,
-                        self.threshold,
-                        found.warnings,
-                        found.compared,
-                        found.uncertain,
-                        found.possible,
-                        self.films,
-                    )
-                )
-            elif on_error == "keep":
-                results.append(Unreadable(found.file, found.error))
-            else:
-                raise UserError(found.error)
-        return tuple(results)
-
-    def heat_map(self, image: Image, *, explained: str | None = None) -> HeatMap:
-        """Returns where the network saw evidence for a class: Grad-CAM at its last stage.
-
-        The result has `cells` [h, w] and `heat` [H, W], float32 in 0..1, over the network's square and over the
-        radiograph. `overlay()` colours the radiograph, `save(path)` writes that with a caption, and a notebook shows
-        it. A map is no proof: `cxr-jax explain --check` tests the maps of a run.
-
-        Args:
-            image: one file, or grey levels [H, W].
-            explained: the class; by default the one that is called.
-
-        Raises:
-            UserError: the image cannot be read, or is more than one; there is no such class; or the network is an
-                ensemble of runs, of which there are no maps.
-        """
-        from cxr_jax.serving.given import given_images
-        from cxr_jax.serving.maps import map_of
-
-        if explained is not None and explained not in self.classes:
-            raise UserError(f"there is no class {explained!r}: explain {' or '.join(self.classes)}")
-        explain = self._loaded.explain
-        given = given_images(image)
-        if len(given.names) != 1:
-            raise UserError(f"a heat map is of one image, but {len(given.names)} were given: ask for them one by one")
-        (found,) = self._predicted(given)
-        if found.error is not None:
-            raise UserError(found.error)
-        resize = self._loaded.model.descriptions[0].resize
-        return map_of(explain, found, self._threshold, resize, explained)
-
-    def _predicted(self, given: GivenImages) -> Iterator[FilePrediction]:
-        from cxr_jax.serving.predict import predict_files
-
-        return predict_files(
-            self._loaded.model,
-            given.names,
-            self._threshold,
-            reference=self._loaded.reference,
-            content=given.content,
-        )
 
 
 @dataclass(frozen=True)
@@ -236,10 +72,11 @@ def load(
 
     Args:
         run_or_bundle: the folder; by default that of the starter network, which comes with the package.
-        threshold: the probability from which PNEUMONIA is called; by default the one that the evaluation of the run
-            fixed on validation, and 0.5 before a run was evaluated.
+        threshold: the probability from which PNEUMONIA, or every finding, is called; by default those that the
+            evaluation of the run fixed on validation, and 0.5 before a run was evaluated. Exclusive classes of other
+            names have none: the likeliest is called.
         error_rate: of the images of each class, the share whose `possible` classes may lack it: 0.01, 0.02, 0.05 (the
-            default), 0.1 or 0.2.
+            default), 0.1 or 0.2. For NORMAL and PNEUMONIA alone.
 
     Raises:
         UserError: the folder is neither, is damaged or of a newer version; the threshold is not from 0 to 1; or there
@@ -314,11 +151,13 @@ def train(
     changes: Mapping[str, Any] | None = None,
     resume: bool = False,
     quiet: bool = False,
+    origin: str | Path | None = None,
 ) -> TrainedRun:
     """Trains a network as a config says, and returns its run.
 
         run = cxr_jax.train("quickstart", changes={"training.epochs": 2})
         model = run.load()
+        onward = cxr_jax.train("quickstart", origin=run.folder, out="runs/onward", changes={"data.dataset": "others"})
 
     The data must have been prepared (`cxr-jax prepare`). All devices that jax finds are used, unless the config says
     otherwise. Ctrl-C saves the state; `resume` goes on from there to the same bits.
@@ -330,10 +169,12 @@ def train(
             mappings will do.
         resume: go on with the run in that folder, from its last checkpoint.
         quiet: show nothing.
+        origin: folder of a trained run whose network learns on, as `train --from` has it: of the same architecture
+            and classes, on images of the same size. By default the network begins anew.
 
     Raises:
-        UserError: a mistake in the config, in the changes or in what they need; a run is there already; or training
-            was interrupted, and saved.
+        UserError: a mistake in the config, in the changes or in what they need; a run is there already; the network
+            of `origin` cannot learn on by this config; or training was interrupted, and saved.
     """
     from cxr_jax.commands.train import default_folder, train_config
     from cxr_jax.config.loading import changed_config, format_config, read_tables
@@ -350,7 +191,8 @@ def train(
         path = find_config(config)
         place, tables, folder = str(path), read_tables(path), Path(out or default_folder(path))
     read = changed_config(tables, changes or {}, place)
-    reason = train_config(read.config, folder, resume=resume, changes=read.changes, quiet=quiet)
+    begun = "" if origin is None else str(origin)
+    reason = train_config(read.config, folder, resume=resume, changes=read.changes, quiet=quiet, origin=begun)
     best = best_validation(RunFolder(folder).metrics)
     figures = None if best is None else Validation(best["step"], best["loss"], best["accuracy"], best["roc_auc"])
     return TrainedRun(folder, reason, figures)

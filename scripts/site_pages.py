@@ -118,7 +118,7 @@ def _values(hint: Any) -> str:
 def _python() -> str:
     """Returns the surface for Python, which mkdocstrings fills in."""
     heading = "    options: {show_root_heading: true}"
-    return f"# Python\n\n::: cxr_jax.api\n\n::: cxr_jax.serving.maps.HeatMap\n{heading}\n"
+    return f"# Python\n\n::: cxr_jax.api\n\n::: cxr_jax.serving.model\n\n::: cxr_jax.serving.maps.HeatMap\n{heading}\n"
 
 
 def _help(name: str, *arguments: str) -> str:

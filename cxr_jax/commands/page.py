@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from cxr_jax.config.command_line import Positional, parse
+from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
-from cxr_jax.vocabulary import DISCLAIMER
+from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER
 
 SUMMARY = "write an exported network as a page that predicts in any browser, where images stay"
 
+PHANTOMS = 12
 FEWEST_PHANTOMS, MOST_PHANTOMS = 6, 99
 
 
@@ -23,7 +24,8 @@ class Options:
     # folder that cxr-jax export wrote; without it the network that comes with the package is taken
     bundle: Annotated[str, Positional("BUNDLE")] = ""
     out: Annotated[str, Positional("OUT")] = ""  # the folder that is written
-    phantoms: int = 12  # chests that are drawn for the teaching mode; 0 for none
+    # chests that are drawn for the teaching mode, 0 for none; by default 12 of NORMAL and PNEUMONIA, none of others
+    phantoms: Annotated[int | None, Option("COUNT")] = None
     replace: bool = False  # replace a page that stands in OUT
 
 
@@ -38,7 +40,7 @@ def main(arguments: list[str]) -> None:
         )
     from cxr_jax.bundle.record import is_bundle, read_bundle
     from cxr_jax.bundle.starter import STARTER, name_of
-    from cxr_jax.runs.description import require_unclarified, require_uncropped, require_usual_classes
+    from cxr_jax.runs.description import require_unclarified, require_uncropped
     from cxr_jax.runs.files import at_home
 
     if not options.out and is_bundle(options.bundle):
@@ -47,7 +49,14 @@ def main(arguments: list[str]) -> None:
     out = at_home(options.out or options.bundle)
     terminal = Terminal()
     bundle = read_bundle(source)
-    require_usual_classes(bundle.network.classes, "cxr-jax page")
+    usual = bundle.network.classes == CLASS_NAMES
+    if options.phantoms and not usual:
+        raise UserError(
+            f"--phantoms draws chests of {' and '.join(CLASS_NAMES)}, and the network tells other classes: leave it "
+            "out",
+            EXIT_USAGE,
+        )
+    phantoms = options.phantoms if options.phantoms is not None else PHANTOMS if usual else 0
     require_uncropped([bundle.network], "cxr-jax page")
     require_unclarified([bundle.network], "cxr-jax page")
     with terminal.waiting(f"Writing the page of {source if options.out else 'the starter network'}"):
@@ -61,7 +70,7 @@ def main(arguments: list[str]) -> None:
             out,
             name=name_of(source, bundle),
             limits=Limits(LARGEST_ASPECT, SMALLEST_CONTRAST, LARGEST_COLOUR),
-            phantoms=options.phantoms,
+            phantoms=phantoms,
             replace=options.replace,
         )
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())

@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal
-from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, FINDINGS, NO_FINDING, PNEUMONIA, Kind
+from cxr_jax.vocabulary import CLASS_NAMES
 
 if TYPE_CHECKING:
     from cxr_jax.data.sources.source import LeftOut
-    from cxr_jax.serving.loaded import Loaded
-    from cxr_jax.serving.predict import FilePrediction, Threshold
 
     Below = Callable[[Path], tuple[tuple[Path, ...], tuple[LeftOut, ...]]]
     """Finds the images in a folder, and tells what is left out."""
@@ -100,21 +98,21 @@ def main(arguments: list[str]) -> None:
     files = _find((options.run, *options.files) if names_images else options.files, below, terminal)
     _require_free(options)
     with terminal.waiting(f"Loading the {'starter network' if names_images else f'network of {options.run}'}"):
+        from cxr_jax.serving.lines import Lines
         from cxr_jax.serving.loaded import load
         from cxr_jax.serving.predict import Threshold, predict_files
 
-        loaded = load(place, int8=options.int8, any_classes=True)
+        loaded = load(place, int8=options.int8)
         model, reference, name = loaded.model, loaded.reference, loaded.name
-        classes, kind = model.descriptions[0].classes, model.descriptions[0].kind
-        if options.maps and classes != CLASS_NAMES:
-            raise UserError(f"--maps is for {' and '.join(CLASS_NAMES)} alone so far: leave it out", EXIT_USAGE)
+        classes = model.descriptions[0].classes
         explain = loaded.explain if options.maps else None
         threshold = Threshold.of(model, options.threshold, options.error_rate)
+    lines = Lines(threshold, classes, alone=len(files.names) == 1)
     predictions = predict_files(model, files.names, threshold, reference=reference)
     entries = []
     with _csv_writer(options.csv, classes) as write_row, terminal.track("Predicting", len(files.names)) as advance:
         if not options.json:
-            terminal.say(_header(classes, kind))
+            terminal.say(lines.header())
         for prediction, map_path in zip(predictions, _map_paths(options.maps, files.names), strict=True):
             entry = prediction.as_json(threshold, name, loaded.films)
             if prediction.file in files.mistakes:
@@ -124,19 +122,23 @@ def main(arguments: list[str]) -> None:
             elif map_path is not None:
                 from cxr_jax.serving.maps import map_of
 
-                map_of(explain, prediction, threshold, model.descriptions[0].resize).save(map_path)
+                resize = model.descriptions[0].resize
+                map_of(explain, prediction, threshold, resize, classes=classes).save(map_path)
                 entry["map"] = str(map_path)
             entries.append(entry)
             write_row(entry)
             if not options.json:
-                terminal.say(*(_row_of_findings(prediction) if kind == FINDINGS else _row(prediction, classes)))
+                for line in lines.of(prediction):
+                    terminal.say(*line)
             advance(1)
     if options.json:
         import json
 
         print(json.dumps(entries, indent=2, ensure_ascii=False))
     else:
-        _print_end(terminal, entries, threshold, loaded, classes)
+        terminal.say(f"\n{lines.counts(entries)}")
+        for sentence in lines.end(loaded):
+            terminal.say(sentence)
     for place, what in ((options.csv, "Table"), (options.maps, "Heat maps of what speaks for each call")):
         if place:
             terminal.say(f"{what}: {place}")
@@ -266,88 +268,3 @@ def _joined(entry: dict[str, Any]) -> dict[str, str]:
     """Returns the lists of an entry as cells of a table."""
     lists = {name: value for name, value in entry.items() if isinstance(value, list)}
     return {name: "; ".join(value) for name, value in lists.items()}
-
-
-def _header(classes: tuple[str, ...], kind: Kind) -> str:
-    """Returns the line above the table: a probability, or one of each of other classes, then the call and the file.
-
-    Of findings it is the findings that are called, and the file.
-    """
-    if kind == FINDINGS:
-        return "findings that are called, with their probabilities, and the file"
-    if classes == CLASS_NAMES:
-        return "P(PNEUMONIA)  call       file"
-    return f"{'  '.join(f'P({name})' for name in classes)}  {'call':<{max(map(len, classes))}}  file"
-
-
-def _row_of_findings(prediction: FilePrediction) -> tuple[str, str | None]:
-    """Returns the line of the table about one file and its findings, and its style."""
-    if prediction.error is not None:
-        return f"-  {prediction.file}  (not predicted, see the error)", "red"
-    probabilities = prediction.probabilities or {}
-    called = ", ".join(f"{name} {probabilities[name]:.2f}" for name in prediction.findings)
-    remarks = "; ".join(prediction.warnings)
-    return f"{called or NO_FINDING}  {prediction.file}{f'  ({remarks})' if remarks else ''}", None
-
-
-def _row(prediction: FilePrediction, classes: tuple[str, ...]) -> tuple[str, str | None]:
-    """Returns the line of the table about one file, and its style."""
-    failed = prediction.error is not None
-    usual = classes == CLASS_NAMES
-    told = {"PNEUMONIA": prediction.probability} if usual else prediction.probabilities or dict.fromkeys(classes)
-    widths = {name: len(f"P({name})") for name in told}
-    numbers = "  ".join(f"{'-' if failed else f'{told[name]:.4f}':>{widths[name]}}" for name in told)
-    remarks = "not predicted, see the error" if failed else "; ".join(prediction.warnings)
-    called = "uncertain" if prediction.uncertain else prediction.label or "-"
-    call = f"{called:<{max(map(len, classes))}}"
-    line = f"{numbers}  {call}  {prediction.file}{f'  ({remarks})' if remarks else ''}"
-    return line, "red" if failed else "bold" if usual and called == CLASS_NAMES[PNEUMONIA] else None
-
-
-def _calls(entry: dict[str, Any]) -> list[str]:
-    """Returns under which words an entry counts: its call, or each of its findings."""
-    if "error" in entry:
-        return ["not predicted"]
-    if "findings" in entry:
-        return entry["findings"] or [NO_FINDING]
-    return ["uncertain" if entry["uncertain"] else entry["label"]]
-
-
-def _print_end(
-    terminal: Terminal,
-    entries: list[dict[str, Any]],
-    threshold: Threshold,
-    loaded: Loaded,
-    classes: tuple[str, ...],
-) -> None:
-    """Prints how many were called what, the threshold, the model and its films, the check of inputs and the
-    disclaimer.
-    """
-    reference = loaded.reference
-    counts = Counter(call for entry in entries for call in _calls(entry))
-    files = "1 file" if len(entries) == 1 else f"{len(entries):,} files"
-    told = ", ".join(
-        f"{counts[name]:,} {name}"
-        for name in (*reversed(classes), NO_FINDING, "uncertain", "not predicted")
-        if counts[name]
-    )
-    terminal.say(f"\n{files}: {told}")
-    called = "Called: the class of " if threshold.value is None else f"PNEUMONIA from {threshold.value:.4f} "
-    told = threshold.rule if threshold.value is None else f"(rule: {threshold.rule})"
-    if threshold.of_findings is not None:
-        each = ", ".join(f"{name} {value:.4g}" for name, value in threshold.of_findings.items())
-        called, told = f"Called from: {each} ", f"(rule: {threshold.rule}); --csv and --json give all probabilities"
-    terminal.say(f"{called}{told}. Model: {loaded.name}.")
-    if loaded.films:
-        terminal.say(loaded.films)
-    if threshold.sets is not None:
-        terminal.say(
-            f"Uncertain: at an error rate of {threshold.sets.error_rate:.0%} for each class, fixed on validation, both "
-            "classes are possible, or neither, or not the called one."
-        )
-    terminal.say(
-        "Inputs were not compared with the training images: evaluate the run once, and they are."
-        if reference is None
-        else f"Inputs were compared with the {reference.images:,} training images; remarks tell what is unlike them."
-    )
-    terminal.say(DISCLAIMER)

@@ -124,10 +124,10 @@ def _token(file: str) -> str:
 
 
 def _described(network: Network) -> str:
-    """Returns the network and what its threshold promised."""
-    told = (
-        f"Model: {network.loaded.name}. PNEUMONIA from {network.threshold.value:.4f} (rule: {network.threshold.rule})"
-    )
+    """Returns the network, how it calls, and what a threshold promised; of several the page of the service tells it."""
+    told = f"Model: {network.loaded.name}. Called: {network.threshold.in_words()}"
+    if network.threshold.value is None:
+        return f"{told}."
     for call in network.bundle.calls:
         promised = [
             f"{name} {100 * share:.1f} %"

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cxr_jax.errors import printable
-from cxr_jax.vocabulary import DISCLAIMER
+from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, PNEUMONIA
 
 _DOTS_PER_INCH = 100
 _SMALLEST_TEXT, _LARGEST_TEXT = 11.0, 36.0  # pixels
@@ -27,11 +27,12 @@ class Case:
     file: str
     label: str | None  # the true class; None where it is unknown
     called: str
-    probability: float  # of PNEUMONIA
-    threshold: float
+    probability: float  # of the class `scored`
+    threshold: float | None  # from which that class is called; None where the highest probability is called
     explained: str  # the class whose evidence the heat map shows
     stage: str
     blank: bool  # the heat map is empty
+    scored: str = CLASS_NAMES[PNEUMONIA]
 
     @property
     def is_wrong(self) -> bool:
@@ -47,9 +48,10 @@ class Case:
         heat = f"Grad-CAM of {self.explained} at {self.stage}"
         if self.blank:
             heat += ": blank, nothing there speaks for this class"
+        threshold = "" if self.threshold is None else f", threshold {self.threshold:.4f}"
         return [
             self.file,
-            f"{self.headline()} (probability of PNEUMONIA {self.probability:.4f}, threshold {self.threshold:.4f})",
+            f"{self.headline()} (probability of {self.scored} {self.probability:.4f}{threshold})",
             heat,
             DISCLAIMER,
         ]

@@ -13,9 +13,12 @@ from cxr_jax.data.quality.reference import told_measure
 from cxr_jax.evaluation.conformal import SetRule
 from cxr_jax.evaluation.feature_distance import FeatureLimit
 from cxr_jax.explain.overlay import HOTTEST_COLOUR, OPACITY
-from cxr_jax.vocabulary import DISCLAIMER
+from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, FINDINGS, Kind
 
 SCHEMA_VERSION = 1
+
+HIGHEST = "the highest probability"
+"""In place of a rule where the likeliest class is called."""
 
 NOT_CHOSEN = "not chosen: evaluate the run to choose one on validation"
 """In place of a rule where a run has no threshold, so that one half counts."""
@@ -37,9 +40,9 @@ class ToldCall:
     """From which probability a class is called, and what is told of that."""
 
     label: str
-    threshold: float
+    threshold: float | None  # None of exclusive classes with other names, of which the likeliest is called
     rule: str
-    promise: str  # a sentence or two
+    promise: str  # a sentence or two; empty without a threshold
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Page:
     """The contents of page.json."""
 
     name: str  # of the network, for people
+    kind: Kind  # of the classes: a radiograph has exactly one, or shows any number of findings
     classes: tuple[str, ...]
     size: int  # side of the network's square in pixels
     resize: str
@@ -94,10 +98,14 @@ class Page:
 
 
 def told_calls(bundle: Bundle) -> tuple[ToldCall, ...]:
-    """Returns the calls of a bundle with what they promised; one at a half where the run chose none."""
+    """Returns the calls of a bundle with what they promised; at a half where the run chose none."""
+    classes = bundle.network.classes
+    if bundle.kind != FINDINGS and classes != CLASS_NAMES:
+        return tuple(ToldCall(name, None, HIGHEST, "") for name in classes)
     if not bundle.calls:
         promise = "Nobody chose this threshold: the network was not evaluated before it was exported."
-        return (ToldCall(bundle.network.classes[-1], 0.5, NOT_CHOSEN, promise),)
+        called = classes if bundle.kind == FINDINGS else classes[-1:]
+        return tuple(ToldCall(name, 0.5, NOT_CHOSEN, promise) for name in called)
     return tuple(ToldCall(call.label, call.threshold, call.rule, _promise(call)) for call in bundle.calls)
 
 
@@ -134,6 +142,7 @@ def page_of(
     network = bundle.network
     return Page(
         name=name,
+        kind=bundle.kind,
         classes=network.classes,
         size=network.image_size,
         resize=network.resize,

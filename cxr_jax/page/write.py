@@ -18,7 +18,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.page.record import SCHEMA_VERSION, Limits, PageFile, Phantom, page_of, told_calls
 from cxr_jax.runs.files import remove, require_free, write_json, write_text, writing
 from cxr_jax.runs.records import to_json
-from cxr_jax.vocabulary import CLASS_NAMES
+from cxr_jax.vocabulary import CLASS_NAMES, FINDINGS, PNEUMONIA
 
 PAGE_FILE = "page.json"
 INDEX_FILE = "index.html"
@@ -134,6 +134,21 @@ def _render(index: Path, bundle: Bundle, name: str, phantoms: int) -> None:
     environment = Environment(undefined=StrictUndefined, autoescape=True, keep_trailing_newline=True)
     template = environment.from_string(index.read_text(encoding="utf-8"))
     page = template.render(
-        bundle=bundle, name=name, calls=told_calls(bundle), phantoms=phantoms, version=cxr_jax.__version__
+        bundle=bundle,
+        name=name,
+        subject=_subject(bundle),
+        calls=told_calls(bundle),
+        phantoms=phantoms,
+        version=cxr_jax.__version__,
     )
     write_text(index, page)
+
+
+def _subject(bundle: Bundle) -> str:
+    """Returns what the page is about, as its title begins."""
+    if bundle.kind == FINDINGS:
+        return "Findings"
+    if bundle.network.classes == CLASS_NAMES:
+        return CLASS_NAMES[PNEUMONIA].capitalize()
+    *others, last = bundle.network.classes
+    return f"{', '.join(others)} or {last}"

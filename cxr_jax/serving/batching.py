@@ -16,8 +16,15 @@ import numpy as np
 from cxr_jax.data.quality.reference import QualityReference
 from cxr_jax.errors import UserError
 from cxr_jax.process import available_cores
-from cxr_jax.runs.predictions import probability_of
-from cxr_jax.serving.predict import BATCH_SIZE, FilePrediction, Predictor, Threshold, answered, prediction_of
+from cxr_jax.serving.predict import (
+    BATCH_SIZE,
+    FilePrediction,
+    Predictor,
+    Threshold,
+    answered,
+    prediction_of,
+    probabilities_of,
+)
 from cxr_jax.serving.radiograph import Radiograph, read_radiograph
 
 WAIT_SECONDS = 0.005
@@ -84,7 +91,7 @@ class BatchingPredictor:
 
         Args:
             model: one network, or several that see the same square.
-            threshold: from which PNEUMONIA is called.
+            threshold: how calls are made.
             reference: the usual quality of the training images; None if it is not known.
             batch_size: images that are run through the network together, at most.
             wait_seconds: how long the network waits for a batch to fill, while images are being decoded.
@@ -211,12 +218,12 @@ class BatchingPredictor:
         logits, remarks = answered(self._model, np.stack([decoded.radiograph.square for decoded in batch]))
         if not np.isfinite(logits).all():
             raise FloatingPointError("the network answers with what is no number")
-        compared = self._reference is not None
+        compared, classes = self._reference is not None, self._model.descriptions[0].classes
         predictions = []
-        for decoded, probability, unlike in zip(batch, probability_of(logits), remarks, strict=True):
+        for decoded, probability, unlike in zip(batch, probabilities_of(self._model, logits), remarks, strict=True):
             radiograph = decoded.radiograph
             prediction = prediction_of(
-                decoded.name, radiograph, probability, unlike, self._threshold, compared=compared
+                decoded.name, radiograph, probability, unlike, self._threshold, compared=compared, classes=classes
             )
             predictions.append(replace(prediction, radiograph=None))
         if self._observer:

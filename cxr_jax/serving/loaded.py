@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cxr_jax.bundle.record import is_bundle
 from cxr_jax.data.quality.reference import QualityReference, read_reference
 from cxr_jax.errors import UserError
-from cxr_jax.runs.description import require_usual_classes, require_whole_images
+from cxr_jax.runs.description import require_whole_images
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.trained_on import told_films
 from cxr_jax.serving.predict import Predictor
@@ -40,20 +40,17 @@ class Loaded:
         return self.explainer()
 
 
-def load(place: str | Path, *, int8: bool = False, any_classes: bool = False) -> Loaded:
+def load(place: str | Path, *, int8: bool = False) -> Loaded:
     """Returns the network in a folder; an exported one is loaded without jax, and with `int8` the one in 8 bits.
 
     Raises:
         UserError: the folder is neither a run nor a bundle, or the network in it cannot be restored, or needs lung
-            masks; or `int8` is asked of a run, or of a bundle that has no network in 8 bits; or its classes are not
-            NORMAL and PNEUMONIA, and `any_classes` is not said.
+            masks; or `int8` is asked of a run, or of a bundle that has no network in 8 bits.
     """
     if int8 and not is_bundle(place):
         raise UserError(f"--int8 is for an exported network, and {place} is a run: cxr-jax export writes one")
     loaded = _load_bundle(place, int8=int8) if is_bundle(place) else _load_run(RunFolder.open(place))
     require_whole_images(loaded.model.descriptions, "cxr-jax predict, like serve and cxr_jax.load of Python,")
-    if not any_classes:
-        require_usual_classes(loaded.model.descriptions[0].classes, "cxr-jax serve, like cxr_jax.load of Python,")
     return loaded
 
 

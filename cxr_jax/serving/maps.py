@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 
 from cxr_jax.data.decode import Resize
+from cxr_jax.data.findings import BETWEEN
 from cxr_jax.explain.case import Case, with_caption
 from cxr_jax.explain.overlay import OPACITY, overlay, place_on_original
 from cxr_jax.runs.description import require_uncropped
 from cxr_jax.runs.files import write_bytes
 from cxr_jax.serving.predict import FilePrediction, Threshold
-from cxr_jax.vocabulary import CLASS_NAMES
+from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA
 
 if TYPE_CHECKING:
     from cxr_jax.bundle.runtime import BundledModel
@@ -106,33 +107,40 @@ def map_of(
     threshold: Threshold,
     resize: Resize,
     explained: str | None = None,
+    classes: tuple[str, ...] = CLASS_NAMES,
 ) -> HeatMap:
-    """Returns what speaks for a class in the radiograph of `prediction`.
+    """Returns what speaks for a class, or for a finding, in the radiograph of `prediction`.
 
     Args:
         explain: from `grad_cam_of` or `evidence_of`.
         prediction: what was predicted on the file.
-        threshold: from which PNEUMONIA is called.
+        threshold: how calls are made.
         resize: how the radiograph became the network's square.
-        explained: the class; by default the one that was called.
+        explained: the class; by default the one that was called, and of findings the likeliest one that was called, or
+            the likeliest where none was.
+        classes: of the network, in its order.
 
     Raises:
         ValueError: nothing was predicted on the file.
     """
-    if prediction.radiograph is None or prediction.label is None or prediction.probability is None:
+    if prediction.radiograph is None or prediction.label is None:
         raise ValueError(f"{prediction.file} was not predicted")
-    explained = explained or prediction.label
+    explained = explained or prediction.likeliest
     maker, stage = explain
-    cells, blank = maker(prediction.radiograph.square, CLASS_NAMES.index(explained))
+    cells, blank = maker(prediction.radiograph.square, classes.index(explained))
+    # of NORMAL and PNEUMONIA the threshold is about the second, whichever is explained
+    told = prediction.probabilities
+    scored = CLASS_NAMES[PNEUMONIA] if told is None else explained
     case = Case(
         file=prediction.file,
         label=None,
-        called=prediction.label,
-        probability=prediction.probability,
-        threshold=threshold.value,
+        called=prediction.label.replace(BETWEEN, ", "),
+        probability=prediction.probability if told is None else told[explained],
+        threshold=threshold.value if threshold.of_findings is None else threshold.of_findings[explained],
         explained=explained,
         stage=stage,
         blank=blank,
+        scored=scored,
     )
     grey = prediction.radiograph.grey
     return HeatMap(case, cells, place_on_original(cells, *grey.shape, resize), grey)

@@ -118,6 +118,15 @@ class Threshold:
             return cls(None, model.threshold_rule or "unknown", of_findings=model.thresholds)
         return cls(None, NOT_CHOSEN, of_findings=dict.fromkeys(classes, 0.5))
 
+    def in_words(self) -> str:
+        """Returns how calls are made, such as `PNEUMONIA from 0.4000 (rule: youden)`."""
+        if self.of_findings is not None:
+            each = ", ".join(f"{name} from {value:.4g}" for name, value in self.of_findings.items())
+            return f"{each} (rule: {self.rule})"
+        if self.value is None:
+            return f"the class of {self.rule}"
+        return f"{CLASS_NAMES[PNEUMONIA]} from {self.value:.4f} (rule: {self.rule})"
+
 
 def _set_rule(model: Predictor, error_rate: float | None) -> SetRule | None:
     """Returns which classes are possible at an error rate; None where the network has no bounds and none is asked for.
@@ -153,6 +162,21 @@ class FilePrediction:
     def findings(self) -> tuple[str, ...]:
         """The findings that are called, of a network of findings."""
         return () if self.label in (None, NO_FINDING) else tuple(self.label.split(BETWEEN))
+
+    @property
+    def calls(self) -> tuple[str, ...]:
+        """What it is called: a class, or every finding, or that there is none; empty where nothing was predicted."""
+        return self.findings or (() if self.label is None else (self.label,))
+
+    @property
+    def likeliest(self) -> str | None:
+        """The class that is called; of findings the likeliest one that is called, or the likeliest if none is.
+
+        None where nothing was predicted.
+        """
+        if self.probabilities is None or self.label in self.probabilities:
+            return self.label
+        return max(self.findings or self.probabilities, key=self.probabilities.__getitem__)
 
     @property
     def uncertain(self) -> bool | None:
@@ -230,16 +254,21 @@ def _predict_batch(
             np.stack([*each, *[np.zeros_like(each[0])] * (size - len(each))]) for each in zip(*squares, strict=True)
         ]
         logits, remarks = answered(model, padded if len(padded) > 1 else padded[0])
-        told = probability_of if classes == CLASS_NAMES else softmax_of
-        if model.descriptions[0].kind == FINDINGS:
-            told = sigmoid_of
-        answers = zip(told(logits[: len(squares)]), remarks, strict=False)
+        answers = zip(probabilities_of(model, logits[: len(squares)]), remarks, strict=False)
     return [
         prediction_of(file, outcome, *next(answers), threshold, compared=compared, classes=classes)
         if isinstance(outcome, Radiograph)
         else FilePrediction(file, error=outcome)
         for file, outcome in outcomes
     ]
+
+
+def probabilities_of(model: Predictor, logits: np.ndarray) -> np.ndarray:
+    """Returns what logits [N, K] say: the probability [N] of PNEUMONIA, or those [N, K] of other classes."""
+    description = model.descriptions[0]
+    if description.kind == FINDINGS:
+        return sigmoid_of(logits)
+    return probability_of(logits) if description.classes == CLASS_NAMES else softmax_of(logits)
 
 
 def answered(model: Predictor, images: Any) -> tuple[np.ndarray, list[tuple[str, ...]]]:

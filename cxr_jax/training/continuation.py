@@ -19,7 +19,7 @@ from cxr_jax.training.network import Network
 from cxr_jax.training.processes import ProcessGroup
 from cxr_jax.training.saving import LAST
 from cxr_jax.training.state import restore_network
-from cxr_jax.vocabulary import Kind
+from cxr_jax.vocabulary import FINDINGS, Kind
 
 
 def continue_from(origin: RunFolder, config: Config, classes: tuple[str, ...], kind: Kind, place: Path) -> Continued:
@@ -40,9 +40,13 @@ def continue_from(origin: RunFolder, config: Config, classes: tuple[str, ...], k
             f"is, so set model.name to {found.architecture}"
         )
     if (found.classes, found.kind) != (classes, kind):
+        theirs, ours = (
+            f"{', '.join(names)}{' (findings)' if of == FINDINGS else ''}"
+            for names, of in ((found.classes, found.kind), (classes, kind))
+        )
         raise UserError(
-            f"{origin.path} knows the classes {', '.join(found.classes)}, and those of {config.data.dataset} are "
-            f"{', '.join(classes)}: learn on from data of the same classes"
+            f"{origin.path} knows the classes {theirs}, and those of {config.data.dataset} are {ours}: learn on from "
+            "data of the same classes, in the same order"
         )
     for name in ("image_size", "resize", "interpolation", "clarify"):
         theirs, ours = getattr(found, name), getattr(config.data, name)

@@ -18,6 +18,8 @@ from cxr_jax.commands.judge import Options
 from cxr_jax.commands.predict import main as predict_command
 from cxr_jax.config.loading import load_config
 from cxr_jax.evaluation.judgement import read_judgement
+from cxr_jax.runs.continued import read_continued
+from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.vocabulary import DISCLAIMER
 
@@ -232,6 +234,15 @@ def test_a_config_is_trained(prepared_phantoms, config_file, tmp_path, capsys):
     config = load_config(run.folder / "config.toml")
     again = cxr_jax.train(config, out=run.folder, resume=True)
     assert again.best == run.best and "Training ended" in capsys.readouterr().out
+
+
+def test_a_network_learns_on_from_python(trained, prepared_phantoms, config_file, tmp_path):
+    run = cxr_jax.train(config_file, out=tmp_path / "on", origin=trained, changes={"training.epochs": 1}, quiet=True)
+    assert read_continued(RunFolder(run.folder)).origin(RunFolder(run.folder)).path.samefile(trained)
+    other = {"model.name": "squeezenet_tiny"}
+    with pytest.raises(cxr_jax.UserError, match=r"so set model\.name to mobilenetv2_tiny"):
+        cxr_jax.train(config_file, out=tmp_path / "other", origin=trained, changes=other, quiet=True)
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

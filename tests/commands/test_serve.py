@@ -104,8 +104,8 @@ def test_what_it_says_from_begin_to_end(bundle, tmp_path):
     loading, model, films, disclaimer, listening, request, stopped = server.lines
     assert loading == f"Loading the network of {bundle}"
     assert model == (
-        "Model: mean of flat, exported. PNEUMONIA from 0.5000 (rule: youden); on 200 validation images sensitivity "
-        "90.0 % and specificity 80.0 %."
+        "Model: mean of flat, exported. Called: PNEUMONIA from 0.5000 (rule: youden); on 200 validation images "
+        "sensitivity 90.0 % and specificity 80.0 %."
     )
     assert (films, disclaimer) == (FILMS, DISCLAIMER)
     assert listening == f"Listening on {server.url}; its page tells what to send. Ctrl-C ends it."

@@ -55,7 +55,8 @@ def test_the_reference_has_every_command_and_function(site):
     commands = text_of(site, "reference/commands")
     assert [name for names in GROUPS.values() for name in names if f'id="{name}"' not in commands] == []
     python = text_of(site, "reference/python")
-    assert all(f'id="cxr_jax.api.{name}"' in python for name in ("load", "judge", "train", "Model.predict", "Model"))
+    assert all(f'id="cxr_jax.api.{name}"' in python for name in ("load", "judge", "train"))
+    assert all(f'id="cxr_jax.serving.model.{name}"' in python for name in ("Model", "Model.predict", "Prediction"))
     assert 'id="cxr_jax.serving.maps.HeatMap.overlay"' in python
 
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from cxr_jax.bundle.record import ONNX_FILE, Bundle, content_of, write_bundle
 from cxr_jax.runs.description import NetworkDescription
-from cxr_jax.vocabulary import CLASS_NAMES
+from cxr_jax.vocabulary import CLASS_NAMES, EXCLUSIVE, Kind
 
 
 def write_onnx_bundle(
@@ -24,6 +24,8 @@ def write_onnx_bundle(
     *,
     side: int,
     resize: str,
+    classes: tuple[str, ...] = CLASS_NAMES,
+    kind: Kind = EXCLUSIVE,
     **told: Any,
 ) -> Path:
     """Writes the bundle of a network of `nodes`, and returns its folder.
@@ -36,6 +38,8 @@ def write_onnx_bundle(
         outputs: shapes of what the network answers, float32, without their first axis.
         side: of its images, in pixels.
         resize: how a radiograph becomes such an image.
+        classes: of the network.
+        kind: of the classes.
         told: what bundle.json says of this network.
     """
     graph = helper.make_graph(
@@ -49,7 +53,8 @@ def write_onnx_bundle(
     (folder / ONNX_FILE).write_bytes(model.SerializeToString())
     description = NetworkDescription(
         architecture=architecture,
-        classes=CLASS_NAMES,
+        classes=classes,
+        kind=kind,
         image_size=side,
         resize=resize,
         interpolation="area",
@@ -60,7 +65,7 @@ def write_onnx_bundle(
         parameters=0,
     )
     bundle = Bundle(
-        kind="exclusive",
+        kind=kind,
         network=description,
         checkpoint="best",
         checkpoint_sha256="",

@@ -10,11 +10,11 @@ import numpy as np
 from cxr_jax.explain.case import with_caption
 from cxr_jax.serving import maps
 from cxr_jax.serving.dicomweb.network import SOFTWARE, Network, plain
-from cxr_jax.serving.dicomweb.report import remarks
+from cxr_jax.serving.dicomweb.report import Scored, remarks, scored
 from cxr_jax.serving.dicomweb.source import Source
 from cxr_jax.serving.dicomweb.written import Written, description, evidence_of, finish
 from cxr_jax.serving.predict import FilePrediction
-from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, PNEUMONIA
+from cxr_jax.vocabulary import DISCLAIMER
 
 KIND = "heat map"
 SERIES_NUMBER = 9902
@@ -65,27 +65,35 @@ def picture_of(network: Network, prediction: FilePrediction) -> np.ndarray:
         replace(prediction, radiograph=sized),
         network.threshold,
         network.model.description.resize,
+        classes=network.model.description.classes,
     )
     coloured = drawn.overlay()
     headline = with_caption(np.zeros((0, coloured.shape[1], 3), np.uint8), [HEADLINE])
-    lines = caption(network, prediction, blank=drawn.case.blank)
+    lines = caption(network, prediction, drawn.case.explained, blank=drawn.case.blank)
     return with_caption(np.concatenate([headline, coloured]), lines)
 
 
-def caption(network: Network, prediction: FilePrediction, *, blank: bool) -> list[str]:
-    """Returns the lines below the picture, none of which names a person."""
-    positive, threshold = CLASS_NAMES[PNEUMONIA], network.threshold
-    reached = "reaches" if prediction.label == positive else "is below"
-    colours = f"Colours: what spoke to the network for class {prediction.label}, from none (grey) to most (yellow)."
+def caption(network: Network, prediction: FilePrediction, explained: str, *, blank: bool) -> list[str]:
+    """Returns the lines below the picture, none of which names a person; `explained` is the class of the colours."""
+    label = plain(explained)
+    colours = f"Colours: what spoke to the network for class {label}, from none (grey) to most (yellow)."
     return [
-        f"Research score for class {positive}: {prediction.probability:.4f}. It {reached} the research threshold "
-        f"{threshold.value:.4f} (rule: {plain(threshold.rule)}).",
-        f"No colours: nothing spoke for class {prediction.label}." if blank else colours,
+        *(_told(network, one) for one in scored(network, prediction)),
+        f"No colours: nothing spoke for class {label}." if blank else colours,
         *remarks(prediction),
         f"Network: {network.title}, {network.version}. {SOFTWARE}.",
         *([network.films] if network.films else []),
         DISCLAIMER,
     ]
+
+
+def _told(network: Network, one: Scored) -> str:
+    """Returns the score of a class, and whether that calls it."""
+    score = f"Research score for class {plain(one.label)}: {one.score:.4f}."
+    if one.threshold is None:
+        return f"{score} It is the highest of all classes." if one.called else score
+    reached = "reaches" if one.called else "is below"
+    return f"{score} It {reached} the research threshold {one.threshold:.4f} (rule: {plain(network.threshold.rule)})."
 
 
 def _sized(grey: np.ndarray) -> np.ndarray:

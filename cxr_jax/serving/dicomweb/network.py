@@ -11,7 +11,7 @@ from pathlib import Path
 from cxr_jax import __version__
 from cxr_jax.bundle.record import ONNX_FILE, Bundle
 from cxr_jax.bundle.runtime import BundledModel, load_bundle
-from cxr_jax.runs.description import require_uncropped, require_usual_classes
+from cxr_jax.runs.description import require_uncropped
 from cxr_jax.serving.predict import Threshold
 
 SOFTWARE = f"cxr_jax {__version__}"
@@ -54,7 +54,6 @@ class Network:
 def load_network(folder: str | Path) -> Network:
     """Returns the network of a bundle; UserError as in `load_bundle`."""
     model = load_bundle(folder)
-    require_usual_classes(model.description.classes, "cxr-jax pacs")
     require_uncropped([model.description], "cxr-jax pacs")
     return Network(model, _digest(model.bundle), Threshold.of(model))
 

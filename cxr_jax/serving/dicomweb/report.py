@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cxr_jax.serving.dicomweb.network import SOFTWARE, Network, plain
@@ -11,14 +12,13 @@ from cxr_jax.serving.predict import FilePrediction
 from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, PNEUMONIA
 
 if TYPE_CHECKING:
-    from highdicom.sr import ContentItem, MeasurementsAndQualitativeEvaluations
+    from highdicom.sr import AlgorithmIdentification, ContentItem, MeasurementsAndQualitativeEvaluations
 
 KIND = "report"
 SERIES_NUMBER = 9901
 SCHEME = "99CXRJAX"
 """Coding scheme of what DICOM has no code for; `99` begins those that are private."""
 
-_POSITIVE = CLASS_NAMES[PNEUMONIA]
 _COMMENT = ("121106", "DCM", "Comment")
 _NO_UNIT = ("1", "UCUM", "no units")
 _YES, _NO = ("373066001", "SCT", "Yes"), ("373067005", "SCT", "No")
@@ -28,9 +28,9 @@ _PROCEDURE = ("399208008", "SCT", "Plain X-ray of chest")
 def report_of(network: Network, source: Source, prediction: FilePrediction) -> Written:
     """Returns the report of one radiograph.
 
-    It holds the score, the threshold, whether the score reaches it, every warning, whose films the network learned
-    from, and the disclaimer, and names the network as what observed. It is preliminary and unverified, and codes no
-    finding: nobody has made one.
+    Of every class or finding it holds the score, the threshold if there is one, and whether that calls it. It holds
+    every warning, whose films the network learned from, and the disclaimer, and names the network as what observed. It
+    is preliminary and unverified, and codes no finding: nobody has made one.
     """
     from highdicom.coding_schemes import CodingSchemeIdentificationItem
     from highdicom.sr import (
@@ -53,7 +53,7 @@ def report_of(network: Network, source: Source, prediction: FilePrediction) -> W
     content = MeasurementReport(
         ObservationContext(ObserverContext(codes.DCM.Device, device)),
         procedure_reported=CodedConcept(*_PROCEDURE),
-        imaging_measurements=[_measured(network, source, prediction)],
+        imaging_measurements=_measured(network, source, prediction),
     )
     # before the numbers: whoever reads from the top meets it first
     last = content[0].ContentSequence.pop()
@@ -69,9 +69,56 @@ def report_of(network: Network, source: Source, prediction: FilePrediction) -> W
     return finish(made, source)
 
 
-def _measured(network: Network, source: Source, prediction: FilePrediction) -> MeasurementsAndQualitativeEvaluations:
+@dataclass(frozen=True)
+class Scored:
+    """A class or finding in a report: its score, and whether that calls it."""
+
+    label: str
+    score: float
+    threshold: float | None  # None where the likeliest class is called
+    called: bool
+
+
+def scored(network: Network, prediction: FilePrediction) -> tuple[Scored, ...]:
+    """Returns every class or finding that a report tells; of NORMAL and PNEUMONIA the second."""
+    told = prediction.probabilities
+    if told is None:
+        positive = CLASS_NAMES[PNEUMONIA]
+        called = prediction.label == positive
+        return (Scored(positive, prediction.probability, network.threshold.value, called),)
+    thresholds = network.threshold.of_findings or dict.fromkeys(told)
+    return tuple(Scored(name, value, thresholds[name], name in prediction.calls) for name, value in told.items())
+
+
+def _measured(
+    network: Network, source: Source, prediction: FilePrediction
+) -> list[MeasurementsAndQualitativeEvaluations]:
+    """Returns a group of numbers for every class or finding; what is to be remarked stands in the first."""
+    from highdicom.sr import AlgorithmIdentification
+
+    algorithm = AlgorithmIdentification(
+        name=f"cxr_jax: {network.title}",
+        version=network.version,
+        parameters=[
+            f"sha256 of network, preprocessing and threshold: {network.digest}",
+            plain(f"rule of the threshold: {network.threshold.rule}", 200),
+            f"software: {SOFTWARE}",
+        ],
+    )
+    # the codes of the first have no number: they are those of PNEUMONIA, which is alone
+    groups = [
+        _group(network, source, algorithm, told, str(number) if number > 1 else "")
+        for number, told in enumerate(scored(network, prediction), 1)
+    ]
+    groups[0][0].ContentSequence.extend(_text(_COMMENT, sentence) for sentence in remarks(prediction))
+    return groups
+
+
+def _group(
+    network: Network, source: Source, algorithm: AlgorithmIdentification, told: Scored, number: str
+) -> MeasurementsAndQualitativeEvaluations:
+    """Returns score and threshold of one class, and whether it is called; `number` tells its codes from others'."""
     from highdicom.sr import (
-        AlgorithmIdentification,
         CodedConcept,
         Measurement,
         MeasurementsAndQualitativeEvaluations,
@@ -80,37 +127,23 @@ def _measured(network: Network, source: Source, prediction: FilePrediction) -> M
         TrackingIdentifier,
     )
 
-    threshold = network.threshold
-    algorithm = AlgorithmIdentification(
-        name=f"cxr_jax: {network.title}",
-        version=network.version,
-        parameters=[
-            f"sha256 of network, preprocessing and threshold: {network.digest}",
-            plain(f"rule of the threshold: {threshold.rule}", 200),
-            f"software: {SOFTWARE}",
-        ],
-    )
-    numbers = (
-        ("score", f"Research score for class {_POSITIVE}", prediction.probability),
-        ("threshold", "Research threshold of the score", threshold.value),
-    )
-    reached = _YES if prediction.label == _POSITIVE else _NO
-    group = MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(network.uid("measurements", source.uid), "cxr_jax research score"),
+    numbers = [("score", plain(f"Research score for class {told.label}"), told.score)]
+    asked, meaning = "highest", "Research score is the highest of all classes"
+    if told.threshold is not None:
+        numbers.append(("threshold", "Research threshold of the score", told.threshold))
+        asked, meaning = "reached", "Research score reaches the threshold"
+    tracked = TrackingIdentifier(network.uid(f"measurements{number}", source.uid), "cxr_jax research score")
+    answer = CodedConcept(*(_YES if told.called else _NO))
+    return MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracked,
         algorithm_id=algorithm,
         measurements=[
-            Measurement(CodedConcept(code, SCHEME, meaning), round(float(value), 6), CodedConcept(*_NO_UNIT))
-            for code, meaning, value in numbers
+            Measurement(CodedConcept(f"{code}{number}", SCHEME, text), round(float(value), 6), CodedConcept(*_NO_UNIT))
+            for code, text, value in numbers
         ],
-        qualitative_evaluations=[
-            QualitativeEvaluation(
-                CodedConcept("reached", SCHEME, "Research score reaches the threshold"), CodedConcept(*reached)
-            )
-        ],
+        qualitative_evaluations=[QualitativeEvaluation(CodedConcept(f"{asked}{number}", SCHEME, meaning), answer)],
         source_images=[SourceImageForMeasurementGroup(source.text("SOPClassUID"), source.uid)],
     )
-    group[0].ContentSequence.extend(_text(_COMMENT, sentence) for sentence in remarks(prediction))
-    return group
 
 
 def remarks(prediction: FilePrediction) -> list[str]:

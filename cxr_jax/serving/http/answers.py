@@ -12,7 +12,7 @@ from cxr_jax.bundle.record import Call
 from cxr_jax.data.encoded import HEAD_BYTES, MAX_BYTES, kind_of
 from cxr_jax.serving.loaded import Loaded
 from cxr_jax.serving.predict import FilePrediction, Threshold
-from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER
+from cxr_jax.vocabulary import DISCLAIMER
 
 _FILMS = Field(description="whose films the network learned from, and what it is for; null where nobody said")
 
@@ -30,10 +30,15 @@ class FileAnswer:
 
     file: Annotated[str, Field(description="its name in the upload")]
     status: Annotated[int, Field(description="200, or what a request of this file alone would have got: 413, 415, 422")]
-    probability: Annotated[float | None, Field(description="of PNEUMONIA, 0 to 1; null where there is an error")]
-    label: Annotated[Literal[CLASS_NAMES] | None, Field(description="what it is called at the threshold")]
-    threshold: Annotated[float, Field(description="probability from which PNEUMONIA is called")]
-    threshold_rule: Annotated[str, Field(description="how the threshold was fixed, on validation images")]
+    probability: Annotated[
+        float | None,
+        Field(description="of PNEUMONIA, 0 to 1; of other classes, of the one that is called; null of findings"),
+    ]
+    label: Annotated[str | None, Field(description="the class that is called, or all findings that are, with bars")]
+    threshold: Annotated[
+        float | None, Field(description="probability from which PNEUMONIA is called; null of other classes")
+    ]
+    threshold_rule: Annotated[str, Field(description="how a threshold was fixed, on validation images")]
     uncertain: Annotated[bool | None, Field(description="whether another class is possible, or none; null if unknown")]
     possible: Annotated[tuple[str, ...] | None, Field(description="classes at the error rate; null if unknown")]
     error_rate: Annotated[float | None, Field(description="of each class, how many images have a set without it")]
@@ -45,6 +50,15 @@ class FileAnswer:
     error: Annotated[str | None, Field(description="why the file was not predicted, in one sentence")] = None
     map: Annotated[
         str | None, Field(description="with ?map=png: what speaks for the label, as a PNG in a data: address")
+    ] = None
+    probabilities: Annotated[
+        dict[str, float] | None, Field(description="of every class or finding; null of NORMAL and PNEUMONIA")
+    ] = None
+    findings: Annotated[tuple[str, ...] | None, Field(description="those that are called; null of other classes")] = (
+        None
+    )
+    thresholds: Annotated[
+        dict[str, float] | None, Field(description="from which each finding is called; null of other classes")
     ] = None
 
     @classmethod
@@ -61,10 +75,17 @@ class Answer:
     """One answer for every file, in the order of the upload."""
 
     files: tuple[FileAnswer, ...]
-    rule: Annotated[Call | None, Field(description="the threshold, its rule, and what it promised on validation")]
+    rule: Annotated[
+        Call | None,
+        Field(description="the threshold of PNEUMONIA, and what it promised on validation; null of other classes"),
+    ]
     model: str
     bundle_sha256: Annotated[str, Field(description="of bundle.json, which holds the hash of every other file")]
     films: Annotated[str | None, _FILMS] = None
+    rules: Annotated[
+        tuple[Call, ...],
+        Field(description="the threshold of each class that has one: a finding is called from it on"),
+    ] = ()
     disclaimer: str = DISCLAIMER
     error: Annotated[str | None, Field(description="null unless no file at all could be predicted")] = None
 

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from cxr_jax.bundle.record import Bundle
 from cxr_jax.serving.predict import FilePrediction
+from cxr_jax.vocabulary import CLASS_NAMES
 
 WINDOW = 1000
 """Images over which drift is measured: those that were predicted last."""
@@ -43,12 +44,18 @@ class Metrics:
         self._refused = Counter(
             "cxr_files_refused", "Files that could not be predicted", ("status",), registry=registry
         )
-        self._images = Counter("cxr_images", "Images predicted, by their call", ("label",), registry=registry)
+        told = "Images predicted, by their call; an image counts for each of its findings"
+        self._images = Counter("cxr_images", told, ("label",), registry=registry)
         self._batches = Histogram(
             "cxr_batch_images", "Images run through the network together", buckets=_SIZES, registry=registry
         )
+        usual = bundle.network.classes == CLASS_NAMES
         self._scores = Histogram(
-            "cxr_probability", "Probabilities of PNEUMONIA", buckets=(*_PROBABILITIES, 1.0), registry=registry
+            "cxr_probability",
+            "Probabilities of PNEUMONIA" if usual else "Probabilities of each class",
+            () if usual else ("label",),
+            buckets=(*_PROBABILITIES, 1.0),
+            registry=registry,
         )
         self._queue = Gauge("cxr_queue_images", "Images that wait or are under way", registry=registry)
         self._ready = Gauge("cxr_ready", "1 if the network answered when it was last asked", registry=registry)
@@ -67,7 +74,7 @@ class Metrics:
             self._outside.labels(measure=usual.measure)
             share.labels(measure=usual.measure).set_function(self._share_outside(usual.measure))
         told = Gauge("cxr_drift_images", f"How many of {window} there are", registry=registry)
-        told.set_function(lambda: len(self._probabilities))
+        told.set_function(lambda: len(self._unlike))
         if self._bundle.scores is not None:
             index = Gauge(
                 "cxr_score_drift",
@@ -102,12 +109,18 @@ class Metrics:
 
     def predicted(self, prediction: FilePrediction, unlike: Sequence[str]) -> None:
         """Counts an image that was predicted; by the measures `unlike` it is unlike those of training."""
-        self._images.labels(label=prediction.label).inc()
-        self._scores.observe(prediction.probability)
+        for label in prediction.calls:
+            self._images.labels(label=label).inc()
+        if prediction.probabilities is None:
+            self._scores.observe(prediction.probability)
+        else:
+            for label, probability in prediction.probabilities.items():
+                self._scores.labels(label=label).observe(probability)
         for measure in unlike:
             self._outside.labels(measure=measure).inc()
         with self._lock:
-            self._probabilities.append(prediction.probability)
+            if prediction.probabilities is None:
+                self._probabilities.append(prediction.probability)
             self._unlike.append(tuple(unlike))
 
     def exposition(self) -> bytes:

@@ -23,6 +23,7 @@ from cxr_jax.serving.loaded import Loaded, load
 from cxr_jax.serving.maps import map_of
 from cxr_jax.serving.predict import FilePrediction, Threshold
 from cxr_jax.serving.radiograph import read_radiograph
+from cxr_jax.vocabulary import CLASS_NAMES
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -115,9 +116,17 @@ class Service:
         for answer in answers:
             if answer.error is not None:
                 self.metrics.refused(answer.status)
-        rule = next(iter(self.network.bundle.calls), None)
-        loaded, sha256 = self.network.loaded, self.network.sha256
-        answer = Answer(tuple(answers), rule, loaded.name, sha256, loaded.films or None, error=error_of(answers))
+        loaded, rules = self.network.loaded, self.network.bundle.calls
+        usual = self.network.bundle.network.classes == CLASS_NAMES
+        answer = Answer(
+            files=tuple(answers),
+            rule=rules[0] if usual and rules else None,
+            model=loaded.name,
+            bundle_sha256=self.network.sha256,
+            films=loaded.films or None,
+            rules=rules,
+            error=error_of(answers),
+        )
         return status_of(answers), answer
 
     def health(self) -> tuple[int, Health]:
@@ -168,6 +177,7 @@ class Service:
             replace(prediction, radiograph=radiograph),
             self.network.threshold,
             descriptions[0].resize,
+            classes=descriptions[0].classes,
         )
         return "data:image/png;base64," + base64.b64encode(drawn.png()).decode()
 

@@ -9,6 +9,7 @@ import pydicom
 import pytest
 from pydicom.uid import ImplicitVRLittleEndian
 
+from cxr_jax.bundle.record import Call
 from cxr_jax.errors import UserError
 from cxr_jax.serving.dicomweb.capture import LARGEST_SIDE, SMALLEST_SIDE, caption, capture_of
 from cxr_jax.serving.dicomweb.network import load_network
@@ -17,6 +18,7 @@ from cxr_jax.serving.dicomweb.source import read_source
 from cxr_jax.serving.predict import predict_files
 from cxr_jax.vocabulary import DISCLAIMER
 from tests.serving.dicomweb.conftest import DX, FILMS, PATIENT, SECRET, write_drawn_bundle
+from tests.serving.http.bundles import write_other_bundle
 
 STUDY = "1.2.840.99.7"
 
@@ -129,10 +131,10 @@ def test_a_large_radiograph_is_stored_smaller(network, radiograph, phantoms):
 
 def test_the_caption_names_nobody_and_says_what_it_is(network, radiograph):
     prediction = predicted(network, radiograph(STUDY))
-    lines = caption(network, prediction, blank=False)
+    lines = caption(network, prediction, prediction.label, blank=False)
     assert lines[-2:] == [FILMS, DISCLAIMER] and SECRET not in " ".join(lines)
     assert f"{prediction.probability:.4f}" in lines[0] and "research threshold 0.4000" in lines[0]
-    assert "nothing spoke" in caption(network, prediction, blank=True)[1]
+    assert "nothing spoke" in caption(network, prediction, prediction.label, blank=True)[1]
 
 
 @pytest.mark.parametrize(
@@ -181,3 +183,29 @@ def test_a_file_without_identifiers_is_told(radiograph, keyword):
     with pytest.raises(UserError, match="lacks its identifiers") as told:
         read_source(stream.getvalue(), "image")
     assert SECRET not in str(told.value)
+
+
+OTHERS = ("Effusion", "Mass", "Nodule")
+
+
+@pytest.mark.parametrize("kind", ["findings", "exclusive"])
+def test_every_finding_and_class_is_stated(kind, radiograph, tmp_path):
+    calls = (Call("Effusion", 0.6, "youden"), Call("Mass", 0.5, "youden"), Call("Nodule", 0.99, "youden"))
+    other = load_network(write_other_bundle(tmp_path / "other", OTHERS, kind, calls))
+    report, picture, prediction = written(other, radiograph(STUDY))
+    items = items_of(report)
+    told = prediction.probabilities
+    for name in OTHERS:
+        (score,) = items[f"Research score for class {name}"]
+        assert score.MeasuredValueSequence[0].NumericValue == pytest.approx(told[name], abs=1e-6)
+    asked = "reaches the threshold" if kind == "findings" else "is the highest of all classes"
+    answers = [item.ConceptCodeSequence[0].CodeMeaning for item in items[f"Research score {asked}"]]
+    assert answers == ["Yes" if name in prediction.calls else "No" for name in OTHERS]
+    thresholds = items.get("Research threshold of the score", [])
+    stated = [float(item.MeasuredValueSequence[0].NumericValue) for item in thresholds]
+    assert stated == ([0.6, 0.5, 0.99] if kind == "findings" else [])
+    lines = caption(other, prediction, "Mass", blank=False)
+    assert all(f"class {name}: {told[name]:.4f}" in line for name, line in zip(OTHERS, lines, strict=False))
+    assert ("research threshold 0.5000 (rule: youden)" in lines[1]) == (kind == "findings")
+    assert any("for class Mass, from none" in line for line in lines)
+    assert picture.pixel_array.shape[2] == 3

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from cxr_jax.bundle.record import Call, UsualRange
 from cxr_jax.bundle.scores import Scores
+from cxr_jax.vocabulary import FINDINGS, Kind
 from tests.serving.onnx_bundles import write_onnx_bundle
 
 SIZE = 32
@@ -78,5 +79,51 @@ def write_mean_bundle(folder: Path, *, work: int = 0, scores: Scores | None = No
         step=1,
         date="2026-11-26",
         scores=scores,
+        films=FILMS,
+    )
+
+
+def write_other_bundle(folder: Path, classes: tuple[str, ...], kind: Kind, calls: tuple[Call, ...] = ()) -> Path:
+    """Writes the bundle of a network of other classes.
+
+    Its logit of class k is (mean grey level - 128) / 32 * (1 - k), and its evidence the grey levels in 4 x 4 cells.
+    """
+    nodes = [
+        helper.make_node("Cast", ["images"], ["grey"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["grey", "sides"], ["mean"], keepdims=0),
+        helper.make_node("Sub", ["mean", "middle"], ["centred"]),
+        helper.make_node("Unsqueeze", ["centred", "last"], ["column"]),
+        helper.make_node("Mul", ["column", "slopes"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["probability"])
+        if kind == FINDINGS
+        else helper.make_node("Softmax", ["logits"], ["probability"], axis=1),
+        helper.make_node("Unsqueeze", ["grey", "last"], ["one_channel"]),
+        helper.make_node("AveragePool", ["one_channel"], ["pooled"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("Concat", ["pooled"] * len(classes), ["evidence"], axis=1),
+    ]
+    constants = {
+        "sides": np.array([1, 2], np.int64),
+        "last": np.array([1], np.int64),
+        "middle": np.float32(128),
+        "slopes": np.array([[(1 - place) / 32 for place in range(len(classes))]], np.float32),
+    }
+    folder.mkdir(parents=True)
+    return write_onnx_bundle(
+        folder,
+        "mean",
+        nodes,
+        constants,
+        {"logits": [len(classes)], "probability": [len(classes)], "evidence": [len(classes), SIZE // 8, SIZE // 8]},
+        side=SIZE,
+        resize="squash",
+        classes=classes,
+        kind=kind,
+        name="other",
+        calls=calls,
+        temperature=None,
+        quality=(UsualRange("mean", "Mean brightness", 50.0, 250.0),),
+        training_images=1000,
+        step=1,
+        date="2026-11-26",
         films=FILMS,
     )

@@ -1,12 +1,52 @@
 /** What probabilities lead to: calls, and how they are said. */
 
-/** Returns the class that an answer is called: of the calls whose threshold is reached, the likeliest, else the first. */
-export function calledOf(probability, page) {
-  const reached = page.calls
+const NO_FINDING = "No Finding";
+
+/** Returns whether an image may show several of the classes of the page. */
+export const isOfFindings = (page) => page.kind === "findings";
+
+/** Returns whether the classes are others than those that one threshold tells apart. */
+export const isOfOthers = (page) => isOfFindings(page) || page.calls.some(({ threshold }) => threshold === null);
+
+/** Returns the classes whose threshold an answer reaches, in the order of the page. */
+function reachedOf(probability, page) {
+  return page.calls
     .map(({ label, threshold }) => ({ label, threshold, value: probability[page.classes.indexOf(label)] }))
-    .filter(({ value, threshold }) => value >= threshold);
-  if (!reached.length) return page.classes[0];
-  return reached.reduce((best, next) => (next.value > best.value ? next : best)).label;
+    .filter(({ value, threshold }) => threshold !== null && value >= threshold);
+}
+
+const likeliest = (found) => found.reduce((best, next) => (next.value > best.value ? next : best)).label;
+
+/** Returns the likeliest of all classes. */
+function highestOf(probability, page) {
+  return likeliest(page.classes.map((label, place) => ({ label, value: probability[place] })));
+}
+
+/** Returns what an answer is called: one class, or every finding that is called. */
+export function callsOf(probability, page) {
+  const reached = reachedOf(probability, page);
+  if (isOfFindings(page)) return reached.map(({ label }) => label);
+  if (isOfOthers(page)) return [highestOf(probability, page)];
+  return [reached.length ? likeliest(reached) : page.classes[0]];
+}
+
+/** Returns the same in words; findings are joined by commas, as `told` joins those that a reader calls. */
+export const calledOf = (probability, page) => told(callsOf(probability, page));
+
+/** Returns calls in words. */
+export const told = (calls) => calls.join(", ") || NO_FINDING;
+
+/** Returns whether the call is one that asks for a look: any finding, or another class than the first of two. */
+export function isPositive(called, page) {
+  if (isOfFindings(page)) return called !== told([]);
+  return !isOfOthers(page) && called !== page.classes[0];
+}
+
+/** Returns the class whose heat map is shown first: the called one, of findings the likeliest of those or of all. */
+export function explainedOf(probability, page) {
+  if (!isOfFindings(page)) return calledOf(probability, page);
+  const reached = reachedOf(probability, page);
+  return reached.length ? likeliest(reached) : highestOf(probability, page);
 }
 
 /** Returns the classes that are possible at the error rate of the page; null where it does not know. */
@@ -24,8 +64,8 @@ export function isUncertain(probability, page) {
 export function doubtOf(probability, page) {
   if (!isUncertain(probability, page)) return "";
   const possible = possibleOf(probability, page);
-  const told = possible.length ? `possible: ${possible.join(", ")}` : "no class is possible";
-  return `Uncertain: at an error rate of ${Math.round(100 * page.sets.error_rate)} % for each class, ${told}.`;
+  const which = possible.length ? `possible: ${possible.join(", ")}` : "no class is possible";
+  return `Uncertain: at an error rate of ${Math.round(100 * page.sets.error_rate)} % for each class, ${which}.`;
 }
 
 /** Returns a probability as the page writes it. */

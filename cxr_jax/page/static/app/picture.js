@@ -1,12 +1,11 @@
 /** A radiograph on a canvas, with the heat map laid over it. */
 
-import { calledOf } from "./calls.js";
 import { placedHeat } from "./resampling.js";
 
-/** Returns the heat of the class that is called, 0 to 1, laid over the small picture; null where nothing speaks for it. */
-export function heatOf(found, page) {
+/** Returns the heat of a class, 0 to 1, laid over the small picture; null where nothing speaks for it. */
+export function heatOf(found, page, label) {
   const { values, rows, columns } = found.evidence;
-  const place = page.classes.indexOf(calledOf(found.probability, page));
+  const place = page.classes.indexOf(label);
   const cells = values.subarray(place * rows * columns, (place + 1) * rows * columns);
   const hottest = cells.reduce((most, value) => Math.max(most, value), 0);
   if (hottest <= 0) return null;

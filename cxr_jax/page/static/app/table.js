@@ -1,9 +1,9 @@
 /** The table of all radiographs, on the page and as a file. */
 
-import { calledOf, isUncertain, possibleOf, probabilityText } from "./calls.js";
+import { calledOf, callsOf, isOfFindings, isOfOthers, isPositive, isUncertain, possibleOf, probabilityText } from "./calls.js";
 
-const COLUMNS = [
-  "file", "probability", "label", "threshold", "threshold_rule", "uncertain", "possible", "error_rate", "warnings",
+const columnsOf = (page) => [
+  "file", "probability", ...(isOfOthers(page) ? page.classes.map((label) => `probability_${label}`) : []), "label", "threshold", "threshold_rule", "uncertain", "possible", "error_rate", "warnings",
   "compared_with_training", "model", "films", "disclaimer", "error", "your_call", "drawn_as",
 ];
 
@@ -63,7 +63,7 @@ function callCell(item, page, withheld) {
   if (withheld) return element("td", "hidden until your call");
   const called = calledOf(item.found.probability, page);
   const uncertain = isUncertain(item.found.probability, page);
-  const cell = element("td", uncertain ? "uncertain" : called, uncertain || called === page.classes[0] ? "" : "called");
+  const cell = element("td", uncertain ? "uncertain" : called, !uncertain && isPositive(called, page) ? "called" : "");
   const count = item.found.remarks.length;
   if (count) cell.append(element("small", count === 1 ? "1 remark" : `${count} remarks`));
   return cell;
@@ -71,7 +71,7 @@ function callCell(item, page, withheld) {
 
 /** Returns the table as the text of a CSV file, with the columns of `cxr-jax predict --csv` and two of the teaching. */
 export function csvOf(items, page, teaching) {
-  const lines = [COLUMNS, ...items.filter((item) => item.found || item.mistake).map((item) => fieldsOf(item, page, teaching))];
+  const lines = [columnsOf(page), ...items.filter((item) => item.found || item.mistake).map((item) => fieldsOf(item, page, teaching))];
   return lines.map((fields) => `${fields.map(quoted).join(",")}\n`).join("");
 }
 
@@ -80,9 +80,10 @@ function fieldsOf(item, page, teaching) {
   const told = item.found && !(teaching && !item.yourCall);
   return [
     item.name,
-    told ? item.found.probability[page.classes.indexOf(call.label)] : "",
-    told ? calledOf(item.found.probability, page) : "",
-    call.threshold,
+    told ? statedOf(item.found.probability, page) : "",
+    ...(isOfOthers(page) ? page.classes.map((_, place) => (told ? item.found.probability[place] : "")) : []),
+    told ? callsOf(item.found.probability, page).join("|") || calledOf(item.found.probability, page) : "",
+    isOfOthers(page) ? "" : call.threshold,
     call.rule,
     ...(told && page.sets ? doubtFields(item.found.probability, page) : ["", "", page.sets?.error_rate ?? ""]),
     told ? item.found.remarks.join("; ") : "",
@@ -94,6 +95,12 @@ function fieldsOf(item, page, teaching) {
     item.yourCall ?? "",
     item.yourCall ? (item.drawnAs ?? "") : "",
   ];
+}
+
+/** Returns the one probability of a row: of the class with a threshold, of the likeliest of others, none of findings. */
+function statedOf(probability, page) {
+  if (isOfFindings(page)) return "";
+  return isOfOthers(page) ? Math.max(...probability) : probability[page.classes.indexOf(page.calls[0].label)];
 }
 
 function doubtFields(probability, page) {

@@ -1,10 +1,20 @@
 /** One radiograph in large: its picture, and what the network says of it once that may be told. */
 
-import { calledOf, doubtOf, probabilityText } from "./calls.js";
+import { calledOf, doubtOf, explainedOf, isOfFindings, isOfOthers, isPositive, probabilityText, told } from "./calls.js";
 import { draw, heatOf, parsed } from "./picture.js";
 import { element } from "./table.js";
 
 const find = (id) => document.getElementById(id);
+
+const isPressed = (button) => button.getAttribute("aria-pressed") === "true";
+
+/** Returns a button for a call. */
+function choice(text, act) {
+  const button = element("button", text, "choice");
+  button.type = "button";
+  button.addEventListener("click", act);
+  return button;
+}
 
 /** Shows one radiograph at a time. */
 export class Viewer {
@@ -12,6 +22,7 @@ export class Viewer {
   #colours;
   #item = null;
   #heat = null;
+  #explained = null;
   #withheld = false;
 
   /** `callMade` is told which class the reader of this page has called. */
@@ -21,12 +32,36 @@ export class Viewer {
     const strength = find("strength");
     strength.value = String(Math.round(page.strength * 100));
     strength.addEventListener("input", () => this.#paint());
-    find("choices").replaceChildren(...page.classes.map((label) => {
-      const button = element("button", label, "choice");
-      button.type = "button";
-      button.addEventListener("click", () => callMade(this.#item, label));
+    find("choices").replaceChildren(...(isOfFindings(page) ? this.#findings(callMade) : page.classes.map((label) => {
+      return choice(label, () => callMade(this.#item, label));
+    })));
+    const select = find("explained");
+    select.replaceChildren(...page.classes.map((label) => element("option", label)));
+    select.addEventListener("change", () => {
+      this.#explain(select.value);
+      this.#paint();
+    });
+  }
+
+  /** Returns a button for each finding, which is pressed or not, and one that makes the call. */
+  #findings(callMade) {
+    const buttons = this.#page.classes.map((label) => {
+      const button = choice(label, () => button.setAttribute("aria-pressed", String(!isPressed(button))));
+      button.setAttribute("aria-pressed", "false");
       return button;
-    }));
+    });
+    const done = choice("That is my call", () => {
+      const pressed = buttons.filter(isPressed);
+      callMade(this.#item, told(pressed.map((button) => button.textContent)));
+      for (const button of pressed) button.setAttribute("aria-pressed", "false");
+    });
+    done.classList.add("primary");
+    return [...buttons, done];
+  }
+
+  #explain(label) {
+    this.#explained = label;
+    this.#heat = heatOf(this.#item.found, this.#page, label);
   }
 
   /** Shows a radiograph; with `withheld` nothing of the answer. */
@@ -40,13 +75,18 @@ export class Viewer {
     find("asking").hidden = failed || !withheld;
     find("told").hidden = !failed && withheld;
     find("strength-row").hidden = failed || withheld;
+    find("explained-row").hidden = failed || withheld || !isOfOthers(this.#page);
     for (const part of ["scales", "promise", "remarks", "compared", "marking"]) find(part).hidden = failed;
     if (failed) {
       find("marking").textContent = "";
       find("verdict").replaceChildren(element("span", "Not read", "quiet"), element("span", item.mistake, "reason"));
       return;
     }
-    this.#heat = withheld ? null : heatOf(item.found, this.#page);
+    this.#heat = null;
+    if (!withheld) {
+      this.#explain(explainedOf(item.found.probability, this.#page));
+      find("explained").value = this.#explained;
+    }
     this.#paint();
     if (!withheld) this.#tell(item);
   }
@@ -57,22 +97,21 @@ export class Viewer {
     find("strength-told").textContent = `${percent} %`;
     find("strength").setAttribute("aria-valuetext", `${percent} %`);
     draw(find("picture"), found.preview, this.#heat, percent / 100, this.#colours);
-    const called = this.#withheld ? null : calledOf(found.probability, this.#page);
-    const shows = called && this.#heat && percent;
+    const label = this.#withheld ? null : this.#explained;
+    const shows = label && this.#heat && percent;
     const picture = `Radiograph ${name}, ${found.width} x ${found.height} pixels`;
-    find("picture").setAttribute("aria-label", shows ? `${picture}, with a heat map of what speaks for ${called}` : picture);
-    const blank = called && !this.#heat ? `Nothing in the picture speaks for ${called}.` : "";
-    find("caption").textContent = this.#withheld ? "" : blank || `Warm colours: what speaks for ${called}.`;
+    find("picture").setAttribute("aria-label", shows ? `${picture}, with a heat map of what speaks for ${label}` : picture);
+    const blank = label && !this.#heat ? `Nothing in the picture speaks for ${label}.` : "";
+    find("caption").textContent = this.#withheld ? "" : blank || `Warm colours: what speaks for ${label}.`;
   }
 
   #tell(item) {
     const { found, yourCall, drawnAs } = item;
     const page = this.#page;
     const called = calledOf(found.probability, page);
-    const positive = called !== page.classes[0];
     find("verdict").replaceChildren(
       element("span", yourCall ? "The network calls it" : "Called", "quiet"),
-      element("strong", called, positive ? "called" : ""),
+      element("strong", called, isPositive(called, page) ? "called" : ""),
       element("span", doubtOf(found.probability, page), "reason"),
     );
     const marking = find("marking");
@@ -86,7 +125,8 @@ export class Viewer {
         : `You called it ${yourCall}${yourCall === called ? ", as the network does" : ", other than the network"}.`;
     }
     find("scales").replaceChildren(...page.calls.map((call) => this.#scale(call, found)));
-    find("promise").textContent = page.calls.map(({ promise }) => promise).join(" ");
+    // of several findings each promise stands below its own scale
+    find("promise").textContent = isOfOthers(page) ? "" : page.calls.map(({ promise }) => promise).join(" ");
     find("remarks").hidden = found.remarks.length === 0;
     find("remarks-list").replaceChildren(...found.remarks.map((remark) => element("li", `${remark[0].toUpperCase()}${remark.slice(1)}.`)));
     const count = page.training_images.toLocaleString("en-US");
@@ -95,7 +135,7 @@ export class Viewer {
     find("compared").textContent = page.quality.length ? compared : "Not compared with the training images: the run was not evaluated.";
   }
 
-  #scale({ label, threshold }, found) {
+  #scale({ label, threshold, promise }, found) {
     const value = found.probability[this.#page.classes.indexOf(label)];
     const scale = element("div", "", "scale");
     const head = element("p", "", "scale-head");
@@ -109,9 +149,11 @@ export class Viewer {
       track.append(shape);
     };
     add("rect", { class: "rail", width: "100%", height: 12, rx: 6, y: 4 });
-    add("rect", { class: value >= threshold ? "fill called" : "fill", width: `${100 * Math.max(value, 0.012)}%`, height: 12, rx: 6, y: 4 });
-    add("rect", { class: "mark", x: `${100 * threshold}%`, width: 2, height: 20 });
-    scale.append(head, track, element("p", `Called from ${probabilityText(threshold)} on`, "facts"));
+    const reached = threshold !== null && value >= threshold;
+    add("rect", { class: reached ? "fill called" : "fill", width: `${100 * Math.max(value, 0.012)}%`, height: 12, rx: 6, y: 4 });
+    if (threshold !== null) add("rect", { class: "mark", x: `${100 * threshold}%`, width: 2, height: 20 });
+    const from = threshold === null ? "Called where it is the highest" : `Called from ${probabilityText(threshold)} on`;
+    scale.append(head, track, element("p", isOfFindings(this.#page) ? `${from}. ${promise}` : from, "facts"));
     return scale;
   }
 }
