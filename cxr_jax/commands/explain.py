@@ -1,4 +1,6 @@
-"""`cxr-jax explain RUN [FILES...]`: Grad-CAM of radiographs, of errors or of all outcomes, and checks of the maps."""
+"""`cxr-jax explain RUN [FILES...]`: Grad-CAM of radiographs, of errors or of all outcomes, and checks of the maps: by
+what a map should do, or by boxes that readers drew.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +10,27 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cxr_jax.config.command_line import Option, Positional, parse
-from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.errors import EXIT_USAGE, UserError, suggestion
 from cxr_jax.terminal import Terminal, as_typed
-from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER
+from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, FINDINGS
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from cxr_jax.data.prepared import PreparedData
-    from cxr_jax.explain.case import Case
     from cxr_jax.explain.panel import Group, Tile
-    from cxr_jax.explain.subjects import Subject, Subjects
+    from cxr_jax.explain.subjects import Subject, Subjects, Thresholds
     from cxr_jax.inference.restore import TrainedModel
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.serving.predict import Threshold
 
 SUMMARY = "show by Grad-CAM what speaks for a class"
 
-DESCRIPTION = """Show by Grad-CAM what speaks for a class: in chosen radiographs, in the errors of a run or in all four
-outcomes; or check whether the maps can be trusted.
+DESCRIPTION = """Show by Grad-CAM what speaks for a class or a finding: in chosen radiographs, in the errors of a run or
+in all four outcomes; or check whether the maps can be trusted, or find what readers have drawn boxes around.
 
 Overlays at the size of the originals and a page with all of them go to the folder explanations of the run, where they
 replace those of the same name: they can be computed again at any time. --check draws no map; it writes checks.json
-there, with a verdict for each check, and the figures."""
+there, with a verdict for each check, and the figures. --boxes takes a list in the layout of NIH's BBox_List_2017.csv;
+it scores boxes from the maps and their hottest places, beside boxes that saw no image, and writes localisation.json."""
 
 _CHUNK = 16
 """Radiographs that are held at their original size together."""
@@ -45,7 +45,8 @@ class Options:
     files: Annotated[tuple[str, ...], Positional("[FILES...]")] = ()
     # stage of the network, such as blocks.5; by default the last
     stage: Annotated[str, Option("NAME")] = ""
-    # class whose evidence is shown, NORMAL or PNEUMONIA; by default the one that was called
+    # class whose evidence is shown, NORMAL or PNEUMONIA, by default the one that was called; or a finding, by default
+    # the one of the highest probability, and of a split all findings together
     explained: Annotated[str, Option("NAME", name="class")] = ""
     # when no files are named: the wrong calls, or true and false positives and negatives
     cases: Literal["errors", "outcomes"] = "errors"
@@ -58,6 +59,15 @@ class Options:
     images: int = 32  # how many validation images the maps are checked on
     # runs of the same recipe that maps should agree with
     seeds: Annotated[tuple[str, ...], Option("RUN")] = ()
+    # score the maps of validation images by the boxes of this list, around findings
+    boxes: Annotated[str, Option("FILE")] = ""
+    on: Annotated[str, Option("DATASET")] = (
+        ""  # with --boxes: of all images of other prepared data, in their own ledger
+    )
+    # with --boxes: of the test images, which is one look more; with --on: of their test images alone
+    test: bool = False
+    # with --boxes: side in pixels of the square images that the boxes were drawn in, if not that of the prepared ones
+    box_side: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,19 @@ class Question:
 
     threshold: Threshold
     stage: str
-    explained: str  # empty: the class that was called
+    explained: str  # empty: the class that was called, or the finding of the highest probability
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """From which probability PNEUMONIA is called, or each finding."""
+        return self.threshold.value if self.threshold.of_findings is None else self.threshold.of_findings
+
+    @property
+    def called(self) -> str:
+        """What has a probability, and from which one on it is called, in words."""
+        if self.threshold.of_findings is not None:
+            return "the finding, each called from a threshold of its own on"
+        return f"PNEUMONIA, which is called from {self.threshold.value:.4f} on"
 
 
 def main(arguments: list[str]) -> None:
@@ -76,27 +98,31 @@ def main(arguments: list[str]) -> None:
     on standard error.
     """
     options = parse(Options, arguments, prog="cxr-jax explain", description=DESCRIPTION)
-    explained = options.explained.upper()
-    _require_possible(options, explained)
-
+    _require_possible(options)
     terminal = Terminal()
+    if options.boxes:
+        _score_by_boxes(terminal, options)
+        return
     with terminal.waiting(f"Restoring the network of {options.run}"):
         from cxr_jax.inference.restore import restore_run
         from cxr_jax.models.network import stage_names_of
-        from cxr_jax.runs.description import require_uncropped, require_usual_classes, require_whole_images
+        from cxr_jax.runs.description import require_uncropped, require_whole_images
         from cxr_jax.runs.folder import RunFolder
         from cxr_jax.serving.predict import Threshold
 
         run = RunFolder.open(options.run)
+        explained = _explained_class(run, options)
         trained = restore_run(run)
-        require_usual_classes(trained.description.classes, "cxr-jax explain")
         if not options.check:
             require_whole_images(trained.descriptions, "cxr-jax explain without --check")
             require_uncropped(trained.descriptions, "cxr-jax explain without --check")
         stage = options.stage or stage_names_of(trained.model())[-1]
         question = Question(Threshold.of(trained), stage, explained)
     if options.check:
-        _check(terminal, run, trained, options, question)
+        from cxr_jax.reporting.map_checks import tell_checks
+
+        how = {"images": options.images, "seeds": options.seeds, "explained": explained}
+        tell_checks(run, trained, terminal, threshold=question.threshold.value, stage=stage, **how)
         return
     failures = 0
     if options.files:
@@ -104,7 +130,7 @@ def main(arguments: list[str]) -> None:
         groups = [("", len(subjects))]
         title, page = "chosen radiographs", "panel-files.png"
     else:
-        found = _from_split(run, options, question.threshold.value)
+        found = _from_split(run, options, question)
         subjects, groups, title = found.subjects, found.groups, found.title
         split, cases = ("" if options.split == "test" else "-val"), ("" if options.cases == "errors" else "-outcomes")
         page = f"panel{split}{cases}.png"
@@ -112,17 +138,21 @@ def main(arguments: list[str]) -> None:
     tiles, undecodable = _explain(terminal, run, trained, subjects, question)
     failures += undecodable
     if any(tiles):
-        _draw_page(terminal, run, trained, _grouped(tiles, groups), question, title, page)
-        terminal.say(f"Next: {as_typed('cxr-jax', 'explain', run.path, '--check')}")
+        from cxr_jax.reporting.explained_cases import draw_page
+
+        called = f"{question.called} (rule: {question.threshold.rule})"
+        draw_page(terminal, run, trained, _grouped(tiles, groups), question.stage, called, title, page)
+        checks = "--check" if question.threshold.of_findings is None else "--boxes"
+        terminal.say(
+            f"Next: {as_typed('cxr-jax', 'explain', run.path, checks)}{' FILE' if checks == '--boxes' else ''}"
+        )
     terminal.say(DISCLAIMER)
     if failures:
         raise UserError(f"{failures} of {len(options.files)} files could not be explained")
 
 
-def _require_possible(options: Options, explained: str) -> None:
+def _require_possible(options: Options) -> None:
     """Raises UserError if the options contradict each other or cannot be."""
-    if explained not in ("", *CLASS_NAMES):
-        raise UserError(f"there is no class {options.explained}; the classes are {', '.join(CLASS_NAMES)}", EXIT_USAGE)
     for name in ("count", "images"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} is {getattr(options, name)}, but must be 1 or more", EXIT_USAGE)
@@ -130,53 +160,69 @@ def _require_possible(options: Options, explained: str) -> None:
         raise UserError("--check takes its images from validation: name no files with it", EXIT_USAGE)
     if options.seeds and not options.check:
         raise UserError("--seeds names runs to check the maps against: add --check", EXIT_USAGE)
+    if options.boxes and (options.check or options.files or options.explained):
+        raise UserError("--boxes names images and findings itself: leave FILES, --class and --check out", EXIT_USAGE)
+    if not options.boxes and (options.on or options.test or options.box_side):
+        raise UserError("--on, --test and --box-side are for --boxes: add that", EXIT_USAGE)
+    if options.box_side < 0:
+        raise UserError(f"--box-side is {options.box_side}, but must be a number of pixels above 0", EXIT_USAGE)
 
 
-def _check(terminal: Terminal, run: RunFolder, trained: TrainedModel, options: Options, question: Question) -> None:
-    """Checks the maps on validation; store, draws and print what was found, and writes a report anew that exists."""
-    from cxr_jax.config.loading import load_config
-    from cxr_jax.data.prepared import open_data_of_run
-    from cxr_jax.data.split_loading import load_split, masks_of_split
-    from cxr_jax.explain.checks import check_maps, make_sample
-    from cxr_jax.explain.record import write_checks
-    from cxr_jax.inference.restore import restore_run
-    from cxr_jax.reporting.explanations import checks_table, draw_checks, overlap_text
-    from cxr_jax.reporting.report import write_report_anew
+def _explained_class(run: RunFolder, options: Options) -> str:
+    """Returns the class of the run that is to be explained, empty where none is named.
+
+    Raises:
+        UserError: there is no such class, or the run's are neither NORMAL and PNEUMONIA nor findings; or findings are
+            to be checked.
+    """
+    from cxr_jax.runs.description import read_description, require_usual_classes
+    from cxr_jax.runs.ensemble import is_ensemble
+
+    if is_ensemble(run):
+        # whoever restores it says what to do
+        return ""
+    description = read_description(run)
+    if description.kind != FINDINGS:
+        require_usual_classes(description.classes, "cxr-jax explain")
+    elif options.check:
+        raise UserError(
+            f"--check is for {' and '.join(CLASS_NAMES)} alone so far, and {run.path} tells findings: --boxes FILE "
+            "scores their maps where readers have drawn boxes"
+        )
+    known = {name.lower(): name for name in description.classes}
+    if options.explained and options.explained.lower() not in known:
+        hint = suggestion(options.explained, description.classes)
+        hint = hint or f"; the classes are {', '.join(description.classes)}"
+        raise UserError(f"there is no class {options.explained}{hint}", EXIT_USAGE)
+    return known[options.explained.lower()] if options.explained else ""
+
+
+def _score_by_boxes(terminal: Terminal, options: Options) -> None:
+    """Scores the maps of a run by the boxes of a list, stores what is found, and prints it."""
+    from cxr_jax.runs.files import at_home
     from cxr_jax.runs.folder import RunFolder
+    from cxr_jax.runs.locks import evaluating
 
-    others = [restore_run(RunFolder.open(path)) for path in options.seeds]
-    prepared, data = open_data_of_run(run), load_config(run.config).data
-    validation = load_split(prepared, data, "val", track=terminal.track)
-    masks = None
-    if prepared.masks is not None and data.crop == "none":
-        masks = masks_of_split(prepared, data, "val", "cxr-jax explain", track=terminal.track)
-    explained = CLASS_NAMES.index(question.explained) if question.explained else None
-    threshold = question.threshold.value
-    sample = make_sample(trained, validation, options.images, threshold=threshold, explained=explained, masks=masks)
-    found = check_maps(trained, sample, question.stage, others=others, track=terminal.track)
-    findings = found.record()
-    path = write_checks(run, findings)
-    if found.cascade is not None:
-        examples = found.cascade.examples
-        draw_checks(run.figures, findings, found.original[: len(examples)], examples)
-    if report := write_report_anew(run):
-        terminal.say(f"Report: {report}")
-    terminal.show(checks_table(findings))
-    for verdict in found.verdicts:
-        terminal.say(f"{verdict.check.title}: {verdict.told}")
-    if told := overlap_text(findings):
-        terminal.say(told)
-    terminal.say(f"Checks: {path}")
+    run = RunFolder.open(options.run)
+    with evaluating(run):
+        with terminal.waiting("Starting JAX"):
+            from cxr_jax.explain.localise import Asked
+            from cxr_jax.reporting.localisation import tell_localisation
+
+        asked = Asked(at_home(options.boxes), options.on, options.test, options.box_side, options.stage)
+        tell_localisation(run, asked, terminal)
     terminal.say(DISCLAIMER)
 
 
-def _from_split(run: RunFolder, options: Options, threshold: float) -> Subjects:
+def _from_split(run: RunFolder, options: Options, question: Question) -> Subjects:
     """Returns the cases that the options ask for."""
     from cxr_jax.explain.subjects import errors_of_split, outcomes_of_split
 
+    finding = question.explained if question.threshold.of_findings else ""
     if options.cases == "outcomes":
-        return outcomes_of_split(run, options.split, threshold, max(options.count // 4, 1), options.rule)
-    return errors_of_split(run, options.split, threshold, options.count, options.rule)
+        each = max(options.count // 4, 1)
+        return outcomes_of_split(run, options.split, question.thresholds, each, options.rule, finding)
+    return errors_of_split(run, options.split, question.thresholds, options.count, options.rule, finding)
 
 
 def _chosen(run: RunFolder, files: tuple[str, ...]) -> tuple[list[Subject], int]:
@@ -235,6 +281,7 @@ def _explain(
     from cxr_jax.explain.case import picture_names
     from cxr_jax.explain.cases import explain_cases
     from cxr_jax.explain.panel import MOST_TILES, make_tile
+    from cxr_jax.reporting.explained_cases import write_overlay
     from cxr_jax.serving.radiograph import read_radiograph
 
     names = picture_names([subject.file for subject in subjects])
@@ -258,42 +305,17 @@ def _explain(
                 trained,
                 [subjects[row] for row in kept],
                 np.stack(squares),
-                threshold=question.threshold.value,
+                threshold=question.thresholds,
                 stage=question.stage,
                 explained=question.explained,
             )
             for row, radiograph, (case, heat) in zip(kept, radiographs, found, strict=True):
-                picture = _write_overlay(terminal, run, trained, names[row], radiograph.grey, case, heat)
+                picture = write_overlay(terminal, run, trained, names[row], radiograph.grey, case, heat)
                 if drawn < MOST_TILES:
                     tiles[row] = make_tile(case, radiograph.grey, picture)
                     drawn += 1
                 advance(1)
     return tiles, failures
-
-
-def _write_overlay(
-    terminal: Terminal,
-    run: RunFolder,
-    trained: TrainedModel,
-    name: str,
-    grey: np.ndarray,
-    case: Case,
-    heat: np.ndarray,
-) -> np.ndarray:
-    """Writes the captioned overlay of one case, says so, and returns the overlay without its caption."""
-    import cv2
-
-    from cxr_jax.explain.case import with_caption
-    from cxr_jax.explain.overlay import overlay, place_on_original
-    from cxr_jax.runs.files import write_bytes
-
-    picture = overlay(grey, place_on_original(heat, *grey.shape, trained.description.resize))
-    encoded = cv2.imencode(".png", cv2.cvtColor(with_caption(picture, case.sentences()), cv2.COLOR_RGB2BGR))[1]
-    path = run.explanations / f"{name}-{case.explained}-{case.stage}.png"
-    write_bytes(path, encoded.tobytes())
-    blank = f"; blank: nothing at {case.stage} speaks for {case.explained}" if case.blank else ""
-    terminal.say(f"{path}: {case.headline()} ({case.probability:.4f}){blank}")
-    return picture
 
 
 def _grouped(tiles: list[Tile | None], groups: list[tuple[str, int]]) -> list[Group]:
@@ -303,38 +325,3 @@ def _grouped(tiles: list[Tile | None], groups: list[tuple[str, int]]) -> list[Gr
     rest = iter(tiles)
     taken = [(heading, [next(rest) for _ in range(count)]) for heading, count in groups]
     return [Group(heading, [tile for tile in found if tile is not None]) for heading, found in taken]
-
-
-def _draw_page(
-    terminal: Terminal,
-    run: RunFolder,
-    trained: TrainedModel,
-    groups: list[Group],
-    question: Question,
-    title: str,
-    page: str,
-) -> None:
-    """Writes the page of all cases; a report that exists already is written again, to show it."""
-    from cxr_jax.explain.panel import draw_groups, gallery_of
-    from cxr_jax.reporting.report import write_report_anew
-    from cxr_jax.runs.files import atomic_path
-    from cxr_jax.runs.folder import read_json
-    from cxr_jax.runs.gallery import write_gallery
-
-    threshold = question.threshold
-    notes = [
-        f"{trained.description.title} of {run.name}, step {trained.step}. In brackets the probability of "
-        f"PNEUMONIA, which is called from {threshold.value:.4f} on (rule: {threshold.rule}).",
-        "Grad-CAM shows where evidence for a class was found, not why, and not where disease is.",
-        DISCLAIMER,
-    ]
-    if run.data_card.is_file() and read_json(run.data_card).get("phantom"):
-        notes.insert(0, "Trained on phantoms: images drawn by a program, no patients.")
-    title = f"Grad-CAM at {question.stage}: {title}"
-    figure = draw_groups(groups, title, notes)
-    with atomic_path(run.explanations / page) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
-    write_gallery(run.explanations / page, gallery_of(groups, title))
-    terminal.say(f"Page: {run.explanations / page}")
-    if report := write_report_anew(run):
-        terminal.say(f"Report: {report}")

@@ -1,11 +1,11 @@
-"""`cxr-jax port NAME_OR_FILE OUT`: weights that timm published, or a file under timm's names, as one file for us."""
+"""`cxr-jax port SOURCE OUT`: weights that timm published, a file under timm's names, or those of a run, as one file."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
 from cxr_jax.config.command_line import Positional, parse
 
-SUMMARY = "turn timm's weights, or a file of them, into one safetensors file"
+SUMMARY = "turn timm's weights, a file of them, or those of a trained run into one safetensors file"
 
 
 @dataclass(frozen=True)
@@ -13,8 +13,9 @@ class Options:
     """Options of the command."""
 
     # timm's name such as tf_efficientnetv2_s.in21k_ft_in1k (without the tag: the best), which is fetched from
-    # huggingface.co; or a file under timm's names: .safetensors, or .pth, which needs torch
-    source: Annotated[str, Positional("NAME_OR_FILE")]
+    # huggingface.co; or a file under timm's names: .safetensors, or .pth, which needs torch; or the folder of a trained
+    # run, whose network another run of other classes can begin with
+    source: Annotated[str, Positional("SOURCE")]
     out: Annotated[str, Positional("OUT")]  # the .safetensors file to write
     architecture: str = ""  # of a file that does not say it; by default found by the names and shapes in it
     classes: int = 1000  # a classifier of another number of classes is left out
@@ -35,7 +36,7 @@ def main(arguments: list[str]) -> None:
     # before a download of minutes
     check_destination(out, replace=options.replace)
     source = find_source(options.source)
-    terminal.say(f"Reading {source.file}" if source.file else f"Fetching timm's {source.full_name}")
+    terminal.say(f"Fetching timm's {source.full_name}" if source.full_name else f"Reading {options.source}")
     weights = open_source(source, out, options.architecture, options.license, terminal.track)
     ported = port(weights, out, classes=options.classes, replace=options.replace)
     forget_download(source, out)

@@ -22,7 +22,10 @@ _LETTER_WIDTH = 0.58  # of the text's height, an upper estimate for lines of Dej
 
 @dataclass(frozen=True)
 class Case:
-    """What a network called one radiograph, and where it saw the evidence for one class."""
+    """What a network called one radiograph, and where it saw the evidence for one class.
+
+    Of findings that occur together it is about one of them. Where that is judged, `Mass` or `no Mass` is called.
+    """
 
     file: str
     label: str | None  # the true class; None where it is unknown
@@ -32,7 +35,7 @@ class Case:
     explained: str  # the class whose evidence the heat map shows
     stage: str
     blank: bool  # the heat map is empty
-    scored: str = CLASS_NAMES[PNEUMONIA]
+    scored: str = CLASS_NAMES[PNEUMONIA]  # the class whose probability and threshold it is
 
     @property
     def is_wrong(self) -> bool:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cxr_jax.data.findings import present_in, unknown_in
 from cxr_jax.evaluation.cases import calls_of
 from cxr_jax.explain.case import Case
 from cxr_jax.explain.heat_maps import heat_maps
-from cxr_jax.explain.subjects import Subject
+from cxr_jax.explain.subjects import Subject, Thresholds
 from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.runs.finding_predictions import sigmoid_of
 from cxr_jax.runs.predictions import probability_of
 from cxr_jax.vocabulary import CLASS_NAMES, NORMAL, PNEUMONIA
 
@@ -20,7 +23,7 @@ def explain_cases(
     subjects: Sequence[Subject],
     images: np.ndarray,
     *,
-    threshold: float,
+    threshold: Thresholds,
     stage: str,
     explained: str = "",
 ) -> list[tuple[Case, np.ndarray]]:
@@ -30,32 +33,88 @@ def explain_cases(
         trained: the network.
         subjects: N radiographs; a probability that they bring with them is not computed again.
         images: the same as the network sees them, uint8 [N, S, S].
-        threshold: PNEUMONIA is called if its probability is at least this.
+        threshold: PNEUMONIA is called if its probability is at least this; or each finding.
         stage: at which maps are made.
-        explained: class whose evidence is shown; empty: the one that is called.
+        explained: class whose evidence is shown; empty: the one that is called. Of findings it is the one that a
+            subject was chosen for, or else that of the highest probability.
 
     Raises:
         UserError: the network has no such stage.
     """
-    computed = probability_of(trained.logits(images))
-    known = [subject.probability for subject in subjects]
-    probability = np.array([c if k is None else k for c, k in zip(computed, known, strict=True)])
-    called = np.where(calls_of(probability, threshold), PNEUMONIA, NORMAL)
-    classes = np.full_like(called, CLASS_NAMES.index(explained)) if explained else called
+    logits = trained.logits(images)
+    if isinstance(threshold, Mapping):
+        cases, classes = _finding_cases(trained, subjects, logits, threshold, stage, explained)
+    else:
+        cases, classes = _two_class_cases(subjects, logits, threshold, stage, explained)
     maps = heat_maps(trained, images, classes, stage)
     return [
-        (
-            Case(
-                file=subject.file,
-                label=subject.label,
-                called=CLASS_NAMES[called[row]],
-                probability=float(probability[row]),
-                threshold=threshold,
-                explained=CLASS_NAMES[classes[row]],
-                stage=stage,
-                blank=bool(maps.blank[row]),
-            ),
-            maps.heat[row],
+        (dataclasses.replace(case, blank=bool(blank)), heat)
+        for case, heat, blank in zip(cases, maps.heat, maps.blank, strict=True)
+    ]
+
+
+def _two_class_cases(
+    subjects: Sequence[Subject], logits: np.ndarray, threshold: float, stage: str, explained: str
+) -> tuple[list[Case], np.ndarray]:
+    """Returns the cases, whose maps are not made yet, and the class [N] that is explained in each."""
+    known = [subject.probability for subject in subjects]
+    probability = np.array([c if k is None else k for c, k in zip(probability_of(logits), known, strict=True)])
+    called = np.where(calls_of(probability, threshold), PNEUMONIA, NORMAL)
+    classes = np.full_like(called, CLASS_NAMES.index(explained)) if explained else called
+    cases = [
+        Case(
+            file=subject.file,
+            label=subject.label,
+            called=CLASS_NAMES[called[row]],
+            probability=float(probability[row]),
+            threshold=threshold,
+            explained=CLASS_NAMES[classes[row]],
+            stage=stage,
+            blank=False,
         )
         for row, subject in enumerate(subjects)
     ]
+    return cases, classes
+
+
+def _finding_cases(
+    trained: TrainedModel,
+    subjects: Sequence[Subject],
+    logits: np.ndarray,
+    thresholds: Mapping[str, float],
+    stage: str,
+    explained: str,
+) -> tuple[list[Case], np.ndarray]:
+    """Returns the cases, whose maps are not made yet, and the finding [N] that is explained in each."""
+    names, probabilities = trained.description.classes, sigmoid_of(logits)
+    cases, classes = [], []
+    for subject, row in zip(subjects, probabilities, strict=True):
+        name = explained or subject.asked or names[int(row.argmax())]
+        classes.append(names.index(name))
+        brought = subject.probability if subject.asked == name else None
+        probability = float(row[classes[-1]]) if brought is None else brought
+        case = Case(
+            file=subject.file,
+            label=_told(name, subject.label),
+            called=name if probability >= thresholds[name] else absence(name),
+            probability=probability,
+            threshold=thresholds[name],
+            explained=name,
+            stage=stage,
+            blank=False,
+            scored=name,
+        )
+        cases.append(case)
+    return cases, np.array(classes)
+
+
+def _told(name: str, cell: str | None) -> str | None:
+    """Returns whether a finding is there, as the cell of an image says; None where nobody knows."""
+    if cell is None or name in unknown_in(cell):
+        return None
+    return name if name in present_in(cell) else absence(name)
+
+
+def absence(name: str) -> str:
+    """Returns how it is called that a finding is not there."""
+    return f"no {name}"

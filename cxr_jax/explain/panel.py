@@ -19,6 +19,7 @@ from cxr_jax.errors import printable
 from cxr_jax.explain.case import Case
 from cxr_jax.explain.overlay import HOTTEST_COLOUR
 from cxr_jax.runs import gallery
+from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA
 
 MOST_TILES = 24
 """How many cases fit on one page."""
@@ -107,7 +108,13 @@ def _gallery_tile(tile: Tile) -> gallery.Tile:
         probability=case.probability,
         pictures=tuple(gallery.encode_picture(picture) for picture in (tile.grey, tile.overlay)),
         told=blank if case.blank else f"evidence for {case.explained}",
+        asked=_asked(case),
     )
+
+
+def _asked(case: Case) -> str:
+    """Returns the finding that a case is about; empty for PNEUMONIA, which has words of its own."""
+    return "" if case.scored == CLASS_NAMES[PNEUMONIA] else case.scored
 
 
 class _Line(NamedTuple):
@@ -168,7 +175,7 @@ def _draw_tile(page: _Page, tile: Tile, left: float, top: float, width: float, h
     """Draws one case: labels, file name, radiograph and overlay."""
     case = tile.case
     colour = _WRONG if case.is_wrong else _INK
-    headline = f"{case.headline()}, {gallery.chance_text(case.probability)}"
+    headline = f"{case.headline()}, {gallery.chance_text(case.probability, _asked(case))}"
     page.write(left, top, headline, size=8.5, width=9, color=colour, weight="bold")
     heat = f"{case.explained}{' (blank)' if case.blank else ''}"
     page.write(left, top + 0.17, _shortened(PurePosixPath(case.file).name), size=7.5, width=9, color=_PALE)

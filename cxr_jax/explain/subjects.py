@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +10,15 @@ import numpy as np
 from cxr_jax.data.cache import encoded_images_at
 from cxr_jax.data.prepared import open_data_of_run
 from cxr_jax.errors import UserError
-from cxr_jax.explain.selection import Rule, select_outcomes, select_worst
+from cxr_jax.explain.selection import Calls, Rule, select_outcomes, select_worst
+from cxr_jax.runs.class_predictions import read_class_predictions
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.runs.predictions import Predictions, read_predictions
+from cxr_jax.runs.predictions import read_predictions
 from cxr_jax.terminal import as_typed
-from cxr_jax.vocabulary import CLASS_NAMES
+from cxr_jax.vocabulary import PNEUMONIA
+
+Thresholds = float | Mapping[str, float]
+"""From which probability PNEUMONIA is called; or each finding."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,9 @@ class Subject:
 
     file: str
     data: bytes
-    label: str | None  # the true class, where it is known
+    label: str | None  # the true class, or the cell of the findings that there are; None where nothing is known
     probability: float | None = None  # where it stands in the run's predictions already
+    asked: str = ""  # the finding that it was chosen for; empty where it was chosen for none
 
 
 @dataclass(frozen=True)
@@ -35,59 +41,96 @@ class Subjects:
     title: str  # what they are, in words
 
 
-def errors_of_split(run: RunFolder, split: str, threshold: float, count: int, rule: Rule) -> Subjects:
+@dataclass(frozen=True)
+class _Table:
+    """The stored predictions of a split, call by call."""
+
+    calls: Calls
+    probability: np.ndarray  # float64 [N], of each call
+    asked: tuple[str, ...]  # the finding of each; empty names of NORMAL and PNEUMONIA
+    told: str  # how many there are, in words
+
+
+def errors_of_split(
+    run: RunFolder, split: str, thresholds: Thresholds, count: int, rule: Rule, finding: str = ""
+) -> Subjects:
     """Returns `count` wrong calls on a split chosen by `rule`; without errors, the least certain calls.
+
+    Of findings they are the calls of `finding`, or of all together.
 
     Raises:
         UserError: the split was not predicted, or its images are not in the prepared data.
     """
-    predictions = _predictions_of(run, split)
-    selection = select_worst(predictions, threshold, count, rule)
+    table = _predicted(run, split, thresholds, finding)
+    selection = select_worst(table.calls, count, rule)
     if selection.errors:
         chosen_by = "the most confident" if rule == "confident" else f"some, by the rule {rule!r},"
-        title = f"{chosen_by} of {selection.errors} wrong calls among {len(predictions)} on {split}"
+        title = f"{chosen_by} of {selection.errors} wrong calls among {table.told}"
     else:
-        title = f"no call on {split} is wrong, so the least certain of {len(predictions)} are shown"
-    subjects = _subjects(run, split, predictions, selection.rows)
+        title = (
+            f"no call on {split} is wrong, so the least certain of {table.told.removesuffix(f' on {split}')} are shown"
+        )
+    subjects = _subjects(run, split, table, selection.rows)
     return Subjects(subjects, [("", len(subjects))], title)
 
 
-def outcomes_of_split(run: RunFolder, split: str, threshold: float, each: int, rule: Rule) -> Subjects:
+def outcomes_of_split(
+    run: RunFolder, split: str, thresholds: Thresholds, each: int, rule: Rule, finding: str = ""
+) -> Subjects:
     """Returns `each` true and false positives and negatives on a split chosen by `rule`, as far as there are any.
+
+    Of findings they are the calls of `finding`, or of all together.
 
     Raises:
         UserError: the split was not predicted, or its images are not in the prepared data.
     """
-    predictions = _predictions_of(run, split)
-    outcomes = select_outcomes(predictions, threshold, each, rule)
-    subjects = _subjects(run, split, predictions, np.concatenate([outcome.rows for outcome in outcomes]))
+    table = _predicted(run, split, thresholds, finding)
+    outcomes = select_outcomes(table.calls, each, rule)
+    subjects = _subjects(run, split, table, np.concatenate([outcome.rows for outcome in outcomes]))
     groups = [
         (f"{outcome.name.capitalize()}: {len(outcome.rows)} of {outcome.total}", len(outcome.rows))
         for outcome in outcomes
     ]
-    return Subjects(subjects, groups, f"outcomes among {len(predictions)} on {split}, chosen by the rule {rule!r}")
+    return Subjects(subjects, groups, f"outcomes among {table.told}, chosen by the rule {rule!r}")
 
 
-def _predictions_of(run: RunFolder, split: str) -> Predictions:
-    if not run.predictions_of(split).is_file():
+def _predicted(run: RunFolder, split: str, thresholds: Thresholds, finding: str) -> _Table:
+    """Returns the calls of a split: of PNEUMONIA, or of `finding`, or where that is empty of all findings."""
+    path = run.predictions_of(split)
+    if not path.is_file():
         raise UserError(
             f"{run.path} has no predictions on {split}: run {as_typed('cxr-jax', 'evaluate', run.path)} first"
         )
-    return read_predictions(run.predictions_of(split))
+    if not isinstance(thresholds, Mapping):
+        found = read_predictions(path)
+        calls = Calls.at(found.file, found.probability, found.label == PNEUMONIA, thresholds)
+        return _Table(calls, found.probability, ("",) * len(found), f"{len(found)} on {split}")
+    table = read_class_predictions(path)
+    parts, probabilities, asked = [], [], []
+    for name in [finding] if finding else table.classes:
+        known, present = table.asked(name)
+        probability = table.probabilities[known, table.classes.index(name)]
+        files = [file for file, kept in zip(table.file, known, strict=True) if kept]
+        parts.append(Calls.at(files, probability, present, thresholds[name]))
+        probabilities.append(probability)
+        asked += [name] * len(files)
+    calls = Calls.together(parts)
+    told = f"{len(calls.file):,} of {finding or f'{len(table.classes)} findings'} in {len(table):,} images on {split}"
+    return _Table(calls, np.concatenate(probabilities), tuple(asked), told)
 
 
-def _subjects(run: RunFolder, split: str, predictions: Predictions, rows: np.ndarray) -> list[Subject]:
-    """Returns rows of a run's predictions with their encoded images."""
+def _subjects(run: RunFolder, split: str, table: _Table, chosen: Sequence[int]) -> list[Subject]:
+    """Returns calls of a run's predictions with their encoded images."""
     prepared = open_data_of_run(run)
     rows_by_file = {example.file: row for row, example in enumerate(prepared.examples)}
-    chosen = predictions.select(rows)
-    missing = [file for file in chosen.file if file not in rows_by_file]
+    files = [table.calls.file[row] for row in chosen]
+    missing = [file for file in files if file not in rows_by_file]
     if missing:
         raise UserError(
             f"{missing[0]} of {run.predictions_of(split)} is not in {prepared.path}: evaluate the run again"
         )
-    images = encoded_images_at(prepared, [rows_by_file[file] for file in chosen.file])
+    rows = [rows_by_file[file] for file in files]
     return [
-        Subject(file, data, CLASS_NAMES[label], float(probability))
-        for file, data, label, probability in zip(chosen.file, images, chosen.label, chosen.probability, strict=True)
+        Subject(file, data, prepared.examples[row].label, float(table.probability[call]), table.asked[call])
+        for file, data, row, call in zip(files, encoded_images_at(prepared, rows), rows, chosen, strict=True)
     ]

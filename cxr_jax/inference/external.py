@@ -84,9 +84,8 @@ def evaluate_on(run: RunFolder, dataset: str, *, test_alone: bool = False, track
     rows = [row for row, example in enumerate(prepared.examples) if not test_alone or example.split == "test"]
     if not rows:
         raise UserError(f"{dataset} has no test images: leave --test out to take all")
-    _require_unseen(run, prepared, rows, test_alone)
-    folder = run.external / (f"{prepared.card['name']}-test" if test_alone else prepared.card["name"])
-    _require_of_these(folder, prepared)
+    require_unseen(run, prepared, rows, test_alone=test_alone)
+    folder = folder_of_films(run, prepared, test_alone=test_alone)
     trained = _with_references(run, restore_run(run), config, data_of_run_if_here(run), track)
     images = load_rows(prepared, config.data, np.array(rows, np.int32), track=track)
     validation = read_predictions(run.predictions_of("val"))
@@ -112,7 +111,7 @@ def _require_alike(run: RunFolder, prepared: PreparedData) -> None:
         raise UserError(f"--on is for {' and '.join(CLASS_NAMES)} alone so far, and {run.path} has other classes")
 
 
-def _require_unseen(run: RunFolder, prepared: PreparedData, rows: list[int], test_alone: bool) -> None:
+def require_unseen(run: RunFolder, prepared: PreparedData, rows: list[int], *, test_alone: bool) -> None:
     """Raises UserError if the network was trained or validated on some of the images, told by their content."""
     name = prepared.card["name"]
     if read_json(run.environment).get("data_fingerprint") == prepared.fingerprint:
@@ -146,14 +145,16 @@ def _learned_from(run: RunFolder) -> Iterator[PreparedData]:
             yield data
 
 
-def _require_of_these(folder: Path, prepared: PreparedData) -> None:
-    """Raises UserError if the folder holds the results on other data of the same name."""
+def folder_of_films(run: RunFolder, prepared: PreparedData, *, test_alone: bool) -> Path:
+    """Returns where a run keeps what it is worth on prepared data; UserError if that is of other data of this name."""
+    folder = run.external / (f"{prepared.card['name']}-test" if test_alone else prepared.card["name"])
     path = folder / RECORD
     if path.is_file() and read_external(path).fingerprint != prepared.fingerprint:
         raise UserError(
             f"{folder} holds results on other data that were called {prepared.card['name']}: rename that folder, or "
             "prepare these under another --name"
         )
+    return folder
 
 
 def _with_references(

@@ -12,6 +12,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.class_judgement import ClassJudgement
 from cxr_jax.evaluation.judgement import Judgement
+from cxr_jax.evaluation.localisation import Localisation
 from cxr_jax.evaluation.metrics import metric_value
 from cxr_jax.evaluation.robustness import Level
 from cxr_jax.inference.ensemble import Ensemble
@@ -121,6 +122,37 @@ def record_changed_look(
             "result": {name: value.value for name, value in measured.items()},
         },
     )
+
+
+def record_localised_look(
+    run: RunFolder,
+    config: Config,
+    prepared: PreparedData,
+    trained: TrainedModel,
+    images: frozenset[str],
+    localisation: Localisation,
+    ledger: Path | None = None,
+) -> None:
+    """Adds a look at images whose maps are held against drawn boxes to the ledger of `run`, or to another in its
+    folder, and to the count of all on this machine.
+
+    `images` are the sha256 of each. Raises UserError if the ledger cannot be written.
+    """
+    if ledger is not None:
+        with writing(ledger):
+            ledger.parent.mkdir(parents=True, exist_ok=True)
+    pointing = localisation.parts[-1].score("pointing").network
+    look = {
+        "split": localisation.images_of,
+        "localised": True,
+        "dataset": localisation.dataset,
+        "data_fingerprint": prepared.fingerprint,
+        **_what_looked(config, trained),
+        "checkpoint_sha256": trained.checkpoint_sha256,
+        **count_look_at(prepared, run, images),
+        "result": {"pointing": pointing.share.value},
+    }
+    append_look(run, look, ledger)
 
 
 def record_look_elsewhere(

@@ -41,8 +41,15 @@ def as_ours(name: str, value: np.ndarray, ndim: int) -> np.ndarray:
     return value
 
 
+def as_torch(name: str, value: np.ndarray) -> np.ndarray:
+    """Returns our array called `name` in torch's layout; the inverse of `as_ours`."""
+    if name.endswith(".kernel"):
+        return value.transpose((3, 2, 0, 1) if value.ndim == 4 else (1, 0))
+    return value
+
+
 def torch_shape(name: str, array: Array) -> tuple[int, ...]:
-    """Returns the shape that torch gives our array called `name`; the inverse of `as_ours`."""
+    """Returns the shape that `as_torch` gives our array called `name`."""
     shape = tuple(array.shape)
     if name.endswith(".kernel"):
         return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]

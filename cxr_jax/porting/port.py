@@ -19,8 +19,10 @@ from cxr_jax.models.registry import model_shapes
 from cxr_jax.models.state import ArrayDict, merge_model
 from cxr_jax.porting.hub import download_folder, fetch, published_name
 from cxr_jax.porting.originals import original_network
+from cxr_jax.porting.runs import read_run
 from cxr_jax.porting.sources import SourceWeights, read_from_file, read_published
 from cxr_jax.runs.files import at_home, remove, write_bytes
+from cxr_jax.runs.folder import RunFolder
 
 IMAGENET_CLASSES = 1000
 
@@ -46,10 +48,11 @@ class Ported:
 
 @dataclass(frozen=True)
 class Source:
-    """What is to be ported: a file, or published weights by their name."""
+    """What is to be ported: a file, published weights by their name, or a trained run."""
 
     file: Path | None
     full_name: str = ""  # of published weights
+    run: RunFolder | None = None
 
 
 def find_source(name_or_file: str) -> Source:
@@ -60,6 +63,8 @@ def find_source(name_or_file: str) -> Source:
     path = at_home(name_or_file)
     if path.is_file():
         return Source(path)
+    if RunFolder(path).network.is_file():
+        return Source(None, run=RunFolder(path))
     if path.parent != Path() or path.suffix in (".safetensors", ".pth", ".pt"):
         raise UserError(f"there is no file {path}; give a file of weights, or a name such as mobilenetv2_100")
     return Source(None, published_name(name_or_file))
@@ -73,6 +78,8 @@ def open_source(
     `architecture` and `license` are for files that do not say them. Raises UserError as `fetch` and `read_from_file`
     do.
     """
+    if source.run is not None:
+        return read_run(source.run, license)
     if source.file is not None:
         return read_from_file(source.file, architecture, license)
     path, origin = fetch(source.full_name, download_folder(out, source.full_name), track=track)
@@ -81,7 +88,7 @@ def open_source(
 
 def forget_download(source: Source, out: Path) -> None:
     """Deletes what was fetched for `out`, now that it is written."""
-    if source.file is None:
+    if source.full_name:
         remove(download_folder(out, source.full_name))
 
 

@@ -33,9 +33,10 @@ class Tile:
     file: str
     label: str | None  # the true class; None where it is unknown
     called: str
-    probability: float  # of PNEUMONIA
+    probability: float  # of the class that is asked about
     pictures: tuple[str, ...]  # JPEG files in base64: the radiograph, and if it was explained its overlay
     told: str = ""  # what the overlay shows
+    asked: str = ""  # the finding whose probability it is; empty for PNEUMONIA
 
     def __post_init__(self) -> None:
         """Refuses pictures that are not in base64."""
@@ -55,7 +56,7 @@ class Tile:
     @property
     def chance(self) -> str:
         """The probability in words."""
-        return chance_text(self.probability)
+        return chance_text(self.probability, self.asked)
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,10 @@ class Gallery:
     groups: tuple[Group, ...]
 
 
-def chance_text(probability: float) -> str:
-    """Returns a probability of PNEUMONIA as `P(pneumonia) 7 %`; only the surest have more digits."""
+def chance_text(probability: float, asked: str = "") -> str:
+    """Returns a probability of PNEUMONIA as `P(pneumonia) 7 %`, or of a finding that is asked about; only the surest
+    have more digits.
+    """
     percent = 100 * probability
     if 1 <= percent <= 99:
         text = f"{percent:.0f}"
@@ -83,7 +86,7 @@ def chance_text(probability: float) -> str:
         text = "under 0.1" if percent < 0.1 else "over 99.9"
     else:
         text = f"{percent:.1f}"
-    return f"{PNEUMONIA_CHANCE} {text} %"
+    return f"{f'P({asked})' if asked else PNEUMONIA_CHANCE} {text} %"
 
 
 def shrunk(picture: np.ndarray, longest_side: int) -> np.ndarray:

@@ -87,8 +87,8 @@ def require_that_of_the_look(run: RunFolder, sha256: str) -> None:
 
     A ledger of an earlier version has no hash to tell it by.
     """
-    # changed images leave no table of predictions
-    looks = [look for look in read_looks(run) if not {"degraded", "occluded"} & set(look)]
+    # changed images, and maps held against boxes, leave no table of predictions
+    looks = [look for look in read_looks(run) if not {"degraded", "occluded", "localised"} & set(look)]
     told = looks[-1].get("predictions_sha256") if looks else None
     if told is not None and told != sha256:
         raise UserError(

@@ -157,6 +157,9 @@ def _separator(text: str) -> str:
 
 def _aligned(header: list[str], rows: list[tuple[int, list[str]]]) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Returns header and rows, where all rows have a cell more or less by the habit of a program, at equal length."""
+    # spreadsheets and NIH's list of boxes end lines in commas without a column
+    while len(header) > 1 and not header[-1] and not any(any(cells[len(header) - 1 :]) for _, cells in rows):
+        header = header[:-1]
     columns = len(header)
     # R writes the numbers of the rows without a name above them
     if all(len(cells) == columns + 1 and cells[0].isdecimal() and cells[-1] for _, cells in rows):

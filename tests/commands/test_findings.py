@@ -16,7 +16,6 @@ import cxr_jax
 from cxr_jax.commands import (
     compare,
     evaluate,
-    explain,
     judge,
     phantoms,
     predict,
@@ -52,7 +51,7 @@ def test_phantoms_with_findings_are_drawn_in_the_layout_of_nih(several, tmp_path
     assert any("|" in row["Finding Labels"] for row in rows)
     phantoms.main([str(tmp_path / "again"), "--findings", "--count", "80", "--smallest", "48", "--largest", "64"])
     files = [path.relative_to(tmp_path / "again") for path in (tmp_path / "again").rglob("*") if path.is_file()]
-    assert len(files) == 84
+    assert len(files) == 85
     assert all((tmp_path / "again" / file).read_bytes() == (several / "films" / file).read_bytes() for file in files)
 
 
@@ -296,10 +295,7 @@ def test_tables_that_cannot_be_judged_are_told_in_one_sentence(several, tmp_path
 
 
 def test_what_takes_two_classes_says_so(several, tmp_path):
-    run, config = str(several / "run"), str(several / "films.toml")
-    sentence = r"takes NORMAL and PNEUMONIA alone so far, and the classes here are Cardiomegaly, Effusion"
-    with pytest.raises(UserError, match=sentence):
-        explain.main([run])
+    config = str(several / "films.toml")
     for option, value in (("balancing", "barnett"), ("validation", "least_sharp")):
         with pytest.raises(UserError, match="treats NORMAL images in a way of their own"):
             train.main([config, "--out", str(tmp_path / "run"), f"--data.{option}", value])

@@ -4,9 +4,13 @@ from safetensors.numpy import load_file, save_file
 
 from cxr_jax.cli import main as cli
 from cxr_jax.commands import port
+from cxr_jax.config.schema import ModelConfig
 from cxr_jax.errors import EXIT_MISTAKE, EXIT_USAGE, UserError
+from cxr_jax.inference.restore import restore_run
 from cxr_jax.models.original_names import expected_tensors
 from cxr_jax.models.registry import model_shapes
+from cxr_jax.runs.folder import RunFolder
+from cxr_jax.training.network import build_network
 
 NAME = "mobilenetv2_tiny"
 
@@ -64,3 +68,21 @@ def test_the_comparison_with_timm_is_told(weights, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(porting, "difference_from_original", lambda *_: 2.5e-7)
     port.main([str(weights), str(tmp_path / "ours.safetensors")])
     assert "same output as timm's own network, to 2.5e-07 in relative norm" in capsys.readouterr().out
+
+
+def test_the_layers_of_a_run_begin_another_network_of_other_classes(evaluated_run, tmp_path, capsys):
+    """Its classifier of two classes is left out, and what is read again is what the run had, bit by bit."""
+    out = tmp_path / "lent.safetensors"
+    port.main([str(evaluated_run), str(out)])
+    printed = capsys.readouterr().out
+    assert f"{NAME} from the run {evaluated_run.name}, step " in printed
+    assert "left out, because they have 2 classes" in printed
+    trained = restore_run(RunFolder(evaluated_run))
+    network = build_network(ModelConfig(NAME, weights=str(out), transition=8), seed=1, classes=5)
+    assert network.mean == pytest.approx(trained.mean)
+    behind = {name for name in network.params if name.startswith(("classifier.", "transition."))}
+    assert set(network.fresh) == behind
+    found, expected = network.params | network.batch_stats, trained.params | trained.batch_stats
+    lent = [name for name in expected if not name.startswith("classifier.")]
+    assert set(found) - behind == set(lent) | {"transition.norm.mean", "transition.norm.var"}
+    assert all(np.array_equal(found[name], expected[name]) for name in lent)

@@ -58,6 +58,7 @@ class Chest:
     lungs: np.ndarray  # float32 [H, W]: 1 inside the lungs, heart included where it covers them
     lung_sides: tuple[np.ndarray, np.ndarray]  # the same, each lung alone: image left and right
     hila: tuple[tuple[float, float], ...]  # where vessels enter, body coordinates
+    heart: np.ndarray  # float32 [H, W]: 1 inside the heart
 
 
 def draw_chest(canvas: Canvas, person: Person, generator: np.random.Generator) -> Chest:
@@ -70,12 +71,13 @@ def draw_chest(canvas: Canvas, person: Person, generator: np.random.Generator) -
     density = np.maximum(0.98 * trunk, _limbs(canvas, arms, generator))
     density -= 0.74 * lungs * (0.96 + 0.05 * canvas.noise(generator, grain=0.5))
     density += lungs * _vessels(canvas, person, hila, generator)
+    heart = _heart(canvas, person)
     # Above and below the lungs the trunk counts the same tissue already.
-    density += _heart_and_mediastinum(canvas, person) * (0.2 + 0.8 * lungs)
+    density += _heart_and_mediastinum(canvas, person, heart) * (0.2 + 0.8 * lungs)
     density += _abdomen(canvas, person, trunk * (1.0 - lungs), generator)
     density += _bones(canvas, person, arms)
     density += _wires(canvas, generator)
-    return Chest(np.maximum(density, 0.0), lungs, (left, right), hila)
+    return Chest(np.maximum(density, 0.0), lungs, (left, right), hila, heart)
 
 
 def _half_width(person: Person, y: float) -> float:
@@ -144,11 +146,11 @@ def _wires(canvas: Canvas, generator: np.random.Generator) -> np.ndarray:
     return canvas.blurred(layer, 0.004)
 
 
-def _heart_and_mediastinum(canvas: Canvas, person: Person) -> np.ndarray:
-    """Returns heart, great vessels and the upper mediastinum, which cover the lungs between them."""
+def _heart(canvas: Canvas, person: Person) -> np.ndarray:
+    """Returns a layer that is 1 inside the heart."""
     r, x = person.heart, person.heart_shift
     base = max(person.domes) + 0.05
-    heart = canvas.area(
+    return canvas.area(
         [
             (x - 0.78 * r, 0.12),
             (x - 0.66 * r, -0.08),
@@ -162,6 +164,10 @@ def _heart_and_mediastinum(canvas: Canvas, person: Person) -> np.ndarray:
         ],
         soft=0.016,
     )
+
+
+def _heart_and_mediastinum(canvas: Canvas, person: Person, heart: np.ndarray) -> np.ndarray:
+    """Returns the heart, great vessels and the upper mediastinum, which cover the lungs between them."""
     m = person.mediastinum
     upper = canvas.area(
         [

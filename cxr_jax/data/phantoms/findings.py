@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cxr_jax.data.box_list import SYNONYMS, write_boxes
 from cxr_jax.data.findings import finding_cell
 from cxr_jax.data.phantoms.exposure import MARK, expose
 from cxr_jax.data.phantoms.folder import draw_posed, require_drawable
@@ -18,7 +19,8 @@ from cxr_jax.data.phantoms.opacities import diffuse_opacity, effusion, focal_opa
 from cxr_jax.data.pool import map_in_order
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.data.sources.layout import PHANTOM_MARK
-from cxr_jax.data.sources.nih import TEST_LIST, TRAIN_LIST
+from cxr_jax.data.sources.nih import BOX_LIST, TEST_LIST, TRAIN_LIST
+from cxr_jax.images.boxes import Box
 from cxr_jax.runs import files
 
 CARDIOMEGALY = "Cardiomegaly"
@@ -33,6 +35,14 @@ SHARE = 0.25
 
 HEART = 1.4
 """By how much an enlarged heart is larger."""
+
+GAP, SPECK = 0.12, 0.1
+"""Of what was drawn: the distance in body units at which two parts are one, and the share of the largest part's area
+that a part needs to have a box.
+"""
+
+BOXED_AS = {finding: name.capitalize() for name, finding in SYNONYMS.items()}
+"""What NIH's list of boxes calls otherwise than its table of labels."""
 
 TABLE = "Data_Entry_2017_phantoms.csv"
 HEADER = (
@@ -74,7 +84,8 @@ def write_phantom_findings(
     image_size_range: tuple[int, int] = (200, 400),
     track: Track = silently,
 ) -> None:
-    """Writes phantoms with findings into a new folder, as 8-bit grey PNGs with a table of labels and lists of splits.
+    """Writes phantoms with findings into a new folder, as 8-bit grey PNGs with a table of labels, lists of splits, and
+    boxes around all that was drawn.
 
     A person has one to four images, and no person is in two splits. The same seed and counts give the same images.
     Arguments and errors are as in `write_phantoms`.
@@ -93,23 +104,50 @@ def write_phantom_findings(
         for name, split in ((TRAIN_LIST, "train"), (TEST_LIST, "test")):
             listed = "".join(f"{order.file}\n" for order in orders if order.split == split)
             (unfinished / name).write_text(listed, encoding="utf-8")
-        drawn = map_in_order(lambda order: cv2.imencode(".png", _draw(order, seed, image_size_range))[1], orders)
-        for order, data in zip(orders, drawn, strict=True):
-            (images / order.file).write_bytes(data.tobytes())
+
+        def drawn(order: _Order) -> tuple[bytes, list[tuple[str, str, Box]]]:
+            """Returns the encoded image, and file, finding and box of everything in it."""
+            image, boxes = _draw(order, seed, image_size_range)
+            data = cv2.imencode(".png", image)[1].tobytes()
+            return data, [(order.file, BOXED_AS.get(name, name), box) for name, found in boxes for box in found]
+
+        listed = []
+        for order, (data, boxes) in zip(orders, map_in_order(drawn, orders), strict=True):
+            (images / order.file).write_bytes(data)
+            listed += boxes
             advance(1)
+        write_boxes(unfinished / BOX_LIST, listed)
 
 
-def _draw(order: _Order, seed: int, image_size_range: tuple[int, int]) -> np.ndarray:
-    """Returns one phantom, uint8 [H, W]."""
+def _draw(
+    order: _Order, seed: int, image_size_range: tuple[int, int]
+) -> tuple[np.ndarray, list[tuple[str, tuple[Box, ...]]]]:
+    """Returns one phantom, uint8 [H, W], and the boxes of each of its findings."""
     heart = HEART if CARDIOMEGALY in order.findings else 1.0
     canvas, chest, generator = draw_posed(
         order.person, order.number, seed=seed, image_size_range=image_size_range, heart=heart
     )
-    density = chest.density
+    density, boxes = chest.density, []
     for name in order.findings:
+        layer = chest.heart
         if name in DRAWN:
-            density = density + DRAWN[name](canvas, chest, generator.uniform(0.4, 1.0), generator)
-    return expose(canvas, density, generator)
+            layer = DRAWN[name](canvas, chest, generator.uniform(0.4, 1.0), generator)
+            density = density + layer
+        boxes.append((name, _boxes_around(layer, round(GAP * canvas.unit))))
+    return expose(canvas, density, generator), boxes
+
+
+def _boxes_around(layer: np.ndarray, gap: int) -> tuple[Box, ...]:
+    """Returns a box around each part of what was drawn in `layer` [H, W], from half its peak on; specks have none.
+
+    Parts that are no more than `gap` pixels apart are one.
+    """
+    mask = (layer >= layer.max() / 2).astype(np.uint8)
+    joined = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((gap + 1, gap + 1), np.uint8))
+    # the first part is what is left of the image
+    parts = cv2.connectedComponentsWithStats(joined)[2][1:]
+    smallest = SPECK * parts[:, cv2.CC_STAT_AREA].max()
+    return tuple(Box(*map(float, part[:4])) for part in parts if part[cv2.CC_STAT_AREA] >= smallest)
 
 
 def _orders(counts: dict[str, int], seed: int) -> Iterator[_Order]:

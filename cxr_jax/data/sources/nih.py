@@ -39,6 +39,8 @@ NIH_FINDINGS = (
 
 TABLE_PATTERN = "Data_Entry_2017*.csv"
 TRAIN_LIST, TEST_LIST = "train_val_list.txt", "test_list.txt"
+BOX_LIST = "BBox_List_2017.csv"
+"""The boxes of some findings, which preparation leaves alone; see `box_list`."""
 
 FILE, LABELS, GROUP = "Image Index", "Finding Labels", "Patient ID"
 KEPT = {"age": "Patient Age", "sex": "Patient Gender", "view": "View Position"}
@@ -98,7 +100,7 @@ class NihSource(TabledImages):
                 repr(rows.classes),
                 name="phantom_findings" if phantom else "nih",
                 phantom=phantom,
-                tables=(*lists, folder / PHANTOM_MARK),
+                tables=(*lists, folder / PHANTOM_MARK, folder / BOX_LIST),
             ),
         )
 
