@@ -39,6 +39,14 @@ def continue_from(origin: RunFolder, config: Config, classes: tuple[str, ...], k
             f"{origin.path} is {found.architecture}, and model.name is {config.model.name}: a network learns on as it "
             f"is, so set model.name to {found.architecture}"
         )
+    for name in ("transition", "pooling", "pooling_sharpness"):
+        theirs, ours = getattr(found, name), getattr(config.model, name)
+        counts = name != "pooling_sharpness" or found.pooling == "log_sum_exp"
+        if counts and theirs != ours:
+            raise UserError(
+                f"{origin.path} was trained with model.{name} = {theirs}, and here it is {ours}: a network learns on "
+                "as it is, so set it alike"
+            )
     if (found.classes, found.kind) != (classes, kind):
         theirs, ours = (
             f"{', '.join(names)}{' (findings)' if of == FINDINGS else ''}"

@@ -266,6 +266,14 @@ def test_a_film_is_explained_for_the_finding_of_the_highest_probability(run, map
         assert f": true {'' if there else 'no '}{finding}, called " in line
 
 
+@pytest.mark.parametrize(("option", "value"), [("transition", "0"), ("pooling", "max"), ("pooling-sharpness", "2")])
+def test_a_network_learns_on_with_the_head_that_it_has_alone(maps, tmp_path, option, value):
+    arguments = [str(maps / "films.toml"), "--from", str(maps / "run"), "--out", str(tmp_path / "on")]
+    with pytest.raises(UserError, match=rf"was trained with model\.{option.replace('-', '_')} = .* here it is {value}"):
+        train.main([*arguments, f"--model.{option}", value])
+    assert not (tmp_path / "on").exists()
+
+
 def test_checks_of_findings_are_refused_with_what_to_do(run, capsys):
     assert cli(["explain", str(run.path), "--check"]) == 1
     assert "--check is for NORMAL and PNEUMONIA alone so far" in capsys.readouterr().err
