@@ -213,5 +213,5 @@ def _write_neighbours(run: RunFolder, samples: np.ndarray, training: ImageSet, n
     write_text(run.path / "neighbours.csv", text.getvalue())
     closest = np.argsort(neighbours.pixel_distances, kind="stable")[:8]
     pairs = np.concatenate([samples[closest], np.asarray(training.images)[neighbours.by_pixels[closest]]])
-    picture = grid_of(pairs, len(closest), "SYNTHETIC above, nearest radiograph of train below")
+    picture = grid_of(pairs, len(closest), "SYNTHETIC above, nearest image of train below")
     write_bytes(run.figures / "nearest.png", marked_png(picture, {}))

@@ -88,7 +88,7 @@ def _told_distance(judged: JudgedSamples) -> str:
         return "There are too few images to tell whether samples are like real ones."
     of = judged.network if judged.pretrained else f"{judged.network}, which is not pretrained, so that they say little"
     figures = (
-        f"KID {made.value:.4f} ± {made.standard_error:.4f}, and {chance.value:.4f} ± {chance.standard_error:.4f} "
+        f"KID {made.value:.3g} ± {made.standard_error:.3g}, and {chance.value:.3g} ± {chance.standard_error:.3g} "
         f"between halves of the training images, in the features of {of}"
     )
     error = (made.standard_error**2 + chance.standard_error**2) ** 0.5

@@ -28,7 +28,7 @@ GOOD = JudgedSamples(
 def test_samples_like_real_images_are_told_so():
     like, diverse, pixels, features = verdict_of(GOOD)
     assert like == (
-        "No difference from real images was found (KID 0.0110 ± 0.0020, and 0.0100 ± 0.0020 between halves of the "
+        "No difference from real images was found (KID 0.011 ± 0.002, and 0.01 ± 0.002 between halves of the "
         "training images, in the features of mobilenetv2_100)."
     )
     assert diverse.startswith("No less diverse than real images (MS-SSIM of pairs over 3 scales: 0.300 ± 0.010")
