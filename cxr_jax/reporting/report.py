@@ -179,7 +179,6 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "told_rule": told_rule(judgement),
         "told_calibration": told_calibration(judgement, weighted=_is_weighted(config)),
         **_origin(run, judgement),
-        "probe": read_probe(run.probe) if run.probe.is_file() else None,
         "figures": {
             "training": _figures(run, _TRAINING),
             "results": _figures(run, _RESULTS),
@@ -200,7 +199,6 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "externals": externals_of(run),
         "changes": (changes := changes_of(run)),
         "told_changes": told_changes(changes) if changes else (),
-        "films": told_films(run),
         "occlusion": occlusion_of(run),
         "region_titles": REGION_TITLES,
     }
@@ -214,7 +212,6 @@ def _class_contents(run: RunFolder) -> dict[str, Any]:
         **_of_run(run, judgement),
         "rule": _rule(_chosen(judgement)),
         "phantoms": bool(card and card.get("phantom")),
-        "probe": None,
         "findings": judgement.of_findings,
         "figures": {
             "training": _figures(run, _TRAINING),
@@ -250,6 +247,8 @@ def _of_run(run: RunFolder, judgement: Judgement | ClassJudgement) -> dict[str, 
         "config_text": config_text,
         "network": _optional(run.network),
         "ensemble": read_ensemble(run) if is_ensemble(run) else None,
+        "probe": read_probe(run.probe) if run.probe.is_file() else None,
+        "films": told_films(run),
         "environment": _optional(run.environment),
         "training": _training(run, config, looks),
         "looks": looks,

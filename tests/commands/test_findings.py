@@ -1,6 +1,7 @@
 """Findings that occur together, from phantoms in the layout of NIH ChestX-ray14 to a bundle."""
 
 import csv
+import html
 import json
 import shutil
 import subprocess
@@ -32,6 +33,7 @@ from cxr_jax.runs.class_predictions import read_class_predictions
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
+from cxr_jax.runs.trained_on import told_films
 
 TABLE = "Data_Entry_2017_phantoms.csv"
 
@@ -95,6 +97,7 @@ def test_the_report_tells_every_finding(several):
     page = (several / "run" / "report.html").read_text()
     for told in (*PHANTOM_FINDINGS, "5 findings", "Not a medical device", "Phantoms, not patients", "Each finding"):
         assert told in page
+    assert html.escape(told_films(RunFolder(several / "run"))) in page.replace("&#39;", "&#x27;")
     body = page.partition("<main>")[2].partition('<section id="reproduce">')[0]
     assert "PNEUMONIA" not in body
     assert "Each class against the rest" not in body
