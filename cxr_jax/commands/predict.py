@@ -123,7 +123,8 @@ def main(arguments: list[str]) -> None:
                 from cxr_jax.serving.maps import map_of
 
                 resize = model.descriptions[0].resize
-                map_of(explain, prediction, threshold, resize, classes=classes).save(map_path)
+                drawn = map_of(explain, prediction, threshold, resize, classes=classes, films=loaded.films)
+                drawn.save(map_path)
                 entry["map"] = str(map_path)
             entries.append(entry)
             write_row(entry)

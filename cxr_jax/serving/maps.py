@@ -76,12 +76,14 @@ class HeatMap:
             speaks for the class.
         heat: float32 [H, W] in 0..1, the same over the radiograph.
         radiograph: uint8 [H, W], its grey levels.
+        films: whose films the network learned from, in a sentence; empty where nobody said.
     """
 
     case: Case
     cells: np.ndarray
     heat: np.ndarray
     radiograph: np.ndarray
+    films: str = ""
 
     def overlay(self, opacity: float = OPACITY) -> np.ndarray:
         """Returns the radiograph coloured by the map, RGB uint8 [H, W, 3]; `opacity` is that of the hottest place."""
@@ -89,7 +91,9 @@ class HeatMap:
 
     def png(self) -> bytes:
         """Returns `overlay` with a caption below it, which says what the colours show, as a PNG file."""
-        picture = cv2.cvtColor(with_caption(self.overlay(), self.case.sentences()), cv2.COLOR_RGB2BGR)
+        *told, disclaimer = self.case.sentences()
+        lines = [*told, *([self.films] if self.films else []), disclaimer]
+        picture = cv2.cvtColor(with_caption(self.overlay(), lines), cv2.COLOR_RGB2BGR)
         return cv2.imencode(".png", picture)[1].tobytes()
 
     def save(self, path: str | Path) -> None:
@@ -108,6 +112,7 @@ def map_of(
     resize: Resize,
     explained: str | None = None,
     classes: tuple[str, ...] = CLASS_NAMES,
+    films: str = "",
 ) -> HeatMap:
     """Returns what speaks for a class, or for a finding, in the radiograph of `prediction`.
 
@@ -119,6 +124,7 @@ def map_of(
         explained: the class; by default the one that was called, and of findings the likeliest one that was called, or
             the likeliest where none was.
         classes: of the network, in its order.
+        films: whose films it learned from, in a sentence.
 
     Raises:
         ValueError: nothing was predicted on the file.
@@ -143,4 +149,4 @@ def map_of(
         scored=scored,
     )
     grey = prediction.radiograph.grey
-    return HeatMap(case, cells, place_on_original(cells, *grey.shape, resize), grey)
+    return HeatMap(case, cells, place_on_original(cells, *grey.shape, resize), grey, films)

@@ -176,7 +176,7 @@ class Model:
         if found.error is not None:
             raise UserError(found.error)
         resize = self._loaded.model.descriptions[0].resize
-        return map_of(explain, found, self._threshold, resize, explained, self.classes)
+        return map_of(explain, found, self._threshold, resize, explained, self.classes, self.films)
 
     def _predicted(self, given: GivenImages) -> Iterator[FilePrediction]:
         from cxr_jax.serving.predict import predict_files

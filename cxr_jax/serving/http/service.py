@@ -178,6 +178,7 @@ class Service:
             self.network.threshold,
             descriptions[0].resize,
             classes=descriptions[0].classes,
+            films=self.network.loaded.films,
         )
         return "data:image/png;base64," + base64.b64encode(drawn.png()).decode()
 

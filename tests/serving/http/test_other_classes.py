@@ -16,7 +16,7 @@ from cxr_jax.serving.http.app import app_of
 from cxr_jax.serving.http.limits import Limits
 from cxr_jax.serving.http.service import Network, Service
 from cxr_jax.vocabulary import FINDINGS
-from tests.serving.http.bundles import film, write_other_bundle
+from tests.serving.http.bundles import FILMS, film, write_other_bundle
 
 NAMES = ("Effusion", "Mass", "Nodule")
 CALLS = (Call("Effusion", 0.6, "youden", 0.9, 0.8, 200), Call("Mass", 0.5, "youden"), Call("Nodule", 0.2, "youden"))
@@ -124,6 +124,7 @@ def test_the_map_is_of_the_likeliest_that_is_called(kind, explained, asked, monk
     (entry,) = answered(client, 220, query="?map=png")["files"]
     picture = base64.b64decode(entry["map"].removeprefix("data:image/png;base64,"))
     assert cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR).shape == (32, 40, 3)
-    (_, told, heat, _), *_ = captions
+    (_, told, heat, films, _), *_ = captions
+    assert films == FILMS
     assert heat.startswith(f"Grad-CAM of {explained} at ")
     assert f"(probability of {explained} 0.9" in told and ("threshold 0.6000" in told) == (kind == FINDINGS)
