@@ -254,8 +254,8 @@ def read_judgement(path: str | Path) -> Judgement:
     """
     if judges_other_classes(path):
         raise UserError(
-            f"{path} judges classes other than NORMAL and PNEUMONIA: evaluate and judge report them, and nothing else "
-            "takes them yet"
+            f"{path} judges other classes than NORMAL and PNEUMONIA, which alone are taken here: cxr-jax judge --merge "
+            "makes a table of these two of its predictions"
         )
     return read_record(
         path,

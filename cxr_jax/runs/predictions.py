@@ -257,7 +257,7 @@ def _check_header(table: Table, required: Sequence[str]) -> None:
     if "probability" not in table.header and logits and others:
         raise UserError(
             f"{table.path} is of classes other than NORMAL and PNEUMONIA (it has the column {others[0]}): "
-            "cxr-jax judge takes it, and nothing else does so far"
+            "cxr-jax judge takes it, and with --merge makes a table of NORMAL and PNEUMONIA of it"
         )
     missing = [f"no column {name}" for name in required if name not in table.header]
     if "probability" not in table.header and logits:
