@@ -212,7 +212,7 @@ def test_the_record_reads_back_and_no_reader_of_two_classes_takes_it(tmp_path):
     write_judgement(tmp_path / "evaluation.json", judgement)
     assert read_class_judgement(tmp_path / "evaluation.json") == judgement
     assert json.loads((tmp_path / "evaluation.json").read_text())["kind"] == "classes"
-    with pytest.raises(UserError, match="judges classes other than NORMAL and PNEUMONIA"):
+    with pytest.raises(UserError, match="judges other classes than NORMAL and PNEUMONIA"):
         read_judgement(tmp_path / "evaluation.json")
     write_class_points(tmp_path / "operating_point.json", points)
     assert read_class_points(tmp_path / "operating_point.json") == points
