@@ -28,6 +28,7 @@ from cxr_jax.serving.model import Model, Prediction, Unreadable
 
 if TYPE_CHECKING:
     from cxr_jax.config.schema import Config
+    from cxr_jax.evaluation.class_judgement import ClassJudgement
     from cxr_jax.evaluation.judgement import Judgement
     from cxr_jax.training.progress import EndReason
 
@@ -98,9 +99,10 @@ def judge(
     threshold: float = 0.5,
     target_sensitivity: float = 0.975,
     cost_ratio: float = 5.0,
+    merge: Sequence[str] = (),
     resamples: int = 2000,
     out: str | Path | None = None,
-) -> Judgement:
+) -> Judgement | ClassJudgement:
     """Returns everything that is said of predictions which any program made: metrics with intervals, calibration.
 
         judgement = cxr_jax.judge({"label": [0, 1, 1], "probability": [0.2, 0.9, 0.6]})
@@ -110,19 +112,23 @@ def judge(
     Args:
         table: a CSV file, or columns by name (a pandas DataFrame will do): `label` (NORMAL, PNEUMONIA or 0, 1) and
             `probability` (of PNEUMONIA) or `logit_NORMAL` and `logit_PNEUMONIA`; `file`, `group`, `subtype` and
-            `split` if known. Where there is a split, rows of `test` are judged.
+            `split` if known. Where there is a split, rows of `test` are judged. Other classes have a column
+            `probability_NAME` or `logit_NAME` each, and findings `label_NAME` (1, 0 or empty) too; the result is then
+            a `ClassJudgement`, with `test.classes` by name.
         validation: the same of validation images, on which calibration is fitted and a rule chooses the threshold.
         rule: how the threshold is chosen: `fixed` takes `threshold`.
-        threshold: the probability from which PNEUMONIA is called, for the rule `fixed`.
+        threshold: the probability from which PNEUMONIA, or each class or finding, is called, for the rule `fixed`.
         target_sensitivity: for the rule `sensitivity`: the highest threshold that reaches it.
         cost_ratio: for the rule `cost_ratio`: how many false alarms a missed pneumonia is worth.
+        merge: fewer classes that a table of several is asked for, as `NORMAL=normal` and `PNEUMONIA=bacteria+virus`;
+            images of classes that are not named are left out.
         resamples: of the group bootstrap, from 100 to 100000.
         out: a new or empty folder for evaluation.json, figures and report.html; None writes nothing.
 
     Raises:
         UserError: a mistake in the table, with its row and column, or in an argument.
     """
-    from cxr_jax.commands.judge import Options, as_file, judge_table
+    from cxr_jax.commands.judge import Options, as_file, judge_any_table
     from cxr_jax.terminal import Terminal
 
     if rule not in get_args(Rule):
@@ -135,11 +141,12 @@ def judge(
             rule=rule,
             target_sensitivity=target_sensitivity,
             cost_ratio=cost_ratio,
+            merge=tuple(merge),
             resamples=resamples,
             out="" if out is None else str(out),
         )
         try:
-            return judge_table(options, Terminal(quiet=True))[0]
+            return judge_any_table(options, Terminal(quiet=True))
         except UserError as error:
             raise UserError(_with_arguments(str(error)), error.code) from error
 

@@ -79,6 +79,13 @@ def main(arguments: list[str]) -> None:
     terminal.say(DISCLAIMER)
 
 
+def judge_any_table(options: Options, terminal: Terminal) -> Judgement | ClassJudgement:
+    """Returns what is to be said of the table that `options` name, of two classes or others; UserError as below."""
+    _check(options)
+    judge = judge_table if _of_two_classes(options) else judge_class_table
+    return judge(options, terminal)[0]
+
+
 def judge_table(options: Options, terminal: Terminal) -> tuple[Judgement, RunFolder | None]:
     """Returns what is to be said of the table that `options` name, and the folder where it is kept, if they ask for it.
 

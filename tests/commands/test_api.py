@@ -210,6 +210,17 @@ def test_a_wrong_table_is_one_sentence(columns, more, sentence):
         cxr_jax.judge(columns, **more)
 
 
+def test_a_table_of_findings_and_one_of_three_classes_are_judged():
+    findings = {"label_Mass": [1, 0, 1, 0, ""], "probability_Mass": [0.9, 0.2, 0.6, 0.7, 0.5]}
+    judged = cxr_jax.judge(findings, resamples=100).test
+    assert judged.classes["Mass"].metrics["roc_auc"].value == 0.75 and judged.classes["Mass"].unknown == 1
+    shares = {"probability_a": [0.6, 0.2, 0.1], "probability_b": [0.3, 0.5, 0.1], "probability_c": [0.1, 0.3, 0.8]}
+    judged = cxr_jax.judge({"label": ["a", "b", "b"], **shares}, resamples=100).test
+    assert judged.metrics["accuracy"].value == pytest.approx(2 / 3)
+    merged = cxr_jax.judge({"label": ["a", "b", "b"], **shares}, merge=["NORMAL=a", "PNEUMONIA=b+c"], resamples=100)
+    assert merged.test.metrics["accuracy"].value == 1
+
+
 def test_arguments_stand_for_the_options_of_the_command():
     stated = {name: entry.default for name, entry in inspect.signature(cxr_jax.judge).parameters.items()}
     options = {field.name: field.default for field in dataclasses.fields(Options)}
