@@ -58,6 +58,11 @@ class Evaluation:
     stored: bool  # no look at test was added
     changes: Changes | None = None  # of a run that learned on
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether `explain` draws heat maps of the run: of NORMAL and PNEUMONIA, and of findings."""
+        return self.quality is not None or self.judgement.of_findings
+
 
 def main(arguments: list[str]) -> None:
     """Evaluates the run that `arguments` name, or the ensemble of the runs, and prints the result.

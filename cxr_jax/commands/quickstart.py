@@ -48,14 +48,12 @@ def main(arguments: list[str]) -> None:
     from cxr_jax.commands import evaluate
 
     evaluation = evaluate.evaluate(evaluate.Options((str(run),)), terminal)
-    # heat maps are of NORMAL and PNEUMONIA alone so far, and those alone have figures of image quality
-    explained = evaluation.quality is not None
-    if explained:
+    if evaluation.has_maps:
         _take(terminal, "explain", run)
     # the table, the report and the figures last, so that nothing hides them
     terminal.say("")
     evaluate.print_evaluation(terminal, evaluation)
-    if explained:
+    if evaluation.has_maps:
         terminal.say(f"Heat maps: {run / 'explanations'}")
 
 
