@@ -13,7 +13,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Networks": {
         "models": "list the networks, their size and known weights",
-        "port": "turn timm's weights, or a file of them, into one safetensors file",
+        "port": "turn timm's weights, a file of them, or a run's into one safetensors file",
     },
     "Training": {
         "configs": "list the configs that come with the program, show one, or copy it for changes",
@@ -26,7 +26,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "evaluate": "predict a run's validation and test images, judge them, draw the figures and the report",
         "judge": "judge a predictions table made by any program",
         "compare": "compare recipes over their seeds, on the same images, with paired tests and costs",
-        "explain": "show by Grad-CAM what speaks for a class",
+        "explain": "show by Grad-CAM what speaks for a class, or score maps by boxes",
     },
     "Use": {
         "predict": "predict on files and folders, as a table, JSON, CSV or heat maps",

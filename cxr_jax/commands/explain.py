@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.serving.predict import Threshold
 
-SUMMARY = "show by Grad-CAM what speaks for a class"
+SUMMARY = "show by Grad-CAM what speaks for a class, or score maps by boxes"
 
 DESCRIPTION = """Show by Grad-CAM what speaks for a class or a finding: in chosen radiographs, in the errors of a run or
 in all four outcomes; or check whether the maps can be trusted, or find what readers have drawn boxes around.

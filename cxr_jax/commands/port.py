@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cxr_jax.config.command_line import Positional, parse
 
-SUMMARY = "turn timm's weights, a file of them, or those of a trained run into one safetensors file"
+SUMMARY = "turn timm's weights, a file of them, or a run's into one safetensors file"
 
 
 @dataclass(frozen=True)
