@@ -35,8 +35,8 @@ from cxr_jax.runs.metrics_log import read_metrics
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = "docs/pages"
 SUFFIX = ".jinja"
-APART = "shortcuts/"
-"""Runs that are no recipes for whole radiographs: sentences on all runs are not about them."""
+APART = ("continued/", "networks/", "shortcuts/", "subtypes/")
+"""Runs of studies that have a page of their own: sentences on all runs are not about them."""
 
 
 class ClaimError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from cxr_jax.errors import UserError
 from cxr_jax.runs.continued import is_continued, read_continued, write_continued
 from cxr_jax.runs.ensemble import is_ensemble
-from cxr_jax.runs.files import write_bytes, write_json
+from cxr_jax.runs.files import write_bytes, write_json, write_text
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.terminal import as_typed
 
@@ -79,7 +80,7 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
     files += sorted(run.path.glob("robustness_*.json")) + sorted(run.path.glob("occlusion_*.json"))
     files += sorted(run.predictions.glob("*.csv"))
     # what it gained and forgot, if it learned on
-    files += [path for path in sorted(run.change.glob("*")) if path.suffix in (".csv", ".json", ".jsonl")]
+    files += [path for path in sorted(run.change.glob("*")) if path.suffix in (".csv", ".json")]
     shown = [path for path in run.figures.glob("*.png") if path.stem in (*FIGURES, *CHECK_FIGURES)]
     files += sorted(shown) if figures else []
     for path in RunFolder(folder).figures.glob("*"):
@@ -89,8 +90,15 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
         target = folder / path.relative_to(run.path)
         write_bytes(target, path.read_bytes())
         written.append(target)
+    for path in sorted(run.change.glob("*.jsonl")):
+        target = folder / path.relative_to(run.path)
+        write_text(target, "".join(map(_without_folders, path.read_text(encoding="utf-8").splitlines())))
+        written.append(target)
     card = read_json(run.data_card)
     card["source"] = {name: value for name, value in card["source"].items() if name != "path"}
+    if "table" in card["source"]:  # of labels
+        told = card["source"]["table"]
+        card["source"]["table"] = {**told, "table": Path(told["table"]).name}
     if "masks" in card:
         card["masks"]["source"] = ""
     there = RunFolder(folder)
@@ -101,6 +109,14 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
         write_continued(there, replace(continued, run=Path(continued.run).name))
         written.append(there.continued)
     return [*written, there.data_card]
+
+
+def _without_folders(line: str) -> str:
+    """Returns a line of a ledger in which the run is told by its last two names, without the folders on the way."""
+    look = json.loads(line)
+    if "run" in look:
+        look["run"] = "/".join(Path(look["run"]).parts[-2:])
+    return json.dumps(look) + "\n"
 
 
 def _require_same_run(run: RunFolder, folder: Path) -> None:

@@ -54,14 +54,18 @@ def test_runs_are_published_without_radiographs_and_paths(runs, tmp_path, capsys
 def test_a_network_that_learned_on_is_published_as_one(runs, tmp_path):
     run = RunFolder(runs[0])
     card = read_json(run.data_card)
-    run.data_card.write_text(json.dumps({**card, "name": "second", "phantom": False}))
+    source = {**card["source"], "table": {"table": "/home/me/labels.csv", "file": "file"}}
+    run.data_card.write_text(json.dumps({**card, "name": "second", "phantom": False, "source": source}))
     write_continued(run, Continued("../../mine/first", "net", "last", 3, "s", (0.5,), (0.2,), "", "", "first", "f"))
     run.change.mkdir()
-    for name in ("change.json", "old_after.csv", "ledger.jsonl", "picture.png"):
+    for name in ("change.json", "old_after.csv", "picture.png"):
         (run.change / name).write_text("{}")
+    (run.change / "ledger.jsonl").write_text('{"run": "/home/me/runs/first/seed0", "threshold": 0.5}\n')
     publish.main([str(run.path), "--out", str(tmp_path / "results")])
     there = RunFolder(tmp_path / "results" / "seed0")
     assert {path.name for path in there.change.iterdir()} == {"change.json", "old_after.csv", "ledger.jsonl"}
+    assert read_json(there.change / "ledger.jsonl") == {"run": "first/seed0", "threshold": 0.5}
+    assert read_json(there.data_card)["source"]["table"] == {"table": "labels.csv", "file": "file"}
     assert "after those of first" in told_films(run) == told_films(there)
     assert told_films(run) in (tmp_path / "results" / "README.md").read_text()
     assert "mine" not in there.continued.read_text()

@@ -66,6 +66,11 @@ def test_the_page_tells_both_arms_beside_the_networks_before(tmp_path, monkeypat
             write_predictions(run / "change/new_before.csv", table(10 + seed, 0.0))
             write_predictions(run / "change/old_before.csv", table(20 + seed, 3.0))
             write_predictions(run / "change/old_after.csv", table(30 + seed, old))
+    (tmp_path / "warned").mkdir()
+    for arm in ("origin", "replay"):
+        unlike = ["unlike the radiographs that this network learned from: far", "too dark" if arm == "replay" else ""]
+        rows = [f"a{i},{unlike[0] if i < (3 if arm == 'origin' else 1) else unlike[1]}" for i in range(4)]
+        (tmp_path / f"warned/{arm}_seed0.csv").write_text("\n".join(["file,warnings", *rows]))
     ages = [f"file{i},{30 + i},{'FM'[i // 2 % 2]},{'AP' if i < 20 else 'PA'}" for i in range(62)]
     (tmp_path / "labels.csv").write_text("\n".join(["file,age,sex,view", *ages]))
     run_script("write_continued", monkeypatch, tmp_path, tmp_path / "labels.csv")
@@ -82,6 +87,7 @@ def test_the_page_tells_both_arms_beside_the_networks_before(tmp_path, monkeypat
     assert f"The target of 0.7 {'is met' if reached >= 0.7 else 'is missed by'}" in page
     assert "at most 0.01, is " in page
     assert "| view AP | 20 | 10 |" in page and "| view PA | 40 | 20 |" in page and "| age 60 and older |" in page
+    assert "before 75.0 to 75.0 %, replay 25.0 to 25.0 % of them" in page
     assert len((tmp_path / "films.csv").read_text().splitlines()) == 61
     # written again from what is kept, with words around the block, which stay
     (tmp_path / "README.md").write_text(page + "My words.")
