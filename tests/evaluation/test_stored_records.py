@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from cxr_jax.errors import UserError
+from cxr_jax.evaluation.class_judgement import read_class_judgement
 from cxr_jax.evaluation.comparison_record import read_comparison, write_comparison
-from cxr_jax.evaluation.judgement import read_judgement, write_judgement
+from cxr_jax.evaluation.judgement import judges_other_classes, read_judgement, write_judgement
 from cxr_jax.evaluation.quality import read_quality, write_quality
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -28,9 +29,13 @@ def assert_kept(kept, again, where):
         assert kept == again, where
 
 
+def read_any_judgement(path):
+    return (read_class_judgement if judges_other_classes(path) else read_judgement)(path)
+
+
 @pytest.mark.parametrize(
     ("name", "read", "write"),
-    [("evaluation.json", read_judgement, write_judgement), ("quality.json", read_quality, write_quality)],
+    [("evaluation.json", read_any_judgement, write_judgement), ("quality.json", read_quality, write_quality)],
 )
 def test_stored_files_read_and_write_back_as_they_are(tmp_path, name, read, write):
     paths = sorted(RESULTS.rglob(name))
