@@ -35,6 +35,7 @@ DOCUMENTS = (
     "docs/training.md",
     "docs/cross-validation.md",
     "docs/using-a-network.md",
+    "docs/synthesis.md",
 )
 """In the order in which they are walked; the first makes the runs that the others use."""
 
@@ -79,6 +80,10 @@ NOT_RUN = {
     "cxr-jax export runs/mine bundle": "see test_export.py",
     "cxr-jax pacs bundle --dicomweb https://pacs.example/dicom-web --user cxr --password-file password.txt": (
         "needs a picture archive; see tests/serving/dicomweb"
+    ),
+    "cxr-jax synthesize dcgan_normals --out runs/dcgan_64": "see commands/test_synthesize.py",
+    "cxr-jax synthesize dcgan_normals --data.image-size 128 --synthesis.channels 32 --out runs/dcgan_128": (
+        "needs the real radiographs"
     ),
     "cxr-jax sweep sharpness --out runs/study": "needs the real radiographs and weights",
     "cxr-jax sweep sharpness --out runs/study --only base blur --seeds 0": "needs the real radiographs and weights",
