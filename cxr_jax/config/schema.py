@@ -466,7 +466,9 @@ class Config(_Section):
         training = self.training
         if training.precision == "auto":
             training = dataclasses.replace(training, precision=other.training.precision)
-        return dataclasses.replace(self, data=data, training=training, parallel=other.parallel)
+        # how many images a generator makes in the end changes nothing of its training
+        synthesis = dataclasses.replace(self.synthesis, samples=other.synthesis.samples)
+        return dataclasses.replace(self, data=data, training=training, parallel=other.parallel, synthesis=synthesis)
 
     def resolved_phases(self) -> tuple[PhaseConfig, ...]:
         """Returns the phases to train, every field filled from the sections where a phase leaves it out."""

@@ -13,7 +13,9 @@ from cxr_jax.data.examples import Example
 from cxr_jax.data.synthetic.record import Manifest, read_manifest, read_samples, require_trained_apart
 from cxr_jax.errors import UserError
 from cxr_jax.images.image_set import ImageSet, JoinedRows, Pixels
+from cxr_jax.runs.files import at_home
 from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.terminal import as_typed
 from cxr_jax.vocabulary import SYNTHETIC
 
 FILLING = ("oversampling", "reduced", "dcgan")
@@ -88,9 +90,11 @@ def filled_by_samples(
     require_trained_apart(manifest, training, config.dataset)
     count = int(lacking(images.labels)[label])
     if manifest.count < count:
+        folder = at_home(config.synthetic)
+        again = as_typed("cxr-jax", "synthesize", folder / "config.toml", "--out", folder, "--resume")
         raise UserError(
-            f"data.synthetic has {manifest.count:,} samples, and {manifest.label} lacks {count:,} images: synthesize "
-            f"with --synthesis.samples {count}"
+            f"data.synthetic has {manifest.count:,} samples, and {manifest.label} lacks {count:,} images: {again} "
+            f"--synthesis.samples {count} makes more"
         )
     return _joined(
         images,

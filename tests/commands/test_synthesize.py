@@ -108,6 +108,10 @@ def test_a_finished_one_can_be_resumed_and_gives_the_same_samples(
     (tmp_path / "again/manifest.json").unlink()
     run(synthesize, generator_config, "--out", tmp_path / "again", "--resume")
     np.testing.assert_array_equal(read_samples(tmp_path / "again"), read_samples(synthesized))
+    # more of them, without training anew
+    run(synthesize, generator_config, "--out", tmp_path / "again", "--resume", "--synthesis.samples", "44")
+    np.testing.assert_array_equal(read_samples(tmp_path / "again")[:40], read_samples(synthesized))
+    assert read_manifest(tmp_path / "again").count == len(list((tmp_path / "again/samples").iterdir())) == 44
     with pytest.raises(UserError, match="was started with another config than this; go on with cxr-jax synthesize"):
         run(synthesize, generator_config, "--out", tmp_path / "again", "--resume", "--training.seed", "1")
     with pytest.raises(UserError, match="exists and is not empty"):

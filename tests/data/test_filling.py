@@ -128,7 +128,7 @@ def test_samples_of_another_cut_are_refused(prepared, samples):
 @pytest.mark.parametrize(
     ("made", "changes", "sentence"),
     [
-        ({"count": 2}, {}, r"2 samples, and NORMAL lacks \d+ images: synthesize with --synthesis.samples \d+"),
+        ({"count": 2}, {}, r"2 samples, and NORMAL lacks \d+ images: .* --resume --synthesis.samples \d+ makes more"),
         ({"label": "SICK"}, {}, "samples of SICK, and the classes here are NORMAL, PNEUMONIA"),
         ({"size": 64}, {}, "samples of 64 pixels, and data.image_size is 32"),
         ({"resize": "pad"}, {}, 'data.resize "pad", and here it is "squash"'),
