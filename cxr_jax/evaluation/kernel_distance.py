@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 BLOCK = 100
-"""Images of a block, where there are enough; 2 make an estimate, and 2 blocks a standard error."""
+"""Images of a block, where there are enough: the larger a block, the less its estimate varies."""
 
-_SMALLEST_BLOCK = 2
+BLOCKS = 10
+"""Blocks at least, where that leaves `_SMALLEST_BLOCK` images for each: two would make a poor standard error."""
+
+_SMALLEST_BLOCK = 4
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,15 @@ class KernelDistance:
 
 
 def kernel_distance(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> KernelDistance | None:
-    """Returns the distance of two sets of features, [N, d] and [M, d]; None where one has fewer than four images.
+    """Returns the distance of two sets of features, [N, d] and [M, d]; None where one has fewer than eight images.
 
-    Each set is shuffled by `seed` and cut into as many blocks of about `BLOCK` images as the smaller one fills, two at
-    least.
+    Each set is shuffled by `seed` and cut into as many blocks of about `BLOCK` images as the smaller one fills, or
+    into `BLOCKS` smaller ones.
     """
     smaller = min(len(first), len(second))
     if smaller < 2 * _SMALLEST_BLOCK:
         return None
-    count = max(2, smaller // BLOCK)
+    count = min(smaller // _SMALLEST_BLOCK, max(BLOCKS, smaller // BLOCK))
     generator = np.random.default_rng(seed)
     parts = [np.array_split(features[generator.permutation(len(features))], count) for features in (first, second)]
     values = np.array([squared_discrepancy(one, other) for one, other in zip(*parts, strict=True)])

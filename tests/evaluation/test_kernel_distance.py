@@ -39,7 +39,7 @@ def test_sets_that_differ_are_told_apart_beyond_the_error():
     real, other = generator.normal(0, 1, (500, 16)), generator.normal(0.3, 1, (700, 16))
     same = kernel_distance(real[:250], real[250:])
     apart = kernel_distance(real, other)
-    assert (same.blocks, apart.blocks) == (2, 5)
+    assert (same.blocks, apart.blocks) == (10, 10)
     assert apart.images == (500, 700)
     assert abs(same.value) < 5 * same.standard_error
     assert apart.value > 5 * apart.standard_error
@@ -54,5 +54,6 @@ def test_the_standard_error_is_that_of_the_mean_of_blocks():
 
 
 def test_too_few_images_have_none():
-    assert kernel_distance(np.zeros((3, 4)), np.zeros((9, 4))) is None
-    assert kernel_distance(np.zeros((4, 4)), np.zeros((9, 4))).blocks == 2
+    assert kernel_distance(np.zeros((7, 4)), np.zeros((19, 4))) is None
+    for images, blocks in ((8, 2), (40, 10), (999, 10), (1200, 12)):
+        assert kernel_distance(np.zeros((images, 4)), np.zeros((1300, 4))).blocks == blocks
