@@ -53,7 +53,6 @@ export class Viewer {
     const done = choice("That is my call", () => {
       const pressed = buttons.filter(isPressed);
       callMade(this.#item, told(pressed.map((button) => button.textContent)));
-      for (const button of pressed) button.setAttribute("aria-pressed", "false");
     });
     done.classList.add("primary");
     return [...buttons, done];
@@ -68,6 +67,8 @@ export class Viewer {
   show(item, withheld) {
     this.#item = item;
     this.#withheld = withheld;
+    // what was pressed was about another radiograph
+    for (const button of find("choices").querySelectorAll("[aria-pressed]")) button.setAttribute("aria-pressed", "false");
     find("shown-name").textContent = item.name;
     const failed = Boolean(item.mistake);
     find("picture").hidden = failed;
