@@ -43,6 +43,8 @@ def class_notes(found: ClassCrossValidation) -> list[str]:
             f"The threshold of each {_what(found)} was chosen by the rule {' or '.join(chosen)} on these very "
             "predictions: sensitivity, specificity and F1 are what it was chosen to give, and flatter a little."
         )
+    else:
+        told.append("The thresholds were fixed beforehand.")
     told.append(
         "The figures of folds rank images of one network. Pooled, images of different networks are ranked against each "
         "other, as by thresholds that all share."
@@ -81,7 +83,8 @@ def _mean_text(found: ClassCrossValidation, name: str) -> str:
 
 def _each(found: ClassCrossValidation) -> list[list[str]]:
     """Returns a row for every class: its images, its areas, its threshold, and its rates from that on."""
-    header = [_what(found).capitalize(), "Images", "Unknown", "ROC-AUC", "PR-AUC"]
+    of_findings = found.kind_of_classes == FINDINGS
+    header = [_what(found).capitalize(), "Shown by" if of_findings else "Images", "Unknown", "ROC-AUC", "PR-AUC"]
     rows = [[*header, "Threshold", "Sensitivity", "Specificity"]]
     for name, judged in found.pooled.classes.items():
         areas = (measured_text(judged.metrics[metric]) for metric in ("roc_auc", "average_precision"))
