@@ -27,6 +27,7 @@ from cxr_jax.evaluation.judgement import read_judgement
 from cxr_jax.export.answers import answers_of, images_of
 from cxr_jax.export.from_jaxpr import to_onnx
 from cxr_jax.export.half import in_half_precision
+from cxr_jax.images.stamp import marked_png
 from cxr_jax.inference.ensemble import Ensemble
 from cxr_jax.inference.restore import restore_run
 from cxr_jax.runs.folder import RunFolder
@@ -118,6 +119,14 @@ def test_the_program_in_a_bundle_needs_nothing_of_this_package(bundle, films, ca
         far = any("learned from" in warning for warning in entry["warnings"])
         remark = " (unlike the radiographs that this network learned from)" if far else ""
         assert called == f"called {entry['label']}{remark}"
+
+
+def test_the_program_in_a_bundle_takes_no_synthetic_image(bundle, tmp_path):
+    (tmp_path / "made.png").write_bytes(marked_png(np.zeros((60, 60), np.uint8), {}))
+    command = [sys.executable, str(bundle / "predict.py"), str(tmp_path / "made.png")]
+    answered = subprocess.run(command, capture_output=True, text=True)
+    assert answered.returncode == 1
+    assert "made.png is no radiograph: its file says that it is synthetic" in answered.stderr
 
 
 def test_the_stablehlo_runs_in_jax_without_this_package(bundle, tmp_path):
