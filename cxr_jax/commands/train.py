@@ -115,6 +115,7 @@ def _train(
     config: Config, run_path: Path, resume: bool, group: ProcessGroup, quiet: bool, origin: str = ""
 ) -> EndReason:
     """Trains in this process, as one of `group`; only the first of them touches the run folder."""
+    from cxr_jax.checkpoints import saved_steps
     from cxr_jax.config.effect import notes
     from cxr_jax.config.overrides import values_of
     from cxr_jax.data.filling import told_added, told_filling
@@ -133,6 +134,7 @@ def _train(
     from cxr_jax.training.network import build_network
     from cxr_jax.training.plan import plan_run
     from cxr_jax.training.run import train
+    from cxr_jax.training.saving import LAST
 
     terminal = Terminal(quiet=quiet or not group.writes)
     group.require_same("what they are to do", {"--out": str(run_path), "--resume": resume, "--from": origin})
@@ -161,9 +163,12 @@ def _train(
     )
     train_set = load_split(prepared, config.data, "train", track=terminal.track, mapped=True)
     validation_set = load_split(prepared, config.data, "val", track=terminal.track, mapped=True)
-    if config.model.denoiser and not resume:
+    # a run that was killed before its first save begins again, and from the same denoiser
+    if config.model.denoiser and not (resume and saved_steps(run.checkpoints / LAST)):
         with terminal.track("Training the denoiser", STEPS) as advance:
-            network, told = with_trained_denoiser(network, train_set, config.training.seed, group, advance=advance)
+            network, told = with_trained_denoiser(
+                network, train_set, config.training.seed, group, steps=STEPS, advance=advance
+            )
         terminal.say(told)
     observers = Observers(*([TerminalObserver(terminal), TensorBoardObserver(run)] if group.writes else []))
     first = "; on a new machine the native kernels are compiled first" if network.has_native_kernels else ""

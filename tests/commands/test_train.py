@@ -213,3 +213,22 @@ def test_training_says_what_is_odd_about_the_images(config_file, tmp_path, monke
     options = ["--data.dataset", "deep", "--training.epochs", "1"]
     assert command_line(["train", str(config_file), "--out", str(tmp_path / "run"), *options]) == 0
     assert f"Note on the images: {note}" in capsys.readouterr().out
+
+
+def test_a_run_that_is_killed_before_its_first_save_begins_again_from_the_same_denoiser(
+    prepared_phantoms, config_file, tmp_path, monkeypatch
+):
+    begun = []
+
+    def begin(plan, network, *others, **how):
+        begun.append({name: np.asarray(value) for name, value in network.params.items() if "denoiser" in name})
+        raise UserError("killed")
+
+    monkeypatch.setattr("cxr_jax.training.run.train", begin)
+    monkeypatch.setattr("cxr_jax.training.denoising.STEPS", 2)
+    for more in ([], ["--resume"]):
+        with pytest.raises(UserError, match="killed"):
+            train.main([str(config_file), "--out", str(tmp_path / "run"), "--model.denoiser", "2", *more])
+    first, second = begun
+    assert np.any(first["denoiser.convolutions.3.kernel"])
+    assert all(np.array_equal(value, second[name]) for name, value in first.items())
