@@ -35,7 +35,7 @@ from cxr_jax.runs.metrics_log import read_metrics
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = "docs/pages"
 SUFFIX = ".jinja"
-APART = ("continued/", "networks/", "shortcuts/", "subtypes/")
+APART = ("continued/", "networks/", "shortcuts/", "subtypes/", "synthetic/")
 """Runs of studies that have a page of their own: sentences on all runs are not about them."""
 
 

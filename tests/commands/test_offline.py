@@ -27,6 +27,7 @@ VENDORED = (resources.files("cxr_jax.page") / "vendor" / "codecs.js").is_file()
 HELD_BY = {
     "sweep": "test_sweep.test_real_trainings_stop_go_on_and_are_compared",
     "bench": "test_bench.test_tiny_networks_end_to_end",
+    "synthesize": "test_synthesize.test_a_finished_one_can_be_resumed_and_gives_the_same_samples",
 }
 """Tests that run a command which takes long, and that hold it to this beside all else."""
 

@@ -102,7 +102,7 @@ def test_the_generator_learned_from_normals_of_train_after_the_cut(synthesized, 
 
 
 def test_a_finished_one_can_be_resumed_and_gives_the_same_samples(
-    synthesized, prepared_phantoms, generator_config, tmp_path
+    synthesized, prepared_phantoms, generator_config, tmp_path, attempted_connections
 ):
     shutil.copytree(synthesized, tmp_path / "again")
     (tmp_path / "again/manifest.json").unlink()
@@ -116,6 +116,7 @@ def test_a_finished_one_can_be_resumed_and_gives_the_same_samples(
         run(synthesize, generator_config, "--out", tmp_path / "again", "--resume", "--training.seed", "1")
     with pytest.raises(UserError, match="exists and is not empty"):
         run(synthesize, generator_config, "--out", tmp_path / "again")
+    assert not attempted_connections()
 
 
 class BegunError(Exception):

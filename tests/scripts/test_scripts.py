@@ -260,7 +260,11 @@ def test_test_script_fails_when_the_tests_do(checkout):
 STEPS = [
     "scripts/test",
     ".venv/bin/python -m pytest --no-cov -rs --numprocesses 2 --dist loadfile -m slow "
-    "tests/scripts/test_kill_harness.py tests/training/test_processes.py tests/scripts/test_wheel.py",
+    "tests/test_documented_commands.py tests/commands/test_sweep.py tests/training/test_processes.py "
+    "tests/scripts/test_wheel.py tests/scripts/test_kill_harness.py tests/commands/test_odd_names.py "
+    "tests/commands/test_offline.py tests/commands/test_bench.py tests/fuzzing/test_harness.py "
+    "tests/scripts/test_frozen_features.py "
+    "tests/commands/test_train.py::test_a_disk_that_fills_up_in_training_is_one_sentence_and_the_run_can_be_resumed",
     "environment_of_the_oldest_python",
     "build/oldest/bin/python -m pytest -rs --numprocesses 2 --dist loadfile tests/porting "
     "tests/bench/test_rivals.py tests/test_cli.py",
