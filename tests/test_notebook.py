@@ -27,6 +27,7 @@ def test_it_is_kept_without_outputs(notebook):
     assert DISCLAIMER in notebook.cells[0].source
 
 
+@pytest.mark.slow
 def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
     places = {"PATH": Path(sys.executable).parent, "PYTHONPATH": ROOT}
     for name, place in places.items():

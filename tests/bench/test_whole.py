@@ -20,6 +20,7 @@ def case(dataset, **changes):
     return Case("squeezenet_tiny", 32, 8, **settings)
 
 
+@pytest.mark.slow
 def test_an_epoch_beside_its_bare_steps(few_phantoms, capsys):
     """40 images are 5 steps; whatever is written and shown adds up, and no folder of the machine is in the record."""
     result = measure_whole(case(few_phantoms), EFFORT, Terminal())
@@ -40,6 +41,7 @@ def test_an_epoch_beside_its_bare_steps(few_phantoms, capsys):
     assert f"{result['ratio']:.3f} x the bare steps" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_start_with_and_without_compiled_programs(few_phantoms, capsys):
     """What a start is made of adds up; the second finds what the first has compiled, and is told after its round."""
     result = measure_whole(case(few_phantoms, work="startup", devices=0), EFFORT, Terminal())

@@ -35,6 +35,7 @@ def figures(harness, tmp_path_factory):
     return record["phases"]
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_or_mixed_up_beyond_capacity(figures):
     assert list(figures) == ["one sender", "at capacity", "beyond capacity", "killed", "terminated"]
     beyond = figures["beyond capacity"]
@@ -44,17 +45,20 @@ def test_nothing_is_lost_or_mixed_up_beyond_capacity(figures):
         assert told["answered"] > 0 and told["wrong"] == told["lost"] == 0
 
 
+@pytest.mark.slow
 def test_what_a_kill_breaks_off_is_answered_after_a_new_start(figures):
     assert figures["killed"]["kills"] == len(figures["killed"]["start_seconds"]) == 1
     assert figures["killed"]["broken_off"] > 0
 
 
+@pytest.mark.slow
 def test_what_was_accepted_is_answered_before_the_end(figures):
     told = figures["terminated"]
     assert told["exit_code"] == 0
     assert told["answers_logged"] == told["answers_received"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "change", "sentence"),
     [

@@ -262,9 +262,11 @@ STEPS = [
     ".venv/bin/python -m pytest --no-cov -rs --numprocesses 2 --dist loadfile -m slow "
     "tests/test_documented_commands.py tests/commands/test_sweep.py tests/training/test_processes.py "
     "tests/scripts/test_wheel.py tests/scripts/test_kill_harness.py tests/commands/test_odd_names.py "
-    "tests/commands/test_offline.py tests/commands/test_bench.py tests/fuzzing/test_harness.py "
-    "tests/scripts/test_frozen_features.py "
-    "tests/commands/test_train.py::test_a_disk_that_fills_up_in_training_is_one_sentence_and_the_run_can_be_resumed",
+    "tests/commands/test_offline.py tests/commands/test_bench.py tests/bench/test_whole.py tests/test_notebook.py "
+    "tests/training/test_leaks.py tests/fuzzing/test_harness.py tests/scripts/test_frozen_features.py "
+    "tests/commands/test_train.py::test_a_disk_that_fills_up_in_training_is_one_sentence_and_the_run_can_be_resumed "
+    "tests/scripts/test_load_test.py "
+    "--deselect tests/scripts/test_load_test.py::test_the_network_that_comes_with_the_package_bears_it",
     "environment_of_the_oldest_python",
     "build/oldest/bin/python -m pytest -rs --numprocesses 2 --dist loadfile tests/porting "
     "tests/bench/test_rivals.py tests/test_cli.py",

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import jax
+import pytest
 from training_runs import Watcher
 
 from cxr_jax.config.schema import ValidationConfig
@@ -67,6 +68,7 @@ class Meter(Watcher):
             self.memory.append(own_memory())
 
 
+@pytest.mark.slow
 def test_hundreds_of_steps_hold_no_more_than_the_first(trainer, config):
     changes = {
         "training": dataclasses.replace(config.training, epochs=80),
