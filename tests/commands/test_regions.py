@@ -20,9 +20,9 @@ from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.split_loading import load_split
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.evaluation.occlusion import read_occlusion
-from cxr_jax.explain import checks
 from cxr_jax.images.regions import REGIONS
 from cxr_jax.inference.restore import restore_run
+from cxr_jax.reporting import map_checks
 from cxr_jax.reporting.occlusion import REGION_TITLES
 from cxr_jax.runs.description import read_description
 from cxr_jax.runs.folder import RunFolder
@@ -171,7 +171,7 @@ def test_heat_maps_are_held_to_the_masks(evaluated, monkeypatch):
         seen.append(sample)
         raise UserError("seen enough")
 
-    monkeypatch.setattr(checks, "check_maps", check_nothing)
+    monkeypatch.setattr(map_checks, "check_maps", check_nothing)
     with pytest.raises(UserError, match="seen enough"):
         explain.main([str(evaluated.path), "--check", "--images", "12"])
     (sample,) = seen
