@@ -24,8 +24,7 @@ from cxr_jax.data.attributes import attributes_of, parts_of
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.change import SHOWN
 from cxr_jax.evaluation.comparison import compare
-from cxr_jax.evaluation.comparison_record import Answer, Comparison, RecipeSummary, write_comparison
-from cxr_jax.evaluation.intervals import Interval
+from cxr_jax.evaluation.comparison_record import Comparison, RecipeSummary, write_comparison
 from cxr_jax.evaluation.numbers import TO, number_text, range_text, with_interval
 from cxr_jax.evaluation.recipe_draws import Recipe
 from cxr_jax.inference.change import NEW_BEFORE, OLD_AFTER, OLD_BEFORE
@@ -105,7 +104,7 @@ def _answers(new: Comparison, old: Comparison) -> Iterator[str]:
     assert mean is not None
     met = "is met" if mean.mean >= WANTED else f"is missed by {WANTED - mean.mean:.3f}"
     yield f"- **New films.** After learning on with replay the ROC-AUC is {reached}. The target of {WANTED:g} {met}."
-    interval = _interval(old.pairs[0].endpoints["roc_auc"])
+    interval = old.pairs[0].endpoints["roc_auc"].ends
     held = interval is not None and interval.low > -MOST_LOST
     missed = interval is not None and interval.high < -MOST_LOST
     verdict = "is kept" if held else "is missed" if missed else "is not shown to be kept"
@@ -132,11 +131,7 @@ def _told(recipe: RecipeSummary) -> str:
 
 def _difference(found: Comparison, recipe: str) -> str:
     answer = next(pair for pair in found.pairs if pair.first == recipe).endpoints["roc_auc"]
-    return with_interval(answer.difference, _interval(answer), "+.3f", word=TO)
-
-
-def _interval(answer: Answer) -> Interval | None:
-    return answer.over_seeds.interval if answer.over_seeds else answer.interval
+    return with_interval(answer.difference, answer.ends, "+.3f", word=TO)
 
 
 def _page(which: str, found: Comparison) -> Sequence[str]:
@@ -151,7 +146,7 @@ def _page(which: str, found: Comparison) -> Sequence[str]:
         if key not in found.endpoints or None in means or None in answers:
             continue
         cells = [number_text(mean.mean) for mean in means]
-        cells += [with_interval(answer.difference, _interval(answer), "+.3f", word=TO) for answer in answers]
+        cells += [with_interval(answer.difference, answer.ends, "+.3f", word=TO) for answer in answers]
         rows.append([found.endpoints[key].title, *cells])
     return [
         f"## On the {which} test images",

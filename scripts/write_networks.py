@@ -28,9 +28,8 @@ from cxr_jax.errors import UserError
 from cxr_jax.evaluation.comparison import compare
 from cxr_jax.evaluation.comparison_record import Answer, Comparison, EndpointSummary
 from cxr_jax.evaluation.confidence import Confidence
-from cxr_jax.evaluation.intervals import Interval
-from cxr_jax.evaluation.numbers import TO, number_text, range_text
-from cxr_jax.reporting.comparison_cells import p_text
+from cxr_jax.evaluation.numbers import number_text
+from cxr_jax.reporting.comparison_cells import difference_text, mean_text
 from cxr_jax.reporting.recipe_records import RecipeRecord, read_recipe
 from cxr_jax.reporting.style import BLUE, GREEN, ORANGE, new_figure, save, styled
 from cxr_jax.reporting.tables import with_block
@@ -221,7 +220,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _result_row(arm: Arm) -> list[str]:
     shares = [_share(value) for value in (arm.accuracy_at_rule, arm.specificity_at_rule, arm.accuracy_at_half)]
     own = [f"{arm.name}, {arm.kind}", arm.network, str(arm.pixels), str(arm.seeds)]
-    return [*own, _auc(arm.roc_auc), _difference(arm.difference), *shares]
+    return [*own, _auc(arm.roc_auc), NOTHING if arm.difference is None else difference_text(arm.difference), *shares]
 
 
 def _cost_row(arm: Arm) -> list[str]:
@@ -244,33 +243,11 @@ def _number(value: float | None, form: str, factor: float = 1, unit: str = "") -
 
 
 def _auc(summary: EndpointSummary) -> str:
-    return _mean(summary, ".3f", 1)
+    return mean_text(summary, ".3f", 1)
 
 
 def _share(summary: EndpointSummary | None) -> str:
-    return NOTHING if summary is None else _mean(summary, ".1f", 100)
-
-
-def _mean(summary: EndpointSummary, form: str, factor: float) -> str:
-    text = number_text(summary.mean, form, factor)
-    if summary.deviation is not None:
-        text += f" ± {number_text(summary.deviation, form, factor)}"
-    return text + _interval(summary.interval, form, factor)
-
-
-def _interval(interval: Interval | None, form: str, factor: float) -> str:
-    if interval is None:
-        return ""
-    return f" ({range_text(factor * interval.low, factor * interval.high, form, word=TO)})"
-
-
-def _difference(found: Answer | None) -> str:
-    if found is None:
-        return NOTHING
-    over = found.over_seeds
-    interval, p_value = (over.interval, over.adjusted_p_value) if over else (found.interval, found.adjusted_p_value)
-    told = "" if p_value is None else f", p {p_text(p_value)}"
-    return number_text(found.difference, "+.3f") + _interval(interval, "+.3f", 1) + told
+    return NOTHING if summary is None else mean_text(summary, ".1f", 100)
 
 
 def table(arms: Sequence[Arm]) -> str:

@@ -24,12 +24,11 @@ from cxr_jax.errors import UserError
 from cxr_jax.evaluation.comparison import compare
 from cxr_jax.evaluation.comparison_record import Answer, EndpointSummary
 from cxr_jax.evaluation.confidence import Confidence
-from cxr_jax.evaluation.intervals import Interval
-from cxr_jax.evaluation.numbers import TO, measured_text, number_text, range_text
+from cxr_jax.evaluation.numbers import TO, measured_text, number_text
 from cxr_jax.evaluation.occlusion import Occlusion, read_occlusion
 from cxr_jax.evaluation.recipe_draws import Recipe
 from cxr_jax.images.regions import REGIONS, WHOLE
-from cxr_jax.reporting.comparison_cells import p_text
+from cxr_jax.reporting.comparison_cells import difference_text, mean_text
 from cxr_jax.reporting.occlusion import REGION_TITLES
 from cxr_jax.reporting.recipe_records import read_recipe
 from cxr_jax.reporting.tables import markdown_table, with_block
@@ -141,11 +140,11 @@ def conclusion(study: Study) -> str:
     lacking = [TITLES[region] for region in WITHOUT_LUNGS if region not in arms]
     if lacking:
         return f"Nothing can be concluded yet: {' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing."
-    ends = {region: _ends(arms[region].difference) for region in WITHOUT_LUNGS}
+    ends = {region: arms[region].difference.ends for region in WITHOUT_LUNGS}
     if any(interval is None for interval in ends.values()):
         return "Nothing can be concluded yet: a difference to the mask has no interval."
     better = [region for region in WITHOUT_LUNGS if ends[region].low > 0]
-    told = "; ".join(f"{TITLES[region]}: {_difference(arms[region].difference)}" for region in WITHOUT_LUNGS)
+    told = "; ".join(f"{TITLES[region]}: {difference_text(arms[region].difference)}" for region in WITHOUT_LUNGS)
     if better:
         names = " and ".join(TITLES[region] for region in better)
         return (
@@ -184,9 +183,9 @@ Masks: "COVID-19 Chest X-ray dataset", V7 Labs, CC BY 4.0; radiographs: Kermany 
 
 
 def _cells(arm: Arm) -> list[str]:
-    rule = NOTHING if arm.accuracy_at_rule is None else _mean(arm.accuracy_at_rule, ".1f", 100)
-    difference = NOTHING if arm.difference is None else _difference(arm.difference)
-    return [_mean(arm.roc_auc, ".3f", 1), difference, rule, _mean(arm.accuracy_at_half, ".1f", 100)]
+    rule = NOTHING if arm.accuracy_at_rule is None else mean_text(arm.accuracy_at_rule, ".1f", 100)
+    difference = NOTHING if arm.difference is None else difference_text(arm.difference)
+    return [mean_text(arm.roc_auc, ".3f", 1), difference, rule, mean_text(arm.accuracy_at_half, ".1f", 100)]
 
 
 def _occluded(occlusions: Sequence[tuple[str, Occlusion]]) -> str:
@@ -212,28 +211,6 @@ other patients. They never saw such images in training, so a fall does not show 
 """
 
 
-def _mean(summary: EndpointSummary, form: str, factor: float) -> str:
-    text = number_text(summary.mean, form, factor)
-    if summary.deviation is not None:
-        text += f" ± {number_text(summary.deviation, form, factor)}"
-    return text + _interval(summary.interval, form, factor)
-
-
-def _interval(interval: Interval | None, form: str, factor: float) -> str:
-    return f" ({range_text(interval.low, interval.high, form, factor, word=TO)})" if interval else ""
-
-
-def _ends(found: Answer) -> Interval | None:
-    """Returns the interval for other patients and seeds, or for these very networks where seeds are too few."""
-    return found.over_seeds.interval if found.over_seeds else found.interval
-
-
-def _difference(found: Answer) -> str:
-    p_value = found.over_seeds.adjusted_p_value if found.over_seeds else found.adjusted_p_value
-    told = "" if p_value is None else f", p {p_text(p_value)}"
-    return number_text(found.difference, "+.3f") + _interval(_ends(found), "+.3f", 1) + told
-
-
 def table(study: Study) -> str:
     """Returns the figures of the arms as CSV."""
     out = io.StringIO()
@@ -241,7 +218,7 @@ def table(study: Study) -> str:
     writer.writerow(["region", "seeds", "roc_auc", "low", "high", "difference", "difference_low", "difference_high"])
     for arm in study.arms:
         own, found = arm.roc_auc.interval, arm.difference
-        ends = _ends(found) if found else None
+        ends = found.ends if found else None
         writer.writerow(
             [
                 arm.region,

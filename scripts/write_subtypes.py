@@ -162,13 +162,13 @@ def _pneumonia_page(found: Comparison) -> Iterator[str]:
         "accuracy@half",
     ):
         answer = pair.endpoints[key]
-        interval = answer.over_seeds.interval if answer.over_seeds else answer.interval
+        interval = answer.ends
         values = [_told(found.recipes[arm].endpoints.get(key)) for arm in (THREE, TWO)]
         difference = with_interval(answer.difference, interval, "+.3f", word=TO)
         rows.append([found.endpoints[key].title, *values, difference])
     yield from ("", markdown_table([["", "three, summed", "two", "difference"], *rows]))
     answer = pair.endpoints["roc_auc"]
-    interval = answer.over_seeds.interval if answer.over_seeds else answer.interval
+    interval = answer.ends
     if interval is None or interval.low <= 0 <= interval.high:
         yield "Nobody can tell from these images whether three classes rank pneumonia better or worse than two."
     else:

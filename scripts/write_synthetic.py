@@ -24,10 +24,10 @@ from cxr_jax.evaluation.comparison import compare
 from cxr_jax.evaluation.comparison_record import Answer, EndpointSummary
 from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.intervals import Interval
-from cxr_jax.evaluation.numbers import TO, number_text, range_text
+from cxr_jax.evaluation.numbers import number_text
 from cxr_jax.evaluation.recipe_draws import Recipe
 from cxr_jax.evaluation.samples import SCHEMA_VERSION, JudgedSamples
-from cxr_jax.reporting.comparison_cells import p_text
+from cxr_jax.reporting.comparison_cells import difference_text, mean_text
 from cxr_jax.reporting.recipe_records import read_recipe
 from cxr_jax.reporting.tables import markdown_table, with_block
 from cxr_jax.runs.files import write_bytes, write_text
@@ -148,7 +148,7 @@ def conclusion(study: Study) -> str:
     lacking = [TITLES[name] for name in (*GENERATORS, *GENERATORS.values()) if name not in arms]
     if lacking:
         return f"Nothing can be concluded yet: {', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing."
-    ends = {name: _ends(arms[name].differences[PRIMARY]) for name in (*GENERATORS, *GENERATORS.values())}
+    ends = {name: _ends_of(arms[name], PRIMARY) for name in (*GENERATORS, *GENERATORS.values())}
     if any(interval is None for interval in ends.values()):
         return "Nothing can be concluded yet: a difference of specificity has no interval."
     told = "; ".join(f"{TITLES[name]}: {_points(arms[name], PRIMARY)}" for name in GENERATORS)
@@ -164,7 +164,7 @@ def conclusion(study: Study) -> str:
         f"specificity more than with normals repeated: {told}."
     ]
     for name in better:
-        price, control = _ends(arms[name].differences[PRICE]), GENERATORS[name]
+        price, control = _ends_of(arms[name], PRICE), GENERATORS[name]
         if price is not None and price.high < 0:
             lost = _points(arms[name], PRICE)
             sentences.append(f"With the {TITLES[name]} missed pneumonia pays for this: sensitivity {lost} points.")
@@ -203,9 +203,9 @@ def _cells(arm: Arm) -> list[str]:
     cells = []
     for key, (_, form, factor) in ENDPOINTS.items():
         summary = arm.reached[key]
-        cells.append(NOTHING if summary is None else _mean(summary, form, factor))
+        cells.append(NOTHING if summary is None else mean_text(summary, form, factor))
     found = arm.differences.get(PRIMARY)
-    return [*cells, NOTHING if found is None else _difference(found, 100, "+.1f")]
+    return [*cells, NOTHING if found is None else difference_text(found, "+.1f", 100)]
 
 
 def _judged(generators: Sequence[tuple[str, JudgedSamples]]) -> str:
@@ -224,33 +224,15 @@ def _named(recipe: Recipe, name: str) -> Recipe:
     return dataclasses.replace(recipe, name=name)
 
 
-def _mean(summary: EndpointSummary, form: str, factor: float) -> str:
-    text = number_text(summary.mean, form, factor)
-    if summary.deviation is not None:
-        text += f" ± {number_text(summary.deviation, form, factor)}"
-    return text + _interval(summary.interval, form, factor)
-
-
-def _interval(interval: Interval | None, form: str, factor: float) -> str:
-    return f" ({range_text(interval.low, interval.high, form, factor, word=TO)})" if interval else ""
-
-
-def _ends(found: Answer | None) -> Interval | None:
-    """Returns the interval for other patients and seeds, or for these very networks where seeds are too few."""
-    if found is None:
-        return None
-    return found.over_seeds.interval if found.over_seeds else found.interval
-
-
-def _difference(found: Answer, factor: float, form: str) -> str:
-    p_value = found.over_seeds.adjusted_p_value if found.over_seeds else found.adjusted_p_value
-    told = "" if p_value is None else f", p {p_text(p_value)}"
-    return number_text(found.difference, form, factor) + _interval(_ends(found), form, factor) + told
+def _ends_of(arm: Arm, endpoint: str) -> Interval | None:
+    """Returns the interval of the difference to the reference; None where there is none."""
+    found = arm.differences[endpoint]
+    return None if found is None else found.ends
 
 
 def _points(arm: Arm, endpoint: str) -> str:
     """Returns the difference of a share to the reference, in points."""
-    return _difference(arm.differences[endpoint], 100, "+.1f")
+    return difference_text(arm.differences[endpoint], "+.1f", 100)
 
 
 def table(study: Study) -> str:
@@ -263,7 +245,7 @@ def table(study: Study) -> str:
     for arm in study.arms:
         for key in ENDPOINTS:
             own, found = arm.reached[key], arm.differences.get(key)
-            interval, ends = own.interval if own else None, _ends(found)
+            interval, ends = own.interval if own else None, found.ends if found else None
             writer.writerow(
                 [
                     arm.name,

@@ -129,6 +129,11 @@ class Answer:
     smallest_p_value: float | None = None
 
     @property
+    def ends(self) -> Interval | None:
+        """The interval for other patients and other seeds; for these very networks where seeds are too few."""
+        return self.interval if self.over_seeds is None else self.over_seeds.interval
+
+    @property
     def is_bounded(self) -> bool:
         """True if no draw spoke against a difference, so that the p-value is only known to lie below what is told."""
         return self.smallest_p_value is not None and self.p_value <= self.smallest_p_value

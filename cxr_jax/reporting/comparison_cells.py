@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from cxr_jax.evaluation.comparison_record import RESOLUTION, Answer, EndpointSummary, Pair
-from cxr_jax.evaluation.numbers import TO, interval_text, number_text
+from cxr_jax.evaluation.numbers import TO, interval_text, number_text, with_interval
 
 NOTHING = "–"
 """What stands where nothing is known."""
@@ -35,9 +35,8 @@ def ruled_pair_cell(pair: Pair, metric: str) -> str:
 def _evidence(answer: Answer, metric: str) -> list[str]:
     """Returns interval and corrected p-values of a difference."""
     retrained, lines = answer.over_seeds, []
-    interval = answer.interval if retrained is None else retrained.interval
-    if interval is not None:
-        lines.append(interval_text(interval, *_form(metric, "+"), word=TO))
+    if answer.ends is not None:
+        lines.append(interval_text(answer.ends, *_form(metric, "+"), word=TO))
     if retrained is not None:
         lines.append(f"p {p_text(retrained.adjusted_p_value)} retrained")
     if answer.adjusted_p_value is not None:
@@ -80,6 +79,20 @@ def metric_text(value: float, metric: str) -> str:
 def _form(metric: str, sign: str = "") -> tuple[str, float]:
     """Returns form and factor of a metric's numbers, as `number_text` takes them."""
     return (f"{sign}.1f", 100) if metric in RATES else (f"{sign}.3f", 1)
+
+
+def mean_text(summary: EndpointSummary, form: str = ".3f", factor: float = 1) -> str:
+    """Returns mean, deviation and interval of an endpoint in one line."""
+    deviation = "" if summary.deviation is None else f" ± {number_text(summary.deviation, form, factor)}"
+    ends = interval_text(summary.interval, form, factor, word=TO)
+    return f"{number_text(summary.mean, form, factor)}{deviation} {ends}".rstrip()
+
+
+def difference_text(answer: Answer, form: str = "+.3f", factor: float = 1) -> str:
+    """Returns difference, interval and corrected p-value in one line, for other seeds where there are enough."""
+    p_value = (answer.over_seeds or answer).adjusted_p_value
+    told = "" if p_value is None else f", p {p_text(p_value)}"
+    return with_interval(answer.difference, answer.ends, form, factor, word=TO) + told
 
 
 def p_text(value: float, *, bounded: bool = False) -> str:

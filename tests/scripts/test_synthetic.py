@@ -2,10 +2,8 @@
 
 import csv
 import dataclasses
-import importlib.util
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from cxr_jax.evaluation.samples import SCHEMA_VERSION, JudgedSamples, Likeness, 
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.records import fields_to_json
 from cxr_jax.sweeps.sweep import read_sweep
+from tests.scripts.script_module import module_of
 
 ROOT = Path(__file__).parents[2]
 STUDY = (ROOT / "docs/registered/synthetic.md").read_text()
@@ -43,11 +42,7 @@ JUDGED = JudgedSamples(
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("write_synthetic", ROOT / "scripts/write_synthetic.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return module_of("write_synthetic")
 
 
 @pytest.fixture(scope="module")
