@@ -35,8 +35,6 @@ from cxr_jax.runs.metrics_log import read_metrics
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = "docs/pages"
 SUFFIX = ".jinja"
-APART = ("continued/", "networks/", "shortcuts/", "subtypes/", "synthetic/")
-"""Runs of studies that have a page of their own: sentences on all runs are not about them."""
 
 
 class ClaimError(Exception):
@@ -63,13 +61,18 @@ class Results:
     def runs(self, *recipes: str) -> list[str]:
         """Returns the folders of the runs of these recipes, by their names below the results folder.
 
-        Without recipes they are all but those that are told `APART`.
+        Without recipes they are those that are compared: studies that have a page of their own are no part of them.
         """
         folders = [path.parent for path in sorted(self._folder.rglob("evaluation.json"))]
         names = [folder.relative_to(self._folder).as_posix() for folder in folders]
-        if not recipes:
-            return [name for name in names if not name.startswith(APART)]
-        return [name for name in names if any(name.startswith(f"{recipe}/") for recipe in recipes)]
+        return [name for name in names if self._is_of(name, recipes or self.compared())]
+
+    def compared(self) -> tuple[str, ...]:
+        """Returns the names of the recipes that are compared with each other."""
+        return tuple(self.file("comparison/comparison.json")["recipes"])
+
+    def _is_of(self, run: str, recipes: Iterable[str]) -> bool:
+        return any(run.startswith(f"{recipe}/") for recipe in recipes)
 
     def each(self, recipes: str | Iterable[str], path: str, file: str = "evaluation.json") -> list[Any]:
         """Returns what stands at the dotted `path` of a file of every run of the recipes, in the order of runs.
@@ -117,7 +120,7 @@ class Results:
         """Returns run and verdicts of every committed check of heat maps; `passed` is True where all passed."""
         found = [path.parent.parent for path in sorted(self._folder.rglob("explanations/checks.json"))]
         names = [folder.relative_to(self._folder).as_posix() for folder in found]
-        names = [name for name in names if not name.startswith(APART)]
+        names = [name for name in names if self._is_of(name, self.compared())]
         verdicts = {name: self.file(f"{name}/explanations/checks.json")["checks"] for name in names}
         return [{"run": name, "passed": all(check["passes"] for check in found)} for name, found in verdicts.items()]
 
