@@ -13,11 +13,11 @@ from cxr_jax.config.schema import OperatingPointConfig
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.terminal import Terminal, as_typed
+from cxr_jax.vocabulary import CLASS_NAMES
 
 if TYPE_CHECKING:
-    from cxr_jax.evaluation.comparison_record import Comparison
+    from cxr_jax.evaluation.comparison_record import ClassComparison, Comparison
     from cxr_jax.reporting.recipe_records import RecipeRecord
-    from cxr_jax.runs.recipes import RecipeFiles
 
 SUMMARY = "compare recipes over their seeds, on the same images, with paired tests and costs"
 
@@ -33,7 +33,7 @@ class Options:
     """Options of the command."""
 
     # run folders, tables (CSV), or folders of them; runs or tables whose paths differ in seed0, seed1, ... alone are
-    # one recipe; NAME=PATH gives it a name. Of findings that occur together two at a time, finding by finding
+    # one recipe; NAME=PATH gives it a name
     recipes: Annotated[tuple[str, ...], Positional("RUN_OR_TABLE...")] = ()
     reference: str = ""  # name of the recipe that every other is compared with; by default every pair is tested
     # the operating point: of each run, or chosen anew by one rule for all on the validation predictions of each run
@@ -54,29 +54,18 @@ def main(arguments: list[str]) -> None:
     _check(options)
     terminal = Terminal()
     with terminal.waiting(f"Comparing {', '.join(options.recipes)}"):
-        from cxr_jax.evaluation.comparison import compare
-        from cxr_jax.reporting.comparison_table import introduction, terminal_tables
+        from cxr_jax.reporting.comparison_page import introduction, terminal_tables
         from cxr_jax.reporting.recipe_records import read_recipe
         from cxr_jax.runs.recipes import find_recipes
         from cxr_jax.vocabulary import DISCLAIMER
 
         files = find_recipes(options.recipes)
-        findings = _tables_of_findings(files)
         # Refused before the work, so that nobody waits for an answer that cannot be kept.
         if options.out:
             _check_free(Path(options.out), replace=options.replace)
-        if not findings:
-            records = [read_recipe(entry, _rule(options)) for entry in files]
-            _check_images(records)
-            comparison = compare(
-                [record.recipe for record in records],
-                Confidence(resamples=options.resamples),
-                reference=options.reference or None,
-            )
-            written = _write(options, arguments, comparison, records)
-    if findings:
-        _compare_findings(terminal, options, findings)
-        return
+        records = [read_recipe(entry, _rule(options)) for entry in files]
+        comparison = _compare(records, Confidence(resamples=options.resamples), options.reference or None)
+        written = _write(options, arguments, comparison, records)
     for sentence in (sentence for record in records for sentence in record.left_out):
         terminal.say(sentence)
     terminal.show(introduction(comparison))
@@ -88,54 +77,6 @@ def main(arguments: list[str]) -> None:
         terminal.say(f"Written: {path}")
     if not written:
         terminal.say("Next: the same command with --out FOLDER keeps these tables, as Markdown, CSV, JSON and a figure")
-    terminal.say(DISCLAIMER)
-
-
-def _tables_of_findings(recipes: Sequence[RecipeFiles]) -> dict[str, Path]:
-    """Returns the tables of findings that are to be compared, by name; none where the tables are of two classes.
-
-    Raises:
-        UserError: some are of findings and some are not, or they are not two.
-    """
-    from cxr_jax.runs.finding_predictions import findings_of
-    from cxr_jax.runs.folder import RunFolder
-    from cxr_jax.runs.table import read_table
-
-    found: dict[str, list[Path]] = {}
-    for recipe in recipes:
-        paths = [path if path.is_file() else RunFolder(path).predictions_of("test") for path in recipe.paths]
-        found[recipe.name] = [path for path in paths if path.is_file() and findings_of(read_table(path, ()).header)]
-    if not any(found.values()):
-        return {}
-    if len(found) != 2 or any(len(paths) != 1 for paths in found.values()):
-        raise UserError("findings are compared of two tables, or two evaluated runs, at a time: name two of them")
-    return {name: paths[0] for name, paths in found.items()}
-
-
-def _compare_findings(terminal: Terminal, options: Options, paths: dict[str, Path]) -> None:
-    """Compares two programs on the same findings; UserError for options that have no effect there."""
-    from cxr_jax.evaluation.compare_findings import compare_findings
-    from cxr_jax.reporting.finding_comparison import show_finding_comparison
-    from cxr_jax.runs.class_predictions import read_class_predictions
-    from cxr_jax.runs.files import write_json
-    from cxr_jax.runs.predictions import rows_of
-    from cxr_jax.runs.records import fields_to_json
-    from cxr_jax.vocabulary import DISCLAIMER
-
-    for name in ("reference", "rule", "markdown"):
-        if getattr(options, name) != getattr(Options, name):
-            raise UserError(
-                f"--{name} has no effect on findings, which are compared in pairs: leave it out", EXIT_USAGE
-            )
-    tables = {name: rows_of("test", read_class_predictions(path), path).predictions for name, path in paths.items()}
-    confidence = Confidence(resamples=options.resamples)
-    with terminal.track("Resampling for the intervals", confidence.resamples) as advance:
-        comparison = compare_findings(tables, confidence, advance)
-    show_finding_comparison(terminal, comparison)
-    if options.out:
-        path = Path(options.out) / FILES[0]
-        write_json(path, {"schema_version": 1, "kind": "findings", **fields_to_json(comparison)})
-        terminal.say(f"Written: {path}")
     terminal.say(DISCLAIMER)
 
 
@@ -165,22 +106,42 @@ def _rule(options: Options) -> dict[str, Any] | None:
     return {name: getattr(options, name) for name in names}
 
 
-def _check_images(records: Sequence[RecipeRecord]) -> None:
-    """Raises UserError, with the paths of the tables, if two tables are over different images or labels."""
+def _compare(
+    records: Sequence[RecipeRecord], confidence: Confidence, reference: str | None
+) -> Comparison | ClassComparison:
+    """Returns the comparison; UserError, with the paths of the tables, if two are over different images or classes."""
+    from cxr_jax.evaluation.compare_classes import ClassRecipe, compare_classes, with_equal_classes
+    from cxr_jax.evaluation.comparison import compare
     from cxr_jax.evaluation.seeds import same_images
 
-    pairs = [pair for record in records for pair in zip(record.recipe.tables, record.paths, strict=True)]
-    same_images([table for table, _ in pairs], [str(path) for _, path in pairs])
+    recipes = [record.recipe for record in records]
+    tables = [table for recipe in recipes for table in recipe.tables]
+    paths = [str(path) for record in records for path in record.paths]
+    of_classes = [isinstance(recipe, ClassRecipe) for recipe in recipes for _ in recipe.tables]
+    if any(of_classes) and not all(of_classes):
+        other, two = paths[of_classes.index(True)], paths[of_classes.index(False)]
+        raise UserError(
+            f"{two} is of {' and '.join(CLASS_NAMES)}, and {other} of other classes: compare recipes of the same; "
+            "cxr-jax judge --merge makes tables of NORMAL and PNEUMONIA of exclusive classes"
+        )
+    if not any(of_classes):
+        same_images(tables, paths)
+        return compare(recipes, confidence, reference=reference)
+    same_images(with_equal_classes(tables, paths), paths)
+    return compare_classes(recipes, confidence, reference=reference)
 
 
 def _write(
-    options: Options, arguments: Sequence[str], comparison: Comparison, records: Sequence[RecipeRecord]
+    options: Options,
+    arguments: Sequence[str],
+    comparison: Comparison | ClassComparison,
+    records: Sequence[RecipeRecord],
 ) -> list[Path]:
     """Writes what --out and --markdown ask for, and returns the paths."""
     from cxr_jax.evaluation.comparison_record import write_comparison
     from cxr_jax.reporting.comparison_csv import costs_csv, errors_csv, pairs_csv, recipes_csv
     from cxr_jax.reporting.comparison_figure import NAME, comparison_figure
-    from cxr_jax.reporting.comparison_table import comparison_markdown
+    from cxr_jax.reporting.comparison_page import comparison_markdown
     from cxr_jax.reporting.style import save
     from cxr_jax.reporting.tables import with_block
     from cxr_jax.runs.files import write_text

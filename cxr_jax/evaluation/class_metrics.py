@@ -92,36 +92,45 @@ def _confidence_error(cases: ClassCases) -> np.ndarray:
 class ClassMetric:
     """A metric with its title and why it may be undefined.
 
-    `parts` are float64 [R, B], for a metric that is the sum of their absolute values; `is_share` is True for a share of
-    images, which has a Wilson interval.
+    `parts` are float64 [R, B], for a metric that is the sum of their absolute values. `proportion` returns the masks of
+    the images that are counted, and among which, for a share of images, which has a Wilson interval. `bounds` are the
+    lowest and the highest value.
     """
 
     title: str
     function: Callable[[ClassCases], np.ndarray]
     undefined: str = "a class has no image"
     parts: Callable[[ClassCases], np.ndarray] | None = None
-    is_share: bool = False
+    proportion: Callable[[ClassCases], tuple[np.ndarray, np.ndarray]] | None = None
+    bounds: tuple[float, float] = (0.0, 1.0)
 
 
 def _gaps(cases: ClassCases) -> np.ndarray:
     return calibration_gaps(cases.confidence, "width", BINS)
 
 
+def _right(cases: ClassCases) -> tuple[np.ndarray, np.ndarray]:
+    return cases.called == cases.label, np.ones(len(cases.label), bool)
+
+
 _NO_IMAGE = "there is no image"
 
 CLASS_METRICS: dict[str, ClassMetric] = {
-    "accuracy": ClassMetric("Accuracy", accuracy, _NO_IMAGE, is_share=True),
+    "accuracy": ClassMetric("Accuracy", accuracy, _NO_IMAGE, proportion=_right),
     "balanced_accuracy": ClassMetric("Balanced accuracy (macro recall)", balanced_accuracy),
     "macro_f1": ClassMetric("F1, macro", macro_f1, "a class has no image and is never called"),
     "matthews_correlation": ClassMetric(
-        "Matthews correlation", matthews_correlation, "the images or the calls are of one class only"
+        "Matthews correlation",
+        matthews_correlation,
+        "the images or the calls are of one class only",
+        bounds=(-1.0, 1.0),
     ),
     "macro_roc_auc": ClassMetric("ROC-AUC, macro", macro_roc_auc),
     "micro_roc_auc": ClassMetric("ROC-AUC, micro", micro_roc_auc, _NO_IMAGE),
     "macro_average_precision": ClassMetric("PR-AUC (average precision), macro", macro_average_precision),
     "micro_average_precision": ClassMetric("PR-AUC (average precision), micro", micro_average_precision, _NO_IMAGE),
-    "brier": ClassMetric("Brier score, all classes", brier, _NO_IMAGE),
-    "log_loss": ClassMetric("Log-loss", log_loss, _NO_IMAGE),
+    "brier": ClassMetric("Brier score, all classes", brier, _NO_IMAGE, bounds=(0.0, 2.0)),
+    "log_loss": ClassMetric("Log-loss", log_loss, _NO_IMAGE, bounds=(0.0, np.inf)),
     "calibration_error": ClassMetric(
         f"Calibration error of the call, {BINS} bins of equal width", _confidence_error, _NO_IMAGE, parts=_gaps
     ),

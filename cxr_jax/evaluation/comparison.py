@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 
 from cxr_jax.errors import UserError
-from cxr_jax.evaluation.cases import calls_of
 from cxr_jax.evaluation.comparison_record import (
     FREE,
     HALF,
@@ -37,7 +37,10 @@ from cxr_jax.evaluation.paired import (
 )
 from cxr_jax.evaluation.recipe_draws import Estimate, Recipe, covariance, estimate, share_interval
 from cxr_jax.evaluation.seeds import interval_over_seeds, mean_auc_interval, same_images, spread
+from cxr_jax.runs.predictions import Predictions
 from cxr_jax.vocabulary import PNEUMONIA
+
+Compared = TypeVar("Compared", bound=Recipe)
 
 _MOST_DRAWS = 100_000
 """Draws of a bootstrap test at most; beyond about 50 pairs its smallest corrected p-value lies above `RESOLUTION`."""
@@ -61,28 +64,30 @@ def compare(
         UserError: two recipes have one name, `reference` is none of them, or tables are over different images.
     """
     confidence = confidence or Confidence()
-    recipes = _aligned(recipes)
+    recipes = aligned(recipes)
+    pairs = pairs_of(recipes, reference)
+    (comparison,) = adjusted([compare_aligned(recipes, pairs, endpoints_of(recipes), confidence)])
+    return comparison
+
+
+def compare_aligned(
+    recipes: Sequence[Recipe], pairs: Sequence[tuple[str, str]], endpoints: Sequence[Endpoint], confidence: Confidence
+) -> Comparison:
+    """Returns the comparison of recipes that `aligned` gave, with p-values that are not adjusted yet."""
     names = [recipe.name for recipe in recipes]
-    if reference is not None and reference not in names:
-        raise UserError(f"the reference {reference} is none of the recipes: {', '.join(names)}")
-    if reference is None:
-        pairs = list(combinations(names, 2))
-    else:
-        pairs = [(name, reference) for name in names if name != reference]
-    endpoints = _endpoints(recipes)
     # The smallest p-value of n draws is 2 / (n + 1), and Holm multiplies it by the number of pairs.
     draws = max(confidence.resamples, min(round(2 * len(pairs) / RESOLUTION), _MOST_DRAWS))
     estimates = dict(zip(names, estimate(recipes, endpoints, confidence, draws=draws), strict=True))
     answers = {
-        endpoint.key: _adjusted(
-            [_answer(estimates[first], estimates[second], endpoint, confidence.level) for first, second in pairs]
-        )
+        endpoint.key: [
+            _answer(estimates[first], estimates[second], endpoint, confidence.level) for first, second in pairs
+        ]
         for endpoint in endpoints
     }
     first = recipes[0].tables[0]
     return Comparison(
         images=len(first),
-        pneumonia=int(np.sum(first.label == PNEUMONIA)),
+        pneumonia=int(np.sum(first.label == PNEUMONIA)) if isinstance(first, Predictions) else None,
         groups=len(np.unique(first.clusters())) if first.has_groups else None,
         confidence=confidence,
         correction=Correction("Holm 1979", len(pairs)),
@@ -95,7 +100,7 @@ def compare(
     )
 
 
-def _aligned(recipes: Sequence[Recipe]) -> list[Recipe]:
+def aligned(recipes: Sequence[Compared]) -> list[Compared]:
     """Returns the recipes with all rows in one order and all groups equal."""
     names = [recipe.name for recipe in recipes]
     if len(set(names)) < len(names):
@@ -106,9 +111,20 @@ def _aligned(recipes: Sequence[Recipe]) -> list[Recipe]:
     return [dataclasses.replace(recipe, tables=tuple(next(tables) for _ in recipe.tables)) for recipe in recipes]
 
 
-def _endpoints(recipes: Sequence[Recipe]) -> tuple[Endpoint, ...]:
+def pairs_of(recipes: Sequence[Recipe], reference: str | None) -> list[tuple[str, str]]:
+    """Returns the names of every two recipes, or of each with the reference; UserError if that is none of them."""
+    names = [recipe.name for recipe in recipes]
+    if reference is None:
+        return list(combinations(names, 2))
+    if reference not in names:
+        raise UserError(f"the reference {reference} is none of the recipes: {', '.join(names)}")
+    return [(name, reference) for name in names if name != reference]
+
+
+def endpoints_of(recipes: Sequence[Recipe]) -> tuple[Endpoint, ...]:
+    """Returns what recipes of two classes, or of one class against the rest, are compared by."""
     thresholds = [threshold for recipe in recipes for threshold in recipe.thresholds or ()]
-    endpoints = FREE + endpoints_at("half")
+    endpoints = FREE + endpoints_at("half" if recipes[0].called is None else "call")
     if any(threshold != HALF for threshold in thresholds):
         endpoints += endpoints_at("operating_point")
         if any(recipe.rule is not None for recipe in recipes):
@@ -137,12 +153,8 @@ def _endpoint_summary(estimate: Estimate, endpoint: Endpoint, level: float) -> E
         as_trained = share_interval(recipe, endpoint, level)
         if as_trained is None:
             as_trained = percentile_interval(estimate.means[endpoint.key], found.mean, level, _bootstrap_name(recipe))
-    interval = interval_over_seeds(values, as_trained, level, _BOUNDS.get(endpoint.metric, (0.0, 1.0)))
+    interval = interval_over_seeds(values, as_trained, level, recipe.metrics[endpoint.metric].bounds)
     return EndpointSummary(tuple(values.tolist()), found.mean, found.deviation, interval, as_trained)
-
-
-_BOUNDS = {"log_loss": (0.0, np.inf), "matthews_correlation": (-1.0, 1.0)}
-"""Lowest and highest value of the metrics that are not from 0 to 1."""
 
 
 def _answer(first: Estimate, second: Estimate, endpoint: Endpoint, level: float) -> Answer | None:
@@ -164,7 +176,8 @@ def _answer(first: Estimate, second: Estimate, endpoint: Endpoint, level: float)
         return Answer(difference, known[0], name, known[1], over_seeds)
     drawn, name = first.means[key] - second.means[key], _bootstrap_name(first.recipe)
     interval = percentile_interval(drawn, difference, level, name)
-    if endpoint.metric == "accuracy" and endpoint.at != "rule":
+    shares = first.recipe.metrics[endpoint.metric].proportion
+    if endpoint.metric == "accuracy" and shares is not None and endpoint.at != "rule":
         test = _mcnemar(first.recipe, second.recipe, endpoint)
         right = test.only_first_right, test.only_second_right
         return Answer(difference, interval, test.method, test.p_value, over_seeds, *right)
@@ -183,7 +196,7 @@ def _over_seeds(
     found = difference_over_seeds(first.values[endpoint.key], second.values[endpoint.key], known, level)
     if found is None:
         return None
-    low, high = _BOUNDS.get(endpoint.metric, (0.0, 1.0))
+    low, high = first.recipe.metrics[endpoint.metric].bounds
     most = high - low
     bounded = dataclasses.replace(
         found.interval, low=max(found.interval.low, -most), high=min(found.interval.high, most)
@@ -192,16 +205,37 @@ def _over_seeds(
 
 
 def _mcnemar(first: Recipe, second: Recipe, endpoint: Endpoint) -> McNemar:
-    right = []
-    for recipe in (first, second):
-        thresholds = recipe.thresholds if endpoint.at == "operating_point" else [HALF] * len(recipe.tables)
-        calls = [calls_of(table.probability, at) for table, at in zip(recipe.tables, thresholds or (), strict=True)]
-        right.append(np.stack(calls) == (recipe.tables[0].label == PNEUMONIA))
+    ones = np.ones((1, len(first.tables[0])))
+    right = [
+        np.stack([recipe.metrics[endpoint.metric].proportion(cases)[0] for cases in recipe.cases(endpoint.at, ones)])
+        for recipe in (first, second)
+    ]
     return mcnemar(*right, first.clusters)
 
 
 def _bootstrap_name(recipe: Recipe) -> str:
     return "group bootstrap" if recipe.tables[0].has_groups else "bootstrap"
+
+
+def adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Returns comparisons of the same recipes with the p-values of each endpoint adjusted over all pairs of all."""
+    keys = dict.fromkeys(key for comparison in comparisons for key in comparison.endpoints)
+    answers = {
+        key: iter(_adjusted([pair.endpoints[key] for comparison in comparisons for pair in comparison.pairs]))
+        for key in keys
+    }
+    count = sum(len(comparison.pairs) for comparison in comparisons)
+    return [
+        dataclasses.replace(
+            comparison,
+            correction=dataclasses.replace(comparison.correction, comparisons=count),
+            pairs=tuple(
+                dataclasses.replace(pair, endpoints={key: next(answers[key]) for key in pair.endpoints})
+                for pair in comparison.pairs
+            ),
+        )
+        for comparison in comparisons
+    ]
 
 
 def _adjusted(answers: Sequence[Answer | None]) -> list[Answer | None]:

@@ -12,6 +12,7 @@ from cxr_jax.evaluation.metrics import CALL_METRICS, METRICS, THRESHOLD_FREE
 from cxr_jax.evaluation.paired import DifferenceOverSeeds
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.records import fields_to_json, read_record
+from cxr_jax.vocabulary import Kind
 
 SCHEMA_VERSION = 3
 """Version of comparison.json."""
@@ -22,11 +23,12 @@ HALF = 0.5
 RESOLUTION = 0.001
 """What the smallest adjusted p-value of a bootstrap test should lie below."""
 
-At = Literal["half", "operating_point", "rule"]
+At = Literal["half", "call", "operating_point", "rule"]
 
 _PLACES = {
     None: "",
     "half": f" at {HALF:g}",
+    "call": " where the highest probability is called",
     "operating_point": " at the operating point",
     "rule": " by the rule for the operating point",
 }
@@ -36,9 +38,10 @@ _PLACES = {
 class Endpoint:
     """What recipes are compared by: a metric, and the threshold that it is computed at.
 
-    `at` is `half` for 0.5, `operating_point` for the threshold of each run, taken as given, and `rule` for the same
-    threshold as the estimate that it is: intervals and tests set it anew on other validation images. It is None for a
-    metric that needs no threshold.
+    `at` is `half` for 0.5, `call` where a class is called that has the highest probability, `operating_point` for the
+    threshold of each run, taken as given, and `rule` for the same threshold as the estimate that it is: intervals and
+    tests set it anew on other validation images. It is None for a metric that needs no threshold, or that calls the
+    highest probability of all classes.
     """
 
     metric: str
@@ -163,7 +166,7 @@ class Comparison:
 
     Attributes:
         images: how many there are.
-        pneumonia: how many of them are PNEUMONIA.
+        pneumonia: how many of them are PNEUMONIA, or of the class in its place; None of several classes together.
         groups: how many; None if unknown.
         confidence: how intervals were computed.
         correction: of p-values. Those of one endpoint are adjusted together over all pairs, those over seeds by
@@ -174,7 +177,7 @@ class Comparison:
     """
 
     images: int
-    pneumonia: int
+    pneumonia: int | None
     groups: int | None
     confidence: Confidence
     correction: Correction
@@ -185,6 +188,11 @@ class Comparison:
     def as_json(self) -> dict[str, Any]:
         """Returns the content of comparison.json."""
         return {"schema_version": SCHEMA_VERSION, **fields_to_json(self)}
+
+    @property
+    def parts(self) -> dict[str, Comparison]:
+        """What is compared, by the name of its class: two classes have none."""
+        return {"": self}
 
     def has(self, at: At) -> bool:
         """Returns True if something is compared there."""
@@ -197,7 +205,34 @@ class Comparison:
         return [answer for answer in found if answer is not None]
 
 
-def write_comparison(path: str | Path, comparison: Comparison) -> None:
+@dataclass(frozen=True)
+class ClassComparison:
+    """Recipes of classes other than NORMAL and PNEUMONIA, or of findings, on the same images.
+
+    Attributes:
+        kind_of_classes: whether they exclude each other, or are findings.
+        together: all classes together.
+        classes: each class against the rest, or each finding on the images of which it is known, by name. P-values of
+            an endpoint are adjusted over all pairs of all of them.
+        left_out: classes that no image shows, or every one, of which nothing can be said.
+    """
+
+    kind_of_classes: Kind
+    together: Comparison
+    classes: dict[str, Comparison]
+    left_out: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the content of comparison.json."""
+        return {"schema_version": SCHEMA_VERSION, **fields_to_json(self)}
+
+    @property
+    def parts(self) -> dict[str, Comparison]:
+        """What is compared, by the name of its class; all together have none."""
+        return {"": self.together, **self.classes}
+
+
+def write_comparison(path: str | Path, comparison: Comparison | ClassComparison) -> None:
     """Writes comparison.json atomically; UserError as in `write_json`."""
     write_json(path, comparison.as_json())
 

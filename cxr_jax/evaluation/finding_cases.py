@@ -123,6 +123,6 @@ FINDING_METRICS: dict[str, ClassMetric] = {
     "micro_f1": ClassMetric("F1 at the thresholds, micro", lambda cases: f1(cases.pooled_calls), _NONE_KNOWN),
     "accuracy": ClassMetric("Right calls of findings at the thresholds", accuracy, _NONE_KNOWN),
     "brier": ClassMetric("Brier score, mean over labels", brier, _NONE_KNOWN),
-    "log_loss": ClassMetric("Log-loss, mean over labels", log_loss, _NONE_KNOWN),
+    "log_loss": ClassMetric("Log-loss, mean over labels", log_loss, _NONE_KNOWN, bounds=(0.0, np.inf)),
 }
 """Every metric of all findings together, in the order of a report."""

@@ -278,9 +278,9 @@ def _intervals(
     if metric.parts is not None:
         return [absolute_sum_interval(value, resampled[name], level, method)]
     bootstrap = percentile_interval(resampled[name], float(value), level, method)
-    if not metric.is_share:
+    if metric.proportion is None:
         return [bootstrap]
-    right = cases.called == cases.label
+    right, _ = metric.proportion(cases)
     of_images = wilson_interval(float(right.sum()), len(right), level)
     if not grouped:
         return [of_images, bootstrap]

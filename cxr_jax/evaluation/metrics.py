@@ -147,7 +147,7 @@ class Metric:
 
     `proportion` returns the masks [N] of the images in the numerator and in the denominator, for the metrics that are
     shares of images and so have a Wilson interval. `parts` are float64 [R, B], for a metric that is the sum of their
-    absolute values and so has an interval of its own kind.
+    absolute values and so has an interval of its own kind. `bounds` are the lowest and the highest value.
     """
 
     title: str
@@ -155,6 +155,7 @@ class Metric:
     undefined: str
     proportion: Callable[[Cases], tuple[np.ndarray, np.ndarray]] | None = None
     parts: Callable[[Cases], np.ndarray] | None = None
+    bounds: tuple[float, float] = (0.0, 1.0)
 
 
 def _share(
@@ -180,12 +181,15 @@ METRICS: dict[str, Metric] = {
     ),
     "f1": Metric("F1", f1, "no image is PNEUMONIA or called so"),
     "matthews_correlation": Metric(
-        "Matthews correlation", matthews_correlation, "the images or the calls are of one class only"
+        "Matthews correlation",
+        matthews_correlation,
+        "the images or the calls are of one class only",
+        bounds=(-1.0, 1.0),
     ),
     "roc_auc": Metric("ROC-AUC", roc_auc, _ONE_CLASS),
     "average_precision": Metric("PR-AUC (average precision)", average_precision, "no image is PNEUMONIA"),
     "brier": Metric("Brier score", brier, "there is no image"),
-    "log_loss": Metric("Log-loss", log_loss, "there is no image"),
+    "log_loss": Metric("Log-loss", log_loss, "there is no image", bounds=(0.0, np.inf)),
 }
 """Every metric of a report, in its order."""
 

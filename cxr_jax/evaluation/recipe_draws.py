@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cxr_jax.evaluation.cases import Cases
+from cxr_jax.evaluation.class_metrics import ClassMetric
 from cxr_jax.evaluation.comparison_record import HALF, At, Endpoint
 from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.intervals import DEFINED, Interval, bootstrap_weights, wilson_interval_of_groups
-from cxr_jax.evaluation.metrics import METRICS
+from cxr_jax.evaluation.metrics import METRICS, Metric
 from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.evaluation.paired import auc_covariance
-from cxr_jax.evaluation.rule_draws import RuledNetwork, draw_rule
+from cxr_jax.evaluation.rule_draws import VALUES_AT_ONCE, RuledNetwork, draw_rule
 from cxr_jax.runs.predictions import Predictions
 
 # Resamples computed at once, so that many images do not fill the memory.
@@ -39,18 +40,26 @@ class Recipe:
         tables: predictions, one table a seed.
         thresholds: the operating point of every seed, fixed before the images were seen; None where there is none.
         rule: how they were chosen; None where that cannot be done again.
+        called: of one class among several, the images that every seed calls so, masks [N]; None where a threshold alone
+            says what is called.
     """
 
     name: str
     tables: tuple[Predictions, ...]
     thresholds: tuple[float, ...] | None = None
     rule: Ruled | None = None
+    called: tuple[np.ndarray, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.tables:
             raise ValueError(f"{self.name}: no table")
         if self.thresholds is not None and len(self.tables) != len(self.thresholds):
             raise ValueError(f"{self.name}: {len(self.tables)} tables with {len(self.thresholds)} thresholds")
+
+    @property
+    def metrics(self) -> Mapping[str, Metric | ClassMetric]:
+        """What `Endpoint.metric` names."""
+        return METRICS
 
     @property
     def networks(self) -> list[RuledNetwork]:
@@ -67,6 +76,9 @@ class Recipe:
 
         At the rule it is the threshold that the rule gave.
         """
+        if at == "call":
+            calls = zip(self.tables, self.called or (), strict=True)
+            return [Cases(table.label, called.astype(np.float64), HALF, weights) for table, called in calls]
         half = [Cases(table.label, table.probability, HALF, weights) for table in self.tables]
         if at in (None, "half"):
             return half
@@ -93,8 +105,8 @@ class Estimate:
     Attributes:
         recipe: it.
         values: of every seed, float64 [seeds].
-        resampled: of every seed in the draws that covariances are taken from, float64 [seeds, resamples]; the ROC-AUC,
-            whose covariance has a formula, is missing.
+        resampled: of every seed in the draws that covariances are taken from, float64 [seeds, resamples]; the ROC-AUC
+            of two classes, whose covariance has a formula, is missing.
         means: over seeds in all draws, float64 [draws]; those of `resampled` come first.
     """
 
@@ -113,19 +125,20 @@ def estimate(
         recipes: rows in one order, groups equal.
         endpoints: what is computed.
         confidence: resamples and seed.
-        draws: how many are made of the metrics that cost little. The PR-AUC, and what is given at a threshold that is
-            set anew in every draw, have as many as `confidence` says.
+        draws: how many are made of the metrics that cost little. Those that rank the images, and what is given at a
+            threshold that is set anew in every draw, have as many as `confidence` says.
     """
     table = recipes[0].tables[0]
     plain = [endpoint for endpoint in endpoints if endpoint.at != "rule" and endpoint.metric != "roc_auc"]
-    cheap = [endpoint for endpoint in plain if endpoint.metric != "average_precision"]
+    cheap = [endpoint for endpoint in plain if not endpoint.metric.endswith(("roc_auc", "average_precision"))]
+    at_once = max(1, min(DRAWS_AT_ONCE, VALUES_AT_ONCE // np.size(table.label)))
     random, clusters = np.random.default_rng(confidence.seed), table.clusters()
     resampled: list[dict[str, list[np.ndarray]]] = [{} for _ in recipes]
     means: list[dict[str, list[np.ndarray]]] = [{} for _ in recipes]
     done = 0
     while done < draws:
         first = done < confidence.resamples
-        count = min(DRAWS_AT_ONCE, (confidence.resamples if first else draws) - done)
+        count = min(at_once, (confidence.resamples if first else draws) - done)
         weights = bootstrap_weights(clusters, count, random)
         for recipe, kept, mean in zip(recipes, resampled, means, strict=True):
             for key, drawn in _values(recipe, plain if first else cheap, weights).items():
@@ -151,8 +164,8 @@ def _rule_draws(
     recipes: Sequence[Recipe], endpoints: Sequence[Endpoint], confidence: Confidence
 ) -> list[dict[str, np.ndarray]]:
     """Returns, for every recipe, the endpoints of its rule in every draw of validation and test: [seeds, resamples]."""
-    networks = [network for recipe in recipes for network in recipe.networks]
-    if not endpoints or not networks:
+    networks = [network for recipe in recipes for network in recipe.networks] if endpoints else []
+    if not networks:
         return [{} for _ in recipes]
     drawn = draw_rule(networks, [endpoint.metric for endpoint in endpoints], confidence).values
     ends = np.cumsum([len(recipe.networks) for recipe in recipes])
@@ -171,7 +184,7 @@ def _values(recipe: Recipe, endpoints: Sequence[Endpoint], weights: np.ndarray) 
     """
     cases = {at: recipe.cases(at, weights) for at in {endpoint.at for endpoint in endpoints}}
     return {
-        endpoint.key: np.stack([METRICS[endpoint.metric].function(seed) for seed in cases[endpoint.at]])
+        endpoint.key: np.stack([recipe.metrics[endpoint.metric].function(seed) for seed in cases[endpoint.at]])
         for endpoint in endpoints
         if cases[endpoint.at]
     }
@@ -183,7 +196,7 @@ def share_interval(recipe: Recipe, endpoint: Endpoint, level: float) -> Interval
     An image counts by the share of seeds that call it so. None for what is no share, or not one of the same images in
     every seed, and for a threshold that is not given.
     """
-    proportion = METRICS[endpoint.metric].proportion
+    proportion = recipe.metrics[endpoint.metric].proportion
     if proportion is None or endpoint.at == "rule":
         return None
     masks = [proportion(cases) for cases in recipe.cases(endpoint.at, np.ones((1, len(recipe.tables[0]))))]

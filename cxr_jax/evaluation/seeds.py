@@ -12,6 +12,7 @@ from scipy.stats import t
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.confidence import LEVEL
 from cxr_jax.evaluation.intervals import Interval, area_interval, obuchowski_covariance
+from cxr_jax.runs.clustered import Clustered, Rows
 from cxr_jax.runs.predictions import Predictions
 
 # Below this a variance is rounding and says nothing.
@@ -37,7 +38,7 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(float(np.mean(values)), deviation)
 
 
-def same_images(tables: Sequence[Predictions], names: Sequence[str]) -> list[Predictions]:
+def same_images(tables: Sequence[Rows], names: Sequence[str]) -> list[Rows]:
     """Returns the tables with their rows in the order of the first, all with its groups.
 
     Where the first table states no groups, those of the first table that does are taken for all.
@@ -59,11 +60,17 @@ def same_images(tables: Sequence[Predictions], names: Sequence[str]) -> list[Pre
                 "compare tables over the same"
             )
         table = table.select(np.array([row_of[file] for file in first.file]))
-        wrong = [first.file[row] for row in np.flatnonzero(table.label != first.label)]
+        wrong = [first.file[row] for row in np.flatnonzero(_labelled_otherwise(table.label, first.label))]
         if wrong:
             raise UserError(f"{names[0]} and {name} give different labels to {_some(wrong)}: one must be wrong")
         aligned.append(table)
     return _with_common_groups(aligned, names)
+
+
+def _labelled_otherwise(label: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns a mask [N] of the images whose labels, [N] or [N, K], differ; what both do not know is equal."""
+    differ = (label != other) & ~(np.isnan(label) & np.isnan(other))
+    return differ.reshape(len(label), -1).any(axis=1)
 
 
 def _some(files: Sequence[str]) -> str:
@@ -73,7 +80,7 @@ def _some(files: Sequence[str]) -> str:
     return f"{', '.join(files[:_NAMED])} and {len(files) - _NAMED:,} more"
 
 
-def _with_common_groups(tables: Sequence[Predictions], names: Sequence[str]) -> list[Predictions]:
+def _with_common_groups(tables: Sequence[Rows], names: Sequence[str]) -> list[Rows]:
     """Returns tables over the same rows with the groups of the first that states them; UserError if two disagree.
 
     Where a table joins groups that are whole in another one, as groups with identical files are, it is taken.
@@ -144,7 +151,7 @@ def _scale(bounds: tuple[float, float], mean: float) -> tuple[_Map, _Map, float]
     )
 
 
-def _first_parted(table: Predictions, other: Predictions) -> str | None:
+def _first_parted(table: Clustered, other: Clustered) -> str | None:
     """Returns the first file of a group of `table` that `other` parts, or None if it leaves every group whole."""
     group_of: dict[str, str] = {}
     for file, one, another in zip(table.file, table.group, other.group, strict=True):

@@ -14,6 +14,11 @@ RATES = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "precisi
 """Metrics that are printed in percent."""
 
 
+def is_rate(metric: str) -> bool:
+    """Returns True for a metric that is printed in percent, of one class or the mean over classes."""
+    return metric.removeprefix("macro_").removeprefix("micro_") in RATES
+
+
 def pair_cell(answer: Answer | None, metric: str) -> str:
     """Returns difference, interval and corrected p-values, a line each."""
     if answer is None:
@@ -78,7 +83,7 @@ def metric_text(value: float, metric: str) -> str:
 
 def _form(metric: str, sign: str = "") -> tuple[str, float]:
     """Returns form and factor of a metric's numbers, as `number_text` takes them."""
-    return (f"{sign}.1f", 100) if metric in RATES else (f"{sign}.3f", 1)
+    return (f"{sign}.1f", 100) if is_rate(metric) else (f"{sign}.3f", 1)
 
 
 def mean_text(summary: EndpointSummary, form: str = ".3f", factor: float = 1) -> str:

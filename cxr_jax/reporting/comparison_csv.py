@@ -7,24 +7,27 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cxr_jax.evaluation.comparison_record import Comparison
+from cxr_jax.evaluation.comparison_record import ClassComparison, Comparison
 from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.reporting.recipe_records import RecipeRecord
 
-_AT = {None: "", "half": "0.5", "operating_point": "operating point", "rule": "rule"}
+_AT = {None: "", "half": "0.5", "call": "highest", "operating_point": "operating point", "rule": "rule"}
 
 
-def recipes_csv(comparison: Comparison) -> str:
+def recipes_csv(compared: Comparison | ClassComparison) -> str:
     """Returns every metric of every recipe as CSV, one row each; `as_trained` is for other patients alone."""
-    header = ["recipe", "seeds", "metric", "threshold", "mean", "deviation", "low", "high", "interval"]
-    header += ["as_trained_low", "as_trained_high", "as_trained_interval", "values"]
+    header = [*_class_column(compared), "recipe", "seeds", "metric", "threshold", "mean", "deviation"]
+    header += ["low", "high", "interval", "as_trained_low", "as_trained_high", "as_trained_interval", "values"]
     rows = []
-    for name, recipe in comparison.recipes.items():
-        for key, summary in recipe.endpoints.items():
-            if summary is not None:
+    for of_class, comparison in compared.parts.items():
+        for name, recipe in comparison.recipes.items():
+            for key, summary in recipe.endpoints.items():
+                if summary is None:
+                    continue
                 endpoint = comparison.endpoints[key]
                 rows.append(
                     {
+                        **({"class": of_class} if of_class else {}),
                         "recipe": name,
                         "seeds": recipe.seeds,
                         "metric": endpoint.metric,
@@ -41,19 +44,23 @@ def recipes_csv(comparison: Comparison) -> str:
     return _csv(header, rows)
 
 
-def pairs_csv(comparison: Comparison) -> str:
+def pairs_csv(compared: Comparison | ClassComparison) -> str:
     """Returns every metric of every pair as CSV, one row each; `retrained` is over other seeds as well."""
     tested = ["test", "p_value", "adjusted_p_value", "smallest_p_value"]
     counted = ["only_first_right", "only_second_right"]
     retested = ["p_value", "adjusted_p_value", "degrees_of_freedom"]
-    header = ["first", "second", "metric", "threshold", "difference", "low", "high", *tested, *counted]
+    header = [*_class_column(compared), "first", "second", "metric", "threshold", "difference", "low", "high"]
+    header += [*tested, *counted]
     header += [f"retrained_{name}" for name in ("low", "high", *retested)]
     rows = []
-    for pair in comparison.pairs:
-        for key, answer in pair.endpoints.items():
-            if answer is not None:
+    for of_class, comparison in compared.parts.items():
+        for pair in comparison.pairs:
+            for key, answer in pair.endpoints.items():
+                if answer is None:
+                    continue
                 endpoint, retrained = comparison.endpoints[key], answer.over_seeds
                 row = {
+                    **({"class": of_class} if of_class else {}),
                     "first": pair.first,
                     "second": pair.second,
                     "metric": endpoint.metric,
@@ -67,6 +74,11 @@ def pairs_csv(comparison: Comparison) -> str:
                     row |= {f"retrained_{name}": value for name, value in flat.items()}
                 rows.append(row)
     return _csv(header, rows)
+
+
+def _class_column(compared: Comparison | ClassComparison) -> list[str]:
+    """Returns the column of classes, empty in rows of all together, where there are several."""
+    return ["class"] if len(compared.parts) > 1 else []
 
 
 def costs_csv(records: Sequence[RecipeRecord]) -> str:

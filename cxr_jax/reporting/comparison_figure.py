@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cxr_jax.errors import printable
-from cxr_jax.evaluation.comparison_record import Comparison, EndpointSummary
+from cxr_jax.evaluation.comparison_record import ClassComparison, Comparison, EndpointSummary
 from cxr_jax.reporting.comparison_table import published_beside
 from cxr_jax.reporting.published import Published
 from cxr_jax.reporting.style import BLUE, GREY, INK, ORANGE, new_figure, styled
+from cxr_jax.vocabulary import FINDINGS
 
 NAME = "comparison"
 """Name of the figure's files."""
@@ -24,6 +25,7 @@ _PANELS = (
     ("sensitivity", "Sensitivity"),
     ("specificity", "Specificity"),
 )
+_COLUMNS = len(_PANELS)
 _COLOUR = {"half": BLUE, "operating_point": ORANGE}
 _MARKER = {"half": "o", "operating_point": "s"}
 _LABEL = {"half": "at threshold 0.5", "operating_point": "at the operating point, by its rule"}
@@ -35,25 +37,41 @@ _SEED_OFFSET = 0.2
 _WIDTH = 26
 
 
-def comparison_figure(comparison: Comparison) -> Figure:
+def _panels(compared: Comparison | ClassComparison) -> list[tuple[Comparison, str, str]]:
+    """Returns what every panel shows of which comparison, and its title."""
+    if isinstance(compared, Comparison):
+        return [(compared, metric, title) for metric, title in _PANELS]
+    panels = [(compared.together, "macro_roc_auc", "ROC-AUC, macro")]
+    if compared.kind_of_classes != FINDINGS:
+        panels.append((compared.together, "accuracy", "Accuracy"))
+    return panels + [(part, "roc_auc", f"ROC-AUC, {name}") for name, part in compared.classes.items()]
+
+
+def comparison_figure(compared: Comparison | ClassComparison) -> Figure:
     """Returns mean, interval and seeds of every recipe, published results on the same images above them.
 
     Args:
-        comparison: what `evaluation.comparison.compare` gave.
+        compared: what `compare`, or `compare_classes`, gave.
     """
+    panels = _panels(compared)
+    comparison = panels[0][0]
     published = published_beside(comparison)
     names = [result.name for result in published] + list(comparison.recipes)
-    thresholds = ["half"] + (["operating_point"] if comparison.has("operating_point") else [])
+    thresholds = ["half"] if comparison is compared else []
+    thresholds += ["operating_point"] if thresholds and comparison.has("operating_point") else []
     with styled():
-        height = 1.15 + len(names) * (0.36 if len(thresholds) == 1 else 0.6)
+        lines = -(-len(panels) // _COLUMNS)
+        height = 0.55 + lines * (0.6 + len(names) * (0.36 if len(thresholds) < 2 else 0.6))
         figure = new_figure(9.0, height)
-        panels = figure.subplots(1, len(_PANELS), sharey=True)
-        for axes, (metric, title) in zip(panels, _PANELS, strict=True):
+        grid = figure.subplots(lines, _COLUMNS, sharey=True, squeeze=False).ravel()
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        for axes, (of_class, metric, title) in zip(grid, panels, strict=False):
             for row, result in enumerate(published):
                 _draw_published(axes, row, result, metric)
-            for row, recipe in enumerate(comparison.recipes.values(), start=len(published)):
-                if metric == "roc_auc":
-                    _draw_recipe(axes, row, recipe.endpoints["roc_auc"], INK, "D")
+            for row, recipe in enumerate(of_class.recipes.values(), start=len(published)):
+                if metric in recipe.endpoints:
+                    _draw_recipe(axes, row, recipe.endpoints[metric], INK, "D")
                     continue
                 for index, at in enumerate(thresholds):
                     offset = (index - (len(thresholds) - 1) / 2) * 0.44
@@ -61,14 +79,14 @@ def comparison_figure(comparison: Comparison) -> Figure:
                     if at == "operating_point":
                         summary = recipe.endpoints.get(f"{metric}@rule") or summary
                     _draw_recipe(axes, row + offset, summary, _COLOUR[at], _MARKER[at])
-            axes.set_title(title)
+            axes.set_title(printable(title))
             axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
             axes.grid(visible=False, axis="y")
             if published:
                 axes.axhline(len(published) - 0.5, color=GREY, linewidth=0.6)
         wrapped = [textwrap.fill(printable(name), _WIDTH, break_on_hyphens=False) for name in names]
-        panels[0].set_yticks(range(len(names)), wrapped)
-        panels[0].set_ylim(len(names) - 0.4, -0.6)
+        grid[0].set_yticks(range(len(names)), wrapped)
+        grid[0].set_ylim(len(names) - 0.4, -0.6)
         _name_signs(figure, comparison, thresholds, bool(published))
     return figure
 

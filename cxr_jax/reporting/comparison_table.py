@@ -1,18 +1,14 @@
-"""A comparison of recipes as tables, in the terminal and in Markdown."""
+"""What a comparison of recipes of NORMAL and PNEUMONIA says, as the rows of tables with their notes."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-from rich.box import HORIZONTALS
-from rich.table import Table
 
 from cxr_jax.evaluation.comparison_record import Comparison
 from cxr_jax.reporting.comparison_cells import (
     NOTHING,
-    RATES,
+    is_rate,
     metric_text,
     pair_cell,
     ruled_cell,
@@ -23,7 +19,6 @@ from cxr_jax.reporting.comparison_cells import (
 from cxr_jax.reporting.comparison_quality import check_notes, check_rows, quality_notes, quality_rows
 from cxr_jax.reporting.published import PUBLISHED, Published
 from cxr_jax.reporting.recipe_records import Costs, RecipeRecord
-from cxr_jax.reporting.tables import markdown_table
 from cxr_jax.runs.trained_on import OFFICIAL_TEST
 
 _SHORT = {
@@ -39,9 +34,6 @@ _SHORT = {
 _PROBABILITIES = ("roc_auc", "average_precision", "brier")
 _CALLS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "matthews_correlation")
 _TESTED = ("accuracy", "sensitivity", "specificity")
-
-# Characters of a line in a header, about those of a value.
-_WIDTH = 13
 
 
 @dataclass(frozen=True)
@@ -73,12 +65,7 @@ def sections(comparison: Comparison, records: Sequence[RecipeRecord]) -> list[Se
     tables = [_probabilities(comparison, records, published), _calls(comparison, records, published)]
     if operating:
         tables.append(_operating_point(comparison, records))
-    if any(record.costs != Costs() for record in records):
-        tables.append(_costs(comparison, records))
-    if any(record.audits for record in records):
-        tables.append(Section("Errors and image quality", quality_rows(records), quality_notes(records)))
-    if any(record.checks for record in records):
-        tables.append(Section("Checks of heat maps", check_rows(records), check_notes(records)))
+    tables += sections_of_runs(records)
     if comparison.pairs:
         tables.append(_pairs(comparison, "half"))
         if operating:
@@ -86,57 +73,23 @@ def sections(comparison: Comparison, records: Sequence[RecipeRecord]) -> list[Se
     return tables
 
 
-def terminal_tables(comparison: Comparison, records: Sequence[RecipeRecord]) -> list[Table]:
-    """Returns the sections of a comparison as tables for the terminal."""
+def sections_of_runs(records: Sequence[RecipeRecord]) -> list[Section]:
+    """Returns the tables of what the runs say beside their predictions: costs, audits and checks."""
     tables = []
-    for section in sections(comparison, records):
-        table = Table(
-            title=section.title, title_justify="left", caption_justify="left", box=HORIZONTALS, show_lines=True
-        )
-        header, *rows = section.rows
-        table.add_column(header[0], overflow="fold")
-        for name in header[1:]:
-            # On a narrow terminal the names give way first, and no figure is ever cut off.
-            table.add_column(textwrap.fill(name, _WIDTH), justify="right", no_wrap=True, overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        table.caption = "\n".join(section.notes) or None
-        tables.append(table)
+    if any(record.costs != Costs() for record in records):
+        tables.append(_costs(records))
+    if any(record.audits for record in records):
+        tables.append(Section("Errors and image quality", quality_rows(records), quality_notes(records)))
+    if any(record.checks for record in records):
+        tables.append(Section("Checks of heat maps", check_rows(records), check_notes(records)))
     return tables
 
 
-def comparison_markdown(
-    comparison: Comparison, records: Sequence[RecipeRecord], *, links: Mapping[str, str] | None = None, figure: str = ""
-) -> str:
-    """Returns a comparison as Markdown, from its first section's heading (level 2) to its last note.
-
-    Args:
-        comparison: what `evaluation.comparison.compare` gave.
-        records: in the order of the comparison.
-        links: where the name of a recipe leads to, by name; names that are missing lead nowhere.
-        figure: address of the figure, relative to the file that the text is for; empty for none.
-    """
-    links = links or {}
-    parts = [introduction(comparison)]
-    if figure:
-        parts.append(f"![ROC-AUC, accuracy, sensitivity and specificity of every recipe]({figure})")
-    for section in sections(comparison, records):
-        header, *rows = section.rows
-        linked = [[_linked(row[0], links), *row[1:]] for row in rows]
-        flat = [[cell.replace("\n(", " (").replace("\n", "<br>") for cell in row] for row in [header, *linked]]
-        parts += [f"## {section.title}", markdown_table(flat).rstrip(), *section.notes]
-    return "\n\n".join(parts) + "\n"
-
-
-def _linked(name: str, links: Mapping[str, str]) -> str:
-    return f"[{name}]({links[name]})" if name in links else name
-
-
-def introduction(comparison: Comparison) -> str:
-    """Returns what a comparison is on, and how its values are to be read."""
+def introduction(comparison: Comparison, shown: str = "") -> str:
+    """Returns what a comparison is on, and how its values are to be read; `shown` says what the images show."""
     groups = comparison.groups
     return (
-        f"{comparison.images:,} images, {comparison.pneumonia:,} of them PNEUMONIA"
+        f"{comparison.images:,} images, {shown or f'{comparison.pneumonia:,} of them PNEUMONIA'}"
         + (f", in {groups:,} groups (stand-ins for patients)." if groups else ", without groups.")
         + " Values are means over seeds ± their standard deviation; in brackets the "
         + f"{100 * comparison.confidence.level:g} % interval of the mean: for other patients and, where a recipe has "
@@ -152,17 +105,21 @@ def _probabilities(comparison: Comparison, records: Sequence[RecipeRecord], publ
     for record in records:
         summary = comparison.recipes[record.recipe.name]
         cells = [value_cell(summary.endpoints[name], name) for name in _PROBABILITIES]
-        rows.append([record.recipe.name, str(summary.seeds), *cells, _looks(record)])
+        rows.append([record.recipe.name, str(summary.seeds), *cells, looks_cell(record)])
+    return Section("Probabilities", rows, (interval_note(comparison),))
+
+
+def interval_note(comparison: Comparison) -> str:
+    """Returns how the intervals beside the means were computed."""
     method = "Obuchowski 1997" if comparison.groups else "DeLong 1988"
     bootstrap = "groups" if comparison.groups else "images"
-    note = (
+    return (
         f"Intervals for other patients: ROC-AUC by {method} on the logit; shares of images by Wilson 1927 with the "
         f"number of images that their {bootstrap} are worth; all others by a bootstrap of {bootstrap} "
         f"({comparison.confidence.resamples:,} resamples or more). Of several seeds, Student's interval of their mean "
         "is added in squares (Zou & Donner 2008). "
         "Looks: evaluations on test in the ledger of each run, by seed."
     )
-    return Section("Probabilities", rows, (note,))
 
 
 def _calls(comparison: Comparison, records: Sequence[RecipeRecord], published: Sequence[Published]) -> Section:
@@ -182,6 +139,11 @@ def _operating_point(comparison: Comparison, records: Sequence[RecipeRecord]) ->
         thresholds = record.recipe.thresholds
         told = NOTHING if thresholds is None else "\n".join(threshold_text(value) for value in thresholds)
         rows.append([record.recipe.name, told, *_call_cells(comparison, record, "operating_point")])
+    return Section("Calls at the operating point", rows, (threshold_note(records),))
+
+
+def threshold_note(records: Sequence[RecipeRecord]) -> str:
+    """Returns how the thresholds were chosen, and how their intervals are to be read."""
     rules = {record.recipe.name: record.rule for record in records if record.rule}
     same = len(set(rules.values())) == 1
     told = next(iter(rules.values())) if same else "; ".join(f"{name}: {rule}" for name, rule in rules.items())
@@ -189,16 +151,15 @@ def _operating_point(comparison: Comparison, records: Sequence[RecipeRecord]) ->
         how = "chosen for this comparison on the validation predictions of each run"
     else:
         how = "that each run fixed before it was evaluated on test"
-    note = (
+    return (
         f"Thresholds by seed, {how} ({told}). Such a threshold is an estimate. “Rule” is the interval for a recipe "
         "with its rule: validation and test groups are drawn anew together, and the threshold is set anew in every "
         "draw. “Threshold” takes the thresholds as given. What is claimed of a recipe needs the first."
     )
-    return Section("Calls at the operating point", rows, (note,))
 
 
 def _titled(metric: str) -> str:
-    return f"{_SHORT[metric]}, %" if metric in RATES else _SHORT[metric]
+    return f"{_SHORT[metric]}, %" if is_rate(metric) else _SHORT[metric]
 
 
 def _call_cells(comparison: Comparison, record: RecipeRecord, at: str) -> list[str]:
@@ -208,7 +169,7 @@ def _call_cells(comparison: Comparison, record: RecipeRecord, at: str) -> list[s
     return [ruled_cell(endpoints[f"{name}@{at}"], endpoints.get(f"{name}@rule"), name) for name in _CALLS]
 
 
-def _costs(comparison: Comparison, records: Sequence[RecipeRecord]) -> Section:
+def _costs(records: Sequence[RecipeRecord]) -> Section:
     rows = [["Recipe", "Parameters", "Multiply-adds", "Images/s", "Minutes"]]
     for record in records:
         costs = record.costs
@@ -236,7 +197,7 @@ def _costs(comparison: Comparison, records: Sequence[RecipeRecord]) -> Section:
 
 def _pairs(comparison: Comparison, at: str) -> Section:
     keys = {**({"roc_auc": "roc_auc"} if at == "half" else {}), **{f"{name}@{at}": name for name in _TESTED}}
-    units = {name: f"{_SHORT[name]}, points" if name in RATES else _SHORT[name] for name in keys.values()}
+    units = {name: f"{_SHORT[name]}, points" if is_rate(name) else _SHORT[name] for name in keys.values()}
     rows = [["First − second", *units.values()]]
     for pair in comparison.pairs:
         if at == "half":
@@ -245,12 +206,16 @@ def _pairs(comparison: Comparison, at: str) -> Section:
             cells = [ruled_pair_cell(pair, name) for name in keys.values()]
         rows.append([f"{pair.first}\n− {pair.second}", *cells])
     where = "threshold 0.5" if at == "half" else "the operating point"
-    return Section(f"Differences at {where}", rows, _pair_notes(comparison) if at == "half" else (_RULE_NOTE,))
+    return Section(f"Differences at {where}", rows, pair_notes(comparison) if at == "half" else (RULE_NOTE,))
 
 
-def _pair_notes(comparison: Comparison) -> tuple[str, ...]:
+_TESTS = {"ROC-AUC": "roc_auc", "accuracy": "accuracy", "sensitivity and specificity": "specificity"}
+
+
+def pair_notes(comparison: Comparison, tested: Mapping[str, str] = _TESTS) -> tuple[str, ...]:
+    """Returns how differences, intervals and p-values are to be read; `tested` names a metric of every kind of test."""
     answers = [a for pair in comparison.pairs for a in pair.endpoints.values() if a is not None]
-    tests = {name: _tests(comparison, name) for name in ("roc_auc", "accuracy", "specificity")}
+    tests = "; ".join(f"{title}: {_tests(comparison, name)}" for title, name in tested.items())
     level = f"{100 * comparison.confidence.level:g} %"
     count = comparison.correction.comparisons
     corrected = "p-values are two-sided"
@@ -261,9 +226,8 @@ def _pair_notes(comparison: Comparison) -> tuple[str, ...]:
         corrected += f" and corrected for {counted} by Holm (1979); columns are not corrected for each other"
     notes = [
         f"Differences are of means over seeds, never of an ensemble, with their {level} intervals; {corrected}.",
-        f"As trained: these very networks, other patients (ROC-AUC: {tests['roc_auc']}; accuracy: {tests['accuracy']}; "
-        f"sensitivity and specificity: {tests['specificity']}). A p-value after < is the smallest that so many draws "
-        "can show.",
+        f"As trained: these very networks, other patients ({tests}). A p-value after < is the smallest that so "
+        "many draws can show.",
     ]
     if count > 1:
         notes.append(
@@ -283,7 +247,7 @@ def _pair_notes(comparison: Comparison) -> tuple[str, ...]:
     return tuple(notes)
 
 
-_RULE_NOTE = (
+RULE_NOTE = (
     "First the answers for the rule, which set every threshold anew on other validation images. A claim about a recipe "
     "needs them. Below stand the answers for these thresholds, taken as given. A recipe without predictions on "
     "validation has no answer for its rule."
@@ -295,7 +259,8 @@ def _tests(comparison: Comparison, metric: str) -> str:
     return ", ".join(dict.fromkeys(answer.test for answer in comparison.answers(metric))) or "not testable"
 
 
-def _looks(record: RecipeRecord) -> str:
+def looks_cell(record: RecipeRecord) -> str:
+    """Returns the looks at test of every run, once where they are as many."""
     if record.looks is None:
         return NOTHING
     return str(record.looks[0]) if len(set(record.looks)) == 1 else ", ".join(str(count) for count in record.looks)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_jax.errors import UserError
+from cxr_jax.evaluation.class_points import ClassPoints, choose_class_points, read_class_points
+from cxr_jax.evaluation.compare_classes import ClassRecipe
 from cxr_jax.evaluation.operating_point import OperatingPoint, choose_operating_point, read_operating_point
 from cxr_jax.evaluation.pooled_audit import PooledAudit, pool_audits
 from cxr_jax.evaluation.quality import MeasureDefinition, read_quality
@@ -19,11 +21,13 @@ from cxr_jax.evaluation.quality_audit import ERROR_KINDS
 from cxr_jax.evaluation.recipe_draws import Recipe, Ruled
 from cxr_jax.explain.record import MapChecks, read_checks
 from cxr_jax.reporting.training_time import images_per_second, wall_seconds
+from cxr_jax.runs.class_predictions import read_any_predictions
+from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.ensemble import is_ensemble, read_ensemble
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
-from cxr_jax.runs.predictions import Predictions, SplitRows, read_predictions, rows_of
+from cxr_jax.runs.predictions import Predictions, SplitRows, rows_of
 from cxr_jax.runs.recipes import RecipeFiles
 from cxr_jax.terminal import as_typed
 
@@ -98,21 +102,17 @@ def read_recipe(files: RecipeFiles, rule: Mapping[str, Any] | None = None) -> Re
     tables = tuple(entry.predictions for entry in rows)
     folders = [run for run in runs if run is not None]
     _check_seeds(files, folders, tables)
-    points = [None if run is None else _operating_point(run, rule) for run in runs]
+    of_classes = isinstance(tables[0], ClassProbabilities)
+    points = [None if run is None else _operating_point(run, rule, of_classes=of_classes) for run in runs]
     known = [point for point in points if point is not None]
     complete = len(known) == len(points)
     trained = [run for run in folders if run.config.is_file()]
     audited = rule is None and len(folders) == len(runs) and all(run.quality.is_file() for run in folders)
     qualities = [read_quality(run.quality) for run in folders] if audited else []
     return RecipeRecord(
-        recipe=Recipe(
-            files.name,
-            tables,
-            thresholds=tuple(point.threshold for point in known) if complete else None,
-            rule=_ruled(folders, known) if complete else None,
-        ),
+        recipe=(_class_recipe if of_classes else _recipe)(files.name, tables, folders, known if complete else None),
         paths=files.paths,
-        rule=", ".join(dict.fromkeys(_told(point) for point in known)) if complete else None,
+        rule=", ".join(dict.fromkeys(_told(one) for point in known for one in _alone(point))) if complete else None,
         chosen_anew=rule is not None,
         looks=_looks(runs),
         costs=_costs(trained) if len(trained) == len(runs) else Costs(),
@@ -128,16 +128,38 @@ def read_recipe(files: RecipeFiles, rule: Mapping[str, Any] | None = None) -> Re
 def _read_table(path: Path) -> SplitRows:
     """Returns the predictions on test of a run folder, or those of a table; UserError if there are none."""
     if path.is_file():
-        return rows_of("test", read_predictions(path), path)
+        return rows_of("test", read_any_predictions(path), path)
     run = RunFolder(path)
     if run.config.is_file():
         run = RunFolder.open(path)
     if not run.predictions_of("test").is_file():
         raise UserError(f"{path} has not been evaluated; run {as_typed('cxr-jax', 'evaluate', Path(path))} first")
-    return SplitRows(read_predictions(run.predictions_of("test")), {})
+    return SplitRows(read_any_predictions(run.predictions_of("test")), {})
 
 
-def _check_seeds(files: RecipeFiles, runs: Sequence[RunFolder], tables: Sequence[Predictions]) -> None:
+def _recipe(
+    name: str, tables: tuple[Predictions, ...], runs: Sequence[RunFolder], points: Sequence[OperatingPoint] | None
+) -> Recipe:
+    """Returns the recipe of NORMAL and PNEUMONIA; `points` are None where a run has none."""
+    if points is None:
+        return Recipe(name, tables)
+    validation = _validation(runs)
+    rule = None if validation is None else Ruled(validation, tuple(points))
+    return Recipe(name, tables, thresholds=tuple(point.threshold for point in points), rule=rule)
+
+
+def _class_recipe(
+    name: str, tables: tuple[ClassProbabilities, ...], runs: Sequence[RunFolder], points: Sequence[ClassPoints] | None
+) -> ClassRecipe:
+    """Returns the recipe of other classes or of findings; `points` are None where a run has none."""
+    if points is None:
+        return ClassRecipe(name, tables)
+    return ClassRecipe(name, tables, points=tuple(points), validation=_validation(runs))
+
+
+def _check_seeds(
+    files: RecipeFiles, runs: Sequence[RunFolder], tables: Sequence[Predictions | ClassProbabilities]
+) -> None:
     """Raises UserError if the runs of a recipe differ in more than their seed, or two are the same."""
     configs = [(run, _flat(run.read_config())) for run in runs if run.config.is_file()]
     for run, config in configs[1:]:
@@ -152,11 +174,15 @@ def _check_seeds(files: RecipeFiles, runs: Sequence[RunFolder], tables: Sequence
             )
     for index, table in enumerate(tables):
         for other in range(index):
-            same = table.file == tables[other].file and np.array_equal(table.probability, tables[other].probability)
+            same = table.file == tables[other].file and np.array_equal(_scores(table), _scores(tables[other]))
             if same:
                 raise UserError(
                     f"{files.paths[other]} and {files.paths[index]} hold the same predictions: a copy is no second seed"
                 )
+
+
+def _scores(table: Predictions | ClassProbabilities) -> np.ndarray:
+    return table.probability if isinstance(table, Predictions) else table.probabilities
 
 
 def _flat(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
@@ -166,19 +192,28 @@ def _flat(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[
     return flat
 
 
-def _operating_point(run: RunFolder, rule: Mapping[str, Any] | None) -> OperatingPoint | None:
+def _operating_point(
+    run: RunFolder, rule: Mapping[str, Any] | None, *, of_classes: bool
+) -> OperatingPoint | ClassPoints | None:
     if rule is None:
-        return read_operating_point(run.operating_point) if run.operating_point.is_file() else None
+        read = read_class_points if of_classes else read_operating_point
+        return read(run.operating_point) if run.operating_point.is_file() else None
     if not run.predictions_of("val").is_file():
         return None
-    return choose_operating_point(read_predictions(run.predictions_of("val")), **rule)
+    choose = choose_class_points if of_classes else choose_operating_point
+    return choose(read_any_predictions(run.predictions_of("val")), **rule)
 
 
-def _ruled(runs: Sequence[RunFolder], points: Sequence[OperatingPoint]) -> Ruled | None:
-    """Returns what choosing the operating points again needs; None where a run keeps no predictions on validation."""
+def _alone(point: OperatingPoint | ClassPoints) -> Sequence[OperatingPoint]:
+    """Returns the operating point of every class."""
+    return [point] if isinstance(point, OperatingPoint) else list(point.classes.values())
+
+
+def _validation(runs: Sequence[RunFolder]) -> tuple[Any, ...] | None:
+    """Returns the predictions that operating points are chosen on; None where a run keeps none."""
     if any(not run.predictions_of("val").is_file() for run in runs):
         return None
-    return Ruled(tuple(read_predictions(run.predictions_of("val")) for run in runs), tuple(points))
+    return tuple(read_any_predictions(run.predictions_of("val")) for run in runs)
 
 
 def _told(point: OperatingPoint) -> str:

@@ -7,7 +7,7 @@ ignored. An image has exactly one class, and its probabilities add up to 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -19,7 +19,7 @@ from cxr_jax.runs import cells
 from cxr_jax.runs.class_probabilities import LOGIT, PROBABILITY, ClassProbabilities, number_columns
 from cxr_jax.runs.finding_predictions import findings_of, read_findings
 from cxr_jax.runs.predicted_images import named_images, require_columns, write_rows
-from cxr_jax.runs.predictions import softmax_of
+from cxr_jax.runs.predictions import Predictions, read_predictions, softmax_of
 from cxr_jax.runs.table import Table, read_table
 from cxr_jax.vocabulary import CLASS_NAMES, EXCLUSIVE, Kind
 
@@ -65,6 +65,9 @@ class ClassPredictions(ClassProbabilities):
     def asked(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns all images, a mask [N], and whether they are of a class, bool [N]."""
         return np.ones(len(self), bool), self.label == self.classes.index(name)
+
+    def _label_of(self, columns: Sequence[int]) -> np.ndarray:
+        return np.argsort(columns)[self.label]
 
     def label_cells(self) -> tuple[tuple[str, ...], Iterator[tuple[str, ...]]]:
         """Returns the column `label`, and for each image the name of its class."""
@@ -140,6 +143,11 @@ def read_class_predictions(path: str | Path, *, require_file: bool = True) -> Cl
         logits=logits,
         probabilities=_adding_up(probabilities),
     )
+
+
+def read_any_predictions(path: str | Path) -> Predictions | ClassProbabilities:
+    """Reads a table of NORMAL and PNEUMONIA, of other classes, or of findings; UserError as their readers."""
+    return read_class_predictions(path) if classes_of_table(path) else read_predictions(path)
 
 
 def _adding_up(probabilities: np.ndarray) -> np.ndarray:

@@ -59,6 +59,17 @@ class ClassProbabilities(PredictedImages):
         """Returns the probabilities, float64 [N, K], of logits [N, K]."""
         raise NotImplementedError
 
+    def with_classes(self, classes: Sequence[str]) -> Self:
+        """Returns the same images with the same classes in another order."""
+        columns = [self.classes.index(name) for name in classes]
+        logits = None if self.logits is None else self.logits[:, columns]
+        moved = {"probabilities": self.probabilities[:, columns], "logits": logits, "label": self._label_of(columns)}
+        return replace(self, classes=tuple(classes), **moved)
+
+    def _label_of(self, columns: Sequence[int]) -> np.ndarray:
+        """Returns the labels where the classes stand in the order of `columns`."""
+        raise NotImplementedError
+
     def asked(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the images of which it is known whether they are of a class, a mask [N], and whether, bool."""
         raise NotImplementedError

@@ -7,7 +7,7 @@ missing; other columns are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -59,6 +59,9 @@ class FindingPredictions(ClassProbabilities):
         column = self.label[:, self.classes.index(name)]
         rows = ~np.isnan(column)
         return rows, column[rows] == 1
+
+    def _label_of(self, columns: Sequence[int]) -> np.ndarray:
+        return self.label[:, columns]
 
     def label_cells(self) -> tuple[tuple[str, ...], Iterator[tuple[str, ...]]]:
         """Returns the columns `label_NAME`, and for each image 1, 0 or nothing."""

@@ -1,3 +1,4 @@
+import csv
 import json
 
 import numpy as np
@@ -5,6 +6,8 @@ import pytest
 
 from cxr_jax.commands import compare
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.evaluation.class_points import fixed_class_points, write_class_points
+from cxr_jax.runs.class_predictions import ClassPredictions, write_class_predictions
 from cxr_jax.runs.predictions import Predictions, write_predictions
 
 
@@ -156,6 +159,85 @@ def test_tables_over_other_images_or_labels_are_refused_by_their_paths(tables):
     write_predictions(tables / "third" / "seed0.csv", predictions(9, relabelled=[3]))
     with pytest.raises(UserError, match=r"strong.seed0\.csv and .*third.seed0\.csv give different labels to 3\.jpeg"):
         run(tables)
+
+
+CLASSES = ("normal", "bacteria", "virus")
+
+
+def class_predictions(seed, *, split="test", skill=1.0):
+    label = np.arange(60) % 3
+    logits = np.random.default_rng(seed).normal(size=(60, 3)) + skill * np.eye(3)[label]
+    group = [f"{split}{i // 2}" for i in range(60)]
+    return ClassPredictions.from_logits(
+        logits,
+        file=[f"{split}{i}.png" for i in range(60)],
+        split=[split] * 60,
+        group=group,
+        classes=CLASSES,
+        label=label,
+    )
+
+
+@pytest.fixture
+def class_runs(tmp_path):
+    """Two recipes of three classes, with two seeds and one."""
+    for recipe, seed in (("strong", 0), ("strong", 1), ("weak", 2)):
+        folder = tmp_path / "runs" / recipe / f"seed{seed}"
+        for split in ("val", "test"):
+            table = class_predictions(seed, split=split, skill=3.0 if recipe == "strong" else 1.0)
+            write_class_predictions(folder / "predictions" / f"{split}.csv", table)
+        write_class_points(folder / "operating_point.json", fixed_class_points(CLASSES, 0.4))
+        (folder / "config.toml").write_text(f"[training]\nseed = {seed}\n")
+    return tmp_path / "runs"
+
+
+def test_recipes_of_several_exclusive_classes_are_compared_class_by_class(class_runs, tmp_path, capsys):
+    out, page = tmp_path / "out", class_runs / "README.md"
+    run(class_runs, "--out", out, "--markdown", page, "--rule", "sensitivity", "--target-sensitivity", "0.9")
+    printed = capsys.readouterr().out
+    for told in ("60 images, 20 normal, 20 bacteria, 20 virus, in 30 groups", "ROC-AUC", "Not a medical device"):
+        assert told in printed
+    record = json.loads((out / "comparison.json").read_text())
+    assert list(record["classes"]) == list(CLASSES)
+    assert record["classes"]["virus"]["pairs"][0]["endpoints"]["accuracy@rule"]["difference"] > 0
+    validation, thresholds = (
+        class_predictions(2, split="val"),
+        record["classes"]["virus"]["recipes"]["weak"]["thresholds"],
+    )
+    assert (validation.probabilities[validation.label == 2, 2] >= thresholds[0]).sum() == 18
+    text = (out / "comparison.md").read_text()
+    for title in ("All classes together", "Each class against the rest, from its own threshold on"):
+        assert f"## {title}" in text
+        assert f"## Differences, {title[0].lower()}{title[1:]}" in text
+    assert "| virus<br>strong |" in text
+    assert "(sensitivity 90 % on validation)" in text
+    assert "| [strong](strong) | 2 |" in page.read_text()
+    rows = list(csv.DictReader((out / "pairs.csv").open()))
+    assert {row["class"] for row in rows} == {"", *CLASSES}
+    assert {row["threshold"] for row in rows if row["class"] == "virus"} == {"", "highest", "operating point", "rule"}
+    assert (out / "comparison.png").stat().st_size > 5000
+
+
+def test_recipes_of_different_classes_are_refused_by_their_paths(class_runs, tables):
+    with pytest.raises(
+        UserError, match=r"seed3.csv is of NORMAL and PNEUMONIA, and .*seed2 of other classes: .*--merge"
+    ):
+        run(f"a={class_runs / 'weak'}", f"b={tables / 'weak'}")
+    fewer = class_predictions(5).with_classes(CLASSES[::-1])
+    write_class_predictions(class_runs / "other" / "seed5.csv", fewer)
+    run(class_runs)
+    renamed = ClassPredictions(
+        *(getattr(fewer, n) for n in ("file", "split", "group")),
+        ("a", "b", "c"),
+        fewer.label,
+        None,
+        fewer.probabilities,
+    )
+    write_class_predictions(class_runs / "other" / "seed5.csv", renamed)
+    with pytest.raises(
+        UserError, match=r"seed5.csv are of different classes \(a, b, bacteria, c, normal, virus in one"
+    ):
+        run(class_runs)
 
 
 @pytest.mark.parametrize(

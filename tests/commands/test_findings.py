@@ -245,7 +245,7 @@ def test_its_table_is_judged_by_itself_with_empty_cells_too(several, tmp_path, c
     assert "over 4 of 5" in report
 
 
-def test_two_tables_are_compared_finding_by_finding(several, tmp_path, capsys):
+def test_a_run_and_a_table_are_compared_finding_by_finding(several, tmp_path, capsys):
     test = several / "run" / "predictions" / "test.csv"
     rows = list(csv.DictReader(test.open()))
     other = tmp_path / "other.csv"
@@ -259,16 +259,15 @@ def test_two_tables_are_compared_finding_by_finding(several, tmp_path, capsys):
     arguments = [f"trained={several / 'run'}", f"chance={other}", "--resamples", "100"]
     compare.main([*arguments, "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
-    for told in ("20 images of", "trained minus chance", "ROC-AUC, macro", *PHANTOM_FINDINGS, "Not a medical device"):
+    for told in ("20 images, ", "All findings together", *PHANTOM_FINDINGS, "Not a medical device"):
         assert told in printed
     record = json.loads((tmp_path / "out" / "comparison.json").read_text())
     table = read_class_predictions(test)
     area = sk.roc_auc_score(table.label[:, 1], table.probabilities[:, 1])
-    assert record["findings"]["Effusion"]["roc_auc"]["first"] == pytest.approx(area)
-    with pytest.raises(UserError, match="--rule has no effect on findings"):
-        compare.main([*arguments, "--rule", "youden"])
-    with pytest.raises(UserError, match="findings are compared of two tables, or two evaluated runs, at a time"):
-        compare.main([str(several / "run")])
+    assert record["classes"]["Effusion"]["recipes"]["trained"]["endpoints"]["roc_auc"]["mean"] == pytest.approx(area)
+    stored = read_class_points(several / "run" / "operating_point.json").classes["Effusion"].threshold
+    assert record["classes"]["Effusion"]["recipes"]["trained"]["thresholds"] == [stored]
+    assert "multiply_adds" in (tmp_path / "out" / "costs.csv").read_text()
 
 
 def test_tables_that_cannot_be_judged_are_told_in_one_sentence(several, tmp_path):

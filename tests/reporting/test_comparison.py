@@ -24,6 +24,7 @@ from cxr_jax.reporting import (
     comparison_cells,
     comparison_csv,
     comparison_figure,
+    comparison_page,
     comparison_quality,
     comparison_table,
     recipe_records,
@@ -191,7 +192,7 @@ def test_a_run_of_a_newer_version_is_one_sentence(tmp_path):
 
 
 def test_the_markdown_has_every_value_of_the_comparison(records, result):
-    text = comparison_table.comparison_markdown(result, records, links={"good": "there/good"}, figure="a/b.png")
+    text = comparison_page.comparison_markdown(result, records, links={"good": "there/good"}, figure="a/b.png")
     assert text.startswith("80 images, 50 of them PNEUMONIA, in 40 groups")
     assert "](a/b.png)" in text
     endpoints = result.recipes["good"].endpoints
@@ -227,7 +228,7 @@ def test_the_markdown_has_every_value_of_the_comparison(records, result):
 
 
 def test_the_operating_point_is_told_for_the_rule_first_and_then_for_these_thresholds(records, result):
-    text = comparison_table.comparison_markdown(result, records)
+    text = comparison_page.comparison_markdown(result, records)
     given, ruled = (result.recipes["plain"].endpoints[f"specificity@{at}"] for at in ("operating_point", "rule"))
     ends = [f"({100 * one.interval.low:.1f}–{100 * one.interval.high:.1f})" for one in (ruled, given)]
     mean = f"{100 * given.mean:.1f} ± {100 * given.deviation:.1f}"
@@ -256,7 +257,7 @@ def test_thresholds_just_below_one_do_not_look_like_one_and_rules_are_told_apart
     recipe = dataclasses.replace(records[0].recipe, thresholds=(0.99997, 1.0, 0.25))
     other = dataclasses.replace(records[1], rule="Youden on validation", chosen_anew=True)
     changed = [dataclasses.replace(records[0], recipe=recipe), other]
-    text = comparison_table.comparison_markdown(result, changed)
+    text = comparison_page.comparison_markdown(result, changed)
     assert cells(text, "Calls at the operating point")[2][1] == "0.99997<br>1<br>0.25"
     assert "(good: sensitivity 90 % on validation; plain: Youden on validation)" in text
     assert "chosen for this comparison on the validation predictions" in text
@@ -273,7 +274,7 @@ def test_a_correction_counts_the_comparisons_that_were_made_over_seeds_by_themse
     over_seeds = [pair.endpoints["roc_auc"].over_seeds for pair in result.pairs]
     alone = next(answer for answer in over_seeds if answer is not None)
     assert alone.adjusted_p_value == alone.p_value and over_seeds.count(None) == 2
-    text = comparison_table.comparison_markdown(result, records)
+    text = comparison_page.comparison_markdown(result, records)
     assert "corrected for 3 comparisons a column (1 retrained) by Holm (1979)" in text
 
 
@@ -282,7 +283,7 @@ def test_single_seeds_say_what_cannot_be_said_and_several_pairs_how_they_were_co
         write_predictions(tmp_path / f"{seed}.csv", predictions(seed, skill=1 + seed))
     records = [read_recipe(files_of(tmp_path / f"{seed}.csv", name=f"r|{seed}")) for seed in range(3)]
     result = compare([record.recipe for record in records], QUICK)
-    text = comparison_table.comparison_markdown(result, records)
+    text = comparison_page.comparison_markdown(result, records)
     assert "another seed may turn the difference round" in text
     assert "Retrained:" not in text
     assert "corrected for 3 comparisons a column by Holm (1979)" in text
@@ -297,7 +298,7 @@ def test_single_seeds_say_what_cannot_be_said_and_several_pairs_how_they_were_co
 
 def test_machines_that_differ_are_named(records, result):
     other = dataclasses.replace(records[1], costs=Costs(minutes=1.0, machine="8 cores of Fast"))
-    text = comparison_table.comparison_markdown(result, [records[0], other])
+    text = comparison_page.comparison_markdown(result, [records[0], other])
     assert "Machines differ, so speeds do not compare (good: 2 x H900" in text
     assert cells(text, "Costs")[3] == ["plain", "–", "–", "–", "1.0"]
 
@@ -308,7 +309,7 @@ def test_values_that_do_not_exist_are_a_dash(tmp_path):
         write_predictions(tmp_path / f"{seed}.csv", table.select(table.label == 1))
     records = [read_recipe(files_of(tmp_path / f"{seed}.csv", name=str(seed))) for seed in range(2)]
     result = compare([record.recipe for record in records], QUICK)
-    text = comparison_table.comparison_markdown(result, records)
+    text = comparison_page.comparison_markdown(result, records)
     assert cells(text, "Probabilities")[2][2] == "–"
     assert cells(text, "Differences at threshold 0.5")[2][1] == "–"
     assert "ROC-AUC: not testable" in text
@@ -344,7 +345,7 @@ def test_errors_and_checks_are_pooled_over_the_seeds_of_a_recipe(audited):
     runs = [read_quality(path / "quality.json").audit["false_positives"] for path in seen.paths]
     assert entry == pool_audits(runs).measures["mean"]
     assert (bare.audits, bare.checks) == ({}, ())
-    text = comparison_table.comparison_markdown(compare([bare.recipe, seen.recipe], QUICK), audited)
+    text = comparison_page.comparison_markdown(compare([bare.recipe, seen.recipe], QUICK), audited)
     rows = cells(text, "Errors and image quality")
     assert [row[0] for row in rows[2:]] == ["seen<br>false positives", "seen<br>false negatives"]
     counts = ", ".join(str(run.errors) for run in runs)
@@ -410,7 +411,7 @@ def test_published_results_stand_beside_the_official_test_split_alone(tmp_path, 
     assert comparison_table.published_beside(mine) == PUBLISHED
     assert comparison_table.published_beside(result) == ()
     assert comparison_table.published_beside(dataclasses.replace(mine, pneumonia=391)) == ()
-    text = comparison_table.comparison_markdown(mine, records)
+    text = comparison_page.comparison_markdown(mine, records)
     rows = {row[0]: row for row in cells(text, "Calls at threshold 0.5")}
     assert rows["Barnett 2023, scratch (published)"][1:] == ["78.4", "–", "–", "–", "–"]
     assert rows["Barnett 2023, transfer (published)"][1] == "79.5"
@@ -422,7 +423,7 @@ def test_published_results_stand_beside_the_official_test_split_alone(tmp_path, 
 def test_no_figure_of_the_terminal_tables_is_cut_off(records, result):
     text = io.StringIO()
     console = Console(file=text, width=100)
-    for table in comparison_table.terminal_tables(result, records):
+    for table in comparison_page.terminal_tables(result, records):
         console.print(table)
     printed = text.getvalue()
     assert "…" not in printed
