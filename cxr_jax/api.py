@@ -159,6 +159,7 @@ def train(
     resume: bool = False,
     quiet: bool = False,
     origin: str | Path | None = None,
+    average_with: Sequence[str | Path] = (),
 ) -> TrainedRun:
     """Trains a network as a config says, and returns its run.
 
@@ -178,6 +179,8 @@ def train(
         quiet: show nothing.
         origin: folder of a trained run whose network learns on, as `train --from` has it: of the same architecture
             and classes, on images of the same size. By default the network begins anew.
+        average_with: folders of runs that learned on from `origin`, or began with the same weights; training begins
+            with the mean of all.
 
     Raises:
         UserError: a mistake in the config, in the changes or in what they need; a run is there already; the network
@@ -199,7 +202,16 @@ def train(
         place, tables, folder = str(path), read_tables(path), Path(out or default_folder(path))
     read = changed_config(tables, changes or {}, place)
     begun = "" if origin is None else str(origin)
-    reason = train_config(read.config, folder, resume=resume, changes=read.changes, quiet=quiet, origin=begun)
+    averaged = [str(run) for run in average_with]
+    reason = train_config(
+        read.config,
+        folder,
+        resume=resume,
+        changes=read.changes,
+        quiet=quiet,
+        origin=begun,
+        average_with=averaged,
+    )
     best = best_validation(RunFolder(folder).metrics)
     figures = None if best is None else Validation(best["step"], best["loss"], best["accuracy"], best["roc_auc"])
     return TrainedRun(folder, reason, figures)

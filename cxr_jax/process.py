@@ -1,7 +1,7 @@
 """Settings of the whole process, made before jax is imported: memory allocator, compilation cache, log noise.
 
 XLA on CPU takes its temporary buffers anew at every step. glibc by default hands them back to the kernel in between and
-faults them in again page by page, which costs a training step about a third of its time. Three `mallopt` settings
+faults them in again page by page, which costs a training step about a third of its time. Four `mallopt` settings
 together with huge pages keep the memory; the numbers that a program computes do not change.
 """
 
@@ -37,10 +37,13 @@ _cleans_up = True
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"
 _FIRST_GLIBC_WITH_HUGE_PAGES = (2, 35)
 
-# Option numbers of <malloc.h>, and the values that keep freed memory in the process.
+# Option numbers of <malloc.h>, and the values that keep freed memory in the process. The threshold -1 is for never: the
+# largest number, 2 GB, is less than what a step of a larger network takes. One arena serves all threads, because XLA's
+# temporary buffers are taken by a thread whose own arena cannot grow that far.
 _MALLOPT = {
     "M_MMAP_MAX": (-4, 0),
-    "M_TRIM_THRESHOLD": (-1, 2**31 - 1),
+    "M_TRIM_THRESHOLD": (-1, -1),
+    "M_ARENA_MAX": (-8, 1),
     "M_TOP_PAD": (-2, 256 * 2**20),
 }
 

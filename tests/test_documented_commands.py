@@ -58,6 +58,8 @@ NOT_RUN = {
     "cxr-jax evaluate runs/first/seed0 --on others --test": "see commands/test_on.py",
     "cxr-jax train mobilenetv2_continued --out runs/continued --from runs/mobilenetv2_best": "see test_continue.py",
     "cxr-jax evaluate runs/continued": "see test_continue.py",
+    "cxr-jax train mobilenetv2_continued --out runs/averaged --from runs/mobilenetv2_best --average-with runs/continued"
+    " --optimizer.learning-rate 0 --training.epochs 20": "see test_continue.py",
     "cxr-jax port mobilenetv2_100 mobilenetv2_100.imagenet.safetensors": "fetches; see tests/porting/test_hub.py",
     "cxr-jax port tf_efficientnetv2_s.in21k_ft_in1k tf_efficientnetv2_s.safetensors": "fetches",
     "cxr-jax train mobilenetv2_best": "needs the real radiographs and weights",

@@ -40,6 +40,8 @@ class Options:
     out: Annotated[str, Option("FOLDER")] = ""  # of the run; by default runs/ and the name of the config
     # trained run whose network learns on from the config's data, in all its phases and with a new optimizer
     origin: Annotated[str, Option("RUN", name="from")] = ""
+    # runs that learned on from that run, or that began with the same weights: training begins with the mean of all
+    average_with: Annotated[tuple[str, ...], Option("RUN")] = ()
     resume: bool = False  # go on with the run in that folder, from its last checkpoint
 
 
@@ -54,7 +56,14 @@ def main(arguments: list[str]) -> None:
 
     options = given.options
     run_path = Path(options.out) if options.out else default_folder(config_path)
-    train_config(given.config, run_path, resume=options.resume, changes=given.changes, origin=options.origin)
+    train_config(
+        given.config,
+        run_path,
+        resume=options.resume,
+        changes=given.changes,
+        origin=options.origin,
+        average_with=options.average_with,
+    )
 
 
 def terminal_for(arguments: Sequence[str]) -> Terminal:
@@ -76,6 +85,7 @@ def train_config(
     changes: Collection[str] = (),
     quiet: bool = False,
     origin: str = "",
+    average_with: Sequence[str] = (),
 ) -> EndReason:
     """Trains a network, alone or as one of several processes, and tells how it goes unless `quiet`.
 
@@ -86,6 +96,7 @@ def train_config(
         changes: dotted keys that were given beside a config's file; those without effect are refused.
         quiet: show nothing.
         origin: folder of the run whose network learns on; empty for a network that begins anew.
+        average_with: folders of runs whose networks are averaged with that one before training begins.
 
     Returns why training ended.
 
@@ -108,11 +119,17 @@ def train_config(
     with joined(config.parallel) as group:
         if group.world_size == 1 and config.parallel.world_size == 0:
             refuse_options_of_several(changes)
-        return _train(config, run_path, resume, group, quiet, origin)
+        return _train(config, run_path, resume, group, quiet, origin, average_with)
 
 
 def _train(
-    config: Config, run_path: Path, resume: bool, group: ProcessGroup, quiet: bool, origin: str = ""
+    config: Config,
+    run_path: Path,
+    resume: bool,
+    group: ProcessGroup,
+    quiet: bool,
+    origin: str = "",
+    average_with: Sequence[str] = (),
 ) -> EndReason:
     """Trains in this process, as one of `group`; only the first of them touches the run folder."""
     from cxr_jax.checkpoints import saved_steps
@@ -137,11 +154,14 @@ def _train(
     from cxr_jax.training.saving import LAST
 
     terminal = Terminal(quiet=quiet or not group.writes)
-    group.require_same("what they are to do", {"--out": str(run_path), "--resume": resume, "--from": origin})
+    asked = {"--out": str(run_path), "--resume": resume, "--from": origin, "--average-with": " ".join(average_with)}
+    group.require_same("what they are to do", asked)
     run = RunFolder(run_path)
     if group.writes:
         run = RunFolder.open(run_path) if resume else RunFolder.unused(run_path)
-    beginning = resumed_beginning(run, origin, group) if resume else Beginning.at(origin)
+    beginning = Beginning.at(origin, average_with)
+    if resume:
+        beginning = resumed_beginning(run, origin, average_with, group)
     if beginning.learns_on and config.model.weights:
         terminal.say("Note on the config: model.weights has no effect, because a trained network learns on")
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, weights=""))
@@ -151,8 +171,10 @@ def _train(
     if resume and group.writes:
         require_same(run, config, prepared.fingerprint)
         require_masks_of_run(run, prepared)
-    replayed = open_replayed(prepared, config.data).fingerprint if config.data.replay.dataset else ""
-    continued = beginning.continued(config, prepared.classes, prepared.kind, run_path, replayed)
+    fingerprints = [prepared.fingerprint]
+    if config.data.replay.dataset:
+        fingerprints.append(open_replayed(prepared, config.data).fingerprint)
+    continued = beginning.continued(config, prepared.classes, prepared.kind, run_path, fingerprints)
     with terminal.waiting(f"Building {config.model.name}"):
         network = build_network(config.model, config.training.seed, classes=len(prepared.classes))
         if continued is not None:
@@ -202,6 +224,9 @@ def _train(
             f"It learns on from {as_typed(continued.origin(run).path)}, step {continued.step:,}, which was trained on "
             f"{continued.data}"
         )
+        if continued.averaged_with:
+            others = " and ".join(as_typed(averaged.path) for averaged in continued.averaged_runs(run))
+            terminal.say(f"It begins with the mean of that network and of {others}")
     if train_set.replay is not None:
         terminal.say(told_visits(config.data, train_set, validation_set))
     if added := told_added(config.data, train_set, len(prepared.examples)):

@@ -203,7 +203,9 @@ class AugmentationConfig(_Section):
 class OptimizerConfig(_Section):
     """SGD with momentum and coupled weight decay, as in torch and MATLAB."""
 
-    learning_rate: float = 0.01  # the highest rate of the schedule, the classifier's where layer_decay is not 1
+    # the highest rate of the schedule, the classifier's where layer_decay is not 1; with 0 the statistics of BatchNorm
+    # are estimated anew, and nothing else changes
+    learning_rate: float = 0.01
     momentum: float = 0.9  # share of the last update that is added to the next; 0: off
     nesterov: bool = False  # Nesterov's form of momentum
     weight_decay: float = 1e-4  # L2, added to the gradient before momentum
@@ -214,7 +216,7 @@ class OptimizerConfig(_Section):
     sharpness_radius: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        _require(self.learning_rate >= 0, "learning_rate", self.learning_rate, "0 or more")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         _require(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0 and at most 1")

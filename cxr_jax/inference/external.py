@@ -38,9 +38,9 @@ from cxr_jax.inference.changed import predict_changed
 from cxr_jax.inference.features import SPLITS, make_feature_reference
 from cxr_jax.inference.looks import record_look_elsewhere
 from cxr_jax.inference.restore import TrainedModel, restore_run
-from cxr_jax.runs.continued import is_continued, read_continued
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.predictions import Predictions, read_predictions, write_predictions
+from cxr_jax.runs.trained_on import learned_from
 from cxr_jax.terminal import as_typed
 from cxr_jax.vocabulary import CLASS_NAMES
 
@@ -127,20 +127,8 @@ def require_unseen(run: RunFolder, prepared: PreparedData, rows: list[int], *, t
 
 
 def _learned_from(run: RunFolder) -> Iterator[PreparedData]:
-    """Yields all data that a network learned from as far as they are here: its run's, what that mixed in, and earlier
-    ones.
-    """
-    replayed = read_json(run.data_card).get("replay") if run.data_card.is_file() else None
-    told = [(run.configured("data", "dataset"), read_json(run.environment).get("data_fingerprint"))]
-    if replayed:
-        told.append((run.configured("data", "replay")["dataset"], replayed["fingerprint"]))
-    if is_continued(run):
-        continued = read_continued(run)
-        origin = continued.origin(run)
-        if origin.config.is_file():
-            yield from _learned_from(origin)
-        told.append((continued.data, continued.data_fingerprint))
-    for name, fingerprint in told:
+    """Yields all data that a network learned from as far as they are here."""
+    for name, fingerprint in learned_from(run):
         if (data := data_if_here(name, fingerprint)) is not None:
             yield data
 

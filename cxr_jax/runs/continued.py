@@ -15,6 +15,25 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
+class Averaged:
+    """A trained network whose values went into the mean that a run began with, as it was then.
+
+    Attributes:
+        run: path of the folder of the run that trained it, relative to the folder of the run that learns on.
+        checkpoint: which state of that run it is, best or last.
+        step: of training, at which that state was saved.
+        sha256: of the arrays of that state.
+        data: names of all data that it was trained on.
+    """
+
+    run: str
+    checkpoint: str
+    step: int
+    sha256: str
+    data: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Continued:
     """The network that a run began with, as it was then.
 
@@ -30,6 +49,7 @@ class Continued:
         weights_sha256: of that file.
         data: name of the data that it was trained on.
         data_fingerprint: of those data.
+        averaged_with: networks that began with it, or with the same weights: the run began with the mean of all.
     """
 
     run: str
@@ -43,10 +63,19 @@ class Continued:
     weights_sha256: str
     data: str
     data_fingerprint: str
+    averaged_with: tuple[Averaged, ...] = ()
 
     def origin(self, run: RunFolder) -> RunFolder:
         """Returns the run that trained it, which may be there no more; `run` is the one that learns on."""
-        return RunFolder(Path(os.path.normpath(run.path.resolve() / self.run)))
+        return _run_at(run, self.run)
+
+    def averaged_runs(self, run: RunFolder) -> list[RunFolder]:
+        """Returns the runs of `averaged_with`, which may be there no more; `run` is the one that learns on."""
+        return [_run_at(run, averaged.run) for averaged in self.averaged_with]
+
+
+def _run_at(run: RunFolder, relative: str) -> RunFolder:
+    return RunFolder(Path(os.path.normpath(run.path.resolve() / relative)))
 
 
 def is_continued(run: RunFolder) -> bool:

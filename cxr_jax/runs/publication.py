@@ -105,8 +105,9 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
     write_json(there.data_card, card)
     if is_continued(run):
         continued = read_continued(run)
-        # the name of the run that it learned on from, without the folders on the way to it
-        write_continued(there, replace(continued, run=Path(continued.run).name))
+        # the names of the runs that it began with, without the folders on the way to them
+        others = tuple(replace(entry, run=Path(entry.run).name) for entry in continued.averaged_with)
+        write_continued(there, replace(continued, run=Path(continued.run).name, averaged_with=others))
         written.append(there.continued)
     return [*written, there.data_card]
 

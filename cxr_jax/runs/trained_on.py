@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from cxr_jax.runs.continued import is_continued, read_continued
@@ -19,19 +20,19 @@ GUANGZHOU = (
 )
 
 
-def films_of(card: dict[str, Any], before: str = "") -> str:
+def films_of(card: dict[str, Any], before: Sequence[str] = ()) -> str:
     """Returns whose films a network of the data that `card` describes learned from, and what that means.
 
-    `before` is the name of the data that it had learned from earlier; empty if there are none.
+    `before` are the names of the data that it had learned from earlier.
     """
     replayed = card.get("replay", {}).get("dataset")
     if card.get("phantom"):
         return "This network learned from phantoms, which a program drew: it is for nobody's films."
     if _is_official(card) and not (before or replayed):
         return GUANGZHOU
-    others = f", after those of {before}" if before else ""
+    others = f", after those of {' and '.join(before)}" if before else ""
     if replayed:
-        others += ", which were mixed in" if replayed == before else f", mixed with those of {replayed}"
+        others += ", which were mixed in" if [replayed] == [*before] else f", mixed with those of {replayed}"
     name = card.get("name") or "one collection"
     told = f"This network learned from the films of {name}{others}"
     return f"{told}, and is for films like those: on others it can be wrong unseen."
@@ -52,4 +53,31 @@ def told_films(run: RunFolder) -> str:
     """
     if not run.data_card.is_file():
         return ""
-    return films_of(read_json(run.data_card), read_continued(run).data if is_continued(run) else "")
+    card = read_json(run.data_card)
+    earlier = earlier_data(run)
+    return films_of(card, [name for name in earlier if name != card.get("name")])
+
+
+def earlier_data(run: RunFolder) -> list[str]:
+    """Returns the names of the data that a run's network had learned from before; empty for one that began anew."""
+    if not is_continued(run):
+        return []
+    continued = read_continued(run)
+    return [*dict.fromkeys([continued.data, *(name for entry in continued.averaged_with for name in entry.data)])]
+
+
+def learned_from(run: RunFolder) -> list[tuple[str, str]]:
+    """Returns name and fingerprint of all data that a run's network learned from, as far as the runs are here.
+
+    They are those of the run, what it mixed in, and those of the runs that it began with.
+    """
+    told = [(str(run.configured("data", "dataset")), read_json(run.environment).get("data_fingerprint") or "")]
+    if replayed := (read_json(run.data_card).get("replay") if run.data_card.is_file() else None):
+        told.append((replayed["dataset"], replayed["fingerprint"]))
+    if is_continued(run):
+        continued = read_continued(run)
+        told.append((continued.data, continued.data_fingerprint))
+        for earlier in (continued.origin(run), *continued.averaged_runs(run)):
+            if earlier.config.is_file():
+                told += learned_from(earlier)
+    return [*dict.fromkeys(told)]

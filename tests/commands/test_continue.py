@@ -25,6 +25,7 @@ from cxr_jax.runs.continued import read_continued
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.runs.predictions import read_predictions
+from cxr_jax.runs.trained_on import told_films
 from tests.made_once import made_once
 
 pytestmark = pytest.mark.usefixtures("undrawn_figures")
@@ -186,8 +187,8 @@ def test_what_was_gained_and_what_was_forgotten_is_told_of_both_test_sets(learne
 
 
 def test_a_run_begins_with_the_very_network_of_its_origin(origin, data, config_file, tmp_path):
-    """Trained at a rate so low that nothing moves, without replay, it is that network."""
-    options = ["--optimizer.learning-rate", "1e-30", "--optimizer.weight-decay", "0", "--training.epochs", "1"]
+    """Trained at a rate of 0, without replay, it is that network."""
+    options = ["--optimizer.learning-rate", "0", "--training.epochs", "1"]
     learn_on(config_file, origin.path, tmp_path / "run", *options, "--training.batch-norm", "frozen")
     run = RunFolder(tmp_path / "run")
     before, after = restore_run(origin, "best"), restore_run(run)
@@ -211,7 +212,7 @@ def test_a_run_begins_with_the_very_network_of_its_origin(origin, data, config_f
         ([*REPLAY, "--data.balancing", "barnett"], "must be empty where data.validation is that of folds"),
         (
             [*REPLAY, "--data.validation-fraction", "0.3"],
-            "trained on with data.validation_fraction = 0.2, and",
+            "was trained on the same data with data.validation_fraction = 0.2, and here it is 0.3",
         ),
         ([*REPLAY, "--data.image-size", "200"], "pixels a side at most, and data.image_size is 200"),
     ],
@@ -219,6 +220,54 @@ def test_a_run_begins_with_the_very_network_of_its_origin(origin, data, config_f
 def test_a_mistake_is_one_sentence_and_leaves_no_run(origin, data, config_file, tmp_path, options, sentence):
     with pytest.raises(UserError, match=sentence):
         learn_on(config_file, origin.path, tmp_path / "run", *options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_can_begin_with_the_mean_of_runs_that_descend_from_one(learned, data, config_file, tmp_path, capsys):
+    both = shutil.copytree(learned, tmp_path / "both")
+    runs = [RunFolder(both / name) for name in ("origin", "learned")]
+    first, second = (restore_run(run) for run in runs)
+    options = ["--average-with", str(runs[1].path), "--optimizer.learning-rate", "0", "--training.epochs", "1", *REPLAY]
+    learn_on(config_file, runs[0].path, both / "mean", *options)
+    mean = RunFolder(both / "mean")
+    assert f"the mean of that network and of {runs[1].path}" in " ".join(capsys.readouterr().out.split())
+    now = restore_run(mean)
+    for name, value in now.params.items():
+        expected = (np.asarray(first.params[name]) + np.asarray(second.params[name])) / 2
+        np.testing.assert_array_equal(value, expected, err_msg=name)
+    # the statistics are those of the new weights on the training images, and not the mean of two
+    moved = [name for name in now.batch_stats if name.endswith("mean")]
+    assert any(np.abs(now.batch_stats[name] - first.batch_stats[name]).max() > 1e-3 for name in moved)
+    (told,) = read_continued(mean).averaged_with
+    assert (told.run, told.checkpoint, told.sha256) == ("../learned", "best", second.checkpoint_sha256)
+    assert {*told.data} == {NAME, "phantoms"}
+
+    # it goes on to the same bits, and with the same runs alone
+    with pytest.raises(UserError, match=r"began with the network of .*origin and .*learned: leave --from"):
+        learn_on(config_file, runs[0].path, mean.path, *options[2:], "--resume")
+    kept = arrays_of(mean)
+    shutil.rmtree(mean.checkpoints)
+    train.main([str(mean.config), "--out", str(mean.path), "--resume"])
+    for name, value in arrays_of(mean).items():
+        np.testing.assert_array_equal(value, kept[name], err_msg=name)
+
+    evaluate.main([str(mean.path)])
+    assert read_changes(mean.change / "change.json").origin == "origin"
+    films = told_films(mean)
+    assert "phantoms" in films
+
+
+def test_runs_that_have_nothing_in_common_are_not_averaged(origin, data, config_file, tmp_path):
+    other = RunFolder(shutil.copytree(origin.path, tmp_path / "other"))
+    change_network(other, "best", 1)
+    with pytest.raises(UserError, match="began with different networks, whose mean is worth nothing: average runs"):
+        learn_on(config_file, origin.path, tmp_path / "run", "--average-with", str(other.path))
+    with pytest.raises(UserError, match="is named by --from and by --average-with: name another run by one of them"):
+        learn_on(config_file, origin.path, tmp_path / "run", "--average-with", str(origin.path))
+    with pytest.raises(UserError, match="--average-with needs the run whose network comes first: name it by --from"):
+        train.main([str(config_file), "--out", str(tmp_path / "run"), "--average-with", str(origin.path)])
+    with pytest.raises(UserError, match="there is no run at nowhere"):
+        learn_on(config_file, origin.path, tmp_path / "run", "--average-with", "nowhere")
     assert not (tmp_path / "run").exists()
 
 
@@ -239,9 +288,9 @@ def test_another_origin_is_not_resumed_from(learned, data, config_file, tmp_path
     both = shutil.copytree(learned, tmp_path / "both")
     run, origin = RunFolder(both / "learned"), RunFolder(both / "origin")
     other = shutil.copytree(origin.path, both / "other")
-    with pytest.raises(UserError, match=r"began with the network of .*origin: leave --from out, or start a new run"):
+    with pytest.raises(UserError, match=r"began with the network of .*origin: leave --from and --av.* out, or start"):
         learn_on(config_file, other, run.path, *REPLAY, "--resume")
-    with pytest.raises(UserError, match="did not begin with the network of another run: leave --from out"):
+    with pytest.raises(UserError, match="did not begin with the network of another run: leave --from and"):
         train.main([str(config_file), "--from", str(other), "--out", str(origin.path), "--resume"])
     # a run that has saved nothing begins again, with the network that it had begun with or not at all
     shutil.rmtree(run.checkpoints)

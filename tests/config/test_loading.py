@@ -97,7 +97,7 @@ def test_phases_with_their_own_sections(config_file):
         ("[training]\nepochs = true", "training.epochs in FILE is true, but must be a whole number"),
         ("[training]\nepochs = 2.5", "training.epochs in FILE is 2.5, but must be a whole number"),
         ("[training]\nepochs = 0", "training.epochs in FILE is 0, but must be 1 or more"),
-        ("[optimizer]\nlearning_rate = -0.1", "optimizer.learning_rate in FILE is -0.1, but must be above 0"),
+        ("[optimizer]\nlearning_rate = -0.1", "optimizer.learning_rate in FILE is -0.1, but must be 0 or more"),
         ("[optimizer]\nlearning_rate = inf", "optimizer.learning_rate in FILE is inf, but must be a finite number"),
         ("[augmentation]\nscale = nan", "augmentation.scale in FILE is nan, but must be a finite number"),
         ("[optimizer]\nlayer_decay = 0", "optimizer.layer_decay in FILE is 0.0, but must be above 0 and at most 1"),

@@ -26,23 +26,28 @@ PHANTOMS = "This network learned from phantoms, which a program drew: it is for 
 @pytest.mark.parametrize(
     ("card", "before", "told"),
     [
-        (OFFICIAL, "", GUANGZHOU),
-        (SUBTYPES, "", GUANGZHOU),
-        (UNNAMED, "", GUANGZHOU),
-        ({**OFFICIAL, "phantom": True}, "", PHANTOMS),
-        (OTHERS, "", f"This network learned from the films of others, {LIKE}"),
-        (OTHERS, "earlier", f"This network learned from the films of others, after those of earlier, {LIKE}"),
+        (OFFICIAL, (), GUANGZHOU),
+        (SUBTYPES, (), GUANGZHOU),
+        (UNNAMED, (), GUANGZHOU),
+        ({**OFFICIAL, "phantom": True}, (), PHANTOMS),
+        (OTHERS, (), f"This network learned from the films of others, {LIKE}"),
+        (OTHERS, ["earlier"], f"This network learned from the films of others, after those of earlier, {LIKE}"),
         (
             {**OTHERS, "replay": {"dataset": "earlier"}},
-            "earlier",
+            ["earlier"],
             f"This network learned from the films of others, after those of earlier, which were mixed in, {LIKE}",
         ),
         (
             {**OTHERS, "replay": {"dataset": "more"}},
-            "",
+            (),
             f"This network learned from the films of others, mixed with those of more, {LIKE}",
         ),
-        ({}, "", f"This network learned from the films of one collection, {LIKE}"),
+        (
+            OTHERS,
+            ["earlier", "more"],
+            f"This network learned from the films of others, after those of earlier and more, {LIKE}",
+        ),
+        ({}, (), f"This network learned from the films of one collection, {LIKE}"),
     ],
 )
 def test_whose_films_a_network_is_for(card, before, told):
