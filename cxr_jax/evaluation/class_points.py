@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from scipy.special import softmax
 
 from cxr_jax.config.schema import OperatingPointConfig
 from cxr_jax.errors import UserError
-from cxr_jax.evaluation.operating_point import OperatingPoint, choose_operating_point
+from cxr_jax.evaluation.operating_point import OperatingPoint, choose_operating_point, read_operating_point
 from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.finding_predictions import FindingPredictions
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.runs.records import fields_to_json, read_record
+from cxr_jax.vocabulary import CLASS_NAMES
 
 SCHEMA_VERSION = 1
 
@@ -135,6 +136,13 @@ def fit_class_temperature(logits: np.ndarray, label: np.ndarray) -> float | None
 def write_class_points(path: str | Path, points: ClassPoints) -> None:
     """Writes operating_point.json atomically; UserError as in `write_json`."""
     write_json(path, points.as_json())
+
+
+def read_thresholds(path: str | Path, classes: Sequence[str]) -> float | dict[str, float]:
+    """Reads what operating_point.json calls images at: from which probability PNEUMONIA, or each of other classes."""
+    if tuple(classes) == CLASS_NAMES:
+        return read_operating_point(path).threshold
+    return {name: point.threshold for name, point in read_class_points(path).classes.items()}
 
 
 def read_class_points(path: str | Path) -> ClassPoints:

@@ -6,7 +6,7 @@ Nothing is fitted to these films but the one shift that says what recalibration 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,18 +15,22 @@ from scipy.special import expit
 
 from cxr_jax.evaluation.calibration import calibration_in_the_large, margins_of
 from cxr_jax.evaluation.cases import Cases
+from cxr_jax.evaluation.class_points import against_the_rest
 from cxr_jax.evaluation.conformal import SetRule
 from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.evaluation.measures import Measured
 from cxr_jax.evaluation.metrics import metric_value
 from cxr_jax.evaluation.quality import ImageQuality
 from cxr_jax.evaluation.quality_audit import Quantiles, summarise
-from cxr_jax.evaluation.rates import Rates, rates_of, share_of
+from cxr_jax.evaluation.rates import Rates, class_rates_of, share_of
 from cxr_jax.evaluation.shift import score_shift
+from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.runs.records import fields_to_json, read_record
-from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA
+from cxr_jax.vocabulary import CLASS_NAMES, FINDINGS, PNEUMONIA
+
+ClassTables = tuple[ClassProbabilities, ClassProbabilities]
 
 SCHEMA_VERSION = 1
 """Version of external.json."""
@@ -46,7 +50,7 @@ class Part:
         value: that the images of the part share; empty for all.
         images: how many there are.
         groups: how many they come from; None where these are not known.
-        pneumonia: images of that class.
+        pneumonia: images of that class, or of the class in its place; None of several classes together.
         rates: what the network is worth on them.
         warned: share that `predict` would warn of; None where the run compares nothing with its training images.
     """
@@ -55,7 +59,7 @@ class Part:
     value: str
     images: int
     groups: int | None
-    pneumonia: int
+    pneumonia: int | None
     rates: Rates
     warned: Measured | None
 
@@ -117,21 +121,23 @@ class External:
         fingerprint: of the data.
         phantom: they are drawn.
         images_of: all images of the data, or those of its test split.
-        threshold: fixed in the run, and not moved.
+        threshold: fixed in the run, and not moved; None of several classes, which have one each.
         rule: by which it was fixed.
         checkpoint_sha256: of the network.
         parts: all images, then those of each value of each attribute that the data tell.
-        recalibration: None where the images lack a class.
+        recalibration: None where the images lack a class, and of several exclusive classes.
         scores: by class; a class that is not there is missing.
         quality: by measure.
         warned: share of images that the network's features or the quality warn of, by `features` and `quality`.
+        classes: each class against the rest, or each finding on the images of which it is known, by name, where they
+            are not NORMAL and PNEUMONIA; the figures beside it are then the means over them.
     """
 
     dataset: str
     fingerprint: str
     phantom: bool
     images_of: Literal["all", "test"]
-    threshold: float
+    threshold: float | None
     rule: str
     checkpoint_sha256: str
     parts: tuple[Part, ...]
@@ -139,6 +145,7 @@ class External:
     scores: dict[str, ScoreSpread]
     quality: dict[str, MeasureSpread]
     warned: dict[str, Measured]
+    classes: dict[str, External] = field(default_factory=dict)
 
     @property
     def whole(self) -> Part:
@@ -171,43 +178,53 @@ class Warnings:
 
 
 def parts_of(
-    predictions: Predictions,
-    threshold: float,
+    predictions: Predictions | ClassProbabilities,
+    thresholds: float | Mapping[str, float],
     attributes: Mapping[str, Mapping[str, np.ndarray]],
     sets: SetRule | None,
     warnings: Warnings,
-) -> tuple[Part, ...]:
+) -> dict[str, tuple[Part, ...]]:
     """Returns what the network is worth on all images, and on those of each value of each attribute.
 
+    They are those of all classes together under the empty name, and of each by its own, as in `class_rates_of`.
     `attributes` has for each attribute the images [N] bool of each of its values. One without images is left out.
     """
     chosen = [(EVERYTHING, "", np.ones(len(predictions), bool))]
     for attribute, values in attributes.items():
         chosen += [(attribute, value, rows) for value, rows in values.items() if rows.any()]
-    return tuple(_part(*entry, predictions, threshold, sets, warnings) for entry in chosen)
+    found = [_parts(*entry, predictions, thresholds, sets, warnings) for entry in chosen]
+    return {name: tuple(parts[name] for parts in found) for name in found[0]}
 
 
-def _part(
+def _parts(
     attribute: str,
     value: str,
     rows: np.ndarray,
-    predictions: Predictions,
-    threshold: float,
+    predictions: Predictions | ClassProbabilities,
+    thresholds: float | Mapping[str, float],
     sets: SetRule | None,
     warnings: Warnings,
-) -> Part:
-    some = predictions.select(rows)
-    warned = warnings.any
+) -> dict[str, Part]:
+    some, warned = predictions.select(rows), warnings.any
     unlike = None if warnings.features is None else warnings.features[rows]
-    return Part(
-        attribute,
-        value,
-        images=len(some),
-        groups=len(set(some.group)) if some.has_groups else None,
-        pneumonia=int(np.sum(some.label == PNEUMONIA)),
-        rates=rates_of(some, threshold, sets, unlike),
-        warned=None if warned is None else share_of(some, "warned of", warned[rows]),
-    )
+    parts = {}
+    for name, rates in class_rates_of(some, thresholds, sets, unlike).items():
+        images, positive = len(some), None
+        if name:
+            known, shown = some.asked(name)
+            images, positive = int(known.sum()), int(shown.sum())
+        elif isinstance(some, Predictions):
+            positive = int(np.sum(some.label == PNEUMONIA))
+        parts[name] = Part(
+            attribute,
+            value,
+            images=images,
+            groups=len(set(some.group)) if some.has_groups and images == len(some) else None,
+            pneumonia=positive,
+            rates=rates,
+            warned=None if warned is None or name else share_of(some, "warned of", warned[rows]),
+        )
+    return parts
 
 
 def recalibrate(predictions: Predictions, threshold: float) -> Recalibration | None:
@@ -239,6 +256,32 @@ def spread_of_scores(validation: Predictions, here: Predictions) -> dict[str, Sc
     return spreads
 
 
+def of_classes(
+    whole: External, parts: Mapping[str, tuple[Part, ...]], thresholds: Mapping[str, float], tables: ClassTables
+) -> External:
+    """Returns the record of several classes, `whole` being that of all together, with that of each class.
+
+    `tables` are the predictions on validation and on these images. The probabilities of a class are told of its images
+    and of the others. What a shift would gain is told of findings; of exclusive classes it would move the others too.
+    """
+    classes = {}
+    for name, threshold in thresholds.items():
+        known = all(table.asked(name)[0].any() for table in tables)
+        validation, here = (against_the_rest(table, name) for table in tables) if known else (None, None)
+        scores = spread_of_scores(validation, here) if known else {}
+        named = dict(zip(CLASS_NAMES, (f"not {name}", name), strict=True))
+        classes[name] = replace(
+            whole,
+            threshold=threshold,
+            parts=parts[name],
+            recalibration=recalibrate(here, threshold) if known and tables[0].KIND == FINDINGS else None,
+            scores={named[told]: spread for told, spread in scores.items()},
+            quality={},
+            warned={},
+        )
+    return replace(whole, classes=classes)
+
+
 def spread_of_quality(
     columns: Mapping[str, np.ndarray], titles: Mapping[str, tuple[str, str]], run: ImageQuality | None, told: Warnings
 ) -> dict[str, MeasureSpread]:
@@ -257,7 +300,7 @@ def spread_of_quality(
     }
 
 
-def shares_warned(predictions: Predictions, warnings: Warnings) -> dict[str, Measured]:
+def shares_warned(predictions: Predictions | ClassProbabilities, warnings: Warnings) -> dict[str, Measured]:
     """Returns which share of the images the network's features warn of, and which the quality, as far as known."""
     kinds = {"features": warnings.features, "quality": warnings.of_quality}
     return {name: share_of(predictions, name, flags) for name, flags in kinds.items() if flags is not None}

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from cxr_jax.evaluation.cases import calls_of
+from cxr_jax.evaluation.class_points import against_the_rest
 from cxr_jax.evaluation.confidence import LEVEL, RESAMPLES
 from cxr_jax.evaluation.intervals import bootstrap_weights, percentile_interval
 from cxr_jax.evaluation.measures import Measured
 from cxr_jax.evaluation.paired import compare_auc
+from cxr_jax.evaluation.rates import mean_of
 from cxr_jax.evaluation.robustness import Level
+from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.runs.records import fields_to_json, read_record
-from cxr_jax.vocabulary import NORMAL, PNEUMONIA
+from cxr_jax.vocabulary import FINDINGS, NORMAL, PNEUMONIA
 
 SCHEMA_VERSION = 1
 """Version of occlusion.json."""
@@ -54,21 +57,41 @@ class Occlusion:
         split: whose images were shown.
         images: how many, all with a mask.
         without_mask: how many images of the split have none and are left out.
-        threshold: fixed on validation, on whole images.
+        threshold: fixed on validation, on whole images; None of several classes, which have one each.
         checkpoint_sha256: of the network.
         masks: fingerprint of the lung masks.
         whole: the same images as they are.
         regions: every region, in order.
+        classes: each class against the rest, or each finding, by name, where they are not NORMAL and PNEUMONIA; the
+            figures beside it are then the means over them.
     """
 
     split: Literal["val", "test"]
     images: int
     without_mask: int
-    threshold: float
+    threshold: float | None
     checkpoint_sha256: str
     masks: str
     whole: Level
     regions: tuple[Shown, ...]
+    classes: dict[str, Occlusion] = field(default_factory=dict)
+
+
+def class_shown(
+    levels: Mapping[str, Level], whole: ClassProbabilities, region: ClassProbabilities, thresholds: Mapping[str, float]
+) -> dict[str, Shown]:
+    """Returns a region for all classes together, under the empty name, and for each; arguments as of `shown`.
+
+    Means over the classes are over those, or over the findings, of which `levels` have a mean.
+    """
+    each = {
+        name: shown(levels[name], against_the_rest(whole, name), against_the_rest(region, name), thresholds[name])
+        for name in whole.classes
+        if whole.asked(name)[0].any()
+    }
+    counted = [entry for entry in each.values() if whole.KIND != FINDINGS or entry.level.roc_auc.value is not None]
+    means = (mean_of([getattr(entry, name) for entry in counted]) for name in ("roc_auc", "sensitivity", "specificity"))
+    return {"": Shown(levels[""], *means), **each}
 
 
 def shown(level: Level, whole: Predictions, region: Predictions, threshold: float) -> Shown:

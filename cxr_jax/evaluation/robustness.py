@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from cxr_jax.evaluation.conformal import SetRule
 from cxr_jax.evaluation.measures import Measured
-from cxr_jax.evaluation.rates import rates_of
+from cxr_jax.evaluation.rates import class_rates_of, rates_of
+from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.runs.records import fields_to_json, read_record
@@ -33,6 +34,7 @@ class Level:
         covered: share whose set of possible classes holds their own; None without bounds.
         uncertain: share whose called class is not the only possible one; None without bounds.
         unlike: share beyond the limit of the network's features; None where it tells no distance.
+        accuracy: of the highest probability of several exclusive classes; None of one class, and of findings.
     """
 
     kind: str
@@ -43,6 +45,7 @@ class Level:
     covered: Measured | None = None
     uncertain: Measured | None = None
     unlike: Measured | None = None
+    accuracy: Measured | None = None
 
     @property
     def error(self) -> float | None:
@@ -59,7 +62,7 @@ class Robustness:
     Attributes:
         split: that was degraded.
         images: how many it has.
-        threshold: fixed on validation as it is.
+        threshold: fixed on validation as it is; None of several classes, which have one each.
         seed: of the degradations.
         checkpoint_sha256: of the network.
         clean: the images as they are.
@@ -68,11 +71,13 @@ class Robustness:
         reference: name of the run that errors are told relative to; empty without one.
         mean_corruption_error: the error of each kind, summed over severities, as a share of the reference's; the mean
             over kinds (Hendrycks & Dietterich, ICLR 2019). None without reference, or where one of its sums is 0.
+        classes: each class against the rest, or each finding, by name, where they are not NORMAL and PNEUMONIA; the
+            figures beside it are then the means over them.
     """
 
     split: Literal["val", "test"]
     images: int
-    threshold: float
+    threshold: float | None
     seed: int
     checkpoint_sha256: str
     clean: Level
@@ -80,6 +85,7 @@ class Robustness:
     mean_error: float | None
     reference: str = ""
     mean_corruption_error: float | None = None
+    classes: dict[str, Robustness] = field(default_factory=dict)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -126,6 +132,19 @@ def level_of(
 ) -> Level:
     """Returns what predictions on degraded images are worth; `unlike` [N] says which are beyond the features' limit."""
     return Level(kind, severity, **vars(rates_of(predictions, threshold, sets, unlike)))
+
+
+def class_levels_of(
+    kind: str,
+    severity: int,
+    predictions: Predictions | ClassProbabilities,
+    thresholds: float | Mapping[str, float],
+    sets: SetRule | None = None,
+    unlike: np.ndarray | None = None,
+) -> dict[str, Level]:
+    """Returns the levels of predictions of any classes: all together under the empty name, then each by its own."""
+    rates = class_rates_of(predictions, thresholds, sets, unlike)
+    return {name: Level(kind, severity, **vars(each)) for name, each in rates.items()}
 
 
 def write_robustness(path: str | Path, robustness: Robustness) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from cxr_jax.evaluation.robustness import Level, level_of
+from cxr_jax.evaluation.robustness import Level, class_levels_of
 from cxr_jax.images.image_set import ImageSet
+from cxr_jax.inference.predictions import predictions_of
 from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.predictions import Predictions
 
 Change = Callable[[np.ndarray, slice], np.ndarray]
@@ -23,7 +25,7 @@ def predict_changed(
     *,
     batch_size: int,
     advance: Callable[[int], None] = lambda _: None,
-) -> tuple[Predictions, np.ndarray | None]:
+) -> tuple[Predictions | ClassProbabilities, np.ndarray | None]:
     """Returns predictions on the changed images, and which of these are beyond the limit of the network's features.
 
     Args:
@@ -52,14 +54,7 @@ def predict_changed(
             logits.append(found[:count])
             unlike.append(distances[:count] > limit.distance)
         advance(count)
-    predictions = Predictions.from_logits(
-        np.concatenate(logits),
-        file=images.files,
-        split=[split] * len(images),
-        group=images.groups,
-        subtype=images.subtypes,
-        label=images.labels,
-    )
+    predictions = predictions_of(np.concatenate(logits), images, split)
     return predictions, np.concatenate(unlike) if unlike else None
 
 
@@ -69,14 +64,16 @@ def measure_changed(
     split: str,
     variant: tuple[str, int],
     change: Change,
+    thresholds: float | Mapping[str, float],
     *,
     batch_size: int,
     advance: Callable[[int], None] = lambda _: None,
-) -> tuple[Predictions, Level]:
-    """Returns predictions on the changed images, and what they are worth at the network's threshold.
+) -> tuple[Predictions | ClassProbabilities, dict[str, Level]]:
+    """Returns predictions on the changed images, and what they are worth, of all classes together and of each.
 
-    `variant` is what the level calls the change, its kind and severity; the rest is as in `predict_changed`.
+    `variant` is what the level calls the change, its kind and severity; `thresholds` are as in `class_rates_of`; the
+    rest is as in `predict_changed`.
     """
     predictions, far = predict_changed(model, images, split, change, batch_size=batch_size, advance=advance)
     rule = model.sets.rule() if model.sets else None
-    return predictions, level_of(*variant, predictions, model.threshold, rule, far)
+    return predictions, class_levels_of(*variant, predictions, thresholds, rule, far)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from cxr_jax.data.prepared import open_data_of_run
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.data.split_loading import load_split
 from cxr_jax.errors import UserError
+from cxr_jax.evaluation.class_points import read_thresholds
 from cxr_jax.evaluation.robustness import (
     Level,
     Robustness,
@@ -52,8 +54,6 @@ def evaluate_degraded(run: RunFolder, *, on_test: bool, reference: str = "", tra
     """
     split: Literal["val", "test"] = "test" if on_test else "val"
     config, prepared = load_config(run.config), open_data_of_run(run)
-    if prepared.classes != CLASS_NAMES:
-        raise UserError(f"--degraded is for {' and '.join(CLASS_NAMES)} alone so far, and {run.path} has other classes")
     if not run.operating_point.is_file():
         raise UserError(
             f"{run.path} has no threshold yet, at which degraded images could be called: "
@@ -63,14 +63,15 @@ def evaluate_degraded(run: RunFolder, *, on_test: bool, reference: str = "", tra
     if reference:
         other = RunFolder.open(reference)
         compared = (other.name, read_robustness(other.robustness_of(split)))
-    trained = restore_run(run)
+    trained, thresholds = restore_run(run), read_thresholds(run.operating_point, prepared.classes)
     require_unclarified(trained.descriptions, "--degraded, which degrades images as the network sees them,")
     images = load_split(prepared, config.data, split, track=track)
     batch_size = config.training.evaluation_batch_size
-    robustness = measure_robustness(trained, images, split, reference=compared, batch_size=batch_size, track=track)
+    how = {"reference": compared, "batch_size": batch_size, "track": track}
+    robustness = measure_robustness(trained, images, split, thresholds, **how)
     if on_test:
         # before anything of test can be seen, so that no look goes uncounted
-        record_changed_look(run, config, prepared, trained, "degraded", robustness.clean, robustness.threshold)
+        record_changed_look(run, config, prepared, trained, "degraded", robustness.clean, thresholds)
     write_robustness(run.robustness_of(split), robustness)
     return robustness
 
@@ -79,46 +80,61 @@ def measure_robustness(
     model: TrainedModel,
     images: ImageSet,
     split: Literal["val", "test"],
+    thresholds: float | Mapping[str, float],
     *,
     reference: tuple[str, Robustness] | None = None,
     batch_size: int = 64,
     track: Track = silently,
 ) -> Robustness:
-    """Returns what a network is worth on the images of a split degraded in every way, at its fixed threshold.
+    """Returns what a network is worth on the images of a split degraded in every way, at its fixed thresholds.
 
     Args:
         model: the network of an evaluated run.
         images: the split.
         split: its name.
+        thresholds: from which PNEUMONIA is called, or each of other classes and of findings.
         reference: name and record of the run that errors are told relative to.
         batch_size: of the forward pass.
         track: shows the progress, in images.
 
     Raises:
-        UserError: the run has no threshold, or the reference is of other images or degradations.
+        UserError: the reference is of other images, classes or degradations.
     """
-    if model.threshold is None:
-        raise UserError("the network has no threshold yet: evaluate the run without --degraded first")
     if reference is not None:
-        _require_alike(*reference, split, len(images))
+        _require_alike(*reference, split, len(images), () if isinstance(thresholds, float) else tuple(thresholds))
     variants = [(CLEAN, 0), *((kind, severity) for kind in KINDS for severity in SEVERITIES)]
     with track(f"Predicting {split} degraded", len(images) * len(variants)) as advance:
-        clean, *levels = (_level(model, images, split, *variant, batch_size, advance) for variant in variants)
-    return Robustness(
-        split=split,
-        images=len(images),
-        threshold=model.threshold,
-        seed=SEED,
-        checkpoint_sha256=model.checkpoint_sha256,
-        clean=clean,
-        levels=tuple(levels),
-        mean_error=mean_error(levels),
-        reference=reference[0] if reference else "",
-        mean_corruption_error=mean_corruption_error(levels, reference[1]) if reference else None,
-    )
+        found = [_levels(model, images, split, *variant, thresholds, batch_size, advance) for variant in variants]
+
+    def of(name: str, threshold: float | None, compared: Robustness | None) -> Robustness:
+        """Returns the record of one class, or under the empty name of all together."""
+        clean, *levels = (level[name] for level in found)
+        return Robustness(
+            split=split,
+            images=len(images),
+            threshold=threshold,
+            seed=SEED,
+            checkpoint_sha256=model.checkpoint_sha256,
+            clean=clean,
+            levels=tuple(levels),
+            mean_error=mean_error(levels),
+            reference=reference[0] if reference else "",
+            mean_corruption_error=mean_corruption_error(levels, compared) if compared else None,
+        )
+
+    compared = reference[1] if reference else None
+    if isinstance(thresholds, float):
+        return of("", thresholds, compared)
+    each = {name: of(name, value, compared.classes[name] if compared else None) for name, value in thresholds.items()}
+    return dataclasses.replace(of("", None, compared), classes=each)
 
 
-def _require_alike(name: str, reference: Robustness, split: str, images: int) -> None:
+def _require_alike(name: str, reference: Robustness, split: str, images: int, classes: tuple[str, ...]) -> None:
+    if tuple(reference.classes) != classes:
+        raise UserError(
+            f"{name} was measured on {', '.join(reference.classes or CLASS_NAMES)}, and this is of "
+            f"{', '.join(classes or CLASS_NAMES)}: name a --reference of the same classes"
+        )
     alike = (reference.split, reference.images, reference.seed, reference.kinds) == (split, images, SEED, KINDS)
     if not alike:
         raise UserError(
@@ -127,19 +143,20 @@ def _require_alike(name: str, reference: Robustness, split: str, images: int) ->
         )
 
 
-def _level(
+def _levels(
     model: TrainedModel,
     images: ImageSet,
     split: str,
     kind: str,
     severity: int,
+    thresholds: float | Mapping[str, float],
     batch_size: int,
     advance: Callable[[int], None],
-) -> Level:
+) -> dict[str, Level]:
     """Returns what the network is worth on the images of one kind and severity; these are made batch by batch."""
 
     def change(batch: np.ndarray, chosen: slice) -> np.ndarray:
         return degrade(batch, kind, severity, images.ids[chosen], seed=SEED) if severity else batch
 
     variant = kind, severity
-    return measure_changed(model, images, split, variant, change, batch_size=batch_size, advance=advance)[1]
+    return measure_changed(model, images, split, variant, change, thresholds, batch_size=batch_size, advance=advance)[1]

@@ -20,10 +20,12 @@ from cxr_jax.data.quality.reference import read_reference
 from cxr_jax.data.quality.table import quality_table
 from cxr_jax.data.split_loading import load_rows, load_split
 from cxr_jax.errors import UserError
+from cxr_jax.evaluation.class_points import read_class_points, read_thresholds
 from cxr_jax.evaluation.conformal import ConformalSets
 from cxr_jax.evaluation.external import (
     External,
     Warnings,
+    of_classes,
     parts_of,
     read_external,
     recalibrate,
@@ -32,17 +34,20 @@ from cxr_jax.evaluation.external import (
     spread_of_scores,
     write_external,
 )
+from cxr_jax.evaluation.operating_point import read_operating_point
 from cxr_jax.evaluation.quality import read_quality
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.changed import predict_changed
 from cxr_jax.inference.features import SPLITS, make_feature_reference
-from cxr_jax.inference.looks import record_look_elsewhere
+from cxr_jax.inference.looks import record_look_elsewhere, told_thresholds
 from cxr_jax.inference.restore import TrainedModel, restore_run
+from cxr_jax.runs.class_predictions import read_any_predictions, write_any_predictions
+from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.folder import RunFolder, read_json
-from cxr_jax.runs.predictions import Predictions, read_predictions, write_predictions
+from cxr_jax.runs.predictions import Predictions, read_predictions
 from cxr_jax.runs.trained_on import learned_from
 from cxr_jax.terminal import as_typed
-from cxr_jax.vocabulary import CLASS_NAMES
+from cxr_jax.vocabulary import CLASS_NAMES, EXCLUSIVE, FINDINGS
 
 RECORD, TABLE, LEDGER = "external.json", "predictions.csv", "ledger.jsonl"
 """Files in the folder of one set of films."""
@@ -88,27 +93,31 @@ def evaluate_on(run: RunFolder, dataset: str, *, test_alone: bool = False, track
     folder = folder_of_films(run, prepared, test_alone=test_alone)
     trained = _with_references(run, restore_run(run), config, data_of_run_if_here(run), track)
     images = load_rows(prepared, config.data, np.array(rows, np.int32), track=track)
-    validation = read_predictions(run.predictions_of("val"))
+    validation = read_any_predictions(run.predictions_of("val"))
     external, predictions = _judge(run, trained, config, prepared, images, validation, images_of, track)
     content = frozenset(prepared.examples[row].sha256 for row in rows)
     # before anything can be seen, so that no look goes uncounted
-    told = {"split": images_of, "threshold": external.threshold, "rule": external.rule}
+    thresholds = told_thresholds(read_thresholds(run.operating_point, prepared.classes))
+    told = {"split": images_of, **thresholds, "rule": external.rule}
     record_look_elsewhere(run, folder / LEDGER, config, prepared, trained, predictions, content, told)
-    write_predictions(folder / TABLE, predictions)
+    write_any_predictions(folder / TABLE, predictions)
     write_external(folder / RECORD, external)
     return Evaluated(external, folder)
 
 
 def _require_alike(run: RunFolder, prepared: PreparedData) -> None:
-    """Raises UserError for classes that the run does not have, or that are not judged yet."""
-    classes = tuple(read_json(run.network).get("classes", CLASS_NAMES))
-    if prepared.classes != classes:
-        raise UserError(
-            f"{prepared.card['name']} has the classes {', '.join(prepared.classes)}, and {run.path} knows "
-            f"{', '.join(classes)}: prepare these films with the classes of the run"
-        )
-    if classes != CLASS_NAMES:
-        raise UserError(f"--on is for {' and '.join(CLASS_NAMES)} alone so far, and {run.path} has other classes")
+    """Raises UserError for classes that the run does not have, in its order, or of another kind."""
+    told = read_json(run.network)
+    classes, kind = tuple(told.get("classes", CLASS_NAMES)), told.get("kind", EXCLUSIVE)
+    if (prepared.classes, prepared.kind) == (classes, kind):
+        return
+    theirs, known = ("findings" if each == FINDINGS else "classes" for each in (prepared.kind, kind))
+    same = as_typed("cxr-jax", "prepare", "SOURCE", "--name", "NAME", "--classes", *classes)
+    raise UserError(
+        f"{prepared.card['name']} has the {theirs} {', '.join(prepared.classes)}, and {run.path} knows the {known} "
+        f"{', '.join(classes)}: prepare these films with the {known} of the run, as in {same}"
+        + (" --findings" if kind == FINDINGS else "")
+    )
 
 
 def require_unseen(run: RunFolder, prepared: PreparedData, rows: list[int], *, test_alone: bool) -> None:
@@ -150,8 +159,11 @@ def _with_references(
 ) -> TrainedModel:
     """Returns the network with what an earlier version did not keep, as far as the run's own data can tell it.
 
-    Only train and validation are looked at, and nothing is stored.
+    Only train and validation are looked at, and nothing is stored. Of other classes than NORMAL and PNEUMONIA no
+    version keeps any.
     """
+    if trained.description.classes != CLASS_NAMES:
+        return trained
     if trained.sets is None and run.predictions_of("val").is_file():
         sets = ConformalSets.of(read_predictions(run.predictions_of("val")))
         trained = dataclasses.replace(trained, sets=sets)
@@ -171,10 +183,10 @@ def _judge(
     config: Config,
     prepared: PreparedData,
     images: ImageSet,
-    validation: Predictions,
+    validation: Predictions | ClassProbabilities,
     images_of: Literal["all", "test"],
     track: Track,
-) -> tuple[External, Predictions]:
+) -> tuple[External, Predictions | ClassProbabilities]:
     """Returns what the network is worth on the images, and its predictions."""
     name = prepared.card["name"]
     with track(f"Predicting {name}", len(images)) as advance:
@@ -187,17 +199,20 @@ def _judge(
     warnings = Warnings(far, quality)
     attributes = parts_of_attributes([attributes_of(prepared.examples[row].known) for row in images.ids])
     sets = trained.sets.rule() if trained.sets else None
+    thresholds = read_thresholds(run.operating_point, prepared.classes)
+    parts = parts_of(predictions, thresholds, attributes, sets, warnings)
+    two = isinstance(predictions, Predictions)
     external = External(
         dataset=name,
         fingerprint=prepared.fingerprint,
         phantom=bool(prepared.card["phantom"]),
         images_of=images_of,
-        threshold=trained.threshold,
-        rule=trained.threshold_rule or "unknown",
+        threshold=thresholds if two else None,
+        rule=_rule(run, prepared.classes),
         checkpoint_sha256=trained.checkpoint_sha256,
-        parts=parts_of(predictions, trained.threshold, attributes, sets, warnings),
-        recalibration=recalibrate(predictions, trained.threshold),
-        scores=spread_of_scores(validation, predictions),
+        parts=parts[""],
+        recalibration=recalibrate(predictions, thresholds) if two else None,
+        scores=spread_of_scores(validation, predictions) if two else {},
         quality=spread_of_quality(
             measured.columns,
             {measure: (told.title, told.unit) for measure, told in MEASURES.items()},
@@ -206,4 +221,13 @@ def _judge(
         ),
         warned=shares_warned(predictions, warnings),
     )
+    if not two:
+        external = of_classes(external, parts, thresholds, (validation, predictions))
     return external, predictions
+
+
+def _rule(run: RunFolder, classes: tuple[str, ...]) -> str:
+    """Returns the rule that fixed the threshold, or the rules of those of other classes."""
+    if classes == CLASS_NAMES:
+        return read_operating_point(run.operating_point).rule
+    return " or ".join(sorted({point.rule for point in read_class_points(run.operating_point).classes.values()}))

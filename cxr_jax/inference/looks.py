@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +12,11 @@ from cxr_jax.data.prepared import PreparedData, prepared_root, readable_data
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.class_judgement import ClassJudgement
+from cxr_jax.evaluation.comparison_record import HALF
 from cxr_jax.evaluation.judgement import Judgement
 from cxr_jax.evaluation.localisation import Localisation
 from cxr_jax.evaluation.metrics import metric_value
+from cxr_jax.evaluation.rates import class_rates_of
 from cxr_jax.evaluation.robustness import Level
 from cxr_jax.inference.ensemble import Ensemble
 from cxr_jax.inference.restore import TrainedModel
@@ -63,8 +66,7 @@ def record_class_look(
     """Adds a look at test of a network of other classes; else as `record_look`."""
     metrics, points = judgement.test.metrics, judgement.points.classes
     look = {
-        "threshold": None,
-        "thresholds": {name: point.threshold for name, point in points.items()},
+        **told_thresholds({name: point.threshold for name, point in points.items()}),
         "rule": next(iter(points.values())).rule,
         "result": {name: metrics[name].value for name in _TOLD if name in metrics},
     }
@@ -100,11 +102,11 @@ def record_changed_look(
     trained: TrainedModel,
     how: Literal["degraded", "occluded"],
     unchanged: Level,
-    threshold: float,
+    thresholds: float | Mapping[str, float],
 ) -> None:
     """Adds a look at test images that were changed to the ledger of `run`, and to the count of all on this machine.
 
-    `how` says in which way, and `unchanged` is what the network is worth on them as they are, at `threshold`.
+    `how` says in which way, and `unchanged` is what the network is worth on them as they are, at `thresholds`.
 
     Raises:
         UserError: the ledger cannot be written.
@@ -118,10 +120,17 @@ def record_changed_look(
             **_what_looked(config, trained),
             "checkpoint_sha256": trained.checkpoint_sha256,
             **count_look_at(prepared, run),
-            "threshold": threshold,
+            **told_thresholds(thresholds),
             "result": {name: value.value for name, value in measured.items()},
         },
     )
+
+
+def told_thresholds(thresholds: float | Mapping[str, float]) -> dict[str, Any]:
+    """Returns what a line of a ledger says of the threshold of PNEUMONIA, or of those of other classes."""
+    if isinstance(thresholds, float):
+        return {"threshold": thresholds}
+    return {"threshold": None, "thresholds": dict(thresholds)}
 
 
 def record_localised_look(
@@ -161,7 +170,7 @@ def record_look_elsewhere(
     config: Config,
     prepared: PreparedData,
     trained: TrainedModel,
-    predictions: Predictions,
+    predictions: Predictions | ClassProbabilities,
     images: frozenset[str],
     told: dict[str, Any],
 ) -> None:
@@ -182,15 +191,19 @@ def record_look_elsewhere(
     """
     with writing(ledger):
         ledger.parent.mkdir(parents=True, exist_ok=True)
-    area = metric_value("roc_auc", Cases.unweighted(predictions.label, predictions.probability))
+    if isinstance(predictions, Predictions):
+        areas = {"roc_auc": metric_value("roc_auc", Cases.unweighted(predictions.label, predictions.probability))}
+    else:
+        rates = class_rates_of(predictions, dict.fromkeys(predictions.classes, HALF))
+        areas = {"macro_roc_auc": rates[""].roc_auc.value}
     look = {
         "dataset": prepared.card["name"],
         "data_fingerprint": prepared.fingerprint,
         **_what_looked(config, trained),
         "checkpoint_sha256": trained.checkpoint_sha256,
-        "predictions_sha256": predictions_sha256(predictions),
+        "predictions_sha256": predictions.sha256(),
         **count_look_at(prepared, run, images),
-        "result": {"roc_auc": area},
+        "result": areas,
         **told,
     }
     append_look(run, look, ledger)

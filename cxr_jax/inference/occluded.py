@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -12,18 +13,19 @@ from cxr_jax.data.prepared import open_data_of_run
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.data.split_loading import load_split, masks_of_split
 from cxr_jax.errors import UserError
-from cxr_jax.evaluation.occlusion import Occlusion, shown, write_occlusion
+from cxr_jax.evaluation.class_points import read_thresholds
+from cxr_jax.evaluation.occlusion import Occlusion, class_shown, shown, write_occlusion
 from cxr_jax.evaluation.robustness import Level
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.images.regions import REGIONS, WHOLE, show_region
 from cxr_jax.inference.changed import measure_changed
 from cxr_jax.inference.looks import record_changed_look
 from cxr_jax.inference.restore import TrainedModel, restore_run
+from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.description import require_uncropped, require_whole_images
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.terminal import as_typed
-from cxr_jax.vocabulary import CLASS_NAMES
 
 WANTED = "--occluded"
 """What needs the masks, for errors."""
@@ -45,14 +47,12 @@ def evaluate_occluded(run: RunFolder, *, on_test: bool, track: Track = silently)
     """
     split: Literal["val", "test"] = "test" if on_test else "val"
     config, prepared = load_config(run.config), open_data_of_run(run)
-    if prepared.classes != CLASS_NAMES:
-        raise UserError(f"{WANTED} is for {' and '.join(CLASS_NAMES)} alone so far, and {run.path} has other classes")
     if not run.operating_point.is_file():
         raise UserError(
             f"{run.path} has no threshold yet, at which regions could be called: "
             f"{as_typed('cxr-jax', 'evaluate', run.path)} fixes it"
         )
-    trained = restore_run(run)
+    trained, thresholds = restore_run(run), read_thresholds(run.operating_point, prepared.classes)
     require_whole_images(trained.descriptions, f"cxr-jax evaluate {WANTED}")
     require_uncropped(trained.descriptions, f"cxr-jax evaluate {WANTED}")
     record = prepared.require_masks(WANTED)
@@ -63,28 +63,39 @@ def evaluate_occluded(run: RunFolder, *, on_test: bool, track: Track = silently)
         raise UserError(f"no image of {split} in {prepared.path} has a lung mask, which {WANTED} needs")
     without = len(images) - len(kept)
     images, masks = images.select(kept), masks[kept]
+    batch_size = config.training.evaluation_batch_size
     with track(f"Predicting regions of {split}", len(images) * (1 + len(REGIONS))) as advance:
         found = {
-            region: _on_region(trained, images, masks, split, region, config.training.evaluation_batch_size, advance)
+            region: _on_region(trained, images, masks, split, region, thresholds, batch_size, advance)
             for region in (WHOLE, *REGIONS)
         }
-    whole, whole_level = found[WHOLE]
-    occlusion = Occlusion(
-        split=split,
-        images=len(images),
-        without_mask=without,
-        threshold=trained.threshold,
-        checkpoint_sha256=trained.checkpoint_sha256,
-        masks=record.fingerprint,
-        whole=whole_level,
-        regions=tuple(
-            shown(level, whole, predictions, trained.threshold)
-            for predictions, level in (found[region] for region in REGIONS)
-        ),
-    )
+    whole, whole_levels = found[WHOLE]
+    if isinstance(thresholds, float):
+        regions = [{"": shown(levels[""], whole, table, thresholds)} for table, levels in (found[r] for r in REGIONS)]
+    else:
+        regions = [class_shown(levels, whole, table, thresholds) for table, levels in (found[r] for r in REGIONS)]
+
+    def of(name: str, threshold: float | None) -> Occlusion:
+        """Returns the record of one class, or under the empty name of all together."""
+        return Occlusion(
+            split=split,
+            images=len(images),
+            without_mask=without,
+            threshold=threshold,
+            checkpoint_sha256=trained.checkpoint_sha256,
+            masks=record.fingerprint,
+            whole=whole_levels[name],
+            regions=tuple(region[name] for region in regions),
+        )
+
+    if isinstance(thresholds, float):
+        occlusion = of("", thresholds)
+    else:
+        each = {name: of(name, value) for name, value in thresholds.items() if name in regions[0]}
+        occlusion = dataclasses.replace(of("", None), classes=each)
     if on_test:
         # before anything of test can be seen, so that no look goes uncounted
-        record_changed_look(run, config, prepared, trained, "occluded", whole_level, trained.threshold)
+        record_changed_look(run, config, prepared, trained, "occluded", whole_levels[""], thresholds)
     write_occlusion(run.occlusion_of(split), occlusion)
     return occlusion
 
@@ -95,12 +106,14 @@ def _on_region(
     masks: np.ndarray,
     split: str,
     region: str,
+    thresholds: float | Mapping[str, float],
     batch_size: int,
     advance: Callable[[int], None],
-) -> tuple[Predictions, Level]:
-    """Returns predictions on one region, and what they are worth at the network's threshold."""
+) -> tuple[Predictions | ClassProbabilities, dict[str, Level]]:
+    """Returns predictions on one region, and what they are worth at the network's thresholds."""
 
     def change(batch: np.ndarray, chosen: slice) -> np.ndarray:
         return show_region(batch, masks[chosen], region)
 
-    return measure_changed(model, images, split, (region, 0), change, batch_size=batch_size, advance=advance)
+    how = {"batch_size": batch_size, "advance": advance}
+    return measure_changed(model, images, split, (region, 0), change, thresholds, **how)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.restore import TrainedModel
@@ -28,6 +30,11 @@ def predict_split(
     """
     with track(f"Predicting {split}{by}", len(images)) as advance:
         logits = trained.logits(images.images, batch_size=batch_size, advance=advance)
+    return predictions_of(logits, images, split)
+
+
+def predictions_of(logits: np.ndarray, images: ImageSet, split: str) -> Predictions | ClassProbabilities:
+    """Returns the predictions of logits [N, K] on the N images of a split, of the kind that `predict_split` says."""
     known = {"file": images.files, "split": [split] * len(images), "group": images.groups, "label": images.labels}
     if images.labels.ndim == 2:
         return FindingPredictions.from_logits(logits, **known, classes=images.classes)

@@ -29,12 +29,15 @@ def external_lines(external: External) -> list[str]:
     whole = external.whole
     groups = "" if whole.groups is None else f" of {counted(whole.groups, 'groups')}"
     which = "test images" if external.images_of == "test" else "images"
-    lines = [
-        f"{whole.images:,} {which}{groups} of {external.dataset}, {whole.pneumonia:,} of them PNEUMONIA, called at the "
-        f"threshold {external.threshold:.4g} that was fixed in the run:",
-        f"{'':17} {'images':>6} {'PNEUMONIA':>9}  " + " ".join(f"{title:19}" for title in _COLUMNS).rstrip(),
-        *(_row(part) for part in external.parts),
-    ]
+    lines = [f"{whole.images:,} {which}{groups} of {external.dataset}, {_called(external)} fixed in the run:"]
+    if external.classes:
+        lines.append(f"Means over {', '.join(external.classes)}:")
+    lines += [_header("" if external.classes else "PNEUMONIA"), *(_row(part) for part in external.parts)]
+    if whole.rates.accuracy is not None:
+        lines.append(f"Accuracy, the highest probability being called: {measured_text(whole.rates.accuracy, '.0%')}")
+    if external.classes:
+        lines += ["Each against the rest:" if whole.rates.accuracy else "Each where it is known:", _header("shown")]
+        lines += [_row(found.whole, name) for name, found in external.classes.items()]
     if external.recalibration is not None:
         lines.append(told_recalibration(external.recalibration))
     for name, spread in external.scores.items():
@@ -50,12 +53,26 @@ def external_lines(external: External) -> list[str]:
     return lines
 
 
-def _row(part: Part) -> str:
+def _called(external: External) -> str:
+    """Returns what the images show, and at which thresholds they were called, up to the word `fixed`."""
+    if external.classes:
+        each = ", ".join(f"{name} {found.threshold:.4g}" for name, found in external.classes.items())
+        return f"called at the thresholds ({each}) that were"
+    pneumonia = f"{external.whole.pneumonia:,} of them PNEUMONIA"
+    return f"{pneumonia}, called at the threshold {external.threshold:.4g} that was"
+
+
+def _header(shown: str) -> str:
+    return f"{'':17} {'images':>6} {shown:>9}  " + " ".join(f"{title:19}" for title in _COLUMNS).rstrip()
+
+
+def _row(part: Part, name: str = "") -> str:
     rates = part.rates
     cells = [_cell(rates.roc_auc, ".2f"), *(_cell(share, ".0%") for share in (rates.sensitivity, rates.specificity))]
     warned = "" if part.warned is None else _cell(part.warned, ".0%")
     row = " ".join(f"{cell:19}" for cell in (*cells, warned))
-    return f"{name_of(part):17} {part.images:>6,} {part.pneumonia:>9,}  {row}".rstrip()
+    shown = "" if part.pneumonia is None else f"{part.pneumonia:,}"
+    return f"{name or name_of(part):17} {part.images:>6,} {shown:>9}  {row}".rstrip()
 
 
 def _cell(measured: Measured, form: str) -> str:

@@ -28,15 +28,24 @@ def occlusion_rows(occlusion: Occlusion) -> list[str]:
     left_out = f" ({occlusion.without_mask} more have no lung mask)" if occlusion.without_mask else ""
     lines = [f"{occlusion.images:,} images of {occlusion.split}{left_out}, shown whole and by regions:"]
     lines.append(f"{'':32} {'ROC-AUC':>8} {'sensitivity':>12} {'specificity':>12}  ROC-AUC less that of whole images")
+    if occlusion.classes:
+        lines.append(f"Means over {', '.join(occlusion.classes)}:")
+    lines += _rows(occlusion)
+    for name, found in occlusion.classes.items():
+        lines += [f"{name}:", *_rows(found)]
+    lines.append(
+        "The outline of the lungs is no secret in any region but the border: hold each against the mask itself."
+    )
+    return lines
+
+
+def _rows(occlusion: Occlusion) -> list[str]:
     whole = occlusion.whole
-    lines.append(_row("whole", whole.roc_auc, whole.sensitivity, whole.specificity))
+    lines = [_row("whole", whole.roc_auc, whole.sensitivity, whole.specificity)]
     for entry in occlusion.regions:
         level = entry.level
         figures = _row(REGION_TITLES[entry.region], level.roc_auc, level.sensitivity, level.specificity)
         lines.append(f"{figures}  {measured_text(entry.roc_auc, '+.3f', word=TO)}")
-    lines.append(
-        "The outline of the lungs is no secret in any region but the border: hold each against the mask itself."
-    )
     return lines
 
 

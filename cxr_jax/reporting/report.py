@@ -163,7 +163,7 @@ def _css_text(text: str) -> Markup:
 def _contents(run: RunFolder) -> dict[str, Any]:
     """Returns everything that the template names; what the run does not have is None or empty."""
     judgement = read_judgement(run.evaluation)
-    quality, robustness = quality_of(run), robustness_of(run)
+    quality = quality_of(run)
     shared = _of_run(run, judgement)
     config = shared["config"]
     return {
@@ -185,7 +185,6 @@ def _contents(run: RunFolder) -> dict[str, Any]:
             "operating_point": _figures(run, _DECISION),
             "calibration": _figures(run, _CALIBRATION),
             "explanations": _figures(run, _EXPLANATIONS),
-            "robustness": _figures(run, (("robustness_val", ROBUSTNESS_CAPTION),)),
             "quality": _figures(run, QUALITY_CAPTIONS),
             "baselines": _figures(run, BASELINE_CAPTIONS),
         },
@@ -194,13 +193,8 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "quality": quality,
         "sets": read_conformal(run.conformal) if run.conformal.is_file() else None,
         "uncertainty": _uncertainty(run),
-        "robustness": robustness,
-        "degraded_kinds": told_kinds(robustness) if robustness else (),
-        "externals": externals_of(run),
         "changes": (changes := changes_of(run)),
         "told_changes": told_changes(changes) if changes else (),
-        "occlusion": occlusion_of(run),
-        "region_titles": REGION_TITLES,
     }
 
 
@@ -233,8 +227,14 @@ def _of_run(run: RunFolder, judgement: Judgement | ClassJudgement) -> dict[str, 
     """Returns what the templates of two and of K classes name alike; what the run does not have is None."""
     config_text = run.config.read_text(encoding="utf-8") if run.config.is_file() else None
     config = tomllib.loads(config_text) if config_text else None
-    looks = read_looks(run)
+    looks, robustness = read_looks(run), robustness_of(run)
     return {
+        "robustness": robustness,
+        "degraded_kinds": told_kinds(robustness) if robustness else (),
+        "robustness_figures": _figures(run, (("robustness_val", ROBUSTNESS_CAPTION),)),
+        "externals": externals_of(run),
+        "occlusion": occlusion_of(run),
+        "region_titles": REGION_TITLES,
         "name": run.name,
         "written": date_text(datetime.datetime.now().astimezone().isoformat(timespec="minutes")),
         "version": cxr_jax.__version__,

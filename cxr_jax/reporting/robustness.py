@@ -38,7 +38,8 @@ def robustness_of(run: RunFolder) -> Robustness | None:
 
 def robustness_rows(robustness: Robustness) -> list[str]:
     """Returns a table of lines: every kind with its rates at the mildest and the worst severity."""
-    lines = [f"{robustness.images:,} images of {robustness.split}, at severity 1 and 5:"]
+    means = f", means over {', '.join(robustness.classes)}" if robustness.classes else ""
+    lines = [f"{robustness.images:,} images of {robustness.split}, at severity 1 and 5{means}:"]
     lines.append(f"{'':12} {'ROC-AUC':>15} {'sensitivity':>15} {'specificity':>15} {'mean error':>11}")
     clean = robustness.clean
     rates = [_number(getattr(clean, name)) for name in SHOWN[:3]]
@@ -52,7 +53,19 @@ def robustness_rows(robustness: Robustness) -> list[str]:
             f"Mean corruption error relative to {robustness.reference}: {robustness.mean_corruption_error:.1%} (below "
             "100 %: less is lost)"
         )
+    if robustness.classes:
+        lines.append("Each by itself, at its own threshold: figures as they are, and the means over all kinds:")
+    for name, found in robustness.classes.items():
+        figures = [_number(found.clean.roc_auc), mean_area(found), _percent(found.clean.error)]
+        row = f"{figures[0]:>7} to {figures[1]}, error {figures[2]:>5} to {_percent(found.mean_error)}"
+        lines.append(f"{name:17} {row}")
     return lines
+
+
+def mean_area(robustness: Robustness) -> str:
+    """Returns the mean ROC-AUC on degraded images over severities and kinds, which have as many each."""
+    values = [level.roc_auc.value for level in robustness.levels]
+    return "-" if None in values else f"{sum(values) / len(values):.3f}"
 
 
 def _number(measured: Measured) -> str:

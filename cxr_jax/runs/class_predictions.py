@@ -19,7 +19,7 @@ from cxr_jax.runs import cells
 from cxr_jax.runs.class_probabilities import LOGIT, PROBABILITY, ClassProbabilities, number_columns
 from cxr_jax.runs.finding_predictions import findings_of, read_findings
 from cxr_jax.runs.predicted_images import named_images, require_columns, write_rows
-from cxr_jax.runs.predictions import Predictions, read_predictions, softmax_of
+from cxr_jax.runs.predictions import Predictions, read_predictions, softmax_of, write_predictions
 from cxr_jax.runs.table import Table, read_table
 from cxr_jax.vocabulary import CLASS_NAMES, EXCLUSIVE, Kind
 
@@ -148,6 +148,11 @@ def read_class_predictions(path: str | Path, *, require_file: bool = True) -> Cl
 def read_any_predictions(path: str | Path) -> Predictions | ClassProbabilities:
     """Reads a table of NORMAL and PNEUMONIA, of other classes, or of findings; UserError as their readers."""
     return read_class_predictions(path) if classes_of_table(path) else read_predictions(path)
+
+
+def write_any_predictions(path: str | Path, predictions: Predictions | ClassProbabilities) -> None:
+    """Writes a table of NORMAL and PNEUMONIA, of other classes, or of findings; UserError as their writers."""
+    (write_predictions if isinstance(predictions, Predictions) else write_class_predictions)(path, predictions)
 
 
 def _adding_up(probabilities: np.ndarray) -> np.ndarray:

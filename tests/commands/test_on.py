@@ -156,7 +156,9 @@ def test_other_classes_and_a_run_without_threshold_are_told(run, run_path, data)
         picture = np.random.default_rng(number).integers(0, 255, (32, 32)).astype(np.uint8)
         cv2.imwrite(str(folder / f"{number}.png"), picture)
     prepare.main([str(films), "--classes", "A", "B", "C"])
-    with pytest.raises(UserError, match=r"three has the classes A, B, C, and .* knows NORMAL, PNEUMONIA: prepare"):
+    with pytest.raises(
+        UserError, match=r"three has the classes A, B, C, and .* knows the classes NORMAL, PNEUMONIA: prepare"
+    ):
         evaluate.main([str(run.path), "--on", "three"])
     with pytest.raises(UserError, match="has no threshold yet, at which films could be called: cxr-jax evaluate"):
         evaluate.main([str(run_path), "--on", NAME])

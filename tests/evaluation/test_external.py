@@ -40,7 +40,7 @@ def test_parts_are_the_images_of_each_value_and_one_without_images_is_left_out()
     view = np.arange(200) % 4 == 0
     warnings = Warnings(flags, {"mean": ~flags, "contrast": np.zeros(200, bool)})
     attributes = {"view": {"AP": view, "PA": ~view, "LL": np.zeros(200, bool)}, "sex": {}}
-    whole, ap, pa = parts_of(found, THRESHOLD, attributes, ConformalSets.of(drawn(2)).rule(), warnings)
+    whole, ap, pa = parts_of(found, THRESHOLD, attributes, ConformalSets.of(drawn(2)).rule(), warnings)[""]
     assert [(part.attribute, part.value) for part in (whole, ap, pa)] == [("all", ""), ("view", "AP"), ("view", "PA")]
     assert (whole.images, ap.images, pa.images) == (200, 50, 150)
     assert (whole.groups, ap.groups) == (100, 50)
@@ -56,7 +56,7 @@ def test_parts_are_the_images_of_each_value_and_one_without_images_is_left_out()
 
 def test_a_part_with_one_class_alone_has_no_ranking():
     one = drawn(3, labels=(0,))
-    (whole,) = parts_of(one, THRESHOLD, {}, None, Warnings(None, None))
+    (whole,) = parts_of(one, THRESHOLD, {}, None, Warnings(None, None))[""]
     assert whole.rates.roc_auc.value is whole.rates.sensitivity.value is None
     assert whole.rates.specificity.value == pytest.approx(np.mean(one.probability < THRESHOLD))
     assert whole.warned is whole.rates.unlike is whole.rates.uncertain is None
@@ -105,7 +105,7 @@ def test_a_record_reads_back(tmp_path):
         threshold=THRESHOLD,
         rule="sensitivity",
         checkpoint_sha256="c",
-        parts=parts_of(found, THRESHOLD, {}, None, warnings),
+        parts=parts_of(found, THRESHOLD, {}, None, warnings)[""],
         recalibration=recalibrate(found, THRESHOLD),
         scores=spread_of_scores(drawn(9), found),
         quality=spread_of_quality(columns, titles, None, warnings),
