@@ -46,7 +46,7 @@ def test_a_run_that_exists_is_not_touched(run_path, config_file):
     [
         (["--training.batch-size", "13", "--parallel.devices", "8"], "batch_size is 13, which cannot be shared evenly"),
         (["--training.batch-size", "4096"], "batch_size is 4096, but there are only"),
-        (["--optimizer.learning-rate", "-1"], "learning-rate is -1.0, but must be above 0"),
+        (["--optimizer.learning-rate", "-1"], "learning-rate is -1.0, but must be 0 or more"),
         (["--data.dataset", "nowhere"], "nowhere"),
         (["--model.name", "mobilenetv2_tinny"], "did you mean mobilenetv2_tiny"),
         (["--model.weights", "missing.safetensors"], r"missing\.safetensors"),

@@ -185,7 +185,7 @@ def test_a_phase_goes_by_its_name_as_it_is_written(config_file):
         ("--optimizer.learning-rate x", "--optimizer.learning-rate is 'x', but must be a number"),
         ("--training.epochs 2.5", "--training.epochs is '2.5', but must be a whole number"),
         ("--optimizer.learning-rate", "--optimizer.learning-rate lacks its value"),
-        ("--optimizer.learning-rate=-1", "--optimizer.learning-rate is -1.0, but must be above 0"),
+        ("--optimizer.learning-rate=-1", "--optimizer.learning-rate is -1.0, but must be 0 or more"),
         ("--optimizer.learning-rate inf", "--optimizer.learning-rate is inf, but must be a finite number"),
         ("--optimizer.decayed foo", "--optimizer.decayed is 'foo', but must be one of kernels, all"),
         ("--phases.haed.epochs 3", "there is no option --phases.haed.epochs; did you mean --phases.head.epochs?"),

@@ -56,7 +56,8 @@ def table(seed, skill):
 
 
 def test_the_page_tells_both_arms_beside_the_networks_before(tmp_path, monkeypatch):
-    for arm, (new, old) in {"origin": (0.0, 3.0), "replay": (1.5, 3.0), "plain": (2.0, 1.0)}.items():
+    skills = {"origin": (0.0, 3.0), "replay": (1.5, 3.0), "plain": (2.0, 1.0), "averaged": (1.2, 3.0)}
+    for arm, (new, old) in skills.items():
         for seed in range(2):
             run = tmp_path / arm / f"seed{seed}"
             (run / "predictions").mkdir(parents=True)
@@ -75,17 +76,24 @@ def test_the_page_tells_both_arms_beside_the_networks_before(tmp_path, monkeypat
     (tmp_path / "labels.csv").write_text("\n".join(["file,age,sex,view", *ages]))
     run_script("write_continued", monkeypatch, tmp_path, tmp_path / "labels.csv")
     new, old = (read_comparison(tmp_path / f"{which}.json") for which in ("new", "old"))
-    assert [(pair.first, pair.second) for pair in new.pairs] == [("replay", "before"), ("plain", "before")]
+    assert [(pair.first, pair.second) for pair in new.pairs] == [
+        ("replay", "before"),
+        ("plain", "before"),
+        ("averaged", "before"),
+    ]
     assert all(pair.endpoints["roc_auc"].difference > 0.2 for pair in new.pairs)
     assert old.pairs[1].endpoints["roc_auc"].difference < -0.05 < old.pairs[0].endpoints["roc_auc"].difference
     page = (tmp_path / "README.md").read_text()
     assert "## On the new test images" in page and "## On the old test images" in page
-    assert "| metric | before | replay | plain | replay − before | plain − before |" in page
+    differences = " | ".join(f"{arm} − before" for arm in ("replay", "plain", "averaged"))
+    assert f"| metric | before | replay | plain | averaged | {differences} |" in page
     assert f"| {new.recipes['replay'].endpoints['roc_auc'].mean:.3f} |" in page
     assert "Not a medical device" in page
-    reached = new.recipes["replay"].endpoints["roc_auc"].mean
-    assert f"The target of 0.7 {'is met' if reached >= 0.7 else 'is missed by'}" in page
-    assert "at most 0.01, is " in page
+    for arm, way in (("replay", "learning on with replay"), ("averaged", "averaging with the networks before")):
+        (line,) = (line for line in page.splitlines() if line.startswith(f"- **After {way}**"))
+        reached = new.recipes[arm].endpoints["roc_auc"].mean
+        assert f"The target of 0.7 {'is met' if reached >= 0.7 else 'is missed by'}" in line
+        assert "at most 0.01, is " in line
     assert "| view AP | 20 | 10 |" in page and "| view PA | 40 | 20 |" in page and "| age 60 and older |" in page
     assert "before 75.0 to 75.0 %, replay 25.0 to 25.0 % of them" in page
     assert len((tmp_path / "films.csv").read_text().splitlines()) == 61
