@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
-from cxr_jax.config.schema import DataConfig, ReplayConfig
+from cxr_jax.config.data import DataConfig, ReplayConfig
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.errors import UserError
 from cxr_jax.images.image_set import ImageSet, JoinedRows, Replay

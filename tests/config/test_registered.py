@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from cxr_jax.commands.crossval import Options
+from cxr_jax.config.data import ReplayConfig
 from cxr_jax.config.effect import refuse_without_effect
 from cxr_jax.config.loading import load_config, load_with_options
-from cxr_jax.config.schema import ReplayConfig
 from cxr_jax.config.shipped import find_config
 from cxr_jax.models.registry import ARCHITECTURES
 from cxr_jax.sweeps.folds import sweep_of_folds

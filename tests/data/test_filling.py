@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr_jax.config.schema import DataConfig, ReplayConfig
+from cxr_jax.config.data import DataConfig, ReplayConfig
 from cxr_jax.data.cache import decoded_images
 from cxr_jax.data.filling import repeated_rows, require_samples_of_run, told_added, told_filling
 from cxr_jax.data.preparation import prepare

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr_jax.config.schema import DataConfig, ReplayConfig
+from cxr_jax.config.data import DataConfig, ReplayConfig
 from cxr_jax.data.decode import to_square
 from cxr_jax.data.masks.decoded import decoded_masks
 from cxr_jax.data.masks.preparation import add_masks

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr_jax.config.schema import DataConfig, ReplayConfig
+from cxr_jax.config.data import DataConfig, ReplayConfig
 from cxr_jax.data.preparation import prepare
 from cxr_jax.data.replay import drawn_for_validation, told_visits
 from cxr_jax.data.split_loading import load_split, parts_of_split, quality_of_split, split_without_images
