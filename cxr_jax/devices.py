@@ -102,6 +102,11 @@ def shapes_of(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), tree)
 
 
+def names_of(devices: Sequence[jax.Device]) -> list[str]:
+    """Returns what each device is, such as `cpu cpu`."""
+    return [f"{device.platform} {device.device_kind}" for device in devices]
+
+
 def _mesh(devices: Sequence[jax.Device]) -> Mesh:
     # not jax.make_mesh, which may reorder devices on TPUs: a process's share of a batch must stay in one piece
     return Mesh(np.array(devices), (BATCH_AXIS,), axis_types=(jax.sharding.AxisType.Auto,))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cxr_jax.commands.train import config_given, default_folder, describe, terminal_for, write_origin
+from cxr_jax.commands.train import config_given, default_folder, terminal_for
 from cxr_jax.config.command_line import Option
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
@@ -56,12 +56,14 @@ def main(arguments: list[str]) -> None:
 def _probe(config: Config, out: Path, terminal: Terminal) -> None:
     from cxr_jax.config.effect import notes
     from cxr_jax.data.prepared import PreparedData
+    from cxr_jax.data.run_folders import write_origin
     from cxr_jax.data.split_loading import load_split
-    from cxr_jax.devices import choose_devices, require_divisible
+    from cxr_jax.devices import choose_devices, names_of, require_divisible
     from cxr_jax.evaluation.linear_probe import require_balancing
     from cxr_jax.evaluation.probe_record import write_probe
     from cxr_jax.runs.files import atomic_path
     from cxr_jax.runs.folder import RunFolder
+    from cxr_jax.training.network import describe
     from cxr_jax.training.probe import freeze, save_network, with_classifier
 
     began = time.perf_counter()
@@ -87,7 +89,7 @@ def _probe(config: Config, out: Path, terminal: Terminal) -> None:
     figures = _validation_figures(classifiers, features[1], validation_set)
     with terminal.waiting(f"Writing {out}"), atomic_path(out) as unfinished:
         description = describe(config, network, until, classes=prepared.classes, kind=prepared.kind)
-        run = write_origin(unfinished, config, description, prepared, devices)
+        run = write_origin(unfinished, config, description, prepared, names_of(devices))
         write_probe(run.probe, record)
         save_network(run, network, config.validation.monitor, figures, time.perf_counter() - began)
     _tell(terminal, out, record, figures)

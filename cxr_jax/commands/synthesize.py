@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cxr_jax.commands.train import config_given, default_folder, require_same, terminal_for, write_origin
+from cxr_jax.commands.train import config_given, default_folder, terminal_for
 from cxr_jax.config.command_line import Option
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
@@ -61,6 +61,8 @@ def main(arguments: list[str]) -> None:
 def _synthesize(config: Config, out: Path, terminal: Terminal, *, resume: bool) -> None:
     from cxr_jax.config.effect import notes
     from cxr_jax.data.prepared import PreparedData
+    from cxr_jax.data.run_folders import require_same, write_origin
+    from cxr_jax.devices import names_of
     from cxr_jax.reporting.synthesis import SynthesisObserver
     from cxr_jax.runs.environment import record_activations
     from cxr_jax.runs.files import atomic_path
@@ -79,7 +81,7 @@ def _synthesize(config: Config, out: Path, terminal: Terminal, *, resume: bool) 
         program = FeatureProgram(config, plan.devices)
     if not resume:
         with atomic_path(out) as unfinished:
-            write_origin(unfinished, config, None, prepared, plan.devices)
+            write_origin(unfinished, config, None, prepared, names_of(plan.devices))
     record_activations(run, plan.precision, "XLA", plan.why)
     terminal.say(
         f"{config.synthesis.generator} of {config.data.image_size} pixels on {len(training)} {config.synthesis.label} "

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from cxr_jax.config.command_line import Option, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
-from cxr_jax.vocabulary import CLASS_NAMES, EXCLUSIVE, Kind
 
 if TYPE_CHECKING:
-    import jax
-
     from cxr_jax.config.loading import Given
     from cxr_jax.config.schema import Config
     from cxr_jax.data.prepared import PreparedData
-    from cxr_jax.runs.description import NetworkDescription
+    from cxr_jax.images.image_set import ImageSet
+    from cxr_jax.runs.continued import Continued
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.training.network import Network
+    from cxr_jax.training.plan import Plan
     from cxr_jax.training.processes import ProcessGroup
     from cxr_jax.training.progress import EndReason
 
@@ -133,12 +131,13 @@ def _train(
 ) -> EndReason:
     """Trains in this process, as one of `group`; only the first of them touches the run folder."""
     from cxr_jax.checkpoints import saved_steps
-    from cxr_jax.config.effect import notes
     from cxr_jax.config.overrides import values_of
-    from cxr_jax.data.filling import told_added, told_filling
+    from cxr_jax.data.filling import told_filling
     from cxr_jax.data.prepared import PreparedData, require_masks_of_run
-    from cxr_jax.data.replay import open_replayed, told_replay, told_visits
-    from cxr_jax.data.split_loading import left_out_for_masks, load_split
+    from cxr_jax.data.replay import open_replayed, told_replay
+    from cxr_jax.data.run_folders import require_same, write_origin
+    from cxr_jax.data.split_loading import load_split
+    from cxr_jax.devices import names_of
     from cxr_jax.reporting.live import Observers, TensorBoardObserver, TerminalObserver
     from cxr_jax.runs.continued import write_continued
     from cxr_jax.runs.environment import record_activations, recorded_precision
@@ -148,7 +147,7 @@ def _train(
     from cxr_jax.runs.metrics_log import is_finished
     from cxr_jax.training.continuation import Beginning, resumed_beginning
     from cxr_jax.training.denoising import STEPS, with_trained_denoiser
-    from cxr_jax.training.network import build_network
+    from cxr_jax.training.network import build_network, describe
     from cxr_jax.training.plan import plan_run
     from cxr_jax.training.run import train
     from cxr_jax.training.saving import LAST
@@ -210,42 +209,59 @@ def _train(
             if continued is not None:
                 began = {"weights": continued.weights, "weights_sha256": continued.weights_sha256}
                 description = dataclasses.replace(description, **began)
-            made = write_origin(unfinished, config, description, prepared, plan.devices, of_train)
+            made = write_origin(unfinished, config, description, prepared, names_of(plan.devices), of_train)
             if continued is not None:
                 write_continued(made, continued)
             record_activations(made, plan.precision, kernels, plan.why)
     elif group.writes and not is_finished(run.metrics):
         record_activations(run, plan.precision, kernels, plan.why)
-    terminal.say(
-        f"{config.model.name} on {len(train_set)} images, validated on {len(validation_set)}; run {as_typed(run.path)}"
-    )
-    if continued is not None:
-        terminal.say(
-            f"It learns on from {as_typed(continued.origin(run).path)}, step {continued.step:,}, which was trained on "
-            f"{continued.data}"
-        )
-        if continued.averaged_with:
-            others = " and ".join(as_typed(averaged.path) for averaged in continued.averaged_runs(run))
-            terminal.say(f"It begins with the mean of that network and of {others}")
-    if train_set.replay is not None:
-        terminal.say(told_visits(config.data, train_set, validation_set))
-    if added := told_added(config.data, train_set, len(prepared.examples)):
-        terminal.say(added)
-    for note in prepared.card.get("image_notes", ()):
-        terminal.say(f"Note on the images: {note}")
-    for note in notes(config):
-        terminal.say(f"Note on the config: {note}")
-    if absent := left_out_for_masks(prepared, config.data, ("train", "val")):
-        terminal.say(f"Note on the masks: {absent} of the images have none and are left out")
+    for sentence in _told(plan, network, prepared, train_set, validation_set, run, continued):
+        terminal.say(sentence)
     if group.world_size > 1:
         terminal.say(f"{group.world_size} processes with {len(plan.devices)} devices train together")
-    if network.fresh:
-        terminal.say(f"Not in the weights, so that they start afresh: {', '.join(network.fresh)}")
     with held_for_training(run) if group.writes else contextlib.nullcontext(), observers:
         reason = train(plan, network, train_set, validation_set, run, observers, group, resume=resume)
     if group.writes:
         _tell_end(terminal, run, config, reason)
     return reason
+
+
+def _told(
+    plan: Plan,
+    network: Network,
+    prepared: PreparedData,
+    train_set: ImageSet,
+    validation_set: ImageSet,
+    run: RunFolder,
+    continued: Continued | None,
+) -> Iterator[str]:
+    """Yields what a person should know before the first step."""
+    from cxr_jax.config.effect import notes
+    from cxr_jax.data.filling import told_added
+    from cxr_jax.data.replay import told_visits
+    from cxr_jax.data.split_loading import left_out_for_masks
+
+    config = plan.config
+    counts = f"{len(train_set)} images, validated on {len(validation_set)}"
+    yield f"{config.model.name} on {counts}; run {as_typed(run.path)}"
+    if continued is not None:
+        origin = as_typed(continued.origin(run).path)
+        yield f"It learns on from {origin}, step {continued.step:,}, which was trained on {continued.data}"
+        if continued.averaged_with:
+            others = " and ".join(as_typed(averaged.path) for averaged in continued.averaged_runs(run))
+            yield f"It begins with the mean of that network and of {others}"
+    if train_set.replay is not None:
+        yield told_visits(config.data, train_set, validation_set)
+    if added := told_added(config.data, train_set, len(prepared.examples)):
+        yield added
+    for note in prepared.card.get("image_notes", ()):
+        yield f"Note on the images: {note}"
+    for note in notes(config):
+        yield f"Note on the config: {note}"
+    if absent := left_out_for_masks(prepared, config.data, ("train", "val")):
+        yield f"Note on the masks: {absent} of the images have none and are left out"
+    if network.fresh:
+        yield f"Not in the weights, so that they start afresh: {', '.join(network.fresh)}"
 
 
 def _tell_end(terminal: Terminal, run: RunFolder, config: Config, reason: EndReason) -> None:
@@ -260,46 +276,6 @@ def _tell_end(terminal: Terminal, run: RunFolder, config: Config, reason: EndRea
             f"Best on validation by {config.validation.monitor}: {validation_figures(best)}, at step {best['step']}"
         )
     terminal.say(f"Next: {as_typed('cxr-jax', 'evaluate', run.path)}")
-
-
-def write_origin(
-    folder: Path,
-    config: Config,
-    description: NetworkDescription | None,
-    prepared: PreparedData,
-    devices: Sequence[jax.Device],
-    of_train: dict[str, Any] | None = None,
-) -> RunFolder:
-    """Makes the folder of a run, writes there what is known before the first step, and returns it.
-
-    `description` is None for a run that trains no network which tells classes apart. `of_train` are
-    entries of the data card on images of train that the data do not have.
-    """
-    from cxr_jax.config.loading import write_config
-    from cxr_jax.data.prepared import from_any_folder
-    from cxr_jax.data.prepared_boxes import prepared_boxes
-    from cxr_jax.runs.description import write_description
-    from cxr_jax.runs.environment import write_environment
-    from cxr_jax.runs.files import at_home, write_json
-    from cxr_jax.runs.folder import RunFolder
-
-    names = [f"{device.platform} {device.device_kind}" for device in devices]
-    run = RunFolder.create(folder)
-    write_environment(run, devices=names, data_fingerprint=prepared.fingerprint)
-    write_json(run.data_card, {**prepared.card, **(of_train or {})})
-    if config.data.crop == "lungs":
-        regression = prepared_boxes(prepared, config.data).regression
-        description = dataclasses.replace(description, lung_boxes=regression)
-    if description is not None:
-        write_description(run, description)
-    replay = config.data.replay
-    if replay.dataset:
-        replay = dataclasses.replace(replay, dataset=from_any_folder(replay.dataset))
-    synthetic = str(at_home(config.data.synthetic).resolve()) if config.data.synthetic else ""
-    dataset = from_any_folder(config.data.dataset)
-    data = dataclasses.replace(config.data, dataset=dataset, replay=replay, synthetic=synthetic)
-    write_config(dataclasses.replace(config, data=data, parallel=config.parallel.anywhere()), run.config)
-    return run
 
 
 def config_given(
@@ -321,65 +297,3 @@ def config_given(
         )
     path = find_config(arguments[0])
     return path, load_with_options(path, arguments[1:], options, prog=prog, description=summary, tell=tell)
-
-
-def describe(
-    config: Config,
-    network: Network,
-    until: str = "",
-    *,
-    classes: tuple[str, ...] = CLASS_NAMES,
-    kind: Kind = EXCLUSIVE,
-) -> NetworkDescription:
-    """Returns what network.json says of a network of `classes` of this kind, which is cut behind the stage `until`
-    unless that is empty.
-    """
-    from cxr_jax.models.pretrained import find_weights
-    from cxr_jax.runs.description import NetworkDescription
-
-    weights = find_weights(config.model.weights, config.model.name) if config.model.weights else None
-    return NetworkDescription(
-        architecture=config.model.name,
-        classes=classes,
-        image_size=config.data.image_size,
-        resize=config.data.resize,
-        interpolation=config.data.interpolation,
-        mean=network.mean,
-        std=network.std,
-        weights=weights.name if weights else "",
-        weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest() if weights else "",
-        parameters=sum(value.size for value in network.params.values()),
-        flip_average=config.model.flip_average,
-        shift_average=config.model.shift_average,
-        region=config.data.region,
-        clarify=config.data.clarify,
-        until=until,
-        kind=kind,
-        transition=config.model.transition,
-        denoiser=config.model.denoiser,
-        pooling=config.model.pooling,
-        pooling_sharpness=config.model.pooling_sharpness,
-    )
-
-
-def require_same(run: RunFolder, config: Config, fingerprint: str, command: str = "train") -> None:
-    """Raises UserError if the run of `command` to be resumed was started with another config or other data.
-
-    Where it is computed may change, and where images wait: the state is the same. A precision that was left open may be
-    asked for.
-    """
-    from cxr_jax.config.loading import load_config
-    from cxr_jax.data.filling import require_samples_of_run
-    from cxr_jax.data.prepared import require_replayed_of_run
-    from cxr_jax.runs.folder import read_json
-
-    stored = load_config(run.config)
-    if stored.computed_as(config) != config:
-        raise UserError(
-            f"{run.path} was started with another config than this; go on with "
-            f"{as_typed('cxr-jax', command, run.config, '--out', run.path, '--resume')}, or start a new run"
-        )
-    if read_json(run.environment).get("data_fingerprint") != fingerprint:
-        raise UserError(f"the prepared data is not what {run.path} was started with; prepare the same source again")
-    require_replayed_of_run(run)
-    require_samples_of_run(run, config.data)

@@ -14,6 +14,7 @@ import jax
 from cxr_jax.config.loading import format_sections, load_config
 from cxr_jax.config.schema import Config
 from cxr_jax.data.prepared import from_any_folder
+from cxr_jax.devices import names_of
 from cxr_jax.errors import UserError
 from cxr_jax.inference.restore import TrainedModel, chosen_checkpoint, restore_run
 from cxr_jax.runs.ensemble import EnsembleRecord, Member, is_ensemble, relative_path, write_ensemble
@@ -99,7 +100,7 @@ def make_ensemble(
         write_text(ensemble.config, format_sections(config, SECTIONS))
         write_environment(
             ensemble,
-            devices=[f"{device.platform} {device.device_kind}" for device in jax.devices()],
+            devices=names_of(jax.devices()),
             data_fingerprint=first.fingerprint or "",
         )
         write_json(ensemble.data_card, read_json(first.run.data_card))

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 from flax import nnx
 
 from cxr_jax.checkpoints import content_hash
-from cxr_jax.config.schema import ModelConfig
+from cxr_jax.config.schema import Config, ModelConfig
 from cxr_jax.models.head import head_of
 from cxr_jax.models.layers import Lowering
 from cxr_jax.models.network import DENOISER, StageLayers, can_run_natively, has_prefix, stage_layers_of
 from cxr_jax.models.pretrained import find_weights, load_weights
 from cxr_jax.models.registry import build_model, find_architecture
 from cxr_jax.models.state import ArrayDict, pack_network, split_model
-from cxr_jax.vocabulary import CLASS_NAMES
+from cxr_jax.runs.description import NetworkDescription
+from cxr_jax.vocabulary import CLASS_NAMES, EXCLUSIVE, Kind
 
 
 @dataclass(frozen=True)
@@ -65,3 +67,39 @@ def build_network(
     mean, std = loaded.image_statistics() or (architecture.mean, architecture.std)
     whole = {name: loaded.params.get(name, value) for name, value in params.items()}
     return Network(graphdef, whole, loaded.batch_stats, mean, std, loaded.fresh, stages, natively)
+
+
+def describe(
+    config: Config,
+    network: Network,
+    until: str = "",
+    *,
+    classes: tuple[str, ...] = CLASS_NAMES,
+    kind: Kind = EXCLUSIVE,
+) -> NetworkDescription:
+    """Returns what network.json says of a network of `classes` of this kind, which is cut behind the stage `until`
+    unless that is empty.
+    """
+    weights = find_weights(config.model.weights, config.model.name) if config.model.weights else None
+    return NetworkDescription(
+        architecture=config.model.name,
+        classes=classes,
+        image_size=config.data.image_size,
+        resize=config.data.resize,
+        interpolation=config.data.interpolation,
+        mean=network.mean,
+        std=network.std,
+        weights=weights.name if weights else "",
+        weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest() if weights else "",
+        parameters=sum(value.size for value in network.params.values()),
+        flip_average=config.model.flip_average,
+        shift_average=config.model.shift_average,
+        region=config.data.region,
+        clarify=config.data.clarify,
+        until=until,
+        kind=kind,
+        transition=config.model.transition,
+        denoiser=config.model.denoiser,
+        pooling=config.model.pooling,
+        pooling_sharpness=config.model.pooling_sharpness,
+    )

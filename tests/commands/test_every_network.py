@@ -10,14 +10,14 @@ from PIL import Image
 
 from cxr_jax.cli import main as cli
 from cxr_jax.commands import evaluate
-from cxr_jax.commands.train import describe, write_origin
 from cxr_jax.config.schema import Config, DataConfig, ModelConfig
 from cxr_jax.data.prepared import PreparedData
+from cxr_jax.data.run_folders import write_origin
 from cxr_jax.data.split_loading import load_split
-from cxr_jax.devices import choose_devices
+from cxr_jax.devices import choose_devices, names_of
 from cxr_jax.models.registry import ARCHITECTURES
 from cxr_jax.training.denoising import with_trained_denoiser
-from cxr_jax.training.network import build_network
+from cxr_jax.training.network import build_network, describe
 from cxr_jax.training.probe import save_network
 
 TINY = [name for name in ARCHITECTURES if name.endswith("_tiny")]
@@ -37,7 +37,7 @@ def run(request, prepared_phantoms, tmp_path, undrawn_figures):
     if clearer:
         train_set = load_split(prepared, data, "train")
         network, _ = with_trained_denoiser(network, train_set, 0, steps=5)
-    stored = write_origin(tmp_path / "run", config, describe(config, network), prepared, choose_devices(1))
+    stored = write_origin(tmp_path / "run", config, describe(config, network), prepared, names_of(choose_devices(1)))
     save_network(stored, network, "loss", {"loss": 1.0, "accuracy": 0.5, "roc_auc": 0.5}, seconds=1.0)
     evaluate.main([str(stored.path)])
     return stored

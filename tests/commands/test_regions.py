@@ -17,7 +17,9 @@ from cxr_jax.config.loading import load_config
 from cxr_jax.data.masks.decoded import decoded_masks
 from cxr_jax.data.phantoms.folder import write_phantoms
 from cxr_jax.data.prepared import PreparedData
+from cxr_jax.data.run_folders import write_origin
 from cxr_jax.data.split_loading import load_split
+from cxr_jax.devices import names_of
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.evaluation.occlusion import read_occlusion
 from cxr_jax.images.regions import REGIONS
@@ -248,7 +250,7 @@ def test_a_network_of_crops_finds_the_lungs_of_a_film_by_itself(
     run, out = RunFolder(shutil.copytree(trained, tmp_path / "run")), tmp_path / "bundle"
     config, prepared = load_config(run.config), PreparedData.open("phantoms")
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, crop="lungs"))
-    origin = train.write_origin(tmp_path / "origin", config, read_description(run), prepared, jax.devices()[:1])
+    origin = write_origin(tmp_path / "origin", config, read_description(run), prepared, names_of(jax.devices()[:1]))
     for path in (origin.config, origin.network, origin.data_card, origin.environment):
         shutil.copy(path, run.path / path.name)
     model = restore_run(run)
