@@ -10,20 +10,19 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from cxr_jax.models.activations import Activation
 from cxr_jax.models.kernels.depthwise import accumulator_of
 from cxr_jax.models.layers import (
-    NEVER_SKIPPED,
-    Activation,
     BatchNorm,
     Convolution,
     DepthwiseConvolution,
     LayerRules,
     Mode,
     PointwiseConvolution,
-    StochasticDepth,
     convolve,
     convolve_in_turn,
 )
+from cxr_jax.models.regularisation import NEVER_SKIPPED, StochasticDepth
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from flax import nnx
 from jax import Array
 
 from cxr_jax.errors import UserError
-from cxr_jax.models.layers import Convolution, LayerRules, Lowering, Mode, relu
+from cxr_jax.models.activations import relu
+from cxr_jax.models.layers import Convolution, LayerRules, Lowering, Mode
 from cxr_jax.models.network import DENOISER, NamedStage, StagedNetwork
 
 _WINDOW, _HIDDEN = 3, 2

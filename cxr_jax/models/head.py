@@ -20,8 +20,9 @@ from flax import nnx
 from jax import Array, lax
 
 from cxr_jax.errors import UserError
+from cxr_jax.models.activations import relu
 from cxr_jax.models.kernels.depthwise import accumulator_of
-from cxr_jax.models.layers import BatchNorm, Classifier, Convolution, LayerRules, Lowering, Mode, convolve, relu
+from cxr_jax.models.layers import BatchNorm, Classifier, Convolution, LayerRules, Lowering, Mode, convolve
 from cxr_jax.models.network import TRANSITION, NamedStage, StagedNetwork, pool
 
 Pooling = Literal["average", "max", "log_sum_exp"]

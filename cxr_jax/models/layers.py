@@ -8,7 +8,7 @@ float32 again. Sums over many values run in float32 at least.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
+from cxr_jax.models.activations import Activation, identity, native_activation
 from cxr_jax.models.kernels import pooling
 from cxr_jax.models.kernels.batch_norm import affine, factor_and_offset, normalise_by_batch, values_per_channel
 from cxr_jax.models.kernels.dense import dense_convolution, plain_convolution
@@ -36,8 +37,6 @@ none; `ceil` as much behind as the last window reaches over the edge, as torch's
 
 Lowering = Literal["fast", "plain"]
 """`plain` is what `nnx.Conv` does: XLA's convolutions throughout; kept to measure and to test against."""
-
-Activation = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
@@ -111,37 +110,6 @@ def concatenate(parts: Sequence[Array], mode: Mode) -> Array:
 def is_native(x: Array, mode: Mode) -> bool:
     """Returns whether the native kernels are to take `x`."""
     return mode.native and x.dtype == jnp.bfloat16
-
-
-def relu(x: Array) -> Array:
-    """Returns max(x, 0); its gradient is 0 at 0, as in torch."""
-    return jax.nn.relu(x)
-
-
-def relu6(x: Array) -> Array:
-    """Returns min(max(x, 0), 6), the activation of MobileNetV2 (Sandler et al. 2018)."""
-    # as in torch the gradient is 0 at 0 and at 6; that of jnp.clip would be a half, and slower
-    return lax.clamp(jnp.zeros((), x.dtype), x, jnp.full((), 6, x.dtype))
-
-
-def silu(x: Array) -> Array:
-    """Returns x * sigmoid(x), the activation of EfficientNetV2 (Tan and Le 2021)."""
-    return x * jax.nn.sigmoid(x)
-
-
-def identity(x: Array) -> Array:
-    """Returns `x`: no activation."""
-    return x
-
-
-NATIVE_ACTIVATIONS: dict[Activation, str] = {identity: "none", relu6: "relu6", silu: "silu", relu: "relu"}
-"""The names of activations that the native kernels have built in."""
-
-
-def native_activation(activation: Activation) -> tuple[str, Activation]:
-    """Returns the name by which the native kernels are to activate, and what is left to do behind them."""
-    name = NATIVE_ACTIVATIONS.get(activation)
-    return ("none", activation) if name is None else (name, identity)
 
 
 def he_normal(generator: np.random.Generator, shape: tuple[int, ...], fan_out: int) -> Array:
@@ -370,30 +338,3 @@ class Classifier(nnx.Module):
     def __call__(self, x: Array) -> Array:
         """Maps pooled features [B, C] to logits [B, K]."""
         return x @ self.kernel[...] + self.bias[...].reshape(1, -1)
-
-
-def dropout(x: Array, rate: float, keys: Array) -> Array:
-    """Returns `x` [B, ...] with a share `rate` of its values zero and the others enlarged to keep the mean.
-
-    `keys` [B] are typed keys, one for each example, so that its mask does not depend on its place in the batch.
-    """
-    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
-    return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype))
-
-
-@dataclass(frozen=True)
-class StochasticDepth:
-    """Leaves a block's branch out for whole examples, and enlarges the others to keep the mean (Huang et al. 2016)."""
-
-    rate: float = 0.0  # share of the examples that skip the branch
-    layer: int = 0  # tells this block's draws from the others'
-
-    def __call__(self, branch: Array, mode: Mode) -> Array:
-        """`branch` [B, H, W, C] with some examples zero; as it is in evaluation, where `mode` has no keys."""
-        if self.rate == 0 or mode.keys is None:
-            return branch
-        kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate))(mode.keys_of(self.layer))
-        return jnp.where(kept.reshape(-1, 1, 1, 1), branch / (1 - self.rate), jnp.zeros((), branch.dtype))
-
-
-NEVER_SKIPPED = StochasticDepth()

@@ -11,7 +11,8 @@ from jax import Array
 
 from cxr_jax.errors import UserError
 from cxr_jax.models.kernels.depthwise import accumulator_of
-from cxr_jax.models.layers import Mode, dropout
+from cxr_jax.models.layers import Mode
+from cxr_jax.models.regularisation import dropout
 
 EVALUATION = Mode()
 """Running statistics, no dropout."""

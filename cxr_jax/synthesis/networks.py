@@ -13,9 +13,10 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
+from cxr_jax.models.activations import relu
 from cxr_jax.models.kernels.dense import dense_convolution
 from cxr_jax.models.kernels.depthwise import accumulator_of
-from cxr_jax.models.layers import BatchNorm, Convolution, LayerRules, Mode, relu
+from cxr_jax.models.layers import BatchNorm, Convolution, LayerRules, Mode
 
 SMALLEST_MAP = 4
 """Side of the maps that latent vectors become first, and that images become last."""

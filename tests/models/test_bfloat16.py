@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from cxr_jax.models.activations import silu
 from cxr_jax.models.blocks import SqueezeExcitation
-from cxr_jax.models.layers import (
-    BatchNorm,
-    Convolution,
-    DepthwiseConvolution,
-    LayerRules,
-    Mode,
-    PointwiseConvolution,
-    silu,
-)
+from cxr_jax.models.layers import BatchNorm, Convolution, DepthwiseConvolution, LayerRules, Mode, PointwiseConvolution
 from cxr_jax.models.network import pool
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import batch_stats_of, merge_model, split_model

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cxr_jax.models.activations import relu6, silu
 from cxr_jax.models.blocks import (
     Block,
     BlockShape,
@@ -13,8 +14,9 @@ from cxr_jax.models.blocks import (
     SqueezeExcitation,
     round_channels,
 )
-from cxr_jax.models.layers import LayerRules, Mode, StochasticDepth, relu6, silu
+from cxr_jax.models.layers import LayerRules, Mode
 from cxr_jax.models.networks.inverted_residual import Scaling, Stage, build_stages
+from cxr_jax.models.regularisation import StochasticDepth
 
 RULES = LayerRules(padding="same", activation=silu, epsilon=1e-3)
 EVALUATION = Mode()

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cxr_jax.models import registry
-from cxr_jax.models.layers import LayerRules, Mode, relu
+from cxr_jax.models.activations import relu
+from cxr_jax.models.layers import LayerRules, Mode
 from cxr_jax.models.networks.inceptionv3 import AuxiliaryClassifier, Branches, InceptionV3
 from cxr_jax.models.original_names import original_name
 from cxr_jax.models.state import merge_model, split_model

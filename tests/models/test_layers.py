@@ -6,19 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
-from cxr_jax.models.layers import (
-    BatchNorm,
-    Classifier,
-    Convolution,
-    LayerRules,
-    Mode,
-    PointwiseConvolution,
-    StochasticDepth,
-    dropout,
-    padding_of,
-    relu6,
-    silu,
-)
+from cxr_jax.models.activations import relu6, silu
+from cxr_jax.models.layers import BatchNorm, Classifier, Convolution, LayerRules, Mode, PointwiseConvolution, padding_of
+from cxr_jax.models.regularisation import StochasticDepth, dropout
 from cxr_jax.models.state import batch_stats_of, merge_model, split_model
 
 RULES = LayerRules(padding="symmetric", activation=relu6, epsilon=1e-3)

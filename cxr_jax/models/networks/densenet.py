@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from cxr_jax.models.activations import relu
 from cxr_jax.models.layers import (
     BatchNorm,
     Classifier,
@@ -20,7 +21,6 @@ from cxr_jax.models.layers import (
     concatenate,
     convolve,
     max_pool,
-    relu,
 )
 from cxr_jax.models.network import NamedStage, StagedNetwork, refuse_stochastic_depth
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cxr_jax.models.activations import silu
 from cxr_jax.models.blocks import ConvolutionBlock, FusedInvertedResidual, InvertedResidual
-from cxr_jax.models.layers import LayerRules, Lowering, silu
+from cxr_jax.models.layers import LayerRules, Lowering
 from cxr_jax.models.networks.inverted_residual import UNSCALED, InvertedResidualNetwork, Scaling, Stage, build_stages
 
 

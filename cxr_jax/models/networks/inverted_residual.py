@@ -12,18 +12,9 @@ from flax import nnx
 from jax import Array
 
 from cxr_jax.models.blocks import Block, BlockShape, round_channels
-from cxr_jax.models.layers import (
-    NEVER_SKIPPED,
-    BatchNorm,
-    Classifier,
-    Convolution,
-    LayerRules,
-    Mode,
-    PointwiseConvolution,
-    StochasticDepth,
-    convolve,
-)
+from cxr_jax.models.layers import BatchNorm, Classifier, Convolution, LayerRules, Mode, PointwiseConvolution, convolve
 from cxr_jax.models.network import NamedStage, StagedNetwork
+from cxr_jax.models.regularisation import NEVER_SKIPPED, StochasticDepth
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cxr_jax.models.activations import relu6
 from cxr_jax.models.blocks import ActivatedDepthwiseSeparable
-from cxr_jax.models.layers import LayerRules, Lowering, PaddingRule, relu6
+from cxr_jax.models.layers import LayerRules, Lowering, PaddingRule
 from cxr_jax.models.networks.inverted_residual import UNSCALED, InvertedResidualNetwork, Stage, build_stages
 
 

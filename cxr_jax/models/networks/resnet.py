@@ -10,8 +10,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from cxr_jax.models.activations import relu
 from cxr_jax.models.layers import (
-    NEVER_SKIPPED,
     BatchNorm,
     Classifier,
     Convolution,
@@ -20,13 +20,12 @@ from cxr_jax.models.layers import (
     Lowering,
     Mode,
     PointwiseConvolution,
-    StochasticDepth,
     convolve,
     max_pool,
-    relu,
 )
 from cxr_jax.models.network import NamedStage, StagedNetwork
 from cxr_jax.models.networks.inverted_residual import one_after_another
+from cxr_jax.models.regularisation import NEVER_SKIPPED, StochasticDepth
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,9 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from cxr_jax.models.activations import relu
 from cxr_jax.models.kernels.depthwise import accumulator_of
-from cxr_jax.models.layers import (
-    Convolution,
-    LayerRules,
-    Lowering,
-    Mode,
-    PointwiseConvolution,
-    concatenate,
-    max_pool,
-    relu,
-)
+from cxr_jax.models.layers import Convolution, LayerRules, Lowering, Mode, PointwiseConvolution, concatenate, max_pool
 from cxr_jax.models.network import NamedStage, StagedNetwork, refuse_stochastic_depth
 
 

@@ -14,8 +14,10 @@ import numpy as np
 from jax import Array
 
 from cxr_jax.errors import UserError
-from cxr_jax.models.layers import Classifier, Convolution, LayerRules, Lowering, Mode, dropout, max_pool, relu
+from cxr_jax.models.activations import relu
+from cxr_jax.models.layers import Classifier, Convolution, LayerRules, Lowering, Mode, max_pool
 from cxr_jax.models.network import DROPOUT_LAYER, NamedStage, StagedNetwork, refuse_stochastic_depth
+from cxr_jax.models.regularisation import dropout
 
 
 class Stephen2019(StagedNetwork):

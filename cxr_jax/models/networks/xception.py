@@ -10,8 +10,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from cxr_jax.models.activations import Activation, identity, relu
 from cxr_jax.models.layers import (
-    Activation,
     BatchNorm,
     Classifier,
     Convolution,
@@ -22,9 +22,7 @@ from cxr_jax.models.layers import (
     PaddingRule,
     PointwiseConvolution,
     convolve,
-    identity,
     max_pool,
-    relu,
 )
 from cxr_jax.models.network import NamedStage, StagedNetwork, refuse_stochastic_depth
 

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from cxr_jax.models.activations import relu6
 from cxr_jax.models.kernels.native import operations as kernels
-from cxr_jax.models.layers import DepthwiseConvolution, LayerRules, Mode, relu6
+from cxr_jax.models.layers import DepthwiseConvolution, LayerRules, Mode
 
 from .test_operations import assert_same_convolution, exact, plain, values
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cxr_jax.models.activations import relu, relu6, silu
 from cxr_jax.models.layers import (
     Convolution,
     LayerRules,
@@ -13,9 +14,6 @@ from cxr_jax.models.layers import (
     average_pool,
     concatenate,
     max_pool,
-    relu,
-    relu6,
-    silu,
 )
 
 pytestmark = pytest.mark.usefixtures("native_kernels")

@@ -8,11 +8,12 @@ from flax import nnx
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from cxr_jax.models.activations import relu, relu6, silu
 from cxr_jax.models.blocks import ActivatedDepthwiseSeparable, BlockShape, DepthwiseSeparable, InvertedResidual
 from cxr_jax.models.kernels.depthwise import output_size
 from cxr_jax.models.kernels.native import operations as kernels
 from cxr_jax.models.kernels.native.normalised import can_normalise, normalised_convolution
-from cxr_jax.models.layers import BatchNorm, LayerRules, Mode, relu, relu6, silu
+from cxr_jax.models.layers import BatchNorm, LayerRules, Mode
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
 

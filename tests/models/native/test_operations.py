@@ -8,10 +8,10 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
+from cxr_jax.models.activations import relu, relu6, silu
 from cxr_jax.models.kernels.batch_norm import normalise_by_batch
 from cxr_jax.models.kernels.depthwise import output_size
 from cxr_jax.models.kernels.native import operations as kernels
-from cxr_jax.models.layers import relu, relu6, silu
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
 
