@@ -21,6 +21,15 @@ def reference(x, scale, bias):
     return (x - spread[0]) / jnp.sqrt(spread[1] + EPSILON) * spread[2] + spread[3]
 
 
+@jax.jit
+def found_and_expected(x, scale, bias, shift, weights):
+    """Pairs of outputs and of gradients, and the statistics that were found, by one program."""
+    found, pull = jax.vjp(lambda *a: normalise_by_batch(*a, shift, EPSILON, None)[0], x, scale, bias)
+    expected, pull_expected = jax.vjp(reference, x, scale, bias)
+    _, mean, var = normalise_by_batch(x, scale, bias, shift, EPSILON, None)
+    return [(found, expected), *zip(pull(weights), pull_expected(weights), strict=True)], mean, var
+
+
 def drawn(shape, seed, offset=0.0):
     random = np.random.default_rng(seed)
     x = random.normal(size=shape) * random.uniform(0.1, 3) + offset
@@ -37,11 +46,7 @@ def drawn(shape, seed, offset=0.0):
 def test_output_and_gradients_are_those_of_the_formula(shape, offset, seed):
     x, scale, bias, shift, weights = drawn(shape, seed, offset)
     with jax.enable_x64(True):
-        x, scale, bias, shift, weights = map(jnp.asarray, (x, scale, bias, shift, weights))
-        found, pull = jax.vjp(lambda *a: normalise_by_batch(*a, shift, EPSILON, None)[0], x, scale, bias)
-        expected, pull_expected = jax.vjp(reference, x, scale, bias)
-        pairs = [(found, expected), *zip(pull(weights), pull_expected(weights), strict=True)]
-        _, mean, var = normalise_by_batch(x, scale, bias, shift, EPSILON, None)
+        pairs, mean, var = found_and_expected(x, scale, bias, shift, weights)
     for value, other in pairs:
         np.testing.assert_allclose(value, other, rtol=1e-6, atol=1e-7)
     values = np.asarray(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -69,18 +70,21 @@ def losses_by_hand(logits, labels, smoothing, gamma):
     return np.where(np.isnan(labels), 0, weights * (1 - of_truth) ** gamma * losses)
 
 
+@functools.partial(jax.jit, static_argnames="loss")
+def losses_and_gradient(logits, labels, loss):
+    def losses_of(values):
+        return weighted_losses(values, labels, WEIGHTS, loss)
+
+    return losses_of(logits), jax.grad(lambda values: losses_of(values).sum())(logits)
+
+
 @given(gamma=st.sampled_from([0.0, 1.0, 2.0]), smoothing=st.sampled_from([0.0, 0.1]), seed=st.integers(0, 99))
 def test_loss_and_gradient_are_those_worked_out_by_hand_and_zero_where_a_label_is_unknown(gamma, smoothing, seed):
     random = np.random.default_rng(seed)
     labels, logits = labels_of(seed), random.normal(0, 3, (8, 3))
     loss = LossConfig(label_smoothing=smoothing, focal_gamma=gamma)
-
-    def losses_of(values):
-        return weighted_losses(values, jnp.asarray(labels), WEIGHTS, loss)
-
     with jax.enable_x64(True):
-        found = losses_of(jnp.asarray(logits))
-        gradient = np.asarray(jax.grad(lambda values: losses_of(values).sum())(jnp.asarray(logits)))
+        found, gradient = map(np.asarray, losses_and_gradient(jnp.asarray(logits), jnp.asarray(labels), loss))
     np.testing.assert_allclose(found, losses_by_hand(logits, labels, smoothing, gamma).sum(1), rtol=1e-9, atol=1e-12)
     assert np.all(gradient[np.isnan(labels)] == 0)
     assert np.all(gradient[~np.isnan(labels)] != 0)

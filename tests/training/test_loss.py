@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +82,14 @@ def focal_losses(logits, labels, weights, smoothing, gamma):
     return np.asarray(weights)[labels] * (1 - true) ** gamma * -(targets * np.log(probabilities)).sum(1)
 
 
+@functools.partial(jax.jit, static_argnames=("weights", "loss"))
+def losses_and_gradient(logits, labels, weights, loss):
+    def losses_of(values):
+        return weighted_losses(values, labels, weights, loss)
+
+    return losses_of(logits), jax.grad(lambda values: losses_of(values).sum())(logits)
+
+
 @given(
     gamma=st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]),
     smoothing=st.sampled_from([0.0, 0.1]),
@@ -90,14 +100,9 @@ def test_the_focal_loss_and_its_gradient_are_those_of_its_paper(gamma, smoothing
     random = np.random.default_rng(seed)
     logits, labels = random.normal(0, 2, (7, classes)), random.integers(0, classes, 7)
     weights = (0.5, 2.0, 1.3)[:classes]
-
-    def losses_of(values):
-        loss = LossConfig(label_smoothing=smoothing, focal_gamma=gamma)
-        return weighted_losses(values, jnp.asarray(labels), weights, loss)
-
+    loss = LossConfig(label_smoothing=smoothing, focal_gamma=gamma)
     with jax.enable_x64(True):
-        found = losses_of(jnp.asarray(logits))
-        gradient = jax.grad(lambda values: losses_of(values).sum())(jnp.asarray(logits))
+        found, gradient = losses_and_gradient(jnp.asarray(logits), jnp.asarray(labels), weights, loss)
     np.testing.assert_allclose(found, focal_losses(logits, labels, weights, smoothing, gamma), rtol=1e-9)
     change = random.normal(size=logits.shape)
     ends = [focal_losses(logits + sign * 1e-5 * change, labels, weights, smoothing, gamma).sum() for sign in (1, -1)]
