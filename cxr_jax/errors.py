@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NoReturn
 
 EXIT_MISTAKE = 1
 """A mistake in the input, told in one sentence."""
@@ -53,6 +56,19 @@ def _shortened(text: str) -> str:
     if len(text) <= MAXIMUM_LENGTH:
         return text
     return f"{text[: MAXIMUM_LENGTH - _END - 5]} ... {text[-_END:]}"
+
+
+def run_script(main: Callable[[list[str]], int | None]) -> NoReturn:
+    """Runs the main function of a script on the arguments of the process, and leaves with the exit code it returns.
+
+    A UserError is told as one sentence on standard error, and leaves with EXIT_USAGE.
+    """
+    try:
+        code = main(sys.argv[1:])
+    except UserError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        code = EXIT_USAGE
+    sys.exit(code)
 
 
 def suggestion(name: str, valid: Iterable[str]) -> str:

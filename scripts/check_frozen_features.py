@@ -13,7 +13,7 @@ keep the images of a group together. Two minutes on two CPU cores.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -28,7 +28,7 @@ from cxr_jax.config.command_line import parse
 from cxr_jax.config.schema import DataConfig, ModelConfig
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.split_loading import load_split
-from cxr_jax.errors import UserError
+from cxr_jax.errors import run_script
 from cxr_jax.images.batches import padded_batches
 from cxr_jax.models.pretrained import find_weights, load_weights
 from cxr_jax.models.registry import build_model, find_architecture
@@ -79,9 +79,9 @@ def feature_function(options: FeatureOptions) -> Callable[[np.ndarray], np.ndarr
     return features
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print the AUC on the test split; 0 if it is high enough."""
-    options = parse(Options, sys.argv[1:], prog="check_frozen_features.py", description=__doc__)
+    options = parse(Options, arguments, prog="check_frozen_features.py", description=__doc__)
     prepared = PreparedData.open(options.dataset)
     # with the official validation split nothing is cut from the training split
     config = DataConfig(image_size=options.image_size, validation="official")
@@ -104,7 +104,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"check_frozen_features.py: {error}")
+    run_script(main)

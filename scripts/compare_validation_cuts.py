@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,7 +29,7 @@ from cxr_jax.config.schema import DataConfig
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.quality.table import quality_table
 from cxr_jax.data.split_loading import load_split, rows_of_split
-from cxr_jax.errors import UserError
+from cxr_jax.errors import run_script
 from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.metrics import metric_value, specificity_at_sensitivity
 from cxr_jax.vocabulary import NORMAL, PNEUMONIA
@@ -54,9 +55,9 @@ class Options(FeatureOptions):
     out: str = ""  # folder for cuts.csv and sharpness.csv; nothing is written without it
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Prints a table of the cuts and one of sharpness, and writes both with `--out`."""
-    options = parse(Options, sys.argv[1:], prog="compare_validation_cuts.py", description=__doc__)
+    options = parse(Options, arguments, prog="compare_validation_cuts.py", description=__doc__)
     prepared = PreparedData.open(options.dataset)
     official = DataConfig(image_size=options.image_size, validation="official")
     train = load_split(prepared, official, "train")
@@ -104,7 +105,4 @@ def judged(kept: list[int], cut: list[int], features: dict[int, np.ndarray], lab
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"compare_validation_cuts.py: {error}")
+    run_script(main)

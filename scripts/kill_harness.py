@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ import numpy as np
 
 from cxr_jax.checkpoints import read_newest, saved_steps
 from cxr_jax.config.command_line import parse
-from cxr_jax.errors import UserError
+from cxr_jax.errors import UserError, run_script
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
 
@@ -328,9 +328,9 @@ def _bytes(array: object) -> tuple | None:
     return str(value.dtype), value.shape, value.tobytes()
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print what was hit and what differed; 0 if nothing did."""
-    options = parse(Options, sys.argv[1:], prog="kill_harness.py", description=__doc__)
+    options = parse(Options, arguments, prog="kill_harness.py", description=__doc__)
     for name in options.scenarios:
         if name not in SCENARIOS:
             raise UserError(f"there is no scenario {name}; there are {', '.join(SCENARIOS)}")
@@ -357,7 +357,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"kill_harness.py: {error}")
+    run_script(main)

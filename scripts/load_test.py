@@ -35,7 +35,7 @@ from cxr_jax.bundle.record import read_bundle
 from cxr_jax.bundle.starter import STARTER
 from cxr_jax.config.command_line import Option, Positional, parse
 from cxr_jax.data.phantoms.folder import write_phantoms
-from cxr_jax.errors import UserError
+from cxr_jax.errors import UserError, run_script
 from cxr_jax.runs.environment import describe_environment
 from cxr_jax.runs.files import write_json
 from cxr_jax.serving.loaded import load
@@ -371,7 +371,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        sys.exit(f"load_test.py: {error}")
+    run_script(main)

@@ -16,7 +16,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -39,7 +39,7 @@ from cxr_jax.data.phantoms.folder import draw_phantom
 from cxr_jax.data.preparation import prepare
 from cxr_jax.data.prepared import ROOT_VARIABLE
 from cxr_jax.data.split_loading import load_split
-from cxr_jax.errors import UserError
+from cxr_jax.errors import run_script
 from cxr_jax.images.batches import training_batches
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.reporting.live import TensorBoardObserver
@@ -230,9 +230,9 @@ def read_files(folder: Path, options: Options) -> None:
         sampler.advance(len(batch.labels))
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print the tables."""
-    options = parse(Options, sys.argv[1:], prog="long_run.py", description=__doc__)
+    options = parse(Options, arguments, prog="long_run.py", description=__doc__)
     with tempfile.TemporaryDirectory(prefix="long-run-") as folder:
         if options.steps:
             train_long(Path(folder), options)
@@ -242,7 +242,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"long_run.py: {error}")
+    run_script(main)

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from cxr_jax.errors import UserError
+from cxr_jax.errors import run_script
 from cxr_jax.runs.files import write_bytes
 
 GOLDENS = Path(__file__).parents[1] / "tests" / "goldens"
@@ -35,7 +36,7 @@ SMALL = (
 """One of each other family."""
 
 
-def main() -> None:
+def main(_: Sequence[str]) -> None:
     """Write tests/goldens/NETWORK-WHAT[-SIZE].npz."""
     sys.path.append(str(GOLDENS))
     import their_networks
@@ -59,7 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"make_goldens.py: {error}")
+    run_script(main)

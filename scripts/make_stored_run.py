@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from cxr_jax.errors import UserError
+from cxr_jax.errors import UserError, run_script
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "training"))
 
 
-def main() -> int:
+def main(_: Sequence[str]) -> int:
     """Write the archive; UserError if there is one."""
     import stored_run
 
@@ -31,7 +32,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"make_stored_run.py: {error}")
+    run_script(main)

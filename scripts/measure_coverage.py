@@ -14,7 +14,7 @@ import csv
 import io
 import itertools
 import os
-import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import norm
 
+from cxr_jax.errors import UserError, run_script
 from cxr_jax.evaluation.intervals import (
     Interval,
     auc_interval,
@@ -141,16 +142,16 @@ def measure(table: Path, samples: int, *, seed: int = 0, processes: int = 1) -> 
         return list(pool.map(Case.covered, cases))
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Measures over the table that is named first, and writes the CSV that is named second."""
-    if len(sys.argv) != 3:
-        sys.exit("usage: measure_coverage.py TABLE.csv COVERAGE.csv")
+    if len(arguments) != 2:
+        raise UserError("name both tables: measure_coverage.py TABLE.csv COVERAGE.csv")
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Coverage)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(entry) for entry in measure(Path(sys.argv[1]), SAMPLES, processes=os.cpu_count() or 1))
-    write_text(sys.argv[2], text.getvalue())
+    writer.writerows(asdict(entry) for entry in measure(Path(arguments[0]), SAMPLES, processes=os.cpu_count() or 1))
+    write_text(arguments[1], text.getvalue())
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import datetime
 import os
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from cxr_jax.config.loading import load_config
 from cxr_jax.config.schema import DataConfig
 from cxr_jax.data.prepared import PreparedData, open_data_of_run
 from cxr_jax.data.split_loading import load_split, masks_of_split
-from cxr_jax.errors import UserError
+from cxr_jax.errors import UserError, run_script
 from cxr_jax.evaluation.cases import calls_of
 from cxr_jax.explain.attention import heat_share, hits, judge_attention
 from cxr_jax.explain.heat_maps import heat_maps
@@ -55,40 +55,35 @@ class Options:
     out: str = ""  # the JSON file that is written
 
 
-def main() -> int:
-    """Measures, prints and writes; returns 1 after a sentence if that cannot be done."""
-    options = parse(Options, sys.argv[1:], prog="measure_lung_masks.py", description=__doc__)
-    try:
-        if not options.run or not options.out:
-            raise UserError("name a run by --run and the file to write by --out")
-        run, terminal = RunFolder.open(options.run), Terminal()
-        data, prepared = load_config(run.config).data, open_data_of_run(run)
-        splits = {name: masked_split(prepared, data, name, terminal) for name in ("train", "val")}
-        fields = {name: fields_of(images, terminal) for name, (images, _) in splits.items()}
-        found = {
-            "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-            "command": "scripts/measure_lung_masks.py --run RUN --out results/shortcuts/lung_masks.json",
-            "processor": processor_name(),
-            "cores": len(os.sched_getaffinity(0)),
-            "phantom": bool(prepared.card["phantom"]),
-            "masks": prepared.require_masks(WANTED).fingerprint,
-            "field": {name: by_class(fields[name], masks, images) for name, (images, masks) in splits.items()},
-            "field_with_what_lies_between": {
-                name: by_class(fields[name], filled(masks), images) for name, (images, masks) in splits.items()
-            },
-            "heat_maps": judged_maps(restore_run(run), *splits["val"], fields["val"], terminal),
-        }
-        write_json(Path(options.out), found)
-    except UserError as error:
-        print(f"measure_lung_masks.py: {error}", file=sys.stderr)
-        return 1
+def main(arguments: Sequence[str]) -> None:
+    """Measures, prints and writes; UserError if that cannot be done."""
+    options = parse(Options, arguments, prog="measure_lung_masks.py", description=__doc__)
+    if not options.run or not options.out:
+        raise UserError("name a run by --run and the file to write by --out")
+    run, terminal = RunFolder.open(options.run), Terminal()
+    data, prepared = load_config(run.config).data, open_data_of_run(run)
+    splits = {name: masked_split(prepared, data, name, terminal) for name in ("train", "val")}
+    fields = {name: fields_of(images, terminal) for name, (images, _) in splits.items()}
+    found = {
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": "scripts/measure_lung_masks.py --run RUN --out results/shortcuts/lung_masks.json",
+        "processor": processor_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "phantom": bool(prepared.card["phantom"]),
+        "masks": prepared.require_masks(WANTED).fingerprint,
+        "field": {name: by_class(fields[name], masks, images) for name, (images, masks) in splits.items()},
+        "field_with_what_lies_between": {
+            name: by_class(fields[name], filled(masks), images) for name, (images, masks) in splits.items()
+        },
+        "heat_maps": judged_maps(restore_run(run), *splits["val"], fields["val"], terminal),
+    }
+    write_json(Path(options.out), found)
     for name, told in found["field"].items():
         every = told["all"]
         print(f"{name}: {every['images']} images, Dice {every['dice']['value']:.3f}, IoU {every['iou']['value']:.3f}")
     for verdict in found["heat_maps"]["verdicts"]:
         print(f"{verdict['title']}: {verdict['told']}")
     print(f"Written: {options.out}")
-    return 0
 
 
 def masked_split(
@@ -166,4 +161,4 @@ def judged_maps(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

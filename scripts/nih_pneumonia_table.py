@@ -14,18 +14,23 @@ from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Sequence
 from pathlib import Path
+
+from cxr_jax.errors import UserError, run_script
 
 COLUMNS = ("file", "label", "patient", "split", "age", "sex", "view")
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Reads NIH's table and writes the other one."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("findings", type=Path, help="NIH's table, with its own header")
     parser.add_argument("table", type=Path, help="where the table of two classes goes")
     parser.add_argument("--images", type=Path, help="folder of the images")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if not options.findings.is_file():
+        raise UserError(f"there is no table {options.findings}")
     there = None if options.images is None else {path.name for path in options.images.rglob("*.png")}
     with options.findings.open(encoding="utf-8", newline="") as file:
         rows = [row for line in csv.DictReader(file) if (row := _row(line)) and (there is None or row[0] in there)]
@@ -52,4 +57,4 @@ def _row(line: dict[str, str]) -> tuple[str, ...] | None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 
 from cxr_jax.data.attributes import attributes_of, parts_of
-from cxr_jax.errors import UserError
+from cxr_jax.errors import UserError, run_script
 from cxr_jax.evaluation.change import SHOWN
 from cxr_jax.evaluation.comparison import compare
 from cxr_jax.evaluation.comparison_record import Comparison, RecipeSummary, write_comparison
 from cxr_jax.evaluation.numbers import TO, number_text, range_text, with_interval
 from cxr_jax.evaluation.recipe_draws import Recipe
 from cxr_jax.inference.change import NEW_BEFORE, OLD_AFTER, OLD_BEFORE
-from cxr_jax.reporting.tables import markdown_table, with_block
+from cxr_jax.reporting.tables import markdown_table, write_block
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.predictions import read_predictions
@@ -47,12 +47,12 @@ BLOCK = "study of learning on"
 """Name of the marks around what is written in the README; the text outside stays."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Compares the arms and writes the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("films", type=Path, nargs="?", help="table of the films, with age, sex and view")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     folder = options.folder
     arms = {arm: [RunFolder.open(path) for path in sorted((folder / arm).glob("seed*"))] for arm in ("origin", *ARMS)}
     if len({len(runs) for runs in arms.values()}) != 1 or not arms["origin"]:
@@ -72,8 +72,8 @@ def main() -> None:
     if (folder / FILMS).is_file():
         parts += _by_attribute(folder / FILMS, recipes["new"])
     readme = folder / "README.md"
-    old = readme.read_text(encoding="utf-8") if readme.is_file() else "# Learning on from films of another hospital\n"
-    write_text(readme, with_block(old, BLOCK, "\n".join([*parts, DISCLAIMER, ""])))
+    title = "Learning on from films of another hospital"
+    write_block(readme, BLOCK, "\n".join([*parts, DISCLAIMER, ""]), title=title)
     print(f"{readme} and both comparisons are written")
 
 
@@ -237,4 +237,4 @@ def _only(recipe: Recipe, files: set[str]) -> Recipe:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

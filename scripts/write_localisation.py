@@ -10,15 +10,13 @@ of the block stays.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cxr_jax.errors import UserError
+from cxr_jax.errors import run_script
 from cxr_jax.evaluation.localisation import ALL, CENTRED, MEAN, Localisation, Part, Rate, Score, read_localisation
 from cxr_jax.evaluation.numbers import TO, measured_text
-from cxr_jax.reporting.tables import markdown_table, with_block
-from cxr_jax.runs.files import write_text
+from cxr_jax.reporting.tables import markdown_table, write_block
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -97,24 +95,14 @@ def _verdict(part: Part) -> str:
     )
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Writes the block; returns 1 after a sentence if it cannot be made."""
+def main(arguments: Sequence[str]) -> None:
+    """Writes the block; UserError if it cannot be made."""
     folder = Path(arguments[0]) if arguments else ROOT / "results" / "localisation"
-    try:
-        records = {
-            name: read_localisation(folder / name / "localisation.json")
-            for name in NETWORKS
-            if (folder / name).is_dir()
-        }
-        there = folder / "README.md"
-        text = there.read_text(encoding="utf-8") if there.is_file() else "# Maps against boxes\n"
-        write_text(there, with_block(text, BLOCK, block(records)))
-    except UserError as error:
-        print(f"write_localisation.py: {error}", file=sys.stderr)
-        return 1
-    print(f"Written: {there}")
-    return 0
+    found = {name: folder / name / "localisation.json" for name in NETWORKS if (folder / name).is_dir()}
+    records = {name: read_localisation(path) for name, path in found.items()}
+    write_block(folder / "README.md", BLOCK, block(records), title="Maps against boxes")
+    print(f"Written: {folder / 'README.md'}")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_script(main)

@@ -15,7 +15,6 @@ import csv
 import dataclasses
 import io
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +23,15 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from cxr_jax.errors import UserError
+from cxr_jax.errors import UserError, run_script
 from cxr_jax.evaluation.comparison import compare
 from cxr_jax.evaluation.comparison_record import Answer, Comparison, EndpointSummary
-from cxr_jax.evaluation.confidence import Confidence
+from cxr_jax.evaluation.confidence import Confidence, confidence_of
 from cxr_jax.evaluation.numbers import number_text
 from cxr_jax.reporting.comparison_cells import difference_text, mean_text
 from cxr_jax.reporting.recipe_records import RecipeRecord, read_recipe
 from cxr_jax.reporting.style import BLUE, GREEN, ORANGE, new_figure, save, styled
-from cxr_jax.reporting.tables import with_block
+from cxr_jax.reporting.tables import write_block
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.recipes import RecipeFiles, find_recipes
@@ -299,24 +298,17 @@ def figure(arms: Sequence[Arm]) -> Figure:
     return drawn
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Writes the page, the table and the figure; returns 1 after a sentence if they cannot be made."""
+def main(arguments: Sequence[str]) -> None:
+    """Writes the page, the table and the figure; UserError if they cannot be made."""
     folder = Path(arguments[0]) if arguments else ROOT / "results" / "networks"
-    resamples = int(arguments[1]) if len(arguments) > 1 else Confidence().resamples
-    try:
-        arms = read_arms(folder, resamples)
-        written = [*save(figure(arms), folder, "auc_against_cost"), folder / "networks.csv", folder / "README.md"]
-        write_text(folder / "networks.csv", table(arms))
-        there = folder / "README.md"
-        text = there.read_text(encoding="utf-8") if there.is_file() else "# The study of networks\n"
-        write_text(there, with_block(text, BLOCK, page(arms, resamples)))
-    except UserError as error:
-        print(f"write_networks.py: {error}", file=sys.stderr)
-        return 1
+    resamples = confidence_of(*arguments[1:2]).resamples
+    arms = read_arms(folder, resamples)
+    written = [*save(figure(arms), folder, "auc_against_cost"), folder / "networks.csv", folder / "README.md"]
+    write_text(folder / "networks.csv", table(arms))
+    write_block(folder / "README.md", BLOCK, page(arms, resamples), title="The study of networks")
     for path in written:
         print(f"Written: {path}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_script(main)

@@ -15,14 +15,14 @@ import csv
 import functools
 import json
 import statistics
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from cxr_jax.commands.publish import TABLE
+from cxr_jax.errors import UserError, run_script
 from cxr_jax.evaluation.numbers import TO, number_text
 from cxr_jax.reporting.comparison_cells import p_text
 from cxr_jax.reporting.published import Published
@@ -37,7 +37,7 @@ TEMPLATES = "docs/pages"
 SUFFIX = ".jinja"
 
 
-class ClaimError(Exception):
+class ClaimError(UserError):
     """What a page says in words is not so in the files."""
 
 
@@ -290,7 +290,7 @@ def render(root: Path) -> dict[Path, str]:
             page, block = page.with_suffix(""), page.suffix[1:]
         try:
             text = environment.get_template(name).render()
-        except (ClaimError, TemplateError, LookupError, TypeError, OSError, ValueError) as error:
+        except (UserError, TemplateError, LookupError, TypeError, OSError, ValueError) as error:
             raise ClaimError(f"{TEMPLATES}/{name}: {error!r}") from error
         if block:
             text = with_block(pages.get(page) or page.read_text(encoding="utf-8"), block, text.strip())
@@ -298,13 +298,9 @@ def render(root: Path) -> dict[Path, str]:
     return pages
 
 
-def main(arguments: list[str], root: Path = ROOT) -> int:
-    """Writes the pages below `root`, or checks them with `--check`; returns 1 if one cannot be written, or differs."""
-    try:
-        pages = render(root)
-    except ClaimError as error:
-        print(f"write_pages.py: {error}", file=sys.stderr)
-        return 1
+def main(arguments: Sequence[str], root: Path = ROOT) -> int:
+    """Writes the pages below `root`, or checks them with `--check`; 1 if one differs. ClaimError if one cannot be."""
+    pages = render(root)
     stale = [page for page, text in pages.items() if not page.is_file() or page.read_text(encoding="utf-8") != text]
     for page in stale:
         if "--check" not in arguments:
@@ -314,4 +310,4 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_script(main)

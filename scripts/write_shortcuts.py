@@ -13,17 +13,16 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cxr_jax.errors import UserError
+from cxr_jax.errors import UserError, run_script
 from cxr_jax.evaluation.comparison import compare
 from cxr_jax.evaluation.comparison_record import Answer, EndpointSummary
-from cxr_jax.evaluation.confidence import Confidence
+from cxr_jax.evaluation.confidence import Confidence, confidence_of
 from cxr_jax.evaluation.numbers import TO, measured_text, number_text
 from cxr_jax.evaluation.occlusion import Occlusion, read_occlusion
 from cxr_jax.evaluation.recipe_draws import Recipe
@@ -31,7 +30,7 @@ from cxr_jax.images.regions import REGIONS, WHOLE
 from cxr_jax.reporting.comparison_cells import difference_text, mean_text
 from cxr_jax.reporting.occlusion import REGION_TITLES
 from cxr_jax.reporting.recipe_records import read_recipe
-from cxr_jax.reporting.tables import markdown_table, with_block
+from cxr_jax.reporting.tables import markdown_table, write_block
 from cxr_jax.runs.description import read_description
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder
@@ -232,22 +231,15 @@ def table(study: Study) -> str:
     return out.getvalue()
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Writes the page and the table; returns 1 after a sentence if they cannot be made."""
+def main(arguments: Sequence[str]) -> None:
+    """Writes the page and the table; UserError if they cannot be made."""
     folder = Path(arguments[0]) if arguments else ROOT / "results" / "shortcuts"
-    resamples = int(arguments[1]) if len(arguments) > 1 else Confidence().resamples
-    try:
-        study = read_study(folder, resamples)
-        write_text(folder / "shortcuts.csv", table(study))
-        there = folder / "README.md"
-        text = there.read_text(encoding="utf-8") if there.is_file() else "# Shortcuts, measured with lung masks\n"
-        write_text(there, with_block(text, BLOCK, page(study, resamples)))
-    except UserError as error:
-        print(f"write_shortcuts.py: {error}", file=sys.stderr)
-        return 1
-    print(f"Written: {folder / 'shortcuts.csv'}\nWritten: {there}")
-    return 0
+    resamples = confidence_of(*arguments[1:2]).resamples
+    study = read_study(folder, resamples)
+    write_text(folder / "shortcuts.csv", table(study))
+    write_block(folder / "README.md", BLOCK, page(study, resamples), title="Shortcuts, measured with lung masks")
+    print(f"Written: {folder / 'shortcuts.csv'}\nWritten: {folder / 'README.md'}")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_script(main)

@@ -11,24 +11,22 @@ virus. docs/registered/subtypes.md is the plan.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from cxr_jax.errors import UserError
+from cxr_jax.errors import UserError, run_script
 from cxr_jax.evaluation.class_judgement import ClassJudgement, read_class_judgement
 from cxr_jax.evaluation.comparison import compare
 from cxr_jax.evaluation.comparison_record import Comparison, EndpointSummary, write_comparison
-from cxr_jax.evaluation.confidence import Confidence
+from cxr_jax.evaluation.confidence import confidence_of
 from cxr_jax.evaluation.numbers import TO, number_text, with_interval
 from cxr_jax.evaluation.operating_point import choose_operating_point
 from cxr_jax.evaluation.recipe_draws import Recipe, Ruled
 from cxr_jax.evaluation.seeds import spread
-from cxr_jax.reporting.tables import markdown_table, with_block
+from cxr_jax.reporting.tables import markdown_table, write_block
 from cxr_jax.runs.class_predictions import ClassPredictions, read_class_predictions
-from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.merged_classes import Merged, merge_to_two
 from cxr_jax.runs.predictions import Predictions, read_predictions
@@ -46,10 +44,10 @@ BLOCK = "study of bacteria and virus"
 """Name of the marks around what is written in the README; the text outside stays."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Compares the arms and writes the page."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "results/subtypes"
-    confidence = Confidence(resamples=int(sys.argv[2])) if len(sys.argv) > 2 else Confidence()
+    folder = Path(arguments[0]) if arguments else ROOT / "results/subtypes"
+    confidence = confidence_of(*arguments[1:2])
     runs = {arm: [RunFolder.open(path) for path in sorted((folder / arm).glob("seed*"))] for arm in (THREE, TWO)}
     if not runs[THREE] or len(runs[THREE]) != len(runs[TWO]):
         counts = ", ".join(f"{len(found)} of {arm}" for arm, found in runs.items())
@@ -61,8 +59,7 @@ def main() -> None:
     judged = [read_class_judgement(run.evaluation) for run in runs[THREE]]
     text = "\n".join((*_apart_page(apart), *_pneumonia_page(pneumonia), *_three_page(judged), DISCLAIMER, ""))
     readme = folder / "README.md"
-    old = readme.read_text(encoding="utf-8") if readme.is_file() else "# Bacteria and virus\n"
-    write_text(readme, with_block(old, BLOCK, text))
+    write_block(readme, BLOCK, text, title="Bacteria and virus")
     print(f"{readme} and both comparisons are written")
 
 
@@ -206,4 +203,4 @@ def _over_seeds(values: Sequence[float | None]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

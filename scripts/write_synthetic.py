@@ -14,22 +14,21 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxr_jax.errors import UserError
+from cxr_jax.errors import UserError, run_script
 from cxr_jax.evaluation.comparison import compare
 from cxr_jax.evaluation.comparison_record import Answer, EndpointSummary
-from cxr_jax.evaluation.confidence import Confidence
+from cxr_jax.evaluation.confidence import Confidence, confidence_of
 from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.evaluation.numbers import number_text
 from cxr_jax.evaluation.recipe_draws import Recipe
 from cxr_jax.evaluation.samples import SCHEMA_VERSION, JudgedSamples
 from cxr_jax.reporting.comparison_cells import difference_text, mean_text
 from cxr_jax.reporting.recipe_records import read_recipe
-from cxr_jax.reporting.tables import markdown_table, with_block
+from cxr_jax.reporting.tables import markdown_table, write_block
 from cxr_jax.runs.files import write_bytes, write_text
 from cxr_jax.runs.recipes import find_recipes
 from cxr_jax.runs.records import read_record
@@ -260,24 +259,17 @@ def table(study: Study) -> str:
     return out.getvalue()
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Writes the page and the table; returns 1 after a sentence if they cannot be made."""
+def main(arguments: Sequence[str]) -> None:
+    """Writes the page and the table; UserError if they cannot be made."""
     folder = Path(arguments[0]) if arguments else ROOT / "results" / "synthetic"
-    resamples = int(arguments[2]) if len(arguments) > 2 else Confidence().resamples
-    try:
-        if len(arguments) > 1:
-            copy_judgements(Path(arguments[1]), folder)
-        study = read_study(folder, resamples)
-        write_text(folder / "synthetic.csv", table(study))
-        there = folder / "README.md"
-        text = there.read_text(encoding="utf-8") if there.is_file() else "# Synthetic normals and clarified images\n"
-        write_text(there, with_block(text, BLOCK, page(study, resamples)))
-    except UserError as error:
-        print(f"write_synthetic.py: {error}", file=sys.stderr)
-        return 1
-    print(f"Written: {folder / 'synthetic.csv'}\nWritten: {there}")
-    return 0
+    resamples = confidence_of(*arguments[2:3]).resamples
+    if len(arguments) > 1:
+        copy_judgements(Path(arguments[1]), folder)
+    study = read_study(folder, resamples)
+    write_text(folder / "synthetic.csv", table(study))
+    write_block(folder / "README.md", BLOCK, page(study, resamples), title="Synthetic normals and clarified images")
+    print(f"Written: {folder / 'synthetic.csv'}\nWritten: {folder / 'README.md'}")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_script(main)

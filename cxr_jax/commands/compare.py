@@ -143,7 +143,7 @@ def _write(
     from cxr_jax.reporting.comparison_figure import NAME, comparison_figure
     from cxr_jax.reporting.comparison_page import comparison_markdown
     from cxr_jax.reporting.style import save
-    from cxr_jax.reporting.tables import with_block
+    from cxr_jax.reporting.tables import write_block
     from cxr_jax.runs.files import write_text
 
     written: list[Path] = []
@@ -160,8 +160,7 @@ def _write(
         figure = _relative(folder / f"{NAME}.png", path) if options.out else ""
         block = comparison_markdown(comparison, records, links=_links(records, path), figure=figure)
         block += f"\nMade by `{as_typed('cxr-jax', 'compare', *arguments)}`.\n"
-        old = path.read_text(encoding="utf-8") if path.is_file() else "# Results\n"
-        write_text(path, with_block(old, MARKS, block))
+        write_block(path, MARKS, block, title="Results")
         written.append(path)
     return written
 

@@ -15,6 +15,7 @@ from cxr_jax.evaluation.seeds import Spread, interval_over_seeds, mean_auc_inter
 from cxr_jax.reporting.published import Published
 from cxr_jax.reporting.training_time import wall_seconds
 from cxr_jax.runs.ensemble import is_ensemble
+from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
@@ -170,6 +171,16 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
     rule = ["---"] + ["---:"] * (len(rows[0]) - 1)
     return "\n".join([lines[0], "| " + " | ".join(rule) + " |", *lines[1:]]) + "\n"
+
+
+def write_block(path: Path, name: str, block: str, *, title: str) -> None:
+    """Writes `block` between the marks of that name into a Markdown file, which begins with `title` where it is new.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    text = path.read_text(encoding="utf-8") if path.is_file() else f"# {title}\n"
+    write_text(path, with_block(text, name, block))
 
 
 def with_block(text: str, name: str, block: str) -> str:

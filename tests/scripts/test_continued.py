@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +22,8 @@ FINDINGS = """Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Pati
 """
 
 
-def run_script(name, monkeypatch, *arguments):
-    module = module_of(name)
-    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-    module.main()
+def run_script(name, *arguments):
+    module_of(name).main([*map(str, arguments)])
 
 
 def test_nih_s_table_becomes_one_of_two_classes(tmp_path, monkeypatch, capsys):
@@ -35,7 +32,7 @@ def test_nih_s_table_becomes_one_of_two_classes(tmp_path, monkeypatch, capsys):
     for name in ("00000001_000.png", "00000002_000.png"):
         (tmp_path / "images" / name).touch()
     paths = tmp_path / "findings.csv", tmp_path / "table.csv"
-    run_script("nih_pneumonia_table", monkeypatch, *paths)
+    run_script("nih_pneumonia_table", *paths)
     rows = list(csv.DictReader(paths[1].open()))
     assert [(row["file"][:12], row["label"], row["split"]) for row in rows] == [
         ("00000001_000", "PNEUMONIA", "test"),
@@ -43,7 +40,7 @@ def test_nih_s_table_becomes_one_of_two_classes(tmp_path, monkeypatch, capsys):
         ("00000003_000", "PNEUMONIA", "test"),
     ]
     assert (rows[1]["patient"], rows[1]["age"], rows[1]["sex"], rows[1]["view"]) == ("2", "058Y", "M", "PA")
-    run_script("nih_pneumonia_table", monkeypatch, *paths, "--images", tmp_path / "images")
+    run_script("nih_pneumonia_table", *paths, "--images", tmp_path / "images")
     assert "2 films of 2 patients" in capsys.readouterr().out
 
 
@@ -74,7 +71,7 @@ def test_the_page_tells_both_arms_beside_the_networks_before(tmp_path, monkeypat
         (tmp_path / f"warned/{arm}_seed0.csv").write_text("\n".join(["file,warnings", *rows]))
     ages = [f"file{i},{30 + i},{'FM'[i // 2 % 2]},{'AP' if i < 20 else 'PA'}" for i in range(62)]
     (tmp_path / "labels.csv").write_text("\n".join(["file,age,sex,view", *ages]))
-    run_script("write_continued", monkeypatch, tmp_path, tmp_path / "labels.csv")
+    run_script("write_continued", tmp_path, tmp_path / "labels.csv")
     new, old = (read_comparison(tmp_path / f"{which}.json") for which in ("new", "old"))
     assert [(pair.first, pair.second) for pair in new.pairs] == [
         ("replay", "before"),
@@ -99,10 +96,10 @@ def test_the_page_tells_both_arms_beside_the_networks_before(tmp_path, monkeypat
     assert len((tmp_path / "films.csv").read_text().splitlines()) == 61
     # written again from what is kept, with words around the block, which stay
     (tmp_path / "README.md").write_text(page + "My words.")
-    run_script("write_continued", monkeypatch, tmp_path)
+    run_script("write_continued", tmp_path)
     assert (tmp_path / "README.md").read_text().strip() == page + "My words."
 
 
 def test_a_study_that_is_not_finished_is_told(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="not the same number of runs of each arm"):
-        run_script("write_continued", monkeypatch, tmp_path)
+        run_script("write_continued", tmp_path)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cxr_jax.errors import UserError
 from cxr_jax.evaluation.localisation import read_localisation
 from tests.scripts.script_module import module_of
 
@@ -18,7 +19,7 @@ def script():
 
 def test_the_page_is_what_the_script_makes_of_the_records(script, tmp_path, capsys):
     shutil.copytree(FOLDER, tmp_path / "localisation")
-    assert script.main([str(tmp_path / "localisation")]) == 0
+    script.main([str(tmp_path / "localisation")])
     assert (tmp_path / "localisation" / "README.md").read_text() == (FOLDER / "README.md").read_text()
     assert "Written: " in capsys.readouterr().out
 
@@ -36,5 +37,5 @@ def test_every_network_is_told_with_counts_beside_its_shares(script):
 def test_a_damaged_record_is_one_sentence(script, tmp_path, capsys):
     (tmp_path / "findings").mkdir()
     (tmp_path / "findings" / "localisation.json").write_text("{}")
-    assert script.main([str(tmp_path)]) == 1
-    assert "was written by another version" in capsys.readouterr().err
+    with pytest.raises(UserError, match="was written by another version"):
+        script.main([str(tmp_path)])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cxr_jax.errors import UserError
 from tests.scripts.script_module import module_of
 
 ROOT = Path(__file__).parents[2]
@@ -74,12 +75,13 @@ def test_a_figure_that_changes_is_told_and_written(write_pages, project, capsys)
     ],
 )
 def test_a_claim_that_does_not_hold_and_a_figure_that_is_not_there_write_nothing(
-    template, sentence, write_pages, project, capsys
+    template, sentence, write_pages, project
 ):
     (project / "docs/pages/docs/claim.md.jinja").write_text(template)
     (project / "docs/findings.md").write_text("stale")
-    assert write_pages([], project) == 1
-    told = capsys.readouterr().err
+    with pytest.raises(UserError) as raised:
+        write_pages([], project)
+    told = str(raised.value)
     assert "docs/pages/docs/claim.md.jinja" in told and sentence in told
     assert (project / "docs/findings.md").read_text() == "stale"
 

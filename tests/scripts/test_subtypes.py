@@ -47,11 +47,9 @@ def draw(folder, seed):
     return three, judged
 
 
-def test_the_page_answers_both_questions_from_the_tables(tmp_path, monkeypatch):
+def test_the_page_answers_both_questions_from_the_tables(tmp_path):
     drawn = [draw(tmp_path, seed) for seed in range(2)]
-    script = module_of("write_subtypes")
-    monkeypatch.setattr("sys.argv", ["write_subtypes", str(tmp_path), "100"])
-    script.main()
+    module_of("write_subtypes").main([str(tmp_path), "100"])
     apart, pneumonia = (read_comparison(tmp_path / f"{name}.json") for name in ("bacteria_against_virus", "pneumonia"))
     assert (apart.images, apart.pneumonia, pneumonia.images, pneumonia.pneumonia) == (60, 30, 90, 60)
     assert apart.recipes["three"].endpoints["roc_auc"].mean > 0.9
@@ -70,12 +68,11 @@ def test_the_page_answers_both_questions_from_the_tables(tmp_path, monkeypatch):
     assert "Not a medical device" in page
 
 
-def test_an_unfinished_study_is_one_sentence(tmp_path, monkeypatch):
+def test_an_unfinished_study_is_one_sentence(tmp_path):
     (tmp_path / "three/seed0").mkdir(parents=True)
     (tmp_path / "three/seed0/config.toml").touch()
-    monkeypatch.setattr("sys.argv", ["write_subtypes", str(tmp_path)])
     with pytest.raises(UserError, match=r"\(1 of three, 0 of two\): finish the study first"):
-        module_of("write_subtypes").main()
+        module_of("write_subtypes").main([str(tmp_path)])
 
 
 def test_the_study_wants_evaluated_runs_of_two_classes(tmp_path):
