@@ -227,16 +227,20 @@ def build_model(
     """
     rates = {"dropout_rate": dropout_rate, "stochastic_depth": stochastic_depth}
     generator = np.random.default_rng(seed)
-    network = _built(name, generator, until, head, classes=classes, lowering=lowering, **rates)
+    return _built(name, generator, until, head, denoiser, classes=classes, lowering=lowering, **rates)
+
+
+def _built(name: str, generator: Any, until: str, head: Head, denoiser: int, *, classes: int, **how: Any) -> nnx.Module:
+    """Returns the network of `build_model`, its values drawn by `generator`."""
+    network = _without_denoiser(name, generator, until, head, classes=classes, **how)
     if not denoiser:
         return network
     if until:
         raise UserError(f"{name} cannot be cut behind {until} and have a denoiser")
-    return with_denoiser(network, denoiser, lowering=lowering, generator=generator)
+    return with_denoiser(network, denoiser, lowering=how["lowering"], generator=generator)
 
 
-def _built(name: str, generator: Any, until: str, head: Head, *, classes: int, **how: Any) -> nnx.Module:
-    """Returns the network of `build_model`, its values drawn by `generator`."""
+def _without_denoiser(name: str, generator: Any, until: str, head: Head, *, classes: int, **how: Any) -> nnx.Module:
     architecture = find_architecture(name)
     if until and not head.is_usual:
         raise UserError(f"{name} cannot be cut behind {until} and have another pooling or a transition layer")
@@ -251,7 +255,7 @@ def _built(name: str, generator: Any, until: str, head: Head, *, classes: int, *
 
 
 def model_shapes(
-    name: str, *, classes: int, lowering: Lowering = "fast", until: str = "", head: Head = USUAL
+    name: str, *, classes: int, lowering: Lowering = "fast", until: str = "", head: Head = USUAL, denoiser: int = 0
 ) -> tuple[nnx.GraphDef, dict[str, jax.ShapeDtypeStruct], dict[str, jax.ShapeDtypeStruct]]:
     """Returns the structure of a network and the shapes of its parameters and statistics, as `split_model` names them.
 
@@ -261,7 +265,7 @@ def model_shapes(
 
     def arrays() -> tuple[ArrayDict, ArrayDict]:
         how = {"dropout_rate": 0.0, "stochastic_depth": 0.0, "lowering": lowering}
-        model = _built(name, _ZeroGenerator(), until, head, classes=classes, **how)
+        model = _built(name, _ZeroGenerator(), until, head, denoiser, classes=classes, **how)
         graphdef, *arrays = split_model(model)
         structure.append(graphdef)
         return tuple(arrays)

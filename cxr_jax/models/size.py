@@ -30,15 +30,24 @@ class Size:
     multiply_adds: float  # of the forward pass of one image
 
 
-def size_of(name: str, *, classes: int, image_size: int | None = None, until: str = "", head: Head = USUAL) -> Size:
+def size_of(
+    name: str,
+    *,
+    classes: int,
+    image_size: int | None = None,
+    until: str = "",
+    head: Head = USUAL,
+    denoiser: int = 0,
+) -> Size:
     """Returns the size of a network as `measure` does, from TABLE where that has it.
 
     Raises UserError for an unknown name.
     """
     known = measured_sizes().get(name)
     own = image_size in (None, find_architecture(name).image_size)
-    if known is None or until or not own or not head.is_usual:
-        return measure(name, classes=classes, image_size=image_size, until=until, head=head)
+    if known is None or until or not own or not head.is_usual or denoiser:
+        shape = {"until": until, "head": head, "denoiser": denoiser}
+        return measure(name, classes=classes, image_size=image_size, **shape)
     first, slope = known
     return Size(
         parameters=first.parameters + (classes - 1) * slope.parameters,
@@ -52,15 +61,25 @@ def measured_sizes() -> dict[str, tuple[Size, Size]]:
     return {name: (Size(*first), Size(*slope)) for name, (first, slope) in table.items()}
 
 
-def measure(name: str, *, classes: int, image_size: int | None = None, until: str = "", head: Head = USUAL) -> Size:
+def measure(
+    name: str,
+    *,
+    classes: int,
+    image_size: int | None = None,
+    until: str = "",
+    head: Head = USUAL,
+    denoiser: int = 0,
+) -> Size:
     """Returns the size of the network `name` for `classes` classes and square images, by default of its own
-    `image_size`; with `until` that of its first stages, as `build_model` cuts it, and with the `head` of that.
+    `image_size`; with `until` that of its first stages, as `build_model` cuts it, and with the `head` and the
+    `denoiser` that it is to have.
 
     Multiply-adds are half of the floating-point operations that XLA's cost analysis counts in the program before
     optimisation, with plain convolutions. Nothing is compiled. Raises UserError for an unknown name.
     """
     side = image_size or find_architecture(name).image_size
-    graphdef, params, batch_stats = model_shapes(name, classes=classes, lowering="plain", until=until, head=head)
+    shape = {"until": until, "head": head, "denoiser": denoiser}
+    graphdef, params, batch_stats = model_shapes(name, classes=classes, lowering="plain", **shape)
 
     def forward(params: ArrayDict, batch_stats: ArrayDict, images: jax.Array) -> jax.Array:
         return merge_model(graphdef, params, batch_stats)(images)

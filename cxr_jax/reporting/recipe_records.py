@@ -273,17 +273,20 @@ def _multiply_adds(network: Mapping[str, Any]) -> float | None:
     """Returns the multiply-adds of the network that network.json describes; None if it is not known here."""
     try:
         size = len(network["classes"]), network["image_size"], network.get("until", "")
-        head = network.get("pooling", "average"), network.get("transition", 0)
-        return _measured(network["architecture"], *size, *head)
+        parts = network.get("pooling", "average"), network.get("transition", 0), network.get("denoiser", 0)
+        return _measured(network["architecture"], *size, *parts)
     except (KeyError, TypeError, UserError):
         return None
 
 
 @functools.cache
-def _measured(architecture: str, classes: int, image_size: int, until: str, pooling: Pooling, transition: int) -> float:
+def _measured(
+    architecture: str, classes: int, image_size: int, until: str, pooling: Pooling, transition: int, denoiser: int
+) -> float:
     # jax, whose import takes seconds, is needed for nothing else here.
     from cxr_jax.models.head import Head
     from cxr_jax.models.size import size_of
 
     head = Head(pooling=pooling, transition=transition)
-    return size_of(architecture, classes=classes, image_size=image_size, until=until, head=head).multiply_adds
+    size = size_of(architecture, classes=classes, image_size=image_size, until=until, head=head, denoiser=denoiser)
+    return size.multiply_adds

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_page import given, opened, predicted, press, table_of
 
+from cxr_jax.commands import evaluate, export, page, train
 from cxr_jax.config.loading import load_config
 from cxr_jax.data.prepared import open_data_of_run
 from cxr_jax.data.split_loading import load_split
@@ -83,6 +85,32 @@ def test_validation_images_get_the_probabilities_of_the_run(
 ):
     differences = largest_differences(browser, tmp_path, bundle, RunFolder(evaluated_run))
     assert max(differences.values()) < TOLERANCE, differences
+
+
+@pytest.mark.slow
+def test_a_network_behind_a_denoiser_has_a_page_like_any(
+    browser, config_file, prepared_phantoms, phantom_source, tmp_path, monkeypatch, capsys
+):
+    run, bundle, out = (tmp_path / name for name in ("run", "bundle", "page"))
+    train.main([str(config_file), "--out", str(run), "--model.denoiser", "4"])
+    evaluate.main([str(run)])
+    export.main([str(run), str(bundle)])
+    (tmp_path / "network").mkdir()
+    differences = largest_differences(browser, tmp_path / "network", bundle, RunFolder(run))
+    assert max(differences.values()) < TOLERANCE, differences
+    page.main([str(bundle), str(out)])
+    films = sorted((phantom_source / "test" / "PNEUMONIA").glob("*.jpeg"))[:3]
+    expected = predicted(bundle, films, monkeypatch, capsys)
+    with served(out) as address:
+        opened(browser, address)
+        given(browser, films)
+        rows = table_of(browser, tmp_path / "down")
+        press(browser, "#explained")
+        caption = browser.run("return document.getElementById('caption').textContent")
+    for row, entry in zip(rows, expected, strict=True):
+        assert float(row["probability"]) == pytest.approx(entry["probability"], abs=0.005)
+        assert row["label"] == entry["label"]
+    assert "speaks for" in caption
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from cxr_jax.images.image_set import ImageSet
 from cxr_jax.models.layers import Mode
 from cxr_jax.models.network import DENOISER, has_prefix, stage_layers_of
 from cxr_jax.models.registry import build_model
+from cxr_jax.models.size import size_of
 from cxr_jax.models.state import merge_model, split_model
 from cxr_jax.training.denoising import with_trained_denoiser
 from cxr_jax.training.network import build_network
@@ -40,6 +41,14 @@ def test_it_is_the_first_stage_and_begins_as_what_changes_nothing():
     np.testing.assert_array_equal(behind.denoiser(x, Mode()), x)
     half = behind.denoiser(x.astype(jnp.bfloat16), Mode())
     assert half.dtype == jnp.bfloat16
+
+
+def test_its_work_is_counted():
+    plain, behind = (size_of("mobilenetv1_tiny", classes=2, image_size=48, denoiser=channels) for channels in (0, 4))
+    weights = 9 * (3 * 4 + 4 * 4 + 4 * 4 + 4 * 3)
+    assert behind.parameters - plain.parameters == weights + 4 + 4 + 4 + 3
+    # beside the weights there are biases, ReLU and the subtraction; at the border nothing is multiplied
+    assert behind.multiply_adds - plain.multiply_adds == pytest.approx(48 * 48 * weights, rel=0.05)
 
 
 @pytest.mark.parametrize("trainable", [(), ("classifier",)])

@@ -109,6 +109,14 @@ def cells(markdown, title):
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in block.splitlines()]
 
 
+def test_the_work_of_a_denoiser_is_counted(tmp_path):
+    run = make_run(tmp_path / "denoised", 0)
+    write_json(run.network, {**json.loads(run.network.read_text()), "denoiser": 4})
+    found = read_recipe(files_of(run.path)).costs.multiply_adds
+    assert found == measure(ARCHITECTURE, classes=2, image_size=48, denoiser=4).multiply_adds
+    assert found > measure(ARCHITECTURE, classes=2, image_size=48).multiply_adds
+
+
 def test_a_record_holds_what_the_runs_say(studies, records):
     good, plain = records
     assert (good.recipe.name, plain.recipe.name) == ("good", "plain")
