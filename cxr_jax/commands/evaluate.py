@@ -58,11 +58,6 @@ class Evaluation:
     stored: bool  # no look at test was added
     changes: Changes | None = None  # of a run that learned on
 
-    @property
-    def has_maps(self) -> bool:
-        """Whether `explain` draws heat maps of the run: of NORMAL and PNEUMONIA, and of findings."""
-        return self.quality is not None or self.judgement.of_findings
-
 
 def main(arguments: list[str]) -> None:
     """Evaluates the run that `arguments` name, or the ensemble of the runs, and prints the result.
@@ -326,8 +321,7 @@ def print_evaluation(terminal: Terminal, evaluation: Evaluation) -> None:
     if looks and (told := told_together(looks)) is not None:
         terminal.say(f"All runs on this machine together have {told}.")
     terminal.say(f"Report:  {run.report}\nFigures: {run.figures}")
-    other = as_typed("cxr-jax", "explain", first_network(run)) if quality else as_typed("cxr-jax", "predict", run.path)
-    terminal.say(f"Next: open the report in a browser, or {other}{'' if quality else ' FILES...'}")
+    terminal.say(f"Next: open the report in a browser, or {as_typed('cxr-jax', 'explain', first_network(run))}")
     terminal.say(DISCLAIMER)
 
 

@@ -4,6 +4,7 @@ what a map should do, or by boxes that readers drew.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -32,6 +33,9 @@ replace those of the same name: they can be computed again at any time. --check 
 there, with a verdict for each check, and the figures. --boxes takes a list in the layout of NIH's BBox_List_2017.csv;
 it scores boxes from the maps and their hottest places, beside boxes that saw no image, and writes localisation.json."""
 
+EACH = "all"
+"""What --class takes where a map of each class is wanted."""
+
 _CHUNK = 16
 """Radiographs that are held at their original size together."""
 
@@ -45,10 +49,11 @@ class Options:
     files: Annotated[tuple[str, ...], Positional("[FILES...]")] = ()
     # stage of the network, such as blocks.5; by default the last
     stage: Annotated[str, Option("NAME")] = ""
-    # class whose evidence is shown, NORMAL or PNEUMONIA, by default the one that was called; or a finding, by default
-    # the one of the highest probability, and of a split all findings together
+    # class whose evidence is shown, by default the one that was called; or a finding, by default the one of the highest
+    # probability, and of a split all findings together. all makes a map for each
     explained: Annotated[str, Option("NAME", name="class")] = ""
-    # when no files are named: the wrong calls, or true and false positives and negatives
+    # when no files are named: the wrong calls, or true and false positives and negatives, of several exclusive classes
+    # those of --class
     cases: Literal["errors", "outcomes"] = "errors"
     # how they are chosen: furthest from the threshold, of median confidence, nearest to the threshold, by lot
     rule: Literal["confident", "typical", "uncertain", "random"] = "confident"
@@ -76,19 +81,21 @@ class Question:
 
     threshold: Threshold
     stage: str
-    explained: str  # empty: the class that was called, or the finding of the highest probability
+    explained: str  # empty: the class that was called, or the finding of the highest probability; EACH: all of them
 
     @property
     def thresholds(self) -> Thresholds:
-        """From which probability PNEUMONIA is called, or each finding."""
+        """From which probability PNEUMONIA is called, or each finding; None where the highest probability is called."""
         return self.threshold.value if self.threshold.of_findings is None else self.threshold.of_findings
 
     @property
     def called(self) -> str:
         """What has a probability, and from which one on it is called, in words."""
         if self.threshold.of_findings is not None:
-            return "the finding, each called from a threshold of its own on"
-        return f"PNEUMONIA, which is called from {self.threshold.value:.4f} on"
+            return f"the finding, each called from a threshold of its own on (rule: {self.threshold.rule})"
+        if self.threshold.value is None:
+            return f"the explained class; the class of {self.threshold.rule} is called"
+        return f"PNEUMONIA, which is called from {self.threshold.value:.4f} on (rule: {self.threshold.rule})"
 
 
 def main(arguments: list[str]) -> None:
@@ -104,6 +111,7 @@ def main(arguments: list[str]) -> None:
         _score_by_boxes(terminal, options)
         return
     with terminal.waiting(f"Restoring the network of {options.run}"):
+        from cxr_jax.explain.case import picture_names
         from cxr_jax.inference.restore import restore_run
         from cxr_jax.models.network import stage_names_of
         from cxr_jax.runs.description import require_uncropped, require_whole_images
@@ -135,17 +143,21 @@ def main(arguments: list[str]) -> None:
         split, cases = ("" if options.split == "test" else "-val"), ("" if options.cases == "errors" else "-outcomes")
         page = f"panel{split}{cases}.png"
         terminal.say(f"{title[0].upper()}{title[1:]}")
-    tiles, undecodable = _explain(terminal, run, trained, subjects, question)
+    names = picture_names([subject.file for subject in subjects])
+    if question.explained == EACH:
+        classes = trained.description.classes
+        subjects = [dataclasses.replace(s, asked=each, probability=None) for s in subjects for each in classes]
+        names = [name for name in names for _ in classes]
+        groups = [(heading, count * len(classes)) for heading, count in groups]
+        question = dataclasses.replace(question, explained="")
+    tiles, undecodable = _explain(terminal, run, trained, list(zip(subjects, names, strict=True)), question)
     failures += undecodable
     if any(tiles):
         from cxr_jax.reporting.explained_cases import draw_page
 
-        called = f"{question.called} (rule: {question.threshold.rule})"
-        draw_page(terminal, run, trained, _grouped(tiles, groups), question.stage, called, title, page)
-        checks = "--check" if question.threshold.of_findings is None else "--boxes"
-        terminal.say(
-            f"Next: {as_typed('cxr-jax', 'explain', run.path, checks)}{' FILE' if checks == '--boxes' else ''}"
-        )
+        draw_page(terminal, run, trained, _grouped(tiles, groups), question.stage, question.called, title, page)
+        boxes = "" if question.threshold.of_findings is None else ", or --boxes FILE where readers have drawn boxes"
+        terminal.say(f"Next: {as_typed('cxr-jax', 'explain', run.path, '--check')}{boxes}")
     terminal.say(DISCLAIMER)
     if failures:
         raise UserError(f"{failures} of {len(options.files)} files could not be explained")
@@ -172,24 +184,22 @@ def _explained_class(run: RunFolder, options: Options) -> str:
     """Returns the class of the run that is to be explained, empty where none is named.
 
     Raises:
-        UserError: there is no such class, or the run's are neither NORMAL and PNEUMONIA nor findings; or findings are
-            to be checked.
+        UserError: there is no such class, or none is named where one must be.
     """
-    from cxr_jax.runs.description import read_description, require_usual_classes
+    from cxr_jax.runs.description import read_description
     from cxr_jax.runs.ensemble import is_ensemble
 
     if is_ensemble(run):
         # whoever restores it says what to do
         return ""
     description = read_description(run)
-    if description.kind != FINDINGS:
-        require_usual_classes(description.classes, "cxr-jax explain")
-    elif options.check:
-        raise UserError(
-            f"--check is for {' and '.join(CLASS_NAMES)} alone so far, and {run.path} tells findings: --boxes FILE "
-            "scores their maps where readers have drawn boxes"
-        )
-    known = {name.lower(): name for name in description.classes}
+    known = {**{name.lower(): name for name in description.classes}, EACH: EACH}
+    if options.check and options.explained.lower() == EACH:
+        raise UserError(f"--check explains one class in each image: name it, or leave --class {EACH} out", EXIT_USAGE)
+    several = description.classes != CLASS_NAMES and description.kind != FINDINGS
+    if options.cases == "outcomes" and several and options.explained.lower() in ("", EACH):
+        classes = " or ".join(description.classes)
+        raise UserError(f"--cases outcomes asks whether one class is called: name it by --class, {classes}", EXIT_USAGE)
     if options.explained and options.explained.lower() not in known:
         hint = suggestion(options.explained, description.classes)
         hint = hint or f"; the classes are {', '.join(description.classes)}"
@@ -218,11 +228,11 @@ def _from_split(run: RunFolder, options: Options, question: Question) -> Subject
     """Returns the cases that the options ask for."""
     from cxr_jax.explain.subjects import errors_of_split, outcomes_of_split
 
-    finding = question.explained if question.threshold.of_findings else ""
+    name = "" if question.explained == EACH else question.explained
     if options.cases == "outcomes":
         each = max(options.count // 4, 1)
-        return outcomes_of_split(run, options.split, question.thresholds, each, options.rule, finding)
-    return errors_of_split(run, options.split, question.thresholds, options.count, options.rule, finding)
+        return outcomes_of_split(run, options.split, question.thresholds, each, options.rule, name)
+    return errors_of_split(run, options.split, question.thresholds, options.count, options.rule, name)
 
 
 def _chosen(run: RunFolder, files: tuple[str, ...]) -> tuple[list[Subject], int]:
@@ -270,21 +280,22 @@ def find_subject(file: str, prepared: PreparedData | None) -> Subject:
 
 
 def _explain(
-    terminal: Terminal, run: RunFolder, trained: TrainedModel, subjects: list[Subject], question: Question
+    terminal: Terminal, run: RunFolder, trained: TrainedModel, named: list[tuple[Subject, str]], question: Question
 ) -> tuple[list[Tile | None], int]:
-    """Writes an overlay for every subject; returns their tiles, None where a page has no room or decoding failed.
+    """Writes an overlay for every subject, called by the name beside it.
+
+    Returns their tiles, None where a page has no room or decoding failed.
 
     The second value is how many could not be decoded.
     """
     import numpy as np
 
-    from cxr_jax.explain.case import picture_names
     from cxr_jax.explain.cases import explain_cases
     from cxr_jax.explain.panel import MOST_TILES, make_tile
     from cxr_jax.reporting.explained_cases import write_overlay
     from cxr_jax.serving.radiograph import read_radiograph
 
-    names = picture_names([subject.file for subject in subjects])
+    subjects, names = [subject for subject, _ in named], [name for _, name in named]
     tiles: list[Tile | None] = [None] * len(subjects)
     drawn = failures = 0
     with terminal.track("Explaining", len(subjects)) as advance:

@@ -48,13 +48,11 @@ def main(arguments: list[str]) -> None:
     from cxr_jax.commands import evaluate
 
     evaluation = evaluate.evaluate(evaluate.Options((str(run),)), terminal)
-    if evaluation.has_maps:
-        _take(terminal, "explain", run)
+    _take(terminal, "explain", run)
     # the table, the report and the figures last, so that nothing hides them
     terminal.say("")
     evaluate.print_evaluation(terminal, evaluation)
-    if evaluation.has_maps:
-        terminal.say(f"Heat maps: {run / 'explanations'}")
+    terminal.say(f"Heat maps: {run / 'explanations'}")
 
 
 def _take(terminal: Terminal, command: str, *arguments: str | Path) -> None:

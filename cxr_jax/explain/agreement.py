@@ -18,6 +18,7 @@ import numpy as np
 
 from cxr_jax.explain.similarity import rank_correlation
 from cxr_jax.explain.verdict import Check, Verdict, means_by_class
+from cxr_jax.vocabulary import CLASS_NAMES
 
 LIMIT = 0.5
 """Rank correlation from which maps of two runs count as agreeing."""
@@ -40,12 +41,14 @@ def pairwise_agreement(maps: Sequence[np.ndarray]) -> np.ndarray:
     return np.mean([rank_correlation(first, second) for first, second in pairs], axis=0)
 
 
-def judge_agreement(maps: Sequence[np.ndarray], classes: np.ndarray, clusters: np.ndarray) -> Verdict:
+def judge_agreement(
+    maps: Sequence[np.ndarray], classes: np.ndarray, clusters: np.ndarray, names: Sequence[str] = CLASS_NAMES
+) -> Verdict:
     """Returns the verdict by the rule above for maps [N, h, w] of two or more runs.
 
-    `classes`, int [N], are those explained; `clusters`, int [N], number the groups.
+    `classes`, int [N], are those explained, indices into `names`; `clusters`, int [N], number the groups.
     """
-    means = means_by_class(pairwise_agreement(maps), classes, clusters)
+    means = means_by_class(pairwise_agreement(maps), classes, clusters, names)
     others = pairwise_agreement([np.roll(one, shift, axis=0) for shift, one in enumerate(maps)])
     told = f"{len(maps)} runs; maps of different images correlate between runs by {others.mean():.2f}."
     return CHECK.verdict(means, lambda mean: mean.low > LIMIT, told)

@@ -16,6 +16,7 @@ tells shortcuts from lungs, not one lobe from another, and a map of 7 x 7 cells 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from cxr_jax.explain.heat_maps import enlarged
 from cxr_jax.explain.lung_field import lung_fields
 from cxr_jax.explain.verdict import Check, Mean, Verdict, means_by_class
 from cxr_jax.images.regions import border
+from cxr_jax.vocabulary import CLASS_NAMES
 
 LUNGS = Check(
     name="lungs",
@@ -69,36 +71,49 @@ def hits(heat: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def judge_attention(
-    images: np.ndarray, heat: np.ndarray, classes: np.ndarray, clusters: np.ndarray, masks: np.ndarray | None = None
+    images: np.ndarray,
+    heat: np.ndarray,
+    classes: np.ndarray,
+    clusters: np.ndarray,
+    masks: np.ndarray | None = None,
+    names: Sequence[str] = CLASS_NAMES,
 ) -> list[Verdict]:
     """Returns the verdicts on lungs and border for maps [N, h, w] of images, uint8 [N, S, S].
 
     Args:
         images: as the network sees them.
         heat: the maps; none may be blank.
-        classes: int [N], those explained.
+        classes: int [N], those explained, indices into `names`.
         clusters: int [N], the numbers of the groups.
         masks: bool [N, S, S], the lung masks, empty for an image without one; None if no image has one.
+        names: of the classes of the network.
     """
     rim = np.broadcast_to(border(images.shape[-1]), images.shape)
     at_border, told_border = _excess(heat, rim, "outer tenth")
     if masks is None or not masks.any():
-        found = _in_field(images, heat, classes, clusters)
+        found = _in_field(images, heat, classes, clusters, names)
     else:
-        found = _in_masks(images, heat, classes, clusters, masks)
+        found = _in_masks(images, heat, classes, clusters, masks, names)
     return [
         *found,
-        BORDER.verdict(means_by_class(at_border, classes, clusters), lambda mean: mean.high < 0, told_border),
+        BORDER.verdict(means_by_class(at_border, classes, clusters, names), lambda mean: mean.high < 0, told_border),
     ]
 
 
-def _in_field(images: np.ndarray, heat: np.ndarray, classes: np.ndarray, clusters: np.ndarray) -> list[Verdict]:
+def _in_field(
+    images: np.ndarray, heat: np.ndarray, classes: np.ndarray, clusters: np.ndarray, names: Sequence[str]
+) -> list[Verdict]:
     in_lungs, told = _excess(heat, lung_fields(images), "lung field")
-    return [LUNGS.verdict(means_by_class(in_lungs, classes, clusters), _above_chance, told)]
+    return [LUNGS.verdict(means_by_class(in_lungs, classes, clusters, names), _above_chance, told)]
 
 
 def _in_masks(
-    images: np.ndarray, heat: np.ndarray, classes: np.ndarray, clusters: np.ndarray, masks: np.ndarray
+    images: np.ndarray,
+    heat: np.ndarray,
+    classes: np.ndarray,
+    clusters: np.ndarray,
+    masks: np.ndarray,
+    names: Sequence[str],
 ) -> list[Verdict]:
     """Returns the verdicts on images of which some have a mask; to the others the coarse field is one."""
     having = masks.any(axis=(1, 2))
@@ -112,9 +127,9 @@ def _in_masks(
         f"The hottest place is in the lungs in {np.sum(pointed)} of {len(pointed)} maps; a place by lot is in "
         f"{chance.mean():.1%}."
     )
-    means = means_by_class(pointed - chance, classes[having], clusters[having])
+    means = means_by_class(pointed - chance, classes[having], clusters[having], names)
     return [
-        IN_MASKS.verdict(means_by_class(in_lungs, classes, clusters), _above_chance, told + without),
+        IN_MASKS.verdict(means_by_class(in_lungs, classes, clusters, names), _above_chance, told + without),
         POINTING.verdict(means, _above_chance, told_hits),
     ]
 

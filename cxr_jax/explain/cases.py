@@ -14,7 +14,7 @@ from cxr_jax.explain.heat_maps import heat_maps
 from cxr_jax.explain.subjects import Subject, Thresholds
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.runs.finding_predictions import sigmoid_of
-from cxr_jax.runs.predictions import probability_of
+from cxr_jax.runs.predictions import probability_of, softmax_of
 from cxr_jax.vocabulary import CLASS_NAMES, NORMAL, PNEUMONIA
 
 
@@ -33,10 +33,11 @@ def explain_cases(
         trained: the network.
         subjects: N radiographs; a probability that they bring with them is not computed again.
         images: the same as the network sees them, uint8 [N, S, S].
-        threshold: PNEUMONIA is called if its probability is at least this; or each finding.
+        threshold: PNEUMONIA is called if its probability is at least this; or each finding; None where the class of the
+            highest probability is called.
         stage: at which maps are made.
-        explained: class whose evidence is shown; empty: the one that is called. Of findings it is the one that a
-            subject was chosen for, or else that of the highest probability.
+        explained: class whose evidence is shown; empty: the one that a subject asks for, or else the one that
+            is called. Of findings that is the one of the highest probability.
 
     Raises:
         UserError: the network has no such stage.
@@ -44,6 +45,8 @@ def explain_cases(
     logits = trained.logits(images)
     if isinstance(threshold, Mapping):
         cases, classes = _finding_cases(trained, subjects, logits, threshold, stage, explained)
+    elif threshold is None:
+        cases, classes = _class_cases(trained, subjects, logits, stage, explained)
     else:
         cases, classes = _two_class_cases(subjects, logits, threshold, stage, explained)
     maps = heat_maps(trained, images, classes, stage)
@@ -60,7 +63,8 @@ def _two_class_cases(
     known = [subject.probability for subject in subjects]
     probability = np.array([c if k is None else k for c, k in zip(probability_of(logits), known, strict=True)])
     called = np.where(calls_of(probability, threshold), PNEUMONIA, NORMAL)
-    classes = np.full_like(called, CLASS_NAMES.index(explained)) if explained else called
+    named = [explained or subject.asked for subject in subjects]
+    classes = np.array([CLASS_NAMES.index(n) if n else c for n, c in zip(named, called, strict=True)])
     cases = [
         Case(
             file=subject.file,
@@ -75,6 +79,30 @@ def _two_class_cases(
         for row, subject in enumerate(subjects)
     ]
     return cases, classes
+
+
+def _class_cases(
+    trained: TrainedModel, subjects: Sequence[Subject], logits: np.ndarray, stage: str, explained: str
+) -> tuple[list[Case], np.ndarray]:
+    """Returns the cases of exclusive classes, whose maps are not made yet, and the class [N] explained in each."""
+    names, probabilities = trained.description.classes, softmax_of(logits)
+    called = probabilities.argmax(axis=1)
+    shown = [explained or subject.asked or names[index] for subject, index in zip(subjects, called, strict=True)]
+    cases = [
+        Case(
+            file=subject.file,
+            label=subject.label,
+            called=names[index],
+            probability=float(row[names.index(name)]),
+            threshold=None,
+            explained=name,
+            stage=stage,
+            blank=False,
+            scored=name,
+        )
+        for subject, row, index, name in zip(subjects, probabilities, called, shown, strict=True)
+    ]
+    return cases, np.array([names.index(name) for name in shown])
 
 
 def _finding_cases(

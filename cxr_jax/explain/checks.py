@@ -37,7 +37,7 @@ from cxr_jax.images.regions import WHOLE
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.models.network import stage_names_of
 from cxr_jax.runs.predictions import probability_of
-from cxr_jax.vocabulary import CLASS_NAMES, NORMAL, PNEUMONIA
+from cxr_jax.vocabulary import NORMAL, PNEUMONIA
 
 CHECKS = (
     randomisation.CHECK,
@@ -75,13 +75,18 @@ class Findings:
     cascade: Cascade | None  # None where too few maps were left
     curves: Curves | None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes of the network."""
+        return self.trained.description.classes
+
     def record(self) -> MapChecks:
         """Returns what a run keeps of the findings: verdicts, and what the figures show."""
         clusters, cascade, curves = self.sample.clusters, self.cascade, self.curves
         return MapChecks(
             step=self.trained.step,
             stage=self.stage,
-            explained={name: int(np.sum(self.sample.classes == i)) for i, name in enumerate(CLASS_NAMES)},
+            explained={name: int(np.sum(self.sample.classes == i)) for i, name in enumerate(self.names)},
             images=len(self.sample.files),
             groups=len(np.unique(clusters)),
             blank=self.blank,
@@ -98,7 +103,8 @@ class Findings:
             and CurvesRecord(
                 shares=tuple(curves.shares.tolist()),
                 by_class={
-                    name: _mean_scores(curves, rows) for name, rows in judged_classes(self.sample.classes).items()
+                    name: _mean_scores(curves, rows)
+                    for name, rows in judged_classes(self.sample.classes, self.names).items()
                 },
             ),
             date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -125,11 +131,16 @@ def _mean_scores(curves: Curves, rows: np.ndarray) -> Scores:
 
 
 def draw_sample(images: ImageSet, count: int, *, seed: int = 0) -> np.ndarray:
-    """Returns the rows of `count` images by lot, ascending: half of each class as far as there are enough."""
+    """Returns the rows of `count` images by lot, ascending: as many of each class as far as there are enough.
+
+    Of findings all images are of one kind.
+    """
     random = np.random.default_rng(seed)
-    normal, ill = (random.permutation(np.flatnonzero(images.labels == label)) for label in (NORMAL, PNEUMONIA))
-    normals = min(len(normal), max((count + 1) // 2, count - len(ill)))
-    return np.sort(np.concatenate([normal[:normals], ill[: count - normals]]))
+    if images.labels.ndim == 2:
+        return np.sort(random.permutation(len(images))[:count])
+    drawn = [random.permutation(np.flatnonzero(images.labels == label)) for label in range(len(images.classes))]
+    turns = [(turn, label, row) for label, rows in enumerate(drawn) for turn, row in enumerate(rows)]
+    return np.sort(np.array([row for _, _, row in sorted(turns)[:count]], dtype=np.intp))
 
 
 def make_sample(
@@ -137,18 +148,25 @@ def make_sample(
     images: ImageSet,
     count: int,
     *,
-    threshold: float,
+    threshold: float | None,
     explained: int | None,
     masks: np.ndarray | None = None,
     seed: int = 0,
 ) -> Sample:
     """Returns `count` images of a split, each to be explained for class `explained`, or for the one it is called.
 
+    PNEUMONIA is called from `threshold` on; without one, the class of the highest probability. Of findings that is the
+    finding which is explained.
+
     `masks` [N, S, S] are the lung masks of the split's images, 0 outside; None if there are none.
     """
     rows = draw_sample(images, count, seed=seed)
     pixels = np.asarray(images.images[rows])
-    called = np.where(calls_of(probability_of(trained.logits(pixels)), threshold), PNEUMONIA, NORMAL)
+    logits = trained.logits(pixels)
+    if threshold is None:
+        called = logits.argmax(axis=1)
+    else:
+        called = np.where(calls_of(probability_of(logits), threshold), PNEUMONIA, NORMAL)
     groups = [images.groups[row] for row in rows]
     return Sample(
         images=pixels,
@@ -201,21 +219,26 @@ def check_maps(
         )
     with track("Insertion and deletion", len(original)) as advance:
         curves = draw_curves(trained, sample.images, sample.classes, original, seed=seed, advance=advance)
-    classes, clusters = sample.classes, sample.clusters
+    classes, clusters, names = sample.classes, sample.clusters, trained.description.classes
     compared = [original, *(map_function(other, sample.images, sample.classes, stage).heat for other in others)]
     if any(maps.shape != original.shape for maps in compared):
         raise UserError(f"maps of the other runs at {stage} have another size: compare runs of one architecture")
     verdicts = (
-        judge_randomisation(changes, classes, clusters),
-        *judge_curves(curves, classes, clusters),
-        judge_agreement(compared, classes, clusters) if others else agreement.CHECK.no_verdict(_NO_OTHER_RUN),
-        *judge_attention(sample.images, original, classes, clusters, sample.masks),
+        judge_randomisation(changes, classes, clusters, names),
+        *judge_curves(curves, classes, clusters, names),
+        judge_agreement(compared, classes, clusters, names) if others else agreement.CHECK.no_verdict(_NO_OTHER_RUN),
+        *judge_attention(sample.images, original, classes, clusters, sample.masks, names),
     )
     return Findings(trained, stage, sample, blank, original, verdicts, changes, curves)
 
 
 def _require_same_images(trained: TrainedModel, other: TrainedModel) -> None:
-    """Raises UserError if another run is given images of another size or shape."""
+    """Raises UserError if another run is given images of another size or shape, or has other classes."""
+    if trained.description.classes != other.description.classes:
+        raise UserError(
+            f"runs of the classes {', '.join(trained.description.classes)} and {', '.join(other.description.classes)} "
+            "cannot be compared: name runs of one recipe"
+        )
     mine, its = (
         (one.description.image_size, one.description.resize, one.description.interpolation, one.description.clarify)
         for one in (trained, other)

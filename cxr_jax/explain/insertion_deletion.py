@@ -20,7 +20,7 @@ verdict, but a map that does no better than another image's shows where the netw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -30,8 +30,10 @@ from cxr_jax.evaluation.numbers import TO, with_interval
 from cxr_jax.explain.heat_maps import enlarged
 from cxr_jax.explain.verdict import Check, Verdict, judged_classes, mean_over_images, means_by_class
 from cxr_jax.inference.restore import TrainedModel
-from cxr_jax.runs.predictions import probability_of
-from cxr_jax.vocabulary import PNEUMONIA
+from cxr_jax.runs.description import NetworkDescription
+from cxr_jax.runs.finding_predictions import sigmoid_of
+from cxr_jax.runs.predictions import probability_of, softmax_of
+from cxr_jax.vocabulary import CLASS_NAMES, FINDINGS, PNEUMONIA
 
 STEPS = 12
 """In how many equal parts the pixels are changed."""
@@ -110,12 +112,14 @@ def draw_curves(
     return Curves(shares, {kind: {name: np.stack(scores) for name, scores in rows[kind].items()} for kind in KINDS})
 
 
-def judge_curves(curves: Curves, classes: np.ndarray, clusters: np.ndarray) -> list[Verdict]:
+def judge_curves(
+    curves: Curves, classes: np.ndarray, clusters: np.ndarray, names: Sequence[str] = CLASS_NAMES
+) -> list[Verdict]:
     """Returns the verdicts of insertion and deletion by the rules above.
 
-    `classes`, int [N], are those explained; `clusters`, int [N], number the groups.
+    `classes`, int [N], are those explained, indices into `names`; `clusters`, int [N], number the groups.
     """
-    return [_judge(curves, kind, classes, clusters) for kind in KINDS]
+    return [_judge(curves, kind, classes, clusters, names) for kind in KINDS]
 
 
 def other_of_class(classes: np.ndarray) -> np.ndarray:
@@ -151,8 +155,8 @@ def _scores(
                 one[pixels] = end.ravel()[pixels]
                 changed.append(one.reshape(image.shape))
     # Two equal batches: small enough for a processor's cache, with one padded image at most.
-    probability = probability_of(trained.logits(np.stack(changed), batch_size=(len(changed) + 1) // 2))
-    score = probability if explained == PNEUMONIA else 1 - probability
+    logits = trained.logits(np.stack(changed), batch_size=(len(changed) + 1) // 2)
+    score = _probability(trained.description, logits, explained)
     inner = score[3:].reshape(len(KINDS), len(orders), steps - 1)
     full, blank, greyed = (np.full((len(orders), 1), value) for value in score[:3])
     return {
@@ -161,12 +165,22 @@ def _scores(
     }
 
 
-def _judge(curves: Curves, kind: str, classes: np.ndarray, clusters: np.ndarray) -> Verdict:
+def _probability(description: NetworkDescription, logits: np.ndarray, explained: int) -> np.ndarray:
+    """Returns the probability [N] of one class, or of one finding, of logits [N, K]."""
+    if description.kind == FINDINGS:
+        return sigmoid_of(logits)[:, explained]
+    if description.classes != CLASS_NAMES:
+        return softmax_of(logits)[:, explained]
+    probability = probability_of(logits)
+    return probability if explained == PNEUMONIA else 1 - probability
+
+
+def _judge(curves: Curves, kind: str, classes: np.ndarray, clusters: np.ndarray, names: Sequence[str]) -> Verdict:
     own, random, other = (curves.areas(kind, name) for name in (OWN, RANDOM, OTHER))
-    means = means_by_class(own - random, classes, clusters)
+    means = means_by_class(own - random, classes, clusters, names)
     beyond = mean_over_images(own - other, clusters)
     scores = curves.scores[kind][OWN]
-    ends = {name: scores[rows][:, [0, -1]].mean(axis=0) for name, rows in judged_classes(classes).items()}
+    ends = {name: scores[rows][:, [0, -1]].mean(axis=0) for name, rows in judged_classes(classes, names).items()}
     ways = " and ".join(f"from {start:.2f} to {end:.2f} for {name}" for name, (start, end) in ends.items())
     told = (
         f"The area is {own.mean():.3f}, with random maps {random.mean():.3f}; less that with the map of another image "

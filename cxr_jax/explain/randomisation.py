@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -37,6 +37,7 @@ from cxr_jax.models.network import CLASSIFIER, has_prefix, stage_layers_of, stag
 from cxr_jax.models.registry import build_model
 from cxr_jax.models.state import ArrayDict, batch_stats_of, merge_model, split_model
 from cxr_jax.preprocessing.normalise import normalise
+from cxr_jax.vocabulary import CLASS_NAMES
 
 LIMIT = 0.5
 """Rank correlation under which maps count as different: a quarter of the variance of the ranks is then shared."""
@@ -129,9 +130,14 @@ def cascade(
     )
 
 
-def judge_randomisation(cascade: Cascade, classes: np.ndarray, clusters: np.ndarray) -> Verdict:
-    """Returns the verdict by the rule above; `classes` [N] are those explained, `clusters` [N] number the groups."""
-    means = means_by_class(cascade.rank_correlation.mean(axis=1), classes, clusters)
+def judge_randomisation(
+    cascade: Cascade, classes: np.ndarray, clusters: np.ndarray, names: Sequence[str] = CLASS_NAMES
+) -> Verdict:
+    """Returns the verdict by the rule above.
+
+    `classes` [N] are those explained, indices into `names`; `clusters` [N] number the groups.
+    """
+    means = means_by_class(cascade.rank_correlation.mean(axis=1), classes, clusters, names)
     told = (
         f"With only the classifier drawn anew the rank correlation is {cascade.rank_correlation[:, 0].mean():.2f}, "
         f"with every stage {cascade.rank_correlation[:, -1].mean():.2f} ({cascade.blank[-1]:.0%} of these maps are "

@@ -26,11 +26,11 @@ OUTCOMES = {
 
 
 class Calls(NamedTuple):
-    """N calls of PNEUMONIA, or of findings, each of one image."""
+    """N calls of PNEUMONIA, of findings, or of exclusive classes, each of one image."""
 
     file: tuple[str, ...]
-    called: np.ndarray  # bool [N]
-    ill: np.ndarray  # bool [N], whether it is there
+    called: np.ndarray  # bool [N]; of several exclusive classes int [N], which one
+    ill: np.ndarray  # the same of what is there
     confidence: np.ndarray  # float64 [N] in 0..1, see `confidence_of`
 
     @classmethod

@@ -1,13 +1,13 @@
 """The verdict of a check of heat maps: numbers with their intervals, the rule, the same for every run, and the outcome.
 
-A rule has to hold for the maps of each class by themselves. A mean over both can be carried by one: a network that
+A rule has to hold for the maps of each class by themselves. A mean over all can be carried by one: a network that
 calls even a blurred image PNEUMONIA leaves insertion nothing to show for that class, however well it does for the
 other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,8 @@ from cxr_jax.vocabulary import CLASS_NAMES
 FEWEST_IMAGES = 5
 """With fewer images than this no check gives a verdict, and a class with fewer is not judged by itself."""
 
-ALL = "both classes"
-"""Name of a mean over all images, where neither class has enough of them to be judged by itself."""
+ALL, ALL_OF_SEVERAL = "both classes", "all classes"
+"""Names of a mean over all images, where no class has enough of them to be judged by itself."""
 
 
 @dataclass(frozen=True)
@@ -103,18 +103,27 @@ class _Stored:
     numbers: dict[str, Mean]
 
 
-def judged_classes(classes: Int[np.ndarray, " N"]) -> dict[str, Bool[np.ndarray, " N"]]:
-    """Returns the masks [N] of the classes that have enough images to be judged, by name; all images if none has."""
-    masks = {name: classes == value for value, name in enumerate(CLASS_NAMES)}
+def judged_classes(
+    classes: Int[np.ndarray, " N"], names: Sequence[str] = CLASS_NAMES
+) -> dict[str, Bool[np.ndarray, " N"]]:
+    """Returns the masks [N] of the classes that have enough images to be judged, by name; all images if none has.
+
+    `classes` are indices into `names`, those of the network.
+    """
+    masks = {name: classes == value for value, name in enumerate(names)}
     judged = {name: mask for name, mask in masks.items() if mask.sum() >= FEWEST_IMAGES}
-    return judged or {ALL: np.ones(len(classes), bool)}
+    return judged or {ALL if tuple(names) == CLASS_NAMES else ALL_OF_SEVERAL: np.ones(len(classes), bool)}
 
 
 def means_by_class(
-    values: Float[np.ndarray, " N"], classes: Int[np.ndarray, " N"], clusters: Int[np.ndarray, " N"]
+    values: Float[np.ndarray, " N"],
+    classes: Int[np.ndarray, " N"],
+    clusters: Int[np.ndarray, " N"],
+    names: Sequence[str] = CLASS_NAMES,
 ) -> dict[str, Mean]:
     """Returns the mean of `values` [N] for each of `judged_classes`, with its interval as in `mean_over_images`."""
-    return {name: mean_over_images(values[mask], clusters[mask]) for name, mask in judged_classes(classes).items()}
+    judged = judged_classes(classes, names)
+    return {name: mean_over_images(values[mask], clusters[mask]) for name, mask in judged.items()}
 
 
 def mean_over_images(values: Float[np.ndarray, " N"], clusters: Int[np.ndarray, " N"], *, seed: int = 0) -> Mean:

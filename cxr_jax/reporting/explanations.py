@@ -208,6 +208,8 @@ def explanations_of(run: RunFolder) -> Explanations:
         UserError: checks.json is damaged or of another version.
     """
     paths = sorted(run.explanations.glob("*.png")) if run.explanations.is_dir() else []
+    # the section on boxes of readers has these
+    paths = [path for path in paths if path.stem not in ("boxes", "boxes-val")]
     pages = [path for path in paths if path.stem == "panel" or path.stem.startswith("panel-")]
     galleries = [gallery for page in pages if (gallery := read_gallery(page)) is not None]
     pages = [page for page in pages if not gallery_path(page).is_file()]

@@ -13,6 +13,8 @@ from cxr_jax.evaluation.numbers import TO, measured_text
 from cxr_jax.explain.localise import Asked, Localised, Picture, localise
 from cxr_jax.images.boxes import Box
 from cxr_jax.inference.restore import restore_run
+from cxr_jax.reporting.boxes import picture_beside, told_scores
+from cxr_jax.reporting.report import write_report_anew
 from cxr_jax.runs.files import atomic_path
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.terminal import Terminal
@@ -22,8 +24,6 @@ DRAWN, FOUND = "#56B4E9", "#E69F00"
 """Colours of the boxes of readers and of maps, for every kind of colour vision."""
 
 _COLUMNS = 4
-_TOLD = {"IoBB": (0.1, 0.25, 0.5), "IoU": (0.1, 0.3, 0.5)}
-"""Thresholds in the terminal; the record has all of the paper's."""
 
 
 def tell_localisation(run: RunFolder, asked: Asked, terminal: Terminal) -> None:
@@ -37,6 +37,8 @@ def tell_localisation(run: RunFolder, asked: Asked, terminal: Terminal) -> None:
         terminal.say(line)
     terminal.say(f"Record: {found.path}")
     terminal.say(f"Picture: {_draw(run, found)}")
+    if report := write_report_anew(run):
+        terminal.say(f"Report: {report}")
 
 
 def localisation_rows(localisation: Localisation) -> list[str]:
@@ -64,9 +66,7 @@ def _rows_of(part: Part) -> list[str]:
         f"{_count(part.groups, 'patient', 'patients')}, {_count(part.maps, 'map', 'maps')}{blank}",
         f"  {'':12} {'network':>30} {'FP':>5} {CENTRED:>14} {MEAN:>10}  {'more than ' + MEAN}",
     ]
-    for kind, limits in _TOLD.items():
-        lines += [_row(f"{kind} > {limit:g}", part.score(kind, limit)) for limit in limits]
-    lines.append(_row("pointing", part.score("pointing")))
+    lines += [_row(*told) for told in told_scores(part)]
     lines.append(f"  A place by lot lies in a box with a chance of {part.covered:.1%}.")
     return lines
 
@@ -89,11 +89,10 @@ def _count(number: int, one: str, several: str) -> str:
 
 def _draw(run: RunFolder, found: Localised) -> str:
     """Writes a page with some of the maps and their boxes, and returns where."""
-    name = "boxes-val.png" if found.localisation.images_of == "val" else "boxes.png"
-    folder = run.explanations if found.path.parent == run.path else found.path.parent
-    with atomic_path(folder / name) as temporary:
+    path = picture_beside(run, found.path, found.localisation)
+    with atomic_path(path) as temporary:
         draw_localisation(found.localisation, found.pictures).savefig(temporary, format="png", dpi=110)
-    return str(folder / name)
+    return str(path)
 
 
 def draw_localisation(localisation: Localisation, pictures: Sequence[Picture]) -> Figure:

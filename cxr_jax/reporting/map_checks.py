@@ -14,7 +14,7 @@ from cxr_jax.reporting.explanations import checks_table, draw_checks, overlap_te
 from cxr_jax.reporting.report import write_report_anew
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.terminal import Terminal
-from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER
+from cxr_jax.vocabulary import DISCLAIMER
 
 
 def tell_checks(
@@ -22,7 +22,7 @@ def tell_checks(
     trained: TrainedModel,
     terminal: Terminal,
     *,
-    threshold: float,
+    threshold: float | None,
     stage: str,
     images: int,
     seeds: Sequence[str],
@@ -34,11 +34,11 @@ def tell_checks(
         run: whose maps they are.
         trained: its network.
         terminal: where it is told.
-        threshold: from which PNEUMONIA is called.
+        threshold: from which PNEUMONIA is called; None of other classes, and of findings.
         stage: at which maps are made.
         images: how many maps are checked.
         seeds: folders of other runs that the maps should agree with.
-        explained: the class; empty: the one that is called.
+        explained: the class or finding; empty: the one that is called, or the one of the highest probability.
 
     Raises:
         UserError: another run is not like this one, or data cannot be read.
@@ -49,7 +49,7 @@ def tell_checks(
     masks = None
     if prepared.masks is not None and data.crop == "none":
         masks = masks_of_split(prepared, data, "val", "cxr-jax explain", track=terminal.track)
-    label = CLASS_NAMES.index(explained) if explained else None
+    label = trained.description.classes.index(explained) if explained else None
     sample = make_sample(trained, validation, images, threshold=threshold, explained=label, masks=masks)
     found = check_maps(trained, sample, stage, others=others, track=terminal.track)
     findings = found.record()

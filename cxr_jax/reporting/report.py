@@ -22,6 +22,7 @@ from cxr_jax.evaluation.judgement import Judgement, judges_other_classes, read_j
 from cxr_jax.evaluation.numbers import TO, interval_text, number_text, range_text
 from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.evaluation.probe_record import read_probe
+from cxr_jax.reporting.boxes import boxes_of, told_scores
 from cxr_jax.reporting.change import changes_of, told_changes
 from cxr_jax.reporting.explanations import CAPTIONS as _EXPLANATIONS
 from cxr_jax.reporting.explanations import explanations_of, number_texts
@@ -148,6 +149,7 @@ def _environment() -> Environment:
         number_lines=number_texts,
         times=times,
         told_recalibration=told_recalibration,
+        told_scores=told_scores,
         written=number_text,
     )
     return environment
@@ -184,12 +186,10 @@ def _contents(run: RunFolder) -> dict[str, Any]:
             "results": _figures(run, _RESULTS),
             "operating_point": _figures(run, _DECISION),
             "calibration": _figures(run, _CALIBRATION),
-            "explanations": _figures(run, _EXPLANATIONS),
             "quality": _figures(run, QUALITY_CAPTIONS),
             "baselines": _figures(run, BASELINE_CAPTIONS),
         },
         "sheets": [sheet for name in _SHEETS if (sheet := _sheet(run, name)) is not None],
-        "explanations": explanations_of(run),
         "quality": quality,
         "sets": read_conformal(run.conformal) if run.conformal.is_file() else None,
         "uncertainty": _uncertainty(run),
@@ -231,6 +231,9 @@ def _of_run(run: RunFolder, judgement: Judgement | ClassJudgement) -> dict[str, 
     return {
         "robustness": robustness,
         "degraded_kinds": told_kinds(robustness) if robustness else (),
+        "boxes": boxes_of(run),
+        "explanations": explanations_of(run),
+        "explanation_figures": _figures(run, _EXPLANATIONS),
         "robustness_figures": _figures(run, (("robustness_val", ROBUSTNESS_CAPTION),)),
         "externals": externals_of(run),
         "occlusion": occlusion_of(run),

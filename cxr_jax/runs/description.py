@@ -10,7 +10,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder, read_json
 from cxr_jax.runs.records import from_json
-from cxr_jax.vocabulary import CLASS_NAMES, EXCLUSIVE, Kind
+from cxr_jax.vocabulary import EXCLUSIVE, Kind
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,6 @@ class NetworkDescription:
         if self.denoiser:
             parts.append(f"a denoiser of {self.denoiser}")
         return f" with {' and '.join(parts)}" if parts else ""
-
-
-def require_usual_classes(classes: tuple[str, ...], taker: str) -> None:
-    """Raises UserError unless `classes` are NORMAL and PNEUMONIA, which is all that `taker` takes."""
-    if classes != CLASS_NAMES:
-        raise UserError(
-            f"{taker} takes {' and '.join(CLASS_NAMES)} alone so far, and the classes here are {', '.join(classes)}"
-        )
 
 
 def require_whole_images(descriptions: Iterable[NetworkDescription], taker: str) -> None:

@@ -78,6 +78,7 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
         if path.is_file()
     ]
     files += sorted(run.path.glob("robustness_*.json")) + sorted(run.path.glob("occlusion_*.json"))
+    files += sorted(run.path.glob("localisation*.json"))
     files += sorted(run.predictions.glob("*.csv"))
     # what it gained and forgot, if it learned on
     files += [path for path in sorted(run.change.glob("*")) if path.suffix in (".csv", ".json")]

@@ -13,7 +13,7 @@ from other_classes import NAMES
 from scipy.special import softmax
 
 import cxr_jax
-from cxr_jax.commands import evaluate, explain, judge, predict, prepare, train
+from cxr_jax.commands import evaluate, judge, predict, prepare, train
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.class_judgement import read_class_judgement
@@ -182,10 +182,7 @@ def test_its_table_is_judged_by_itself(three, tmp_path, capsys, undrawn_figures)
 
 
 def test_what_takes_two_classes_says_so(three, tmp_path):
-    run, config = str(three / "run"), str(three / "films.toml")
-    sentence = r"takes NORMAL and PNEUMONIA alone so far, and the classes here are clear, Lung Opacity, covid"
-    with pytest.raises(UserError, match=sentence):
-        explain.main([run])
+    config = str(three / "films.toml")
     for option, value in (("balancing", "barnett"), ("validation", "least_sharp")):
         with pytest.raises(UserError, match="treats NORMAL images in a way of their own"):
             train.main([config, "--out", str(tmp_path / "run"), f"--data.{option}", value])

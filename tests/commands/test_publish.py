@@ -27,10 +27,13 @@ def runs(evaluated_run, prepared_phantoms, tmp_path):
 
 def test_runs_are_published_without_radiographs_and_paths(runs, tmp_path, capsys):
     out = tmp_path / "results"
+    for name in ("localisation.json", "localisation-val.json"):
+        (runs[0] / name).write_text("{}")
     published = ["--published", "Barnett, scratch=0.7837"]
     publish.main([*map(str, runs), "--out", str(out), *published])
     files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert {"seed0/evaluation.json", "seed0/predictions/test.csv", "seed1/ledger.jsonl", "README.md"} <= files
+    assert {"seed0/localisation.json", "seed0/localisation-val.json"} <= files
     assert not [name for name in files if name.endswith((".html", ".npy")) or "checkpoints" in name]
     figures = [name for name in files if "/figures/" in name]
     assert {name.rsplit("/", 1)[1] for name in figures} <= {f"{name}.png" for name in FIGURES}

@@ -9,13 +9,7 @@ from cxr_jax.errors import UserError
 
 
 @pytest.fixture
-def has_maps():
-    """Whether the run is one of which maps are drawn, in a list."""
-    return [True]
-
-
-@pytest.fixture
-def calls(tmp_path, monkeypatch, has_maps):
+def calls(tmp_path, monkeypatch):
     """The commands that are called, in an empty folder; each only keeps a record of it."""
     monkeypatch.chdir(tmp_path)
     made = []
@@ -27,7 +21,7 @@ def calls(tmp_path, monkeypatch, has_maps):
 
     def judged(options, terminal):
         made.append(["evaluate", *options.runs])
-        return SimpleNamespace(has_maps=has_maps[0])
+        return SimpleNamespace()
 
     monkeypatch.setattr(evaluate, "evaluate", judged)
     monkeypatch.setattr(evaluate, "print_evaluation", lambda terminal, evaluation: terminal.say("the results"))
@@ -48,21 +42,6 @@ def test_every_step_in_order(calls, capsys):
     announced = [line.removeprefix("> cxr-jax ") for line in told.splitlines() if line.startswith("> ")]
     assert announced == [" ".join(call) for call in calls]
     assert told.endswith(f"\n\nthe results\nHeat maps: {run}/explanations\n")
-
-
-def test_a_run_without_heat_maps_is_not_asked_for_them(calls, has_maps, capsys):
-    has_maps[0] = False
-    quickstart.main([])
-    assert [call[0] for call in calls] == ["phantoms", "prepare", "train", "evaluate"]
-    assert "Heat maps" not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("quality", "of_findings", "has_maps"), [(True, None, True), (None, True, True), (None, False, False)]
-)
-def test_maps_are_of_two_classes_and_of_findings(quality, of_findings, has_maps):
-    judgement = SimpleNamespace(of_findings=of_findings)
-    assert evaluate.Evaluation(None, judgement, quality, False).has_maps == has_maps
 
 
 def test_earlier_runs_and_phantoms_are_left_alone(calls, tmp_path):

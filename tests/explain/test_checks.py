@@ -140,6 +140,16 @@ def test_a_sample_has_half_of_each_class_as_far_as_there_are(normals, total, cou
     np.testing.assert_array_equal(rows, draw_sample(images, count))
 
 
+def test_a_sample_of_several_classes_has_as_many_of_each_and_one_of_findings_any():
+    labels = np.repeat(np.array([0, 1, 2], np.int32), [3, 20, 20])
+    drawn = image_set(np.zeros((43, 4, 4), np.uint8), 3)
+    images = dataclasses.replace(drawn, labels=labels, classes=("normal", "bacteria", "virus"))
+    assert np.bincount(labels[draw_sample(images, 13)]).tolist() == [3, 5, 5]
+    assert len(draw_sample(images, 100)) == 43
+    shown = dataclasses.replace(drawn, labels=np.zeros((43, 2), np.float32), classes=("Mass", "Nodule"))
+    assert len(set(draw_sample(shown, 5))) == 5
+
+
 def test_the_coarse_field_is_scored_against_masks(findings, tmp_path):
     assert findings.record().field_overlap is None
     sample = findings.sample

@@ -1,5 +1,8 @@
+import dataclasses
+
 import numpy as np
 import pytest
+from scipy.special import expit, softmax
 
 from cxr_jax.explain.heat_maps import heat_maps
 from cxr_jax.explain.insertion_deletion import (
@@ -11,6 +14,7 @@ from cxr_jax.explain.insertion_deletion import (
     judge_curves,
     other_of_class,
 )
+from cxr_jax.explain.verdict import ALL_OF_SEVERAL
 from cxr_jax.runs.predictions import probability_of
 
 
@@ -37,6 +41,24 @@ def test_its_map_beats_random_maps_and_those_of_other_images(patches, curves):
     assert deletion.means["PNEUMONIA"].high < -0.2
     assert curves.areas("insertion", OWN).mean() > curves.areas("insertion", OTHER).mean() + 0.2
     assert "for PNEUMONIA" in insertion.told and "NORMAL" not in insertion.told
+
+
+@pytest.mark.parametrize(
+    ("kind", "probabilities"), [("exclusive", lambda logits: softmax(logits, axis=1)), ("findings", expit)]
+)
+def test_the_curves_of_other_classes_follow_the_probability_of_the_explained_one(
+    bright_patch, patches, maps, kind, probabilities
+):
+    description = dataclasses.replace(bright_patch.description, classes=("bacteria", "virus"), kind=kind)
+    other = dataclasses.replace(bright_patch, description=description)
+    classes = np.arange(6) % 2
+    found = draw_curves(other, patches.images[:6], classes, maps[:6])
+    whole = probabilities(other.logits(patches.images[:6]))[np.arange(6), classes]
+    np.testing.assert_allclose(found.scores["deletion"][OWN][:, 0], whole, rtol=1e-5)
+    for verdict in judge_curves(found, classes, patches.clusters[:6], description.classes):
+        assert list(verdict.means) == [ALL_OF_SEVERAL]
+    for verdict in judge_curves(found, np.ones(6, int), patches.clusters[:6], description.classes):
+        assert list(verdict.means) == ["virus"]
 
 
 def test_a_random_map_fails(bright_patch, patches, maps):
