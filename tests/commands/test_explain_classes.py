@@ -12,6 +12,7 @@ from other_classes import NAMES
 from cxr_jax.commands import explain
 from cxr_jax.data.phantoms.findings import PHANTOM_FINDINGS
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.reporting import map_checks
 from cxr_jax.runs.class_predictions import read_class_predictions
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.gallery import read_gallery
@@ -89,14 +90,33 @@ def test_every_finding_has_a_map_of_its_own(several, tmp_path):
         explain.main([str(run.path), str(film), "--class", "fracture"])
 
 
-@pytest.mark.parametrize(
-    ("folder", "options"),
-    [
-        ("three", []),
-        pytest.param("several", [], marks=pytest.mark.slow),
-        pytest.param("several", ["--class", "Effusion"], marks=pytest.mark.slow),
-    ],
+CHECKED = pytest.mark.parametrize(
+    ("folder", "options"), [("three", []), ("several", []), ("several", ["--class", "Effusion"])]
 )
+
+
+@CHECKED
+def test_validation_images_of_any_classes_are_checked(folder, options, request, tmp_path, monkeypatch):
+    run, given = copied(request.getfixturevalue(folder), tmp_path), []
+
+    def stop(trained, sample, stage, **_):
+        given.append(sample)
+        raise UserError("as far as here")
+
+    monkeypatch.setattr(map_checks, "check_maps", stop)
+    with pytest.raises(UserError, match="as far as here"):
+        explain.main([str(run.path), "--check", "--images", "10", *options])
+    table, (sample,) = read_class_predictions(run.predictions_of("val")), given
+    rows = [table.file.index(file) for file in sample.files]
+    likeliest = table.probabilities[rows].argmax(axis=1)
+    asked = np.full(len(rows), table.classes.index("Effusion")) if options else likeliest
+    np.testing.assert_array_equal(sample.classes, asked)
+    with pytest.raises(UserError, match="--check explains one class in each image"):
+        explain.main([str(run.path), "--check", "--class", "all"])
+
+
+@pytest.mark.slow
+@CHECKED
 def test_maps_are_checked_with_a_verdict_for_each_class(folder, options, request, tmp_path, capsys):
     run = copied(request.getfixturevalue(folder), tmp_path)
     looks = run.ledger.read_text()
@@ -122,5 +142,3 @@ def test_maps_are_checked_with_a_verdict_for_each_class(folder, options, request
     assert run.ledger.read_text() == looks
     assert DISCLAIMER in told
     assert "Adebayo et al. 2018" in run.report.read_text()
-    with pytest.raises(UserError, match="--check explains one class in each image"):
-        explain.main([str(run.path), "--check", "--class", "all"])
