@@ -106,7 +106,7 @@ def _answers(new: Comparison, old: Comparison) -> Iterator[str]:
         assert reached is not None
         met = "is met" if reached.mean >= WANTED else f"is missed by {WANTED - reached.mean:.3f}"
         held = answer.ends is not None and answer.ends.low > -MOST_LOST
-        missed = answer.ends is not None and answer.ends.high < -MOST_LOST
+        missed = answer.difference < -MOST_LOST
         verdict = "is kept" if held else "is missed" if missed else "is not shown to be kept"
         yield (
             f"- **After {way}**, the ROC-AUC on the new films is {_of(new, arm)}. The target of {WANTED:g} {met}. "
