@@ -158,9 +158,7 @@ def _train(
     run = RunFolder(run_path)
     if group.writes:
         run = RunFolder.open(run_path) if resume else RunFolder.unused(run_path)
-    beginning = Beginning.at(origin, average_with)
-    if resume:
-        beginning = resumed_beginning(run, origin, average_with, group)
+    beginning = resumed_beginning(run, origin, average_with, group) if resume else Beginning.at(origin, average_with)
     if beginning.learns_on and config.model.weights:
         terminal.say("Note on the config: model.weights has no effect, because a trained network learns on")
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, weights=""))

@@ -247,7 +247,7 @@ def test_training_can_begin_with_the_mean_of_runs_that_descend_from_one(learned,
         learn_on(config_file, runs[0].path, mean.path, *options[2:], "--resume")
     kept = arrays_of(mean)
     shutil.rmtree(mean.checkpoints)
-    train.main([str(mean.config), "--out", str(mean.path), "--resume"])
+    learn_on(config_file, runs[0].path, mean.path, *options, "--resume")
     for name, value in arrays_of(mean).items():
         np.testing.assert_array_equal(value, kept[name], err_msg=name)
 
