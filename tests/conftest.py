@@ -62,6 +62,8 @@ if _has_room(Path("/dev/shm")):
 LONGEST = (
     "tests/test_documented_commands.py",
     "tests/training/test_processes.py",
+    "tests/bench/test_whole.py",
+    "tests/test_notebook.py",
     "tests/commands/test_explain.py",
     "tests/commands/test_train.py",
     "tests/commands/test_sweep.py",
@@ -75,6 +77,7 @@ LONGEST = (
     "tests/commands/test_offline.py",
     "tests/commands/test_train_native.py",
     "tests/reporting/test_report_browser.py",
+    "tests/training/test_leaks.py",
     "tests/training/test_feed.py",
     "tests/training/test_step.py",
     "tests/commands/test_odd_names.py",
@@ -82,7 +85,6 @@ LONGEST = (
     "tests/training/test_precision.py",
     "tests/training/test_averaging.py",
     "tests/preprocessing/test_augment.py",
-    "tests/bench/test_whole.py",
 )
 """Files that take longest: begun first, so that no worker is left alone with one of them at the end. Those that mostly
 wait stand between those that compute, and leave them the cores.

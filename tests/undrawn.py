@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from cxr_jax.reporting import pictures
+
 SMALLEST_SVG = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
 SMALLEST_PNG = cv2.imencode(".png", np.zeros((1, 1), np.uint8))[1].tobytes()
 
@@ -19,5 +21,7 @@ def leave_undrawn(patch: pytest.MonkeyPatch) -> None:
     def store(figure: Figure, path: Path, *, format: str, **options: object) -> None:
         Path(path).write_bytes(SMALLEST_SVG if format == "svg" else SMALLEST_PNG)
 
+    # to put sheets of many pictures together takes longer than all the rest
+    patch.setattr(pictures, "sheet_of", lambda *shown, **how: Figure())
     patch.setattr(Figure, "draw_without_rendering", lambda figure: None)
     patch.setattr(Figure, "savefig", store)

@@ -157,7 +157,8 @@ def test_its_networks_are_asked_in_another_way_without_training(out, config_file
         code = command_line([*command, *options])
         return code, *capsys.readouterr()
 
-    code, printed, errors = asked("looks", "--model.flip-average", "--model.shift-average", "0.1")
+    # two views of each image: how many there are is told and tested of evaluation, and ten take five times as long
+    code, printed, errors = asked("looks", "--model.flip-average")
     assert code == 0, errors
     assert "3 of them finished already" in printed
     ways = {"plain": out, "looks": tmp_path / "looks"}
@@ -169,11 +170,11 @@ def test_its_networks_are_asked_in_another_way_without_training(out, config_file
         assert restore_run(looks).checkpoint_sha256 == restore_run(plain).checkpoint_sha256
         assert not restore_run(plain).description.flip_average
     threshold = read_json(tmp_path / "looks" / "crossval.json")["operating_point"]["threshold"]
-    # without StableHLO, for which ten views by each of three networks are traced for every platform
+    # without StableHLO, for which the views by each of three networks are traced for every platform
     export.main([str(tmp_path / "looks" / "ensemble"), str(tmp_path / "bundle"), "--half"])
     bundle = read_json(tmp_path / "bundle" / "bundle.json")
     assert [call["threshold"] for call in bundle["calls"]] == [threshold]
-    code, _, errors = asked("other", "--training.epochs", "9")
+    code, _, errors = asked("other", "--training.epochs", "9", "--model.shift-average", "0.1")
     assert code == 1
     assert "seed0 was trained with training.epochs = " in errors and "only model.flip_average and" in errors
 

@@ -67,6 +67,7 @@ def test_the_most_confident_errors_of_test_are_explained_at_original_size(run, p
     assert run.report.read_text() != before  # it shows the page now
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_without_errors_the_least_certain_are_shown_and_it_is_said(run, capsys):
     with_predictions(run, lambda label: np.where(label == 1, 0.8, 0.2))
     explain.main([str(run.path), "--count", "3"])
@@ -91,6 +92,7 @@ def test_chosen_files_stage_and_class(run, phantom_source, tmp_path, capsys):
     assert cv2.imread(str(run.explanations / "person9-PNEUMONIA-blocks.1.png")).shape[1] == 90
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_files_that_cannot_be_explained_do_not_stop_the_others(run, phantom_source, tmp_path, capsys):
     good = str(sorted((phantom_source / "test" / "NORMAL").glob("*.jpeg"))[0])
     (tmp_path / "text.png").write_text("no image")
@@ -105,6 +107,7 @@ def test_files_that_cannot_be_explained_do_not_stop_the_others(run, phantom_sour
     assert cli(["explain", str(run.path), str(tmp_path / "text.png")]) == 1
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_files_need_no_prepared_data(run, phantom_source, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CXR_PREPARED_DIR", str(tmp_path / "empty"))
     explain.main([str(run.path), str(sorted((phantom_source / "test" / "NORMAL").glob("*.jpeg"))[0])])
@@ -113,6 +116,7 @@ def test_files_need_no_prepared_data(run, phantom_source, tmp_path, monkeypatch,
         explain.main([str(run.path)])
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_a_blank_map_is_said(run, phantom_source, monkeypatch, capsys):
     from cxr_jax.explain import cases, heat_maps
 
@@ -127,6 +131,7 @@ def test_a_blank_map_is_said(run, phantom_source, monkeypatch, capsys):
     assert "blank: nothing at conv_head speaks for" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_explaining_again_replaces_the_same_pictures(run):
     explain.main([str(run.path), "--count", "2", "--split", "val"])
     before = pictures(run)
@@ -135,6 +140,7 @@ def test_explaining_again_replaces_the_same_pictures(run):
     assert (run.explanations / "panel-val.png").is_file()
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_the_same_file_twice_is_drawn_twice(run, phantom_source):
     first, second = sorted((phantom_source / "test" / "NORMAL").glob("*.jpeg"))[:2]
     explain.main([str(run.path), str(first), str(second), str(first)])

@@ -81,15 +81,14 @@ def learning(name):
     with jax.enable_x64(True):
         graphdef, params, batch_stats = network(name, "float64")
         optimizer = optax.chain(optax.add_decayed_weights(DECAY), optax.sgd(RATE, MOMENTUM))
-        step, update, state = _step(graphdef), jax.jit(optimizer.update), optimizer.init(params)
+        step, update, state = _step(graphdef), _update(optimizer), jax.jit(optimizer.init)(params)
         found, losses, labels = {}, [], jnp.asarray(drawn_labels(LEARNING_BATCH))
         for iteration in range(SGD_STEPS):
             images = jnp.asarray(drawn_images(LEARNING_BATCH, learning_size(name), seed=iteration))
             gradients, loss, logits, batch_stats = step(params, batch_stats, images, labels)
             if not found:
                 found = {"logits": logits} | _prefixed("gradients", gradients) | _prefixed("moved", batch_stats)
-            updates, state = update(gradients, state, params)
-            params = optax.apply_updates(params, updates)
+            params, state = update(gradients, state, params)
             losses.append(loss)
         after = _prefixed("params", params) | _prefixed("statistics", batch_stats)
         return found | {"losses": jnp.stack(losses)} | after
@@ -110,6 +109,15 @@ def _step(graphdef):
     return step
 
 
+def _update(optimizer):
+    @jax.jit
+    def update(gradients, state, params):
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return update
+
+
 def training_pass(name, dtype):
     """Logits of a pass in training mode, the statistics that it moves, and the gradient of every parameter."""
     with jax.enable_x64(dtype == "float64"):
@@ -125,13 +133,12 @@ def sgd(name):
     with jax.enable_x64(True):
         graphdef, params, batch_stats = network(name, "float64")
         optimizer = optax.chain(optax.add_decayed_weights(DECAY), optax.sgd(RATE, MOMENTUM))
-        step, update, state = _step(graphdef), jax.jit(optimizer.update), optimizer.init(params)
+        step, update, state = _step(graphdef), _update(optimizer), jax.jit(optimizer.init)(params)
         losses, labels = [], jnp.asarray(drawn_labels(SGD_BATCH))
         for iteration in range(SGD_STEPS):
             images = jnp.asarray(drawn_images(SGD_BATCH, SGD_SIZE, seed=iteration))
             gradients, loss, _, batch_stats = step(params, batch_stats, images, labels)
-            updates, state = update(gradients, state, params)
-            params = optax.apply_updates(params, updates)
+            params, state = update(gradients, state, params)
             losses.append(loss)
         return {"losses": jnp.stack(losses)} | _prefixed("params", params) | _prefixed("statistics", batch_stats)
 

@@ -259,7 +259,7 @@ def test_test_script_fails_when_the_tests_do(checkout):
 
 STEPS = [
     "scripts/test",
-    ".venv/bin/python -m pytest --no-cov -rs --numprocesses 2 --dist loadfile -m slow "
+    ".venv/bin/python -m pytest --no-cov -rs --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow "
     "tests/test_documented_commands.py tests/commands/test_sweep.py tests/training/test_processes.py "
     "tests/scripts/test_wheel.py tests/scripts/test_kill_harness.py tests/commands/test_odd_names.py "
     "tests/commands/test_offline.py tests/commands/test_bench.py tests/bench/test_whole.py tests/test_notebook.py "
@@ -267,12 +267,12 @@ STEPS = [
     "tests/commands/test_train.py::test_a_disk_that_fills_up_in_training_is_one_sentence_and_the_run_can_be_resumed "
     "tests/scripts/test_load_test.py "
     "--deselect tests/scripts/test_load_test.py::test_the_network_that_comes_with_the_package_bears_it",
-    "environment_of_the_oldest_python",
-    "build/oldest/bin/python -m pytest -rs --numprocesses 2 --dist loadfile tests/porting "
-    "tests/bench/test_rivals.py tests/test_cli.py",
     ".venv/bin/ruff check",
     ".venv/bin/ruff format --check",
     ".venv/bin/lint-imports",
+    "environment_of_the_oldest_python",
+    "build/oldest/bin/python -m pytest -rs --numprocesses 2 --dist loadfile tests/porting "
+    "tests/bench/test_rivals.py tests/test_cli.py",
 ]
 OLDEST = [
     "make_environment run",
@@ -282,7 +282,7 @@ OLDEST = [
 ]
 """The parts of the installation for the oldest Python, each of which needs the one before."""
 
-BESIDE = [*OLDEST, STEPS[3]]
+BESIDE = [*OLDEST, STEPS[-1]]
 """What goes on beside the other steps."""
 
 STEP = """
@@ -344,7 +344,7 @@ def test_ci_fails_when_any_step_does_but_runs_the_others(ci, checkout, failing):
     steps, parts = steps_and_parts(checkout)
     assert len(steps) == len(STEPS) - 1
     # the tests are begun all the same, and fail without their environment
-    assert parts == [*(OLDEST[: OLDEST.index(failing) + 1] if failing in OLDEST else OLDEST), STEPS[3]]
+    assert parts == [*(OLDEST[: OLDEST.index(failing) + 1] if failing in OLDEST else OLDEST), STEPS[-1]]
     assert done.stdout.splitlines()[-1] == "7 passed in 1.0s"
 
 
