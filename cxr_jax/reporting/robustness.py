@@ -57,7 +57,7 @@ def robustness_rows(robustness: Robustness) -> list[str]:
         lines.append("Each by itself, at its own threshold: figures as they are, and the means over all kinds:")
     for name, found in robustness.classes.items():
         figures = [_number(found.clean.roc_auc), mean_area(found), _percent(found.clean.error)]
-        row = f"{figures[0]:>7} to {figures[1]}, error {figures[2]:>5} to {_percent(found.mean_error)}"
+        row = f"ROC-AUC {figures[0]} to {figures[1]}, error {figures[2]:>5} to {_percent(found.mean_error)}"
         lines.append(f"{name:17} {row}")
     return lines
 
