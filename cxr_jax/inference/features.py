@@ -7,6 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from cxr_jax.config.schema import Config
 from cxr_jax.data.prepared import PreparedData
@@ -17,7 +18,7 @@ from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.ensemble import Ensemble
 from cxr_jax.inference.forward import statistics_of
 from cxr_jax.inference.restore import TrainedModel
-from cxr_jax.models.network import StagedNetwork
+from cxr_jax.models.network import EVALUATION, StagedNetwork
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import read_looks
 
@@ -32,11 +33,16 @@ def measured_stage(network: StagedNetwork, image_size: int) -> str:
 
     Earlier ones see how a file was compressed rather than what it shows, later ones what the classes differ in.
     """
+
+    def maps_of(x: Array) -> list[Array]:
+        """Returns the output of every stage, each computed from the one before."""
+        maps = [x]
+        for stage in network.stages:
+            maps.append(stage.run(maps[-1], EVALUATION))
+        return maps[1:]
+
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    sides = [
-        jax.eval_shape(functools.partial(network.activations, stage=name), image).shape[1]
-        for name in network.stage_names
-    ]
+    sides = [found.shape[1] for found in jax.eval_shape(maps_of, image)]
     return network.stage_names[sides.index(sides[-1])]
 
 

@@ -1,8 +1,10 @@
 """The training images in the features of a restored network, and films that are unlike them."""
 
+import functools
 from dataclasses import replace
 
 import cv2
+import jax
 import numpy as np
 import pytest
 
@@ -41,7 +43,8 @@ def compared(trained):
 def test_the_stage_is_the_first_whose_map_is_as_small_as_the_last(trained):
     network, stage = trained.model(), measured_stage(trained.model(), 32)
     inputs = np.zeros((1, 32, 32, 3), np.float32)
-    sides = {name: network.activations(inputs, name).shape[1] for name in network.stage_names}
+    maps = jax.jit(lambda x: {name: network.activations(x, name) for name in network.stage_names})(inputs)
+    sides = {name: found.shape[1] for name, found in maps.items()}
     smallest = [name for name in network.stage_names if sides[name] == sides[network.stage_names[-1]]]
     assert stage == smallest[0] and len(smallest) < len(sides)
 
@@ -51,7 +54,8 @@ def test_logits_are_those_without_distances_and_distances_those_of_the_statistic
     logits, distances = compared.logits_and_distances(images)
     np.testing.assert_allclose(logits, trained.logits(images, batch_size=5), atol=1e-5)
     reference = compared.reference
-    maps = np.asarray(trained.model().activations(np.float32(normalised(images, trained)), reference.stage), np.float64)
+    run = jax.jit(functools.partial(trained.model().activations, stage=reference.stage))
+    maps = np.asarray(run(np.float32(normalised(images, trained))), np.float64)
     statistics = np.concatenate([maps.mean(axis=(1, 2)), maps.std(axis=(1, 2))], axis=1)
     np.testing.assert_allclose(distances, reference.distance(statistics.astype(np.float32)), rtol=1e-3)
     assert reference.limit.share == 0.01 and reference.limit.images == 120 and reference.images == 60
