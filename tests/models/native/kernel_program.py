@@ -7,11 +7,13 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+import jaxlib
 import ml_dtypes
 import numpy as np
 import pytest
@@ -59,13 +61,22 @@ class KernelProgram:
 
     def call(self, name: str, operands: Sequence[Any], results: Sequence[np.ndarray], *numbers: int) -> str:
         """Calls the handler with `operands`, fills `results` and returns its error, empty if there is none."""
+        return self.call_with(name, operands, results, dict(zip(_names(name, len(numbers)), numbers, strict=True)))
+
+    def call_with(
+        self, name: str, operands: Sequence[Any], results: Sequence[np.ndarray], numbers: Mapping[str, int]
+    ) -> str:
+        """Calls as `call` does, with `numbers` by their names."""
         ask = self._process.stdin
-        ask.write(f"cxr_jax_{name}\n".encode())
+        ask.write(f"cxr_jax_{name}\n".encode() + _number(len(operands)))
         for operand in operands:
-            ask.write(_shape(operand) + np.ascontiguousarray(operand).tobytes())
+            ask.write(_described(operand) + np.ascontiguousarray(operand).tobytes())
+        ask.write(_number(len(results)))
         for result in results:
-            ask.write(_shape(result))
-        ask.write(np.asarray(numbers, np.int64).tobytes())
+            ask.write(_described(result))
+        ask.write(_number(len(numbers)))
+        for word, value in numbers.items():
+            ask.write(_number(len(word)) + word.encode() + _number(value))
         try:
             ask.flush()
         except BrokenPipeError:
@@ -101,14 +112,25 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
     return np.asarray(values).astype(ml_dtypes.bfloat16)
 
 
-def _shape(array: np.ndarray) -> bytes:
-    return np.asarray([array.ndim, *array.shape], np.int64).tobytes()
+def _names(handler: str, count: int) -> tuple[str, ...]:
+    """Returns what the `count` numbers of a handler are called, in its order."""
+    first = ("counts_padding", "window") if "pool" in handler else ("activation",)
+    return (*first, "stride", "top", "left")[-count:] if count > 1 else first[:count]
+
+
+def _number(value: int) -> bytes:
+    return np.int64(value).tobytes()
+
+
+def _described(array: np.ndarray) -> bytes:
+    kinds = {np.dtype(ml_dtypes.bfloat16): 16, np.dtype(np.float32): 11}  # as XLA numbers them
+    return np.asarray([kinds[array.dtype], array.nbytes, array.ndim, *array.shape], np.int64).tobytes()
 
 
 def _built(target: Target) -> Path:
     """Returns the program; kept with the programs that tests compile, for this state of the sources."""
     # a program runs here only if it was built for this processor
-    digest = hashlib.sha256(repr((target, platform.node(), sorted(processor_features()))).encode())
+    digest = hashlib.sha256(repr((target, jaxlib.__version__, platform.node(), sorted(processor_features()))).encode())
     for path in sorted((*SOURCE.iterdir(), *DRIVER.rglob("*.*"))):
         digest.update(path.name.encode() + path.read_bytes())
     folder = Path(os.environ["CXR_TEST_PROGRAMS"]) / KEPT_FOLDER
@@ -116,9 +138,11 @@ def _built(target: Target) -> Path:
     if not program.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         new = folder / f"{program.name}.{os.getpid()}"
-        includes = [f"-I{DRIVER}", f"-I{SOURCE}"]
+        includes = [f"-I{SOURCE}", "-isystem", jax.ffi.include_dir()]
         command = [target.compiler, "-std=c++17", *target.options, "-Wno-psabi", *includes, str(DRIVER / "main.cc")]
-        built = subprocess.run([*command, "-pthread", "-o", str(new)], capture_output=True, text=True)
+        built = subprocess.run(
+            [*command, "-pthread", "-rdynamic", "-ldl", "-o", str(new)], capture_output=True, text=True
+        )
         assert built.returncode == 0, built.stderr[-4000:]
         new.replace(program)
     return program

@@ -1,6 +1,7 @@
 """The native kernels are built once, found again, and done without wherever they cannot be had."""
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -177,6 +178,5 @@ def test_it_is_compiled_once_for_all_environments(monkeypatch, folder, tmp_path)
 
 def test_every_handler_of_the_source_is_known():
     source = Path(library.__file__).with_name("source")
-    text = "".join(path.read_text() for path in sorted(source.iterdir()))
-    assert all(f"cxr_jax_{name}," in text for name in library.HANDLERS)
-    assert text.count("XLA_FFI_DEFINE_HANDLER_SYMBOL(") == len(library.HANDLERS)
+    text = "".join(path.read_text() for path in sorted(source.iterdir()) if path.name != "frame.h")
+    assert sorted(re.findall(r"CXR_HANDLER\((\w+),", text)) == sorted(library.HANDLERS)

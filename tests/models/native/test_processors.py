@@ -352,6 +352,24 @@ def test_an_array_that_does_not_fit_is_refused(program):
     assert "do not belong together" in program.call("normalise", (x, wrong, wrong), (y,), 0)
 
 
+def test_a_call_that_the_kernel_does_not_know_is_refused(program):
+    x, y, ones = values((1, 2, 2, 16), 1), np.empty((1, 2, 2, 16), bfloat16(0).dtype), np.ones(16, np.float32)
+    known, numbers = (x, ones, ones), {"activation": 1}
+    assert program.call_with("normalise", known, (y,), numbers) == ""
+    for operands, results, named in (
+        (known[:2], (y,), numbers),
+        ((*known, ones), (y,), numbers),
+        (known, (y, y), numbers),
+        ((x, ones, x), (y,), numbers),
+        ((x[0], ones, ones), (y[0],), numbers),
+        (known, (ones,), numbers),
+        (known, (y,), {}),
+        (known, (y,), {"activations": 1}),
+    ):
+        refused = program.call_with("normalise", operands, results, named)
+        assert refused == "the call is not one that this kernel knows"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("processor", "needs"), [("haswell", AVX2), ("skylake-avx512", AVX512)])
 def test_kernels_built_for_another_processor_do_what_those_of_this_one_do(

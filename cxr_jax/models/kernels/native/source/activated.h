@@ -13,7 +13,7 @@ namespace cxr {
 // [channels] of it. Pieces do not depend on the number of threads, so that sums do not either; up to 256 groups are added
 // in float32, everything beyond in float64.
 template <Activation kActivation>
-void activated_gradient(xla::ffi::ThreadPool& pool, int64_t pixels, int64_t channels, const BFloat16* y,
+void activated_gradient(const Pool& pool, int64_t pixels, int64_t channels, const BFloat16* y,
                         const BFloat16* g, BFloat16* of_input, float* sums) {
   static_assert(kActivation != Activation::kSilu, "its slope is not known from its result");
   const Groups groups = groups_of(pixels, channels);

@@ -108,7 +108,7 @@ inline void filter_pixels(const float* const* rows, int64_t first, int64_t pitch
 
 // `x` [batch, height, width, channels] by `kernel` [kWindow, kWindow, channels], plus `offset` [channels] and activated.
 template <int kWindow, int kStride, Activation kActivation>
-void any_depthwise_at_stride(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, const BFloat16* x,
+void any_depthwise_at_stride(const Pool& pool, const DepthwiseShape& shape, const BFloat16* x,
                          const float* kernel, const float* offset, BFloat16* y) {
   constexpr int at_once = 4;
   const int64_t channels = shape.channels, kernel_pitch = whole_vectors(channels);
@@ -142,7 +142,7 @@ void any_depthwise_at_stride(xla::ffi::ThreadPool& pool, const DepthwiseShape& s
 }
 
 template <int kWindow, Activation kActivation>
-void any_depthwise_forward(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, const BFloat16* x, const float* kernel,
+void any_depthwise_forward(const Pool& pool, const DepthwiseShape& shape, const BFloat16* x, const float* kernel,
                        const float* offset, BFloat16* y) {
   if (shape.stride == 1) any_depthwise_at_stride<kWindow, 1, kActivation>(pool, shape, x, kernel, offset, y);
   else any_depthwise_at_stride<kWindow, 2, kActivation>(pool, shape, x, kernel, offset, y);
@@ -172,7 +172,7 @@ inline void spread_pixels(const float* const* rows, const int* row_taps, int row
 
 // The gradient of `x` for the gradient `g` [batch, rows, columns, channels] of the output, at stride 1 or 2.
 template <int kWindow>
-void any_depthwise_input_gradient(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, const BFloat16* g,
+void any_depthwise_input_gradient(const Pool& pool, const DepthwiseShape& shape, const BFloat16* g,
                               const float* kernel, BFloat16* x) {
   const int64_t channels = shape.channels;
   if (shape.stride == 1) {
@@ -234,7 +234,7 @@ inline void add_taps(const float* const* rows, int64_t pitch, int64_t stride, co
 
 // The gradient [kWindow, kWindow, channels] of the kernel; each band's share is added up by itself, and all in order.
 template <int kWindow>
-void any_depthwise_kernel_gradient(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, const BFloat16* x,
+void any_depthwise_kernel_gradient(const Pool& pool, const DepthwiseShape& shape, const BFloat16* x,
                                const BFloat16* g, float* kernel) {
   // as many rows of taps as registers hold
   constexpr int at_once = kWindow * kWindow <= 9 || kLanes == 16 ? kWindow : 1;

@@ -13,77 +13,72 @@ DepthwiseShape depthwise_shape(const Dimensions& in, const Dimensions& out, int6
 }
 
 // What keeps depthwise kernels with windows of so many pixels a side inside of their buffers.
-ffi::Error check_places(const Dimensions& in, const Dimensions& out, const Parameters& kernel, int64_t side,
-                        int64_t stride, int64_t top, int64_t left) {
-  if (stride != 1 && stride != 2) return ffi::Error::InvalidArgument("depthwise strides have to be 1 or 2");
+Error check_places(const Dimensions& in, const Dimensions& out, const Dimensions& window, int64_t side,
+                   int64_t stride, int64_t top, int64_t left) {
+  if (stride != 1 && stride != 2) return "depthwise strides have to be 1 or 2";
   if (std::min(top, left) < 0 || std::max(top, left) >= side) {
-    return ffi::Error::InvalidArgument("depthwise padding has to be less than a window");
+    return "depthwise padding has to be less than a window";
   }
-  const bool belong = in[0] == out[0] && in[3] == out[3] && all_have(side * side * in[3], kernel);
-  return belong ? ffi::Error::Success() : sizes_differ();
+  const bool belong = in[0] == out[0] && in[3] == out[3] && window.count() == side * side * in[3];
+  return belong ? Error() : Error(kSizesDiffer);
 }
 
-ffi::Error check_any_depthwise(const Dimensions& in, const Dimensions& out, const Parameters& kernel, int64_t stride,
-                               int64_t top, int64_t left) {
-  const auto window = kernel.dimensions();
-  if (window.size() < 2 || window[0] != window[1] || (window[0] != 3 && window[0] != 5)) {
-    return ffi::Error::InvalidArgument("depthwise windows have to be 3 x 3 or 5 x 5");
+Error check_any_depthwise(const Dimensions& in, const Dimensions& out, const Dimensions& window, int64_t stride,
+                          int64_t top, int64_t left) {
+  if (window.rank() < 2 || window[0] != window[1] || (window[0] != 3 && window[0] != 5)) {
+    return "depthwise windows have to be 3 x 3 or 5 x 5";
   }
-  return check_places(in, out, kernel, window[0], stride, top, left);
+  return check_places(in, out, window, window[0], stride, top, left);
 }
 
 // Calls `work` with the side of the window as a type.
 template <typename Work>
-void with_side(const Parameters& kernel, const Work& work) {
-  if (kernel.dimensions()[0] == 3) work(std::integral_constant<int, 3>());
+void with_side(const Dimensions& window, const Work& work) {
+  if (window[0] == 3) work(std::integral_constant<int, 3>());
   else work(std::integral_constant<int, 5>());
 }
 
-ffi::Error any_depthwise(Pool pool, Values x, Parameters kernel, Parameters offset, NewValues y, int64_t activation,
+Error any_depthwise(Pool pool, Values x, Parameters kernel, Parameters offset, NewValues y, int64_t activation,
                          int64_t stride, int64_t top, int64_t left) {
-  const auto in = x.dimensions(), out = y->dimensions();
-  if (auto error = check_any_depthwise(in, out, kernel, stride, top, left); error.failure()) return error;
-  if (!all_have(in[3], offset)) return sizes_differ();
+  const auto in = x.dimensions(), out = y.dimensions();
+  if (Error error = check_any_depthwise(in, out, kernel.dimensions(), stride, top, left)) return error;
+  if (!all_have(in[3], offset)) return kSizesDiffer;
   const auto shape = depthwise_shape(in, out, stride, top, left);
-  with_side(kernel, [&](auto side) {
+  with_side(kernel.dimensions(), [&](auto side) {
     with_activation(activation, [&](auto kind) {
-      any_depthwise_forward<side(), kind()>(pool, shape, data(x), kernel.typed_data(), offset.typed_data(), data(y));
+      any_depthwise_forward<side(), kind()>(pool, shape, x.data(), kernel.data(), offset.data(), y.data());
     });
   });
-  return ffi::Error::Success();
+  return {};
 }
 
-ffi::Error any_depthwise_input(Pool pool, Values g, Parameters kernel, NewValues x, int64_t stride, int64_t top,
+Error any_depthwise_input(Pool pool, Values g, Parameters kernel, NewValues x, int64_t stride, int64_t top,
                                int64_t left) {
-  const auto in = x->dimensions(), out = g.dimensions();
-  if (auto error = check_any_depthwise(in, out, kernel, stride, top, left); error.failure()) return error;
+  const auto in = x.dimensions(), out = g.dimensions();
+  if (Error error = check_any_depthwise(in, out, kernel.dimensions(), stride, top, left)) return error;
   const auto shape = depthwise_shape(in, out, stride, top, left);
-  with_side(kernel, [&](auto side) {
-    any_depthwise_input_gradient<side()>(pool, shape, data(g), kernel.typed_data(), data(x));
+  with_side(kernel.dimensions(), [&](auto side) {
+    any_depthwise_input_gradient<side()>(pool, shape, g.data(), kernel.data(), x.data());
   });
-  return ffi::Error::Success();
+  return {};
 }
 
-ffi::Error any_depthwise_kernel(Pool pool, Values x, Values g, NewParameters kernel, int64_t stride, int64_t top,
+Error any_depthwise_kernel(Pool pool, Values x, Values g, NewParameters kernel, int64_t stride, int64_t top,
                                 int64_t left) {
   const auto in = x.dimensions(), out = g.dimensions();
-  if (auto error = check_any_depthwise(in, out, *kernel, stride, top, left); error.failure()) return error;
+  if (Error error = check_any_depthwise(in, out, kernel.dimensions(), stride, top, left)) return error;
   const auto shape = depthwise_shape(in, out, stride, top, left);
-  with_side(*kernel, [&](auto side) {
-    any_depthwise_kernel_gradient<side()>(pool, shape, data(x), data(g), kernel->typed_data());
+  with_side(kernel.dimensions(), [&](auto side) {
+    any_depthwise_kernel_gradient<side()>(pool, shape, x.data(), g.data(), kernel.data());
   });
-  return ffi::Error::Success();
+  return {};
 }
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    cxr_jax_any_depthwise, any_depthwise,
-    CXR_BIND.Arg<Values>().Arg<Parameters>().Arg<Parameters>().Ret<Values>().CXR_ACTIVATION.CXR_WINDOW);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(cxr_jax_any_depthwise_input, any_depthwise_input,
-                              CXR_BIND.Arg<Values>().Arg<Parameters>().Ret<Values>().CXR_WINDOW);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(cxr_jax_any_depthwise_kernel, any_depthwise_kernel,
-                              CXR_BIND.Arg<Values>().Arg<Values>().Ret<Parameters>().CXR_WINDOW);
+CXR_HANDLER(any_depthwise, any_depthwise, "activation", CXR_WINDOW)
+CXR_HANDLER(any_depthwise_input, any_depthwise_input, CXR_WINDOW)
+CXR_HANDLER(any_depthwise_kernel, any_depthwise_kernel, CXR_WINDOW)
 
 }  // namespace cxr
 

@@ -11,9 +11,9 @@ struct Channels {
   int64_t pixels, count;
   Groups groups;
   explicit Channels(const Values& x)
-      : pixels(x.element_count() / x.dimensions().back()), count(x.dimensions().back()),
+      : pixels(x.count() / x.dimensions()[3]), count(x.dimensions()[3]),
         groups(groups_of(pixels, count)) {}
-  std::vector<float> repeat(const Parameters& values) const { return repeated(values.typed_data(), count, groups); }
+  std::vector<float> repeat(const Parameters& values) const { return repeated(values.data(), count, groups); }
 
   template <typename... Buffers>
   bool fit(const Buffers&... parameters) const {
@@ -21,62 +21,62 @@ struct Channels {
   }
 };
 
-ffi::Error statistics(Pool pool, Values x, Parameters shift, NewParameters sums) {
+Error statistics(Pool pool, Values x, Parameters shift, NewParameters sums) {
   const Channels channels(x);
-  if (!channels.fit(shift) || !all_have(2 * channels.count, *sums)) return sizes_differ();
+  if (!channels.fit(shift) || !all_have(2 * channels.count, sums)) return kSizesDiffer;
   const auto shifts = channels.repeat(shift);
   sum_channels(
-      pool, channels.pixels, channels.count, data(x), data(x),
+      pool, channels.pixels, channels.count, x.data(), x.data(),
       [shifts = shifts.data()](Floats value, Floats, int64_t channel) {
         const Floats centred = value - load(shifts + channel);
         return Both{centred, centred * centred};
       },
-      sums->typed_data());
-  return ffi::Error::Success();
+      sums.data());
+  return {};
 }
 
-ffi::Error normalise(Pool pool, Values x, Parameters factor, Parameters offset, NewValues y, int64_t activation) {
+Error normalise(Pool pool, Values x, Parameters factor, Parameters offset, NewValues y, int64_t activation) {
   const Channels channels(x);
-  if (!channels.fit(factor, offset) || !all_have(x.element_count(), *y)) return sizes_differ();
+  if (!channels.fit(factor, offset) || !all_have(x.count(), y)) return kSizesDiffer;
   const auto factors = channels.repeat(factor), offsets = channels.repeat(offset);
   with_activation(activation, [&](auto kind) {
-    change_channels(pool, channels.pixels, channels.count, data(x), data(x), data(y),
+    change_channels(pool, channels.pixels, channels.count, x.data(), x.data(), y.data(),
                     [kind, factors = factors.data(), offsets = offsets.data()](Floats value, Floats, int64_t channel) {
                       return activate<kind()>(value * load(factors + channel) + load(offsets + channel));
                     });
   });
-  return ffi::Error::Success();
+  return {};
 }
 
-ffi::Error normalise_gradient_sums(Pool pool, Values x, Values g, Parameters factor, Parameters offset, Parameters mean,
+Error normalise_gradient_sums(Pool pool, Values x, Values g, Parameters factor, Parameters offset, Parameters mean,
                                    NewParameters sums, int64_t activation) {
   const Channels channels(x);
-  if (!channels.fit(factor, offset, mean) || !all_have(x.element_count(), g) || !all_have(2 * channels.count, *sums)) {
-    return sizes_differ();
+  if (!channels.fit(factor, offset, mean) || !all_have(x.count(), g) || !all_have(2 * channels.count, sums)) {
+    return kSizesDiffer;
   }
   const auto factors = channels.repeat(factor), offsets = channels.repeat(offset), means = channels.repeat(mean);
   with_activation(activation, [&](auto kind) {
     sum_channels(
-        pool, channels.pixels, channels.count, data(x), data(g),
+        pool, channels.pixels, channels.count, x.data(), g.data(),
         [kind, factors = factors.data(), offsets = offsets.data(), means = means.data()](
             Floats value, Floats gradient, int64_t channel) {
           const Floats input = value * load(factors + channel) + load(offsets + channel);
           const Floats sloped = slope_times<kind()>(input, gradient);
           return Both{sloped, sloped * (value - load(means + channel))};
         },
-        sums->typed_data());
+        sums.data());
   });
-  return ffi::Error::Success();
+  return {};
 }
 
-ffi::Error normalise_gradient(Pool pool, Values x, Values g, Parameters factor, Parameters offset, Parameters slope,
+Error normalise_gradient(Pool pool, Values x, Values g, Parameters factor, Parameters offset, Parameters slope,
                               Parameters constant, NewValues y, int64_t activation) {
   const Channels channels(x);
-  if (!channels.fit(factor, offset, slope, constant) || !all_have(x.element_count(), g, *y)) return sizes_differ();
+  if (!channels.fit(factor, offset, slope, constant) || !all_have(x.count(), g, y)) return kSizesDiffer;
   const auto factors = channels.repeat(factor), offsets = channels.repeat(offset);
   const auto slopes = channels.repeat(slope), constants = channels.repeat(constant);
   with_activation(activation, [&](auto kind) {
-    change_channels(pool, channels.pixels, channels.count, data(x), data(g), data(y),
+    change_channels(pool, channels.pixels, channels.count, x.data(), g.data(), y.data(),
                     [kind, factors = factors.data(), offsets = offsets.data(), slopes = slopes.data(),
                      constants = constants.data()](Floats value, Floats gradient, int64_t channel) {
                       const Floats scale = load(factors + channel);
@@ -85,23 +85,14 @@ ffi::Error normalise_gradient(Pool pool, Values x, Values g, Parameters factor, 
                              load(constants + channel);
                     });
   });
-  return ffi::Error::Success();
+  return {};
 }
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(cxr_jax_statistics, statistics,
-                              CXR_BIND.Arg<Values>().Arg<Parameters>().Ret<Parameters>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    cxr_jax_normalise, normalise,
-    CXR_BIND.Arg<Values>().Arg<Parameters>().Arg<Parameters>().Ret<Values>().CXR_ACTIVATION);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    cxr_jax_normalise_gradient_sums, normalise_gradient_sums,
-    CXR_BIND.Arg<Values>().Arg<Values>().Arg<Parameters>().Arg<Parameters>().Arg<Parameters>().Ret<Parameters>()
-        .CXR_ACTIVATION);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    cxr_jax_normalise_gradient, normalise_gradient,
-    CXR_BIND.Arg<Values>().Arg<Values>().Arg<Parameters>().Arg<Parameters>().Arg<Parameters>().Arg<Parameters>()
-        .Ret<Values>().CXR_ACTIVATION);
+CXR_HANDLER(statistics, statistics)
+CXR_HANDLER(normalise, normalise, "activation")
+CXR_HANDLER(normalise_gradient_sums, normalise_gradient_sums, "activation")
+CXR_HANDLER(normalise_gradient, normalise_gradient, "activation")
 
 }  // namespace cxr

@@ -148,7 +148,7 @@ inline void filter_row(const float* const* rows, const float* kernel, const floa
 // `x` [batch, height, width, channels] by `kernel` [3, 3, channels], plus `offset` [channels] and activated; channels
 // are a multiple of kLanes. Where a `normalisation` is given, `x` is what it is to be applied to.
 template <Activation kActivation>
-void depthwise_forward(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, const BFloat16* x, const float* kernel,
+void depthwise_forward(const Pool& pool, const DepthwiseShape& shape, const BFloat16* x, const float* kernel,
                        const float* offset, BFloat16* y, const Normalisation* normalisation = nullptr) {
   const int64_t channels = shape.channels, width = shape.widened_width();
   const Bands bands(shape.rows, shape.stride * shape.width * channels * sizeof(BFloat16), shape.batch);
@@ -202,7 +202,7 @@ inline void spread_row(const float* const* rows, const int* row_taps, int row_co
 }
 
 // The gradient of `x` for the gradient `g` [batch, rows, columns, channels] of the output, at stride 1 or 2.
-inline void depthwise_input_gradient(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, const BFloat16* g,
+inline void depthwise_input_gradient(const Pool& pool, const DepthwiseShape& shape, const BFloat16* g,
                                      const float* kernel, BFloat16* x) {
   if (shape.stride == 1) {
     std::vector<float> turned(kWindow * kWindow * shape.channels), nothing(shape.channels);
@@ -244,7 +244,7 @@ inline void depthwise_input_gradient(xla::ffi::ThreadPool& pool, const Depthwise
 
 // The gradient [3, 3, channels] of the kernel; each band's share is added up by itself, and all in order. A
 // `normalisation` as of `depthwise_forward`.
-inline void depthwise_kernel_gradient(xla::ffi::ThreadPool& pool, const DepthwiseShape& shape, const BFloat16* x,
+inline void depthwise_kernel_gradient(const Pool& pool, const DepthwiseShape& shape, const BFloat16* x,
                                       const BFloat16* g, float* kernel,
                                       const Normalisation* normalisation = nullptr) {
   const int64_t channels = shape.channels, width = shape.widened_width(), size = kWindow * kWindow * channels;

@@ -133,7 +133,7 @@ void add_outer(const Element* a, const Panels& rows, int64_t depth, const Elemen
 // The gradient [window_rows, window_columns, inputs, outputs] of the kernel for the gradient `g` [pixels, outputs] of the output.
 // Every thread adds up a share of the pixels: the last bits depend on the number of threads, not on their order. A 1x1
 // convolution may have a `normalisation` to be applied to `x`.
-inline void kernel_gradient(xla::ffi::ThreadPool& pool, const ConvolutionShape& shape, const BFloat16* x,
+inline void kernel_gradient(const Pool& pool, const ConvolutionShape& shape, const BFloat16* x,
                             const BFloat16* g, float* kernel, const Normalisation* normalisation = nullptr) {
   const int64_t pixels = shape.pixels(), depth = shape.depth(), outputs = shape.outputs;
   const int64_t chunk = pixels_at_once(depth, outputs), most_steps = chunk / kHeld;

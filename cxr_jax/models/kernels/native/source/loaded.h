@@ -49,15 +49,15 @@ struct Normalisation {
 
 // What a convolution is to apply to `x` while it loads it; refused where it would read beyond the parameters.
 inline Normalisation normalisation_of(const Parameters& factor, const Parameters& offset, int64_t activation) {
-  return {factor.typed_data(), offset.typed_data(), static_cast<int64_t>(factor.element_count()),
+  return {factor.data(), offset.data(), static_cast<int64_t>(factor.count()),
           static_cast<Activation>(activation)};
 }
 
-inline ffi::Error check_normalisation(const Values& x, const Parameters& factor, const Parameters& offset) {
+inline Error check_normalisation(const Values& x, const Parameters& factor, const Parameters& offset) {
   const int64_t channels = x.dimensions()[3];
-  if (!all_have(channels, factor, offset)) return sizes_differ();
-  if (channels % kLanes != 0) return ffi::Error::InvalidArgument("normalised channels have to fill whole vectors");
-  return ffi::Error::Success();
+  if (!all_have(channels, factor, offset)) return kSizesDiffer;
+  if (channels % kLanes != 0) return "normalised channels have to fill whole vectors";
+  return {};
 }
 
 }  // namespace cxr

@@ -74,7 +74,7 @@ void add_groups(const BFloat16* x, const BFloat16* g, int64_t count, int64_t cha
 // values to add, one vector of a group's channels at a time. Up to 256 groups are added in float32, everything beyond
 // in float64.
 template <typename Terms>
-void sum_channels(xla::ffi::ThreadPool& pool, int64_t pixels, int64_t channels, const BFloat16* x, const BFloat16* g,
+void sum_channels(const Pool& pool, int64_t pixels, int64_t channels, const BFloat16* x, const BFloat16* g,
                   const Terms& terms, float* sums) {
   const Groups groups = groups_of(pixels, channels);
   const Pieces pieces(groups.count);
@@ -118,7 +118,7 @@ void sum_channels(xla::ffi::ThreadPool& pool, int64_t pixels, int64_t channels, 
 
 // Writes `change(x, g, channel)` for all pixels of `x` and `g` [pixels, channels] to `y`.
 template <typename Change>
-void change_channels(xla::ffi::ThreadPool& pool, int64_t pixels, int64_t channels, const BFloat16* x,
+void change_channels(const Pool& pool, int64_t pixels, int64_t channels, const BFloat16* x,
                      const BFloat16* g, BFloat16* y, const Change& change) {
   const Groups groups = groups_of(pixels, channels);
   const Pieces pieces(groups.count);

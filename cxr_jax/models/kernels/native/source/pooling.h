@@ -45,13 +45,14 @@ struct PoolingShape {
 
 // Calls `work` for every pixel of images of `rows` x `columns`, several rows of one image by one thread.
 template <typename Work>
-void for_pixels(xla::ffi::ThreadPool& pool, int64_t batch, int64_t rows, int64_t columns, const Work& work) {
+void for_pixels(const Pool& pool, int64_t batch, int64_t rows, int64_t columns, const Work& work) {
   constexpr int64_t at_once = 4;
   const int64_t bands = (rows + at_once - 1) / at_once;
   for_pieces(pool, batch * bands, [&](int64_t piece) {
+    const Work called = work;  // a copy of this thread's own, which no store can change: it stays in registers
     const int64_t image = piece / bands, first = piece % bands * at_once;
     for (int64_t row = first; row < std::min(rows, first + at_once); ++row) {
-      for (int64_t column = 0; column < columns; ++column) work(image, row, column);
+      for (int64_t column = 0; column < columns; ++column) called(image, row, column);
     }
   });
 }
@@ -59,9 +60,9 @@ void for_pixels(xla::ffi::ThreadPool& pool, int64_t batch, int64_t rows, int64_t
 // The largest value of every window of `x`: `y`. Where `places` is given, the number of the tap that it came from, the
 // first of equal ones, lies there; it is whole, and exact below 257. A NaN is larger than any value.
 template <bool kPlaces>
-void max_pool(xla::ffi::ThreadPool& pool, const PoolingShape& shape, const BFloat16* x, BFloat16* y,
+void max_pool(const Pool& pool, const PoolingShape& shape, const BFloat16* x, BFloat16* y,
               BFloat16* places) {
-  for_pixels(pool, shape.batch, shape.rows.windows, shape.columns.windows, [&](int64_t image, int64_t row,
+  for_pixels(pool, shape.batch, shape.rows.windows, shape.columns.windows, [=](int64_t image, int64_t row,
                                                                              int64_t column) {
     const int64_t to = shape.output(image, row, column);
     const int64_t first_up = shape.rows.first_tap(row), end_up = shape.rows.end_tap(row);
@@ -88,8 +89,8 @@ void max_pool(xla::ffi::ThreadPool& pool, const PoolingShape& shape, const BFloa
 // Gives every pixel of `x` the sum of `share(window's place in g, channel, lanes, tap, row and column of the window)` over
 // the windows that it lies in.
 template <typename Share>
-void gather_gradient(xla::ffi::ThreadPool& pool, const PoolingShape& shape, BFloat16* x, const Share& share) {
-  for_pixels(pool, shape.batch, shape.rows.length, shape.columns.length, [&](int64_t image, int64_t row,
+void gather_gradient(const Pool& pool, const PoolingShape& shape, BFloat16* x, const Share& share) {
+  for_pixels(pool, shape.batch, shape.rows.length, shape.columns.length, [=](int64_t image, int64_t row,
                                                                            int64_t column) {
     BFloat16* to = x + ((image * shape.rows.length + row) * shape.columns.length + column) * shape.channels;
     const int64_t first_row = shape.rows.first_window(row), end_row = shape.rows.end_window(row);
@@ -110,9 +111,9 @@ void gather_gradient(xla::ffi::ThreadPool& pool, const PoolingShape& shape, BFlo
 }
 
 // The gradient of `x` for the gradient `g` of the largest values, which came from `places`.
-inline void max_pool_gradient(xla::ffi::ThreadPool& pool, const PoolingShape& shape, const BFloat16* g,
+inline void max_pool_gradient(const Pool& pool, const PoolingShape& shape, const BFloat16* g,
                               const BFloat16* places, BFloat16* x) {
-  gather_gradient(pool, shape, x, [&](int64_t place, auto lanes, int64_t tap, int64_t, int64_t) {
+  gather_gradient(pool, shape, x, [=](int64_t place, auto lanes, int64_t tap, int64_t, int64_t) {
     const Floats from = load_lanes(places + place, lanes);
     return from == static_cast<float>(tap) ? load_lanes(g + place, lanes) : Floats{};
   });
@@ -127,9 +128,9 @@ inline float share_of_pixel(const PoolingShape& shape, bool counts_padding, int6
 }
 
 // The mean of every window of `x`: `y`.
-inline void average_pool(xla::ffi::ThreadPool& pool, const PoolingShape& shape, bool counts_padding, const BFloat16* x,
+inline void average_pool(const Pool& pool, const PoolingShape& shape, bool counts_padding, const BFloat16* x,
                          BFloat16* y) {
-  for_pixels(pool, shape.batch, shape.rows.windows, shape.columns.windows, [&](int64_t image, int64_t row,
+  for_pixels(pool, shape.batch, shape.rows.windows, shape.columns.windows, [=](int64_t image, int64_t row,
                                                                              int64_t column) {
     BFloat16* to = y + shape.output(image, row, column);
     const float share = share_of_pixel(shape, counts_padding, row, column);
@@ -149,7 +150,7 @@ inline void average_pool(xla::ffi::ThreadPool& pool, const PoolingShape& shape, 
 }
 
 // The gradient of `x` for the gradient `g` of the means.
-inline void average_pool_gradient(xla::ffi::ThreadPool& pool, const PoolingShape& shape, bool counts_padding,
+inline void average_pool_gradient(const Pool& pool, const PoolingShape& shape, bool counts_padding,
                                   const BFloat16* g, BFloat16* x) {
   const int64_t across = shape.columns.windows;
   std::vector<float> shares(shape.rows.windows * across);
@@ -158,7 +159,8 @@ inline void average_pool_gradient(xla::ffi::ThreadPool& pool, const PoolingShape
       shares[row * across + column] = share_of_pixel(shape, counts_padding, row, column);
     }
   }
-  gather_gradient(pool, shape, x, [&](int64_t place, auto lanes, int64_t, int64_t row, int64_t column) {
+  gather_gradient(pool, shape, x, [=, shares = shares.data()](int64_t place, auto lanes, int64_t, int64_t row,
+                                                               int64_t column) {
     return load_lanes(g + place, lanes) * shares[row * across + column];
   });
 }

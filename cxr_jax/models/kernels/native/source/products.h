@@ -142,7 +142,7 @@ void multiply_rows(const Element* a, int64_t stride, int64_t rows, const Element
 // y [pixels, outputs] of `x` and a packed kernel, plus `offset` [outputs] and activated. A 1x1 convolution may have a
 // `normalisation` to be applied to `x`.
 template <Activation kActivation>
-void convolve(xla::ffi::ThreadPool& pool, const ConvolutionShape& shape, const BFloat16* x, const PackedKernel& kernel,
+void convolve(const Pool& pool, const ConvolutionShape& shape, const BFloat16* x, const PackedKernel& kernel,
               const float* offset, BFloat16* y, const Normalisation* normalisation = nullptr) {
   const int64_t pixels = shape.pixels(), depth = kernel.depth(), vectors = kernel.vectors(), outputs = shape.outputs;
   const int64_t fair = (pixels + pool.num_threads() - 1) / std::max<int64_t>(1, pool.num_threads());

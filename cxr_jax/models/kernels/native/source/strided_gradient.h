@@ -24,7 +24,7 @@ struct Phase {
 
 // Writes the pixels [batch, rows.pixels, columns.pixels, channels] of a phase to their places in `x`; zeros where `from` is
 // null.
-inline void spread_phase(xla::ffi::ThreadPool& pool, const ConvolutionShape& shape, const Phase& rows,
+inline void spread_phase(const Pool& pool, const ConvolutionShape& shape, const Phase& rows,
                          const Phase& columns, const BFloat16* from, BFloat16* x) {
   const int64_t channels = shape.inputs;
   for_pieces(pool, shape.batch * rows.pixels, [&](int64_t piece) {
@@ -39,7 +39,7 @@ inline void spread_phase(xla::ffi::ThreadPool& pool, const ConvolutionShape& sha
 
 // The gradient `x` of the input of a convolution of `shape`, whose kernel is [window_rows, window_columns, inputs,
 // outputs], for the gradient `g` of its output.
-inline void strided_input_gradient(xla::ffi::ThreadPool& pool, const ConvolutionShape& shape, const BFloat16* g,
+inline void strided_input_gradient(const Pool& pool, const ConvolutionShape& shape, const BFloat16* g,
                                    const BFloat16* kernel, BFloat16* x) {
   const int64_t tap_size = shape.inputs * shape.outputs;
   std::vector<BFloat16> taps, phase;
