@@ -83,7 +83,13 @@ def replicate(tree: Tree, devices: Sequence[jax.Device]) -> Tree:
             lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf), np.shape(leaf)), tree
         )
     # device_put may alias its argument, and an aliased buffer cannot be donated
-    return jax.device_put(jax.tree.map(jnp.copy, tree), sharding)
+    return jax.device_put(copied(tree), sharding)
+
+
+@jax.jit
+def copied(tree: Tree) -> Tree:
+    """Returns `tree` in arrays of its own, by one program: one for every shape takes seconds before the first step."""
+    return jax.tree.map(jnp.copy, tree)
 
 
 def share_out(tree: Tree, devices: Sequence[jax.Device]) -> Tree:

@@ -114,8 +114,16 @@ def is_native(x: Array, mode: Mode) -> bool:
 
 def he_normal(generator: np.random.Generator, shape: tuple[int, ...], fan_out: int) -> Array:
     """Returns normal values [shape] float32 with variance 2 / fan_out, as timm initialises convolutions."""
-    # drawn by numpy: jax would compile a program for every shape, which takes seconds before the first step
-    return jnp.asarray(generator.standard_normal(shape, np.float32) * np.float32((2.0 / fan_out) ** 0.5))
+    return initial(generator.standard_normal(shape, np.float32) * np.float32((2.0 / fan_out) ** 0.5))
+
+
+def initial(values: np.ndarray) -> Array:
+    """Returns `values` as an array of jax.
+
+    What layers begin with is made by numpy: jax would compile a program for every shape, which takes seconds before the
+    first step.
+    """
+    return jax.device_put(np.asarray(values, np.float32))
 
 
 class Filter(nnx.Module):
@@ -180,7 +188,7 @@ class Convolution(Filter):
     ) -> None:
         rows, columns = (window, window) if isinstance(window, int) else window
         self.kernel = nnx.Param(he_normal(generator, (rows, columns, inputs, outputs), rows * columns * outputs))
-        self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32)) if bias else None
+        self.bias = nnx.Param(initial(np.zeros(outputs))) if bias else None
         self.stride, self.padding, self.lowering = stride, rules.padding, rules.lowering
 
     def __call__(self, x: Array) -> Array:
@@ -204,7 +212,7 @@ class PointwiseConvolution(Filter):
         self, inputs: int, outputs: int, rules: LayerRules, generator: np.random.Generator, *, bias: bool = False
     ) -> None:
         self.kernel = nnx.Param(he_normal(generator, (1, 1, inputs, outputs), outputs))
-        self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32)) if bias else None
+        self.bias = nnx.Param(initial(np.zeros(outputs))) if bias else None
         self.stride, self.padding, self.lowering = 1, rules.padding, rules.lowering
 
     def __call__(self, x: Array) -> Array:
@@ -252,10 +260,10 @@ class BatchNorm(nnx.Module):
     """
 
     def __init__(self, channels: int, rules: LayerRules) -> None:
-        self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
-        self.mean = nnx.BatchStat(jnp.zeros((channels,), jnp.float32))
-        self.var = nnx.BatchStat(jnp.ones((channels,), jnp.float32))
+        self.scale = nnx.Param(initial(np.ones(channels)))
+        self.bias = nnx.Param(initial(np.zeros(channels)))
+        self.mean = nnx.BatchStat(initial(np.zeros(channels)))
+        self.var = nnx.BatchStat(initial(np.ones(channels)))
         self.epsilon, self.momentum = rules.epsilon, rules.momentum
 
     def __call__(self, x: Array, mode: Mode, activation: Activation = identity) -> Array:
@@ -332,8 +340,8 @@ class Classifier(nnx.Module):
 
     def __init__(self, channels: int, classes: int, generator: np.random.Generator) -> None:
         bound = (1.0 / channels) ** 0.5
-        self.kernel = nnx.Param(jnp.asarray(generator.uniform(-bound, bound, (channels, classes)), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((classes,), jnp.float32))
+        self.kernel = nnx.Param(initial(generator.uniform(-bound, bound, (channels, classes))))
+        self.bias = nnx.Param(initial(np.zeros(classes)))
 
     def __call__(self, x: Array) -> Array:
         """Maps pooled features [B, C] to logits [B, K]."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from cxr_jax.devices import copied
 from cxr_jax.errors import UserError
 from cxr_jax.models.state import ArrayDict, differences, pack_network, prefixed, unpack_network, unprefixed
 
@@ -115,14 +116,14 @@ def new_state(
     its own.
     """
     trained = {name: params[name] for name in trainable}
-    average = pack_network(params, batch_stats) if averages else {}
     return TrainState(
         params=trained,
         frozen={name: value for name, value in params.items() if name not in trained},
         batch_stats=batch_stats,
-        optimizer_state=optimizer.init(trained),
+        # one program, and not one for every shape
+        optimizer_state=jax.jit(optimizer.init)(trained),
         step=jnp.asarray(step, jnp.int32),
-        average={name: jnp.array(value) for name, value in average.items()},
+        average=copied(pack_network(params, batch_stats)) if averages else {},
     )
 
 
