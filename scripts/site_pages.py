@@ -69,7 +69,8 @@ def _commands() -> str:
 
 def _config() -> str:
     """Returns every field of a config as tables, one for each section, from the schema itself."""
-    from cxr_jax.config.schema import Config, PhaseConfig, ReplayConfig
+    from cxr_jax.config.data import ReplayConfig
+    from cxr_jax.config.schema import Config, PhaseConfig
 
     intro = (
         "A config is a TOML file. Its sections and their fields are below, with what a field has that the file leaves\n"
