@@ -6,10 +6,11 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
-from cxr_jax.checkpoints import read_newest
+from cxr_jax.checkpoints import read_newest, saved_steps
 from cxr_jax.commands import train
 from cxr_jax.inference.restore import restore_run
 from cxr_jax.runs.folder import RunFolder
@@ -46,11 +47,16 @@ def outcome(run):
 
 
 def kill_after(step, arguments, out):
-    """Trains in a process of its own, which is killed once `step` is logged."""
+    """Trains in a process of its own, which is killed once `step` lines are logged and a state is saved.
+
+    XLA has as many threads there as here, on which the last bits of the kernels' sums depend.
+    """
     command = [sys.executable, "-m", "cxr_jax", "train", *arguments, "--out", str(out)]
-    process = subprocess.Popen(command, env=os.environ | {"CXR_JAX_ALLOCATOR": "off"}, stdout=subprocess.DEVNULL)
+    alike = {"CXR_JAX_ALLOCATOR": "off", "JAX_NUM_CPU_DEVICES": str(jax.device_count())}
+    process = subprocess.Popen(command, env=os.environ | alike, stdout=subprocess.DEVNULL)
     metrics, deadline = out / "metrics.jsonl", time.monotonic() + 240
-    while not metrics.is_file() or len(metrics.read_text().splitlines()) < step:
+    last = out / "checkpoints" / LAST
+    while not metrics.is_file() or len(metrics.read_text().splitlines()) < step or not saved_steps(last):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
