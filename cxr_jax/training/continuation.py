@@ -40,17 +40,18 @@ def continue_from(
             classes or images of another size; or one of `others` has nothing in common with `origin`.
     """
     found, *of_others = [_fitting(run, config, classes, kind) for run in (origin, *others)]
-    begun = _begun_as(origin, found)
-    for run, description in zip(others, of_others, strict=True):
+    which = chosen_checkpoint(origin)
+    checkpoint = read_newest(origin.checkpoints / which)
+    averaged_with = tuple(_averaged(run, place) for run in others)
+    begun = _begun_as(origin, found, checkpoint.sha256)
+    for run, description, averaged in zip(others, of_others, averaged_with, strict=True):
         if run.path.resolve() == origin.path.resolve():
             raise UserError(f"{origin.path} is named by --from and by --average-with: name another run by one of them")
-        if not begun & _begun_as(run, description):
+        if not begun & _begun_as(run, description, averaged.sha256):
             raise UserError(
                 f"{run.path} and {origin.path} began with different networks, whose mean is worth nothing: average "
                 "runs that learned on from one run, or that began with the same weights"
             )
-    which = chosen_checkpoint(origin)
-    checkpoint = read_newest(origin.checkpoints / which)
     return Continued(
         run=relative_path(origin.path, place),
         network=found.architecture,
@@ -63,13 +64,13 @@ def continue_from(
         weights_sha256=found.weights_sha256,
         data=str(origin.configured("data", "dataset")),
         data_fingerprint=read_json(origin.environment).get("data_fingerprint") or "",
-        averaged_with=tuple(_averaged(run, place) for run in others),
+        averaged_with=averaged_with,
     )
 
 
-def _begun_as(run: RunFolder, found: NetworkDescription) -> set[str]:
-    """Returns hashes of what a run's network is, and of what it began with: runs that share one descend alike."""
-    hashes = {found.weights_sha256, read_newest(run.checkpoints / chosen_checkpoint(run)).sha256}
+def _begun_as(run: RunFolder, found: NetworkDescription, sha256: str) -> set[str]:
+    """Returns hashes of a network, which is `sha256`, and of what it began with: who shares one descends alike."""
+    hashes = {found.weights_sha256, sha256}
     if is_continued(run):
         hashes.add(read_continued(run).sha256)
     return hashes - {""}
