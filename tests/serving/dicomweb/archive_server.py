@@ -59,7 +59,8 @@ class ArchiveServer:
     """Files in memory behind an address."""
 
     def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}  # by SOP instance UID
+        # by SOP instance UID; requests add to it from their threads, so loops go over a copy
+        self.files: dict[str, bytes] = {}
         self.sent: list[str] = []  # UIDs in the order in which they were sent to be stored, refused ones too
         self.requests: list[Request] = []
         self.fault: Fault = lambda request: False
@@ -120,7 +121,7 @@ class ArchiveServer:
 
     def made(self, modality: str) -> list[pydicom.Dataset]:
         """What was stored of a modality, whole."""
-        read = [pydicom.dcmread(io.BytesIO(data), force=True) for data in self.files.values()]
+        read = [pydicom.dcmread(io.BytesIO(data), force=True) for data in self.files.copy().values()]
         return [entry for entry in read if entry.get("Modality") == modality]
 
     def respond(self, handler: BaseHTTPRequestHandler) -> None:
@@ -144,7 +145,7 @@ class ArchiveServer:
         level = request.path.rsplit("/", 1)[1]
         key, *_ = keywords = LISTED[level]
         within = dict(zip(("StudyInstanceUID", "SeriesInstanceUID"), request.path.split("/")[2::2], strict=False))
-        headers = [header(data) for data in self.files.values()]
+        headers = [header(data) for data in self.files.copy().values()]
         if self.hidden:
             headers = [entry for entry in headers if entry.Modality not in ("SR", "OT")]
         chosen = [entry for entry in headers if all(entry.get(name) == uid for name, uid in within.items())]

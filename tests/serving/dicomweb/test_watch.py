@@ -60,7 +60,7 @@ def pairs(archive):
 
 def finished(archive, *studies):
     """Whether every radiograph in `studies`, and no other, has one report and one picture."""
-    films = {uid for uid, data in archive.files.items() if header(data).Modality in ("CR", "DX")}
+    films = {uid for uid, data in archive.files.copy().items() if header(data).Modality in ("CR", "DX")}
     wanted = {uid for uid in films if any(uid.startswith(f"{study}.") for study in studies)}
     return pairs(archive) == {uid: [1, 1] for uid in wanted}
 
