@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from cxr_jax.evaluation.judgement import Judgement
     from cxr_jax.evaluation.quality import ImageQuality
     from cxr_jax.inference.two_class_evaluation import Judged
+    from cxr_jax.runs.class_probabilities import ClassProbabilities
     from cxr_jax.runs.folder import RunFolder
+    from cxr_jax.runs.predictions import Predictions
 
 SUMMARY = "predict a run's validation and test images, judge them, draw the figures and the report"
 
@@ -94,7 +96,6 @@ def evaluate(options: Options, terminal: Terminal) -> Evaluation:
     from cxr_jax.evaluation.quality import write_quality
     from cxr_jax.inference.image_quality import judge_quality
     from cxr_jax.inference.two_class_evaluation import judge_stored, predict_and_judge
-    from cxr_jax.runs.continued import is_continued
     from cxr_jax.runs.ensemble import members_of
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.locks import evaluating
@@ -115,11 +116,7 @@ def evaluate(options: Options, terminal: Terminal) -> Evaluation:
         point = judged.judgement.operating_point
         uncertainty = judge_uncertainty(read_conformal(run.conformal), judged.test, point.threshold)
         write_uncertainty(run.uncertainty, uncertainty)
-        changes = None
-        if is_continued(run):
-            from cxr_jax.inference.change import compare_with_origin
-
-            changes = compare_with_origin(run, prepared, judged.test, terminal, stored=options.stored)
+        changes = _compared_with_origin(run, prepared, judged.test, options, terminal)
         quality = judge_quality(prepared, config, judged.validation, judged.test, point, run, terminal)
         write_quality(run.quality, quality)
         _draw(run, prepared, config, judged, quality, terminal)
@@ -134,6 +131,7 @@ def _evaluate_classes(
         from cxr_jax.inference.class_evaluation import evaluate_classes
         from cxr_jax.runs.metrics_log import read_metrics
     judged = evaluate_classes(run, config, prepared, terminal, stored=options.stored)
+    changes = _compared_with_origin(run, prepared, judged.test, options, terminal)
     with terminal.track("Drawing the figures and the report", 2) as advance:
         from cxr_jax.reporting.class_figures import draw_class_evaluation
         from cxr_jax.reporting.report import write_report
@@ -143,7 +141,24 @@ def _evaluate_classes(
         advance(1)
         write_report(run)
         advance(1)
-    return Evaluation(run, judged.judgement, None, options.stored)
+    return Evaluation(run, judged.judgement, None, options.stored, changes)
+
+
+def _compared_with_origin(
+    run: RunFolder,
+    prepared: PreparedData,
+    test: Predictions | ClassProbabilities,
+    options: Options,
+    terminal: Terminal,
+) -> Changes | None:
+    """Returns what a run gained and forgot by learning on; None for one that did not."""
+    from cxr_jax.runs.continued import is_continued
+
+    if not is_continued(run):
+        return None
+    from cxr_jax.inference.change import compare_with_origin
+
+    return compare_with_origin(run, prepared, test, terminal, stored=options.stored)
 
 
 def _evaluate_changed(options: Options, terminal: Terminal) -> None:

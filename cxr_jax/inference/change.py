@@ -9,14 +9,19 @@ from cxr_jax.data.prepared import PreparedData, data_of_run_if_here
 from cxr_jax.data.split_loading import load_rows
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.change import AFTER, BEFORE, Change, Changes, change_between, read_changes, write_changes
-from cxr_jax.inference.looks import record_look_elsewhere
+from cxr_jax.evaluation.class_points import ClassPoints, read_class_points, read_thresholds
+from cxr_jax.evaluation.operating_point import OperatingPoint, read_operating_point
+from cxr_jax.inference.looks import record_look_elsewhere, told_thresholds
 from cxr_jax.inference.predictions import predict_split
 from cxr_jax.inference.restore import TrainedModel, restore_run
+from cxr_jax.runs.class_predictions import read_any_predictions, write_any_predictions
+from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.continued import Continued, read_continued
-from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import read_looks
-from cxr_jax.runs.predictions import Predictions, read_predictions, write_predictions
+from cxr_jax.runs.predictions import Predictions
 from cxr_jax.terminal import Terminal, as_typed
+from cxr_jax.vocabulary import CLASS_NAMES
 
 RECORD, LEDGER = "change.json", "ledger.jsonl"
 NEW_BEFORE, OLD_BEFORE, OLD_AFTER = "new_before.csv", "old_before.csv", "old_after.csv"
@@ -63,22 +68,31 @@ def compare_with_origin(
         terminal.say(f"{continued.data}, from which it had learned before, is not here: nothing is told of it")
     else:
         asked += [(OLD_BEFORE, BEFORE, old), (OLD_AFTER, AFTER, old)]
-    thresholds = {BEFORE: _threshold(origin), AFTER: _threshold(run)}
-    tables: dict[str, Predictions] = {}
+    of_runs = {BEFORE: origin, AFTER: run}
+    tables: dict[str, Predictions | ClassProbabilities] = {}
     for name, which, data in asked:
         path = run.change / name
         if networks:
             kept = _kept_predictions(origin, continued) if name == OLD_BEFORE else None
-            of_run = origin if which == BEFORE else run
-            write_predictions(path, kept or _predicted(run, of_run, networks[which], data, thresholds[which], terminal))
+            predictions = kept or _predicted(run, of_runs[which], networks[which], data, terminal)
+            write_any_predictions(path, predictions)
         if path.is_file():
-            tables[name] = read_predictions(path)
+            tables[name] = read_any_predictions(path)
+    points = {which: _fixed(of_run, prepared) for which, of_run in of_runs.items()}
 
-    def change(data: PreparedData | None, before: Predictions | None, after: Predictions | None) -> Change | None:
+    def change(
+        data: PreparedData | None,
+        before: Predictions | ClassProbabilities | None,
+        after: Predictions | ClassProbabilities | None,
+    ) -> Change | None:
         if data is None or before is None or after is None:
             return None
-        pair = ((before, thresholds[BEFORE]), (after, thresholds[AFTER]))
-        return change_between(data.card["name"], data.fingerprint, *pair)
+        name = data.card["name"]
+        try:
+            return change_between(name, data.fingerprint, (before, points[BEFORE]), (after, points[AFTER]))
+        except UserError as error:
+            terminal.say(f"Not compared on {name}: {error}")
+            return None
 
     with terminal.waiting("Comparing before and after"):
         changes = Changes(
@@ -98,28 +112,27 @@ def _origin_as_it_was(origin: RunFolder, continued: Continued) -> TrainedModel:
     return trained
 
 
-def _threshold(run: RunFolder) -> float | None:
-    return read_json(run.operating_point)["threshold"] if run.operating_point.is_file() else None
+def _fixed(run: RunFolder, prepared: PreparedData) -> OperatingPoint | ClassPoints | None:
+    """Returns what a run fixed on validation; None if it was not evaluated."""
+    if not run.operating_point.is_file():
+        return None
+    read = read_operating_point if prepared.classes == CLASS_NAMES else read_class_points
+    return read(run.operating_point)
 
 
-def _kept_predictions(origin: RunFolder, continued: Continued) -> Predictions | None:
+def _kept_predictions(origin: RunFolder, continued: Continued) -> Predictions | ClassProbabilities | None:
     """Returns what the origin predicted on its own test images, by the network that was begun with; None if it did
     not.
     """
     path, looks = origin.predictions_of("test"), read_looks(origin)
     # a ledger of an earlier version names no checkpoint
     known = bool(looks) and looks[-1].get("checkpoint_sha256") in (None, continued.sha256)
-    return read_predictions(path) if known and path.is_file() else None
+    return read_any_predictions(path) if known and path.is_file() else None
 
 
 def _predicted(
-    run: RunFolder,
-    of_run: RunFolder,
-    network: TrainedModel,
-    data: PreparedData,
-    threshold: float | None,
-    terminal: Terminal,
-) -> Predictions:
+    run: RunFolder, of_run: RunFolder, network: TrainedModel, data: PreparedData, terminal: Terminal
+) -> Predictions | ClassProbabilities:
     """Returns what the network of `of_run` predicts on the test images of `data`, once the look is in the ledger."""
     config = load_config(of_run.config)
     name = data.card["name"]
@@ -128,6 +141,8 @@ def _predicted(
     terminal.say(f"A look at the test images of {name} by the network of {as_typed(of_run.path)}")
     batch_size = config.training.evaluation_batch_size
     predictions = predict_split(network, images, "test", batch_size=batch_size, track=terminal.track)
-    told = {"run": str(of_run.path.resolve()), "threshold": threshold}
+    fixed = of_run.operating_point
+    thresholds = told_thresholds(read_thresholds(fixed, data.classes)) if fixed.is_file() else {"threshold": None}
+    told = {"run": str(of_run.path.resolve()), **thresholds}
     record_look_elsewhere(run, run.change / LEDGER, config, data, network, predictions, data.test_images, told)
     return predictions

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from cxr_jax.evaluation.change import Change, Changes, read_changes
+from typing import Any
+
+from cxr_jax.evaluation.change import AREAS, Change, Changes, read_changes
 from cxr_jax.evaluation.numbers import TO, number_text, with_interval
-from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.vocabulary import FINDINGS
 
 
-def changes_of(run: RunFolder) -> Changes | None:
-    """Returns the record of a run that learned on; None if there is none."""
+def change_contents(run: RunFolder) -> dict[str, Any]:
+    """Returns what the report's template of the change names; `changes` is None if there is no record of one."""
     path = run.change / "change.json"
-    return read_changes(path) if path.is_file() else None
+    changes = read_changes(path) if path.is_file() else None
+    card = read_json(run.data_card) if run.data_card.is_file() else {}
+    return {
+        "changes": changes,
+        "told_changes": told_changes(changes) if changes else (),
+        "replay": card.get("replay"),
+    }
 
 
 def change_lines(changes: Changes) -> list[str]:
@@ -20,9 +29,9 @@ def change_lines(changes: Changes) -> list[str]:
         if change is None:
             continue
         lines.append(f"{_images(change)}, the {which} ones")
-        for title, (before, after, answer) in change.told.items():
-            difference = with_interval(answer.difference, answer.interval, "+.3f", word=TO)
-            lines.append(f"  {title:46} {before:.3f} -> {after:.3f}  {difference}")
+        for one in change.told:
+            difference = with_interval(one.answer.difference, one.answer.interval, "+.3f", word=TO)
+            lines.append(f"  {one.title:46} {one.before:.3f} -> {one.after:.3f}  {difference}")
     lines += told_changes(changes)
     return lines
 
@@ -38,14 +47,17 @@ def told_changes(changes: Changes) -> list[str]:
     words = {"new": ("gained", "lost"), "old": ("gained", "forgotten")}
     sentences = []
     for which, change in (("new", changes.new), ("old", changes.old)):
-        if change is None or "ROC-AUC" not in change.told:
+        area = next((one for one in change.told if one.metric in AREAS), None) if change else None
+        if area is None:
             continue
-        *_, answer = change.told["ROC-AUC"]
+        answer = area.answer
         if answer.interval is not None and answer.interval.low <= 0 <= answer.interval.high:
             told = "neither a gain nor a loss is shown"
         else:
             gained, lost = words[which]
             told = f"{number_text(abs(answer.difference))} was {gained if answer.difference > 0 else lost}"
         difference = with_interval(answer.difference, answer.interval, "+.3f", word=TO)
-        sentences.append(f"On {change.data}, the {which} films, {told}: the ROC-AUC changed by {difference}.")
+        kind = "findings" if change.kind_of_classes == FINDINGS else "classes"
+        what = f"mean ROC-AUC of {len(change.classes)} {kind}" if change.classes else "ROC-AUC"
+        sentences.append(f"On {change.data}, the {which} films, {told}: the {what} changed by {difference}.")
     return sentences

@@ -7,7 +7,6 @@ from outside enters, tells what calls are worth at a prevalence of the reader's 
 
 from __future__ import annotations
 
-import base64
 import datetime
 import functools
 import tomllib
@@ -23,7 +22,7 @@ from cxr_jax.evaluation.numbers import TO, interval_text, number_text, range_tex
 from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.evaluation.probe_record import read_probe
 from cxr_jax.reporting.boxes import boxes_of, told_scores
-from cxr_jax.reporting.change import changes_of, told_changes
+from cxr_jax.reporting.change import change_contents
 from cxr_jax.reporting.explanations import CAPTIONS as _EXPLANATIONS
 from cxr_jax.reporting.explanations import explanations_of, number_texts
 from cxr_jax.reporting.external import externals_of, told_recalibration
@@ -33,6 +32,19 @@ from cxr_jax.reporting.occlusion import REGION_TITLES, occlusion_of
 from cxr_jax.reporting.plain_words import told_calibration, told_rule
 from cxr_jax.reporting.quality import quality_of
 from cxr_jax.reporting.quality_figures import BASELINE_CAPTIONS, QUALITY_CAPTIONS
+from cxr_jax.reporting.report_figures import (
+    CALIBRATION,
+    CALIBRATION_OF_CLASSES,
+    CALIBRATION_OF_FINDINGS,
+    DECISION,
+    RESULTS,
+    RESULTS_OF_CLASSES,
+    RESULTS_OF_FINDINGS,
+    TRAINING,
+    figures_of,
+    inlined,
+    sheets_of,
+)
 from cxr_jax.reporting.robustness import robustness_of, told_kinds
 from cxr_jax.reporting.robustness_figure import CAPTION as ROBUSTNESS_CAPTION
 from cxr_jax.reporting.summary import outlook, summarise
@@ -41,7 +53,6 @@ from cxr_jax.reporting.wording import counted, date_text, devices_text, duration
 from cxr_jax.runs.ensemble import is_ensemble, read_ensemble
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder, read_json
-from cxr_jax.runs.gallery import read_gallery
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.runs.trained_on import OFFICIAL_TEST, told_films
@@ -50,46 +61,6 @@ from cxr_jax.vocabulary import DISCLAIMER
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
-
-Captions = tuple[tuple[str, str], ...]
-
-_TRAINING: Captions = (
-    ("training_iterations", "Loss and accuracy of every training batch, with validation laid over them."),
-    ("training_epochs", "The same by epoch: the mean over the batches of an epoch, and validation."),
-)
-_RESULTS: Captions = (
-    ("confusion_matrix", "Calls on test at the threshold fixed on validation; shares are of the true class."),
-    ("roc", "ROC of test and validation; the dots are the operating point."),
-    ("precision_recall", "Precision over recall; dotted, what calling every image PNEUMONIA gives."),
-    ("score_distributions", "Probabilities by class: validation, where the threshold was fixed, over test."),
-)
-_CALIBRATION: Captions = (
-    ("reliability", "Share of PNEUMONIA over predicted probability, ten bins of equal size, 95 % Wilson intervals."),
-)
-_RESULTS_OF_CLASSES: Captions = (
-    ("confusion_matrix", "Calls on test, the class of the highest probability; shares are of the true class."),
-    ("confusion_matrix_validation", "The same on validation."),
-    ("roc", "ROC of each class against the rest on test."),
-)
-_CALIBRATION_OF_CLASSES: Captions = (
-    ("reliability", "Share that is of a class over its probability on test, ten bins of equal size."),
-)
-_RESULTS_OF_FINDINGS: Captions = (("roc", "ROC of each finding on the test images of which it is known."),)
-_CALIBRATION_OF_FINDINGS: Captions = (
-    ("reliability", "Share that shows a finding over its probability on test, ten bins of equal size."),
-)
-_DECISION: Captions = (
-    ("decision_curve", "Net benefit on test for somebody who would act at that probability of PNEUMONIA."),
-)
-
-_SHEETS = {
-    "failure_cases": "The errors made with most confidence.",
-    "predictions_grid": "Test images drawn by lot, right and wrong as they come.",
-}
-"""Captions of the figures with radiographs."""
-
-_DARK_SHEETS = ("explanation_randomisation",)
-"""Figures drawn on a dark sheet. The dark turns the colours of all others round, which would falsify heat maps."""
 
 _RULES = {
     "fixed": "fixed beforehand",
@@ -144,7 +115,7 @@ def _environment() -> Environment:
         devices=devices_text,
         duration=duration_text,
         ends=lambda interval, form: range_text(interval.low, interval.high, form, word=TO),
-        inlined=_inlined,
+        inlined=inlined,
         interval=interval_text,
         number_lines=number_texts,
         times=times,
@@ -182,19 +153,17 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "told_calibration": told_calibration(judgement, weighted=_is_weighted(config)),
         **_origin(run, judgement),
         "figures": {
-            "training": _figures(run, _TRAINING),
-            "results": _figures(run, _RESULTS),
-            "operating_point": _figures(run, _DECISION),
-            "calibration": _figures(run, _CALIBRATION),
-            "quality": _figures(run, QUALITY_CAPTIONS),
-            "baselines": _figures(run, BASELINE_CAPTIONS),
+            "training": figures_of(run, TRAINING),
+            "results": figures_of(run, RESULTS),
+            "operating_point": figures_of(run, DECISION),
+            "calibration": figures_of(run, CALIBRATION),
+            "quality": figures_of(run, QUALITY_CAPTIONS),
+            "baselines": figures_of(run, BASELINE_CAPTIONS),
         },
-        "sheets": [sheet for name in _SHEETS if (sheet := _sheet(run, name)) is not None],
+        "sheets": sheets_of(run),
         "quality": quality,
         "sets": read_conformal(run.conformal) if run.conformal.is_file() else None,
         "uncertainty": _uncertainty(run),
-        "changes": (changes := changes_of(run)),
-        "told_changes": told_changes(changes) if changes else (),
     }
 
 
@@ -208,10 +177,10 @@ def _class_contents(run: RunFolder) -> dict[str, Any]:
         "phantoms": bool(card and card.get("phantom")),
         "findings": judgement.of_findings,
         "figures": {
-            "training": _figures(run, _TRAINING),
-            "results": _figures(run, _RESULTS_OF_FINDINGS if judgement.of_findings else _RESULTS_OF_CLASSES),
-            "calibration": _figures(
-                run, _CALIBRATION_OF_FINDINGS if judgement.of_findings else _CALIBRATION_OF_CLASSES
+            "training": figures_of(run, TRAINING),
+            "results": figures_of(run, RESULTS_OF_FINDINGS if judgement.of_findings else RESULTS_OF_CLASSES),
+            "calibration": figures_of(
+                run, CALIBRATION_OF_FINDINGS if judgement.of_findings else CALIBRATION_OF_CLASSES
             ),
         },
     }
@@ -229,12 +198,13 @@ def _of_run(run: RunFolder, judgement: Judgement | ClassJudgement) -> dict[str, 
     config = tomllib.loads(config_text) if config_text else None
     looks, robustness = read_looks(run), robustness_of(run)
     return {
+        **change_contents(run),
         "robustness": robustness,
         "degraded_kinds": told_kinds(robustness) if robustness else (),
         "boxes": boxes_of(run),
         "explanations": explanations_of(run),
-        "explanation_figures": _figures(run, _EXPLANATIONS),
-        "robustness_figures": _figures(run, (("robustness_val", ROBUSTNESS_CAPTION),)),
+        "explanation_figures": figures_of(run, _EXPLANATIONS),
+        "robustness_figures": figures_of(run, (("robustness_val", ROBUSTNESS_CAPTION),)),
         "externals": externals_of(run),
         "occlusion": occlusion_of(run),
         "region_titles": REGION_TITLES,
@@ -324,30 +294,3 @@ def _training(run: RunFolder, config: dict[str, Any] | None, looks: list[dict[st
         "judged_step": last_look.get("step"),
         "reason": ends[-1].get("reason") if ends else None,
     }
-
-
-def _figures(run: RunFolder, captions: Captions) -> list[dict[str, Any]]:
-    """Returns the figures that the run has, each with its caption and its content as a data address."""
-    figures = []
-    for name, caption in captions:
-        path = run.figures / f"{name}.svg"
-        if path.is_file():
-            kind = "dark-sheet" if name in _DARK_SHEETS else "chart"
-            figures.append({"name": name, "caption": caption, "source": _inlined(path), "kind": kind})
-    return figures
-
-
-def _sheet(run: RunFolder, name: str) -> dict[str, Any] | None:
-    """Returns a figure with radiographs: its gallery, or from a run that has none the figure itself."""
-    path = run.figures / f"{name}.png"
-    if not path.is_file():
-        return None
-    gallery = read_gallery(path)
-    source = _inlined(path) if gallery is None else None
-    return {"name": name, "caption": _SHEETS[name], "gallery": gallery, "source": source}
-
-
-def _inlined(path: Path) -> str:
-    """Returns a PNG or SVG file as a data address, which no script can run in as an image."""
-    kind = {".png": "image/png", ".svg": "image/svg+xml"}[path.suffix]
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -12,6 +12,7 @@ import pytest
 from cxr_jax.commands import evaluate, export, train
 from cxr_jax.data.phantoms.folder import write_phantoms
 from cxr_jax.data.preparation import prepare
+from cxr_jax.runs.folder import RunFolder
 from tests.made_once import made_once
 from tests.offline import refused_connections
 from tests.shared_programs import share_programs
@@ -162,3 +163,11 @@ def three(classes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same, with its data in reach."""
     monkeypatch.setenv("CXR_PREPARED_DIR", str(classes_folder / "prepared"))
     return classes_folder
+
+
+@pytest.fixture(params=["three", "several"])
+def run_of_classes(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """A copy of an evaluated run of three classes, or of findings, with a copy of its data in reach."""
+    folder = request.getfixturevalue(request.param)
+    monkeypatch.setenv("CXR_PREPARED_DIR", str(shutil.copytree(folder / "prepared", tmp_path / "prepared")))
+    return RunFolder(Path(shutil.copytree(folder / "run", tmp_path / "run")))

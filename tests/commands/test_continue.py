@@ -154,8 +154,9 @@ def test_what_was_gained_and_what_was_forgotten_is_told_of_both_test_sets(learne
             table = read_predictions(tables[which, when])
             areas[when] = roc_auc_score(table.label, table.probability)
             assert change.comparison.recipes[when].endpoints["roc_auc"].mean == pytest.approx(areas[when])
-        before, after, answer = change.told["ROC-AUC"]
-        assert answer.difference == pytest.approx(after - before) == pytest.approx(areas["after"] - areas["before"])
+        area = change.told[0]
+        assert (area.title, area.before, area.after) == ("ROC-AUC", *map(pytest.approx, areas.values()))
+        assert area.answer.difference == pytest.approx(areas["after"] - areas["before"])
         assert change.comparison.images == 24 and change.comparison.groups
         assert f"{areas['before']:.3f} -> {areas['after']:.3f}" in printed
         assert f"On {change.data}, the {which} films," in printed

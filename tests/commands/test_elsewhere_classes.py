@@ -29,12 +29,9 @@ from cxr_jax.vocabulary import DISCLAIMER
 pytestmark = pytest.mark.usefixtures("undrawn_figures")
 
 
-@pytest.fixture(params=["three", "several"])
-def run(request, tmp_path, monkeypatch):
-    """A copy of an evaluated run of three classes, or of findings, and of its data."""
-    folder = request.getfixturevalue(request.param)
-    monkeypatch.setenv("CXR_PREPARED_DIR", str(shutil.copytree(folder / "prepared", tmp_path / "prepared")))
-    return RunFolder(Path(shutil.copytree(folder / "run", tmp_path / "run")))
+@pytest.fixture
+def run(run_of_classes):
+    return run_of_classes
 
 
 def thresholds_of(run):
