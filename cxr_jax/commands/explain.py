@@ -50,7 +50,7 @@ class Options:
     # stage of the network, such as blocks.5; by default the last
     stage: Annotated[str, Option("NAME")] = ""
     # class whose evidence is shown, by default the one that was called; or a finding, by default the one of the highest
-    # probability, and of a split all findings together. all makes a map for each
+    # probability, and of a split all findings together. all makes a map for each, unless a class is called so
     explained: Annotated[str, Option("NAME", name="class")] = ""
     # when no files are named: the wrong calls, or true and false positives and negatives, of several exclusive classes
     # those of --class
@@ -81,7 +81,7 @@ class Question:
 
     threshold: Threshold
     stage: str
-    explained: str  # empty: the class that was called, or the finding of the highest probability; EACH: all of them
+    explained: str | None  # empty: the class that was called, or the likeliest finding; None: each
 
     @property
     def thresholds(self) -> Thresholds:
@@ -144,7 +144,7 @@ def main(arguments: list[str]) -> None:
         page = f"panel{split}{cases}.png"
         terminal.say(f"{title[0].upper()}{title[1:]}")
     names = picture_names([subject.file for subject in subjects])
-    if question.explained == EACH:
+    if question.explained is None:
         classes = trained.description.classes
         subjects = [dataclasses.replace(s, asked=each, probability=None) for s in subjects for each in classes]
         names = [name for name in names for _ in classes]
@@ -180,8 +180,8 @@ def _require_possible(options: Options) -> None:
         raise UserError(f"--box-side is {options.box_side}, but must be a number of pixels above 0", EXIT_USAGE)
 
 
-def _explained_class(run: RunFolder, options: Options) -> str:
-    """Returns the class of the run that is to be explained, empty where none is named.
+def _explained_class(run: RunFolder, options: Options) -> str | None:
+    """Returns the class of the run that is to be explained, empty where none is named, None where each is.
 
     Raises:
         UserError: there is no such class, or none is named where one must be.
@@ -193,18 +193,19 @@ def _explained_class(run: RunFolder, options: Options) -> str:
         # whoever restores it says what to do
         return ""
     description = read_description(run)
-    known = {**{name.lower(): name for name in description.classes}, EACH: EACH}
-    if options.check and options.explained.lower() == EACH:
+    known = {"": "", EACH: None, **{name.lower(): name for name in description.classes}}
+    asked = options.explained.lower()
+    if options.check and known.get(asked, asked) is None:
         raise UserError(f"--check explains one class in each image: name it, or leave --class {EACH} out", EXIT_USAGE)
     several = description.classes != CLASS_NAMES and description.kind != FINDINGS
-    if options.cases == "outcomes" and several and options.explained.lower() in ("", EACH):
+    if options.cases == "outcomes" and several and not known.get(asked, asked):
         classes = " or ".join(description.classes)
         raise UserError(f"--cases outcomes asks whether one class is called: name it by --class, {classes}", EXIT_USAGE)
-    if options.explained and options.explained.lower() not in known:
+    if asked not in known:
         hint = suggestion(options.explained, description.classes)
         hint = hint or f"; the classes are {', '.join(description.classes)}"
         raise UserError(f"there is no class {options.explained}{hint}", EXIT_USAGE)
-    return known[options.explained.lower()] if options.explained else ""
+    return known[asked]
 
 
 def _score_by_boxes(terminal: Terminal, options: Options) -> None:
@@ -228,7 +229,7 @@ def _from_split(run: RunFolder, options: Options, question: Question) -> Subject
     """Returns the cases that the options ask for."""
     from cxr_jax.explain.subjects import errors_of_split, outcomes_of_split
 
-    name = "" if question.explained == EACH else question.explained
+    name = question.explained or ""
     if options.cases == "outcomes":
         each = max(options.count // 4, 1)
         return outcomes_of_split(run, options.split, question.thresholds, each, options.rule, name)

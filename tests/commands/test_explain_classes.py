@@ -67,6 +67,14 @@ def test_one_image_has_a_map_for_the_class_that_is_asked_for_or_for_each(run, th
     assert {tile.label for tile in group.tiles} == {"covid"}
 
 
+def test_a_class_that_is_called_all_can_be_asked_for(run, three):
+    described = json.loads(run.network.read_text())
+    run.network.write_text(json.dumps({**described, "classes": [*NAMES[:2], "All"]}))
+    film = next((three / "films" / "test" / "covid").iterdir())
+    explain.main([str(run.path), str(film), "--class", "all"])
+    assert pictures(run) == [f"{film.stem}-All-conv_head.png"]
+
+
 def test_outcomes_are_those_of_one_class(run, capsys):
     explain.main([str(run.path), "--cases", "outcomes", "--class", "covid", "--count", "8"])
     told, table = capsys.readouterr().out, read_class_predictions(run.predictions_of("test"))
