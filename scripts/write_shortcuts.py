@@ -5,7 +5,8 @@
     .venv/bin/python scripts/write_shortcuts.py FOLDER [RESAMPLES]
 
 FOLDER holds what `cxr-jax publish runs/shortcuts/*/seed? --out FOLDER` puts there. It gets a block in `README.md` and
-`shortcuts.csv`. What is not measured yet is named. docs/registered/shortcuts.md is the plan.
+`shortcuts.csv`, and `shortcuts` as PNG and SVG. What is not measured yet is named. The plan is
+docs/registered/shortcuts.md.
 """
 
 from __future__ import annotations
@@ -13,23 +14,28 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from cxr_jax.errors import UserError, run_script
 from cxr_jax.evaluation.comparison import compare
 from cxr_jax.evaluation.comparison_record import Answer, EndpointSummary
 from cxr_jax.evaluation.confidence import Confidence, confidence_of
+from cxr_jax.evaluation.judgement import read_judgement
 from cxr_jax.evaluation.numbers import TO, measured_text, number_text
 from cxr_jax.evaluation.occlusion import Occlusion, read_occlusion
 from cxr_jax.evaluation.recipe_draws import Recipe
+from cxr_jax.explain.record import MapChecks, read_checks
 from cxr_jax.images.regions import REGIONS, WHOLE
 from cxr_jax.reporting.comparison_cells import difference_text, mean_text
 from cxr_jax.reporting.occlusion import REGION_TITLES
 from cxr_jax.reporting.recipe_records import read_recipe
+from cxr_jax.reporting.style import BLUE, ORANGE, new_figure, save, styled
 from cxr_jax.reporting.tables import markdown_table, write_block
 from cxr_jax.runs.description import read_description
 from cxr_jax.runs.files import write_text
@@ -48,6 +54,7 @@ BLOCK = "study of shortcuts"
 WITHOUT_LUNGS = ("outside_box", "border")
 """Regions that show no lung, whose network should rank no better than that of the mask."""
 
+AT_RULE = ("accuracy", "sensitivity", "specificity")
 TITLES = {**REGION_TITLES, WHOLE: "the radiograph"}
 NOTHING = "–"
 
@@ -59,9 +66,10 @@ class Arm:
     region: str
     seeds: int
     roc_auc: EndpointSummary
-    accuracy_at_rule: EndpointSummary | None
+    at_rule: tuple[EndpointSummary | None, ...]  # what AT_RULE names
     accuracy_at_half: EndpointSummary
     difference: Answer | None  # of ROC-AUC to the reference; None of the reference itself
+    on_validation: float  # ROC-AUC, the mean over seeds
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ class Study:
     arms: tuple[Arm, ...]
     images: int
     occlusions: tuple[tuple[str, Occlusion], ...]  # of the networks of whole images on test, by seed
+    checks: tuple[tuple[str, MapChecks], ...]  # of the heat maps of the networks of whole images, by seed
 
 
 def read_study(folder: Path, resamples: int) -> Study:
@@ -80,14 +89,18 @@ def read_study(folder: Path, resamples: int) -> Study:
         UserError: the reference is not among the arms, or a record is damaged.
     """
     found: dict[str, Recipe] = {}
-    occlusions = []
+    areas: dict[str, list[float]] = {}
+    occlusions, checks = [], []
     for files in find_recipes([str(folder)]) if folder.is_dir() else ():
         region = read_description(RunFolder(files.paths[0])).region
         found[region] = dataclasses.replace(read_recipe(files).recipe, name=region)
-        for path in files.paths:
-            record = RunFolder(path).occlusion_of("test")
-            if record.is_file():
-                occlusions.append((path.name, read_occlusion(record)))
+        runs = [RunFolder(path) for path in files.paths]
+        areas[region] = [read_judgement(run.evaluation).validation.metrics["roc_auc"].value for run in runs]
+        for run in runs:
+            if (record := run.occlusion_of("test")).is_file():
+                occlusions.append((run.name, read_occlusion(record)))
+            if region == WHOLE and (checked := read_checks(run)) is not None:
+                checks.append((run.name, checked))
     if REFERENCE not in found:
         raise UserError(f"{folder} holds no runs of the region {REFERENCE!r}, with which all are compared")
     masked = set(found[REFERENCE].tables[0].file)
@@ -104,12 +117,13 @@ def read_study(folder: Path, resamples: int) -> Study:
                 region,
                 compared.recipes[region].seeds,
                 summary["roc_auc"],
-                summary.get("accuracy@rule"),
+                tuple(summary.get(f"{name}@rule") for name in AT_RULE),
                 summary["accuracy@half"],
                 pair.endpoints["roc_auc"] if pair else None,
+                statistics.fmean(areas[region]),
             )
         )
-    return Study(tuple(arms), compared.images, tuple(occlusions))
+    return Study(tuple(arms), compared.images, tuple(occlusions), tuple(checks))
 
 
 def _of_images(recipe: Recipe, files: set[str]) -> Recipe:
@@ -162,11 +176,14 @@ def page(study: Study, resamples: int) -> str:
     """Returns the page as Markdown."""
     lacking = missing(study)
     told = f"Not measured yet: {', '.join(lacking)}.\n\n" if lacking else ""
-    header = ["shown", "seeds", "ROC-AUC", "less that of the mask", "accuracy at the rule, %", "accuracy at 0.5, %"]
+    header = ["shown", "seeds", "ROC-AUC", "less that of the mask", "ROC-AUC on validation"]
+    header += [*(f"{name} at the rule, %" for name in AT_RULE), "accuracy at 0.5, %"]
     rows = [header, *([TITLES[arm.region], str(arm.seeds), *_cells(arm)] for arm in study.arms)]
     return f"""## Does it need to see lungs?
 
 {conclusion(study)}
+
+![ROC-AUC on test by what of the radiograph a network sees](shortcuts.png)
 
 The plan was [registered](../../docs/registered/shortcuts.md) before training. One recipe, trained and judged on one
 region of every radiograph, by lung masks; what is not shown is one grey. {study.images:,} official test images that
@@ -175,16 +192,17 @@ Differences are paired, p-values corrected by Holm. "The rule" sets the threshol
 {resamples:,} resamples at least. This block is written by `scripts/write_shortcuts.py`.
 
 {told}{markdown_table(rows)}
-{_occluded(study.occlusions)}
+{_occluded(study.occlusions)}{_checked(study.checks)}
 Masks: "COVID-19 Chest X-ray dataset", V7 Labs, CC BY 4.0; radiographs: Kermany et al. 2018, CC BY 4.0.
 
 {DISCLAIMER}"""
 
 
 def _cells(arm: Arm) -> list[str]:
-    rule = NOTHING if arm.accuracy_at_rule is None else mean_text(arm.accuracy_at_rule, ".1f", 100)
+    rule = [NOTHING if summary is None else mean_text(summary, ".1f", 100) for summary in arm.at_rule]
     difference = NOTHING if arm.difference is None else difference_text(arm.difference)
-    return [mean_text(arm.roc_auc, ".3f", 1), difference, rule, mean_text(arm.accuracy_at_half, ".1f", 100)]
+    areas = [mean_text(arm.roc_auc, ".3f", 1), difference, number_text(arm.on_validation)]
+    return [*areas, *rule, mean_text(arm.accuracy_at_half, ".1f", 100)]
 
 
 def _occluded(occlusions: Sequence[tuple[str, Occlusion]]) -> str:
@@ -210,11 +228,50 @@ other patients. They never saw such images in training, so a fall does not show 
 """
 
 
+def _checked(checks: Sequence[tuple[str, MapChecks]]) -> str:
+    """Returns the section on heat maps of networks of whole images; nothing where none was checked."""
+    if not checks:
+        return ""
+    rows = [["check", *(seed for seed, _ in checks)]]
+    for name in ("lungs", "pointing", "border"):
+        found = [verdict for _, record in checks for verdict in record.checks if verdict.check.name == name]
+        # an earlier version knew fewer checks
+        if len(found) == len(checks):
+            rows.append([found[0].check.title, *(f"{verdict.word}: {verdict.told}" for verdict in found)])
+    return f"""
+### Heat maps of networks of whole radiographs, by the masks
+
+On {checks[0][1].images:,} validation images a network, Grad-CAM of the called class. `explain --check` says how each is
+judged.
+
+{markdown_table(rows)}
+"""
+
+
+def figure(study: Study) -> Figure:
+    """Returns ROC-AUC on test with its interval, of what each arm sees."""
+    with styled():
+        drawn = new_figure(6.5, 2.8)
+        axes = drawn.subplots()
+        for place, arm in enumerate(study.arms):
+            mean, ends = arm.roc_auc.mean, arm.roc_auc.interval
+            reach = [[mean - ends.low], [ends.high - mean]] if ends else None
+            colour = ORANGE if arm.region in WITHOUT_LUNGS else BLUE
+            axes.errorbar(mean, place, xerr=reach, color=colour, fmt="o", markersize=6, elinewidth=1.5)
+        reference = next(arm for arm in study.arms if arm.region == REFERENCE)
+        axes.axvline(reference.roc_auc.mean, color="0.6", linestyle=":", linewidth=1)
+        axes.set_yticks(range(len(study.arms)), [TITLES[arm.region] for arm in study.arms])
+        axes.invert_yaxis()
+        axes.set_xlabel("ROC-AUC on test, 95 % interval; dotted: the mask itself; orange: no lung is shown")
+    return drawn
+
+
 def table(study: Study) -> str:
     """Returns the figures of the arms as CSV."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["region", "seeds", "roc_auc", "low", "high", "difference", "difference_low", "difference_high"])
+    names = ["region", "seeds", "roc_auc", "low", "high", "difference", "difference_low", "difference_high"]
+    writer.writerow([*names, "roc_auc_on_validation", *(f"{name}_at_rule" for name in AT_RULE), "accuracy_at_half"])
     for arm in study.arms:
         own, found = arm.roc_auc.interval, arm.difference
         ends = found.ends if found else None
@@ -226,6 +283,9 @@ def table(study: Study) -> str:
                 *((own.low, own.high) if own else ("", "")),
                 found.difference if found else "",
                 *((ends.low, ends.high) if ends else ("", "")),
+                arm.on_validation,
+                *("" if summary is None else summary.mean for summary in arm.at_rule),
+                arm.accuracy_at_half.mean,
             ]
         )
     return out.getvalue()
@@ -238,7 +298,8 @@ def main(arguments: Sequence[str]) -> None:
     study = read_study(folder, resamples)
     write_text(folder / "shortcuts.csv", table(study))
     write_block(folder / "README.md", BLOCK, page(study, resamples), title="Shortcuts, measured with lung masks")
-    print(f"Written: {folder / 'shortcuts.csv'}\nWritten: {folder / 'README.md'}")
+    for path in (*save(figure(study), folder, "shortcuts"), folder / "shortcuts.csv", folder / "README.md"):
+        print(f"Written: {path}")
 
 
 if __name__ == "__main__":

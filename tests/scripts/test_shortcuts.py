@@ -52,6 +52,9 @@ def folder(tmp_path_factory):
     regions = tuple(shown(level_of(name, 0, other, 0.5), whole, other, 0.5) for name in REGIONS)
     record = Occlusion("test", len(whole), 0, 0.5, "", "", level_of(WHOLE, 0, whole, 0.5), regions)
     write_occlusion(RunFolder(root / "whole" / "seed0").occlusion_of("test"), record)
+    checked = RunFolder(root / "whole" / "seed0").explanation_checks
+    checked.parent.mkdir()
+    shutil.copy(ROOT / "results/barnett/scratch/seed0/explanations/checks.json", checked)
     (root / "README.md").write_text("# Mine\n\nA sentence.\n")
     return root
 
@@ -63,7 +66,9 @@ def study(script, folder):
 
 def test_every_arm_is_a_row_beside_the_mask_on_the_images_that_have_one(script, folder, capsys):
     script.main([str(folder), "100"])
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    written = [Path(line.removeprefix("Written: ")) for line in capsys.readouterr().out.splitlines()]
+    assert {path.name for path in written} == {"shortcuts.png", "shortcuts.svg", "shortcuts.csv", "README.md"}
+    assert all(path.is_file() for path in written)
     rows = {row["region"]: row for row in csv.DictReader((folder / "shortcuts.csv").open())}
     assert list(rows) == ["mask", "outside_box", "border", "whole"]
     assert rows["mask"]["difference"] == ""
@@ -71,6 +76,12 @@ def test_every_arm_is_a_row_beside_the_mask_on_the_images_that_have_one(script, 
         difference = float(rows[region]["roc_auc"]) - float(rows["mask"]["roc_auc"])
         assert float(rows[region]["difference"]) == pytest.approx(difference)
         assert float(rows[region]["difference_low"]) < difference < float(rows[region]["difference_high"])
+    judged = [json.loads(path.read_text()) for path in folder.glob("border/seed?/evaluation.json")]
+    told = {name: float(rows["border"][f"{name}_at_rule"]) for name in ("accuracy", "sensitivity", "specificity")}
+    for name, value in told.items():
+        assert value == pytest.approx(np.mean([one["test"]["metrics"][name]["value"] for one in judged]), abs=0.005)
+    on_validation = np.mean([one["validation"]["metrics"]["roc_auc"]["value"] for one in judged])
+    assert float(rows["border"]["roc_auc_on_validation"]) == pytest.approx(on_validation)
     page = (folder / "README.md").read_text()
     assert page.startswith("# Mine\n\nA sentence.\n") and "623 official test images that have a mask" in " ".join(
         page.split()
@@ -104,6 +115,15 @@ def test_networks_of_whole_images_are_told_by_region(script, study):
     assert "### Networks of whole radiographs, shown regions" in page
     row = next(line for line in page.splitlines() if line.startswith("| lungs alone") and ";" in line)
     assert f"{record.regions[1].level.roc_auc.value:.3f};" in row
+
+
+def test_heat_maps_of_whole_images_are_told_by_check(script, study):
+    page = script.page(study, 100)
+    assert "### Heat maps of networks of whole radiographs, by the masks" in page
+    ((_, record),) = study.checks
+    for verdict in record.checks:
+        told = f"{verdict.word}: {verdict.told} |"
+        assert (told in page) == (verdict.check.name in ("lungs", "pointing", "border"))
 
 
 def test_without_the_mask_it_is_one_sentence(script, tmp_path, capsys):
