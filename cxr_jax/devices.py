@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -82,14 +81,8 @@ def replicate(tree: Tree, devices: Sequence[jax.Device]) -> Tree:
         return jax.tree.map(
             lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf), np.shape(leaf)), tree
         )
-    # device_put may alias its argument, and an aliased buffer cannot be donated
-    return jax.device_put(copied(tree), sharding)
-
-
-@jax.jit
-def copied(tree: Tree) -> Tree:
-    """Returns `tree` in arrays of its own, by one program: one for every shape takes seconds before the first step."""
-    return jax.tree.map(jnp.copy, tree)
+    # device_put may alias arrays of a device, which cannot be donated then; copies by numpy need no program
+    return jax.device_put(jax.tree.map(np.array, tree), sharding)
 
 
 def share_out(tree: Tree, devices: Sequence[jax.Device]) -> Tree:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
-from cxr_jax.devices import copied
 from cxr_jax.errors import UserError
 from cxr_jax.models.state import ArrayDict, differences, pack_network, prefixed, unpack_network, unprefixed
 
@@ -112,19 +112,23 @@ def new_state(
 ) -> TrainState:
     """Returns the state at the beginning of a phase that trains the parameters named in `trainable`.
 
-    Its optimizer has seen nothing yet. With `averages` the moving average begins as the network itself, in arrays of
-    its own.
+    Its optimizer has seen nothing yet: all that it remembers is zero. With `averages` the moving average begins as the
+    network itself, and shares its arrays: before a step consumes the state, `replicate` gives each its own.
     """
     trained = {name: params[name] for name in trainable}
     return TrainState(
         params=trained,
         frozen={name: value for name, value in params.items() if name not in trained},
         batch_stats=batch_stats,
-        # one program, and not one for every shape
-        optimizer_state=jax.jit(optimizer.init)(trained),
-        step=jnp.asarray(step, jnp.int32),
-        average=copied(pack_network(params, batch_stats)) if averages else {},
+        # made by numpy: a program that makes it takes a second to compile
+        optimizer_state=jax.tree.map(_zeros, jax.eval_shape(optimizer.init, trained)),
+        step=jax.device_put(np.int32(step)),
+        average=pack_network(params, batch_stats) if averages else {},
     )
+
+
+def _zeros(shape: jax.ShapeDtypeStruct) -> Array:
+    return jax.device_put(np.zeros(shape.shape, shape.dtype))
 
 
 def _leaves(tree: Any) -> ArrayDict:
