@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Protocol
 
 import jax
 
-from cxr_jax.devices import replicate
+from cxr_jax.devices import replicate, shapes_of
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.forward import (
@@ -22,6 +22,7 @@ from cxr_jax.inference.forward import (
     pooled_features_of,
 )
 from cxr_jax.models.state import ArrayDict
+from cxr_jax.process import release_freed_memory
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.terminal import as_typed
 from cxr_jax.training.compile import CompiledStep, compile_step
@@ -205,20 +206,32 @@ def compile_train_step(
 
 
 def _validator(plan: Plan, network: Network, state: TrainState, images: ImageSet, group: ProcessGroup) -> Validator:
-    """Returns what judges the network on `images`, which may be pooled features."""
-    training, params = plan.config.training, all_params(state)
-    if len(images.images.shape) == 2:
-        program = compile_classifier(
-            network.graphdef,
-            params,
-            state.batch_stats,
-            channels=images.images.shape[1],
-            batch_size=training.evaluation_batch_size,
-            devices=plan.devices,
-        )
-    else:
-        program = _on_images(logits_of, plan, network, params, state.batch_stats)
-    return Validator(program, images, group.share)
+    """Returns what judges the network on `images`, which may be pooled features.
+
+    Its program is compiled when it is first needed: the first step does not wait for it.
+    """
+    training, params, batch_stats = plan.config.training, shapes_of(all_params(state)), shapes_of(state.batch_stats)
+
+    @functools.cache
+    def compiled() -> ForwardProgram:
+        if len(images.images.shape) == 2:
+            program = compile_classifier(
+                network.graphdef,
+                params,
+                batch_stats,
+                channels=images.images.shape[1],
+                batch_size=training.evaluation_batch_size,
+                devices=plan.devices,
+            )
+        else:
+            program = _on_images(logits_of, plan, network, params, batch_stats)
+        release_freed_memory()
+        return program
+
+    if group.world_size > 1:
+        # several processes compute together, and would wait for one that compiles slowly
+        compiled()
+    return Validator(compiled, images, group.share)
 
 
 def _pooled(

@@ -18,8 +18,9 @@ from cxr_jax.vocabulary import PNEUMONIA
 class Validator:
     """The validation split with the program that judges it."""
 
-    def __init__(self, program: ForwardProgram, image_set: ImageSet, share: Share = WHOLE) -> None:
-        self._program, self._image_set, self._share = program, image_set, share
+    def __init__(self, compiled: Callable[[], ForwardProgram], image_set: ImageSet, share: Share = WHOLE) -> None:
+        """Takes what gives the program, which is asked for at every validation."""
+        self._compiled, self._image_set, self._share = compiled, image_set, share
 
     def figures(self, params: ArrayDict, batch_stats: ArrayDict, before_each: Callable[[], None]) -> dict[str, float]:
         """Returns loss (unweighted mean cross-entropy), accuracy and ROC-AUC (NaN with one class).
@@ -27,7 +28,7 @@ class Validator:
         `before_each` is called before every batch and may raise to leave the work.
         """
         images = self._image_set.images
-        logits = self._program.over(params, batch_stats, images, before_each=before_each, share=self._share)
+        logits = self._compiled().over(params, batch_stats, images, before_each=before_each, share=self._share)
         return validation_figures(logits, self._image_set.labels)
 
 

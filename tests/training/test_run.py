@@ -162,9 +162,24 @@ def test_nothing_is_compiled_after_the_first_step_of_each_kind(trainer):
     phases = (PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen"), PhaseConfig("all", 1))
     trainer("run", Counter(), phases=phases).train()
     assert counts[1] > 0
-    # steps 1 to 5 are of the first phase; 2 is followed by its first validation, 6 is the first of the second phase
+    # steps 1 to 5 are of the first phase, 6 to 10 of the second; their first validations follow 2 and 7
     assert counts[3] == counts[5]
-    assert counts[7] == counts[10]
+    assert counts[6] == counts[7]
+    assert counts[8] == counts[10]
+
+
+def test_a_first_step_does_not_wait_for_the_program_of_validation(trainer, monkeypatch):
+    watcher, steps_before = Watcher(), []
+    compile_on_images = training_run.compile_on_images
+
+    def noted(*given, **options):
+        steps_before.append(len(watcher.lines))
+        return compile_on_images(*given, **options)
+
+    monkeypatch.setattr(training_run, "compile_on_images", noted)
+    trainer("run", watcher).train()
+    # once, and at the first validation, which is after two steps
+    assert steps_before == [2]
 
 
 def test_the_area_under_the_curve_needs_both_classes(trainer, validation_images):
