@@ -128,7 +128,8 @@ def _prepared_data_elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypat
 @pytest.fixture
 def native_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switches the native kernels on; the test is skipped where no compiler is, and fails where one fails."""
-    from cxr_jax.models.kernels.native.library import NO_COMPILER, why_not
+    from cxr_jax.models.kernels.native.building import NO_COMPILER
+    from cxr_jax.models.kernels.native.library import why_not
 
     monkeypatch.setenv(KERNELS_SWITCH, f"{os.environ['CXR_TEST_PROGRAMS']}/native")
     if reason := why_not():

@@ -20,8 +20,8 @@ from cxr_jax.config.schema import Config, DataConfig, ModelConfig, OptimizerConf
 from cxr_jax.devices import replicate
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.forward import compile_on_images, logits_of
+from cxr_jax.models.kernels.native.building import kernel_instructions
 from cxr_jax.models.kernels.native.costs import native_costs
-from cxr_jax.models.kernels.native.library import kernel_instructions
 from cxr_jax.training.feed import HostFeed
 from cxr_jax.training.network import Network, build_network
 from cxr_jax.training.plan import Plan, plan_run

@@ -50,6 +50,9 @@ def main(arguments: list[str]) -> None:
         config_path, given = config_given(
             arguments, Options, terminal.say, command="train", summary=SUMMARY, example="quickstart"
         )
+        from cxr_jax.training.kernels_ahead import begin_kernels
+
+        begin_kernels(given.config)
         from cxr_jax.training import run  # noqa: F401
 
     options = given.options

@@ -10,7 +10,8 @@ from typing import Literal
 import jax
 
 from cxr_jax.inference.forward import Precision
-from cxr_jax.models.kernels.native.library import kernel_instructions, native_kernels_work, why_not
+from cxr_jax.models.kernels.native.building import kernel_instructions
+from cxr_jax.models.kernels.native.library import native_kernels_work, why_not
 from cxr_jax.process import KERNELS_SWITCH
 from cxr_jax.training.precision_table import faster_way, shipped_rows
 

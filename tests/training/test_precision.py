@@ -12,7 +12,7 @@ from training_runs import Steps, batch_of
 
 from cxr_jax.config.schema import ModelConfig, ParallelConfig, PhaseConfig, TrainingConfig
 from cxr_jax.errors import UserError
-from cxr_jax.models.kernels.native.library import INSTRUCTIONS
+from cxr_jax.models.kernels.native.building import INSTRUCTIONS
 from cxr_jax.models.state import merge_model
 from cxr_jax.process import KERNELS_SWITCH
 from cxr_jax.training import precision

@@ -1,16 +1,23 @@
 """The native kernels are built once, found again, and done without wherever they cannot be had."""
 
+import itertools
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
-import jax
+import jax.numpy as jnp
+import jaxlib
 import pytest
 
-from cxr_jax.models.kernels.native import library
+from cxr_jax.config.schema import Config, ParallelConfig, TrainingConfig
+from cxr_jax.errors import UserError
+from cxr_jax.models.kernels.native import building, library, pooling
 from cxr_jax.process import KERNELS_SWITCH
+from cxr_jax.training import kernels_ahead
 
 
 @pytest.fixture
@@ -81,7 +88,7 @@ def test_the_compiler_that_is_named_may_have_options(monkeypatch, folder, tmp_pa
 def test_a_name_that_no_compiler_has_is_as_no_compiler(monkeypatch, folder, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CXX", "none")
-    assert library.why_not() == library.NO_COMPILER
+    assert library.why_not() == building.NO_COMPILER
 
 
 def test_a_compiler_that_takes_too_long_is_ended_with_all_that_it_started(monkeypatch, folder, tmp_path):
@@ -92,7 +99,7 @@ def test_a_compiler_that_takes_too_long_is_ended_with_all_that_it_started(monkey
         f'[ "$1" = --version ] && exit 0\necho half > "$TMPDIR/half.s"\nsleep 60 &\necho $! >> "{started}"\nwait',
     )
     monkeypatch.setenv("CXX", str(slow))
-    monkeypatch.setattr(library, "COMPILER_SECONDS", 1)
+    monkeypatch.setattr(building, "COMPILER_SECONDS", 1)
     assert library.why_not() == "the C++ compiler took longer than 1 seconds, and was ended"
     assert list(folder.iterdir()) == []
     processes = [int(number) for number in started.read_text().split()]
@@ -170,13 +177,98 @@ def test_it_is_compiled_once_for_all_environments(monkeypatch, folder, tmp_path)
     # another way to the same folder, where this process has looked for nothing yet; and jax elsewhere
     (tmp_path / "link").symlink_to(folder)
     monkeypatch.setenv(KERNELS_SWITCH, str(tmp_path / "link"))
-    monkeypatch.setattr(jax.ffi, "include_dir", lambda: "/another/environment")
+    monkeypatch.setattr(jaxlib, "__file__", "/another/environment/jaxlib/__init__.py")
     assert library.why_not() == reason.replace(str(folder), str(tmp_path / "link")) != reason
     assert said.read_text() == compiled != ""
     assert len(list(folder.iterdir())) == 1
 
 
+def test_what_is_begun_in_the_background_is_compiled_once(monkeypatch, folder, tmp_path):
+    said = tmp_path / "said"
+    failing = script(
+        tmp_path / "failing",
+        f'[ "$1" = --version ] && exit 0\necho "$@" >> "{said}"\necho "x.h:1: error: no such thing" >&2; exit 1',
+    )
+    monkeypatch.setenv("CXX", str(failing))
+    building.begin_to_build(building.COMMON, folder)
+    building.begin_to_build(building.COMMON, folder)
+    assert library.why_not() == "the C++ compiler failed: x.h:1: error: no such thing"
+    compiled = [word for word in said.read_text().split() if word.endswith(".cc")]
+    assert len(compiled) == len(set(compiled)) > 0
+    assert list(folder.iterdir()) == []
+
+
+def test_a_process_that_ends_ends_the_compilers_that_it_began(folder, tmp_path):
+    started = tmp_path / "started"
+    slow = script(tmp_path / "slow", f'[ "$1" = --version ] && exit 0\nsleep 60 &\necho $! >> "{started}"\nwait')
+    program = f"""
+import pathlib, time
+from cxr_jax.models.kernels.native.building import COMMON, UNITS, begin_to_build
+begin_to_build(COMMON, pathlib.Path({str(folder)!r}))
+while not pathlib.Path({str(started)!r}).is_file():
+    time.sleep(0.01)
+"""
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, "CXX": str(slow)}, check=True, timeout=50)
+    assert list(folder.iterdir()) == []
+    assert all(gone(int(number)) for number in started.read_text().split())
+
+
+def test_jax_is_not_needed_to_begin():
+    program = "import sys, cxr_jax.training.kernels_ahead; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("training", "parallel", "environment", "begun"),
+    [
+        ({"precision": "bf16"}, {}, {}, True),
+        ({"precision": "bf16"}, {"devices": 1}, {"JAX_NUM_CPU_DEVICES": "1"}, True),
+        ({"precision": "bf16"}, {"devices": 2, "backend": "pmap"}, {}, True),
+        ({"precision": "float32"}, {}, {}, False),
+        ({"precision": "bf16"}, {"devices": 2}, {}, False),
+        ({"precision": "bf16"}, {}, {"JAX_NUM_CPU_DEVICES": "2"}, False),
+        ({"precision": "bf16"}, {}, {"JAX_PLATFORMS": "cuda"}, False),
+        ({"precision": "bf16"}, {}, {KERNELS_SWITCH: "off"}, False),
+    ],
+    ids=repr,
+)
+def test_kernels_are_begun_where_a_run_seems_to_need_them(monkeypatch, folder, training, parallel, environment, begun):
+    names = []
+    monkeypatch.setattr(kernels_ahead, "begin_to_build", lambda name, where: names.append((name, where)))
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    config = Config(training=TrainingConfig(**training), parallel=ParallelConfig(**parallel))
+    kernels_ahead.begin_kernels(config)
+    assert names == ([(building.COMMON, folder)] if begun else [])
+
+
+def test_a_library_that_only_some_networks_need_is_built_for_them(native_kernels):
+    assert library.why_not() == ""
+    x = jnp.ones((1, 4, 4, 16), jnp.bfloat16)
+    pooled = pooling.max_pool(x, 2, 2, ((0, 0), (0, 0)))
+    assert pooled.shape == (1, 2, 2, 16)
+
+
+def test_a_library_that_cannot_be_had_is_a_mistake_that_says_so(monkeypatch, folder, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UserError, match=r"native kernels for any depthwise too, .*: there is no C\+\+ compiler"):
+        library.target("any_depthwise_input")
+
+
+def test_every_unit_of_the_source_is_in_a_library():
+    source = Path(library.__file__).with_name("source")
+    units = sorted([*itertools.chain(*building.UNITS.values()), building.SHARED])
+    assert units == sorted(path.name for path in source.glob("*.cc"))
+    for name, handlers in library.HANDLERS.items():
+        texts = [(source / unit).read_text() for unit in building.UNITS[name]]
+        texts += [path.read_text() for path in source.glob("*_handlers.h") if any(path.name in text for text in texts)]
+        assert sorted(re.findall(r"CXR_HANDLER\((\w+),", "".join(texts))) == sorted(handlers)
+
+
 def test_every_handler_of_the_source_is_known():
     source = Path(library.__file__).with_name("source")
     text = "".join(path.read_text() for path in sorted(source.iterdir()) if path.name != "frame.h")
-    assert sorted(re.findall(r"CXR_HANDLER\((\w+),", text)) == sorted(library.HANDLERS)
+    assert sorted(re.findall(r"CXR_HANDLER\((\w+),", text)) == sorted(itertools.chain(*library.HANDLERS.values()))

@@ -17,12 +17,12 @@
 #include <thread>
 #include <vector>
 
+#include "any_depthwise.cc"
 #include "channels.cc"
 #include "convolutions.cc"
 #include "depthwise.cc"
-#include "frame.cc"
-#include "parallel.cc"
 #include "pooling.cc"
+#include "shared.cc"
 
 struct XLA_FFI_Error {
   std::string message;

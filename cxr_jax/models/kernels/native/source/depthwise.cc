@@ -1,9 +1,9 @@
-// What XLA calls for depthwise convolutions.
+// What XLA calls for depthwise convolutions with windows of three by three pixels.
 //
 // What would have a kernel leave its buffers is refused here, as in the other units.
-#include "any_depthwise_handlers.h"
 #include "buffers.h"
 #include "depthwise.h"
+#include "depthwise_checks.h"
 
 namespace cxr {
 namespace {
