@@ -13,21 +13,23 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as orbax
 from jax import Array
 
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import TEMPORARY_PREFIX, writing
 
+if TYPE_CHECKING:
+    import orbax.checkpoint as orbax
+
 FORMAT_VERSION = 1
 """Version of what is stored; raised when an older reader would misread it. The seal stays as it is in every version."""
 
-Checkpointer = TypeVar("Checkpointer", bound=orbax.Checkpointer)
+Checkpointer = TypeVar("Checkpointer", bound="orbax.Checkpointer")
 
 _ARRAYS = "arrays"
 _UNFINISHED = ".orbax-checkpoint-tmp"
@@ -73,7 +75,7 @@ class CheckpointWriter:
             folder.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(folder, rewind_to)
             self._plain = self._opened.enter_context(_plainly_named(self.folder))
-        self._checkpointer = _alone(orbax.AsyncCheckpointer)
+        self._checkpointer: orbax.AsyncCheckpointer | None = None  # of the first save
 
     def save(self, step: int, arrays: Mapping[str, Array], details: Mapping[str, Any]) -> None:
         """Saves `arrays` and the JSON object `details` under `step`, replacing what is there under that step.
@@ -81,7 +83,12 @@ class CheckpointWriter:
         Returns as soon as the arrays are copied; a save that is still under way is waited for first. Raises UserError
         if the disk is full or cannot be written; what was saved before stays.
         """
+        # it takes a third of a second, for which the first step of a run need not wait
+        import orbax.checkpoint as orbax
+
         self.wait()
+        if self._checkpointer is None:
+            self._checkpointer = _alone(orbax.AsyncCheckpointer)
         host = {name: np.asarray(value) for name, value in arrays.items()}
         metadata = {"format_version": FORMAT_VERSION, "sha256": content_hash(host), "details": dict(details)}
         metadata |= {"seal": _seal(metadata)}
@@ -116,7 +123,8 @@ class CheckpointWriter:
             finally:
                 # a save that failed is raised again by orbax while it closes
                 with _saving(self.folder, self._size):
-                    self._checkpointer.close()
+                    if self._checkpointer is not None:
+                        self._checkpointer.close()
 
     def __enter__(self) -> CheckpointWriter:
         return self
@@ -138,6 +146,8 @@ class CheckpointWriter:
 
 def _alone(kind: type[Checkpointer]) -> Checkpointer:
     """Returns a checkpointer of `kind` that works in this process alone, whatever others train with it."""
+    import orbax.checkpoint as orbax
+
     this = jax.process_index()
     options = orbax.options.MultiprocessingOptions(
         primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process_{this}"
@@ -267,6 +277,8 @@ def _stored(folder: Path, step: int) -> tuple[dict[str, np.ndarray], dict[str, A
     """Returns arrays of the checkpoint of `step`, and what is stored beside them; None if it is damaged, UserError if
     it is of a newer format.
     """
+    import orbax.checkpoint as orbax
+
     with _plainly_named(folder.absolute()) as plain, _alone(orbax.Checkpointer) as checkpointer:
         path = plain / str(step)
         # a damaged file can fail anywhere inside orbax, tensorstore or JSON; all of it means the same to the reader

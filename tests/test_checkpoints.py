@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -337,3 +338,14 @@ def test_the_hash_sees_names_types_shapes_and_values_and_no_order():
         {"a": one["a"] + np.float32(1e-30), "b": one["b"]},
     ]
     assert len({content_hash(entry) for entry in [one, *others]}) == 5
+
+
+def test_orbax_is_not_imported_before_a_checkpoint_is_saved_or_read(tmp_path):
+    program = f"""
+import pathlib, sys
+from cxr_jax.training import run
+from cxr_jax.checkpoints import CheckpointWriter
+with CheckpointWriter(pathlib.Path({str(tmp_path / "checkpoints")!r})):
+    sys.exit("orbax" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
