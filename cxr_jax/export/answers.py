@@ -13,6 +13,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.inference.ensemble import Ensemble
 from cxr_jax.inference.forward import channel_statistics
 from cxr_jax.inference.restore import TrainedModel
+from cxr_jax.models.kernels.platform import every_platform
 from cxr_jax.models.network import StagedNetwork
 from cxr_jax.preprocessing.normalise import normalise
 from cxr_jax.preprocessing.views import views
@@ -106,4 +107,5 @@ def images_of(model: TrainedModel | Ensemble) -> jax.ShapeDtypeStruct:
 def stablehlo_of(model: TrainedModel | Ensemble) -> bytes:
     """Returns the answers as serialised StableHLO, which `jax.export.deserialize` reads without this package."""
     jitted: Wrapped = jax.jit(answers_of(model))
-    return bytes(export.export(jitted, platforms=PLATFORMS)(images_of(model)).serialize())
+    with every_platform(True):
+        return bytes(export.export(jitted, platforms=PLATFORMS)(images_of(model)).serialize())

@@ -19,6 +19,7 @@ from onnx import helper
 
 from cxr_jax.errors import UserError
 from cxr_jax.export.graph import Graph
+from cxr_jax.models.kernels.platform import every_platform
 
 CHANNELS_FIRST = (0, 3, 1, 2)
 CHANNELS_LAST = (0, 2, 3, 1)
@@ -353,7 +354,8 @@ def to_onnx(
     Raises:
         UserError: an operation of the function has no translation; it is named.
     """
-    jaxpr, results = jax.make_jaxpr(function, return_shape=True)(image)
+    with every_platform(True):
+        jaxpr, results = jax.make_jaxpr(function, return_shape=True)(image)
     translation = Translation()
     values = translation.run(jaxpr, [Stored("images", tuple(image.shape))])
     outputs = []

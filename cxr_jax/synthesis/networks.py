@@ -16,6 +16,7 @@ from jax import Array, lax
 from cxr_jax.models.activations import relu
 from cxr_jax.models.kernels.dense import dense_convolution
 from cxr_jax.models.kernels.depthwise import accumulator_of
+from cxr_jax.models.kernels.platform import chosen_by_platform
 from cxr_jax.models.layers import BatchNorm, Convolution, LayerRules, Mode
 
 SMALLEST_MAP = 4
@@ -46,7 +47,7 @@ class TransposedConvolution(nnx.Module):
     def __call__(self, x: Array) -> Array:
         """Maps `x` [B, H, W, I] to [B, 2 H, 2 W, O]."""
         kernel = self.kernel[...].astype(x.dtype)
-        return lax.platform_dependent(x, kernel, cpu=doubled_by_parity, default=doubled)
+        return chosen_by_platform(x, kernel, cpu=doubled_by_parity, default=doubled)
 
 
 def doubled(x: Array, kernel: Array) -> Array:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array, lax
 
+from cxr_jax.models.kernels.platform import chosen_by_platform
+
 STRETCH_BYTES = 8 * 1024
 """A stretch is read once for every channel, so it has to stay in the first-level cache, with its like of the others."""
 
 
 def channel_sums(*operands: Array) -> tuple[Array, ...]:
     """Returns the sum [C] of each of `operands`, all [B, H, W, C] and of one dtype."""
-    return lax.platform_dependent(*operands, cpu=_by_stretches, default=_at_once)
+    return chosen_by_platform(*operands, cpu=_by_stretches, default=_at_once)
 
 
 def _at_once(*operands: Array) -> tuple[Array, ...]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from cxr_jax.models.kernels.depthwise import Padding, accumulator_of
+from cxr_jax.models.kernels.platform import chosen_by_platform
 
 FEW_CHANNELS = 8
 """Up to so many input channels, as in a stem, XLA's weight gradient is as good as ours."""
@@ -28,7 +29,7 @@ def dense_convolution(x: Array, kernel: Array, *, stride: int, padding: Padding)
     if kernel.shape[2] <= FEW_CHANNELS:
         return plain(x, kernel)
     by_rows = functools.partial(convolution_by_rows, stride=stride, padding=padding)
-    return lax.platform_dependent(x, kernel, cpu=by_rows, default=plain)
+    return chosen_by_platform(x, kernel, cpu=by_rows, default=plain)
 
 
 def plain_convolution(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:

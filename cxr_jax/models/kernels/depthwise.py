@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from cxr_jax.models.kernels.channel_sums import channel_sums
+from cxr_jax.models.kernels.platform import chosen_by_platform
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 """Zeros added (above, below), (left, right)."""
@@ -25,7 +26,7 @@ def depthwise_convolution(x: Array, kernel: Array, *, stride: int, padding: Padd
 
     The result is [B, H', W', C] in the dtype of `x`. It is equal on every platform up to rounding.
     """
-    return lax.platform_dependent(
+    return chosen_by_platform(
         x,
         kernel,
         cpu=functools.partial(shifted_depthwise, stride=stride, padding=padding),

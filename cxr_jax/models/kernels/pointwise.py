@@ -12,11 +12,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from cxr_jax.models.kernels.depthwise import accumulator_of
+from cxr_jax.models.kernels.platform import chosen_by_platform
 
 
 def pointwise_convolution(x: Array, kernel: Array) -> Array:
     """Maps `x` [B, H, W, I] by `kernel` [I, O] to [B, H, W, O], in float32 where both are bfloat16."""
-    return lax.platform_dependent(x, kernel, cpu=two_products, default=_product)
+    return chosen_by_platform(x, kernel, cpu=two_products, default=_product)
 
 
 @jax.custom_vjp
