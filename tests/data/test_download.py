@@ -14,7 +14,9 @@ from cxr_jax.data.download import MENDELEY, Patience, Release, download
 from cxr_jax.errors import UserError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
-QUICK = Patience(timeout=0.3, attempts=3, pause=0.01)
+QUICK = Patience(timeout=60, attempts=3, pause=0.01)
+HASTY = Patience(timeout=0.5, attempts=3, pause=0.01)
+"""For servers that stall, which a test waits for."""
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -126,7 +128,7 @@ def test_a_server_that_stalls_is_left_and_asked_again(serve, tmp_path):
             time.sleep(1.0)
 
     server = serve(stall_at_first)
-    assert download(server.release, tmp_path, patience=QUICK).read_bytes() == CONTENT
+    assert download(server.release, tmp_path, patience=HASTY).read_bytes() == CONTENT
     assert server.ranges == ["bytes=0-", "bytes=50000-"]
 
 
@@ -135,12 +137,12 @@ def test_a_server_that_stalls_for_ever_is_given_up_and_what_came_is_kept(serve, 
         if number == 1:
             request.send_part(CONTENT[:50_000])
             request.wfile.flush()
-        time.sleep(0.6)
+        time.sleep(1.0)
 
     server = serve(stall)
     with pytest.raises(UserError, match=r"archive\.zip could not be fetched: .* 50,000 of 300,000 bytes are kept"):
-        download(server.release, tmp_path, patience=QUICK)
-    assert len(server.ranges) == 1 + QUICK.attempts
+        download(server.release, tmp_path, patience=HASTY)
+    assert len(server.ranges) == 1 + HASTY.attempts
     assert (tmp_path / ".unfinished-archive.zip").read_bytes() == CONTENT[:50_000]
     assert names_in(tmp_path) == [".unfinished-archive.zip"]
 

@@ -32,11 +32,12 @@ def test_items_are_taken_only_a_few_ahead(monkeypatch):
 
 
 def test_an_error_reaches_the_caller_and_ends_the_threads():
-    before = threading.active_count()
+    before = set(threading.enumerate())
 
     def fail(item):
         raise ValueError(f"item {item}")
 
     with pytest.raises(ValueError, match="item 0"):
         list(map_in_order(fail, range(100)))
-    assert threading.active_count() == before
+    # threads of other tests may end meanwhile
+    assert set(threading.enumerate()) <= before

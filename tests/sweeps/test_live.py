@@ -20,11 +20,10 @@ def test_each_run_has_a_bar_that_follows_its_metrics(tmp_path):
     under_way = runs[:1]
 
     def wait_for(text):
-        for _ in range(200):
-            if text in file.getvalue():
-                return
-            time.sleep(0.05)
-        raise AssertionError(f"{text!r} never stood in {file.getvalue()!r}")
+        end = time.monotonic() + 60
+        while text not in file.getvalue():
+            assert time.monotonic() < end, f"{text!r} never stood in {file.getvalue()!r}"
+            time.sleep(0.01)
 
     with bars(Terminal(console=Console(file=file, width=160, force_terminal=True)), lambda: under_way):
         wait_for("base seed0")

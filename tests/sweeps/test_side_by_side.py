@@ -146,7 +146,10 @@ def test_every_signal_is_handed_on_once(job):
     counts = """
 import signal, time
 seen = []
-signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+def count(number, frame):
+    seen.append(number)
+    print("seen", len(seen), flush=True)
+signal.signal(signal.SIGINT, count)
 print("ready", flush=True)
 deadline = time.monotonic() + 30
 while len(seen) < 2 and time.monotonic() < deadline:
@@ -158,9 +161,10 @@ print(len(seen))
 
     def send() -> None:
         wait_for_text(one.log, "ready\n")
-        for _ in range(2):
+        for number in (1, 2):
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.3)
+            # two signals that are both on their way are one
+            wait_for_text(one.log, f"seen {number}\n")
 
     thread = threading.Thread(target=send)
     thread.start()

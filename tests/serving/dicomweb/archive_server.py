@@ -109,10 +109,11 @@ class ArchiveServer:
 
     def stop(self) -> None:
         """Is not to be reached any more."""
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
+        # forgotten first: another thread may start the next one as soon as this one is gone
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
 
     def add(self, *files: bytes) -> None:
         """Stores files as a detector would."""
