@@ -133,7 +133,7 @@ def _of_images(recipe: Recipe, files: set[str]) -> Recipe:
 
 
 def missing(study: Study) -> list[str]:
-    """Returns what the registered sweep names and the study lacks: arms, seeds of arms, and looks at regions."""
+    """Returns what the registered sweep names and the study lacks: arms, seeds, looks at regions, and heat maps."""
     planned = read_sweep(ROOT / "configs" / "sweeps" / "shortcuts.toml")
     there = {arm.region: arm.seeds for arm in study.arms}
     lacking = []
@@ -144,6 +144,8 @@ def missing(study: Study) -> list[str]:
             lacking.append(f"{TITLES[variant.config.data.region]}{told}")
     if len(study.occlusions) < len(planned.seeds):
         lacking.append("regions shown to networks of whole images")
+    if len(study.checks) < len(planned.seeds):
+        lacking.append("heat maps of networks of whole images")
     return lacking
 
 
@@ -185,10 +187,11 @@ def page(study: Study, resamples: int) -> str:
 
 ![ROC-AUC on test by what of the radiograph a network sees](shortcuts.png)
 
-The plan was [registered](../../docs/registered/shortcuts.md) before training. One recipe, trained and judged on one
-region of every radiograph, by lung masks; what is not shown is one grey. {study.images:,} official test images that
-have a mask; the mean over seeds ± standard deviation, and the 95 % interval for other patients and other seeds.
-Differences are paired, p-values corrected by Holm. "The rule" sets the threshold for 97.5 % sensitivity on validation.
+In orange what shows no lung; the dotted line is the mask itself. The plan was
+[registered](../../docs/registered/shortcuts.md) before training. One recipe, trained and judged on one region of every
+radiograph, by lung masks; what is not shown is one grey. {study.images:,} official test images that have a mask; the
+mean over seeds ± standard deviation, and the 95 % interval for other patients and other seeds. Differences are paired,
+p-values corrected by Holm. "The rule" sets the threshold for 97.5 % sensitivity on validation.
 {resamples:,} resamples at least. This block is written by `scripts/write_shortcuts.py`.
 
 {told}{markdown_table(rows)}
@@ -261,8 +264,9 @@ def figure(study: Study) -> Figure:
         reference = next(arm for arm in study.arms if arm.region == REFERENCE)
         axes.axvline(reference.roc_auc.mean, color="0.6", linestyle=":", linewidth=1)
         axes.set_yticks(range(len(study.arms)), [TITLES[arm.region] for arm in study.arms])
+        axes.margins(y=0.15)
         axes.invert_yaxis()
-        axes.set_xlabel("ROC-AUC on test, 95 % interval; dotted: the mask itself; orange: no lung is shown")
+        axes.set_xlabel("ROC-AUC on test, 95 % interval")
     return drawn
 
 
