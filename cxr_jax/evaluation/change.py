@@ -26,7 +26,9 @@ SCHEMA_VERSION = 1
 
 BEFORE, AFTER = "before", "after"
 
-_OF_TWO = ("roc_auc", "balanced_accuracy", "sensitivity", "specificity")
+SHOWN = ("roc_auc", "balanced_accuracy", "sensitivity", "specificity")
+"""Metrics of two classes that are told, in their order."""
+
 _OF_EACH = ("roc_auc", "sensitivity", "specificity")
 _TOGETHER = (
     "macro_roc_auc",
@@ -35,7 +37,7 @@ _TOGETHER = (
     "macro_sensitivity",
     "macro_specificity",
 )
-"""Metrics that are told, in their order: of two classes, of each of several, and of several together."""
+"""Those of each of several classes, and of several together."""
 
 _OF_SEVERAL = FINDING_METRICS | CLASS_METRICS
 
@@ -81,7 +83,7 @@ class Change:
         """Each metric that both have."""
         if not self.classes:
             titles = {key: endpoint.title for key, endpoint in self.comparison.endpoints.items()}
-            return tuple(_told(self.comparison, _OF_TWO, titles))
+            return tuple(_told(self.comparison, SHOWN, titles))
         found = _told(self.comparison, _TOGETHER, {name: metric.title for name, metric in _OF_SEVERAL.items()})
         for of_class, comparison in self.classes.items():
             found += _told(comparison, _OF_EACH, {name: f"{METRICS[name].title}, {of_class}" for name in _OF_EACH})
