@@ -278,7 +278,6 @@ def render(root: Path) -> dict[Path, str]:
     environment.filters["signed"] = lambda value, decimals=3: number_text(value, f"+.{decimals}f")
     environment.filters["points"] = lambda share, decimals=1: number_text(share, f".{decimals}f", 100)
     environment.filters["pair_of"] = lambda part: (part["value"], part["rates"]["roc_auc"])
-    environment.filters["low_of"] = lambda arm: (arm["region"], float(arm["difference_low"]))
     environment.filters["complement"] = lambda share: 1 - share
     results = Results(root / "results")
     names = [name for name in vars(Results) if not name.startswith("_")]
