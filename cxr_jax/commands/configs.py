@@ -45,17 +45,17 @@ def main(arguments: list[str]) -> None:
     if out.exists() and not options.replace:
         raise UserError(f"{out} exists already; choose another name, or replace it by --replace")
     write_text(out, shipped[name].text())
-    command = f"sweep {out} --out FOLDER" if shipped[name].is_sweep else f"train {out}"
+    command = f"{shipped[name].command()} {out}" + (" --out FOLDER" if shipped[name].is_sweep else "")
     terminal.say(f"Copied to {out}. Next: change it, then cxr-jax {command}")
 
 
 def _list(terminal: object, shipped: dict, folder: object) -> None:
     """Prints every config and sweep with what it is and on what it runs."""
-    for is_sweep, title in ((False, "Configs, for cxr-jax train NAME:"), (True, "Sweeps, for cxr-jax sweep NAME:")):
+    for is_sweep, title in ((False, "Configs, for cxr-jax COMMAND NAME:"), (True, "Sweeps, for cxr-jax sweep NAME:")):
         terminal.say(title)
         for config in shipped.values():
             if config.is_sweep == is_sweep:
-                terminal.say(f"\n  {config.name}", "bold")
+                terminal.say(f"\n  {config.command()} {config.name}", "bold")
                 terminal.say(f"    {config.about()}.\n    Hardware: {config.hardware()}.")
         terminal.say("")
     terminal.say(f"They are in {folder}. To change one: cxr-jax configs NAME mine.toml")

@@ -13,6 +13,7 @@ SWEEPS = "sweeps"
 """Folder of the sweeps beside the configs."""
 
 _PACKAGE = Path(cxr_jax.__file__).parent
+_COMMAND = re.compile(r"cxr-jax (\w+) configs/")
 _FACT = re.compile(r"(Command|Needs|Hardware|Expected result): +(.*)")
 
 
@@ -32,6 +33,12 @@ class ShippedConfig:
         """Returns the first sentence of the file's opening comment, which says what is trained."""
         opening = " ".join(self._opening()[0])
         return re.split(r"(?<=\.) ", opening, maxsplit=1)[0].rstrip(".")
+
+    def command(self) -> str:
+        """Returns the command that takes the file, such as train, as the opening comment says."""
+        if found := _COMMAND.search(self._opening()[1].get("Command", "")):
+            return found[1]
+        return "sweep" if self.is_sweep else "train"
 
     def hardware(self) -> str:
         """Returns on what it ran and how long, as the opening comment says; empty where it does not."""

@@ -17,7 +17,7 @@ def test_the_list_names_all_with_the_folder_and_the_next_step(capsys):
     assert cli(["configs"]) == 0
     printed = capsys.readouterr().out
     for name, config in shipped_configs().items():
-        assert f"\n  {name}\n    {config.about()}.\n    Hardware: {config.hardware()}.\n" in printed
+        assert f"\n  {config.command()} {name}\n    {config.about()}.\n    Hardware: {config.hardware()}.\n" in printed
     assert str(CONFIGS) in printed
     assert "cxr-jax configs NAME mine.toml" in printed
 
@@ -32,6 +32,9 @@ def test_one_is_printed_as_it_is_or_copied(tmp_path, capsys):
     assert cli(["configs", "sharpness.toml", "folder"]) == 0
     assert (tmp_path / "folder" / "sharpness.toml").read_text() == (CONFIGS / "sweeps" / "sharpness.toml").read_text()
     assert "cxr-jax sweep folder/sharpness.toml --out FOLDER" in capsys.readouterr().out
+    for name, command in (("probe_mobilenetv2", "probe"), ("dcgan_normals", "synthesize")):
+        assert cli(["configs", name, "folder"]) == 0
+        assert f"cxr-jax {command} folder/{name}.toml" in capsys.readouterr().out
 
 
 def test_nothing_is_overwritten_unasked(tmp_path, capsys):

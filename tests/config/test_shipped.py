@@ -26,6 +26,9 @@ def test_all_configs_and_sweeps_of_the_checkout_are_shipped_each_name_once():
 def test_each_says_what_it_is_and_what_it_needs():
     for entry in shipped_configs().values():
         assert 20 < len(entry.about()) < 260, entry.name
+        # a sentence that "et al." has cut
+        assert not entry.about().endswith("et al"), entry.name
+        assert entry.command() in (("sweep",) if entry.is_sweep else ("train", "probe", "synthesize")), entry.name
         assert "CPU cores" in entry.hardware() or "GPU" in entry.hardware()
         assert not re.search(r"Command:|Needs:|#|\n", entry.about() + entry.hardware())
 
