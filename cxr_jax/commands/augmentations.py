@@ -18,7 +18,7 @@ class Options:
     """Options of the command."""
 
     # the config whose training images are shown, phase by phase; without it every change is shown alone
-    config: Annotated[str, Positional("CONFIG")] = ""
+    config: Annotated[str, Positional("[CONFIG]")] = ""
     out: Annotated[str, Option("FIGURE.png")] = ""  # where the figure is written
     seed: int = 0  # of phantoms and draws
     replace: bool = False  # replace FIGURE.png if it exists

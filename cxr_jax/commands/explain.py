@@ -66,9 +66,8 @@ class Options:
     seeds: Annotated[tuple[str, ...], Option("RUN")] = ()
     # score the maps of validation images by the boxes of this list, around findings
     boxes: Annotated[str, Option("FILE")] = ""
-    on: Annotated[str, Option("DATASET")] = (
-        ""  # with --boxes: of all images of other prepared data, in their own ledger
-    )
+    # with --boxes: of all images of other prepared data, in their own ledger
+    on: Annotated[str, Option("DATASET")] = ""
     # with --boxes: of the test images, which is one look more; with --on: of their test images alone
     test: bool = False
     # with --boxes: side in pixels of the square images that the boxes were drawn in, if not that of the prepared ones

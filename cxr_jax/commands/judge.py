@@ -36,7 +36,7 @@ class Options:
 
     # CSV with label (NORMAL, PNEUMONIA or 0, 1) and probability (of PNEUMONIA) or logit_NORMAL, logit_PNEUMONIA; file,
     # group, subtype and split if known; where there is a split, rows of test are judged. Of other classes that exclude
-    # each other: label (their names, or numbers from 0) and a column probability_NAME or logit_NAME for each
+    # each other: label (their names, or numbers from 0) and a column probability_NAME or logit_NAME for each.
     # Of findings that occur together: for each a column label_NAME (1, 0, or empty if unknown) and one of these
     table: Annotated[str, Positional("TABLE")]
     # the same program's predictions on validation images: calibration and rules need them; rows of val are taken

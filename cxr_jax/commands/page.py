@@ -22,7 +22,7 @@ class Options:
     """Options of the command."""
 
     # folder that cxr-jax export wrote; without it the network that comes with the package is taken
-    bundle: Annotated[str, Positional("BUNDLE")] = ""
+    bundle: Annotated[str, Positional("[BUNDLE]")] = ""
     out: Annotated[str, Positional("OUT")] = ""  # the folder that is written
     # chests that are drawn for the teaching mode, 0 for none; by default 12 of NORMAL and PNEUMONIA, none of others
     phantoms: Annotated[int | None, Option("COUNT")] = None

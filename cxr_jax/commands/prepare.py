@@ -27,7 +27,7 @@ class Options:
 
     # official folder, Kaggle or Mendeley zip, MedMNIST pneumoniamnist*.npz, any folder or zip of class folders; or the
     # folder of NIH ChestX-ray14, CheXpert, or the tuberculosis sets of Shenzhen and Montgomery, as they are published
-    source: Annotated[str, Positional("SOURCE")] = ""
+    source: Annotated[str, Positional("[SOURCE]")] = ""
     # under which configs find the data; by default chest_xray for the releases of the radiographs, phantoms for drawn
     # images, nih, chexpert, shenzhen or montgomery for these, else the name of the source
     name: str = ""

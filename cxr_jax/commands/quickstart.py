@@ -23,7 +23,7 @@ class Options:
     """Options of the command."""
 
     # a chest_xray folder or zip, or whatever cxr-jax prepare takes; without it phantoms are drawn
-    source: Annotated[str, Positional("PATH")] = ""
+    source: Annotated[str, Positional("[PATH]")] = ""
     out: Annotated[str, Option("FOLDER")] = "runs"  # where the run goes, beside earlier ones
 
 

@@ -25,7 +25,7 @@ class Options:
     """Options of the command."""
 
     # folder that cxr-jax export wrote; without it the network that comes with the package
-    bundle: Annotated[str, Positional("BUNDLE")] = ""
+    bundle: Annotated[str, Positional("[BUNDLE]")] = ""
     # where to listen; 0.0.0.0 for all of this machine's addresses
     host: Annotated[str, Option("ADDRESS")] = "127.0.0.1"
     port: int = 8000  # where to listen; 0 has the system choose one
