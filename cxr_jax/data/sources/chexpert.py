@@ -126,9 +126,9 @@ def _of_split(table: Table, found: FindingCells, split: str) -> tuple[list[Row],
     known = [_known(tuple(zip(kept, told, strict=True))) for told in zip(*values, strict=True)]
     told = [(place, cell, match[1], split) for place, cell, match in zip(places, found.cells, patients, strict=True)]
     frontal = [view.lower() != "lateral" for view in table.cells(VIEW)]
-    lateral = [place for place, is_frontal in zip(places, frontal, strict=True) if not is_frontal]
+    lateral = dict.fromkeys(place for place, is_frontal in zip(places, frontal, strict=True) if not is_frontal)
     rows = once_each(table, FILE, told, known)
-    return [row for row in rows if row.file not in set(lateral)], lateral
+    return [row for row in rows if row.file not in lateral], list(lateral)
 
 
 def _known(told: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
