@@ -38,22 +38,43 @@ def require_trainable(runs: Sequence[SweepRun], terminal: Terminal) -> None:
         return train, validation
 
     @functools.cache
-    def network(name: str, weights: str, classes: int) -> Network:
-        with terminal.waiting(f"Checking the variants of {name}"):
-            return build_network(ModelConfig(name, weights), seed=0, classes=classes)
+    def network(model: ModelConfig, classes: int) -> Network:
+        with terminal.waiting(f"Checking the variants of {model.name}"):
+            return build_network(model, seed=0, classes=classes)
 
     for run in {run.variant: run for run in runs}.values():
         config = run.config
         try:
+            _require_no_generator(config)
             train, validation = splits(config.data)
             if config.probe.is_asked_for:
                 with terminal.waiting(f"Checking the features of {config.model.name}"):
                     freeze(config, train.classes)
                 continue
-            built = network(config.model.name, config.model.weights, len(train.classes))
+            built = network(_with_the_same_parameters(config.model), len(train.classes))
             plan_run(_on_one_device(config), built, train, validation)
         except UserError as error:
             raise UserError(f"variant {run.variant}: {error}") from error
+
+
+def _require_no_generator(config: Config) -> None:
+    if config.synthesis.is_asked_for:
+        raise UserError(
+            f'synthesis.generator is "{config.synthesis.generator}", and networks are trained here that tell '
+            "classes apart: cxr-jax synthesize trains a generator"
+        )
+
+
+def _with_the_same_parameters(model: ModelConfig) -> ModelConfig:
+    """Returns the config of a network that has the same parameters as that of `model`, the same for all that do."""
+    return ModelConfig(
+        name=model.name,
+        weights=model.weights,
+        denoiser=model.denoiser,
+        transition=model.transition,
+        pooling=model.pooling,
+        pooling_sharpness=model.pooling_sharpness,
+    )
 
 
 def _on_one_device(config: Config) -> Config:

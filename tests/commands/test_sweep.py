@@ -261,6 +261,7 @@ def test_a_mistake_is_one_sentence(swept, tmp_path, monkeypatch, capsys, argumen
         ("training.batch_size = 4096", "training.batch_size is 4096, but there are only"),
         ("training.accumulation_steps = 3", "which cannot be shared in 3 parts"),
         ("phases = [{trainable = ['nothing']}]", "phase 'train': no parameter is called nothing"),
+        ("synthesis.generator = 'dcgan'\ndata.image_size = 64", "cxr-jax synthesize"),
     ],
 )
 def test_what_training_would_refuse_of_a_variant_is_told_before_anything_is_trained(swept, tmp_path, change, sentence):
@@ -270,6 +271,15 @@ def test_what_training_would_refuse_of_a_variant_is_told_before_anything_is_trai
     assert code == 1
     assert re.match(rf"cxr-jax: variant other: .*{re.escape(sentence)}.*\n$", errors)
     assert not list((tmp_path / "out").rglob("*.log"))
+
+
+def test_a_variant_is_checked_with_the_network_that_it_has(swept, tmp_path):
+    sweep_file = tmp_path / "s.toml"
+    phase = "phases = [{trainable = ['transition', 'classifier']}]"
+    sweep_file.write_text(sweep_file.read_text() + f"[variants.other]\nmodel.transition = 8\n{phase}\n")
+    code, _, errors = swept("--only", "base", "other", "--seeds", "0")
+    assert (code, errors) == (0, "")
+    assert (tmp_path / "out" / "other" / "seed0" / "metrics.jsonl").is_file()
 
 
 def test_what_finished_runs_needed_may_be_gone(swept, tmp_path, monkeypatch):
