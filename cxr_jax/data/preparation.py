@@ -14,7 +14,8 @@ from typing import Any
 
 from cxr_jax.data.card import SPLITS_CUT, build_card
 from cxr_jax.data.chest_xray.owners import unnamed_owners
-from cxr_jax.data.classes import SUBTYPE_CLASSES, classed_by_subtype, require_class_names, require_names
+from cxr_jax.data.class_names import require_class_names, require_names
+from cxr_jax.data.classes import SUBTYPE_CLASSES, classed_by_subtype
 from cxr_jax.data.decode import without_header
 from cxr_jax.data.examples import Example, write_examples
 from cxr_jax.data.file_names import parse_file_name

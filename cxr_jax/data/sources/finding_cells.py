@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from cxr_jax.data.class_names import require_names
 from cxr_jax.data.findings import BETWEEN, MISSING, finding_cell
 from cxr_jax.runs.table import Table, is_missing
-from cxr_jax.vocabulary import NO_FINDING
+from cxr_jax.vocabulary import FINDINGS, NO_FINDING
 
 Policy = Literal["", "unknown", "present", "absent"]
 """What is made of a label that is uncertain or blank; an unknown one carries no loss and is not judged.
@@ -51,7 +52,8 @@ def cells_of_joined_names(table: Table, column: str, names: tuple[str, ...], bla
     `No Finding` names none. Blank cells are what `blank` says of every finding.
 
     Raises:
-        UserError: a name is none of `names`, stands twice in a cell, or stands beside `No Finding`.
+        UserError: a name is none of `names`, stands twice in a cell, stands beside `No Finding`, or would mean
+            something else in a cell.
     """
     told: list[tuple[str, ...] | None] = []
     for row, cell in enumerate(table.cells(column)):
@@ -68,6 +70,7 @@ def cells_of_joined_names(table: Table, column: str, names: tuple[str, ...], bla
                 raise table.error(row, column, f"{part!r} is none of the findings {', '.join(names)}")
         told.append(parts)
     names = names or tuple(sorted({name for parts in told if parts for name in parts} - {NO_FINDING}))
+    require_names(names, FINDINGS)
     of_blank = finding_cell([_VALUES[blank]] * len(names), names)
     cells = [
         of_blank if parts is None else finding_cell([float(name in parts) for name in names], names) for parts in told
@@ -80,8 +83,9 @@ def cells_of_columns(table: Table, columns: Sequence[str], policies: Policies) -
     """Returns the findings of a table that has a column for each: 1 present, 0 absent, -1 uncertain, or blank.
 
     Raises:
-        UserError: a cell says something else.
+        UserError: a cell says something else, or a column cannot be the name of a finding.
     """
+    require_names(tuple(columns), FINDINGS)
     counts: Counter[str] = Counter()
 
     def label(cell: str) -> float:

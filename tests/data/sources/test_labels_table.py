@@ -237,6 +237,8 @@ def test_findings_in_a_column_each_with_what_is_uncertain_and_blank(folder, caps
         ),
         ([*ROWS, row(3, "Mass", patient=1)], [], "row 14.*has the label Mass here, and Effusion in row 5"),
         (ROWS, ["--keep-columns", "Sex"], "has no column Sex, which --keep-columns names"),
+        ([row(i, "Effusion" if i % 2 else "Mass?") for i in range(12)], [], "'Mass.' cannot be the name of a finding"),
+        ([row(i, "Effusion|" if i % 2 else "Mass") for i in range(12)], [], "'' cannot be the name of a finding"),
     ],
 )
 def test_a_mistake_in_findings_is_told_in_one_sentence(folder, rows, options, sentence):
@@ -244,6 +246,15 @@ def test_a_mistake_in_findings_is_told_in_one_sentence(folder, rows, options, se
     with pytest.raises(UserError, match=sentence) as error:
         command.main([*arguments, *options])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["Mass?", "Mass|Nodule"])
+def test_a_column_whose_name_would_mean_something_else_in_a_cell_is_refused(folder, name):
+    rows = [f"{number:08d}_000.png,{number % 2},{number % 3 % 2}" for number in range(12)]
+    path = table(folder, rows, header=f"Image Index,Effusion,{name}")
+    columns = ["--file-column", "Image Index", "--label-columns", "Effusion", name]
+    with pytest.raises(UserError, match=r"'Mass.*' cannot be the name of a finding"):
+        command.main([str(folder), "--table", str(path), *columns, "--findings"])
 
 
 def test_uncertain_labels_are_of_findings(folder):
