@@ -91,7 +91,7 @@ def prepared_boxes(prepared: PreparedData, config: DataConfig, *, track: Track =
     regression that was fitted without its fold, one of five of whole groups; an image of test that of the regression.
 
     Raises:
-        UserError: there are no masks, or too few of them.
+        UserError: there are no masks, or too few of them, or these are of too few groups.
     """
     record = prepared.require_masks(WANTED)
     name = f"{prepared.fingerprint[:16]}-{record.fingerprint[:16]}-boxes{VERSION}-{how_resized(config)}.npz"
@@ -118,6 +118,12 @@ def _predicted(prepared: PreparedData, config: DataConfig, track: Track) -> Prep
     having = masks.any(axis=(1, 2))
     if np.sum(learnable & having) < FEWEST:
         raise UserError(f"{WANTED} needs {FEWEST} images with a lung mask that are not of test, and there are fewer")
+    groups = {example.group for example, counts in zip(prepared.examples, learnable & having, strict=True) if counts}
+    if len(groups) < FOLDS:
+        raise UserError(
+            f"{WANTED} needs images with a lung mask of {FOLDS} groups that are not of test, and there are "
+            f"{len(groups)}"
+        )
     with track("Measuring gradients", len(images)) as advance:
         parts = []
         for start in range(0, len(images), _CHUNK):
@@ -129,7 +135,8 @@ def _predicted(prepared: PreparedData, config: DataConfig, track: Track) -> Prep
     boxes = predict_boxes(regression, features)
     rows = np.flatnonzero(learnable)
     folds = np.full(len(images), -1)
-    folds[rows] = assign_folds([prepared.examples[row] for row in rows], FOLDS, 0, prepared.classes)
+    # a fold may lack a class, which says nothing of lungs: no class is named that each would need
+    folds[rows] = assign_folds([prepared.examples[row] for row in rows], FOLDS, 0, (), prepared.kind)
     for fold in range(FOLDS):
         held = folds == fold
         others = learnable & having & ~held

@@ -92,6 +92,33 @@ def test_no_image_of_train_is_given_a_box_that_its_own_group_taught(prepared, mo
         np.testing.assert_allclose(predict_boxes(possible[0][1], features[[row]])[0], boxes[row])
 
 
+def test_images_with_findings_have_boxes_alike(prepared, monkeypatch):
+    cells = ("Effusion|Mass", "Mass?", "Effusion", "No Finding")
+    examples = [dataclasses.replace(entry, label=cells[row % 4]) for row, entry in enumerate(prepared.examples)]
+    prepared.__dict__["examples"] = tuple(examples)
+    prepared.__dict__["card"] = prepared.card | {"kind": "findings", "classes": ["Effusion", "Mass"]}
+    monkeypatch.setattr(room, "VERSION", "of findings")
+    found, real = prepared_boxes(prepared, CONFIG).boxes, boxes_of_masks(decoded_masks(prepared, CONFIG, "a test"))
+    assert overlap_of_boxes(found, real).mean() > 0.85
+
+
+def test_a_rare_class_does_not_hinder_boxes_and_too_few_groups_do(prepared, monkeypatch):
+    rare = {row for row, entry in enumerate(prepared.examples) if entry.split == "train"}
+    rare = set(sorted(rare)[:3])
+    examples = [
+        dataclasses.replace(entry, label="rare", group=f"rare{row}") if row in rare else entry
+        for row, entry in enumerate(prepared.examples)
+    ]
+    prepared.__dict__["card"] = prepared.card | {"classes": ["NORMAL", "PNEUMONIA", "rare"]}
+    prepared.__dict__["examples"] = tuple(examples)
+    monkeypatch.setattr(room, "VERSION", "of a rare class")
+    assert prepared_boxes(prepared, CONFIG).boxes.shape == (len(examples), 4)
+    prepared.__dict__["examples"] = tuple(dataclasses.replace(entry, group=entry.split) for entry in examples)
+    monkeypatch.setattr(room, "VERSION", "of one group")
+    with pytest.raises(UserError, match="of 5 groups that are not of test, and there are 1"):
+        prepared_boxes(prepared, CONFIG)
+
+
 def test_splits_are_cropped_and_a_film_alone_is_cropped_as_a_test_image_is(prepared):
     found = prepared_boxes(prepared, CONFIG)
     for split in ("train", "val", "test"):
