@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from cxr_jax.sweeps.sweep import Sweep
 
 SUMMARY = "train a network for each fold of train, judge all out of fold, and make their ensemble"
-_MORE = "every field of the config is an option too: cxr-jax crossval CONFIG --help lists them"
+_MORE = """CONFIG is a TOML file, or a name that cxr-jax configs lists. Every field of it is an option too:
+cxr-jax crossval CONFIG --help lists them."""
 
 RECORD, MARKDOWN, TABLE, ENSEMBLE = "crossval.json", "crossval.md", "out_of_fold.csv", "ensemble"
 """Files and a folder of --out, beside the folds; by the first it is known again."""
@@ -90,7 +91,7 @@ def _parse(arguments: list[str], terminal: Terminal) -> tuple[Path, Given[Option
 
     prog = "cxr-jax crossval CONFIG"
     if not arguments or arguments[0].startswith("-"):
-        parse(Options, arguments, prog=prog, description=f"{SUMMARY}; {_MORE}")
+        parse(Options, arguments, prog=prog, description=f"{SUMMARY}\n\n{_MORE}")
         raise UserError("name a config first: cxr-jax crossval CONFIG --folds 5 --out FOLDER", EXIT_USAGE)
     path = find_config(arguments[0])
     return path, load_with_options(path, arguments[1:], Options, prog=prog, description=SUMMARY, tell=terminal.say)

@@ -291,8 +291,8 @@ def config_given(
 
     prog = f"cxr-jax {command} CONFIG"
     if not arguments or arguments[0].startswith("-"):
-        more = f"every field of the config is an option too: {prog} --help lists them"
-        parse(options, arguments, prog=prog, description=f"{summary}; {more}")
+        more = "CONFIG is a TOML file, or a name that cxr-jax configs lists. Every field of it is an option too:"
+        parse(options, arguments, prog=prog, description=f"{summary}\n\n{more}\n{prog} --help lists them.")
         raise UserError(
             f"name a config first, such as cxr-jax {command} {example}; cxr-jax configs lists them", EXIT_USAGE
         )

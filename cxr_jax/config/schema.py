@@ -44,7 +44,7 @@ class ModelConfig(Section):
     # is evaluated or used; validation while training, and heat maps, are of the image alone
     flip_average: bool = False
     # likewise with the image moved by this share of its side to the left, right, up and down, the edge repeated: five
-    # looks at an image, and ten with flip_average; 0: off
+    # copies of an image, and ten with flip_average; 0: off
     shift_average: float = 0.0
 
     def __post_init__(self) -> None:
