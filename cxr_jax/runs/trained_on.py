@@ -71,13 +71,29 @@ def learned_from(run: RunFolder) -> list[tuple[str, str]]:
 
     They are those of the run, what it mixed in, and those of the runs that it began with.
     """
+    told = []
+    for entry in lineage(run):
+        told += trained_on(entry)
+        if is_continued(entry):
+            continued = read_continued(entry)
+            told.append((continued.data, continued.data_fingerprint))
+    return [*dict.fromkeys(told)]
+
+
+def lineage(run: RunFolder) -> list[RunFolder]:
+    """Returns a run and all that it began with, and these in turn, as far as they are here."""
+    found = [run]
+    if is_continued(run):
+        continued = read_continued(run)
+        for earlier in (continued.origin(run), *continued.averaged_runs(run)):
+            if earlier.config.is_file():
+                found += lineage(earlier)
+    return found
+
+
+def trained_on(run: RunFolder) -> list[tuple[str, str]]:
+    """Returns name and fingerprint of the data that a run itself was trained on, and of those that it mixed in."""
     told = [(str(run.configured("data", "dataset")), read_json(run.environment).get("data_fingerprint") or "")]
     if replayed := (read_json(run.data_card).get("replay") if run.data_card.is_file() else None):
         told.append((replayed["dataset"], replayed["fingerprint"]))
-    if is_continued(run):
-        continued = read_continued(run)
-        told.append((continued.data, continued.data_fingerprint))
-        for earlier in (continued.origin(run), *continued.averaged_runs(run)):
-            if earlier.config.is_file():
-                told += learned_from(earlier)
-    return [*dict.fromkeys(told)]
+    return told

@@ -17,7 +17,7 @@ from cxr_jax.runs.description import NetworkDescription, read_description
 from cxr_jax.runs.ensemble import is_ensemble, relative_path
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.records import from_json, to_json
-from cxr_jax.runs.trained_on import learned_from
+from cxr_jax.runs.trained_on import learned_from, lineage, trained_on
 from cxr_jax.training.network import Network
 from cxr_jax.training.processes import ProcessGroup
 from cxr_jax.training.saving import LAST
@@ -165,9 +165,7 @@ class Beginning:
         if self.recorded is not None or self.origin is None:
             return self.recorded
         found = continue_from(self.origin, config, classes, kind, place, self.others)
-        for run in (self.origin, *self.others):
-            if set(fingerprints) & {fingerprint for _, fingerprint in learned_from(run)}:
-                _require_same_cut(run, config)
+        require_same_cuts((self.origin, *self.others), config, fingerprints)
         return found
 
     def network(self, network: Network, continued: Continued, run: RunFolder) -> Network:
@@ -232,13 +230,22 @@ def resumed_beginning(run: RunFolder, origin: str, others: Sequence[str], group:
     return Beginning() if told is None else Beginning(recorded=from_json(Continued, told[0]), has_state=told[1])
 
 
-def _require_same_cut(origin: RunFolder, config: Config) -> None:
-    """Raises UserError if data that the origin was trained on would be cut otherwise than there.
+def require_same_cuts(begun_with: Sequence[RunFolder], config: Config, fingerprints: Collection[str]) -> None:
+    """Raises UserError if data that these runs, or those that they began with, were trained on would be cut otherwise.
 
-    Their validation images would then be images that the network learned from.
+    Their validation images would then be images that the network learned from. `fingerprints` are those of the data
+    that `config` cuts.
     """
+    for run in begun_with:
+        for earlier in lineage(run):
+            if set(fingerprints) & {fingerprint for _, fingerprint in trained_on(earlier)}:
+                _require_same_cut(earlier, config)
+
+
+def _require_same_cut(origin: RunFolder, config: Config) -> None:
     table = origin.read_config().get("data", {})
-    for name in ("validation", "validation_fraction", "split_seed", "folds", "fold"):
+    # of the fields that decide the cut; what is mixed in is cut by the same
+    for name in (name for name in config.data.cut() if name != "replay"):
         theirs, ours = table.get(name, getattr(DataConfig, name)), getattr(config.data, name)
         if theirs != ours:
             raise UserError(
