@@ -51,7 +51,8 @@ def told_changes(changes: Changes) -> list[str]:
         if area is None:
             continue
         answer = area.answer
-        if answer.interval is not None and answer.interval.low <= 0 <= answer.interval.high:
+        low, high = (answer.difference,) * 2 if answer.interval is None else (answer.interval.low, answer.interval.high)
+        if low <= 0 <= high:
             told = "neither a gain nor a loss is shown"
         else:
             gained, lost = words[which]
