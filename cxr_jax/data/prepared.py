@@ -198,7 +198,7 @@ def open_data_of_run(run: RunFolder) -> PreparedData:
             f"the prepared data {name} is not what {run.path} was trained on; prepare the same source again"
         )
     require_masks_of_run(run, prepared)
-    require_replayed_of_run(run)
+    replayed_of_run(run)
     return prepared
 
 
@@ -219,16 +219,22 @@ def data_if_here(name_or_path: str, fingerprint: str) -> PreparedData | None:
     return None
 
 
-def require_replayed_of_run(run: RunFolder) -> None:
-    """Raises UserError if the data that a run mixed in are not there, or what lies there now is something else."""
+def replayed_of_run(run: RunFolder) -> PreparedData | None:
+    """Returns the data that a run mixed in; None if there were none.
+
+    Raises:
+        UserError: they are not there, or what lies there now is something else.
+    """
     replayed = read_json(run.data_card).get("replay") if run.data_card.is_file() else None
     if replayed is None:
-        return
+        return None
     name = run.configured("data", "replay")["dataset"]
-    if PreparedData.open(name).fingerprint != replayed["fingerprint"]:
+    prepared = PreparedData.open(name)
+    if prepared.fingerprint != replayed["fingerprint"]:
         raise UserError(
             f"the prepared data {name} is not what {run.path} mixed in for replay; prepare the same source again"
         )
+    return prepared
 
 
 def require_masks_of_run(run: RunFolder, prepared: PreparedData) -> None:

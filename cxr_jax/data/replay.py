@@ -87,6 +87,11 @@ def mixed(own: ImageSet, replayed: ImageSet, name: str, visits: int | None) -> I
     )
 
 
+def files_of_replayed(replayed: PreparedData) -> list[str]:
+    """Returns how the files of data that are mixed in are called there, in the order of their table."""
+    return [f"{replayed.card['name']}/{example.file}" for example in replayed.examples]
+
+
 def told_replay(config: DataConfig, train: ImageSet, validation: ImageSet) -> dict[str, Any] | None:
     """Returns what the data card of a run says of what is mixed in, ready for JSON; None if nothing is."""
     if train.replay is None:
@@ -100,7 +105,7 @@ def told_replay(config: DataConfig, train: ImageSet, validation: ImageSet) -> di
         "training_images": len(labels),
         "classes": {name: int(np.sum(labels == label)) for label, name in enumerate(train.classes)},
         "visited_in_an_epoch": train.replay.visits,
-        "validation_images": _replayed_in(validation, other.card["name"]),
+        "validation_images": len({*validation.files} & {*files_of_replayed(other)}),
     }
 
 
@@ -114,7 +119,3 @@ def told_visits(config: DataConfig, train: ImageSet, validation: ImageSet) -> st
         f"{told['training_images']:,} of {told['dataset']}, drawn anew{short}; {told['validation_images']:,} of "
         f"{len(validation):,} validation images are of {told['dataset']}"
     )
-
-
-def _replayed_in(images: ImageSet, name: str) -> int:
-    return sum(file.startswith(f"{name}/") for file in images.files)

@@ -10,7 +10,7 @@ from typing import Any
 from cxr_jax.config.loading import load_config, write_config
 from cxr_jax.config.schema import Config
 from cxr_jax.data.filling import require_samples_of_run
-from cxr_jax.data.prepared import PreparedData, from_any_folder, require_replayed_of_run
+from cxr_jax.data.prepared import PreparedData, from_any_folder, replayed_of_run
 from cxr_jax.data.prepared_boxes import prepared_boxes
 from cxr_jax.errors import UserError
 from cxr_jax.runs.description import NetworkDescription, write_description
@@ -65,5 +65,5 @@ def require_same(run: RunFolder, config: Config, fingerprint: str, command: str 
         )
     if read_json(run.environment).get("data_fingerprint") != fingerprint:
         raise UserError(f"the prepared data is not what {run.path} was started with; prepare the same source again")
-    require_replayed_of_run(run)
+    replayed_of_run(run)
     require_samples_of_run(run, config.data)

@@ -18,7 +18,7 @@ from cxr_jax.data.decode import decode, decode_square
 from cxr_jax.data.examples import Example
 from cxr_jax.data.prepared import PreparedData, open_data_of_run
 from cxr_jax.data.progress import Track, silently
-from cxr_jax.data.split_loading import split_without_images
+from cxr_jax.data.split_loading import rows_of_split
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.localisation import BoxedMap, Localisation, judge_boxes, write_localisation
 from cxr_jax.explain.heat_maps import BATCH_SIZE, heat_maps
@@ -171,11 +171,11 @@ def _scored(
     Raises:
         UserError: none is left, or one lies outside its image.
     """
-    classes, images_of = trained.description.classes, _images_of(asked)
+    classes, images_of, examples = trained.description.classes, _images_of(asked), prepared.examples
     if images_of == "val":
-        chosen = {PurePosixPath(file).name for file in split_without_images(prepared, config.data, "val").files}
+        own = rows_of_split(prepared, config.data, "val")
+        chosen = {PurePosixPath(examples[row].file).name for row in own}
     else:
-        examples = prepared.examples
         chosen = {name for name, row in rows.items() if images_of == "all" or examples[row].split == "test"}
     reasons = {"not prepared": [], "no class of the run": [], "of other images": []}
     kept = []

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxr_jax.data.cache import encoded_images_at
-from cxr_jax.data.prepared import open_data_of_run
+from cxr_jax.data.prepared import open_data_of_run, replayed_of_run
+from cxr_jax.data.replay import files_of_replayed
 from cxr_jax.errors import UserError
 from cxr_jax.explain.selection import Calls, Rule, select_outcomes, select_worst
 from cxr_jax.runs.class_predictions import ClassPredictions, read_class_predictions
@@ -68,9 +69,7 @@ def errors_of_split(
         chosen_by = "the most confident" if rule == "confident" else f"some, by the rule {rule!r},"
         title = f"{chosen_by} of {selection.errors} wrong calls among {table.told}"
     else:
-        title = (
-            f"no call on {split} is wrong, so the least certain of {table.told.removesuffix(f' on {split}')} are shown"
-        )
+        title = f"no call among {table.told} is wrong, so the least certain are shown"
     subjects = _subjects(run, split, table, selection.rows)
     return Subjects(subjects, [("", len(subjects))], title)
 
@@ -142,15 +141,20 @@ def _classes_predicted(table: ClassPredictions, split: str, name: str) -> _Table
 def _subjects(run: RunFolder, split: str, table: _Table, chosen: Sequence[int]) -> list[Subject]:
     """Returns calls of a run's predictions with their encoded images."""
     prepared = open_data_of_run(run)
-    rows_by_file = {example.file: row for row, example in enumerate(prepared.examples)}
+    places = {example.file: (prepared, row) for row, example in enumerate(prepared.examples)}
+    if (replayed := replayed_of_run(run)) is not None:
+        places |= {file: (replayed, row) for row, file in enumerate(files_of_replayed(replayed))}
     files = [table.calls.file[row] for row in chosen]
-    missing = [file for file in files if file not in rows_by_file]
+    missing = [file for file in files if file not in places]
     if missing:
         raise UserError(
             f"{missing[0]} of {run.predictions_of(split)} is not in {prepared.path}: evaluate the run again"
         )
-    rows = [rows_by_file[file] for file in files]
+    wanted, images = [places[file] for file in files], {}
+    for data in {id(data): data for data, _ in wanted}.values():
+        numbers = [number for number, (of, _) in enumerate(wanted) if of is data]
+        images |= zip(numbers, encoded_images_at(data, [wanted[number][1] for number in numbers]), strict=True)
     return [
-        Subject(file, data, prepared.examples[row].label, float(table.probability[call]), table.asked[call])
-        for file, data, row, call in zip(files, encoded_images_at(prepared, rows), rows, chosen, strict=True)
+        Subject(file, images[number], data.examples[row].label, float(table.probability[call]), table.asked[call])
+        for number, (file, (data, row), call) in enumerate(zip(files, wanted, chosen, strict=True))
     ]

@@ -6,7 +6,7 @@ import pytest
 
 from cxr_jax.config.data import DataConfig, ReplayConfig
 from cxr_jax.data.preparation import prepare
-from cxr_jax.data.replay import drawn_for_validation, told_visits
+from cxr_jax.data.replay import drawn_for_validation, told_replay, told_visits
 from cxr_jax.data.split_loading import load_split, parts_of_split, quality_of_split, split_without_images
 from cxr_jax.errors import UserError
 
@@ -59,6 +59,16 @@ def test_validation_is_mixed_in_the_same_share_and_test_is_not(both):
     np.testing.assert_array_equal(labels, validation.labels)
     assert len(quality.columns["sharpness"]) == len(validation) == len(quality.thumbnails)
     assert [len(rows) for _, rows in parts_of_split(new, CONFIG, "val")] == [len(ours), len(drawn)]
+
+
+def test_own_files_in_a_folder_called_as_the_other_data_are_not_counted_among_theirs(both, official_tree):
+    new, _ = both
+    prepare(official_tree, name="train")
+    config = dataclasses.replace(CONFIG, replay=ReplayConfig("train", 0.4))
+    train, validation = (split_without_images(new, config, split) for split in ("train", "val"))
+    own = split_without_images(new, dataclasses.replace(CONFIG, replay=ReplayConfig()), "val")
+    assert all(file.startswith("train/") for file in own.files)
+    assert told_replay(config, train, validation)["validation_images"] == len(validation) - len(own)
 
 
 def test_validation_keeps_the_shares_of_classes():
