@@ -107,3 +107,13 @@ def test_a_test_image_of_one_that_is_a_training_image_of_the_other_is_told(offic
     prepare(official_tree, name="old")
     with pytest.raises(UserError, match="1 test images of chest_xray are among the training images of old"):
         load_split(new, CONFIG, "train")
+
+
+def test_an_image_of_both_is_told_for_it_could_be_learned_from_and_validated_on(official_tree, prepared_root):
+    new = prepare(official_tree).prepared
+    kept = sorted((official_tree / "train").rglob("*.jpeg"))[::2]
+    for path in {*official_tree.rglob("*.jpeg")} - {*kept}:
+        path.write_bytes(cv2.imencode(".jpg", cv2.imread(str(path))[::-1])[1].tobytes())
+    prepare(official_tree, name="old")
+    with pytest.raises(UserError, match=r"12 images are in chest_xray and in old: .* mix other data"):
+        load_split(new, CONFIG, "train")
