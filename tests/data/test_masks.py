@@ -53,6 +53,20 @@ def added(prepared, masks, **options):
     return PreparedData.open(prepared.path)
 
 
+def test_names_of_dicom_files_that_end_in_a_number_have_a_mask_each(drawn, tmp_path):
+    prepared, masks = drawn
+    numbered = [dataclasses.replace(entry, file=f"train/1.2.840.{row}") for row, entry in enumerate(prepared.examples)]
+    for example, named in zip(prepared.examples, numbered, strict=True):
+        path = tmp_path / "numbered" / f"{named.file}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy((masks / example.file).with_suffix(".png"), path)
+    prepared.__dict__["examples"] = tuple(numbered)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match=r"that of train/1\.2\.840\.0 is train/1\.2\.840\.0\.png there"):
+        add_masks(prepared, tmp_path / "none")
+    assert added(prepared, tmp_path / "numbered").masks.images == len(numbered)
+
+
 def test_every_phantom_has_its_lungs_and_the_card_counts_them(drawn):
     prepared, masks = drawn
     assert prepared.masks is None
