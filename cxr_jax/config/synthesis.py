@@ -33,7 +33,8 @@ class SynthesisConfig(Section):
         require(self.adam_learning_rate > 0, "adam_learning_rate", self.adam_learning_rate, "above 0")
         require(0 <= self.adam_beta1 < 1, "adam_beta1", self.adam_beta1, "at least 0 and below 1")
         require(0 <= self.label_smoothing < 0.5, "label_smoothing", self.label_smoothing, "at least 0 and below 0.5")
-        require(self.samples >= 0, "samples", self.samples, "0 (as many as the class lacks) or more")
+        rule = "0 (as many as the class lacks), or 4 or more, which can be judged"
+        require(self.samples == 0 or self.samples >= 4, "samples", self.samples, rule)
 
     @property
     def is_asked_for(self) -> bool:

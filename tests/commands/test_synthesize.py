@@ -168,6 +168,7 @@ def test_predict_refuses_a_sample(synthesized, capsys):
         (["--synthesis.label", "SICK"], "synthesis.label is 'SICK', and the classes here are NORMAL, PNEUMONIA"),
         (["--data.image-size", "48"], "is 48, but must be one of 16, 32, 64, 128 where synthesis.generator"),
         (["--data.balancing", "oversampling"], 'must be "none" where synthesis.generator is asked for'),
+        (["--synthesis.samples", "3"], r"is 3, but must be 0 \(as many as the class lacks\), or 4 or more"),
         (["--training.batch-size", "64"], r"but there are only \d+ training images of NORMAL"),
         (["--parallel.world-size", "2"], "a generator is trained by one process"),
         (["--optimizer.momentum", "0.5"], "has no effect, because synthesis.generator is"),
