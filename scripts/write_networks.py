@@ -206,7 +206,8 @@ MobileNetV2 (`base` of the fine-tuned), p-values corrected by Holm: fine-tuned n
 {_table(costs, [_cost_row(arm) for arm in arms])}
 
 Parameters with two classes; multiply-adds of one forward pass. Speed and peak memory are of `cxr-jax bench`: training
-in bfloat16, all layers, and inference in float32, 32 images a step. Minutes are of a run with its validations.
+in bfloat16, all layers, and inference in float32, 32 images a step. Minutes are of a run with its validations, on a
+busy machine and on one core or two: they say what happened, and do not compare networks.
 
 {DISCLAIMER}"""
 

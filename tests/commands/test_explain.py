@@ -71,7 +71,7 @@ def test_the_most_confident_errors_of_test_are_explained_at_original_size(run, p
 def test_without_errors_the_least_certain_are_shown_and_it_is_said(run, capsys):
     with_predictions(run, lambda label: np.where(label == 1, 0.8, 0.2))
     explain.main([str(run.path), "--count", "3"])
-    assert "No call on test is wrong, so the least certain of 24 are shown" in capsys.readouterr().out
+    assert "No call among 24 on test is wrong, so the least certain are shown" in capsys.readouterr().out
     assert len(pictures(run)) == 3
 
 
