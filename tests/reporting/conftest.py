@@ -20,6 +20,7 @@ from cxr_jax.explain.verdict import Check, Line, Mean, Verdict
 from cxr_jax.reporting.explanations import draw_checks
 from cxr_jax.reporting.figures import draw_evaluation
 from cxr_jax.reporting.quality_figures import draw_quality
+from cxr_jax.reporting.recipe_records import read_recipe
 from cxr_jax.runs.environment import write_environment
 from cxr_jax.runs.files import write_json, write_text
 from cxr_jax.runs.folder import RunFolder
@@ -27,8 +28,10 @@ from cxr_jax.runs.gallery import Gallery, Group, Tile, encode_picture, write_gal
 from cxr_jax.runs.ledger import append_look
 from cxr_jax.runs.metrics_log import MetricsLog
 from cxr_jax.runs.predictions import Predictions
+from cxr_jax.runs.recipes import find_recipes
 from cxr_jax.vocabulary import SPLIT_NAMES
 from tests.made_once import made_once
+from tests.reporting.compared_runs import make_run
 
 
 def made_up(normals, pneumonia, *, split, seed):
@@ -85,6 +88,23 @@ def drawn(example, tmp_path_factory):
         draw_evaluation(folder, example.judged, example.test, example.validation, example.lines)
 
     return made_once(tmp_path_factory, "figures", draw)
+
+
+@pytest.fixture(scope="session")
+def studies(tmp_path_factory):
+    """A folder of two recipes with three and two seeds."""
+    folder = tmp_path_factory.mktemp("studies")
+    for seed in range(3):
+        make_run(folder / "good" / f"seed{seed}", seed, skill=1.6, minutes=8 + seed, looks=1 + (seed == 1))
+    for seed in range(3, 5):
+        make_run(folder / "plain" / f"seed{seed}", seed, rate=0.1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def records(studies):
+    """What a comparison reads of these recipes."""
+    return [read_recipe(files) for files in find_recipes([str(studies)])]
 
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
