@@ -174,6 +174,14 @@ def whole(example, drawn, tmp_path):
     return _make_run(tmp_path / "a<b>_seed0", example, drawn)
 
 
+@pytest.fixture
+def bare(example, tmp_path):
+    """A folder with a judgement and nothing else."""
+    run = RunFolder(tmp_path / "bare")
+    write_json(run.evaluation, example.judgement)
+    return run
+
+
 @pytest.fixture(scope="session")
 def complete(example, drawn, tmp_path_factory):
     """A run with every section that a report can have, and titles of their real length; not to be changed."""
