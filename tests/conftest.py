@@ -74,6 +74,7 @@ LONGEST = (
     "tests/training/test_resumption.py",
     "tests/bench/test_children.py",
     "tests/serving/dicomweb/test_watch.py",
+    "tests/serving/dicomweb/test_watch_faults.py",
     "tests/commands/test_offline.py",
     "tests/commands/test_train_native.py",
     "tests/reporting/test_report_browser.py",

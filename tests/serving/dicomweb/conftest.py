@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +14,11 @@ import pytest
 
 from cxr_jax.bundle.record import Call, UsualRange
 from cxr_jax.data.phantoms.folder import draw_phantom
+from cxr_jax.serving.dicomweb.archive import Archive
+from cxr_jax.serving.dicomweb.connection import Access, Connection
+from cxr_jax.serving.dicomweb.journal import Journal
 from cxr_jax.serving.dicomweb.network import Network, load_network
+from cxr_jax.serving.dicomweb.watch import Pass, Since, Watch
 from tests.serving.dicomweb.archive_server import ArchiveServer, running
 from tests.serving.onnx_bundles import write_onnx_bundle
 
@@ -163,3 +170,34 @@ def radiograph(phantoms: list[np.ndarray]) -> Radiograph:
         return stream.getvalue()
 
     return make
+
+
+@pytest.fixture
+def unwritten_captions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are stored without their text, which takes most of their time; other tests look at them."""
+    monkeypatch.setattr("cxr_jax.serving.dicomweb.capture.with_caption", lambda picture, lines: picture)
+
+
+@pytest.fixture
+def looking(
+    archive: ArchiveServer, network: Network, tmp_path: Path, unwritten_captions: None
+) -> Iterator[Callable[..., Pass]]:
+    """Passes over the archive, each as after a new start; `said` holds the lines of all."""
+    said = []
+
+    def once(*, journal="journal.jsonl", **access):
+        with opened(journal, **access) as watch:
+            return watch.once()
+
+    @contextlib.contextmanager
+    def opened(journal="journal.jsonl", *, stop=None, waits=(0.01, 0.01, 0.01), **access):
+        stop = stop or threading.Event()
+        connection = Connection(Access(archive.url, **{"timeout": 60, **access}), stop=stop, waits=waits)
+        with Journal.open(tmp_path / journal, network.digest) as held:
+            yield Watch(Archive(connection), network, held, since=Since.read("2026-11-01"), stop=stop, say=said.append)
+
+    once.said, once.opened = said, opened
+    yield once
+    kept = "".join(path.read_text() for path in tmp_path.glob("*.jsonl*"))
+    told = "".join(said) + kept
+    assert SECRET not in told and not re.search(r"1\.2\.840|19411207|20261120", told)
