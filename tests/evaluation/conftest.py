@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
 
+from cxr_jax.evaluation.operating_point import choose_operating_point
+from tests.evaluation.judged_tables import made_up
+
 # 43 patients of DeLong, DeLong & Clarke-Pearson 1988 (albumin, total protein, K-G score, outcome), as printed in the
 # SAS/STAT user's guide, "Comparing Receiver Operating Characteristic Curves".
 OVARIAN = """
@@ -18,3 +21,21 @@ def ovarian():
     """Labels [43] and the scores [3, 43] of albumin, K-G score and total protein, higher for a good outcome."""
     table = np.array(OVARIAN.split(), dtype=float).reshape(-1, 4)
     return table[:, 3].astype(int), np.stack([table[:, 0], 10 - table[:, 2], table[:, 1]])
+
+
+@pytest.fixture(scope="session")
+def validation():
+    """200 predictions of validation, in groups."""
+    return made_up(60, 140, split="val", groups=60, seed=1, difference=3.0)
+
+
+@pytest.fixture(scope="session")
+def test_split():
+    """240 predictions of test, which tell the classes apart less well."""
+    return made_up(90, 150, split="test", groups=70, seed=2)
+
+
+@pytest.fixture(scope="session")
+def point(validation):
+    """The operating point of a sensitivity of 95 % on validation."""
+    return choose_operating_point(validation, rule="sensitivity", target_sensitivity=0.95)
