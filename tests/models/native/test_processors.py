@@ -16,33 +16,12 @@ from cxr_jax.models.kernels.native.calls import ACTIVATIONS
 from cxr_jax.models.kernels.native.operations import LANES
 
 from . import references
-from .kernel_program import KernelProgram, Target, bfloat16, processor_features
+from .kernel_program import KernelProgram, bfloat16, processor_features
+from .kernel_targets import AVX2, AVX512, SLOW_TARGETS, TARGETS
 from .references import Window
 
 ROUNDING = 2.0**-8
 """Relative error of one rounding to bfloat16."""
-
-AARCH64 = ("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu")
-SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-RACES = ("-O1", "-g", "-fsanitize=thread")
-AVX2 = ("avx2", "fma")
-AVX512 = (*AVX2, "avx512f", "avx512vl", "avx512bw", "avx512dq")
-
-TARGETS = {
-    "avx2": Target("g++", ("-O3", "-march=haswell"), AVX2),
-    "aarch64": Target("aarch64-linux-gnu-g++", ("-O1",), runner=AARCH64),
-}
-SLOW_TARGETS = {
-    "aarch64 optimised": Target("aarch64-linux-gnu-g++", ("-O3",), runner=AARCH64),
-    "avx512": Target("g++", ("-O3", "-march=skylake-avx512"), AVX512),
-    "native": Target("g++", ("-O3", "-march=native")),
-    "sse2": Target("g++", ("-O3", "-march=x86-64")),
-    "avx2 by clang": Target("clang++", ("-O3", "-march=haswell"), AVX2),
-    "avx2 sanitized": Target("g++", (*SANITIZED, "-march=haswell"), AVX2),
-    "avx512 sanitized": Target("g++", (*SANITIZED, "-march=skylake-avx512"), AVX512),
-    "native sanitized": Target("g++", (*SANITIZED, "-march=native")),
-    "avx2 races": Target("g++", (*RACES, "-march=haswell"), AVX2),
-}
 
 sizes = st.integers(1, 9)
 few = settings(max_examples=12)
