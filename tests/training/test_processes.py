@@ -1,4 +1,4 @@
-"""Several processes: who they are, that they compute what one would, and what the others do when one is lost."""
+"""Several processes: that they compute what one would, and what the others do when one is lost."""
 
 from __future__ import annotations
 
@@ -27,19 +27,12 @@ from cxr_jax.images.batches import Share
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.training.connections import Connections, Place
-from cxr_jax.training.processes import ALONE, connected, find_place, joined
+from cxr_jax.training.processes import ALONE, connected, joined
 from cxr_jax.training.saving import LAST
 
 ADVICE = "; start all processes again, with --resume once there is a checkpoint\n"
 GONE = "ended without a word: it was killed, crashed or ran out of memory"
 PATIENT = ParallelConfig(startup_timeout=120, heartbeat_timeout=60, step_timeout=600)
-SLURM = {
-    "SLURM_JOB_ID": "70001",
-    "SLURM_STEP_NODELIST": "gpu[003-005,007],other9",
-    "SLURM_NTASKS": "4",
-    "SLURM_PROCID": "2",
-}
-TPU = {"TPU_WORKER_HOSTNAMES": "10.0.0.4,10.0.0.5", "TPU_WORKER_ID": "1"}
 
 
 def free_port() -> int:
@@ -239,39 +232,6 @@ def test_a_stranger_that_talks_nonsense_is_hung_up_on(processes):
 def test_a_port_that_is_taken_is_told():
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="cannot listen at"):
         Connections(Place("127.0.0.1", taken.getsockname()[1], 0, 2), PATIENT)
-
-
-@pytest.mark.parametrize(
-    ("parallel", "environment", "place"),
-    [
-        (ParallelConfig(), {}, None),
-        (ParallelConfig(), SLURM, Place("gpu003", 61440 + 70001 % 4096, 2, 4)),
-        (ParallelConfig(), SLURM | {"SLURM_STEP_NODELIST": "node7,node8"}, Place("node7", 61440 + 70001 % 4096, 2, 4)),
-        (ParallelConfig(), SLURM | {"SLURM_NTASKS": "1"}, None),
-        (ParallelConfig(world_size=1), SLURM, None),
-        (ParallelConfig(coordinator="head:9"), SLURM, Place("head", 9, 2, 4)),
-        (ParallelConfig(), TPU, Place("10.0.0.4", 8476, 1, 2)),
-        (ParallelConfig(), {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, None),
-        (ParallelConfig(coordinator="[::1]:80", world_size=3, rank=0), {}, Place("::1", 80, 0, 3)),
-    ],
-)
-def test_a_process_finds_its_place(parallel, environment, place):
-    assert find_place(parallel, environment) == place
-
-
-@pytest.mark.parametrize(
-    ("parallel", "sentence"),
-    [
-        (ParallelConfig(world_size=2, coordinator="a:1"), r"rank is -1, but must be from 0 to 1"),
-        (ParallelConfig(world_size=2, rank=2), r"rank is 2, but must be from 0 to 1"),
-        (ParallelConfig(world_size=2, rank=0), r"parallel\.coordinator is empty, but 2 processes"),
-        (ParallelConfig("jit", 0, "host", 2, 0), r"parallel\.coordinator is 'host', but must be HOST:PORT"),
-        (ParallelConfig("jit", 0, "host:99999", 2, 0), r"parallel\.coordinator is 'host:99999', but must be"),
-    ],
-)
-def test_a_place_that_cannot_be_told_is_a_mistake(parallel, sentence):
-    with pytest.raises(UserError, match=sentence):
-        find_place(parallel, {})
 
 
 def test_alone_a_process_agrees_with_itself():
