@@ -1,34 +1,26 @@
-"""An exported network as a page, written and used: in Chromium, where that is installed."""
+"""An exported network as a page, used in Chromium, where that is installed."""
 
-import csv
-import io
 import json
 import os
 import re
-import shutil
 import socket
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from page_reader import given, opened, predicted, press, read_all, table_of, vendored
 
-import cxr_jax.page.write as writing
 from cxr_jax.bundle.record import read_bundle
 from cxr_jax.cli import main as cli
 from cxr_jax.commands import page, predict
 from cxr_jax.data.phantoms.folder import draw_phantom
-from cxr_jax.errors import UserError
 from cxr_jax.vocabulary import DISCLAIMER
 from tests.browser import served
 from tests.data.dicom.drawn import dicom
 from tests.made_once import made_once
-from tests.page.conftest import NOT_VENDORED, VENDORED
 
-ROOT = Path(__file__).parents[2]
-AXE = ROOT / "build" / "axe.min.js"
-
-vendored = pytest.mark.skipif(not VENDORED, reason=NOT_VENDORED)
+AXE = Path(__file__).parents[2] / "build" / "axe.min.js"
 
 
 @pytest.fixture(scope="session")
@@ -53,49 +45,6 @@ def films(tmp_path_factory):
     (folder / "damaged.png").write_bytes((folder / "deep.png").read_bytes()[:400])
     (folder / "empty.dcm").write_bytes(dicom(grey, PixelData=None, PhotometricInterpretation=None))
     return sorted(folder.iterdir())
-
-
-def opened(browser, address, width=1280, scheme="light"):
-    browser.open(address, width, scheme)
-    browser.wait("return document.documentElement.dataset.ready")
-
-
-def given(browser, files):
-    """Choose files, and wait until all are read."""
-    browser.choose_files("#files", files)
-    read_all(browser, len(files))
-
-
-def read_all(browser, count):
-    browser.wait(f"""
-        const rows = document.getElementById("rows");
-        return rows.children.length === {count} && !rows.textContent.includes("reading");
-    """)
-
-
-def press(browser, selector):
-    browser.run(f"document.querySelector({json.dumps(selector)}).click()")
-    browser.run_async("await new Promise((done) => setTimeout(done, 50))")
-
-
-def table_of(browser, folder):
-    """The rows of the table that a reader downloads."""
-    shutil.rmtree(folder, ignore_errors=True)
-    browser.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
-    browser.run("document.getElementById('download').click()")
-    for _ in range(200):
-        browser.run_async("await new Promise((done) => setTimeout(done, 50))")
-        if (folder / "predictions.csv").is_file():
-            return list(csv.DictReader(io.StringIO((folder / "predictions.csv").read_text())))
-    raise AssertionError("nothing was downloaded")
-
-
-def predicted(bundle, files, monkeypatch, capsys):
-    """What predict says of files, named without their folder."""
-    monkeypatch.chdir(files[0].parent)
-    capsys.readouterr()
-    cli(["predict", str(bundle), *(file.name for file in files), "--json"])
-    return json.loads(capsys.readouterr().out)
 
 
 def assert_same_warnings(row, entry):
@@ -320,76 +269,3 @@ def test_originals_get_the_probabilities_of_predict(browser, real_radiographs, t
         assert float(row["probability"]) == pytest.approx(entry["probability"], abs=0.005)
         assert row["label"] == entry["label"]
         assert_same_warnings(row, entry)
-
-
-@pytest.fixture
-def as_if_vendored(monkeypatch, tmp_path):
-    """The package with small stand-ins for what npm gives."""
-    source = Path(writing.__file__).parent
-    shutil.copytree(source / "static", tmp_path / "package" / "static")
-    (tmp_path / "package" / "vendor").mkdir()
-    for name in writing.VENDORED:
-        (tmp_path / "package" / "vendor" / name).write_text(name)
-    monkeypatch.setattr(writing.resources, "files", lambda _: tmp_path / "package")
-    return tmp_path / "package"
-
-
-def test_a_damaged_bundle_is_refused(bundle, as_if_vendored, tmp_path):
-    damaged = Path(shutil.copytree(bundle, tmp_path / "damaged"))
-    (damaged / "model.onnx").write_bytes(b"\0" + (damaged / "model.onnx").read_bytes())
-    with pytest.raises(UserError, match="sha256 differs"):
-        page.main([str(damaged), str(tmp_path / "out")])
-    assert not (tmp_path / "out").exists()
-
-
-def test_what_is_no_bundle_is_told(evaluated_run, as_if_vendored, tmp_path):
-    for place, sentence in ((evaluated_run, "is a run: export it first"), (tmp_path, "there is no bundle at")):
-        with pytest.raises(UserError, match=sentence):
-            page.main([str(place), str(tmp_path / "out")])
-    assert not (tmp_path / "out").exists()
-
-
-def test_nothing_of_another_is_overwritten(bundle, as_if_vendored, tmp_path):
-    out = tmp_path / "out"
-    page.main([str(bundle), str(out), "--phantoms", "0"])
-    before = (out / "page.json").read_bytes()
-    with pytest.raises(UserError, match="exists already; choose another place, or replace it by --replace"):
-        page.main([str(bundle), str(out), "--phantoms", "0"])
-    (out / "notes.txt").write_text("mine")
-    page.main([str(bundle), str(out), "--phantoms", "6", "--replace"])
-    assert (out / "notes.txt").read_text() == "mine"
-    assert (out / "page.json").read_bytes() != before
-    assert len(list((out / "phantoms").glob("*.jpeg"))) == 6
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "a.txt").write_text("mine")
-    with pytest.raises(UserError, match="something else than a page"):
-        page.main([str(bundle), str(tmp_path / "thesis"), "--replace"])
-    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["a.txt"]
-    assert not list(tmp_path.glob(".out*"))
-
-
-def test_a_checkout_without_packages_of_npm_says_how_to_get_them(bundle, as_if_vendored, tmp_path):
-    (as_if_vendored / "vendor" / "onnxruntime.wasm").unlink()
-    with pytest.raises(UserError, match="scripts/vendor_page"):
-        page.main([str(bundle), str(tmp_path / "out")])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ([], "name a bundle"),
-        (["{bundle}"], "name the folder to write"),
-        (["{bundle}", "x", "--phantoms", "2"], "from 6"),
-    ],
-)
-def test_what_is_missing_or_impossible_is_told(arguments, sentence, bundle):
-    with pytest.raises(UserError, match=sentence):
-        page.main([argument.replace("{bundle}", str(bundle)) for argument in arguments])
-
-
-def test_the_lock_of_npm_has_hashes_and_no_addresses():
-    text = (ROOT / "scripts" / "page_packages" / "package-lock.json").read_text()
-    packages = {name: told for name, told in json.loads(text)["packages"].items() if name}
-    assert "resolved" not in text and "http" not in text
-    assert len(packages) > 20 and all(told["integrity"].startswith("sha512-") for told in packages.values())
-    assert not [name for name, told in packages.items() if "GPL" in told.get("license", "")]

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_page import given, opened, predicted, press, table_of, vendored
+from page_reader import given, opened, predicted, press, table_of, vendored
 
 from cxr_jax.bundle.record import read_bundle
 from cxr_jax.commands import page

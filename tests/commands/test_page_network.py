@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_page import given, opened, predicted, press, table_of
+from page_reader import given, opened, predicted, press, table_of
 
 from cxr_jax.commands import evaluate, export, page, train
 from cxr_jax.config.loading import load_config
