@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from cxr_jax.commands import evaluate, export, train
@@ -133,6 +135,21 @@ def evaluated_run(trained: Path, prepared_folder: Path, tmp_path_factory: pytest
 def bundle(evaluated_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The evaluated run, exported; it is not to be changed."""
     return made_once(tmp_path_factory, "bundle", lambda folder: export.main([str(evaluated_run), str(folder)]))
+
+
+@pytest.fixture(scope="session")
+def films(phantom_source: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A phantom as JPEG, large JPEG, grey and colour PNG, 16 bits and 12 bits in 16."""
+    folder = tmp_path_factory.mktemp("films")
+    jpeg = next((phantom_source / "test").glob("*/*.jpeg"))
+    grey = cv2.imread(str(jpeg), cv2.IMREAD_GRAYSCALE)
+    shutil.copy(jpeg, folder / "small.jpeg")
+    cv2.imwrite(str(folder / "large.jpeg"), cv2.resize(grey, (1400, 1100), interpolation=cv2.INTER_CUBIC))
+    cv2.imwrite(str(folder / "grey.png"), grey)
+    cv2.imwrite(str(folder / "colour.png"), cv2.merge([grey, grey, np.roll(grey, 3, axis=1)]))
+    cv2.imwrite(str(folder / "deep.png"), grey.astype(np.uint16) * 257)
+    cv2.imwrite(str(folder / "twelve_bits.png"), grey.astype(np.uint16) * 16)
+    return sorted(map(str, folder.iterdir()))
 
 
 @pytest.fixture(scope="session")
