@@ -39,11 +39,11 @@ def films(phantom_source):
 
 def test_the_import_is_light():
     code = (
-        "import sys, time; before, begun = set(sys.modules), time.process_time(); import cxr_jax; "
-        "print(time.process_time() - begun, len(set(sys.modules) - before), *sorted(sys.modules))"
+        "import sys; before = set(sys.modules); import cxr_jax; "
+        "print(len(set(sys.modules) - before), *sorted(sys.modules))"
     )
-    seconds, added, *modules = in_a_new_process(code).split()
-    assert float(seconds) < 0.1 and int(added) < 10
+    added, *modules = in_a_new_process(code).split()
+    assert int(added) < 10
     assert not {"numpy", "jax", "cv2", "pydantic"} & set(modules)
 
 

@@ -16,7 +16,7 @@ CASES = 40
 @pytest.mark.parametrize("name", FORMATS)
 def test_drawn_cases_and_all_that_ever_broke(name):
     kept = [("file", str(path)) for path in sorted(CORPUS.glob(f"{name}-*"))]
-    report = fuzz(name, [*kept, *(("seed", 0, index) for index in range(CASES))])
+    report = fuzz(name, [*kept, *(("seed", 0, index) for index in range(CASES))], seconds=60.0)
     assert not report.findings, "\n".join(
         f"{finding.case} {finding.kind}: {finding.detail}" for finding in report.findings
     )

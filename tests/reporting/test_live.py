@@ -79,7 +79,7 @@ def test_compiling_and_then_steps_are_told_in_a_terminal_and_in_a_log(interactiv
     observer = TerminalObserver(Terminal(console=console))
 
     def wait_for(pattern):
-        start, deadline = len(file.getvalue()), time.monotonic() + 30
+        start, deadline = len(file.getvalue()), time.monotonic() + 120
         while not re.search(pattern, file.getvalue()[start:]):
             assert time.monotonic() < deadline, file.getvalue()[start:]
             time.sleep(0.01)

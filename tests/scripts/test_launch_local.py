@@ -63,7 +63,7 @@ def start(packages: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def run(packages: Path, *arguments: str) -> tuple[int, list[str], str]:
     with start(packages, *arguments) as process:
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=120)
     return process.returncode, sorted(output.splitlines()), errors
 
 
@@ -100,10 +100,10 @@ def test_a_signal_reaches_every_process_once(packages, sent):
         ready = 0
         while ready < 2:
             line = process.stdout.readline()
-            assert line, process.communicate(timeout=30)
+            assert line, process.communicate(timeout=120)
             ready += "ready" in line
         process.send_signal(sent)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 75
     for number in (0, 1):
         assert errors.count(f"{number} stopped by {sent.value}\n") == 1

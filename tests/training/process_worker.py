@@ -114,7 +114,7 @@ def go_on(group: ProcessGroup, seconds: float) -> None:
 def hang(group: ProcessGroup, hanging: list[int]) -> None:
     """All but those that hang wait for them."""
     if group.rank in hanging:
-        time.sleep(60)
+        time.sleep(600)
     group.together()
 
 

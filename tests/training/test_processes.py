@@ -68,13 +68,13 @@ class Processes:
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
-    def end_of(self, index: int, within: float = 60) -> tuple[int, str]:
+    def end_of(self, index: int, within: float = 120) -> tuple[int, str]:
         """The exit code of a process, and what it said."""
         process, said = self.started[index]
         process.join(within)
         return process.exitcode, said.read_text().removeprefix(worker.READY)
 
-    def ends(self, *besides: int, within: float = 60) -> list[tuple[int, str]]:
+    def ends(self, *besides: int, within: float = 120) -> list[tuple[int, str]]:
         return [self.end_of(index, within) for index in self.started if index not in besides]
 
 
@@ -124,7 +124,7 @@ def test_a_killed_process_is_named_to_all_others_at_once(processes, killed):
     processes.start_all(worker.go_on, 60)
     processes.await_ready()
     processes.send(killed, signal.SIGKILL)
-    assert processes.ends(killed, within=10) == [lost(f"process {killed} {GONE}")] * 2
+    assert processes.ends(killed) == [lost(f"process {killed} {GONE}")] * 2
 
 
 @pytest.mark.parametrize("stopped", [0, 1])
@@ -133,7 +133,7 @@ def test_a_process_without_a_sign_of_life_is_named_after_the_time_out(processes,
     processes.await_ready()
     processes.send(stopped, signal.SIGSTOP)
     sentence = f"process {stopped} has not been heard of for 2 s (parallel.heartbeat_timeout): it is stopped or cut off"
-    assert processes.ends(stopped, within=20) == [lost(sentence)] * 2
+    assert processes.ends(stopped) == [lost(sentence)] * 2
 
 
 @pytest.mark.parametrize(
@@ -149,14 +149,14 @@ def test_a_process_without_a_sign_of_life_is_named_after_the_time_out(processes,
 )
 def test_processes_that_live_but_do_not_move_on_are_named_to_all(processes, hanging, sentence):
     processes.start_all(worker.hang, hanging, step_timeout=1)
-    for code, said in processes.ends(within=20):
+    for code, said in processes.ends():
         assert code == EXIT_LOST
         assert said.startswith(f"cxr-jax: {sentence}")
         assert said.count("\n") == 1
 
 
 def test_processes_that_move_on_slowly_or_leave_after_their_part_are_left_alone(processes):
-    processes.start_all(worker.go_on, 2.5, heartbeat_timeout=1, step_timeout=1)
+    processes.start_all(worker.go_on, 6, heartbeat_timeout=4, step_timeout=4)
     assert processes.ends() == [(0, "null\n")] * 3
     processes.start_all(worker.leave_one_after_another)
     assert processes.ends() == [(0, "null\n")] * 6
@@ -200,7 +200,7 @@ def test_those_that_do_not_come_are_named(processes):
     for number in (0, 1):
         processes.start(number, worker.go_on, 60, count=4, limits=_limits(startup_timeout=2), run=worker.run)
     sentence = "process 2, 3 did not come within 2 s (parallel.startup_timeout)"
-    assert processes.ends(within=20) == [lost(sentence)] * 2
+    assert processes.ends() == [lost(sentence)] * 2
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_stranger_that_talks_nonsense_is_hung_up_on(processes):
     processes.start_all(worker.go_on, 2, count=2)
     processes.await_ready()
     for nonsense in (b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b'{"kind": "beat"}\n', b'[1, "beat", 3]\n', b"\xff\n"):
-        with socket.create_connection(("127.0.0.1", processes.port), timeout=5) as stranger:
+        with socket.create_connection(("127.0.0.1", processes.port), timeout=60) as stranger:
             stranger.sendall(nonsense)
             assert b"beat" not in stranger.recv(1000)
     assert processes.ends() == [(0, "null\n")] * 2

@@ -96,7 +96,7 @@ def test_a_compiler_that_takes_too_long_is_ended_with_all_that_it_started(monkey
     # as g++ does, it leaves the work to another program, and that keeps a file meanwhile
     slow = script(
         tmp_path / "slow",
-        f'[ "$1" = --version ] && exit 0\necho half > "$TMPDIR/half.s"\nsleep 60 &\necho $! >> "{started}"\nwait',
+        f'[ "$1" = --version ] && exit 0\necho half > "$TMPDIR/half.s"\nsleep 600 &\necho $! >> "{started}"\nwait',
     )
     monkeypatch.setenv("CXX", str(slow))
     monkeypatch.setattr(building, "COMPILER_SECONDS", 1)
@@ -107,22 +107,22 @@ def test_a_compiler_that_takes_too_long_is_ended_with_all_that_it_started(monkey
 
 
 def test_where_one_part_does_not_compile_the_others_are_ended(monkeypatch, folder, tmp_path):
-    started = tmp_path / "started"
+    started, finished = tmp_path / "started", tmp_path / "finished"
     failing = script(
         tmp_path / "failing",
         '[ "$1" = --version ] && exit 0\n'
-        f'case "$*" in *channels.cc*) sleep 1; exit 1;; esac\nsleep 60 &\necho $! >> "{started}"\nwait',
+        f'case "$*" in *channels.cc*) sleep 1; exit 1;; esac\nsleep 200 &\necho $! >> "{started}"\n'
+        f'wait $! && echo whole >> "{finished}"',
     )
     monkeypatch.setenv("CXX", str(failing))
-    begun = time.monotonic()
     assert library.why_not() == "the C++ compiler failed: no message"
-    assert time.monotonic() - begun < 30
+    assert not finished.exists()
     assert all(gone(int(number)) for number in (started.read_text().split() if started.exists() else []))
 
 
 def gone(process: int) -> bool:
-    """Whether a process ends within seconds; one that has ended may still wait to be asked how."""
-    for _ in range(100):
+    """Whether a process ends within a minute; one that has ended may still wait to be asked how."""
+    for _ in range(1200):
         try:
             os.kill(process, 0)
         except ProcessLookupError:
@@ -200,7 +200,7 @@ def test_what_is_begun_in_the_background_is_compiled_once(monkeypatch, folder, t
 
 def test_a_process_that_ends_ends_the_compilers_that_it_began(folder, tmp_path):
     started = tmp_path / "started"
-    slow = script(tmp_path / "slow", f'[ "$1" = --version ] && exit 0\nsleep 60 &\necho $! >> "{started}"\nwait')
+    slow = script(tmp_path / "slow", f'[ "$1" = --version ] && exit 0\nsleep 600 &\necho $! >> "{started}"\nwait')
     program = f"""
 import pathlib, time
 from cxr_jax.models.kernels.native.building import COMMON, UNITS, begin_to_build
@@ -208,7 +208,7 @@ begin_to_build(COMMON, pathlib.Path({str(folder)!r}))
 while not pathlib.Path({str(started)!r}).is_file():
     time.sleep(0.01)
 """
-    subprocess.run([sys.executable, "-c", program], env={**os.environ, "CXX": str(slow)}, check=True, timeout=50)
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, "CXX": str(slow)}, check=True, timeout=300)
     assert list(folder.iterdir()) == []
     assert all(gone(int(number)) for number in started.read_text().split())
 

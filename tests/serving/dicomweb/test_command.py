@@ -72,7 +72,7 @@ class Orthanc:
         end = time.monotonic() + 60
         while time.monotonic() < end:
             try:
-                return requests.get(f"{self.root}/system", auth=self.sign_in, timeout=5).raise_for_status()
+                return requests.get(f"{self.root}/system", auth=self.sign_in, timeout=60).raise_for_status()
             except requests.ConnectionError:
                 time.sleep(0.1)
         raise AssertionError("Orthanc does not start")
@@ -105,7 +105,7 @@ def orthanc(tmp_path):
         yield server
     finally:
         server.process.terminate()
-        server.process.wait(30)
+        server.process.wait(120)
         server.log.close()
 
 

