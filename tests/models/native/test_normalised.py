@@ -118,7 +118,8 @@ def test_a_block_in_training(monkeypatch, kind, shape, activation, devices, pass
 
 
 def test_what_cannot_be_normalised_while_it_is_loaded_is_an_error():
-    for channels, window in ((24, 1), (16, 3)):
+    # 23 channels fill the vectors of no processor
+    for channels, window in ((23, 1), (16, 3)):
         x, kernel = drawn((1, 4, 4, channels), 1), drawn((window, window, channels, 8), 2).astype(jnp.float32)
         padding = ((window // 2, window // 2),) * 2
         assert not can_normalise(kernel, 1, padding)
