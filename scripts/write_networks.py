@@ -5,8 +5,9 @@
     .venv/bin/python scripts/write_networks.py FOLDER [RESAMPLES]
 
 FOLDER holds what `cxr-jax publish runs/networks*/*/seed? --out FOLDER` puts there, and in `costs` the files of
-`cxr-jax bench --json`. It gets a block in `README.md`, `networks.csv`, and `auc_against_cost` as PNG and SVG. What is
-not measured yet is left out and named. docs/registered/networks.md is the plan.
+`cxr-jax bench --json`. Its networks/base is the reference; results/networks takes that over from results/continued.
+It gets a block in `README.md`, `networks.csv`, and `auc_against_cost` as PNG and SVG. What is not measured yet is left
+out and named. docs/registered/networks.md is the plan.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ from cxr_jax.vocabulary import DISCLAIMER
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = "networks/base"
+ORIGIN = ROOT / "results" / "continued" / "origin"
+"""Runs of the reference's config that the study takes over from another one, as its registration says."""
+
 KINDS = {"networks": "fine-tuned", "networks_scratch": "from scratch", "networks_probes": "probe"}
 LOOKS = {"fine-tuned": (BLUE, "o"), "from scratch": (ORANGE, "s"), "probe": (GREEN, "^")}
 MARGIN = 0.005
@@ -73,13 +77,17 @@ class Arm:
     peak_memory: float | None  # bytes, of the training process on the most cores
 
 
-def read_arms(folder: Path, resamples: int) -> list[Arm]:
+def read_arms(folder: Path, resamples: int, taken_over: Path | None = None) -> list[Arm]:
     """Returns every arm that is published in `folder`, the highest ROC-AUC of a kind first.
+
+    The runs of the reference are those at `taken_over`, where that is given.
 
     Raises:
         UserError: there is none, the reference is not among them, or a record is damaged.
     """
     found = {kind: _recipes(folder, kind) for kind in KINDS if (folder / kind).is_dir()}
+    if taken_over is not None:
+        found["networks"] = [*find_recipes([f"{REFERENCE}={taken_over}"]), *found.get("networks", ())]
     records = {kind: [read_recipe(files) for files in recipes] for kind, recipes in found.items()}
     base = next((record for record in records.get("networks", ()) if record.recipe.name == REFERENCE), None)
     if base is None:
@@ -303,7 +311,7 @@ def main(arguments: Sequence[str]) -> None:
     """Writes the page, the table and the figure; UserError if they cannot be made."""
     folder = Path(arguments[0]) if arguments else ROOT / "results" / "networks"
     resamples = confidence_of(*arguments[1:2]).resamples
-    arms = read_arms(folder, resamples)
+    arms = read_arms(folder, resamples, None if arguments else ORIGIN)
     written = [*save(figure(arms), folder, "auc_against_cost"), folder / "networks.csv", folder / "README.md"]
     write_text(folder / "networks.csv", table(arms))
     write_block(folder / "README.md", BLOCK, page(arms, resamples), title="The study of networks")

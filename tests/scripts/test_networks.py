@@ -83,3 +83,10 @@ def test_the_fastest_of_those_near_the_best_is_recommended(script, folder):
 def test_without_the_reference_it_is_one_sentence(script, tmp_path, capsys):
     with pytest.raises(UserError, match="holds no runs of networks/base"):
         script.main([str(tmp_path)])
+
+
+def test_the_reference_can_be_taken_over_from_another_study(script, folder, tmp_path):
+    shutil.copytree(folder / "networks" / "mobilenetv1", tmp_path / "networks" / "mobilenetv1")
+    arms = script.read_arms(tmp_path, 100, taken_over=folder / "networks" / "base")
+    assert {(arm.kind, arm.name) for arm in arms} == {("fine-tuned", "base"), ("fine-tuned", "mobilenetv1")}
+    assert [arm.name for arm in arms if arm.difference is None] == ["base"]
