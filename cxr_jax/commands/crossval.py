@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cxr_jax.commands.train import terminal_for
+from cxr_jax.commands.train import described, terminal_for
 from cxr_jax.config.command_line import Option, option_of, parse
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.terminal import Terminal, as_typed
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from cxr_jax.sweeps.sweep import Sweep
 
 SUMMARY = "train a network for each fold of train, judge all out of fold, and make their ensemble"
-_MORE = """CONFIG is a TOML file, or a name that cxr-jax configs lists. Every field of it is an option too:
-cxr-jax crossval CONFIG --help lists them."""
 
 RECORD, MARKDOWN, TABLE, ENSEMBLE = "crossval.json", "crossval.md", "out_of_fold.csv", "ensemble"
 """Files and a folder of --out, beside the folds; by the first it is known again."""
@@ -91,7 +89,7 @@ def _parse(arguments: list[str], terminal: Terminal) -> tuple[Path, Given[Option
 
     prog = "cxr-jax crossval CONFIG"
     if not arguments or arguments[0].startswith("-"):
-        parse(Options, arguments, prog=prog, description=f"{SUMMARY}\n\n{_MORE}")
+        parse(Options, arguments, prog=prog, description=described(prog, SUMMARY))
         raise UserError("name a config first: cxr-jax crossval CONFIG --folds 5 --out FOLDER", EXIT_USAGE)
     path = find_config(arguments[0])
     return path, load_with_options(path, arguments[1:], Options, prog=prog, description=SUMMARY, tell=terminal.say)

@@ -291,10 +291,15 @@ def config_given(
 
     prog = f"cxr-jax {command} CONFIG"
     if not arguments or arguments[0].startswith("-"):
-        more = "CONFIG is a TOML file, or a name that cxr-jax configs lists. Every field of it is an option too:"
-        parse(options, arguments, prog=prog, description=f"{summary}\n\n{more}\n{prog} --help lists them.")
+        parse(options, arguments, prog=prog, description=described(prog, summary))
         raise UserError(
             f"name a config first, such as cxr-jax {command} {example}; cxr-jax configs lists them", EXIT_USAGE
         )
     path = find_config(arguments[0])
     return path, load_with_options(path, arguments[1:], options, prog=prog, description=summary, tell=tell)
+
+
+def described(prog: str, summary: str) -> str:
+    """Returns what the help of `prog`, a command that takes a config, says of it where no config is named."""
+    more = "CONFIG is a TOML file, or a name that cxr-jax configs lists. Every field of it is an option too:"
+    return f"{summary}\n\n{more}\n{prog} --help lists them."

@@ -41,15 +41,15 @@ def open_replayed(prepared: PreparedData, config: DataConfig) -> PreparedData:
             f"{FIELD} is {name}, whose images have {largest} pixels a side at most, and data.image_size is "
             f"{config.image_size}: replay images of that size, or train on smaller ones"
         )
-    both = (prepared, other)
-    for first, second in (both, both[::-1]):
-        trained = {example.sha256 for example in first.examples if example.split != "test"}
+    ours, theirs = (
+        {example.sha256 for example in data.examples if example.split != "test"} for data in (prepared, other)
+    )
+    for first, trained, second in ((prepared, ours, other), (other, theirs, prepared)):
         if leaked := len(trained & second.test_images):
             raise UserError(
                 f"{leaked:,} test images of {second.card['name']} are among the training images of "
                 f"{first.card['name']}: results on them would be too good, so mix other data"
             )
-    ours, theirs = ({example.sha256 for example in data.examples if example.split != "test"} for data in both)
     if common := len(ours & theirs):
         raise UserError(
             f"{common:,} images are in {prepared.card['name']} and in {other.card['name']}: one that is learned from "

@@ -141,20 +141,21 @@ def _classes_predicted(table: ClassPredictions, split: str, name: str) -> _Table
 def _subjects(run: RunFolder, split: str, table: _Table, chosen: Sequence[int]) -> list[Subject]:
     """Returns calls of a run's predictions with their encoded images."""
     prepared = open_data_of_run(run)
-    places = {example.file: (prepared, row) for row, example in enumerate(prepared.examples)}
+    sources = [(prepared, [example.file for example in prepared.examples])]
     if (replayed := replayed_of_run(run)) is not None:
-        places |= {file: (replayed, row) for row, file in enumerate(files_of_replayed(replayed))}
-    files = [table.calls.file[row] for row in chosen]
-    missing = [file for file in files if file not in places]
-    if missing:
+        sources.append((replayed, files_of_replayed(replayed)))
+    asked, found = {table.calls.file[call] for call in chosen}, {}
+    for data, files in sources:
+        rows = [row for row, file in enumerate(files) if file in asked]
+        images = encoded_images_at(data, rows) if rows else []
+        for row, image in zip(rows, images, strict=True):
+            found[files[row]] = image, data.examples[row].label
+    if missing := [file for call in chosen if (file := table.calls.file[call]) not in found]:
         raise UserError(
             f"{missing[0]} of {run.predictions_of(split)} is not in {prepared.path}: evaluate the run again"
         )
-    wanted, images = [places[file] for file in files], {}
-    for data in {id(data): data for data, _ in wanted}.values():
-        numbers = [number for number, (of, _) in enumerate(wanted) if of is data]
-        images |= zip(numbers, encoded_images_at(data, [wanted[number][1] for number in numbers]), strict=True)
     return [
-        Subject(file, images[number], data.examples[row].label, float(table.probability[call]), table.asked[call])
-        for number, (file, (data, row), call) in enumerate(zip(files, wanted, chosen, strict=True))
+        Subject(file, *found[file], float(table.probability[call]), table.asked[call])
+        for call in chosen
+        for file in [table.calls.file[call]]
     ]

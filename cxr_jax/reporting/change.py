@@ -51,8 +51,8 @@ def told_changes(changes: Changes) -> list[str]:
         if area is None:
             continue
         answer = area.answer
-        low, high = (answer.difference,) * 2 if answer.interval is None else (answer.interval.low, answer.interval.high)
-        if low <= 0 <= high:
+        interval = answer.interval
+        if answer.difference == 0 if interval is None else interval.low <= 0 <= interval.high:
             told = "neither a gain nor a loss is shown"
         else:
             gained, lost = words[which]

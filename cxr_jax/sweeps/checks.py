@@ -67,14 +67,7 @@ def _require_no_generator(config: Config) -> None:
 
 def _with_the_same_parameters(model: ModelConfig) -> ModelConfig:
     """Returns the config of a network that has the same parameters as that of `model`, the same for all that do."""
-    return ModelConfig(
-        name=model.name,
-        weights=model.weights,
-        denoiser=model.denoiser,
-        transition=model.transition,
-        pooling=model.pooling,
-        pooling_sharpness=model.pooling_sharpness,
-    )
+    return dataclasses.replace(model, dropout=0.0, stochastic_depth=0.0, flip_average=False, shift_average=0.0)
 
 
 def _on_one_device(config: Config) -> Config:

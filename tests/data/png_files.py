@@ -12,19 +12,18 @@ def png(image, **options):
 
 def png_header(width, height):
     """A PNG of a huge size, without the pixels."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(b"")) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def with_chunk(data, kind, content):
     """A PNG with one more chunk before its pixels."""
-    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
     at = data.index(b"IDAT") - 4
-    return data[:at] + chunk + data[at:]
+    return data[:at] + _chunk(kind, content) + data[at:]
 
 
 def exif(orientation, order=">", tag=0x0112, kind=3):
