@@ -14,6 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "launch_local"
 
 STAND_IN = """
 import os, signal, sys, time
+from pathlib import Path
 what, arguments = sys.argv[1], sys.argv[2:]
 # in one piece: the lines of several processes would run into each other
 def say(*words, to=1):
@@ -29,8 +30,20 @@ if what == "wait" or (what.startswith("one") and number != 1):
     for sent in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sent, stop)
     say("ready")
-    time.sleep(60 if what == "wait" else 1)
-    sys.exit(69)
+    if what == "wait":
+        time.sleep(60)
+    # as the others of a training do: until the one that fails has ended, and its end has been seen
+    while not Path("failing").exists():
+        time.sleep(0.01)
+    try:
+        while True:
+            os.kill(int(Path("failing").read_text()), 0)
+            time.sleep(0.01)
+    except ProcessLookupError:
+        sys.exit(69)
+if what.startswith("one"):
+    Path("failing.part").write_text(str(os.getpid()))
+    Path("failing.part").rename("failing")
 if what == "one fails":
     say("a sentence", to=2)
     sys.exit(1)
