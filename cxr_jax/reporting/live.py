@@ -71,6 +71,11 @@ class TerminalObserver:
         self._task = self._bar.add_task("", total=self._total, completed=self._done)
         self._shown.enter_context(self._bar)
 
+    def on_features(self, done: int, total: int) -> None:
+        """Shows of how many images the features are computed; the steps of the phase take these."""
+        self._since = time.monotonic()
+        self._awaited = f"features of {done:,} of {total:,} images" if done < total else "compiling"
+
     def on_train(self, line: dict[str, Any]) -> None:
         """Moves the bar one step on."""
         speed = line["images_per_second"]
@@ -158,6 +163,9 @@ class TensorBoardObserver:
         purge = progress.step + 1 if progress.step else None
         self._writer = SummaryWriter(str(self._run.tensorboard), purge_step=purge)
 
+    def on_features(self, done: int, total: int) -> None:
+        """Features are no figures of the run."""
+
     def on_train(self, line: dict[str, Any]) -> None:
         """Writes the figures of a step."""
         for name in ("loss", "accuracy", "learning_rate", "images_per_second"):
@@ -189,6 +197,11 @@ class Observers:
         """Tells all that training begins."""
         for observer in self._observers:
             observer.on_start(plan, progress)
+
+    def on_features(self, done: int, total: int) -> None:
+        """Tells all how many images have features."""
+        for observer in self._observers:
+            observer.on_features(done, total)
 
     def on_train(self, line: dict[str, Any]) -> None:
         """Tells all of a step."""

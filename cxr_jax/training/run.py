@@ -45,6 +45,9 @@ class Observer(Protocol):
     def on_start(self, plan: Plan, progress: Progress) -> None:
         """Is called when training begins, or goes on from `progress`."""
 
+    def on_features(self, done: int, total: int) -> None:
+        """Is called as a phase computes features once: of `total` images `done` have theirs."""
+
     def on_train(self, line: dict[str, Any]) -> None:
         """Is called after a step; `line` is what metrics.jsonl says of it."""
 
@@ -114,7 +117,9 @@ def train(
                 # the network as the steps see it: on images, or on features that are the same in every epoch
                 if phase.computes_features_once:
                     sets = (train_set, validation_set)
-                    features, validation_features = _pooled(plan, network, state, sets, interruption.check, group)
+                    features, validation_features = _pooled(
+                        plan, network, state, sets, interruption.check, observer.on_features, group
+                    )
                     feed = make_feed(config.data.placement, features, devices, group, training.sampling)
                     validator = _validator(plan, network, state, validation_features, group)
                 else:
@@ -240,16 +245,23 @@ def _pooled(
     state: TrainState,
     sets: tuple[ImageSet, ImageSet],
     before_each: Callable[[], None],
+    tell: Callable[[int, int], None],
     group: ProcessGroup,
 ) -> list[ImageSet]:
-    """Returns each of `sets` with its pooled features [N, C] in place of the images."""
+    """Returns each of `sets` with its pooled features [N, C] in place of the images; `tell` hears of how many."""
     params, batch_stats = replicate((all_params(state), state.batch_stats), plan.devices)
     program = _on_images(pooled_features_of, plan, network, params, batch_stats)
+    done, total = 0, sum(len(images.labels) for images in sets)
+
+    def advance(more: int) -> None:
+        nonlocal done
+        done += more
+        tell(done, total)
+
+    advance(0)
+    given = {"before_each": before_each, "advance": advance, "share": group.share}
     return [
-        dataclasses.replace(
-            images, images=program.over(params, batch_stats, images.images, before_each=before_each, share=group.share)
-        )
-        for images in sets
+        dataclasses.replace(images, images=program.over(params, batch_stats, images.images, **given)) for images in sets
     ]
 
 

@@ -47,7 +47,7 @@ def drawn(side, count=4):
 
 
 class Silent:
-    on_start = on_train = on_validation = on_note = lambda *_: None
+    on_start = on_features = on_train = on_validation = on_note = lambda *_: None
 
 
 def trained(name, folder, precision):

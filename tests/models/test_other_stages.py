@@ -100,7 +100,7 @@ def test_it_is_trained_by_stages_on_several_devices(network, tmp_path, precision
     assert not plan.native_kernels
 
     class Silent:
-        on_start = on_train = on_validation = on_note = lambda *_: None
+        on_start = on_features = on_train = on_validation = on_note = lambda *_: None
 
     run = RunFolder(tmp_path)
     assert train(plan, network, images, images, run, Silent()) == "finished"

@@ -86,6 +86,10 @@ def test_compiling_and_then_steps_are_told_in_a_terminal_and_in_a_log(interactiv
 
     observer.on_start(plan_of(("head", 2, 5, 4), ("all", 2000, 9, 0)), Progress())
     wait_for(r"compiling, \d+ s")
+    observer.on_features(64, 4683)
+    wait_for(r"features of 64 of 4,683 images, \d+ s")
+    observer.on_features(4683, 4683)
+    wait_for(r"compiling, \d+ s")
     observer.on_train(train_line(1))
     wait_for(r"loss 0\.500, 80\.0 images/s")
     # the second phase has a step of its own

@@ -169,6 +169,9 @@ class Watcher:
     def on_start(self, plan: object, progress: object) -> None:
         """Nothing."""
 
+    def on_features(self, done: int, total: int) -> None:
+        """Nothing."""
+
     def on_train(self, line: dict[str, Any]) -> None:
         """Send the signal, or wait."""
         if line["step"] == self.at:

@@ -83,6 +83,17 @@ def test_a_run_resumes_across_the_border_of_two_phases(trainer, undisturbed_phas
     assert {line["phase"] for line in lines_of(undisturbed_phases, "train")[5:]} == {"all"}
 
 
+def test_a_frozen_backbone_tells_how_many_images_have_features(trainer):
+    frozen = PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen")
+    watcher = Watcher()
+    run = trainer("told", watcher, phases=(frozen, PhaseConfig("all", 1)))
+    run.train()
+    # those of training and of validation, once
+    assert (watcher.features[0], watcher.features[-1]) == ((0, 54), (54, 54))
+    done = [done for done, total in watcher.features]
+    assert done == sorted(set(done)) and len(done) > 3
+
+
 def test_a_run_killed_between_two_phases_goes_on_with_a_fresh_optimizer(trainer, train_undisturbed, monkeypatch):
     # both by the optimizer of the config
     phases = (PhaseConfig("head", 1, trainable=("classifier",), batch_norm="frozen"), PhaseConfig("all", 1))

@@ -170,11 +170,14 @@ class Watcher:
 
     def __init__(self, *, signal_at: int = 0, number: int = signal.SIGINT) -> None:
         self.plan: Plan | None = None
-        self.lines, self.notes = [], []
+        self.lines, self.features, self.notes = [], [], []
         self.signal_at, self.number = signal_at, number
 
     def on_start(self, plan: Plan, progress: Progress) -> None:
         self.plan, self.started_at = plan, progress.step
+
+    def on_features(self, done: int, total: int) -> None:
+        self.features.append((done, total))
 
     def on_train(self, line: dict) -> None:
         self.lines.append(line)
