@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from cxr_jax.evaluation.cases import calls_of
+from cxr_jax.evaluation.class_points import against_the_rest
+from cxr_jax.evaluation.confidence import Confidence
 from cxr_jax.evaluation.conformal import SetRule
+from cxr_jax.evaluation.intervals import Interval, bootstrap_weights, percentile_interval
 from cxr_jax.evaluation.measures import Measured
 from cxr_jax.evaluation.rates import class_rates_of, rates_of
 from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.runs.records import fields_to_json, read_record
+from cxr_jax.vocabulary import NORMAL, PNEUMONIA
 
 SCHEMA_VERSION = 1
 """Version of robustness.json."""
@@ -73,6 +78,9 @@ class Robustness:
             over kinds (Hendrycks & Dietterich, ICLR 2019). None without reference, or where one of its sums is 0.
         classes: each class against the rest, or each finding, by name, where they are not NORMAL and PNEUMONIA; the
             figures beside it are then the means over them.
+        mean_error_interval: for other patients; None of a mean over classes, and where a class is missing.
+        wrong: share of an image's degraded copies that are called wrongly, by its file; empty of a mean over classes.
+        less_reference: the mean error less the reference's, paired image by image; None where `wrong` of either lacks.
     """
 
     split: Literal["val", "test"]
@@ -86,6 +94,9 @@ class Robustness:
     reference: str = ""
     mean_corruption_error: float | None = None
     classes: dict[str, Robustness] = field(default_factory=dict)
+    mean_error_interval: Interval | None = None
+    wrong: dict[str, float] = field(default_factory=dict)
+    less_reference: Measured | None = None
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -120,6 +131,68 @@ def mean_corruption_error(levels: Sequence[Level], reference: Robustness) -> flo
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known and len(known) == len(values) else None
+
+
+def wrongly_called(
+    predictions: Predictions | ClassProbabilities, thresholds: float | Mapping[str, float]
+) -> dict[str, tuple[Predictions, np.ndarray]]:
+    """Returns images of two classes and which of them are called wrongly, bool [N]: of each class against the rest.
+
+    NORMAL and PNEUMONIA stand under the empty name. A finding has the images of which it is known, if there is one.
+    """
+    if isinstance(predictions, Predictions):
+        tables, thresholds = {"": predictions}, {"": thresholds}
+    else:
+        known = [name for name in predictions.classes if predictions.asked(name)[0].any()]
+        tables = {name: against_the_rest(predictions, name) for name in known}
+    return {
+        name: (table, calls_of(table.probability, thresholds[name]) != (table.label == PNEUMONIA))
+        for name, table in tables.items()
+    }
+
+
+def mean_over_classes(images: Predictions, values: np.ndarray, title: str, confidence: Confidence) -> Measured:
+    """Returns the mean of `values` [N] over the images of a class, and then over both, with an interval over groups.
+
+    Of the share of wrong calls this is 1 minus balanced accuracy.
+    """
+    masks = [(images.label == label).astype(np.float64) for label in (NORMAL, PNEUMONIA)]
+    if not all(mask.any() for mask in masks):
+        return Measured(title, None, "the images lack a class", ())
+    weights = bootstrap_weights(images.clusters(), confidence.resamples, np.random.default_rng(confidence.seed))
+    with np.errstate(invalid="ignore"):
+        # a draw without one of the classes is undefined
+        drawn = np.mean([weights @ (values * mask) / (weights @ mask) for mask in masks], axis=0)
+    value = float(np.mean([values[mask > 0].mean() for mask in masks]))
+    method = "group bootstrap" if images.has_groups else "bootstrap"
+    interval = percentile_interval(drawn, value, confidence.level, method)
+    return Measured(title, value, None, (interval,) if interval else ())
+
+
+def with_wrong_calls(
+    robustness: Robustness,
+    images: Predictions,
+    wrong: np.ndarray,
+    reference: Robustness | None = None,
+    confidence: Confidence | None = None,
+) -> Robustness:
+    """Returns a record of two classes with the intervals of its mean error, and of what the reference's is less.
+
+    Args:
+        robustness: the record.
+        images: that were degraded.
+        wrong: float64 [N], share of each image's degraded copies that are called wrongly.
+        reference: the record of the run that errors are told relative to.
+        confidence: of the intervals.
+    """
+    confidence = confidence or Confidence()
+    own = mean_over_classes(images, wrong, "mean error", confidence)
+    less = None
+    if reference is not None and reference.wrong.keys() == set(images.file):
+        theirs = np.array([reference.wrong[file] for file in images.file])
+        less = mean_over_classes(images, wrong - theirs, "mean error less the reference's", confidence)
+    shares = dict(zip(images.file, wrong.tolist(), strict=True))
+    return replace(robustness, mean_error_interval=own.interval, wrong=shares, less_reference=less)
 
 
 def level_of(

@@ -20,7 +20,9 @@ from cxr_jax.evaluation.robustness import (
     mean_corruption_error,
     mean_error,
     read_robustness,
+    with_wrong_calls,
     write_robustness,
+    wrongly_called,
 )
 from cxr_jax.images.degraded import KINDS, SEVERITIES, degrade
 from cxr_jax.images.image_set import ImageSet
@@ -29,6 +31,7 @@ from cxr_jax.inference.looks import record_changed_look
 from cxr_jax.inference.restore import TrainedModel, restore_run
 from cxr_jax.runs.description import require_unclarified
 from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.predictions import Predictions
 from cxr_jax.terminal import as_typed
 from cxr_jax.vocabulary import CLASS_NAMES
 
@@ -104,23 +107,30 @@ def measure_robustness(
         _require_alike(*reference, split, len(images), () if isinstance(thresholds, float) else tuple(thresholds))
     variants = [(CLEAN, 0), *((kind, severity) for kind in KINDS for severity in SEVERITIES)]
     with track(f"Predicting {split} degraded", len(images) * len(variants)) as advance:
-        found = [_levels(model, images, split, *variant, thresholds, batch_size, advance) for variant in variants]
+        levels, wrong = zip(
+            *(_levels(model, images, split, *variant, thresholds, batch_size, advance) for variant in variants),
+            strict=True,
+        )
 
     def of(name: str, threshold: float | None, compared: Robustness | None) -> Robustness:
         """Returns the record of one class, or under the empty name of all together."""
-        clean, *levels = (level[name] for level in found)
-        return Robustness(
+        clean, *degraded = (level[name] for level in levels)
+        record = Robustness(
             split=split,
             images=len(images),
             threshold=threshold,
             seed=SEED,
             checkpoint_sha256=model.checkpoint_sha256,
             clean=clean,
-            levels=tuple(levels),
-            mean_error=mean_error(levels),
+            levels=tuple(degraded),
+            mean_error=mean_error(degraded),
             reference=reference[0] if reference else "",
-            mean_corruption_error=mean_corruption_error(levels, compared) if compared else None,
+            mean_corruption_error=mean_corruption_error(degraded, compared) if compared else None,
         )
+        if name not in wrong[0]:
+            return record
+        table = wrong[0][name][0]
+        return with_wrong_calls(record, table, np.mean([calls[name][1] for calls in wrong[1:]], axis=0), compared)
 
     compared = reference[1] if reference else None
     if isinstance(thresholds, float):
@@ -152,11 +162,16 @@ def _levels(
     thresholds: float | Mapping[str, float],
     batch_size: int,
     advance: Callable[[int], None],
-) -> dict[str, Level]:
-    """Returns what the network is worth on the images of one kind and severity; these are made batch by batch."""
+) -> tuple[dict[str, Level], dict[str, tuple[Predictions, np.ndarray]]]:
+    """Returns what the network is worth on the images of one kind and severity, and which it calls wrongly.
+
+    The images are made batch by batch.
+    """
 
     def change(batch: np.ndarray, chosen: slice) -> np.ndarray:
         return degrade(batch, kind, severity, images.ids[chosen], seed=SEED) if severity else batch
 
     variant = kind, severity
-    return measure_changed(model, images, split, variant, change, thresholds, batch_size=batch_size, advance=advance)[1]
+    how = {"batch_size": batch_size, "advance": advance}
+    predictions, levels = measure_changed(model, images, split, variant, change, thresholds, **how)
+    return levels, wrongly_called(predictions, thresholds)

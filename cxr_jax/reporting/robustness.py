@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cxr_jax.evaluation.measures import Measured
+from cxr_jax.evaluation.numbers import TO, interval_text, measured_text
 from cxr_jax.evaluation.robustness import Level, Robustness, read_robustness
 from cxr_jax.runs.folder import RunFolder
 
@@ -47,12 +48,17 @@ def robustness_rows(robustness: Robustness) -> list[str]:
     for told in told_kinds(robustness):
         pairs = [f"{_number(getattr(told.mild, name))} to {_number(getattr(told.worst, name))}" for name in SHOWN[:3]]
         lines.append(f"{told.name:12} {pairs[0]:>15} {pairs[1]:>15} {pairs[2]:>15} {_percent(told.error):>11}")
-    lines.append(f"Mean error (1 minus balanced accuracy) over all kinds: {_percent(robustness.mean_error)}")
+    interval = interval_text(robustness.mean_error_interval, ".1%")
+    told = f"Mean error (1 minus balanced accuracy) over all kinds: {_percent(robustness.mean_error)} {interval}"
+    lines.append(told.rstrip())
     if robustness.mean_corruption_error is not None:
         lines.append(
             f"Mean corruption error relative to {robustness.reference}: {robustness.mean_corruption_error:.1%} (below "
             "100 %: less is lost)"
         )
+    if robustness.less_reference is not None:
+        less = measured_text(robustness.less_reference, "+.1%", word=TO)
+        lines.append(f"Mean error less that of {robustness.reference}, paired by image: {less}")
     if robustness.classes:
         lines.append("Each by itself, at its own threshold: figures as they are, and the means over all kinds:")
     for name, found in robustness.classes.items():

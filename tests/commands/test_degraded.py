@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cxr_jax.commands import evaluate
@@ -36,6 +37,9 @@ def test_validation_is_degraded_in_every_way_and_no_look_is_added(evaluated, tmp
     assert found.clean.specificity.value == pytest.approx((~called[~sick]).mean())
     assert all(level.uncertain and level.unlike for level in found.levels)
     assert all(kind in printed for kind in KINDS) and f"{found.mean_error:.1%}" in printed
+    assert found.wrong.keys() == set(validation.file)
+    shares = np.array([found.wrong[file] for file in validation.file])
+    assert (shares[sick].mean() + shares[~sick].mean()) / 2 == pytest.approx(found.mean_error)
     assert (evaluated.figures / "robustness_val.png").is_file()
     assert 'id="robustness"' in render_report(evaluated)
 
@@ -44,6 +48,8 @@ def test_validation_is_degraded_in_every_way_and_no_look_is_added(evaluated, tmp
     again = read_robustness(twin.robustness_of("val"))
     assert (again.levels, again.reference) == (found.levels, "evaluated")
     assert again.mean_corruption_error in (1.0, None)
+    assert again.less_reference.value == 0
+    assert "less that of evaluated, paired by image: +0.0%" in capsys.readouterr().out
 
 
 def test_test_images_are_one_look_more_which_does_not_stand_for_the_predictions(evaluated, monkeypatch, capsys):

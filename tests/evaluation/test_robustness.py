@@ -11,7 +11,9 @@ from cxr_jax.evaluation.robustness import (
     mean_corruption_error,
     mean_error,
     read_robustness,
+    with_wrong_calls,
     write_robustness,
+    wrongly_called,
 )
 from cxr_jax.runs.predictions import Predictions
 
@@ -64,6 +66,45 @@ def test_the_mean_corruption_error_is_relative_to_the_reference_kind_by_kind():
     assert mean_corruption_error(reference.levels, reference) == 1
     # a reference without errors has no share
     assert mean_corruption_error(own, record([level_of(kind, 1, PERFECT, 0.5) for kind in "ab"])) is None
+
+
+def test_the_mean_error_has_an_interval_for_other_patients():
+    rng = np.random.default_rng(0)
+    label = np.repeat([0, 1], 30)
+    tables = [table(rng.uniform(size=60), label, [str(number // 3) for number in range(60)]) for _ in range(4)]
+    levels = [level_of("a", severity, drawn, 0.5) for severity, drawn in enumerate(tables, start=1)]
+    wrong = np.mean([wrongly_called(drawn, 0.5)[""][1] for drawn in tables], axis=0)
+    told = with_wrong_calls(record(levels), tables[0], wrong)
+    # what images are wrong adds up to the error of the levels
+    shares = np.array(list(told.wrong.values()))
+    assert (shares[:30].mean() + shares[30:].mean()) / 2 == pytest.approx(told.mean_error)
+    interval = told.mean_error_interval
+    assert interval.low < told.mean_error < interval.high and interval.method == "group bootstrap"
+    # a group says less than its three images apart, where these are wrong together
+    together = np.repeat(wrong[::3], 3)
+    alone = replace(tables[0], group=[""] * 60)
+    widths = [with_wrong_calls(record(levels), images, together).mean_error_interval for images in (tables[0], alone)]
+    assert widths[0].high - widths[0].low > 1.3 * (widths[1].high - widths[1].low)
+
+
+def test_errors_are_compared_with_the_reference_image_by_image():
+    label = np.repeat([0, 1], 40)
+    images = table(np.zeros(80), label)
+    hard = np.tile([0.0, 1.0], 40)
+    # hard images are hard for both; this one calls a tenth more of every image wrongly
+    reference = with_wrong_calls(record([]), images, 0.8 * hard)
+    told = with_wrong_calls(record([]), images, 0.8 * hard + np.linspace(0.05, 0.15, 80), reference)
+    assert told.less_reference.value == pytest.approx(0.1)
+    paired, own = told.less_reference.interval, told.mean_error_interval
+    assert 0.09 < paired.low < paired.high < 0.11 < own.high - own.low
+    # other images are not paired
+    others = replace(images, file=[f"other {name}" for name in images.file])
+    assert with_wrong_calls(record([]), others, hard, reference).less_reference is None
+
+
+def test_images_of_one_class_have_no_interval():
+    told = with_wrong_calls(record([]), table([0.2, 0.7], [1, 1]), np.array([0.5, 1.0]))
+    assert told.mean_error_interval is None and told.wrong == {"0.png": 0.5, "1.png": 1.0}
 
 
 def test_images_of_one_class_have_no_error():
