@@ -136,6 +136,7 @@ def _train(
     from cxr_jax.checkpoints import saved_steps
     from cxr_jax.config.overrides import values_of
     from cxr_jax.data.filling import told_filling
+    from cxr_jax.data.learned_images import require_not_learned
     from cxr_jax.data.prepared import PreparedData, require_masks_of_run
     from cxr_jax.data.replay import open_replayed, told_replay
     from cxr_jax.data.run_folders import require_same, write_origin
@@ -175,6 +176,7 @@ def _train(
     if config.data.replay.dataset:
         fingerprints.append(open_replayed(prepared, config.data).fingerprint)
     continued = beginning.continued(config, prepared.classes, prepared.kind, run_path, fingerprints)
+    require_not_learned(beginning.begun_with, prepared, config.data, track=terminal.track)
     with terminal.waiting(f"Building {config.model.name}"):
         network = build_network(config.model, config.training.seed, classes=len(prepared.classes))
         if continued is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +12,8 @@ from cxr_jax.config.loading import load_config
 from cxr_jax.config.schema import Config
 from cxr_jax.data.attributes import attributes_of
 from cxr_jax.data.attributes import parts_of as parts_of_attributes
-from cxr_jax.data.prepared import PreparedData, data_if_here, data_of_run_if_here
+from cxr_jax.data.learned_images import images_learned_from
+from cxr_jax.data.prepared import PreparedData, data_of_run_if_here
 from cxr_jax.data.progress import Track, silently
 from cxr_jax.data.quality.measures import MEASURES
 from cxr_jax.data.quality.reference import read_reference
@@ -45,7 +45,6 @@ from cxr_jax.runs.class_predictions import read_any_predictions, write_any_predi
 from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.predictions import Predictions, read_predictions
-from cxr_jax.runs.trained_on import learned_from
 from cxr_jax.terminal import as_typed
 from cxr_jax.vocabulary import CLASS_NAMES, EXCLUSIVE, FINDINGS
 
@@ -128,18 +127,11 @@ def require_unseen(run: RunFolder, prepared: PreparedData, rows: list[int], *, t
             f"{name} is what {run.path} was trained on: {as_typed('cxr-jax', 'evaluate', run.path)} judges it on its "
             "test images"
         )
-    used = {example.sha256 for data in _learned_from(run) for example in data.examples if example.split != "test"}
+    used = images_learned_from(run)
     count = sum(prepared.examples[row].sha256 in used for row in rows)
     if count:
         advice = "name other films" if test_alone else "take its test images alone by --test, or name other films"
         raise UserError(f"{run.path} was trained on {count:,} of the {len(rows):,} images of {name}: {advice}")
-
-
-def _learned_from(run: RunFolder) -> Iterator[PreparedData]:
-    """Yields all data that a network learned from as far as they are here."""
-    for name, fingerprint in learned_from(run):
-        if (data := data_if_here(name, fingerprint)) is not None:
-            yield data
 
 
 def folder_of_films(run: RunFolder, prepared: PreparedData, *, test_alone: bool) -> Path:

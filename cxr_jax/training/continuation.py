@@ -154,6 +154,11 @@ class Beginning:
         """True if it begins with the network of another run."""
         return self.origin is not None or self.recorded is not None
 
+    @property
+    def begun_with(self) -> tuple[RunFolder, ...]:
+        """The runs that were named for it, whose networks a new run begins with."""
+        return () if self.origin is None else (self.origin, *self.others)
+
     def continued(
         self, config: Config, classes: tuple[str, ...], kind: Kind, place: Path, fingerprints: Collection[str]
     ) -> Continued | None:
@@ -165,7 +170,7 @@ class Beginning:
         if self.recorded is not None or self.origin is None:
             return self.recorded
         found = continue_from(self.origin, config, classes, kind, place, self.others)
-        require_same_cuts((self.origin, *self.others), config, fingerprints)
+        require_same_cuts(self.begun_with, config, fingerprints)
         return found
 
     def network(self, network: Network, continued: Continued, run: RunFolder) -> Network:

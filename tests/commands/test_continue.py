@@ -285,6 +285,22 @@ def test_other_classes_of_the_new_or_of_the_replayed_data_are_told(origin, data,
         learn_on(config_file, origin.path, tmp_path / "run", "--data.replay.dataset", "three")
 
 
+@pytest.mark.parametrize(("own", "told"), [("test", "test"), ("train", "validation")])
+def test_images_that_the_origin_learned_from_are_not_tested_or_validated_on(
+    origin, data, config_file, phantom_source, tmp_path, own, told
+):
+    films = shutil.copytree(phantom_source, tmp_path / "again")
+    # other films, but for the training images of the origin, which make up one split
+    for path in films.rglob("*.jpeg"):
+        path.write_bytes(cv2.imencode(".jpg", cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)[::-1])[1].tobytes())
+    shutil.rmtree(films / own)
+    shutil.copytree(phantom_source / "train", films / own)
+    prepare.main([str(films), "--name", "again"])
+    with pytest.raises(UserError, match=rf"origin has learned from \d+ of the {told} images of again: results on them"):
+        learn_on(config_file, origin.path, tmp_path / "run", "--data.dataset", "again")
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_origin_is_not_resumed_from(learned, data, config_file, tmp_path):
     both = shutil.copytree(learned, tmp_path / "both")
     run, origin = RunFolder(both / "learned"), RunFolder(both / "origin")
