@@ -87,12 +87,12 @@ def _tables(runs: Sequence[Path], published: Sequence[Published]) -> str:
 def _told_films(runs: Sequence[Path]) -> str:
     """Returns whose films the networks of runs learned from, a line for those of which the same holds."""
     from cxr_jax.runs.folder import RunFolder
-    from cxr_jax.runs.recipes import recipe_of
+    from cxr_jax.runs.recipes import recipe_names
     from cxr_jax.runs.trained_on import told_films
 
     recipes: dict[str, list[str]] = {}
-    for path in runs:
-        recipes.setdefault(told_films(RunFolder(path)), []).append(recipe_of(path).name)
+    for name, path in zip(recipe_names(runs), runs, strict=True):
+        recipes.setdefault(told_films(RunFolder(path)), []).append(name)
     lines = (f"- {', '.join(dict.fromkeys(names))}: {told}" for told, names in recipes.items())
     return "\n".join([*lines, "", DISCLAIMER])
 

@@ -10,7 +10,7 @@ from cxr_jax.evaluation.numbers import measured_text
 from cxr_jax.evaluation.seeds import spread
 from cxr_jax.reporting.tables import looks_and_minutes, markdown_table, runs_by_recipe, spread_text
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.runs.recipes import recipe_of
+from cxr_jax.runs.recipes import recipe_names
 
 _OF_CLASSES = {"accuracy": True, "balanced_accuracy": True, "macro_roc_auc": False}
 """Metrics of all classes together, and whether they are written as percentages."""
@@ -43,9 +43,9 @@ def _tables(runs: Sequence[RunFolder], judged: dict[RunFolder, ClassJudgement]) 
     together = [["Recipe", "Runs", *titles, "Looks", "Minutes"]]
     what = "Finding" if first.of_findings else "Class"
     each = [["Recipe", what, "Test images", "ROC-AUC", "PR-AUC", "Sensitivity", "Specificity"]]
-    for same in runs_by_recipe(runs):
+    recipes = runs_by_recipe(runs)
+    for name, same in zip(recipe_names([same[0].path for same in recipes]), recipes, strict=True):
         judgements = [judged[run] for run in same]
-        name = recipe_of(same[0].path).name
         metrics = [judgement.test.metrics for judgement in judgements]
         cells = [_cell((entry[metric] for entry in metrics), percent=percent) for metric, percent in told.items()]
         together.append([name, str(len(same)), *cells, *looks_and_minutes(same)])

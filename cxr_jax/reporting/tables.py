@@ -20,7 +20,7 @@ from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.runs.predictions import read_predictions
-from cxr_jax.runs.recipes import recipe_of
+from cxr_jax.runs.recipes import recipe_names
 
 _RATES = ("accuracy", "sensitivity", "specificity")
 
@@ -92,7 +92,8 @@ def _counts_text(confusion: Confusion) -> str:
 def results_table(runs: Sequence[str | Path], published: Sequence[Published] = ()) -> str:
     """Returns the Markdown table of evaluated runs: one row a recipe, mean and standard deviation over its seeds.
 
-    Runs whose configs differ in the seed alone are one recipe, named after their folders without `seed` and number.
+    Runs whose configs differ in the seed alone are one recipe, named after their folders without `seed` and number, and
+    with the folders above where two would be called alike.
     The interval of ROC-AUC is that of the mean, for other patients and, where there are several seeds, other seeds;
     looks are those at test, by run.
 
@@ -110,8 +111,9 @@ def results_table(runs: Sequence[str | Path], published: Sequence[Published] = (
         rates = [_share(getattr(result, name)) for name in _RATES]
         auc = "–" if result.roc_auc is None else f"{result.roc_auc:.3f}"
         rows.append([f"{result.name} (published)", "–", *rates, auc, "–", "–"])
-    for recipe in runs_by_recipe([RunFolder.open(path) for path in runs]):
-        rows.append(_recipe_row(recipe))
+    recipes = runs_by_recipe([RunFolder.open(path) for path in runs])
+    for name, recipe in zip(recipe_names([same[0].path for same in recipes]), recipes, strict=True):
+        rows.append(_recipe_row(name, recipe))
     return markdown_table(rows)
 
 
@@ -126,7 +128,7 @@ def runs_by_recipe(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
     return list(by_config.values())
 
 
-def _recipe_row(runs: Sequence[RunFolder]) -> list[str]:
+def _recipe_row(name: str, runs: Sequence[RunFolder]) -> list[str]:
     judged = [read_judgement(run.evaluation).test.metrics for run in runs]
     rates = [spread_text(spread([metrics[name].value for metrics in judged]), percent=True) for name in _RATES]
     tables = same_images(
@@ -135,7 +137,7 @@ def _recipe_row(runs: Sequence[RunFolder]) -> list[str]:
     areas = [metrics["roc_auc"].value for metrics in judged]
     auc, interval = spread_text(spread(areas), percent=False), interval_over_seeds(areas, mean_auc_interval(tables))
     return [
-        recipe_of(runs[0].path).name,
+        name,
         str(len(runs)),
         *rates,
         f"{auc} {interval_text(interval)}".rstrip(),

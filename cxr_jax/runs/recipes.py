@@ -32,6 +32,26 @@ def recipe_of(path: Path) -> Path:
     return path.parent / rest if rest else path.parent
 
 
+def recipe_names(paths: Sequence[Path]) -> list[str]:
+    """Returns the name of the recipe of each run: that of its folder, and of folders above where two are called alike.
+
+    Runs of one recipe have one name.
+    """
+    folders = [recipe_of(path) for path in paths]
+
+    def name(folder: Path, parts: int) -> str:
+        return "/".join(folder.parts[-parts:])
+
+    told = []
+    for folder in folders:
+        others = {other for other in folders if other != folder}
+        parts = 1
+        while parts < len(folder.parts) and name(folder, parts) in {name(other, parts) for other in others}:
+            parts += 1
+        told.append(name(folder, parts))
+    return told
+
+
 def find_recipes(arguments: Sequence[str]) -> list[RecipeFiles]:
     """Returns the recipes that command-line arguments name, in their order, seeds by number.
 

@@ -125,6 +125,13 @@ def test_seeds_of_a_recipe_share_a_row_with_mean_and_spread(example, tmp_path):
     assert transfer[6] == "1"
 
 
+def test_two_recipes_of_one_name_are_told_apart(example, tmp_path):
+    make_run(tmp_path / "tuned" / "lite0" / "seed0", example, seed=0)
+    make_run(tmp_path / "probes" / "lite0" / "seed0", example, seed=0, rate=0.02)
+    text = tables.results_table([tmp_path / name / "lite0" / "seed0" for name in ("tuned", "probes")])
+    assert [row[0] for row in cells(text)[2:]] == ["tuned/lite0", "probes/lite0"]
+
+
 def test_a_recipe_in_folders_named_after_seeds_is_named_after_the_folder_above(example, tmp_path):
     make_run(tmp_path / "honest" / "seed0", example, seed=0)
     assert cells(tables.results_table([tmp_path / "honest" / "seed0"]))[2][0] == "honest"

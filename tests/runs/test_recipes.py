@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from cxr_jax.errors import UserError
-from cxr_jax.runs.recipes import RecipeFiles, find_recipes, recipe_of
+from cxr_jax.runs.recipes import RecipeFiles, find_recipes, recipe_names, recipe_of
 
 
 def run(path):
@@ -50,6 +50,14 @@ def test_a_folder_of_recipes_gives_every_one_its_path_as_name(tree):
     names = found(tree, tree / "runs")
     assert list(names) == ["barnett/scratch", "barnett/transfer", "lee/once"]
     assert names["barnett/transfer"] == ["runs/barnett/transfer_seed0", "runs/barnett/transfer_seed1"]
+
+
+def test_recipes_that_are_called_alike_are_told_apart_by_the_folders_above():
+    paths = [Path("/runs/tuned/lite0/seed0"), Path("/runs/probes/lite0/seed0"), Path("/runs/tuned/lite2_seed1")]
+    assert recipe_names(paths) == ["tuned/lite0", "probes/lite0", "lite2"]
+    # seeds of one recipe are not two
+    assert recipe_names([Path("/runs/lite0/seed0"), Path("/runs/lite0/seed1")]) == ["lite0", "lite0"]
+    assert recipe_names([Path("/a/x/lite0"), Path("/b/x/lite0")]) == ["a/x/lite0", "b/x/lite0"]
 
 
 def test_runs_named_one_by_one_are_one_recipe_if_only_their_seed_differs(tree):
