@@ -30,8 +30,8 @@ Error convolution(Pool pool, Values x, Values kernel, Parameters offset, NewValu
   if (Error error = check_convolution(in, out, kernel.dimensions(), stride)) return error;
   if (!all_have(out[3], offset)) return kSizesDiffer;
   const auto shape = convolution_shape(in, out, kernel.dimensions(), stride, top, left);
-  const PackedKernel packed(kernel.data(), shape.taps(), shape.inputs, shape.outputs, shape.inputs * shape.outputs,
-                            shape.outputs, 1, false);
+  const PackedKernel packed(pool, kernel.data(), shape.taps(), shape.inputs, shape.outputs,
+                            shape.inputs * shape.outputs, shape.outputs, 1, false);
   with_activation(activation, [&](auto kind) {
     convolve<kind()>(pool, shape, x.data(), packed, offset.data(), y.data());
   });
@@ -50,8 +50,8 @@ Error normalised_convolution(Pool pool, Values x, Values kernel, Parameters fact
   const auto shape = convolution_shape(in, out, kernel.dimensions(), stride, top, left);
   if (Error error = check_pointwise(shape)) return error;
   const auto normalisation = normalisation_of(factor, offset, activation);
-  const PackedKernel packed(kernel.data(), 1, shape.inputs, shape.outputs, shape.inputs * shape.outputs, shape.outputs,
-                            1, false);
+  const PackedKernel packed(pool, kernel.data(), 1, shape.inputs, shape.outputs, shape.inputs * shape.outputs,
+                            shape.outputs, 1, false);
   convolve<Activation::kNone>(pool, shape, x.data(), packed, nullptr, y.data(), &normalisation);
   return {};
 }
@@ -81,8 +81,8 @@ Error convolution_input(Pool pool, Values g, Values kernel, NewValues x, int64_t
   }
   const ConvolutionShape back = {out[0], out[1],    out[2],    out[3], in[1],               in[2],
                                  in[3],  window[0], window[1], 1,      window[0] - 1 - top, window[1] - 1 - left};
-  const PackedKernel packed(kernel.data(), back.taps(), back.inputs, back.outputs, back.inputs * back.outputs, 1,
-                            back.inputs, true);
+  const PackedKernel packed(pool, kernel.data(), back.taps(), back.inputs, back.outputs,
+                            back.inputs * back.outputs, 1, back.inputs, true);
   convolve<Activation::kNone>(pool, back, g.data(), packed, nullptr, x.data());
   return {};
 }

@@ -31,6 +31,7 @@ enum class Room {
   kGradientsOfPixels,
   kRowPanels,
   kColumnPanels,
+  kPackedKernel,
   kKernelShares,
 };
 

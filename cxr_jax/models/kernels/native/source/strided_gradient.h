@@ -60,7 +60,8 @@ inline void strided_input_gradient(const Pool& pool, const ConvolutionShape& sha
       const ConvolutionShape back = {shape.batch, shape.rows,     shape.columns, shape.outputs, rows.pixels,
                                      columns.pixels, shape.inputs, rows.taps,     columns.taps,  1,
                                      rows.before,    columns.before};
-      const PackedKernel packed(taps.data(), back.taps(), back.inputs, back.outputs, tap_size, 1, back.inputs, true);
+      const PackedKernel packed(pool, taps.data(), back.taps(), back.inputs, back.outputs, tap_size, 1, back.inputs,
+                                true);
       phase.resize(back.pixels() * back.outputs);
       convolve<Activation::kNone>(pool, back, g, packed, nullptr, phase.data());
       spread_phase(pool, shape, rows, columns, phase.data(), x);
