@@ -16,11 +16,13 @@ import csv
 import dataclasses
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -31,7 +33,7 @@ from cxr_jax.evaluation.confidence import Confidence, confidence_of
 from cxr_jax.evaluation.numbers import number_text
 from cxr_jax.reporting.comparison_cells import difference_text, mean_text
 from cxr_jax.reporting.recipe_records import RecipeRecord, read_recipe
-from cxr_jax.reporting.style import BLUE, GREEN, ORANGE, new_figure, save, styled
+from cxr_jax.reporting.style import BLUE, GREEN, GREY, ORANGE, new_figure, save, styled
 from cxr_jax.reporting.tables import write_block
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder, read_json
@@ -54,6 +56,9 @@ BLOCK = "study of networks"
 
 SPEEDS = [(work, threads) for work in ("train", "inference") for threads in (1, 2)]
 NOTHING = "–"
+
+_NAMES_APART = 0.035
+"""How far apart the names above the figure stand at least, as a share of its width."""
 
 
 @dataclass(frozen=True)
@@ -283,7 +288,7 @@ def table(arms: Sequence[Arm]) -> str:
 def figure(arms: Sequence[Arm]) -> Figure:
     """Returns ROC-AUC with its interval over the multiply-adds of one image, of every arm whose cost is known."""
     with styled():
-        drawn = new_figure(6.5, 4.2)
+        drawn = new_figure(6.5, 4.6)
         axes = drawn.subplots()
         for kind, (colour, marker) in LOOKS.items():
             shown = [arm for arm in arms if arm.kind == kind and arm.multiply_adds is not None]
@@ -294,17 +299,28 @@ def figure(arms: Sequence[Arm]) -> Figure:
                 reach = [[y - interval.low], [interval.high - y]] if interval else None
                 label = kind if number == 0 else None
                 axes.errorbar(x, y, reach, color=colour, fmt=marker, markersize=6, elinewidth=1, label=label)
-                if kind != "probe":
-                    axes.annotate(arm.network, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("Multiply-adds of one image, billions")
         axes.set_ylabel("ROC-AUC on test, 95 % interval")
-        axes.margins(x=0.2)
-        drawn.legend(loc="outside upper center", ncols=len(LOOKS))
+        axes.margins(x=0.08)
+        _name_networks(axes, arms)
+        drawn.legend(loc="outside lower center", ncols=len(LOOKS))
     return drawn
+
+
+def _name_networks(axes: Axes, arms: Sequence[Arm]) -> None:
+    """Writes the networks' names above the axes, each over its multiply-adds, moved apart where they are too near."""
+    costs = {arm.network.partition(" ")[0]: arm.multiply_adds / 1e9 for arm in arms if arm.multiply_adds is not None}
+    to_axes = axes.transData + axes.transAxes.inverted()
+    place = -math.inf
+    for name, cost in sorted(costs.items(), key=lambda entry: entry[1]):
+        x = to_axes.transform((cost, axes.get_ylim()[0]))[0]
+        place = max(x, place + _NAMES_APART)
+        axes.plot([x, place], [1, 1.03], color=GREY, linewidth=0.6, transform=axes.transAxes, clip_on=False)
+        axes.text(place, 1.04, name, rotation=50, fontsize=8, rotation_mode="anchor", transform=axes.transAxes)
 
 
 def main(arguments: Sequence[str]) -> None:
