@@ -104,7 +104,7 @@ def train_config(
     Raises:
         UserError: a mistake in the config or in what it needs; or a signal asked training to stop, and it was saved.
     """
-    from cxr_jax.config.effect import refuse_options_of_several
+    from cxr_jax.config.effect import refuse_generator, refuse_options_of_several
     from cxr_jax.training.processes import joined
 
     if config.probe.is_asked_for:
@@ -112,11 +112,7 @@ def train_config(
             f'probe.classifier is "{config.probe.classifier}", and a probe trains nothing: cxr-jax probe with the same '
             "config fits it"
         )
-    if config.synthesis.is_asked_for:
-        raise UserError(
-            f'synthesis.generator is "{config.synthesis.generator}", which tells no classes apart: cxr-jax synthesize '
-            "with the same config trains it"
-        )
+    refuse_generator(config)
     with joined(config.parallel) as group:
         if group.world_size == 1 and config.parallel.world_size == 0:
             refuse_options_of_several(changes)

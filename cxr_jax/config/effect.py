@@ -159,6 +159,15 @@ def refuse_options_of_several(changes: Iterable[str]) -> None:
             )
 
 
+def refuse_generator(config: Config) -> None:
+    """Raises UserError for the config of a generator, where networks are trained that tell classes apart."""
+    if config.synthesis.is_asked_for:
+        raise UserError(
+            f'synthesis.generator is "{config.synthesis.generator}", which tells no classes apart: cxr-jax synthesize '
+            "with the same config trains it"
+        )
+
+
 def notes(config: Config) -> list[str]:
     """Returns a sentence for every field of `config` that is set to something and has no effect.
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import jax
 
+from cxr_jax.config.effect import refuse_generator
 from cxr_jax.config.schema import Config, DataConfig, ModelConfig, ParallelConfig
 from cxr_jax.data.prepared import PreparedData
 from cxr_jax.data.split_loading import split_without_images
@@ -45,7 +46,7 @@ def require_trainable(runs: Sequence[SweepRun], terminal: Terminal) -> None:
     for run in {run.variant: run for run in runs}.values():
         config = run.config
         try:
-            _require_no_generator(config)
+            refuse_generator(config)
             train, validation = splits(config.data)
             if config.probe.is_asked_for:
                 with terminal.waiting(f"Checking the features of {config.model.name}"):
@@ -55,14 +56,6 @@ def require_trainable(runs: Sequence[SweepRun], terminal: Terminal) -> None:
             plan_run(_on_one_device(config), built, train, validation)
         except UserError as error:
             raise UserError(f"variant {run.variant}: {error}") from error
-
-
-def _require_no_generator(config: Config) -> None:
-    if config.synthesis.is_asked_for:
-        raise UserError(
-            f'synthesis.generator is "{config.synthesis.generator}", and networks are trained here that tell '
-            "classes apart: cxr-jax synthesize trains a generator"
-        )
 
 
 def _with_the_same_parameters(model: ModelConfig) -> ModelConfig:
