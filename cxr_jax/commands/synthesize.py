@@ -74,7 +74,7 @@ def _synthesize(config: Config, out: Path, terminal: Terminal, *, resume: bool) 
     run = RunFolder.open(out) if resume else RunFolder.unused(out)
     prepared = PreparedData.open(config.data.dataset)
     if resume:
-        require_same(run, config, prepared.fingerprint, "synthesize")
+        require_same(run, config, prepared, "synthesize")
     training, held_out, wanted = _images(config, prepared, terminal)
     with terminal.waiting(f"Planning, and compiling {config.model.name}, whose features compare images"):
         plan = plan_synthesis(config, training)

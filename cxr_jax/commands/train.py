@@ -166,7 +166,7 @@ def _train(
     group.require_same("config", json.loads(json.dumps(computed)))
     prepared = PreparedData.open(config.data.dataset)
     if resume and group.writes:
-        require_same(run, config, prepared.fingerprint)
+        require_same(run, config, prepared)
         require_masks_of_run(run, prepared)
     fingerprints = [prepared.fingerprint]
     if config.data.replay.dataset:

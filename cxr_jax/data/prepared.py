@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -131,6 +132,14 @@ class PreparedData:
         return self.card["fingerprint"]
 
     @cached_property
+    def groups_sha256(self) -> str:
+        """sha256 of which image is of which group, hexadecimal; the fingerprint does not tell it."""
+        digest = hashlib.sha256()
+        for row in sorted((example.file, example.group) for example in self.examples):
+            digest.update("\0".join(row).encode(errors="surrogateescape") + b"\n")
+        return digest.hexdigest()
+
+    @cached_property
     def test_images(self) -> frozenset[str]:
         """The test images by content: the sha256 of each as it is stored. Classes, names and order do not enter."""
         return frozenset(example.sha256 for example in self.examples if example.split == "test")
@@ -188,8 +197,8 @@ def open_data_of_run(run: RunFolder) -> PreparedData:
     """Returns the prepared data that a run was trained on.
 
     Raises:
-        UserError: it is not there, or what lies there now is something else; the lung masks count where the run saw
-            what they told.
+        UserError: it is not there, or what lies there now is something else; its groups count, and the lung masks where
+            the run saw what they told.
     """
     name = run.configured("data", "dataset")
     prepared = PreparedData.open(name)
@@ -197,9 +206,31 @@ def open_data_of_run(run: RunFolder) -> PreparedData:
         raise UserError(
             f"the prepared data {name} is not what {run.path} was trained on; prepare the same source again"
         )
+    require_groups_of_run(run, prepared)
     require_masks_of_run(run, prepared)
     replayed_of_run(run)
     return prepared
+
+
+def require_groups_of_run(run: RunFolder, prepared: PreparedData) -> None:
+    """Raises UserError if the images are of other groups than when the run began, as far as it has kept that.
+
+    Its validation images would be others: images that it learned from might be among them. A run whose validation
+    images are those of the source is let pass.
+    """
+    if run.configured("data", "validation") == "official":
+        return
+    card = read_json(run.data_card) if run.data_card.is_file() else {}
+    told = [(prepared, card.get("groups_sha256"))]
+    if (replayed := card.get("replay", {})).get("groups_sha256"):
+        other = data_if_here(replayed["dataset"], replayed["fingerprint"])
+        told += [] if other is None else [(other, replayed["groups_sha256"])]
+    for data, kept in told:
+        if kept and kept != data.groups_sha256:
+            raise UserError(
+                f"the images of {data.card['name']} are in other groups than when {run.path} began, so that others "
+                "would be validation images: prepare the same source with the groups of then, or train a new run"
+            )
 
 
 def data_of_run_if_here(run: RunFolder) -> PreparedData | None:

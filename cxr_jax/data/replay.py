@@ -108,6 +108,7 @@ def told_replay(config: DataConfig, train: ImageSet, validation: ImageSet) -> di
     return {
         "dataset": other.card["name"],
         "fingerprint": other.fingerprint,
+        "groups_sha256": other.groups_sha256,
         "share": config.replay.share,
         "training_images": len(labels),
         "classes": {name: int(np.sum(labels == label)) for label, name in enumerate(train.classes)},

@@ -10,7 +10,7 @@ from typing import Any
 from cxr_jax.config.loading import load_config, write_config
 from cxr_jax.config.schema import Config
 from cxr_jax.data.filling import require_samples_of_run
-from cxr_jax.data.prepared import PreparedData, from_any_folder, replayed_of_run
+from cxr_jax.data.prepared import PreparedData, from_any_folder, replayed_of_run, require_groups_of_run
 from cxr_jax.data.prepared_boxes import prepared_boxes
 from cxr_jax.errors import UserError
 from cxr_jax.runs.description import NetworkDescription, write_description
@@ -35,7 +35,7 @@ def write_origin(
     """
     run = RunFolder.create(folder)
     write_environment(run, devices=devices, data_fingerprint=prepared.fingerprint)
-    write_json(run.data_card, {**prepared.card, **(of_train or {})})
+    write_json(run.data_card, {**prepared.card, "groups_sha256": prepared.groups_sha256, **(of_train or {})})
     if config.data.crop == "lungs":
         regression = prepared_boxes(prepared, config.data).regression
         description = dataclasses.replace(description, lung_boxes=regression)
@@ -51,7 +51,7 @@ def write_origin(
     return run
 
 
-def require_same(run: RunFolder, config: Config, fingerprint: str, command: str = "train") -> None:
+def require_same(run: RunFolder, config: Config, prepared: PreparedData, command: str = "train") -> None:
     """Raises UserError if the run of `command` to be resumed was started with another config or other data.
 
     Where it is computed may change, and where images wait: the state is the same. A precision that was left open may be
@@ -63,7 +63,8 @@ def require_same(run: RunFolder, config: Config, fingerprint: str, command: str 
             f"{run.path} was started with another config than this; go on with "
             f"{as_typed('cxr-jax', command, run.config, '--out', run.path, '--resume')}, or start a new run"
         )
-    if read_json(run.environment).get("data_fingerprint") != fingerprint:
+    if read_json(run.environment).get("data_fingerprint") != prepared.fingerprint:
         raise UserError(f"the prepared data is not what {run.path} was started with; prepare the same source again")
+    require_groups_of_run(run, prepared)
     replayed_of_run(run)
     require_samples_of_run(run, config.data)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from cxr_jax.cli import main as command_line
-from cxr_jax.commands import evaluate
+from cxr_jax.commands import evaluate, train
 from cxr_jax.data.decode import to_square
+from cxr_jax.data.examples import read_examples, write_examples
 from cxr_jax.errors import UserError
 from cxr_jax.inference.restore import restore_run
 from cxr_jax.reporting.pictures import draw_pictures
@@ -231,6 +232,19 @@ def test_other_data_than_that_of_training_is_refused(run_path):
     environment.write_text(json.dumps(read_json(environment) | {"data_fingerprint": "another"}))
     with pytest.raises(UserError, match=r"is not what .* was trained on"):
         evaluate.main([str(run_path)])
+
+
+def test_other_groups_than_those_of_training_are_refused_for_they_cut_other_validation_images(
+    run_path, config_file, prepared_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CXR_PREPARED_DIR", str(shutil.copytree(prepared_folder, tmp_path / "regrouped")))
+    table = tmp_path / "regrouped" / "phantoms" / "examples.csv"
+    examples = read_examples(table)
+    one, *_, other = (example for example in examples if example.split == "train")
+    write_examples(table, (replace(each, group=one.group) if each == other else each for each in examples))
+    for command, arguments in ((evaluate, [run_path]), (train, [config_file, "--out", run_path, "--resume"])):
+        with pytest.raises(UserError, match=r"the images of phantoms are in other groups than when .*run began"):
+            command.main([str(argument) for argument in arguments])
 
 
 @pytest.mark.parametrize("place", ["nowhere", "."])
