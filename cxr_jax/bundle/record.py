@@ -88,10 +88,25 @@ class Figure:
     low: float | None
     high: float | None
 
+    def number(self) -> str:
+        """Returns it without its title."""
+        interval = None if self.low is None or self.high is None else self
+        return with_interval(self.value, interval, self.form, word=TO)
+
     def text(self) -> str:
         """Returns it as it stands in a sentence."""
-        interval = None if self.low is None or self.high is None else self
-        return f"{self.title} {with_interval(self.value, interval, self.form, word=TO)}"
+        return f"{self.title} {self.number()}"
+
+
+@dataclass(frozen=True)
+class SetsReached:
+    """What the sets of possible classes, at the usual error rate, were worth on some of the test images."""
+
+    images_of: str  # all, or those of a class or subtype
+    images: int
+    covered: Figure  # share whose set holds their class
+    uncertain: Figure  # share whose set is not the called class alone
+    wrong: Figure  # share that is called wrongly and is not uncertain
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,7 @@ class Reached:
 
     images: int
     figures: tuple[Figure, ...]
+    sets: tuple[SetsReached, ...] = ()  # empty where it has none, and from an earlier version
 
 
 @dataclass(frozen=True)

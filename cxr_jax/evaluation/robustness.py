@@ -18,6 +18,7 @@ from cxr_jax.evaluation.measures import Measured
 from cxr_jax.evaluation.rates import class_rates_of, rates_of
 from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.files import write_json
+from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.runs.records import fields_to_json, read_record
 from cxr_jax.vocabulary import NORMAL, PNEUMONIA
@@ -233,3 +234,29 @@ def read_robustness(path: str | Path) -> Robustness:
     """
     advice = "evaluate the run with --degraded again"
     return read_record(path, Robustness, version=SCHEMA_VERSION, where="it", advice=advice)
+
+
+@dataclass(frozen=True)
+class ToldKind:
+    """One kind of degradation: what is left at its mildest and at its worst, and its mean error."""
+
+    name: str
+    mild: Level
+    worst: Level
+    error: float | None
+
+
+def told_kinds(robustness: Robustness) -> tuple[ToldKind, ...]:
+    """Returns every kind, the one that costs most first."""
+    found = []
+    for kind in robustness.kinds:
+        mild, *_, worst = robustness.of(kind)
+        found.append(ToldKind(kind, mild, worst, robustness.error_of(kind)))
+    return tuple(sorted(found, key=lambda told: -(told.error or 0)))
+
+
+def robustness_of(run: RunFolder) -> Robustness | None:
+    """Returns the run's record on test, or else on validation; None if there is none."""
+    found = (path for split in ("test", "val") if (path := run.robustness_of(split)).is_file())
+    path = next(found, None)
+    return None if path is None else read_robustness(path)

@@ -23,6 +23,7 @@ from cxr_jax.bundle.record import (
     Call,
     Figure,
     Reached,
+    SetsReached,
     UsualRange,
     content_of,
     write_bundle,
@@ -34,9 +35,13 @@ from cxr_jax.data.quality.reference import LIKENESS, read_reference, told_measur
 from cxr_jax.errors import UserError
 from cxr_jax.evaluation.class_judgement import read_class_judgement
 from cxr_jax.evaluation.class_points import read_class_points
+from cxr_jax.evaluation.conformal import ERROR_RATE
+from cxr_jax.evaluation.judged_sets import read_uncertainty
 from cxr_jax.evaluation.judgement import Judgement, judges_other_classes, read_judgement
+from cxr_jax.evaluation.measures import Measured
 from cxr_jax.evaluation.numbers import measured_text, number_text
 from cxr_jax.evaluation.operating_point import OperatingPoint, read_operating_point
+from cxr_jax.evaluation.robustness import robustness_of, told_kinds
 from cxr_jax.export.answers import answers_of, images_of, stablehlo_of
 from cxr_jax.export.check import Told, check_runtimes, logits_of_run, loss_by_rounding, loss_in_8_bits
 from cxr_jax.export.from_jaxpr import to_onnx
@@ -248,14 +253,27 @@ def _reached(run: RunFolder) -> Reached | None:
         judged = read_class_judgement(run.evaluation)
         told = FIGURES_OF_FINDINGS if judged.of_findings else FIGURES_OF_CLASSES
     judged = judged or read_judgement(run.evaluation)
-    figures = []
-    for name, form in told.items():
-        measured = judged.test.metrics[name]
-        if measured.value is not None:
-            interval = measured.interval
-            ends = (None, None) if interval is None else (interval.low, interval.high)
-            figures.append(Figure(measured.title, form, measured.value, *ends))
-    return Reached(judged.test.images, tuple(figures))
+    measured = ((judged.test.metrics[name], form) for name, form in told.items())
+    figures = tuple(_figure(each, form) for each, form in measured if each.value is not None)
+    return Reached(judged.test.images, figures, _sets_reached(run))
+
+
+def _sets_reached(run: RunFolder) -> tuple[SetsReached, ...]:
+    """Returns what the sets of possible classes were worth on test; nothing where the run has none."""
+    if not run.uncertainty.is_file():
+        return ()
+    return tuple(
+        SetsReached(row.name, row.images, *(_figure(each, ".1%") for each in (row.covered, row.uncertain, row.wrong)))
+        for row in read_uncertainty(run.uncertainty).at(ERROR_RATE).rows
+        if row.covered.value is not None
+    )
+
+
+def _figure(measured: Measured, form: str) -> Figure:
+    """Returns a measure that has a value as a bundle keeps it."""
+    interval = measured.interval
+    ends = (None, None) if interval is None else (interval.low, interval.high)
+    return Figure(measured.title, form, measured.value, *ends)
 
 
 def _network_of(model: TrainedModel | Ensemble) -> NetworkDescription:
@@ -315,4 +333,7 @@ def _card(bundle: Bundle, run: RunFolder) -> str:
     environment.filters.update(measured=measured_text, written=number_text)
     card = read_json(run.data_card) if run.data_card.is_file() else {}
     template = environment.get_template("MODEL_CARD.md.jinja")
-    return template.render(bundle=bundle, judged=judged, others=others, data=card, usual=usual)
+    degraded = robustness_of(run)
+    kinds = told_kinds(degraded) if degraded else ()
+    told = {"judged": judged, "others": others, "degraded": degraded, "kinds": kinds}
+    return template.render(bundle=bundle, **told, data=card, usual=usual)

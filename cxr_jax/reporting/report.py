@@ -21,6 +21,7 @@ from cxr_jax.evaluation.judgement import Judgement, judges_other_classes, read_j
 from cxr_jax.evaluation.numbers import TO, interval_text, number_text, range_text
 from cxr_jax.evaluation.operating_point import OperatingPoint
 from cxr_jax.evaluation.probe_record import read_probe
+from cxr_jax.evaluation.robustness import robustness_of, told_kinds
 from cxr_jax.reporting.boxes import boxes_of, told_scores
 from cxr_jax.reporting.change import change_contents
 from cxr_jax.reporting.explanations import CAPTIONS as _EXPLANATIONS
@@ -45,7 +46,6 @@ from cxr_jax.reporting.report_figures import (
     inlined,
     sheets_of,
 )
-from cxr_jax.reporting.robustness import robustness_of, told_kinds
 from cxr_jax.reporting.robustness_figure import CAPTION as ROBUSTNESS_CAPTION
 from cxr_jax.reporting.summary import outlook, summarise
 from cxr_jax.reporting.training_time import images_per_second, wall_seconds
@@ -197,6 +197,7 @@ def _of_run(run: RunFolder, judgement: Judgement | ClassJudgement) -> dict[str, 
     config_text = run.config.read_text(encoding="utf-8") if run.config.is_file() else None
     config = tomllib.loads(config_text) if config_text else None
     looks, robustness = read_looks(run), robustness_of(run)
+    degraded = ((f"robustness_{robustness.split}", ROBUSTNESS_CAPTION),) if robustness else ()
     return {
         **change_contents(run),
         "robustness": robustness,
@@ -204,7 +205,7 @@ def _of_run(run: RunFolder, judgement: Judgement | ClassJudgement) -> dict[str, 
         "boxes": boxes_of(run),
         "explanations": explanations_of(run),
         "explanation_figures": figures_of(run, _EXPLANATIONS),
-        "robustness_figures": figures_of(run, (("robustness_val", ROBUSTNESS_CAPTION),)),
+        "robustness_figures": figures_of(run, degraded),
         "externals": externals_of(run),
         "occlusion": occlusion_of(run),
         "region_titles": REGION_TITLES,

@@ -2,39 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cxr_jax.evaluation.measures import Measured
 from cxr_jax.evaluation.numbers import TO, interval_text, measured_text
-from cxr_jax.evaluation.robustness import Level, Robustness, read_robustness
-from cxr_jax.runs.folder import RunFolder
+from cxr_jax.evaluation.robustness import Robustness, told_kinds
 
 SHOWN = ("roc_auc", "sensitivity", "specificity", "uncertain", "unlike")
-
-
-@dataclass(frozen=True)
-class ToldKind:
-    """One kind of degradation: what is left at its mildest and at its worst, and its mean error."""
-
-    name: str
-    mild: Level
-    worst: Level
-    error: float | None
-
-
-def told_kinds(robustness: Robustness) -> tuple[ToldKind, ...]:
-    """Returns every kind, the one that costs most first."""
-    found = []
-    for kind in robustness.kinds:
-        mild, *_, worst = robustness.of(kind)
-        found.append(ToldKind(kind, mild, worst, robustness.error_of(kind)))
-    return tuple(sorted(found, key=lambda told: -(told.error or 0)))
-
-
-def robustness_of(run: RunFolder) -> Robustness | None:
-    """Returns the run's record on validation; None if there is none."""
-    path = run.robustness_of("val")
-    return read_robustness(path) if path.is_file() else None
 
 
 def robustness_rows(robustness: Robustness) -> list[str]:

@@ -17,12 +17,15 @@ from predicted_films import probabilities_of
 
 from cxr_jax.bundle.record import read_bundle
 from cxr_jax.bundle.runtime import load_bundle
-from cxr_jax.commands import export, predict
+from cxr_jax.commands import evaluate, export, predict
 from cxr_jax.errors import EXIT_USAGE, UserError
+from cxr_jax.evaluation.judged_sets import read_uncertainty
 from cxr_jax.evaluation.judgement import read_judgement
+from cxr_jax.evaluation.robustness import read_robustness
 from cxr_jax.export.answers import answers_of, images_of
 from cxr_jax.export.from_jaxpr import to_onnx
 from cxr_jax.images.stamp import marked_png
+from cxr_jax.inference import degraded
 from cxr_jax.inference.ensemble import Ensemble
 from cxr_jax.inference.restore import restore_run
 from cxr_jax.runs.folder import RunFolder
@@ -194,6 +197,34 @@ def test_what_a_bundle_says(evaluated_run, bundle):
     assert f"is above {told.feature_limit.distance:.4g}" in card and "uncertain" in card
     assert f"PNEUMONIA is possible from a probability of {told.sets.rule().lowest[1]:.4g}" in card
     assert card.count(DISCLAIMER) == 2 and "Drawn phantoms" in card and "| sensitivity |" in card
+    # what the sets of possible classes were worth on test
+    judged = read_uncertainty(run.uncertainty).at(0.05).rows
+    assert [row.images_of for row in told.test.sets] == [row.name for row in judged if row.images]
+    for row in told.test.sets:
+        expected = next(each for each in judged if each.name == row.images_of)
+        assert (row.images, row.covered.value, row.uncertain.value) == (
+            *(expected.images, expected.covered.value, expected.uncertain.value),
+        )
+        assert f"| {row.images_of} | {row.images} | {row.covered.number()} |" in card
+    assert "On degraded images" not in card
+
+
+@pytest.mark.usefixtures("prepared_phantoms", "undrawn_figures")
+def test_the_model_card_tells_of_degraded_images_where_these_were_measured(evaluated_run, tmp_path, monkeypatch):
+    run = RunFolder(shutil.copytree(evaluated_run, tmp_path / "run"))
+    monkeypatch.setattr(degraded, "KINDS", ("blur", "letters"))
+    evaluate.main([str(run.path), "--degraded"])
+    export.main([str(run.path), str(tmp_path / "bundle")])
+    card, record = (tmp_path / "bundle" / "MODEL_CARD.md").read_text(), read_robustness(run.robustness_of("val"))
+    assert f"The {record.images} validation images made worse on purpose" in card
+    assert f"{record.mean_error:.1%} over all severities" in card
+    lines = card.splitlines()
+    header = next(line for line in lines if line.startswith("| degradation |"))
+    rows = [line for line in lines if line.startswith(("| blur |", "| letters |"))]
+    assert len(rows) == 2 and {line.count("|") for line in (header, *rows)} == {8}
+    # no line between the rows of a table
+    first = lines.index(header)
+    assert lines[first + 2 : first + 4] == rows
 
 
 @pytest.mark.parametrize(

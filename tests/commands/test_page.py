@@ -58,6 +58,15 @@ def assert_same_warnings(row, entry):
 
 
 @vendored
+def test_it_says_what_its_sets_of_possible_classes_were_worth_on_test(written, bundle):
+    text, sets = " ".join((written / "index.html").read_text().split()), read_bundle(bundle).test.sets
+    for row in sets:
+        told = "of all calls were uncertain" if row.images_of == "all" else f"of {row.images_of}"
+        share = row.uncertain if row.images_of == "all" else row.covered
+        assert f"{100 * share.value:.1f} % {told}" in text
+
+
+@vendored
 def test_the_page_says_what_predict_says(browser, bundle, written, films, tmp_path, monkeypatch, capsys):
     expected = predicted(bundle, films, monkeypatch, capsys)
     with served(written) as address:

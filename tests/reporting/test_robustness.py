@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from cxr_jax.evaluation.conformal import ConformalSets
-from cxr_jax.evaluation.robustness import Robustness, level_of, mean_error, write_robustness
+from cxr_jax.evaluation.robustness import Robustness, level_of, mean_error, told_kinds, write_robustness
 from cxr_jax.reporting.report import render_report
-from cxr_jax.reporting.robustness import robustness_rows, told_kinds
+from cxr_jax.reporting.robustness import robustness_rows
 from cxr_jax.reporting.robustness_figure import robustness_figure
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import RunFolder
@@ -50,10 +50,9 @@ def test_kinds_are_told_from_the_one_that_costs_most_and_relative_to_a_reference
     assert "relative to plain: 87.0%" in told[-1]
 
 
-def test_the_report_shows_the_record_of_validation_alone(measured, example, tmp_path):
+def test_the_report_shows_the_record_of_validation_and_that_of_test_where_there_is_one(measured, example, tmp_path):
     run = RunFolder(tmp_path / "run")
     write_json(run.evaluation, example.judgement)
-    write_robustness(run.robustness_of("test"), measured)
     assert "Degraded images" not in render_report(run)
     write_robustness(run.robustness_of("val"), replace(measured, reference="plain", mean_corruption_error=0.87))
     page = render_report(run)
@@ -62,3 +61,8 @@ def test_the_report_shows_the_record_of_validation_alone(measured, example, tmp_
     assert f"<strong>{measured.mean_error:.1%}</strong>" in told and "Relative to plain" in told and "87.0%" in told
     assert told.count('<th scope="row">') == 1 + len(KINDS)
     assert told.index(">blur<") < told.index(">noise<")
+    assert "validation images made worse" in told and "the threshold that was fixed on them as they are" in told
+    write_robustness(run.robustness_of("test"), replace(measured, split="test", wrong={}))
+    page = render_report(run)
+    assert "test images made worse" in page and "the threshold that was fixed on validation." in page
+    assert "Relative to plain" not in page
