@@ -27,7 +27,7 @@ from cxr_jax.evaluation.confidence import Confidence, confidence_of
 from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.evaluation.judged_sets import SetsOf, Uncertainty, read_uncertainty
 from cxr_jax.evaluation.measures import Measured
-from cxr_jax.evaluation.numbers import TO, interval_text, measured_text, number_text, range_text, with_interval
+from cxr_jax.evaluation.numbers import TO, interval_text, number_text, range_text, with_interval
 from cxr_jax.evaluation.robustness import Level, Robustness, mean_over_classes, read_robustness
 from cxr_jax.reporting.comparison_cells import NOTHING
 from cxr_jax.reporting.style import BLUE, GREEN, GREY, INK, ORANGE, SKY, new_figure, save, styled
@@ -120,7 +120,7 @@ def told_errors(degraded: Sequence[Degraded]) -> list[str]:
         if each.widened is None or each.record.less_reference is None:
             told.append(f"{each.network} cannot be compared with the reference.")
             continue
-        less = with_interval(each.record.less_reference.value, each.widened, "+.1%", word=TO)
+        less = f"{with_interval(each.record.less_reference.value, each.widened, '+.1f', 100, word=TO)} points"
         if each.widened.low <= 0 <= each.widened.high:
             told.append(f"{each.network}: no difference to {degraded[0].network} is shown, {less}.")
         else:
@@ -160,10 +160,9 @@ def page(study: Study) -> str:
     return f"""## Degraded films
 
 The plan was [registered](../../docs/registered/degraded.md) before a network was shown a degraded film of test. One
-network each, of seed 0: {base.record.images} test images, as they are and degraded in {len(base.record.kinds)} ways
-at five severities each, called at the threshold for 97.5 % sensitivity on validation. The error is 1 minus balanced
-accuracy.
-`base` was trained again, because its weights were not kept. {same}
+network each, of seed 0: {base.record.images} test images, as they are and degraded in {len(base.record.kinds)} ways at
+five severities each, called at the threshold for 97.5 % sensitivity on validation. The error is 1 minus balanced
+accuracy. `base` was trained again, because its weights were not kept. {same}
 
 {" ".join(told_errors(study.degraded))}
 
@@ -178,9 +177,9 @@ The mean corruption error is relative to `base` (Hendrycks and Dietterich 2019).
 {markdown_table(_kind_rows(study.degraded))}
 ### Calls that are left open
 
-A call is uncertain where the class called is not the only possible one at the error rate of {PROMISED:.0%}
-([how](../../docs/uncertainty.md)). Promised are {1 - PROMISED:.0%} of each class covered, on films like those of
-validation. The official test images are not like them. {" ".join(told_promise(study.uncertain))}
+A call is uncertain where the class called is not the only possible one at the error rate of {100 * PROMISED:g} %
+([how](../../docs/uncertainty.md)). Promised are {100 - 100 * PROMISED:g} % of each class covered, on films like those
+of validation. The official test images are not like them. {" ".join(told_promise(study.uncertain))}
 
 On test as it is, per cent, the mean over seeds and their range. "Wrong" is called wrongly without the word uncertain:
 
@@ -189,7 +188,7 @@ On degraded films, per cent of all images, the mean over kinds and severities. "
 features:
 
 {markdown_table(_doubt_rows(study.degraded))}
-At most {MOST_UNLIKE:.0%} of the test images as they are should be beyond the limit of the features. {warned}
+At most {100 * MOST_UNLIKE:g} % of the test images as they are should be beyond the limit of the features. {warned}
 
 Other error rates stand in `uncertain.csv`, and every level in `degraded.csv`. This block is written by
 `scripts/write_degraded.py`.
@@ -198,13 +197,22 @@ Other error rates stand in `uncertain.csv`, and every level in `degraded.csv`. T
 
 
 def _error_rows(degraded: Sequence[Degraded]) -> list[list[str]]:
-    rows = [["arm", "network", "error as they are", "mean error", "less that of `base`", "mean corruption error"]]
+    header = [
+        "arm",
+        "network",
+        "error as they are, %",
+        "mean error, %",
+        "less that of `base`",
+        "mean corruption error, %",
+    ]
+    rows = [header]
     for each in degraded:
         record = each.record
-        mean = with_interval(record.mean_error, record.mean_error_interval, ".1%", word=TO)
-        less = NOTHING if record.less_reference is None else measured_text(record.less_reference, "+.1%", word=TO)
-        relative = NOTHING if record.mean_corruption_error is None else f"{record.mean_corruption_error:.0%}"
-        rows.append([each.arm, each.network, f"{record.clean.error:.1%}", mean, less, relative])
+        mean = with_interval(record.mean_error, record.mean_error_interval, ".1f", 100, word=TO)
+        less, relative = record.less_reference, record.mean_corruption_error
+        more = NOTHING if less is None else with_interval(less.value, less.interval, "+.1f", 100, word=TO)
+        share = NOTHING if relative is None else number_text(relative, ".0f", 100)
+        rows.append([each.arm, each.network, number_text(record.clean.error, ".1f", 100), mean, more, share])
     return rows
 
 

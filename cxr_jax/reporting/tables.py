@@ -92,8 +92,8 @@ def _counts_text(confusion: Confusion) -> str:
 def results_table(runs: Sequence[str | Path], published: Sequence[Published] = ()) -> str:
     """Returns the Markdown table of evaluated runs: one row a recipe, mean and standard deviation over its seeds.
 
-    Runs whose configs differ in the seed alone are one recipe, named after their folders without `seed` and number, and
-    with the folders above where two would be called alike.
+    Runs whose configs differ in the seed alone are one recipe, named after their folders without `seed` and number, or
+    with folders above where two would be called alike.
     The interval of ROC-AUC is that of the mean, for other patients and, where there are several seeds, other seeds;
     looks are those at test, by run.
 

@@ -33,23 +33,16 @@ def recipe_of(path: Path) -> Path:
 
 
 def recipe_names(paths: Sequence[Path]) -> list[str]:
-    """Returns the name of the recipe of each run: that of its folder, and of folders above where two are called alike.
+    """Returns the name of the recipe of each run: that of its folder, or of all with folders above if two are alike.
 
     Runs of one recipe have one name.
     """
     folders = [recipe_of(path) for path in paths]
-
-    def name(folder: Path, parts: int) -> str:
-        return "/".join(folder.parts[-parts:])
-
-    told = []
-    for folder in folders:
-        others = {other for other in folders if other != folder}
-        parts = 1
-        while parts < len(folder.parts) and name(folder, parts) in {name(other, parts) for other in others}:
-            parts += 1
-        told.append(name(folder, parts))
-    return told
+    for count in range(1, max((len(folder.parts) for folder in folders), default=1) + 1):
+        names = ["/".join(folder.parts[-count:]) for folder in folders]
+        if len(set(names)) == len(set(folders)):
+            break
+    return names
 
 
 def find_recipes(arguments: Sequence[str]) -> list[RecipeFiles]:

@@ -54,7 +54,7 @@ def test_a_folder_of_recipes_gives_every_one_its_path_as_name(tree):
 
 def test_recipes_that_are_called_alike_are_told_apart_by_the_folders_above():
     paths = [Path("/runs/tuned/lite0/seed0"), Path("/runs/probes/lite0/seed0"), Path("/runs/tuned/lite2_seed1")]
-    assert recipe_names(paths) == ["tuned/lite0", "probes/lite0", "lite2"]
+    assert recipe_names(paths) == ["tuned/lite0", "probes/lite0", "tuned/lite2"]
     # seeds of one recipe are not two
     assert recipe_names([Path("/runs/lite0/seed0"), Path("/runs/lite0/seed1")]) == ["lite0", "lite0"]
     assert recipe_names([Path("/a/x/lite0"), Path("/b/x/lite0")]) == ["a/x/lite0", "b/x/lite0"]
