@@ -177,7 +177,7 @@ def with_wrong_calls(
     reference: Robustness | None = None,
     confidence: Confidence | None = None,
 ) -> Robustness:
-    """Returns a record of two classes with the intervals of its mean error, and of what the reference's is less.
+    """Returns a record of two classes with the interval of its mean error, and its difference to the reference's.
 
     Args:
         robustness: the record.
