@@ -28,7 +28,7 @@ from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.evaluation.judged_sets import SetsOf, Uncertainty, read_uncertainty
 from cxr_jax.evaluation.measures import Measured
 from cxr_jax.evaluation.numbers import TO, interval_text, number_text, range_text, with_interval
-from cxr_jax.evaluation.robustness import Level, Robustness, mean_over_classes, read_robustness
+from cxr_jax.evaluation.robustness import Robustness, mean_error, read_robustness, with_wrong_calls
 from cxr_jax.reporting.comparison_cells import NOTHING
 from cxr_jax.reporting.style import BLUE, GREEN, GREY, INK, ORANGE, SKY, new_figure, save, styled
 from cxr_jax.reporting.tables import markdown_table, write_block
@@ -108,9 +108,9 @@ def read_study(folder: Path, resamples: int, taken_over: Path | None = None) -> 
 
 def _degraded(name: str, run: RunFolder, base: Robustness, confidence: Confidence) -> Degraded:
     record, images = read_robustness(run.robustness_of("test")), read_predictions(run.predictions_of("test"))
-    more = np.array([record.wrong[file] - base.wrong[file] for file in images.file])
-    widened = mean_over_classes(images, more, "mean error less the reference's", confidence).interval
-    return Degraded(name, read_description(run).architecture, record, widened)
+    wrong = np.array([record.wrong[file] for file in images.file])
+    less = with_wrong_calls(record, images, wrong, base, confidence).less_reference
+    return Degraded(name, read_description(run).architecture, record, less.interval if less else None)
 
 
 def told_errors(degraded: Sequence[Degraded]) -> list[str]:
@@ -292,19 +292,14 @@ def figure(degraded: Sequence[Degraded]) -> Figure:
         axes = drawn.subplots()
         for each, colour in zip(degraded, COLOURS, strict=False):
             severities = sorted({level.severity for level in each.record.levels})
-            errors = [
-                _error([level for level in each.record.levels if level.severity == number]) for number in severities
-            ]
+            levels = each.record.levels
+            errors = [mean_error([level for level in levels if level.severity == number]) for number in severities]
             style = "-" if each.arm == REFERENCE else "--"
             values = [each.record.clean.error, *errors]
             axes.plot([0, *severities], values, style, marker="o", markersize=4, color=colour, label=each.network)
         axes.set(xlabel="severity, mean over kinds; 0: as they are", ylabel="1 minus balanced accuracy", ylim=(0, None))
         axes.legend()
     return drawn
-
-
-def _error(levels: Sequence[Level]) -> float:
-    return statistics.fmean(level.error for level in levels)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -78,7 +78,16 @@ def fingerprint(examples: Sequence[Example]) -> str:
 
     The order of the examples and the place of the source do not enter.
     """
+    return _sha256_of((example.split, example.label, example.file, example.sha256) for example in examples)
+
+
+def groups_fingerprint(examples: Sequence[Example]) -> str:
+    """Returns the sha256 of which image is of which group, hexadecimal; the order of the examples does not enter."""
+    return _sha256_of((example.file, example.group) for example in examples)
+
+
+def _sha256_of(rows: Iterable[tuple[str, ...]]) -> str:
     digest = hashlib.sha256()
-    for row in sorted((example.split, example.label, example.file, example.sha256) for example in examples):
+    for row in sorted(rows):
         digest.update("\0".join(row).encode(errors="surrogateescape") + b"\n")
     return digest.hexdigest()

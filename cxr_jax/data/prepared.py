@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_jax.data.card import OF_FINDINGS, OF_OTHER_CLASSES, SCHEMA_VERSION
-from cxr_jax.data.examples import Example, read_examples
+from cxr_jax.data.examples import Example, groups_fingerprint, read_examples
 from cxr_jax.data.mask_record import MaskRecord, mask_record
 from cxr_jax.data.splits import joined_by_content
 from cxr_jax.errors import UserError
@@ -134,10 +133,7 @@ class PreparedData:
     @cached_property
     def groups_sha256(self) -> str:
         """sha256 of which image is of which group, hexadecimal; the fingerprint does not tell it."""
-        digest = hashlib.sha256()
-        for row in sorted((example.file, example.group) for example in self.examples):
-            digest.update("\0".join(row).encode(errors="surrogateescape") + b"\n")
-        return digest.hexdigest()
+        return groups_fingerprint(self.examples)
 
     @cached_property
     def test_images(self) -> frozenset[str]:
@@ -218,19 +214,17 @@ def require_groups_of_run(run: RunFolder, prepared: PreparedData) -> None:
     Its validation images would be others: images that it learned from might be among them. A run whose validation
     images are those of the source is let pass.
     """
-    if run.configured("data", "validation") == "official":
-        return
-    card = read_json(run.data_card) if run.data_card.is_file() else {}
-    told = [(prepared, card.get("groups_sha256"))]
-    if (replayed := card.get("replay", {})).get("groups_sha256"):
-        other = data_if_here(replayed["dataset"], replayed["fingerprint"])
-        told += [] if other is None else [(other, replayed["groups_sha256"])]
-    for data, kept in told:
-        if kept and kept != data.groups_sha256:
-            raise UserError(
-                f"the images of {data.card['name']} are in other groups than when {run.path} began, so that others "
-                "would be validation images: prepare the same source with the groups of then, or train a new run"
-            )
+    _require_groups(run, prepared, read_json(run.data_card) if run.data_card.is_file() else {})
+
+
+def _require_groups(run: RunFolder, prepared: PreparedData, kept: dict[str, Any]) -> None:
+    """Raises UserError as `require_groups_of_run`; `kept` is what the run's card says of these data."""
+    told = kept.get("groups_sha256")
+    if told and told != prepared.groups_sha256 and run.configured("data", "validation") != "official":
+        raise UserError(
+            f"the images of {prepared.card['name']} are in other groups than when {run.path} began, so that others "
+            "would be validation images: prepare the same source with the groups of then, or train a new run"
+        )
 
 
 def data_of_run_if_here(run: RunFolder) -> PreparedData | None:
@@ -254,7 +248,7 @@ def replayed_of_run(run: RunFolder) -> PreparedData | None:
     """Returns the data that a run mixed in; None if there were none.
 
     Raises:
-        UserError: they are not there, or what lies there now is something else.
+        UserError: they are not there, or what lies there now is something else; its groups count.
     """
     replayed = read_json(run.data_card).get("replay") if run.data_card.is_file() else None
     if replayed is None:
@@ -265,6 +259,7 @@ def replayed_of_run(run: RunFolder) -> PreparedData | None:
         raise UserError(
             f"the prepared data {name} is not what {run.path} mixed in for replay; prepare the same source again"
         )
+    _require_groups(run, prepared, replayed)
     return prepared
 
 
