@@ -72,17 +72,22 @@ def _config(case: Case) -> Config:
 
 
 def _training(case: Case, plan: Plan, network: Network, noise: ImageSet) -> tuple[Callable[[], None], Compiled]:
-    """Returns a function that takes a training step, and its program."""
+    """Returns a function that takes a training step, and its program.
+
+    The next batch is put on the devices while a step runs, as in training.
+    """
     (phase,) = plan.phases
     state = new_state(network.params, network.batch_stats, phase.trainable, phase.optimizer)
     feed = HostFeed(noise)
     run = compile_train_step(plan, network, phase, state, feed)
     state = replicate(state, plan.devices)
     batches = itertools.cycle([*feed.batches(batch_size=case.batch_size, seed=0, epoch=0)])
+    placed = run.place(next(batches))
 
     def step() -> None:
-        nonlocal state
-        state, metrics = run(state, run.place(next(batches)), 0)
+        nonlocal state, placed
+        state, metrics = run(state, placed, 0)
+        placed = run.place(next(batches))
         jax.block_until_ready((state, metrics))
 
     return step, run.compiled

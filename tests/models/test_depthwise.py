@@ -7,7 +7,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cxr_jax.models.kernels.depthwise import depthwise_convolution, grouped_depthwise, shifted_depthwise
+from cxr_jax.devices import replicated, sharded
+from cxr_jax.models.kernels.depthwise import (
+    depthwise_convolution,
+    depthwise_on_gpu,
+    grouped_depthwise,
+    shifted_depthwise,
+)
+from cxr_jax.models.kernels.depthwise_weight_gradient import weight_gradient
 from cxr_jax.models.kernels.platform import every_platform
 from cxr_jax.models.layers import padding_of
 
@@ -54,6 +61,32 @@ def test_output_and_gradients_equal_the_grouped_convolution(drawn):
         assert_same(shifted_depthwise, *drawn, jnp.float64, 1e-12)
 
 
+@settings(max_examples=10, deadline=None)
+@given(convolutions())
+def test_the_kernel_for_gpus_gives_the_gradients_of_the_grouped_convolution(drawn):
+    with jax.enable_x64(True):
+        assert_same(functools.partial(depthwise_on_gpu, interpreted=True), *drawn, jnp.float64, 1e-12)
+
+
+@pytest.mark.parametrize("shape", [(8, 40, 40, 70), (6, 7, 7, 130)], ids=["several parts", "images in groups"])
+def test_the_kernel_for_gpus_sums_over_parts_groups_and_blocks_of_channels(shape):
+    with jax.enable_x64(True):
+        given = (shape, 3, 1, ((1, 1), (1, 1)), jnp.float64, 1e-12)
+        assert_same(functools.partial(depthwise_on_gpu, interpreted=True), *given)
+
+
+def test_the_kernel_for_gpus_leaves_a_batch_where_it_is():
+    devices = jax.devices()[:2]
+    random = np.random.default_rng(0)
+    x, gradient = (random.normal(size=(8, 12, 12, 8)).astype(np.float32) for _ in range(2))
+    given = {"window": 3, "stride": 1, "padding": ((1, 1), (1, 1)), "dtype": jnp.float32, "interpreted": True}
+    sums = functools.partial(weight_gradient, **given)
+    program = jax.jit(sums, in_shardings=(sharded(devices),) * 2, out_shardings=replicated(devices)).lower(x, gradient)
+    compiled = program.compile()
+    assert "all-reduce" in compiled.as_text() and "all-gather" not in compiled.as_text()
+    np.testing.assert_allclose(compiled(x, gradient), sums(x, gradient), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("rule", ["symmetric", "same"])
 def test_float32(rule, stride):
@@ -76,7 +109,9 @@ def test_every_platform_gets_the_convolution_that_suits_it():
     with every_platform(True):
         traced = jax.jit(step).trace(x, kernel)
     assert "convolution" not in traced.lower(lowering_platforms=("cpu",)).as_text()
-    assert "feature_group_count = 4" in traced.lower(lowering_platforms=("cuda",)).as_text()
+    for_gpus = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "feature_group_count = 4" in for_gpus and "batch_group_count = 4" not in for_gpus
+    assert "depthwise_weight_gradient" in for_gpus
     assert "feature_group_count = 4" in traced.lower(lowering_platforms=("tpu",)).as_text()
 
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_jax.models.kernels.pointwise import pointwise_convolution
+from cxr_jax.models.kernels.platform import every_platform
+from cxr_jax.models.kernels.pointwise import pointwise_convolution, two_products
 
 
 def reference(x, kernel):
@@ -42,7 +43,7 @@ def test_output_and_gradients_are_those_of_the_plain_product(shape, outputs, see
 def test_gradients_have_the_dtypes_of_what_they_belong_to(dtype):
     x, kernel = jnp.ones((2, 3, 3, 4), dtype), jnp.ones((4, 5), dtype)
     y, pull = jax.vjp(pointwise_convolution, x, kernel)
-    assert y.dtype == jnp.float32
+    assert y.dtype == dtype
     assert [gradient.dtype for gradient in pull(y)] == [x.dtype, kernel.dtype]
 
 
@@ -56,3 +57,29 @@ def test_what_both_products_of_the_gradient_need_is_computed_once():
 
     once = x.size + x.size // 24 * 48
     assert work(pointwise_convolution) == once < work(reference)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
+def test_products_for_other_devices_are_those_of_a_cpu(dtype, tolerance):
+    random = np.random.default_rng(1)
+    x, kernel = (jnp.asarray(random.normal(size=shape), dtype) for shape in ((2, 5, 5, 16), (16, 24)))
+    weights = jnp.asarray(random.normal(size=(2, 5, 5, 24)), dtype)
+
+    def results(on_cpu):
+        y, pull = jax.vjp(lambda x, kernel: two_products(x, kernel, on_cpu=on_cpu), x, kernel)
+        return y, *pull(weights)
+
+    for found, expected in zip(results(False), results(True), strict=True):
+        assert found.dtype == expected.dtype == dtype
+        expected = np.asarray(expected, np.float32)
+        np.testing.assert_allclose(np.asarray(found, np.float32), expected, atol=tolerance * np.abs(expected).max())
+
+
+def test_a_gpu_is_given_products_of_operands_of_one_dtype():
+    x, kernel = jnp.ones((2, 4, 4, 8), jnp.bfloat16), jnp.ones((8, 8), jnp.bfloat16)
+    step = jax.grad(lambda x, kernel: pointwise_convolution(x, kernel).astype(jnp.float32).sum(), (0, 1))
+    with every_platform(True):
+        traced = jax.jit(step).trace(x, kernel)
+    lowered = traced.lower(lowering_platforms=("cuda",)).as_text()
+    products = [line.split(":")[-1] for line in lowered.splitlines() if "dot_general" in line]
+    assert products and all("f32" not in line.split("->")[0] for line in products)

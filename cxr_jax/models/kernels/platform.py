@@ -1,6 +1,6 @@
-"""Which of two ways to compute the same is traced: the one for CPUs, or the one for every other platform.
+"""Which of several ways to compute the same is traced: the one for CPUs, or those for other platforms.
 
-`jax.lax.platform_dependent` traces both, with their gradients, and leaves one out when the program is lowered. Where
+`jax.lax.platform_dependent` traces all, with their gradients, and keeps one of them when the program is lowered. Where
 this process has CPUs alone, ours is the only one that can ever run, and to trace the other takes a third of the time of
 tracing a step.
 """
@@ -22,9 +22,15 @@ every_platform = jax.make_user_context(False)
 
 
 def chosen_by_platform(
-    *operands: Operands.args, cpu: Callable[Operands, Result], default: Callable[Operands, Result]
+    *operands: Operands.args,
+    cpu: Callable[Operands, Result],
+    default: Callable[Operands, Result],
+    cuda: Callable[Operands, Result] | None = None,
 ) -> Result:
-    """Returns what `cpu` makes of the operands where a program runs on a CPU, and what `default` does elsewhere."""
+    """Returns what `cpu` makes of the operands where a program runs on a CPU, and what `default` does elsewhere.
+
+    On NVIDIA's GPUs it is `cuda`, where that is given.
+    """
     if every_platform.value or backends().keys() != {"cpu"}:
-        return lax.platform_dependent(*operands, cpu=cpu, default=default)
+        return lax.platform_dependent(*operands, cpu=cpu, default=default, **({"cuda": cuda} if cuda else {}))
     return cpu(*operands)

@@ -1,14 +1,18 @@
-"""The 1x1 convolution as a matrix product, with gradients that stay two plain products on a CPU.
+"""The 1x1 convolution as a matrix product, with gradients that stay two plain products.
 
 XLA:CPU by itself fuses the gradient of BatchNorm, which comes before the weight gradient, into a transposed copy of the
 largest array of the block. It then computes it again for the input gradient. A barrier lets it be computed once, as it
-lies in memory. On every other platform the product and its own gradients stay.
+lies in memory. A product of two bfloat16 matrices is slow on a CPU if its result has to be bfloat16 too.
+
+Every other platform needs neither. There the operands of all products have one dtype, that of the input: the units for
+matrices take bfloat16, and add up in float32 by themselves.
 """
 
 from __future__ import annotations
 
+import functools
+
 import jax
-import jax.numpy as jnp
 from jax import Array, lax
 
 from cxr_jax.models.kernels.depthwise import accumulator_of
@@ -16,33 +20,40 @@ from cxr_jax.models.kernels.platform import chosen_by_platform
 
 
 def pointwise_convolution(x: Array, kernel: Array) -> Array:
-    """Maps `x` [B, H, W, I] by `kernel` [I, O] to [B, H, W, O], in float32 where both are bfloat16."""
-    return chosen_by_platform(x, kernel, cpu=two_products, default=_product)
+    """Maps `x` [B, H, W, I] by `kernel` [I, O] to [B, H, W, O], of the same dtype."""
+    cpu = functools.partial(two_products, on_cpu=True)
+    return chosen_by_platform(x, kernel, cpu=cpu, default=functools.partial(two_products, on_cpu=False))
 
 
-@jax.custom_vjp
-def two_products(x: Array, kernel: Array) -> Array:
-    """Returns the product with our gradients; arguments as `pointwise_convolution`."""
-    return _product(x, kernel)
+def two_products(x: Array, kernel: Array, *, on_cpu: bool) -> Array:
+    """Returns the product with our gradients, as it suits a CPU or another device; the rest as
+    `pointwise_convolution`.
+    """
+    return _with_gradients(x, kernel, on_cpu)
 
 
-def _product(x: Array, kernel: Array) -> Array:
-    # the product of two bfloat16 matrices is slow on a CPU if its result has to be bfloat16 too
-    return jnp.einsum("bhwi,io->bhwo", x, kernel, preferred_element_type=accumulator_of(x))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _with_gradients(x: Array, kernel: Array, on_cpu: bool) -> Array:
+    return _product(x, kernel, 3, 0, accumulator_of(x) if on_cpu else x.dtype).astype(x.dtype)
 
 
-def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return two_products(x, kernel), (x, kernel)
+def _product(left: Array, right: Array, axis: int, other: int, dtype: jax.typing.DTypeLike) -> Array:
+    return lax.dot_general(left, right, (((axis,), (other,)), ((), ())), preferred_element_type=dtype)
 
 
-def _backward(residuals: tuple[Array, Array], output_gradient: Array) -> tuple[Array, Array]:
+def _forward(x: Array, kernel: Array, on_cpu: bool) -> tuple[Array, tuple[Array, Array]]:
+    return _with_gradients(x, kernel, on_cpu), (x, kernel)
+
+
+def _backward(on_cpu: bool, residuals: tuple[Array, Array], output_gradient: Array) -> tuple[Array, Array]:
     x, kernel = residuals
-    output_gradient = lax.optimization_barrier(output_gradient)
+    if on_cpu:
+        output_gradient = lax.optimization_barrier(output_gradient)
     rows, columns = x.reshape(-1, x.shape[-1]), output_gradient.astype(x.dtype).reshape(-1, output_gradient.shape[-1])
     dtype = accumulator_of(x)
-    kernel_gradient = lax.dot_general(rows, columns, (((0,), (0,)), ((), ())), preferred_element_type=dtype)
-    input_gradient = lax.dot_general(columns, kernel, (((1,), (1,)), ((), ())), preferred_element_type=dtype)
+    kernel_gradient = _product(rows, columns, 0, 0, dtype)
+    input_gradient = _product(columns, kernel, 1, 1, dtype if on_cpu else x.dtype)
     return input_gradient.reshape(x.shape).astype(x.dtype), kernel_gradient.astype(kernel.dtype)
 
 
-two_products.defvjp(_forward, _backward)
+_with_gradients.defvjp(_forward, _backward)
