@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,12 +46,17 @@ def middle_half(values: list[float]) -> tuple[float, float]:
     return (float(low), float(high))
 
 
-def run_contest(contest: Contest, effort: Effort, terminal: Terminal) -> list[Measurement]:
+def run_contest(
+    contest: Contest,
+    effort: Effort,
+    terminal: Terminal,
+    keep: Callable[[Sequence[Measurement]], None] = lambda known: None,
+) -> list[Measurement]:
     """Returns the measurements of a contest, ours first.
 
     Our process lives through it, and every opponent takes turns with it for as long. `terminal` shows every round. A
     case that fails, or that takes longer than `effort.limit` for a turn, is a measurement with an error; if it is ours,
-    nothing else is measured.
+    nothing else is measured. After every opponent `keep` is given what is known by then.
     """
     ours, opponents = Measurement(contest.case), list[Measurement]()
     terminal.say(contest.case.task)
@@ -67,6 +72,8 @@ def run_contest(contest: Contest, effort: Effort, terminal: Terminal) -> list[Me
                         raise
                     _pass_over(theirs, error, terminal)
                 opponents.append(theirs)
+                if ours.seconds:
+                    keep([ours, *opponents])
             if not ours.seconds:
                 # no opponent, or none that came as far as its first turn
                 _take_turns([(child, ours)], effort, terminal)

@@ -18,7 +18,7 @@ from cxr_jax.terminal import Terminal
 
 SUMMARY = "measure speed and memory, beside stock convolutions or PyTorch"
 
-OF_STEPS = ("plain", "against", "compile", "contiguous", "preload", "steps", "seconds", "clock")
+OF_STEPS = ("plain", "against", "rival_precisions", "compile", "contiguous", "preload", "steps", "seconds", "clock")
 """Options that have no effect on an epoch and on a start."""
 
 UNKNOWN_TO_A_START = ("backends", "precisions", "devices")
@@ -43,10 +43,10 @@ class Options(Effort):
     threads: _List = ""  # cores that the processes are held to; by default all
     devices: int = 0  # devices that share a batch; on a CPU that many are made; 0: all that there are
     plain: bool = False  # the same network with stock convolutions, as nnx.Conv has them, takes turns with ours
-    # the same work by other programs takes turns with ours: timm (PyTorch, channels_last, float32 and bfloat16
-    # autocast); of inference also zentorch, which compiles timm's for AMD's processors, and onnxruntime and openvino,
+    # the same work by other programs takes turns with ours: timm (PyTorch, channels_last); of inference also zentorch, which compiles timm's for AMD's processors, and onnxruntime and openvino,
     # which run the network as cxr-jax export writes it
     against: _List = ""
+    rival_precisions: _List = "float32,bfloat16"  # with --against timm or zentorch: of PyTorch, the second by autocast
     compile: bool = False  # with --against timm: torch.compile too
     contiguous: bool = False  # with --against timm: images and weights with the channels first too
     # with --against timm: PyTorch with this library preloaded, such as libtcmalloc, too
@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _measure(options: Options, contests: Sequence[Contest], terminal: Terminal) -> dict[str, Any]:
-    """Returns the record of all contests; what is known is written after each of them."""
+    """Returns the record of all contests; what is known is written after each of them, and after every opponent."""
     from cxr_jax.bench.children import ask_ceilings
     from cxr_jax.bench.measure import Measurement, run_contest
     from cxr_jax.bench.precisions import rows_of
@@ -97,16 +97,21 @@ def _measure(options: Options, contests: Sequence[Contest], terminal: Terminal) 
             ceilings[threads] = ask_ceilings(threads)
     measured: list[list[Measurement]] = []
     results: list[dict[str, Any]] = []
+
+    def keep(known: Sequence[Measurement] = ()) -> dict[str, Any]:
+        record = describe(effort, ceilings, [*measured, known] if known else measured, results)
+        if options.json:
+            write_json(options.json, record)
+        return record
+
     for contest in contests:
         if whole:
             results.append(measure_whole(contest.case, effort, terminal))
         else:
-            measured.append(run_contest(contest, effort, terminal))
+            measured.append(run_contest(contest, effort, terminal, keep))
             if options.table:
                 add_rows(Path(options.table), rows_of(measured[-1:], effort))
-        record = describe(effort, ceilings, measured, results)
-        if options.json:
-            write_json(options.json, record)
+        record = keep()
     return record
 
 
@@ -169,8 +174,8 @@ def _contests(
     plain = [replace(ours[0], implementation="plain")] if options.plain else []
     preloads = ("", str(Path(options.preload).absolute())) if options.preload else ("",)
     layouts = ("channels_last", "contiguous") if options.contiguous else ("channels_last",)
-    both = ("float32", "bfloat16")
-    modes = product(preloads, layouts, ("eager", "compile") if options.compile else ("eager",), both)
+    of_pytorch = _names("rival-precisions", options.rival_precisions, ("float32", "bfloat16"))
+    modes = product(preloads, layouts, ("eager", "compile") if options.compile else ("eager",), of_pytorch)
     timm = [
         replace(case, implementation="timm", preload=preload, layout=layout, backend=backend, precision=precision)
         for preload, layout, backend, precision in (modes if "timm" in rivals else ())
@@ -178,7 +183,7 @@ def _contests(
     inference_by_zentorch = case.work == "inference" and "zentorch" in rivals
     zentorch = [
         replace(case, implementation="zentorch", preload=preload, backend="compile", precision=precision)
-        for preload, precision in (product(preloads, both) if inference_by_zentorch else ())
+        for preload, precision in (product(preloads, of_pytorch) if inference_by_zentorch else ())
     ]
     runtimes = [
         replace(case, implementation=implementation, backend="onnx", precision=precision)
@@ -205,13 +210,15 @@ def _require_fitting(options: Options) -> None:
             raise UserError(f"--{name} is {getattr(options, name)}, but must be a number from {least} up.", EXIT_USAGE)
     for name in (name for name in vars(options) if getattr(options, name) != getattr(Options, name)):
         if options.work in ("epoch", "startup") and name in OF_STEPS:
-            raise UserError(f"--{name} needs --work train, inference or both", EXIT_USAGE)
+            raise UserError(f"--{name.replace('_', '-')} needs --work train, inference or both", EXIT_USAGE)
         if options.work == "startup" and name in UNKNOWN_TO_A_START:
             raise UserError(f"--{name} has no effect with --work startup; leave it out", EXIT_USAGE)
     rivals = _rivals(options)
     if "timm" not in rivals and (options.compile or options.contiguous or options.preload):
         sentence = "--compile, --contiguous and --preload change how PyTorch runs; add --against timm"
         raise UserError(sentence, EXIT_USAGE)
+    if not set(OF_PYTORCH) & set(rivals) and options.rival_precisions != Options.rival_precisions:
+        raise UserError("--rival-precisions are those of PyTorch; add --against timm", EXIT_USAGE)
     if options.work == "train" and (runtimes := [name for name in rivals if name != "timm"]):
         raise UserError(f"{' and '.join(runtimes)} cannot train; leave out --work, or ask for inference", EXIT_USAGE)
     if options.table and (options.work != "train" or set(options.precisions.split(",")) != {"bfloat16", "float32"}):

@@ -62,10 +62,10 @@ def stage(monkeypatch, tmp_path):
     stand_in.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stand_in))
 
-    def run(opponents, effort=EFFORT, **how):
+    def run(opponents, effort=EFFORT, keep=lambda known: None, **how):
         (tmp_path / "how.json").write_text(json.dumps(how))
         (tmp_path / "log").write_text("")
-        measurements = run_contest(Contest(OURS, opponents), effort, Terminal())
+        measurements = run_contest(Contest(OURS, opponents), effort, Terminal(), keep)
         return measurements, (tmp_path / "log").read_text().splitlines()
 
     return run
@@ -95,6 +95,17 @@ def test_both_take_turns_and_no_more_than_two_processes_live(stage, capsys):
     printed = capsys.readouterr().out
     assert printed.count("round 4 of 4: 80.0 images/s, the other 20.0 images/s: 4.00 times as fast") == 1
     assert printed.count(" of 4: ") == 8
+
+
+def test_what_is_known_is_kept_after_every_opponent(stage):
+    kept = []
+
+    def keep(known):
+        kept.append([len(entry.seconds) for entry in known])
+        assert describe(EFFORT, CEILINGS, [known])["ratios"][-1]["times_as_fast"] > 0
+
+    stage((PLAIN, TIMM), keep=keep, cxr_jax=0.1, plain=0.4, timm=0.05)
+    assert kept == [[4 * 3, 4 * 3], [2 * 4 * 3, 4 * 3, 4 * 3]]
 
 
 def test_alone_we_take_our_turns_too(stage, capsys):

@@ -94,6 +94,14 @@ def test_modes_of_pytorch(contiguous, compiled, preloaded, timm_is_there, tmp_pa
         assert ("timm, contiguous, eager, float32" in ways) == contiguous
 
 
+def test_pytorch_is_held_to_the_precisions_asked_for(timm_is_there):
+    for _, *opponents in entries_of(against="timm", compile=True, rival_precisions="bfloat16"):
+        assert [(opponent.backend, opponent.precision) for opponent in opponents] == [
+            ("eager", "bfloat16"),
+            ("compile", "bfloat16"),
+        ]
+
+
 def test_zentorch_takes_turns_in_inference_alone(timm_is_there):
     for case, *opponents in entries_of(against="zentorch"):
         ways = [opponent.way for opponent in opponents]
