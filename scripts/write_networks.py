@@ -78,6 +78,7 @@ class Arm:
     parameters: int | None
     multiply_adds: float | None
     minutes: float | None
+    machine: str | None  # that it was trained on
     speeds: dict[tuple[str, int], float]  # images a second, by work and cores
     peak_memory: float | None  # bytes, of the training process on the most cores
 
@@ -147,6 +148,7 @@ def _arm(record: RecipeRecord, compared: Comparison, speeds: Mapping, memory: Ma
         parameters=record.costs.parameters,
         multiply_adds=record.costs.multiply_adds,
         minutes=record.costs.minutes,
+        machine=record.costs.machine,
         speeds={speed: speeds[(*which, *speed)] for speed in SPEEDS if (*which, *speed) in speeds},
         peak_memory=next(iter(trained), None),
     )
@@ -197,7 +199,7 @@ def page(arms: Sequence[Arm], resamples: int) -> str:
         "training, images/s, 1 / 2 cores",
         "inference, images/s, 1 / 2 cores",
     ]
-    costs += ["minutes a run", "peak memory"]
+    costs += ["peak memory", "minutes a run", "on"]
     return f"""## Which network should I use?
 
 {answer(arms, lacking)}
@@ -219,8 +221,8 @@ MobileNetV2 (`base` of the fine-tuned), p-values corrected by Holm: fine-tuned n
 {_table(costs, [_cost_row(arm) for arm in arms])}
 
 Parameters with two classes; multiply-adds of one forward pass. Speed and peak memory are of `cxr-jax bench`: training
-in bfloat16, all layers, and inference in float32, 32 images a step. Minutes are of a run with its validations, on a
-busy machine and on one core or two: they say what happened, and do not compare networks.
+in bfloat16, all layers, and inference in float32, 32 images a step. Minutes are of a run with its validations, on the
+machine named behind them, which was busy, on one core or more: they say what happened, and do not compare networks.
 
 {DISCLAIMER}"""
 
@@ -246,8 +248,9 @@ def _cost_row(arm: Arm) -> list[str]:
         _number(arm.multiply_adds, ".2f", 1e-9, " G"),
         pair("train"),
         pair("inference"),
-        _number(arm.minutes, ".1f"),
         _number(arm.peak_memory, ".1f", 1e-9, " GB"),
+        _number(arm.minutes, ".1f"),
+        arm.machine or NOTHING,
     ]
 
 
@@ -266,7 +269,18 @@ def _share(summary: EndpointSummary | None) -> str:
 def table(arms: Sequence[Arm]) -> str:
     """Returns every figure of the page as CSV."""
     out = io.StringIO()
-    names = ["arm", "kind", "network", "pixels", "seeds", "parameters", "multiply_adds", "minutes", "peak_memory"]
+    names = [
+        "arm",
+        "kind",
+        "network",
+        "pixels",
+        "seeds",
+        "parameters",
+        "multiply_adds",
+        "minutes",
+        "machine",
+        "peak_memory",
+    ]
     measures = ["roc_auc", "accuracy_at_rule", "specificity_at_rule", "accuracy_at_half"]
     speeds = [f"{work}_{threads}" for work, threads in SPEEDS]
     ends = [f"{measure}{end}" for measure in measures for end in ("", "_low", "_high")]

@@ -43,8 +43,9 @@ class Options(Effort):
     threads: _List = ""  # cores that the processes are held to; by default all
     devices: int = 0  # devices that share a batch; on a CPU that many are made; 0: all that there are
     plain: bool = False  # the same network with stock convolutions, as nnx.Conv has them, takes turns with ours
-    # the same work by other programs takes turns with ours: timm (PyTorch, channels_last); of inference also zentorch, which compiles timm's for AMD's processors, and onnxruntime and openvino,
-    # which run the network as cxr-jax export writes it
+    # the same work by other programs takes turns with ours: timm (PyTorch, channels_last); of inference also zentorch,
+    # which compiles timm's for AMD's processors, and onnxruntime and openvino, which run the network as cxr-jax export
+    # writes it
     against: _List = ""
     rival_precisions: _List = "float32,bfloat16"  # with --against timm or zentorch: of PyTorch, the second by autocast
     compile: bool = False  # with --against timm: torch.compile too

@@ -21,6 +21,7 @@ from cxr_jax.evaluation.quality_audit import ERROR_KINDS
 from cxr_jax.evaluation.recipe_draws import Recipe, Ruled
 from cxr_jax.explain.record import MapChecks, read_checks
 from cxr_jax.reporting.training_time import images_per_second, wall_seconds
+from cxr_jax.reporting.wording import counted
 from cxr_jax.runs.class_predictions import read_any_predictions
 from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.ensemble import is_ensemble, read_ensemble
@@ -262,11 +263,12 @@ def _mean(values: Sequence[float]) -> float | None:
 def _machine(environment: Mapping[str, Any]) -> str:
     """Returns the machine of environment.json in a few words, empty if it says nothing."""
     machine = environment.get("machine") or {}
-    cores = f"{machine['cores']} cores of {machine['processor']}" if {"cores", "processor"} <= set(machine) else ""
+    known = {"cores", "processor"} <= set(machine)
+    cores = f"{counted(machine['cores'], 'cores')} of {machine['processor']}" if known else ""
     kinds = [str(device).partition(" ") for device in environment.get("devices") or []]
     devices = [kind or platform for platform, _, kind in kinds if platform != "cpu"]
-    counted = [f"{devices.count(device)} x {device}" for device in dict.fromkeys(devices)]
-    return ", ".join(filter(None, [*counted, cores]))
+    accelerators = [f"{devices.count(device)} x {device}" for device in dict.fromkeys(devices)]
+    return ", ".join(filter(None, [*accelerators, cores]))
 
 
 def _multiply_adds(network: Mapping[str, Any]) -> float | None:

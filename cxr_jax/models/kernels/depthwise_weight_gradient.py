@@ -4,7 +4,8 @@ cuDNN takes long to choose an algorithm for this gradient, and XLA makes one pas
 Pallas kernel keeps all of them in registers. It is compiled by Triton, with the program that uses it.
 
 Images are taken in groups. Every program of the grid sums over some pixels of a group, for a block of channels, and
-XLA adds up what the programs leave. A batch that is spread over several GPUs stays where it is.
+XLA adds up what the programs leave. A batch that is spread over several GPUs stays where it is, if each has whole
+groups.
 """
 
 from __future__ import annotations
