@@ -28,11 +28,12 @@ struct XLA_FFI_Error {
   std::string message;
 };
 
-struct XLA_FFI_ExecutionContext {
-  explicit XLA_FFI_ExecutionContext(int64_t count) {
+// What the kernels are given as the context of a call. Its name differs between versions of the interface.
+struct Workers {
+  explicit Workers(int64_t count) {
     for (int64_t worker = 0; worker < count; ++worker) threads.emplace_back([this] { work(); });
   }
-  ~XLA_FFI_ExecutionContext() {
+  ~Workers() {
     for (size_t worker = 0; worker < threads.size(); ++worker) schedule({});
     for (std::thread& thread : threads) thread.join();
   }
@@ -98,23 +99,28 @@ struct Array {
   std::unique_ptr<char[]> values;
 };
 
+template <typename Arguments>
+Workers& workers_of(Arguments* asked) {
+  return *reinterpret_cast<Workers*>(asked->ctx);
+}
+
 XLA_FFI_Api interface() {
   XLA_FFI_Api api = {};
   api.XLA_FFI_Error_Create = [](XLA_FFI_Error_Create_Args* asked) { return new XLA_FFI_Error{asked->message}; };
   api.XLA_FFI_Error_Destroy = [](XLA_FFI_Error_Destroy_Args* asked) { delete asked->error; };
   api.XLA_FFI_ThreadPool_NumThreads = [](XLA_FFI_ThreadPool_NumThreads_Args* asked) -> XLA_FFI_Error* {
-    *asked->num_threads = static_cast<int64_t>(asked->ctx->threads.size());
+    *asked->num_threads = static_cast<int64_t>(workers_of(asked).threads.size());
     return nullptr;
   };
   api.XLA_FFI_ThreadPool_Schedule = [](XLA_FFI_ThreadPool_Schedule_Args* asked) -> XLA_FFI_Error* {
-    asked->ctx->schedule([task = asked->task, data = asked->data] { task(data); });
+    workers_of(asked).schedule([task = asked->task, data = asked->data] { task(data); });
     return nullptr;
   };
   return api;
 }
 
 // Reads what `handler` is to be called with, calls it and writes what comes of it.
-void answer_call(XLA_FFI_Handler* handler, const XLA_FFI_Api& api, XLA_FFI_ExecutionContext& context) {
+void answer_call(XLA_FFI_Handler* handler, const XLA_FFI_Api& api, Workers& workers) {
   std::deque<Array> operands, results;
   std::vector<void*> operand_places, result_places, number_places;
   for (int64_t left = read_number(); left > 0; --left) {
@@ -141,7 +147,7 @@ void answer_call(XLA_FFI_Handler* handler, const XLA_FFI_Api& api, XLA_FFI_Execu
   XLA_FFI_CallFrame call = {};
   call.struct_size = XLA_FFI_CallFrame_STRUCT_SIZE;
   call.api = &api;
-  call.ctx = &context;
+  call.ctx = reinterpret_cast<decltype(call.ctx)>(&workers);
   call.stage = XLA_FFI_ExecutionStage_EXECUTE;
   call.args = {XLA_FFI_Args_STRUCT_SIZE, nullptr, static_cast<int64_t>(operands.size()), operand_types.data(),
                operand_places.data()};
@@ -164,7 +170,7 @@ void answer_call(XLA_FFI_Handler* handler, const XLA_FFI_Api& api, XLA_FFI_Execu
 }  // namespace
 
 int main(int count, char** arguments) {
-  XLA_FFI_ExecutionContext context(count > 1 ? std::atoi(arguments[1]) : 1);
+  Workers workers(count > 1 ? std::atoi(arguments[1]) : 1);
   const XLA_FFI_Api api = interface();
   char name[64];
   while (std::fgets(name, sizeof name, stdin) != nullptr) {
@@ -172,6 +178,6 @@ int main(int count, char** arguments) {
     wanted.pop_back();
     void* const found = dlsym(RTLD_DEFAULT, wanted.c_str());
     if (found == nullptr) return 3;
-    answer_call(reinterpret_cast<XLA_FFI_Handler*>(found), api, context);
+    answer_call(reinterpret_cast<XLA_FFI_Handler*>(found), api, workers);
   }
 }
