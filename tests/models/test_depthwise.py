@@ -14,7 +14,7 @@ from cxr_jax.models.kernels.depthwise import (
     grouped_depthwise,
     shifted_depthwise,
 )
-from cxr_jax.models.kernels.depthwise_weight_gradient import weight_gradient
+from cxr_jax.models.kernels.depthwise_weight_gradient import is_possible, weight_gradient
 from cxr_jax.models.kernels.platform import every_platform
 from cxr_jax.models.layers import padding_of
 
@@ -110,8 +110,9 @@ def test_every_platform_gets_the_convolution_that_suits_it():
         traced = jax.jit(step).trace(x, kernel)
     assert "convolution" not in traced.lower(lowering_platforms=("cpu",)).as_text()
     for_gpus = traced.lower(lowering_platforms=("cuda",)).as_text()
-    assert "feature_group_count = 4" in for_gpus and "batch_group_count = 4" not in for_gpus
-    assert "depthwise_weight_gradient" in for_gpus
+    assert "feature_group_count = 4" in for_gpus
+    # newer versions of jax lower Pallas' kernels beside a GPU alone
+    assert ("depthwise_weight_gradient" in for_gpus) == is_possible() == ("batch_group_count = 4" not in for_gpus)
     assert "feature_group_count = 4" in traced.lower(lowering_platforms=("tpu",)).as_text()
 
 
