@@ -186,8 +186,16 @@ def answer(arms: Sequence[Arm], lacking: Sequence[str]) -> str:
     )
 
 
-def page(arms: Sequence[Arm], resamples: int) -> str:
-    """Returns the page as Markdown."""
+def measured_where(folder: Path) -> str:
+    """Returns where and when the speeds in `folder` were measured, as a clause; empty without any."""
+    environments = [read_json(path)["environment"] for path in sorted(folder.glob("*.json"))]
+    processors = ", ".join(sorted({each["machine"]["processor"] for each in environments}))
+    days = ", ".join(sorted({each["date"][:10] for each in environments}))
+    return f" ([records](costs): {processors}, {days})" if environments else ""
+
+
+def page(arms: Sequence[Arm], resamples: int, where: str = "") -> str:
+    """Returns the page as Markdown; `where` is what `measured_where` returns."""
     lacking = missing_arms(arms)
     told = f"Not measured yet: {', '.join(lacking)}.\n\n" if lacking else ""
     results = ["arm", "network", "px", "seeds", "ROC-AUC", "minus MobileNetV2", "accuracy at the rule, %"]
@@ -220,9 +228,10 @@ MobileNetV2 (`base` of the fine-tuned), p-values corrected by Holm: fine-tuned n
 
 {_table(costs, [_cost_row(arm) for arm in arms])}
 
-Parameters with two classes; multiply-adds of one forward pass. Speed and peak memory are of `cxr-jax bench`: training
-in bfloat16, all layers, and inference in float32, 32 images a step. Minutes are of a run with its validations, on the
-machine named behind them, which was busy, on one core or more: they say what happened, and do not compare networks.
+Parameters with two classes; multiply-adds of one forward pass. Speed and peak memory are of `cxr-jax bench`{where}:
+training in bfloat16, all layers, and inference in float32, 32 images a step. Minutes are of a run with its
+validations, on the machine named behind them, which was busy, on one core or more: they say what happened, and do not
+compare networks.
 
 {DISCLAIMER}"""
 
@@ -344,7 +353,8 @@ def main(arguments: Sequence[str]) -> None:
     arms = read_arms(folder, resamples, None if arguments else ORIGIN)
     written = [*save(figure(arms), folder, "auc_against_cost"), folder / "networks.csv", folder / "README.md"]
     write_text(folder / "networks.csv", table(arms))
-    write_block(folder / "README.md", BLOCK, page(arms, resamples), title="The study of networks")
+    told = page(arms, resamples, measured_where(folder / "costs"))
+    write_block(folder / "README.md", BLOCK, told, title="The study of networks")
     for path in written:
         print(f"Written: {path}")
 

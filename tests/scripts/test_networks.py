@@ -60,6 +60,7 @@ def test_every_arm_is_a_row_beside_the_reference_and_the_rest_is_named(script, f
     assert "cannot be answered yet" in page and "densenet121 (from scratch)" in page and "lite2 (fine-tuned)" in page
     assert "mobilenetv1 (probe)" in page and "mobilenetv1 (fine-tuned" not in page
     assert "Not a medical device" in page
+    assert "([records](costs): AMD EPYC, 2026-" in page
     assert base["machine"] in page and "AMD" in base["machine"]
     before = page
     script.main([str(folder), "100"])
