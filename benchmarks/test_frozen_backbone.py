@@ -24,6 +24,7 @@ from cxr_jax.training.network import build_network
 from cxr_jax.training.plan import plan_run
 from cxr_jax.training.run import compile_train_step
 from cxr_jax.training.state import new_state
+from cxr_jax.training.step import moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,15 +74,16 @@ def _stepper(model: str, size: int, batch_size: int, *, features: bool) -> Calla
         pooled = np.random.default_rng(0).random((batch_size, channels), np.float32)
         images = dataclasses.replace(images, images=pooled)
     feed = HostFeed(images)
-    state = new_state(network.params, network.batch_stats, phase.trainable, phase.optimizer)
+    state = new_state(network.params, network.batch_stats, phase.trainable, phase.optimizer(phase.schedule))
     step = compile_train_step(plan, network, phase, state, feed)
     state = replicate(state, plan.devices)
     (batch,) = feed.batches(batch_size=batch_size, seed=0, epoch=0)
+    moment = moment_of(0, learning_rate=float(phase.schedule(0)))
 
     def run(steps: int) -> None:
         nonlocal state
         for _ in range(steps):
-            state, metrics = step(state, step.place(batch), 0)
+            state, metrics = step(state, step.place(batch), moment)
         float(metrics.loss)
 
     return run

@@ -27,6 +27,7 @@ from cxr_jax.training.network import Network, build_network
 from cxr_jax.training.plan import Plan, plan_run
 from cxr_jax.training.run import compile_train_step
 from cxr_jax.training.state import new_state
+from cxr_jax.training.step import moment_of
 
 OPTIMIZER = OptimizerConfig(decayed="all")
 """The studies' SGD with momentum and weight decay; PyTorch decays every parameter."""
@@ -77,16 +78,17 @@ def _training(case: Case, plan: Plan, network: Network, noise: ImageSet) -> tupl
     The next batch is put on the devices while a step runs, as in training.
     """
     (phase,) = plan.phases
-    state = new_state(network.params, network.batch_stats, phase.trainable, phase.optimizer)
+    state = new_state(network.params, network.batch_stats, phase.trainable, phase.optimizer(phase.schedule))
     feed = HostFeed(noise)
     run = compile_train_step(plan, network, phase, state, feed)
     state = replicate(state, plan.devices)
     batches = itertools.cycle([*feed.batches(batch_size=case.batch_size, seed=0, epoch=0)])
     placed = run.place(next(batches))
+    moment = moment_of(plan.config.training.seed, learning_rate=float(phase.schedule(0)))
 
     def step() -> None:
         nonlocal state, placed
-        state, metrics = run(state, placed, 0)
+        state, metrics = run(state, placed, moment)
         placed = run.place(next(batches))
         jax.block_until_ready((state, metrics))
 

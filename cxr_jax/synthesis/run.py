@@ -137,7 +137,7 @@ def train_generator(
         while done < plan.steps:
             epoch, batch = following
             step_began = time.perf_counter()
-            state, metrics = step(state, batch, epoch)
+            state, metrics = step(state, batch, np.int32(epoch))
             # read and on its way to the devices while the step runs
             following = next(batches, None)
             figures = SynthesisMetrics(*(float(value) for value in jax.device_get(metrics)))
@@ -183,7 +183,7 @@ def compile_synthesis_step(plan: SynthesisPlan, networks: Networks, state: Synth
         return synthesis_step(state, examples, epoch, **how)
 
     shapes = feed.shapes(plan.config.training.batch_size)
-    return compile_step(step, state, shapes, plan.devices, plan.config.parallel.backend, feed.resident)
+    return compile_step(step, state, shapes, np.int32(0), plan.devices, plan.config.parallel.backend, feed.resident)
 
 
 def draw_samples(

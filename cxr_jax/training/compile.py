@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.stages import Compiled
 
@@ -20,7 +19,7 @@ from cxr_jax.process import release_freed_memory
 Backend = Literal["jit", "pmap"]
 
 Step = Callable[..., tuple[Any, Any]]
-"""Takes state, batch, epoch (a scalar int32), what is resident, and by name `axis_name`; returns state and metrics."""
+"""Takes state, batch, moment, what is resident, and by name `axis_name`; returns state and metrics."""
 
 
 class CompiledStep:
@@ -33,35 +32,37 @@ class CompiledStep:
         """Returns a batch of the host, this process's share of its rows, on the devices."""
         return self._place(batch)
 
-    def __call__(self, state: Any, placed: Any, epoch: int) -> tuple[Any, Any]:
+    def __call__(self, state: Any, placed: Any, moment: Any) -> tuple[Any, Any]:
         """Returns state and metrics after a step on a batch that `place` has put on the devices, without waiting for
         them.
 
-        `state` is consumed.
+        `state` is consumed. `moment` is what the program was compiled for, on the host.
         """
-        return self.compiled(state, placed, np.int32(epoch), *self._resident)
+        return self.compiled(state, placed, moment, *self._resident)
 
 
 def compile_step(
     step: Step,
     state: Any,
     batch: Any,
+    moment: Any,
     devices: Sequence[jax.Device],
     backend: Backend = "jit",
     resident: tuple[Any, ...] = (),
 ) -> CompiledStep:
     """Returns `step` compiled for states like `state` and batches of the shapes `batch`.
 
-    `resident` lies on all devices already and is given to every step. If there are several processes, each places its
-    own share of the rows of a batch. The returned state is on all of them.
+    `moment` is like the numbers on the host that change from step to step, such as the epoch. `resident` lies on all
+    devices already and is given to every step. If there are several processes, each places its own share of the rows of
+    a batch. The returned state is on all of them.
     """
-    compiled = (_compile_pmap if backend == "pmap" else _compile_jit)(step, state, batch, devices, resident)
+    compiled = (_compile_pmap if backend == "pmap" else _compile_jit)(step, state, batch, moment, devices, resident)
     release_freed_memory()
     return compiled
 
 
 def _compile_jit(
-    step: Step, state: Any, batch: Any, devices: Sequence[jax.Device], resident: tuple[Any, ...]
+    step: Step, state: Any, batch: Any, moment: Any, devices: Sequence[jax.Device], resident: tuple[Any, ...]
 ) -> CompiledStep:
     everywhere = replicated(devices)
     jitted = jax.jit(
@@ -70,13 +71,12 @@ def _compile_jit(
         out_shardings=everywhere,
         donate_argnums=0,
     )
-    epoch = jax.ShapeDtypeStruct((), jnp.int32)
-    compiled = jitted.lower(shapes_of(state), batch, epoch, *shapes_of(resident)).compile()
+    compiled = jitted.lower(shapes_of(state), batch, shapes_of(moment), *shapes_of(resident)).compile()
     return CompiledStep(compiled, lambda batch: share_out(batch, devices), resident)
 
 
 def _compile_pmap(
-    step: Step, state: Any, batch: Any, devices: Sequence[jax.Device], resident: tuple[Any, ...]
+    step: Step, state: Any, batch: Any, moment: Any, devices: Sequence[jax.Device], resident: tuple[Any, ...]
 ) -> CompiledStep:
     mapped = jax.pmap(
         functools.partial(step, axis_name=BATCH_AXIS),
@@ -101,5 +101,5 @@ def _compile_pmap(
     # of shapes alone pmap cannot tell that they are to lie on several processes
     empty_batch = jax.tree.map(lambda shape: np.zeros((each * local, *shape.shape[1:]), shape.dtype), batch)
     empty_state = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes_of(state))
-    compiled = mapped.lower(replicate(empty_state, devices), place(empty_batch), np.int32(0), *resident).compile()
+    compiled = mapped.lower(replicate(empty_state, devices), place(empty_batch), moment, *resident).compile()
     return CompiledStep(compiled, place, resident)

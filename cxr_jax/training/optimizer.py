@@ -47,21 +47,22 @@ def rates_of(schedule: optax.Schedule, iterations: int) -> list[float]:
 
 
 def make_optimizer(
-    optimizer: OptimizerConfig, learning_rate: optax.Schedule, params: ArrayDict, stages: StageLayers
+    optimizer: OptimizerConfig, learning_rate: optax.Schedule, names: Collection[str], stages: StageLayers
 ) -> optax.GradientTransformation:
     """Returns SGD with momentum and L2 added to the gradient before momentum, as torch and MATLAB do it.
 
-    `params` are those that are trained. The decay of weights applies to kernels, or to all of them if the config says
-    so. The rate of a stage may fall with its distance from the classifier, counted over all `stages` of the network.
+    `names` are those of the parameters that are trained. The decay of weights applies to kernels, or to all of them if
+    the config says so. The rate of a stage may fall with its distance from the classifier, counted over all `stages` of
+    the network.
     Raises UserError where it is to fall, but a parameter belongs to no stage.
     """
-    mask = {name: optimizer.decayed == "all" or name.endswith(".kernel") for name in params}
+    mask = {name: optimizer.decayed == "all" or name.endswith(".kernel") for name in names}
     steps = [
         optax.add_decayed_weights(optimizer.weight_decay, mask),
         optax.sgd(learning_rate, optimizer.momentum or None, optimizer.nesterov),
     ]
     if optimizer.layer_decay != 1:
-        shares = layer_shares(params, optimizer.layer_decay, stages)
+        shares = layer_shares(names, optimizer.layer_decay, stages)
         steps.append(
             optax.stateless(lambda updates, _: {name: shares[name] * update for name, update in updates.items()})
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -32,7 +33,7 @@ class Phase:
     trained_size: int  # numbers in them
     frozen_size: int  # numbers in the parameters that it leaves alone
     schedule: optax.Schedule
-    optimizer: optax.GradientTransformation
+    optimizer: Callable[[optax.Schedule], optax.GradientTransformation]  # at the rates of a schedule
     frozen_stages: tuple[str, ...]  # stages that run as in evaluation
     frozen_backbone: bool  # the classifier alone is trained, on features in evaluation mode
 
@@ -153,7 +154,7 @@ def _plan_phase(config: PhaseConfig, network: Network, iterations: int) -> Phase
         trained_size=_size(trainable.values()),
         frozen_size=_size(frozen.values()),
         schedule=schedule,
-        optimizer=make_optimizer(config.optimizer, schedule, trainable, network.stages),
+        optimizer=functools.partial(make_optimizer, config.optimizer, names=tuple(trainable), stages=network.stages),
         frozen_stages=frozen_stages(trainable, frozen, network.stages),
         frozen_backbone=bool(network.stages) and trains_head_alone(trainable),
     )

@@ -34,8 +34,16 @@ from cxr_jax.training.plan import Phase, Plan
 from cxr_jax.training.processes import ALONE, ProcessGroup
 from cxr_jax.training.progress import EndReason, Progress, after_validation, is_over, next_phase
 from cxr_jax.training.saving import RunWriter, newest_state
-from cxr_jax.training.state import TrainState, all_params, new_state, restore_network, restore_state, standing_network
-from cxr_jax.training.step import DeviceBatch, StepMetrics, train_step
+from cxr_jax.training.state import (
+    TrainState,
+    all_params,
+    dtype_of,
+    new_state,
+    restore_network,
+    restore_state,
+    standing_network,
+)
+from cxr_jax.training.step import DeviceBatch, Moment, StepMetrics, moment_of, train_step
 from cxr_jax.training.validation import Validator
 
 
@@ -111,8 +119,9 @@ def train(
         try:
             while progress.phase < len(plan.phases):
                 phase = plan.phases[progress.phase]
+                optimizer = phase.optimizer(phase.schedule)
                 state = new_state(
-                    params, batch_stats, phase.trainable, phase.optimizer, step=progress.step, averages=averages
+                    params, batch_stats, phase.trainable, optimizer, step=progress.step, averages=averages
                 )
                 # the network as the steps see it: on images, or on features that are the same in every epoch
                 if phase.computes_features_once:
@@ -139,17 +148,18 @@ def train(
                     progress = validated(state, progress)
 
                 rates = rates_of(phase.schedule, phase.iterations)
+                moment_at = functools.partial(moment_of, training.seed, dtype=dtype_of(state))
                 batches = _placed_batches(plan, phase, progress, feed, step, group)
                 following = next(batches, None)
                 while not is_over(progress, phase.iterations, config.validation.patience):
                     epoch, batch = following
                     step_began = time.perf_counter()
-                    state, metrics = step(state, batch, epoch)
+                    rate = rates[progress.iteration]
+                    state, metrics = step(state, batch, moment_at(epoch, rate))
                     # read and on its way to the devices while the step runs
                     following = next(batches, None)
                     loss, accuracy = (float(value) for value in jax.device_get(metrics))
                     now = time.perf_counter()
-                    rate = rates[progress.iteration]
                     progress = dataclasses.replace(
                         progress, iteration=progress.iteration + 1, step=progress.step + 1, seconds=now - began
                     )
@@ -192,13 +202,13 @@ def compile_train_step(
     """Returns `train_step` of `phase` as a program that takes what `feed` hands over."""
 
     def step(
-        state: TrainState, batch: Any, epoch: jax.Array, *resident: DeviceBatch, axis_name: str | None = None
+        state: TrainState, batch: Any, moment: Moment, *resident: DeviceBatch, axis_name: str | None = None
     ) -> tuple[TrainState, StepMetrics]:
         examples = feed.examples(batch, *resident)
         return train_step(
             state,
             examples,
-            epoch,
+            moment,
             network=network,
             plan=plan,
             phase=phase,
@@ -207,7 +217,8 @@ def compile_train_step(
         )
 
     shapes = feed.shapes(plan.config.training.batch_size)
-    return compile_step(step, state, shapes, plan.devices, plan.config.parallel.backend, feed.resident)
+    moment = moment_of(plan.config.training.seed, dtype=dtype_of(state))
+    return compile_step(step, state, shapes, moment, plan.devices, plan.config.parallel.backend, feed.resident)
 
 
 def _validator(plan: Plan, network: Network, state: TrainState, images: ImageSet, group: ProcessGroup) -> Validator:

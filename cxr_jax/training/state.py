@@ -27,6 +27,11 @@ class TrainState(NamedTuple):
     average: ArrayDict
 
 
+def dtype_of(state: TrainState) -> jnp.dtype:
+    """Returns the dtype of a step's arithmetic: float32, or float64 where rounding must not hide a mistake."""
+    return next(iter(state.params.values())).dtype
+
+
 def all_params(state: TrainState) -> ArrayDict:
     """Returns trained and frozen parameters together."""
     return state.frozen | state.params

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 
@@ -21,7 +22,7 @@ from cxr_jax.training.loss import batch_weight, questions, right_answers, weight
 from cxr_jax.training.network import Network
 from cxr_jax.training.optimizer import uphill
 from cxr_jax.training.plan import Phase, Plan
-from cxr_jax.training.state import TrainState, averaged
+from cxr_jax.training.state import TrainState, averaged, dtype_of
 
 
 class DeviceBatch(NamedTuple):
@@ -39,10 +40,24 @@ class StepMetrics(NamedTuple):
     accuracy: Array  # [] share of the batch that got its own label, in a mixture too; of findings of the known labels
 
 
+class Moment(NamedTuple):
+    """What else decides a step: inputs of its program, so that one serves all seeds and schedules."""
+
+    seed: Any  # [] uint32, of the run
+    epoch: Any  # [] int32
+    learning_rate: Any  # [] of the dtype of the parameters
+
+
+def moment_of(seed: int, epoch: int = 0, learning_rate: float = 0.0, dtype: Any = np.float32) -> Moment:
+    """Returns the moment on the host; `dtype` is that of the parameters."""
+    # the low half is all that a key takes of a seed
+    return Moment(np.uint32(seed & 0xFFFFFFFF), np.int32(epoch), np.asarray(learning_rate, dtype))
+
+
 def train_step(
     state: TrainState,
     batch: DeviceBatch,
-    epoch: Array,
+    moment: Moment,
     *,
     network: Network,
     plan: Plan,
@@ -52,14 +67,13 @@ def train_step(
 ) -> tuple[TrainState, StepMetrics]:
     """Returns the state after one step of SGD on `batch`: augment, normalise, forward, loss, backward, update.
 
-    `epoch` is a scalar int32; with the seed and an example's id it decides that example's augmentation and dropout.
+    Seed and epoch of `moment` and an example's id decide that example's augmentation and dropout.
     The moving average begins at step `first_step`. Under a mapped axis `axis_name` loss, gradients and BatchNorm
     statistics are those of the whole batch. In sharpness-aware minimisation the gradient is that at the place uphill;
     loss, accuracy and statistics are those of the weights themselves.
     """
     config = plan.config
-    # the arithmetic is that of the parameters: float32, or float64 where rounding must not hide a mistake
-    dtype = next(iter(state.params.values())).dtype
+    dtype = dtype_of(state)
     weights = plan.class_weights
     if config.loss.class_weights == "balanced_in_batch":
         counts = _mean_over(axis_name, [jnp.sum((batch.labels == value).astype(dtype)) for value in (1, 0)])
@@ -74,7 +88,7 @@ def train_step(
     def loss_of(params: ArrayDict, batch_stats: ArrayDict, part: DeviceBatch) -> tuple[Array, tuple[Array, ArrayDict]]:
         """Returns the share of `part` in the batch's loss, how many it got right, and the statistics after it."""
         model = merge_model(network.graphdef, state.frozen | params, batch_stats)
-        logits, share = _training_logits(model, part, epoch, network, plan, phase, dtype, axis_name)
+        logits, share = _training_logits(model, part, moment, network, plan, phase, dtype, axis_name)
         losses = weighted_losses(logits, part.labels, weights, config.loss)
         if share is not None:
             others = weighted_losses(logits, swap_pairs(part.labels), weights, config.loss)
@@ -98,7 +112,8 @@ def train_step(
         # what the batch taught at the place uphill moves the weights, and nothing else of it is kept
         *_, gradients = learned(uphill(state.params, gradients, radius))
         gradients = _mean_over(axis_name, gradients)
-    updates, optimizer_state = phase.optimizer.update(gradients, state.optimizer_state, state.params)
+    optimizer = phase.optimizer(lambda _: moment.learning_rate)
+    updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = state.average
     if average:
@@ -113,7 +128,7 @@ def train_step(
 def _training_logits(
     model: Any,
     batch: DeviceBatch,
-    epoch: Array,
+    moment: Moment,
     network: Network,
     plan: Plan,
     phase: Phase,
@@ -124,7 +139,7 @@ def _training_logits(
 
     `dtype` is that of the parameters. With mixup also the share [B] that each example has in its own image, else None.
     """
-    augmentation_keys, dropout_keys = example_keys(plan.config.training.seed, epoch, batch.ids)
+    augmentation_keys, dropout_keys = example_keys(moment.seed, moment.epoch, batch.ids)
     if batch.images.ndim == 2:
         return model.classify_pooled(batch.images.astype(dtype), Mode(keys=dropout_keys)), None
     augmentation = phase.config.augmentation
@@ -174,7 +189,7 @@ def _mean_over(axis_name: str | None, values: Any) -> Any:
     return values if axis_name is None else lax.pmean(values, axis_name)
 
 
-def example_keys(seed: int, epoch: Array, ids: Array) -> tuple[Array, Array]:
+def example_keys(seed: int | Array, epoch: Array, ids: Array) -> tuple[Array, Array]:
     """Returns two keys for every example, [B] and [B], decided by seed, epoch and the example's id alone."""
     epoch_key = jax.random.fold_in(jax.random.key(seed), epoch)
     keys = jax.vmap(lambda identity: jax.random.split(jax.random.fold_in(epoch_key, identity), 2))(ids)

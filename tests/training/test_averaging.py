@@ -62,7 +62,7 @@ def test_a_step_averages_parameters_and_statistics_from_the_phases_first_step_on
     step, state = steps.compiled(first_step=100), steps.replicated(step=100)
     batch = batch_of(train_images)
     for index, decay in enumerate([0.1, 0.15, 0.15]):
-        state, _ = step(state, step.place(batch), index)
+        state, _ = step(state, step.place(batch), steps.moment(index))
         now = pack_network(all_params(state), state.batch_stats)
         expected = {name: decay * value + (1 - decay) * np.asarray(now[name]) for name, value in expected.items()}
     assert state.average.keys() == expected.keys()

@@ -140,7 +140,7 @@ def test_a_step_on_findings_is_that_worked_out_by_hand_however_the_batch_is_shar
     steps = steps_of(labels, features, parts, devices, backend, rule)
     step, state = steps.compiled(), steps.replicated()
     batch = DeviceBatch(features, labels, np.arange(8, dtype=np.int32))
-    after, metrics = step(state, step.place(batch), 0)
+    after, metrics = step(state, step.place(batch), steps.moment())
 
     logits = features.astype(np.float64) @ kernel + bias
     truth, known = np.nan_to_num(labels), ~np.isnan(labels)

@@ -185,7 +185,7 @@ def run(network, *, steps, native, devices=1, backend="jit", accumulation_steps=
     planned = Steps(network, native_kernels=native, training=training, parallel=parallel, **sections)
     step, state, losses = planned.compiled(), planned.replicated(), []
     for number in range(steps):
-        state, metrics = step(state, step.place(batch_of(planned.images)), number)
+        state, metrics = step(state, step.place(batch_of(planned.images)), planned.moment(number))
         losses.append(float(metrics.loss))
     return np.array(losses), {name: np.asarray(value) for name, value in {**state.params, **state.batch_stats}.items()}
 

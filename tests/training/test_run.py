@@ -20,6 +20,7 @@ from cxr_jax.config.schema import (
 )
 from cxr_jax.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
 from cxr_jax.training import run as training_run
+from cxr_jax.training.compile import CompiledStep
 from cxr_jax.training.network import build_network
 from cxr_jax.training.progress import Progress, after_validation, is_better
 from cxr_jax.training.saving import BEST, LAST
@@ -114,6 +115,28 @@ def test_a_run_killed_between_two_phases_goes_on_with_a_fresh_optimizer(trainer,
     resumed = trainer("killed", phases=phases)
     resumed.train(resume=True)
     assert_equal_runs(undisturbed, resumed)
+
+
+def test_every_step_is_taken_at_the_seed_and_epoch_of_the_run_and_the_rate_that_its_log_names(trainer, monkeypatch):
+    moments, step = [], CompiledStep.__call__
+
+    def note(program, state, placed, moment):
+        moments.append(moment)
+        return step(program, state, placed, moment)
+
+    monkeypatch.setattr(CompiledStep, "__call__", note)
+    phases = (PhaseConfig("head", 1, trainable=("classifier",)), PhaseConfig("all", 1))
+    run = trainer("run", phases=phases, schedule=ScheduleConfig("cosine", warmup_iterations=2))
+    # optax's schedules mix types
+    with jax.numpy_dtype_promotion("standard"):
+        run.train()
+    lines = lines_of(run, "train")
+    assert [float(moment.learning_rate) for moment in moments] == pytest.approx(
+        [line["learning_rate"] for line in lines], rel=1e-6
+    )
+    assert len({line["learning_rate"] for line in lines}) > 2
+    assert [int(moment.epoch) for moment in moments] == [math.ceil(line["epoch"]) - 1 for line in lines]
+    assert {int(moment.seed) for moment in moments} == {run.config.training.seed}
 
 
 @pytest.mark.usefixtures("compiled_anew")

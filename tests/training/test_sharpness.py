@@ -27,7 +27,7 @@ def after_a_step(network, batch, *, radius=0.0, params=None, devices=1, backend=
         parallel=ParallelConfig(backend, devices),
     )
     step = steps.compiled()
-    state, metrics = step(steps.replicated(), step.place(batch), 0)
+    state, metrics = step(steps.replicated(), step.place(batch), steps.moment())
     return jax.tree.map(np.asarray, state), [float(value) for value in metrics]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from training_runs import Steps, batch_of, doubled, take_steps
 
-from cxr_jax.config.schema import ParallelConfig, PhaseConfig, TrainingConfig
+from cxr_jax.config.schema import OptimizerConfig, ParallelConfig, PhaseConfig, ScheduleConfig, TrainingConfig
 from cxr_jax.devices import choose_devices, replicate, require_divisible
 from cxr_jax.errors import UserError
 from cxr_jax.models.layers import BatchNorm
@@ -28,7 +28,7 @@ def run_steps(network, batch, devices, count):
     steps = Steps(network, **on(devices))
     step, state, losses = steps.compiled(), steps.replicated(), []
     for index in range(count):
-        state, metrics = step(state, step.place(batch), index)
+        state, metrics = step(state, step.place(batch), steps.moment(index))
         losses.append(float(metrics.loss))
     return losses, {name: np.asarray(value) for name, value in state_arrays(state).items()}
 
@@ -135,9 +135,35 @@ def test_the_epoch_changes_the_augmentation(network, batch):
     steps = Steps(network)
     step, losses = steps.compiled(), []
     for epoch in (0, 1):
-        _, metrics = step(steps.replicated(), step.place(batch), epoch)
+        _, metrics = step(steps.replicated(), step.place(batch), steps.moment(epoch))
         losses.append(float(metrics.loss))
     assert losses[0] != pytest.approx(losses[1], rel=1e-5)
+
+
+def test_one_program_serves_all_seeds_rates_and_schedules(network):
+    given = {"batch_size": 16, "evaluation_batch_size": 16, "precision": "float32"}
+    programs = {
+        Steps(
+            network,
+            training=TrainingConfig(**given, seed=seed, epochs=epochs),
+            optimizer=OptimizerConfig(rate),
+            schedule=ScheduleConfig(kind, warmup_iterations=warmup),
+        )
+        .compiled()
+        .compiled.as_text()
+        for seed, epochs, rate, kind, warmup in ((3, 1, 0.05, "constant", 0), (4, 9, 0.01, "cosine", 3))
+    }
+    assert len(programs) == 1
+
+
+def test_a_step_is_as_long_as_the_rate_that_it_is_given(network, batch):
+    steps = Steps(network, optimizer=OptimizerConfig(momentum=0.0, weight_decay=0.0))
+    step, moved = steps.compiled(), []
+    for rate in (0.25, 0.5):
+        after, _ = step(steps.replicated(), step.place(batch), steps.moment()._replace(learning_rate=np.float32(rate)))
+        moved.append(np.asarray(after.params["classifier.kernel"]) - network.params["classifier.kernel"])
+    assert np.abs(moved[0]).max() > 1e-4
+    np.testing.assert_allclose(2 * moved[0], moved[1], rtol=1e-3, atol=1e-6)
 
 
 def test_frozen_parameters_and_statistics_keep_their_bits_and_have_no_momentum(network, batch):
@@ -149,7 +175,7 @@ def test_frozen_parameters_and_statistics_keep_their_bits_and_have_no_momentum(n
     assert set(state.params) == trained
     before = {name: np.array(value) for name, value in (state.frozen | network.batch_stats).items()}
     for _ in range(3):
-        state, _metrics = step(state, step.place(batch), 0)
+        state, _metrics = step(state, step.place(batch), steps.moment())
     for name, value in (state.frozen | state.batch_stats).items():
         np.testing.assert_array_equal(value, before[name], err_msg=name)
     for name, value in state.params.items():
@@ -163,7 +189,7 @@ def test_a_batch_of_another_shape_is_refused_and_not_compiled_again(network, tra
     steps = Steps(network, **on(2))
     step = steps.compiled()
     with pytest.raises(TypeError):
-        step(steps.replicated(), step.place(batch_of(train_images, slice(8))), 0)
+        step(steps.replicated(), step.place(batch_of(train_images, slice(8))), steps.moment())
 
 
 def test_batches_that_cannot_be_shared_and_devices_that_are_not_there_are_refused():
@@ -209,7 +235,7 @@ def test_each_process_gives_as_many_devices(monkeypatch, counts, asked, chosen):
 def test_the_state_given_to_a_step_is_consumed_but_not_its_source(network, batch):
     steps = Steps(network)
     source, step = steps.state(), steps.compiled()
-    after, _metrics = step(replicate(source, steps.plan.devices), step.place(batch), 0)
+    after, _metrics = step(replicate(source, steps.plan.devices), step.place(batch), steps.moment())
     assert np.isfinite(np.asarray(source.params["conv_stem.kernel"])).all()
     assert int(after.step) == 1
     assert set(all_params(after)) == set(network.params)
@@ -221,7 +247,7 @@ def test_bfloat16_activations_leave_the_state_in_float32_and_the_loss_near(netwo
         training = TrainingConfig(batch_size=16, evaluation_batch_size=16, seed=3, precision=precision)
         steps = Steps(network, training=training)
         step = steps.compiled()
-        states[precision], metrics = step(steps.replicated(), step.place(batch), 0)
+        states[precision], metrics = step(steps.replicated(), step.place(batch), steps.moment())
         losses[precision] = float(metrics.loss)
         assert metrics.loss.dtype == jnp.float32
     assert losses["bf16"] != losses["float32"]

@@ -33,8 +33,8 @@ from cxr_jax.training.plan import Plan, plan_run
 from cxr_jax.training.processes import ALONE, ProcessGroup
 from cxr_jax.training.progress import Progress
 from cxr_jax.training.saving import LAST
-from cxr_jax.training.state import TrainState, new_state, state_arrays
-from cxr_jax.training.step import DeviceBatch, StepMetrics, train_step
+from cxr_jax.training.state import TrainState, dtype_of, new_state, state_arrays
+from cxr_jax.training.step import DeviceBatch, Moment, StepMetrics, moment_of, train_step
 
 TIMINGS = {"seconds", "images_per_second"}
 
@@ -92,14 +92,18 @@ class Steps:
     def state(self, step: int = 0) -> TrainState:
         """The state before the first step."""
         averages = self.plan.config.training.ema_decay > 0
-        network, phase = self.network, self.phase
-        return new_state(
-            network.params, network.batch_stats, phase.trainable, phase.optimizer, step=step, averages=averages
-        )
+        network, optimizer = self.network, self.phase.optimizer(self.phase.schedule)
+        trainable = self.phase.trainable
+        return new_state(network.params, network.batch_stats, trainable, optimizer, step=step, averages=averages)
 
     def once(self, state: TrainState, batch: DeviceBatch, epoch: int = 0) -> tuple[TrainState, StepMetrics]:
         """What the pure function gives for one step."""
-        return train_step(state, batch, jnp.int32(epoch), network=self.network, plan=self.plan, phase=self.phase)
+        return train_step(state, batch, self.moment(epoch), network=self.network, plan=self.plan, phase=self.phase)
+
+    def moment(self, epoch: int = 0) -> Moment:
+        """What else decides a step: the seed of the plan, the epoch, and the rate, which stays as it is at first."""
+        dtype = dtype_of(self.state())
+        return moment_of(self.plan.config.training.seed, epoch, float(self.phase.schedule(0)), dtype)
 
     def compiled(self, feed: Feed | None = None, first_step: int = 0) -> CompiledStep:
         """The step as a program for the devices and the backend of the plan."""
@@ -154,7 +158,7 @@ def take_steps(
     step, state, losses = taken.compiled(feed), taken.replicated(), []
     for epoch in range(steps // 2):
         for batch in feed.batches(batch_size=16, seed=1, epoch=epoch, share=group.share):
-            state, metrics = step(state, step.place(batch), epoch)
+            state, metrics = step(state, step.place(batch), taken.moment(epoch))
             losses.append(float(metrics.loss))
             group.agree_to_stop(None)
     return losses, {name: np.asarray(value) for name, value in state_arrays(state).items()}
