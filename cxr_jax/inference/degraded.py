@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from cxr_jax import __version__
 from cxr_jax.config.loading import load_config
 from cxr_jax.data.prepared import open_data_of_run
 from cxr_jax.data.progress import Track, silently
@@ -26,12 +27,12 @@ from cxr_jax.evaluation.robustness import (
 )
 from cxr_jax.images.degraded import KINDS, SEVERITIES, degrade
 from cxr_jax.images.image_set import ImageSet
-from cxr_jax.inference.changed import measure_changed
+from cxr_jax.inference.changed import Change, answers_on_changed, measure_changed
+from cxr_jax.inference.kept_answers import KeptAnswers
 from cxr_jax.inference.looks import record_changed_look
 from cxr_jax.inference.restore import TrainedModel, restore_run
 from cxr_jax.runs.description import require_unclarified
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.runs.predictions import Predictions
 from cxr_jax.terminal import as_typed
 from cxr_jax.vocabulary import CLASS_NAMES
 
@@ -44,6 +45,9 @@ CLEAN = "clean"
 
 def evaluate_degraded(run: RunFolder, *, on_test: bool, reference: str = "", track: Track = silently) -> Robustness:
     """Measures a run on its degraded validation images, or on test, which is one look more, and stores the record.
+
+    What the network has answered is kept until all is measured, so that an interrupted measurement goes on. Its look
+    is in the ledger before any answer on test is kept.
 
     Args:
         run: an evaluated one.
@@ -70,12 +74,17 @@ def evaluate_degraded(run: RunFolder, *, on_test: bool, reference: str = "", tra
     require_unclarified(trained.descriptions, "--degraded, which degrades images as the network sees them,")
     images = load_split(prepared, config.data, split, track=track)
     batch_size = config.training.evaluation_batch_size
-    how = {"reference": compared, "batch_size": batch_size, "track": track}
+
+    def count_look(clean: Level) -> None:
+        if on_test:
+            record_changed_look(run, config, prepared, trained, "degraded", clean, thresholds)
+
+    measured = f"{trained.checkpoint_sha256} {prepared.fingerprint} {split} {len(images)} {SEED} {__version__}"
+    kept = KeptAnswers(run.robustness_of(split).with_suffix(".unfinished.npz"), measured)
+    how = {"reference": compared, "batch_size": batch_size, "track": track, "kept": kept, "on_clean": count_look}
     robustness = measure_robustness(trained, images, split, thresholds, **how)
-    if on_test:
-        # before anything of test can be seen, so that no look goes uncounted
-        record_changed_look(run, config, prepared, trained, "degraded", robustness.clean, thresholds)
     write_robustness(run.robustness_of(split), robustness)
+    kept.forget()
     return robustness
 
 
@@ -88,6 +97,8 @@ def measure_robustness(
     reference: tuple[str, Robustness] | None = None,
     batch_size: int = 64,
     track: Track = silently,
+    kept: KeptAnswers | None = None,
+    on_clean: Callable[[Level], None] = lambda _: None,
 ) -> Robustness:
     """Returns what a network is worth on the images of a split degraded in every way, at its fixed thresholds.
 
@@ -99,6 +110,8 @@ def measure_robustness(
         reference: name and record of the run that errors are told relative to.
         batch_size: of the forward pass.
         track: shows the progress, in images.
+        kept: what an interrupted measurement has answered already, and where answers are added.
+        on_clean: is told what the network is worth on the images as they are, before the answers on them are kept.
 
     Raises:
         UserError: the reference is of other images, classes or degradations.
@@ -107,10 +120,22 @@ def measure_robustness(
         _require_alike(*reference, split, len(images), () if isinstance(thresholds, float) else tuple(thresholds))
     variants = [(CLEAN, 0), *((kind, severity) for kind in KINDS for severity in SEVERITIES)]
     with track(f"Predicting {split} degraded", len(images) * len(variants)) as advance:
-        levels, wrong = zip(
-            *(_levels(model, images, split, *variant, thresholds, batch_size, advance) for variant in variants),
-            strict=True,
-        )
+        levels, wrong = [], []
+        for variant in variants:
+            name = f"{variant[0]} {variant[1]}"
+            answers = known = kept.of(name) if kept else None
+            if answers is None:
+                change = _change_of(*variant, images)
+                answers = answers_on_changed(model, images, change, batch_size=batch_size, advance=advance)
+            else:
+                advance(len(images))
+            predictions, level = measure_changed(model, images, split, variant, answers, thresholds)
+            levels.append(level)
+            wrong.append(wrongly_called(predictions, thresholds))
+            if known is None and variant[0] == CLEAN:
+                on_clean(level[""])
+            if known is None and kept:
+                kept.add(name, answers)
 
     def of(name: str, threshold: float | None, compared: Robustness | None) -> Robustness:
         """Returns the record of one class, or under the empty name of all together."""
@@ -153,25 +178,10 @@ def _require_alike(name: str, reference: Robustness, split: str, images: int, cl
         )
 
 
-def _levels(
-    model: TrainedModel,
-    images: ImageSet,
-    split: str,
-    kind: str,
-    severity: int,
-    thresholds: float | Mapping[str, float],
-    batch_size: int,
-    advance: Callable[[int], None],
-) -> tuple[dict[str, Level], dict[str, tuple[Predictions, np.ndarray]]]:
-    """Returns what the network is worth on the images of one kind and severity, and which it calls wrongly.
-
-    The images are made batch by batch.
-    """
+def _change_of(kind: str, severity: int, images: ImageSet) -> Change:
+    """Returns what degrades a batch of `images`; severity 0 leaves it as it is."""
 
     def change(batch: np.ndarray, chosen: slice) -> np.ndarray:
         return degrade(batch, kind, severity, images.ids[chosen], seed=SEED) if severity else batch
 
-    variant = kind, severity
-    how = {"batch_size": batch_size, "advance": advance}
-    predictions, levels = measure_changed(model, images, split, variant, change, thresholds, **how)
-    return levels, wrongly_called(predictions, thresholds)
+    return change

@@ -18,7 +18,7 @@ from cxr_jax.evaluation.occlusion import Occlusion, class_shown, shown, write_oc
 from cxr_jax.evaluation.robustness import Level
 from cxr_jax.images.image_set import ImageSet
 from cxr_jax.images.regions import REGIONS, WHOLE, show_region
-from cxr_jax.inference.changed import measure_changed
+from cxr_jax.inference.changed import answers_on_changed, measure_changed
 from cxr_jax.inference.looks import record_changed_look
 from cxr_jax.inference.restore import TrainedModel, restore_run
 from cxr_jax.runs.class_probabilities import ClassProbabilities
@@ -115,5 +115,5 @@ def _on_region(
     def change(batch: np.ndarray, chosen: slice) -> np.ndarray:
         return show_region(batch, masks[chosen], region)
 
-    how = {"batch_size": batch_size, "advance": advance}
-    return measure_changed(model, images, split, (region, 0), change, thresholds, **how)
+    answers = answers_on_changed(model, images, change, batch_size=batch_size, advance=advance)
+    return measure_changed(model, images, split, (region, 0), answers, thresholds)

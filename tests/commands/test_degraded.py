@@ -10,6 +10,7 @@ from cxr_jax.commands import evaluate
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.evaluation.robustness import read_robustness
 from cxr_jax.images.degraded import KINDS
+from cxr_jax.inference.kept_answers import Answers, KeptAnswers
 from cxr_jax.reporting.report import render_report
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import read_looks
@@ -65,6 +66,43 @@ def test_test_images_are_one_look_more_which_does_not_stand_for_the_predictions(
     # the stored predictions are still those of the look before
     evaluate.main([str(evaluated.path), "--stored"])
     assert len(read_looks(evaluated)) == len(before) + 1
+
+
+def test_an_interrupted_measurement_goes_on_and_is_one_look(evaluated, tmp_path, monkeypatch):
+    from cxr_jax.inference import degraded
+
+    monkeypatch.setattr(degraded, "KINDS", ("blur", "noise"))
+    twin = RunFolder(shutil.copytree(evaluated.path, tmp_path / "twin"))
+    evaluate.main([str(twin.path), "--degraded", "--test"])
+    before, asked, answer = len(read_looks(evaluated)), [], degraded.answers_on_changed
+
+    def interrupted(*given, **how):
+        asked.append(len(read_looks(evaluated)) - before)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return answer(*given, **how)
+
+    monkeypatch.setattr(degraded, "answers_on_changed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.main([str(evaluated.path), "--degraded", "--test"])
+    # the look is counted before a second question is asked
+    assert asked == [0, 1, 1, 1]
+    assert not evaluated.robustness_of("test").exists()
+    evaluate.main([str(evaluated.path), "--degraded", "--test"])
+    # eleven in all, three of which were kept
+    assert asked == [0, 1, 1, 1, *[1] * 8]
+    assert read_robustness(evaluated.robustness_of("test")) == read_robustness(twin.robustness_of("test"))
+    assert not [*evaluated.path.glob("*unfinished*")]
+
+
+def test_answers_of_another_measurement_or_a_damaged_file_are_not_taken(tmp_path):
+    path, answers = tmp_path / "kept.npz", Answers(np.ones((2, 2), np.float32), np.zeros(2, np.float32))
+    KeptAnswers(path, "one").add("blur 1", answers)
+    assert np.array_equal(KeptAnswers(path, "one").of("blur 1").logits, answers.logits)
+    assert KeptAnswers(path, "one").of("blur 2") is None
+    assert KeptAnswers(path, "another").of("blur 1") is None
+    path.write_bytes(path.read_bytes()[:100])
+    assert KeptAnswers(path, "one").of("blur 1") is None
 
 
 @pytest.mark.parametrize(
