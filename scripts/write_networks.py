@@ -82,6 +82,11 @@ class Arm:
     speeds: dict[tuple[str, int], float]  # images a second, by work and cores
     peak_memory: float | None  # bytes, of the training process on the most cores
 
+    @property
+    def title(self) -> str:
+        """What the tables call it: `base` is another network in every sweep."""
+        return f"{self.network.split()[0] if self.name == 'base' else self.name}, {self.kind}"
+
 
 def read_arms(folder: Path, resamples: int, taken_over: Path | None = None) -> list[Arm]:
     """Returns every arm that is published in `folder`, the highest ROC-AUC of a kind first.
@@ -243,7 +248,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _result_row(arm: Arm) -> list[str]:
     shares = [_share(value) for value in (arm.accuracy_at_rule, arm.specificity_at_rule, arm.accuracy_at_half)]
-    own = [f"{arm.name}, {arm.kind}", arm.network, str(arm.pixels), str(arm.seeds)]
+    own = [arm.title, arm.network, str(arm.pixels), str(arm.seeds)]
     return [*own, _auc(arm.roc_auc), NOTHING if arm.difference is None else difference_text(arm.difference), *shares]
 
 
@@ -252,7 +257,7 @@ def _cost_row(arm: Arm) -> list[str]:
         return " / ".join(_number(arm.speeds.get((work, threads)), ".1f") for threads in (1, 2))
 
     return [
-        f"{arm.name}, {arm.kind}",
+        arm.title,
         _number(arm.parameters, ".2f", 1e-6, " M"),
         _number(arm.multiply_adds, ".2f", 1e-9, " G"),
         pair("train"),

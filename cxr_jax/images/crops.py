@@ -20,10 +20,15 @@ def crop_to_box(image: UInt8[np.ndarray, "S S"], box: Float[np.ndarray, 4]) -> U
     A box is left, top, right and bottom, as shares of the side.
     """
     side = len(image)
+    part = np.ascontiguousarray(image[cut_by(box, side)])
+    return cv2.resize(part, (side, side), interpolation=cv2.INTER_LINEAR)
+
+
+def cut_by(box: Float[np.ndarray, 4], side: int) -> tuple[slice, slice]:
+    """Returns rows and columns of the pixels that `crop_to_box` keeps of an image of `side` by `side`."""
     left, top = np.floor(np.clip(box[:2] - MARGIN, 0, 1) * side).astype(int)
     right, bottom = np.ceil(np.clip(box[2:] + MARGIN, 0, 1) * side).astype(int)
-    part = np.ascontiguousarray(image[top:bottom, left:right])
-    return cv2.resize(part, (side, side), interpolation=cv2.INTER_LINEAR)
+    return slice(top, bottom), slice(left, right)
 
 
 @dataclass(frozen=True)

@@ -158,3 +158,17 @@ def test_fields_are_scored_by_class_and_with_what_lies_between_the_lungs():
     assert {name: told["images"] for name, told in found.items()} == {"all": 8, "NORMAL": 3, "PNEUMONIA": 5}
     assert found["PNEUMONIA"]["dice"]["value"] == 1
     assert found["NORMAL"]["iou"]["value"] == pytest.approx(33 / 43)
+
+
+def test_predicted_boxes_are_held_to_those_of_the_masks():
+    measure = module_of("measure_lung_boxes")
+    masks = np.zeros((2, 100, 100), np.uint8)
+    masks[0, 20:80, 10:90] = masks[1, 30:70, 20:80] = 1
+    # the first box is right, and the second lacks the right half but for the margin
+    boxes = np.array([[0.1, 0.2, 0.9, 0.8], [0.2, 0.3, 0.5, 0.7]])
+    found = measure.judged_boxes(boxes, masks)
+    assert found["images"] == 2
+    assert found["iou"]["mean"] == pytest.approx((1 + 0.5) / 2)
+    assert found["lung_pixels_kept"]["mean"] == pytest.approx((1 + 33 / 60) / 2)
+    assert found["share_of_the_image"] == pytest.approx((86 * 66 + 36 * 46) / 2 / 100**2)
+    assert 0.5 < found["iou_of_the_mean_box"] < 1
