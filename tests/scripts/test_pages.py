@@ -12,6 +12,7 @@ from tests.scripts.script_module import module_of
 ROOT = Path(__file__).parents[2]
 BLOCKS = {
     "README.md": (".figures",),
+    "docs/masks.md": (".boxes",),
     "docs/performance.md": (".beside_pytorch", ".held_to_avx2", ".networks", ".runtimes", ".zen4"),
     "docs/using-a-network.md": (".load",),
 }
