@@ -139,8 +139,8 @@ def _divided(numbers: Array, by: int) -> tuple[Array, Array]:
 
 def _load(values, group: Array, pixel: Array, channel: Array, inside: Array, known: Array) -> Array:  # noqa: ANN001
     """Returns `values[group, pixel, channel]`, [pixels, channels], with zeros where a pixel or channel is not there."""
-    # the mask alone keeps off channels that are not there: chosen numbers would hide that channels follow each other, and
-    # each would be loaded by itself
+    # the mask alone keeps off channels that are not there: other numbers for them would hide that channels follow each
+    # other, and each would be loaded by itself
     place = values.at[group, jnp.where(inside, pixel, 0)[:, None], channel[None, :]]
     return triton.load(place, mask=inside[:, None] & known[None, :], other=0)
 
