@@ -14,11 +14,11 @@ from typing import Any
 
 from cxr_jax.config.loading import format_config, load_config
 from cxr_jax.config.overrides import values_of
-from cxr_jax.config.schema import Config
+from cxr_jax.config.schema import Config, OptimizerConfig, ScheduleConfig
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.runs.metrics_log import is_finished
+from cxr_jax.runs.metrics_log import is_finished, read_metrics
 from cxr_jax.sweeps.sweep import Sweep
 
 SUMMARY_FILE = "sweep.json"
@@ -43,6 +43,30 @@ class SweepRun:
     def finished(self) -> bool:
         """True if nothing of it is left to train."""
         return is_finished(self.run.metrics)
+
+    @property
+    def program(self) -> str:
+        """What its compiled steps are known by: runs that differ in seeds, folds, rates or epochs share them."""
+        config = self.config
+        phases = tuple(
+            dataclasses.replace(phase, epochs=1, schedule=None, optimizer=_at_one_rate(phase.optimizer))
+            for phase in config.phases
+        )
+        same = dataclasses.replace(
+            config,
+            data=dataclasses.replace(config.data, fold=0),
+            training=dataclasses.replace(config.training, seed=0, epochs=1),
+            optimizer=_at_one_rate(config.optimizer),
+            schedule=ScheduleConfig(),
+            phases=phases,
+        )
+        return format_config(same)
+
+    def has_compiled(self) -> bool:
+        """Returns whether the steps of all its phases are compiled: it has taken one of the last phase."""
+        last = self.config.resolved_phases()[-1].name
+        lines = read_metrics(self.run.metrics, ("train",)) if self.run.metrics.is_file() else []
+        return any(line["phase"] == last for line in lines)
 
     @property
     def name(self) -> str:
@@ -103,6 +127,10 @@ def _sweep_run(sweep: Sweep, variant: str, seed: int, config: Config, folder: Pa
             f"{ours}; undo the change, give the variant another name, or choose another --out"
         )
     return SweepRun(variant, seed, config, run)
+
+
+def _at_one_rate(optimizer: OptimizerConfig | None) -> OptimizerConfig | None:
+    return optimizer and dataclasses.replace(optimizer, learning_rate=1.0)
 
 
 def _difference(run: RunFolder, config: Config) -> tuple[str, Any, Any] | None:

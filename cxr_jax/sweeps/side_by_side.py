@@ -26,11 +26,16 @@ _GPU_MEMORY_SETTINGS = (_GPU_MEMORY, "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIE
 
 @dataclass(frozen=True)
 class Job:
-    """A command line, and the file that what it prints is added to; without one it prints where this program does."""
+    """A command line, and the file that what it prints is added to; without one it prints where this program does.
+
+    Of jobs that have a compiled program in common, one compiles it, and the others wait until it has.
+    """
 
     name: str
     command: tuple[str, ...]
     log: Path | None = None
+    program: str = ""  # by which jobs are known to have it in common; empty: nobody waits
+    has_compiled: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def run_side_by_side(
     Raises:
         UserError: a log cannot be written.
     """
-    waiting, free = iter(jobs), list(reversed(at))
+    waiting, free, held = iter(jobs), list(reversed(at)), None
     running: dict[subprocess.Popen[bytes], tuple[Job, Place, int]] = {}
     ended: list[Ended] = []
     signals: list[int] = []
@@ -74,7 +79,10 @@ def run_side_by_side(
         handed_on = 0
         try:
             while True:
-                while free and not signals and (job := next(waiting, None)) is not None:
+                while free and not signals and (job := held or next(waiting, None)) is not None:
+                    held = job if _must_wait(job, [other for other, *_ in running.values()]) else None
+                    if held:
+                        break
                     on_start(job)
                     process, begins = _start(job, free[-1])
                     running[process] = job, free.pop(), begins
@@ -131,6 +139,11 @@ def gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
         # CUDA sees those that stand before the first impossible one
         return tuple(itertools.takewhile(lambda name: name not in ("", "-1"), map(str.strip, chosen.split(","))))
     return tuple(str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def _must_wait(job: Job, running: Sequence[Job]) -> bool:
+    """Returns whether one that runs compiles just now what `job` needs too."""
+    return bool(job.program) and any(other.program == job.program and not other.has_compiled() for other in running)
 
 
 def _start(job: Job, place: Place) -> tuple[subprocess.Popen[bytes], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -15,7 +16,7 @@ from cxr_jax.runs.locks import held
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.sweeps.live import bars, standing
 from cxr_jax.sweeps.runs import SweepRun
-from cxr_jax.sweeps.side_by_side import Ended, Job, places, run_side_by_side
+from cxr_jax.sweeps.side_by_side import Ended, Job, gpus, places, run_side_by_side
 from cxr_jax.terminal import Terminal
 
 TRAIN = (sys.executable, "-m", "cxr_jax", "train")
@@ -95,7 +96,8 @@ class _Progress:
         """Yields a job for every run, whose config is written when its turn comes."""
         for name, run in self._runs.items():
             run.write_config_file()
-            yield Job(name, command_of(run), run.log)
+            program = run.program if gpus(os.environ) else ""
+            yield Job(name, command_of(run), run.log, program, run.has_compiled)
 
     def left(self, ended: Ended) -> bool:
         """Returns whether something of a run is left to train, however its process ended."""

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from cxr_jax.config.loading import load_config, write_config
+from cxr_jax.config.schema import ScheduleConfig
 from cxr_jax.errors import UserError
 from cxr_jax.runs.metrics_log import MetricsLog
 from cxr_jax.sweeps.runs import chosen, sweep_runs
@@ -35,6 +36,29 @@ def begin(run, reason: str | None = None) -> None:
         log.write("validation", step=1, loss=0.5)
         if reason is not None:
             log.write("end", step=1, reason=reason, seconds=1.0)
+
+
+def test_runs_of_other_seeds_rates_epochs_and_folds_share_a_program(sweep, tmp_path):
+    first, second, *others = sweep_runs(sweep(), tmp_path)
+    assert first.program == others[0].program != second.program
+    config = first.config
+    changed = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, fold=1),
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=0.3),
+        schedule=ScheduleConfig("cosine"),
+        phases=tuple(dataclasses.replace(phase, epochs=9, schedule=ScheduleConfig()) for phase in config.phases),
+    )
+    assert dataclasses.replace(first, config=changed).program == first.program
+    faster = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, momentum=0.5))
+    assert dataclasses.replace(first, config=faster).program != first.program
+    assert not first.has_compiled()
+    begin(first)
+    assert not first.has_compiled()
+    for phase, known in (("a", False), ("b", True)):
+        with MetricsLog(first.run.metrics) as log:
+            log.write("train", step=2, loss=0.5, phase=phase)
+        assert first.has_compiled() is known
 
 
 def test_every_seed_of_every_variant_has_its_place(sweep, tmp_path):

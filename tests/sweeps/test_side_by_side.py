@@ -1,5 +1,6 @@
 """Jobs side by side; the jobs are small programs that write down what they see."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -85,6 +86,30 @@ def test_as_many_as_there_are_places_run_at_a_time(job, tmp_path):
     )
     ended, _ = run_side_by_side([job(meet, "a"), job(meet, "b")], [Place(), Place()])
     assert [end.code for end in ended] == [0, 0]
+
+
+def test_what_is_compiled_by_one_is_waited_for_by_the_others(job, tmp_path):
+    started, compiled = [], tmp_path / "compiled"
+    slow = "import pathlib, sys, time; time.sleep(0.4); pathlib.Path(sys.argv[1]).touch(); time.sleep(0.4)"
+    first = job(slow, "first")
+    first = dataclasses.replace(
+        first, command=(*first.command, str(compiled)), program="one", has_compiled=compiled.exists
+    )
+    second = dataclasses.replace(job("pass", "second"), program="one")
+    third = dataclasses.replace(job("pass", "third"), program="another")
+
+    def note(one):
+        started.append((one.name, compiled.exists()))
+
+    run_side_by_side([third, first, second], [Place()] * 3, on_start=note)
+    assert started == [("third", False), ("first", False), ("second", True)]
+
+
+def test_who_compiles_and_fails_is_not_waited_for(job):
+    first = dataclasses.replace(job("raise SystemExit(1)", "first"), program="one", has_compiled=lambda: False)
+    second = dataclasses.replace(job("pass", "second"), program="one")
+    ended, _ = run_side_by_side([first, second], [Place()] * 2)
+    assert [(one.job.name, one.code) for one in ended] == [("first", 1), ("second", 0)]
 
 
 def test_one_that_fails_is_told_by_its_last_sentence_and_the_others_go_on(job):
