@@ -196,6 +196,18 @@ def test_a_mask_that_cannot_be_one_is_one_sentence_and_nothing_is_stored(drawn, 
     assert sorted(prepared.path.iterdir()) == before and PreparedData.open(prepared.path).masks is None
 
 
+def test_a_mask_of_two_radiographs_is_refused_and_two_without_a_mask_are_not(drawn):
+    prepared, masks = drawn
+    first, *others = prepared.examples
+    twin = dataclasses.replace(first, file=str(Path(first.file).with_suffix(".png")))
+    twins = [dataclasses.replace(first, file=f"train/NORMAL/new{suffix}") for suffix in (".jpeg", ".png")]
+    prepared.__dict__["examples"] = [first, *others, *twins]
+    assert added(prepared, masks).masks.images == len(prepared.examples) - 2
+    prepared.__dict__["examples"] = [first, *others, twin]
+    with pytest.raises(UserError, match=rf"would be the mask of both {first.file} and {twin.file}: rename one"):
+        add_masks(prepared, masks)
+
+
 def test_masks_of_other_images_and_a_folder_that_is_none(drawn, tmp_path):
     prepared, masks = drawn
     masks.rename(tmp_path / "deeper")
