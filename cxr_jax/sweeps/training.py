@@ -96,7 +96,8 @@ class _Progress:
         """Yields a job for every run, whose config is written when its turn comes."""
         for name, run in self._runs.items():
             run.write_config_file()
-            program = run.program if gpus(os.environ) else ""
+            # a probe takes no steps, and is fitted in less time than it would wait
+            program = run.program if gpus(os.environ) and not run.config.probe.is_asked_for else ""
             yield Job(name, command_of(run), run.log, program, run.has_compiled)
 
     def left(self, ended: Ended) -> bool:
