@@ -81,8 +81,8 @@ def evaluate_degraded(run: RunFolder, *, on_test: bool, reference: str = "", tra
 
     measured = f"{trained.checkpoint_sha256} {prepared.fingerprint} {split} {len(images)} {SEED} {__version__}"
     kept = KeptAnswers(run.robustness_of(split).with_suffix(".unfinished.npz"), measured)
-    how = {"reference": compared, "batch_size": batch_size, "track": track, "kept": kept, "on_clean": count_look}
-    robustness = measure_robustness(trained, images, split, thresholds, **how)
+    how = {"reference": compared, "batch_size": batch_size, "track": track}
+    robustness = measure_robustness(trained, images, split, thresholds, kept, count_look, **how)
     write_robustness(run.robustness_of(split), robustness)
     kept.forget()
     return robustness
@@ -93,12 +93,12 @@ def measure_robustness(
     images: ImageSet,
     split: Literal["val", "test"],
     thresholds: float | Mapping[str, float],
+    kept: KeptAnswers,
+    on_clean: Callable[[Level], None],
     *,
     reference: tuple[str, Robustness] | None = None,
     batch_size: int = 64,
     track: Track = silently,
-    kept: KeptAnswers | None = None,
-    on_clean: Callable[[Level], None] = lambda _: None,
 ) -> Robustness:
     """Returns what a network is worth on the images of a split degraded in every way, at its fixed thresholds.
 
@@ -107,11 +107,11 @@ def measure_robustness(
         images: the split.
         split: its name.
         thresholds: from which PNEUMONIA is called, or each of other classes and of findings.
+        kept: what an interrupted measurement has answered already, and where answers are added.
+        on_clean: is told what the network is worth on the images as they are, before the answers on them are kept.
         reference: name and record of the run that errors are told relative to.
         batch_size: of the forward pass.
         track: shows the progress, in images.
-        kept: what an interrupted measurement has answered already, and where answers are added.
-        on_clean: is told what the network is worth on the images as they are, before the answers on them are kept.
 
     Raises:
         UserError: the reference is of other images, classes or degradations.
@@ -122,20 +122,19 @@ def measure_robustness(
     with track(f"Predicting {split} degraded", len(images) * len(variants)) as advance:
         levels, wrong = [], []
         for variant in variants:
-            name = f"{variant[0]} {variant[1]}"
-            answers = known = kept.of(name) if kept else None
-            if answers is None:
-                change = _change_of(*variant, images)
-                answers = answers_on_changed(model, images, change, batch_size=batch_size, advance=advance)
-            else:
-                advance(len(images))
+            kind, severity = variant
+            name, change = f"{kind} {severity}", _change_of(kind, severity, images)
+            known = kept.of(name)
+            answers = known or answers_on_changed(model, images, change, batch_size=batch_size, advance=advance)
             predictions, level = measure_changed(model, images, split, variant, answers, thresholds)
             levels.append(level)
             wrong.append(wrongly_called(predictions, thresholds))
-            if known is None and variant[0] == CLEAN:
+            if known:
+                advance(len(images))
+                continue
+            if kind == CLEAN:
                 on_clean(level[""])
-            if known is None and kept:
-                kept.add(name, answers)
+            kept.add(name, answers)
 
     def of(name: str, threshold: float | None, compared: Robustness | None) -> Robustness:
         """Returns the record of one class, or under the empty name of all together."""

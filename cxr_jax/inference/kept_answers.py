@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from cxr_jax.runs.files import atomic_path
+from cxr_jax.runs.files import atomic_path, remove
 
 _MEASURED = "measured"
 
@@ -54,4 +54,4 @@ class KeptAnswers:
 
     def forget(self) -> None:
         """Removes the file."""
-        self._path.unlink(missing_ok=True)
+        remove(self._path)

@@ -18,7 +18,7 @@ from cxr_jax.config.schema import Config, OptimizerConfig, ScheduleConfig
 from cxr_jax.errors import UserError
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.runs.metrics_log import is_finished, read_metrics
+from cxr_jax.runs.metrics_log import is_finished, newest_line
 from cxr_jax.sweeps.sweep import Sweep
 
 SUMMARY_FILE = "sweep.json"
@@ -63,10 +63,9 @@ class SweepRun:
         return format_config(same)
 
     def has_compiled(self) -> bool:
-        """Returns whether the steps of all its phases are compiled: it has taken one of the last phase."""
-        last = self.config.resolved_phases()[-1].name
-        lines = read_metrics(self.run.metrics, ("train",)) if self.run.metrics.is_file() else []
-        return any(line["phase"] == last for line in lines)
+        """Returns whether the steps of all its phases are compiled: it has come to the last phase."""
+        line = newest_line(self.run.metrics)
+        return line is not None and line.get("phase") == self.config.resolved_phases()[-1].name
 
     @property
     def name(self) -> str:

@@ -33,7 +33,7 @@ from cxr_jax.training.plan import Plan, plan_run
 from cxr_jax.training.processes import ALONE, ProcessGroup
 from cxr_jax.training.progress import Progress
 from cxr_jax.training.saving import LAST
-from cxr_jax.training.state import TrainState, dtype_of, new_state, state_arrays
+from cxr_jax.training.state import TrainState, new_state, state_arrays
 from cxr_jax.training.step import DeviceBatch, Moment, StepMetrics, moment_of, train_step
 
 TIMINGS = {"seconds", "images_per_second"}
@@ -102,7 +102,7 @@ class Steps:
 
     def moment(self, epoch: int = 0) -> Moment:
         """What else decides a step: the seed of the plan, the epoch, and the rate, which stays as it is at first."""
-        dtype = dtype_of(self.state())
+        dtype = next(iter(self.network.params.values())).dtype
         return moment_of(self.plan.config.training.seed, epoch, float(self.phase.schedule(0)), dtype)
 
     def compiled(self, feed: Feed | None = None, first_step: int = 0) -> CompiledStep:

@@ -47,10 +47,9 @@ def add_masks(prepared: PreparedData, folder: Path, *, replace_old: bool = False
         False if these very masks were there already.
 
     Raises:
-        UserError: there is no such folder; no mask in it has a radiograph, two have the same, or two
-            radiographs have one; a mask has another
-            size, marks nothing or everything, or cannot be read; others are there, and are not to be replaced; or they
-            cannot be stored.
+        UserError: there is no such folder; no mask in it has a radiograph, two have the same, or two radiographs have
+            one; a mask has another size, marks nothing or everything, or cannot be read; others are there, and are not
+            to be replaced; or they cannot be stored.
     """
     found, unmatched = _matched(folder, prepared.examples)
     with track("Reading the masks", len(found)) as advance:
@@ -95,16 +94,16 @@ def _matched(folder: Path, examples: Sequence[Example]) -> tuple[list[tuple[Exam
     if not by_name:
         file = examples[0].file
         raise UserError(f"no mask in {folder} belongs to a radiograph: that of {file} is {_bare(file)}.png there")
-    first_of: dict[str, str] = {}
+    having: dict[Path, Example] = {}
     for example in examples:
-        other = first_of.setdefault(_bare(example.file), example.file)
-        if other != example.file and _bare(other) in by_name:
-            raise UserError(
-                f"{by_name[_bare(other)][0]} would be the mask of both {other} and {example.file}: rename one of these "
-                "radiographs, and prepare them anew"
-            )
-    pairs = [(example, by_name.get(_bare(example.file))) for example in examples]
-    return [(example, paths[0]) for example, paths in pairs if paths], unmatched
+        for path in by_name.get(_bare(example.file), ()):
+            other = having.setdefault(path, example)
+            if other is not example:
+                raise UserError(
+                    f"{path} would be the mask of both {other.file} and {example.file}: rename one of these "
+                    "radiographs, and prepare them anew"
+                )
+    return [(example, path) for path, example in having.items()], unmatched
 
 
 def _bare(file: str) -> str:
