@@ -1,22 +1,21 @@
 #!/usr/bin/env python
-"""Measures how often 95 % intervals hold the truth, where it is known because the calls and scores are drawn.
+r"""Measures how often 95 % intervals hold the truth, where it is known because the calls and scores are drawn.
 
 The groups are those of a predictions table, with their real sizes; what is called rightly, and the scores, are drawn
 anew each time. `correlation` is how alike the images of one group are: 0 not at all, 1 copies.
 
-    .venv/bin/python scripts/measure_coverage.py results/best/seed0/predictions/test.csv results/coverage/coverage.csv
+    .venv/bin/python scripts/measure_coverage.py results/moderate_crops/seed0/predictions/test.csv \
+        results/coverage/coverage.csv
     .venv/bin/python scripts/write_pages.py     # brings docs/intervals.md up to it
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ from cxr_jax.evaluation.intervals import (
     percentile_interval,
     wilson_interval_of_groups,
 )
-from cxr_jax.runs.files import write_text
+from cxr_jax.runs.files import csv_text, write_text
 from cxr_jax.runs.predictions import read_predictions
 from cxr_jax.vocabulary import CLASS_NAMES, PNEUMONIA
 
@@ -146,11 +145,9 @@ def main(arguments: Sequence[str]) -> None:
     """Measures over the table that is named first, and writes the CSV that is named second."""
     if len(arguments) != 2:
         raise UserError("name both tables: measure_coverage.py TABLE.csv COVERAGE.csv")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Coverage)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(entry) for entry in measure(Path(arguments[0]), SAMPLES, processes=os.cpu_count() or 1))
-    write_text(arguments[1], text.getvalue())
+    found = measure(Path(arguments[0]), SAMPLES, processes=os.cpu_count() or 1)
+    rows = [[field.name for field in fields(Coverage)], *(astuple(entry) for entry in found)]
+    write_text(arguments[1], csv_text(rows))
 
 
 if __name__ == "__main__":

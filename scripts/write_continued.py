@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from cxr_jax.evaluation.numbers import TO, number_text, range_text, with_interva
 from cxr_jax.evaluation.recipe_draws import Recipe
 from cxr_jax.inference.change import NEW_BEFORE, OLD_AFTER, OLD_BEFORE
 from cxr_jax.reporting.tables import markdown_table, write_block
-from cxr_jax.runs.files import write_text
+from cxr_jax.runs.files import csv_text, write_text
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.predictions import read_predictions
 from cxr_jax.vocabulary import DISCLAIMER
@@ -165,7 +164,7 @@ def _keep_films(source: Path, target: Path, recipes: Sequence[Recipe]) -> None:
     columns = ("file", "age", "sex", "view")
     with source.open(encoding="utf-8", newline="") as file:
         rows = [[row[name] for name in columns] for row in csv.DictReader(file) if row["file"] in wanted]
-    _write_rows(target, [columns, *rows])
+    write_text(target, csv_text([columns, *rows]))
 
 
 def _count_warned(tables: Path, target: Path) -> None:
@@ -176,7 +175,7 @@ def _count_warned(tables: Path, target: Path) -> None:
         with path.open(encoding="utf-8", newline="") as file:
             warnings = [row["warnings"] for row in csv.DictReader(file)]
         rows.append((arm, seed, len(warnings), sum(UNLIKE in warning for warning in warnings)))
-    _write_rows(target, rows)
+    write_text(target, csv_text(rows))
 
 
 def _warned(path: Path) -> Iterator[str]:
@@ -193,12 +192,6 @@ def _warned(path: Path) -> Iterator[str]:
     told_of = ", ".join(told)
     yield f"`predict` warns of a new test film as unlike those that the network learned from: {told_of} of them."
     yield ""
-
-
-def _write_rows(path: Path, rows: Sequence[Sequence[object]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def _by_attribute(films: Path, recipes: Sequence[Recipe]) -> Iterator[str]:

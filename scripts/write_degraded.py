@@ -12,10 +12,8 @@ are those of networks/base; results/networks takes these over from results/conti
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +31,7 @@ from cxr_jax.reporting.comparison_cells import NOTHING
 from cxr_jax.reporting.style import BLUE, GREEN, GREY, INK, ORANGE, SKY, new_figure, save, styled
 from cxr_jax.reporting.tables import markdown_table, write_block
 from cxr_jax.runs.description import read_description
-from cxr_jax.runs.files import write_text
+from cxr_jax.runs.files import csv_text, write_text
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.predictions import read_predictions
@@ -264,7 +262,7 @@ def degraded_table(degraded: Sequence[Degraded]) -> str:
             rates = [getattr(level, rate) for rate in RATES]
             values = [None if rate is None else rate.value for rate in rates]
             rows.append([each.arm, each.network, level.kind, level.severity, level.error, *values])
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def uncertain_table(uncertain: dict[str, tuple[Uncertainty, ...]]) -> str:
@@ -276,13 +274,7 @@ def uncertain_table(uncertain: dict[str, tuple[Uncertainty, ...]]) -> str:
                 for row in judged.rows:
                     shares = [row.covered.value, row.uncertain.value, row.wrong.value]
                     rows.append([arm, seed, judged.error_rate, row.name, row.images, *shares])
-    return _csv(rows)
-
-
-def _csv(rows: Iterable[Sequence[object]]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return out.getvalue()
+    return csv_text(rows)
 
 
 def figure(degraded: Sequence[Degraded]) -> Figure:

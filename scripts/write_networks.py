@@ -12,9 +12,7 @@ out and named. docs/registered/networks.md is the plan.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -34,8 +32,8 @@ from cxr_jax.evaluation.numbers import number_text
 from cxr_jax.reporting.comparison_cells import difference_text, mean_text
 from cxr_jax.reporting.recipe_records import RecipeRecord, read_recipe
 from cxr_jax.reporting.style import BLUE, GREEN, GREY, ORANGE, new_figure, save, styled
-from cxr_jax.reporting.tables import write_block
-from cxr_jax.runs.files import write_text
+from cxr_jax.reporting.tables import markdown_table, write_block
+from cxr_jax.runs.files import csv_text, write_text
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.recipes import RecipeFiles, find_recipes
 from cxr_jax.sweeps.sweep import read_sweep
@@ -227,23 +225,16 @@ MobileNetV2 (`base` of the fine-tuned), p-values corrected by Holm: fine-tuned n
 
 {told}### On test
 
-{_table(results, [_result_row(arm) for arm in arms])}
-
+{markdown_table([results, *map(_result_row, arms)])}
 ### Costs
 
-{_table(costs, [_cost_row(arm) for arm in arms])}
-
+{markdown_table([costs, *map(_cost_row, arms)])}
 Parameters with two classes; multiply-adds of one forward pass. Speed and peak memory are of `cxr-jax bench`{where}:
 training in bfloat16, all layers, and inference in float32, 32 images a step. Minutes are of a run with its
 validations, on the machine named behind them, which was busy, on one core or more: they say what happened, and do not
 compare networks.
 
 {DISCLAIMER}"""
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _result_row(arm: Arm) -> list[str]:
@@ -282,24 +273,12 @@ def _share(summary: EndpointSummary | None) -> str:
 
 def table(arms: Sequence[Arm]) -> str:
     """Returns every figure of the page as CSV."""
-    out = io.StringIO()
-    names = [
-        "arm",
-        "kind",
-        "network",
-        "pixels",
-        "seeds",
-        "parameters",
-        "multiply_adds",
-        "minutes",
-        "machine",
-        "peak_memory",
-    ]
+    names = ["arm", "kind", "network", "pixels", "seeds"]
+    names += ["parameters", "multiply_adds", "minutes", "machine", "peak_memory"]
     measures = ["roc_auc", "accuracy_at_rule", "specificity_at_rule", "accuracy_at_half"]
     speeds = [f"{work}_{threads}" for work, threads in SPEEDS]
     ends = [f"{measure}{end}" for measure in measures for end in ("", "_low", "_high")]
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*names, *ends, *speeds])
+    rows = [[*names, *ends, *speeds]]
     for arm in arms:
         own = [arm.name, *(getattr(arm, name) for name in names[1:])]
         values: list[Any] = []
@@ -309,8 +288,8 @@ def table(arms: Sequence[Arm]) -> str:
                 summary.mean if summary else None,
                 *((interval.low, interval.high) if interval else (None, None)),
             ]
-        writer.writerow([*own, *values, *(arm.speeds.get(speed) for speed in SPEEDS)])
-    return out.getvalue()
+        rows.append([*own, *values, *(arm.speeds.get(speed) for speed in SPEEDS)])
+    return csv_text(rows)
 
 
 def figure(arms: Sequence[Arm]) -> Figure:

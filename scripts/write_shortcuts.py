@@ -11,9 +11,7 @@ docs/registered/shortcuts.md.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +36,7 @@ from cxr_jax.reporting.recipe_records import read_recipe
 from cxr_jax.reporting.style import BLUE, ORANGE, new_figure, save, styled
 from cxr_jax.reporting.tables import markdown_table, write_block
 from cxr_jax.runs.description import read_description
-from cxr_jax.runs.files import write_text
+from cxr_jax.runs.files import csv_text, write_text
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.recipes import find_recipes
 from cxr_jax.sweeps.sweep import read_sweep
@@ -272,14 +270,12 @@ def figure(study: Study) -> Figure:
 
 def table(study: Study) -> str:
     """Returns the figures of the arms as CSV."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     names = ["region", "seeds", "roc_auc", "low", "high", "difference", "difference_low", "difference_high"]
-    writer.writerow([*names, "roc_auc_on_validation", *(f"{name}_at_rule" for name in AT_RULE), "accuracy_at_half"])
+    rows = [[*names, "roc_auc_on_validation", *(f"{name}_at_rule" for name in AT_RULE), "accuracy_at_half"]]
     for arm in study.arms:
         own, found = arm.roc_auc.interval, arm.difference
         ends = found.ends if found else None
-        writer.writerow(
+        rows.append(
             [
                 arm.region,
                 arm.seeds,
@@ -292,7 +288,7 @@ def table(study: Study) -> str:
                 arm.accuracy_at_half.mean,
             ]
         )
-    return out.getvalue()
+    return csv_text(rows)
 
 
 def main(arguments: Sequence[str]) -> None:

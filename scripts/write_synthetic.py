@@ -11,9 +11,7 @@ nothing that shows an image. What is not measured yet is named. docs/registered/
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +27,7 @@ from cxr_jax.evaluation.samples import SCHEMA_VERSION, JudgedSamples
 from cxr_jax.reporting.comparison_cells import difference_text, mean_text
 from cxr_jax.reporting.recipe_records import read_recipe
 from cxr_jax.reporting.tables import markdown_table, write_block
-from cxr_jax.runs.files import write_bytes, write_text
+from cxr_jax.runs.files import csv_text, write_bytes, write_text
 from cxr_jax.runs.recipes import find_recipes
 from cxr_jax.runs.records import read_record
 from cxr_jax.sweeps.sweep import read_sweep
@@ -236,16 +234,12 @@ def _points(arm: Arm, endpoint: str) -> str:
 
 def table(study: Study) -> str:
     """Returns the figures of the arms as CSV."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["arm", "seeds", "endpoint", "mean", "low", "high", "difference", "difference_low", "difference_high"]
-    )
+    rows = [["arm", "seeds", "endpoint", "mean", "low", "high", "difference", "difference_low", "difference_high"]]
     for arm in study.arms:
         for key in ENDPOINTS:
             own, found = arm.reached[key], arm.differences.get(key)
             interval, ends = own.interval if own else None, found.ends if found else None
-            writer.writerow(
+            rows.append(
                 [
                     arm.name,
                     arm.seeds,
@@ -256,7 +250,7 @@ def table(study: Study) -> str:
                     *((ends.low, ends.high) if ends else ("", "")),
                 ]
             )
-    return out.getvalue()
+    return csv_text(rows)
 
 
 def main(arguments: Sequence[str]) -> None:

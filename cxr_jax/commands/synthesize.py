@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -195,8 +193,8 @@ def _judge(
     draw_losses(run)
     for sentence in judged.verdict:
         terminal.say(sentence)
-    options = ("--data.balancing", "dcgan", "--data.synthetic", run.path)
-    terminal.say(f"Next: {as_typed('cxr-jax', 'train', 'mobilenetv2_best', *options)} adds the samples to train")
+    command = ("train", "mobilenetv2_moderate_crops", "--data.balancing", "dcgan", "--data.synthetic", run.path)
+    terminal.say(f"Next: {as_typed('cxr-jax', *command)} adds the samples to train")
 
 
 def _write_neighbours(run: RunFolder, samples: np.ndarray, training: ImageSet, neighbours: Neighbours) -> None:
@@ -204,15 +202,13 @@ def _write_neighbours(run: RunFolder, samples: np.ndarray, training: ImageSet, n
     import numpy as np
 
     from cxr_jax.images.stamp import grid_of, marked_png
-    from cxr_jax.runs.files import write_bytes, write_text
+    from cxr_jax.runs.files import csv_text, write_bytes, write_text
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["sample", "nearest_by_pixels", "pixel_distance", "nearest_by_features", "feature_distance"])
+    rows = [["sample", "nearest_by_pixels", "pixel_distance", "nearest_by_features", "feature_distance"]]
     columns = (neighbours.by_pixels, neighbours.pixel_distances, neighbours.by_features, neighbours.feature_distances)
     for number, (pixel, distance, feature, far) in enumerate(zip(*columns, strict=True)):
-        writer.writerow([number, training.files[pixel], f"{distance:.4f}", training.files[feature], f"{far:.6f}"])
-    write_text(run.path / "neighbours.csv", text.getvalue())
+        rows.append([str(number), training.files[pixel], f"{distance:.4f}", training.files[feature], f"{far:.6f}"])
+    write_text(run.path / "neighbours.csv", csv_text(rows))
     closest = np.argsort(neighbours.pixel_distances, kind="stable")[:8]
     pairs = np.concatenate([samples[closest], np.asarray(training.images)[neighbours.by_pixels[closest]]])
     picture = grid_of(pairs, len(closest), "SYNTHETIC above, nearest image of train below")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from cxr_jax.data.sources.nih import NIH_FINDINGS
 from cxr_jax.errors import UserError, suggestion
 from cxr_jax.images.boxes import Box
 from cxr_jax.runs import cells
-from cxr_jax.runs.files import write_text
+from cxr_jax.runs.files import csv_text, write_text
 from cxr_jax.runs.table import Table, read_table
 
 FILE, FINDING = "Image Index", "Finding Label"
@@ -83,10 +81,7 @@ def _row(table: Table, index: int) -> int:
 
 def write_boxes(path: Path, boxes: Iterable[tuple[str, str, Box]]) -> None:
     """Writes files, findings and their boxes in NIH's layout; UserError if that cannot be done."""
-    text = io.StringIO()
-    text.write(f"{FILE},{FINDING},{','.join(SIDES)},,,\n")
-    writer = csv.writer(text, lineterminator="\n")
+    rows = [(FILE, FINDING, *SIDES, "", "", "")]
     for file, finding, box in boxes:
-        numbers = (f"{value:.1f}" for value in (box.left, box.top, box.width, box.height))
-        writer.writerow((file, finding, *numbers))
-    write_text(path, text.getvalue())
+        rows.append((file, finding, *(f"{value:.1f}" for value in (box.left, box.top, box.width, box.height))))
+    write_text(path, csv_text(rows))

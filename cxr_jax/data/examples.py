@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -38,12 +37,11 @@ def write_examples(path: Path, examples: Iterable[Example]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    text, examples = io.StringIO(), tuple(examples)
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*COLUMNS, *(name for name, _ in (examples[0].known if examples else ()))))
+    examples = tuple(examples)
+    rows = [(*COLUMNS, *(name for name, _ in (examples[0].known if examples else ())))]
     for example in examples:
-        writer.writerow((*(getattr(example, name) for name in COLUMNS), *(value for _, value in example.known)))
-    files.write_text(path, text.getvalue())
+        rows.append((*(getattr(example, name) for name in COLUMNS), *(value for _, value in example.known)))
+    files.write_text(path, files.csv_text(rows))
 
 
 def read_examples(path: Path, *, advice: str = "prepare the data again") -> tuple[Example, ...]:

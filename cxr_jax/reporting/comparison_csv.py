@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_jax.evaluation.comparison_record import ClassComparison, Comparison
 from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.reporting.recipe_records import RecipeRecord
+from cxr_jax.runs.files import csv_text
 
 _AT = {None: "", "half": "0.5", "call": "highest", "operating_point": "operating point", "rule": "rule"}
 
@@ -134,8 +133,4 @@ def _ends(interval: Interval | None) -> dict[str, float]:
 
 
 def _csv(header: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, header, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text([header, *([row.get(name, "") for name in header] for row in rows)])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
+import io
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,13 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         file.flush()
         # Without this a power cut can leave the new name with no content.
         os.fsync(file.fileno())
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Returns rows of cells as CSV, every line ended by a newline alone."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def write_text(path: str | Path, text: str) -> None:

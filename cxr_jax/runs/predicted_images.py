@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ import numpy as np
 from cxr_jax.errors import UserError
 from cxr_jax.runs import cells
 from cxr_jax.runs.clustered import Clustered
-from cxr_jax.runs.files import write_text
+from cxr_jax.runs.files import csv_text, write_text
 from cxr_jax.runs.table import Table
 
 
@@ -86,11 +84,8 @@ class PredictedImages(Clustered):
 
 def write_rows(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Writes a table atomically, the version of its columns behind every row; UserError if it cannot be written."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*header, "schema_version"))
-    writer.writerows((*row, cells.TABLE_VERSION) for row in rows)
-    write_text(path, text.getvalue())
+    versioned = ((*row, cells.TABLE_VERSION) for row in rows)
+    write_text(path, csv_text([(*header, "schema_version"), *versioned]))
 
 
 def require_columns(table: Table, names: Sequence[str]) -> None:

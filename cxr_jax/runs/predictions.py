@@ -7,8 +7,6 @@ or `test` if it says so; `rows_of` takes those of one split.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ import numpy as np
 from cxr_jax.errors import UserError
 from cxr_jax.runs import cells
 from cxr_jax.runs.clustered import Rows
-from cxr_jax.runs.files import write_text
+from cxr_jax.runs.files import csv_text, write_text
 from cxr_jax.runs.predicted_images import PredictedImages, named_images, write_rows
 from cxr_jax.runs.table import Table, read_table
 from cxr_jax.vocabulary import (
@@ -154,11 +152,7 @@ def write_columns(path: str | Path, columns: Mapping[str, Any]) -> None:
         raise UserError(f"{path} has columns of different lengths: {told}")
     if "file" not in cells:
         cells["file"] = [f"image {number}" for number in range(1, 1 + next(iter(lengths.values())))]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(cells)
-    writer.writerows(zip(*cells.values(), strict=True))
-    write_text(path, text.getvalue())
+    write_text(path, csv_text([cells, *zip(*cells.values(), strict=True)]))
 
 
 def predictions_sha256(predictions: Predictions) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from rich.table import Table
 
 from cxr_jax.evaluation.numbers import TO, number_text, with_interval
 from cxr_jax.reporting.tables import markdown_table
-from cxr_jax.runs.files import write_text
+from cxr_jax.runs.files import csv_text, write_text
 from cxr_jax.sweeps.runs import SUMMARY_FILE
 from cxr_jax.sweeps.summary import Figure, Summary, VariantSummary, write_summary
 from cxr_jax.sweeps.sweep import BASE
@@ -59,15 +57,10 @@ def terminal_table(summary: Summary) -> Table:
 def sweep_csv(summary: Summary) -> str:
     """Returns every figure of every variant as CSV, one row each; `seed0`, `seed1` ... are the values themselves."""
     seeds = sorted({int(seed) for variant in summary.variants for seed in variant.runs})
-    text = io.StringIO()
     columns = [*_CSV_COLUMNS, *_CSV_DIFFERENCE, *(f"seed{seed}" for seed in seeds)]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for variant in summary.variants:
-        for name in _figure_names(summary):
-            if name in variant.figures:
-                writer.writerow(_csv_row(variant, name))
-    return text.getvalue()
+    names = _figure_names(summary)
+    found = [_csv_row(variant, name) for variant in summary.variants for name in names if name in variant.figures]
+    return csv_text([columns, *([row.get(column, "") for column in columns] for row in found)])
 
 
 def _csv_row(variant: VariantSummary, name: str) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,11 +94,8 @@ def write_phantom_findings(
         images = unfinished / "images_001" / "images"
         images.mkdir(parents=True)
         (unfinished / PHANTOM_MARK).write_text(NOTICE, encoding="utf-8")
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(HEADER)
-        writer.writerows(order.cells for order in orders)
-        (unfinished / TABLE).write_text(text.getvalue(), encoding="utf-8")
+        table = files.csv_text([HEADER, *(order.cells for order in orders)])
+        (unfinished / TABLE).write_text(table, encoding="utf-8")
         for name, split in ((TRAIN_LIST, "train"), (TEST_LIST, "test")):
             listed = "".join(f"{order.file}\n" for order in orders if order.split == split)
             (unfinished / name).write_text(listed, encoding="utf-8")
