@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Holds the coarse lung field, and the heat maps of a trained network, to real lung masks; no test image is read.
+r"""Holds the coarse lung field, and the heat maps of a trained network, to real lung masks; no test image is read.
 
 The field is scored on train and validation as a run cuts them (Dice and IoU), the maps on all validation images, for
 the class that each is called: the share of heat in the lungs and the pointing game, against chance, and beside them
@@ -7,7 +7,8 @@ what the coarse field would have said. The field holds what lies between the lun
 that filled in, too.
 
     cxr-jax prepare --name chest_xray --masks FOLDER
-    .venv/bin/python scripts/measure_lung_masks.py --run runs/mobilenetv2_best --out results/shortcuts/lung_masks.json
+    .venv/bin/python scripts/measure_lung_masks.py --run runs/mobilenetv2_moderate_crops \
+        --out results/shortcuts/lung_masks.json
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Writes the pages that state figures: each is a template of `docs/pages`, filled from the files in `results`.
 
-A template lies where its page lies: `docs/pages/results/best/README.md.jinja` makes `results/best/README.md`. One that
-is named `PAGE.NAME.jinja` fills only the block between `<!-- NAME: begin -->` and `<!-- NAME: end -->` of its page. A
+A template lies where its page lies: `docs/pages/results/flips/README.md.jinja` makes `results/flips/README.md`. One
+that is named `PAGE.NAME.jinja` fills only the block from `<!-- NAME: begin -->` to `<!-- NAME: end -->` of its page. A
 template states conditions of what it says in words by `{{ holds(...) }}`: where one fails, no page is written.
 
     .venv/bin/python scripts/write_pages.py            # writes all pages
@@ -86,17 +86,20 @@ class Results:
         """Returns mean, deviation and interval of an endpoint over the seeds of a recipe."""
         return self.file("comparison/comparison.json")["recipes"][name]["endpoints"][endpoint]
 
-    def pair(self, first: str, second: str, endpoint: str) -> dict[str, Any]:
-        """Returns the difference `first` minus `second` in an endpoint, with its interval and p-value over seeds."""
-        for pair in self.file("comparison/comparison.json")["pairs"]:
+    def pair(self, first: str, second: str, endpoint: str, study: str = "comparison") -> dict[str, Any]:
+        """Returns the difference `first` minus `second` in an endpoint, with its interval and p-value.
+
+        They are over seeds, where the study that compared them has several.
+        """
+        for pair in self.file(f"{study}/comparison.json")["pairs"]:
             if {pair["first"], pair["second"]} == {first, second}:
                 found = pair["endpoints"][endpoint]
-                over = found["over_seeds"]
+                over = found["over_seeds"] or found
                 bounds = (over["interval"]["low"], over["interval"]["high"])
                 sign = 1 if pair["first"] == first else -1
                 low, high = sorted(sign * bound for bound in bounds)
                 return {"difference": sign * found["difference"], "low": low, "high": high, **_p_values(over)}
-        raise ClaimError(f"comparison.json has no pair of {first} and {second}")
+        raise ClaimError(f"{study}/comparison.json has no pair of {first} and {second}")
 
     def shares(self, recipes: Iterable[str]) -> list[float]:
         """Returns the share of the threshold in the fall of balanced accuracy from validation to test, run by run."""
@@ -131,7 +134,7 @@ class Results:
 
     def baseline(self, name: str) -> Any:
         """Returns the metrics on test of a rule that sees measures of the picture alone."""
-        return self.file("best/seed0/quality.json")["baselines"][name]["test"]
+        return self.file("moderate_crops/seed0/quality.json")["baselines"][name]["test"]
 
     def sharpness(self, images: str, percentile: int) -> float:
         """Returns a percentile of sharpness of some images, as stored with the comparison of validation cuts."""
@@ -277,6 +280,7 @@ def render(root: Path) -> dict[Path, str]:
     environment.filters |= {"shown": shown, "spread": spread, "span": span, "p": p_value, "mean": statistics.fmean}
     environment.filters["signed"] = lambda value, decimals=3: number_text(value, f"+.{decimals}f")
     environment.filters["points"] = lambda share, decimals=1: number_text(share, f".{decimals}f", 100)
+    environment.filters["signed_points"] = lambda share, decimals=1: number_text(share, f"+.{decimals}f", 100)
     environment.filters["pair_of"] = lambda part: (part["value"], part["rates"]["roc_auc"])
     environment.filters["complement"] = lambda share: 1 - share
     results = Results(root / "results")

@@ -15,7 +15,7 @@ _OFFICIAL_SUBTYPES = {"normal": 234, "bacteria": 242, "virus": 148}
 
 GUANGZHOU = (
     "This network learned from films of children of one to five years, of one hospital in Guangzhou, and is for films "
-    "like those alone. On adults' films of another hospital such a network told pneumonia from no finding no better "
+    "like those alone. On adults' films of another hospital such networks told pneumonia from no finding hardly better "
     "than a coin."
 )
 

@@ -31,6 +31,9 @@ REDUCED = {
     1: cv2.IMREAD_GRAYSCALE,
 }
 
+SYNTHETIC = b"Synthetic\0not a radiograph"
+"""What the file of an image says that a generator made."""
+
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Returns width and height of a JPEG, as its frame header says; None if it has none."""
@@ -115,14 +118,21 @@ def main(names: list[str]) -> int:
     failed = 0
     for name in names:
         try:
-            read = grey_of(Path(name).read_bytes(), network["image_size"], network["resize"])
+            data = Path(name).read_bytes()
+            read = grey_of(data, network["image_size"], network["resize"])
         except (OSError, cv2.error):
             read = None
+        if read is not None and SYNTHETIC in data:
+            print(f"predict.py: {name} is no radiograph: its file says that it is synthetic", file=sys.stderr)
+            failed = 1
+            continue
         if read is None:
             print(f"predict.py: {name} cannot be read as JPEG or PNG", file=sys.stderr)
             failed = 1
             continue
         square = to_square(*read, network["image_size"], network["resize"], network["interpolation"])
+        if network.get("clarify") == "clahe":
+            square = cv2.createCLAHE(2.0, (8, 8)).apply(square)
         limit = bundle.get("feature_limit")
         outputs = ["probability", "distance"] if limit else ["probability"]
         probability, *distance = session.run(outputs, {"images": square[None]})

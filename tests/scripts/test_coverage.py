@@ -55,7 +55,7 @@ def test_a_small_measurement_writes_the_table(script, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_intervals_hold_the_truth_as_often_as_the_stored_table_says(script):
-    table = ROOT / "results/best/seed0/predictions/test.csv"
+    table = ROOT / "results/moderate_crops/seed0/predictions/test.csv"
     found = {(e.measure, e.images, e.truth, e.correlation): e for e in script.measure(table, 800, seed=1)}
     for row in rows():
         entry = found[row["measure"], row["images"], float(row["truth"]), float(row["correlation"])]

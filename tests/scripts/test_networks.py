@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("networks")
     leave = shutil.ignore_patterns("figures", "*.md", "sweep", "seed3", "seed4")
     for name, place in (
-        ("best", "networks/base"),
+        ("moderate_crops", "networks/base"),
         ("flips", "networks/mobilenetv1"),
         ("lee/efficientnetv2_s_scratch", "networks_scratch/efficientnetv2_s"),
         ("barnett/transfer_honest/seed0", "networks_probes/base/seed0"),
@@ -48,7 +48,7 @@ def test_every_arm_is_a_row_beside_the_reference_and_the_rest_is_named(script, f
     ]
     base = rows["fine-tuned", "base"]
     comparison = json.loads((ROOT / "results/comparison/comparison.json").read_text())
-    seeds = comparison["recipes"]["best"]["endpoints"]["roc_auc"]["values"][:3]
+    seeds = comparison["recipes"]["moderate_crops"]["endpoints"]["roc_auc"]["values"][:3]
     assert float(base["roc_auc"]) == pytest.approx(sum(seeds) / 3)
     speeds = {
         entry["case"]["threads"]: entry["images_per_second"]

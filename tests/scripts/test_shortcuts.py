@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
         ("barnett/scratch", "base", "mask"),
         ("flips", "border", "border"),
         ("lee/mobilenetv2_two_phase", "outside_box", "outside_box"),
-        ("best", "whole", "whole"),
+        ("moderate_crops", "whole", "whole"),
     ):
         shutil.copytree(ROOT / "results" / name, root / arm, ignore=leave)
         for run in (root / arm).glob("seed*"):

@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("synthetic")
     leave = shutil.ignore_patterns("figures", "*.md", "sweep*", "seed2", "seed3", "seed4")
     for name, arm in (
-        ("best", "oversampling"),
+        ("moderate_crops", "oversampling"),
         ("flips", "dcgan_64"),
         ("lee/mobilenetv2_two_phase", "dcgan_128"),
         ("barnett/transfer_honest", "reduced_64"),
