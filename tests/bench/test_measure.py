@@ -1,8 +1,10 @@
 import json
+import select
 import sys
 
 import pytest
 
+from cxr_jax.bench import children
 from cxr_jax.bench.cases import Case, Contest, Effort
 from cxr_jax.bench.measure import Measurement, run_contest
 from cxr_jax.bench.record import describe, shares
@@ -43,6 +45,7 @@ for line in sys.stdin:
     turns += 1
     assert request == {{"steps": 2, "seconds": 0.5, "clock": "wall"}}, request
     if how == "hang" or how == "hang later" and turns == 2:
+        open("{folder}/hangs", "w").close()
         time.sleep(300)
     if how == "die":
         sys.exit("gone")
@@ -56,7 +59,20 @@ reply({{"peak_memory_bytes": int(pace * 1000), "device_peak_bytes": None}})
 
 @pytest.fixture
 def stage(monkeypatch, tmp_path):
-    """Run a contest among processes whose steps take so long; returns its measurements and what happened."""
+    """Run a contest among processes whose steps take so long; returns its measurements and what happened.
+
+    Time is up for a process that hangs as soon as it says so, and for no other, however slow the machine is.
+    """
+    hangs, really = tmp_path / "hangs", select.select
+
+    def waited(read, write, failed, limit):
+        while not (ready := really(read, write, failed, 0.05))[0]:
+            if limit and hangs.exists():
+                hangs.unlink()
+                break
+        return ready
+
+    monkeypatch.setattr(children.select, "select", waited)
     stand_in = tmp_path / "python"
     stand_in.write_text(STAND_IN.format(python=sys.executable, folder=tmp_path))
     stand_in.chmod(0o755)
