@@ -24,6 +24,7 @@ from cxr_jax.evaluation.confidence import Confidence, confidence_of
 from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.evaluation.judged_sets import JudgedSets, read_uncertainty
 from cxr_jax.evaluation.judgement import JudgedSplit, Judgement, read_judgement
+from cxr_jax.evaluation.measures import Measured
 from cxr_jax.evaluation.numbers import TO, number_text, with_interval
 from cxr_jax.evaluation.seeds import spread
 from cxr_jax.reporting.comparison_cells import NOTHING, difference_text, threshold_text
@@ -153,21 +154,21 @@ def missing(study: Study) -> list[str]:
     return [*lacking, f"the ablation ({', '.join(short)})"] if short else lacking
 
 
+def measured_of(judged: JudgedSplit) -> dict[str, Measured]:
+    """Returns what was measured of the figures of `FIGURES` on a split."""
+    at_half = judged.metrics if judged.at_one_half is None else judged.at_one_half.metrics
+    return {name: judged.metrics[name] for name in FIGURES if "@" not in name} | {"accuracy@half": at_half["accuracy"]}
+
+
 def figures_of(judged: JudgedSplit) -> dict[str, float]:
     """Returns the figures of `FIGURES` on a split."""
-    calls = judged.metrics if judged.at_one_half is None else judged.at_one_half.metrics
-    return {name: judged.metrics[name].value for name in FIGURES if "@" not in name} | {
-        "accuracy@half": calls["accuracy"].value
-    }
+    return {name: found.value for name, found in measured_of(judged).items()}
 
 
 def intervals_of(judgement: Judgement) -> dict[str, Interval | None]:
     """Returns the intervals of a judgement on test; at the threshold they hold for the rule that chose it."""
-    found = {name: judgement.test.metrics[name].interval for name in FIGURES if "@" not in name}
-    if judgement.for_rule is not None:
-        found |= {name: entry.interval for name, entry in judgement.for_rule.metrics.items() if name in found}
-    half = judgement.test.at_one_half
-    return found | {"accuracy@half": found["accuracy"] if half is None else half.metrics["accuracy"].interval}
+    ruled = {} if judgement.for_rule is None else judgement.for_rule.metrics
+    return {name: ruled.get(name, found).interval for name, found in measured_of(judgement.test).items()}
 
 
 def conclusion(study: Study) -> str:
@@ -301,7 +302,7 @@ def _shifted(study: Study) -> list[list[str]]:
         test, name = arm.ensemble.test, _name(arm)
         called = sum(row[1] for row in test.confusion) / test.images
         values = figures_of(test)
-        rows.append([name, "out of fold", *(number_text(values[key], *POINTS) for key in SHOWN), _points(called)])
+        rows.append([name, "out of fold", *(_points(values[key]) for key in SHOWN), _points(called)])
         for calls in arm.aligned:
             cells = [with_interval(calls.metrics[key].value, calls.metrics[key].interval, *POINTS) for key in SHOWN]
             rows.append([name, f"aligned to {_points(calls.prevalence)} %", *cells, _points(calls.called)])

@@ -74,6 +74,10 @@ class Results:
     def _is_of(self, run: str, recipes: Iterable[str]) -> bool:
         return any(run.startswith(f"{recipe}/") for recipe in recipes)
 
+    def folds(self, arm: str) -> list[str]:
+        """Returns the recipes of the networks of a cross-validation, one for each fold, by their order."""
+        return sorted(path.relative_to(self._folder).as_posix() for path in (self._folder / arm).glob("fold?"))
+
     def each(self, recipes: str | Iterable[str], path: str, file: str = "evaluation.json") -> list[Any]:
         """Returns what stands at the dotted `path` of a file of every run of the recipes, in the order of runs.
 

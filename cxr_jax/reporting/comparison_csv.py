@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from cxr_jax.evaluation.comparison_record import ClassComparison, Comparison
 from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.reporting.recipe_records import RecipeRecord
-from cxr_jax.runs.files import csv_text
+from cxr_jax.runs.files import csv_text_of_records
 
 _AT = {None: "", "half": "0.5", "call": "highest", "operating_point": "operating point", "rule": "rule"}
 
@@ -40,7 +39,7 @@ def recipes_csv(compared: Comparison | ClassComparison) -> str:
                         "values": " ".join(f"{value:.6g}" for value in summary.values),
                     }
                 )
-    return _csv(header, rows)
+    return csv_text_of_records(header, rows)
 
 
 def pairs_csv(compared: Comparison | ClassComparison) -> str:
@@ -72,7 +71,7 @@ def pairs_csv(compared: Comparison | ClassComparison) -> str:
                     flat = {**_ends(retrained.interval), **{name: getattr(retrained, name) for name in retested}}
                     row |= {f"retrained_{name}": value for name, value in flat.items()}
                 rows.append(row)
-    return _csv(header, rows)
+    return csv_text_of_records(header, rows)
 
 
 def _class_column(compared: Comparison | ClassComparison) -> list[str]:
@@ -94,7 +93,7 @@ def costs_csv(records: Sequence[RecipeRecord]) -> str:
         }
         for record in records
     ]
-    return _csv(["recipe", "seeds", "thresholds", "rule", "looks", *costs], rows)
+    return csv_text_of_records(["recipe", "seeds", "thresholds", "rule", "looks", *costs], rows)
 
 
 def errors_csv(records: Sequence[RecipeRecord]) -> str:
@@ -125,12 +124,8 @@ def errors_csv(records: Sequence[RecipeRecord]) -> str:
                             "values": " ".join(f"{value:.6g}" for value in entry.differences),
                         }
                     )
-    return _csv(header, rows)
+    return csv_text_of_records(header, rows)
 
 
 def _ends(interval: Interval | None) -> dict[str, float]:
     return {} if interval is None else {"low": interval.low, "high": interval.high}
-
-
-def _csv(header: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    return csv_text([header, *([row.get(name, "") for name in header] for row in rows)])

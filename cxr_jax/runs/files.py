@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,18 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
     """Returns rows of cells as CSV, every line ended by a newline alone."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def csv_text_of_records(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Returns rows by the names of their columns as CSV with a header, like `csv_text`; what a row lacks is empty.
+
+    Raises ValueError for a row with a name that is no column.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cxr_jax.evaluation.numbers import TO, number_text, with_interval
 from cxr_jax.reporting.tables import markdown_table
-from cxr_jax.runs.files import csv_text, write_text
+from cxr_jax.runs.files import csv_text_of_records, write_text
 from cxr_jax.sweeps.runs import SUMMARY_FILE
 from cxr_jax.sweeps.summary import Figure, Summary, VariantSummary, write_summary
 from cxr_jax.sweeps.sweep import BASE
@@ -60,7 +60,7 @@ def sweep_csv(summary: Summary) -> str:
     columns = [*_CSV_COLUMNS, *_CSV_DIFFERENCE, *(f"seed{seed}" for seed in seeds)]
     names = _figure_names(summary)
     found = [_csv_row(variant, name) for variant in summary.variants for name in names if name in variant.figures]
-    return csv_text([columns, *([row.get(column, "") for column in columns] for row in found)])
+    return csv_text_of_records(columns, found)
 
 
 def _csv_row(variant: VariantSummary, name: str) -> dict[str, Any]:
