@@ -11,12 +11,9 @@ split no label is read and nothing is predicted. Both tables are CSV. Two minute
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 from check_frozen_features import FeatureOptions, feature_function
@@ -32,6 +29,7 @@ from cxr_jax.data.split_loading import load_split, rows_of_split
 from cxr_jax.errors import run_script
 from cxr_jax.evaluation.cases import Cases
 from cxr_jax.evaluation.metrics import metric_value, specificity_at_sensitivity
+from cxr_jax.runs.files import csv_text, write_text
 from cxr_jax.vocabulary import NORMAL, PNEUMONIA
 
 FRACTION = 0.2
@@ -81,18 +79,11 @@ def main(arguments: Sequence[str]) -> int:
     for name, rows in {"train NORMAL": normal, "train PNEUMONIA": ill, "test": test}.items():
         sharpness.append([name, *(f"{value:.4f}" for value in np.percentile(measured[rows], PERCENTILES))])
     for name, table in {"cuts": cuts, "sharpness": sharpness}.items():
-        write(table, sys.stdout)
+        text = csv_text(table)
+        print(text, end="")
         if options.out:
-            folder = Path(options.out)
-            folder.mkdir(parents=True, exist_ok=True)
-            with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-                write(table, file)
+            write_text(Path(options.out) / f"{name}.csv", text)
     return 0
-
-
-def write(table: list[list[Any]], file: IO[str]) -> None:
-    """Writes a table as CSV."""
-    csv.writer(file, lineterminator="\n").writerows(table)
 
 
 def judged(kept: list[int], cut: list[int], features: dict[int, np.ndarray], labels: dict[int, int]) -> Cases:

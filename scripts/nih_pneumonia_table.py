@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cxr_jax.errors import UserError, run_script
+from cxr_jax.runs.files import csv_text, write_text
 
 COLUMNS = ("file", "label", "patient", "split", "age", "sex", "view")
 
@@ -34,8 +35,7 @@ def main(arguments: Sequence[str]) -> None:
     there = None if options.images is None else {path.name for path in options.images.rglob("*.png")}
     with options.findings.open(encoding="utf-8", newline="") as file:
         rows = [row for line in csv.DictReader(file) if (row := _row(line)) and (there is None or row[0] in there)]
-    with options.table.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+    write_text(options.table, csv_text([COLUMNS, *rows]))
     print(f"{options.table}: {len(rows):,} films of {len({row[2] for row in rows}):,} patients")
 
 
