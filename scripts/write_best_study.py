@@ -25,7 +25,7 @@ from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.evaluation.judged_sets import JudgedSets, read_uncertainty
 from cxr_jax.evaluation.judgement import JudgedSplit, Judgement, read_judgement
 from cxr_jax.evaluation.measures import Measured
-from cxr_jax.evaluation.numbers import TO, number_text, with_interval
+from cxr_jax.evaluation.numbers import TO, number_text, with_deviation, with_interval
 from cxr_jax.evaluation.seeds import spread
 from cxr_jax.reporting.comparison_cells import NOTHING, difference_text, threshold_text
 from cxr_jax.reporting.recipe_records import read_recipe
@@ -264,7 +264,7 @@ def _alone(study: Study) -> list[list[str]]:
 
 def _spread(values: Sequence[float], form: Form) -> str:
     found = spread(values)
-    return f"{number_text(found.mean, *form)} ± {number_text(found.deviation, *form)}"
+    return with_deviation(found.mean, found.deviation, *form)
 
 
 def _held_out(study: Study) -> list[list[str]]:

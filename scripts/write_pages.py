@@ -23,7 +23,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from cxr_jax.commands.publish import TABLE
 from cxr_jax.errors import UserError, run_script
-from cxr_jax.evaluation.numbers import TO, number_text
+from cxr_jax.evaluation import seeds
+from cxr_jax.evaluation.numbers import TO, number_text, with_deviation
 from cxr_jax.reporting.comparison_cells import p_text
 from cxr_jax.reporting.published import Published
 from cxr_jax.reporting.tables import results_table, with_block
@@ -237,8 +238,8 @@ def shown(value: float, form: int | str = 3) -> str:
 
 def spread(values: list[float], form: int | str = 3) -> str:
     """Returns mean ± standard deviation over runs, the value alone of one run."""
-    told = [statistics.fmean(values), *([statistics.stdev(values)] if len(values) > 1 else [])]
-    return " ± ".join(number_text(value, *form_of(form)) for value in told) + unit(form)
+    found = seeds.spread(values)
+    return with_deviation(found.mean, found.deviation, *form_of(form)) + unit(form)
 
 
 def span(values: Any, form: int | str = 3) -> str:

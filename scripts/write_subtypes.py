@@ -21,7 +21,7 @@ from cxr_jax.evaluation.class_judgement import ClassJudgement, read_class_judgem
 from cxr_jax.evaluation.comparison import compare
 from cxr_jax.evaluation.comparison_record import Comparison, EndpointSummary, write_comparison
 from cxr_jax.evaluation.confidence import confidence_of
-from cxr_jax.evaluation.numbers import TO, number_text, with_interval
+from cxr_jax.evaluation.numbers import TO, number_text, with_deviation, with_interval
 from cxr_jax.evaluation.operating_point import choose_operating_point
 from cxr_jax.evaluation.recipe_draws import Recipe, Ruled
 from cxr_jax.evaluation.seeds import spread
@@ -199,7 +199,7 @@ def _told(summary: EndpointSummary | None) -> str:
 def _over_seeds(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     found = spread(known)
-    return number_text(found.mean) + ("" if found.deviation is None else f" ± {number_text(found.deviation)}")
+    return with_deviation(found.mean, found.deviation)
 
 
 if __name__ == "__main__":

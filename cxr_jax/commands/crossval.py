@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
     terminal.say(f"Cross-validating {' '.join(arguments[:1])}")
     path, given = _parse(arguments, terminal)
     options, folder = given.options, Path(given.options.out)
-    _check(options, path)
+    _check(options, arguments[0])
     from cxr_jax.data.prepared import PreparedData
     from cxr_jax.sweeps.folds import sweep_of_folds
     from cxr_jax.sweeps.runs import sweep_runs
@@ -95,12 +95,10 @@ def _parse(arguments: list[str], terminal: Terminal) -> tuple[Path, Given[Option
     return path, load_with_options(path, arguments[1:], Options, prog=prog, description=SUMMARY, tell=terminal.say)
 
 
-def _check(options: Options, path: Path) -> None:
+def _check(options: Options, config: str) -> None:
     """Raises UserError for options that say too little or lie out of range."""
     if not options.out:
-        raise UserError(
-            f"say where the folds go: {as_typed('cxr-jax', 'crossval', path.name)} --out FOLDER", EXIT_USAGE
-        )
+        raise UserError(f"say where the folds go: {as_typed('cxr-jax', 'crossval', config)} --out FOLDER", EXIT_USAGE)
     for name, least in (("folds", 2), ("jobs", 1)):
         if getattr(options, name) < least:
             raise UserError(f"--{name} is {getattr(options, name)}, but must be {least} or more", EXIT_USAGE)

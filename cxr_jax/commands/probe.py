@@ -170,6 +170,7 @@ def _tell(terminal: Terminal, out: Path, record: ProbeRecord, figures: dict[str,
     """Prints what every strength reached, what the probe reached on validation, and how to go on."""
     from rich.table import Table
 
+    from cxr_jax.evaluation.numbers import with_deviation
     from cxr_jax.reporting.live import validation_figures
 
     if record.findings:
@@ -177,13 +178,13 @@ def _tell(terminal: Terminal, out: Path, record: ProbeRecord, figures: dict[str,
             "finding", "images that show it", "known", "strength of the penalty", "ROC-AUC in cross-validation"
         )
         for entry in record.findings:
-            area = f"{entry.chosen.mean:.4f} ± {entry.chosen.deviation:.4f}"
+            area = with_deviation(entry.chosen.mean, entry.chosen.deviation, ".4f")
             table.add_row(entry.name, f"{entry.shown:,}", f"{entry.images:,}", f"{entry.strength:g}", area)
     else:
         table = Table("strength of the penalty", "ROC-AUC in cross-validation", "")
         for score in record.scores:
             chosen = "chosen" if score.strength == record.strength else ""
-            table.add_row(f"{score.strength:g}", f"{score.mean:.4f} ± {score.deviation:.4f}", chosen)
+            table.add_row(f"{score.strength:g}", with_deviation(score.mean, score.deviation, ".4f"), chosen)
     terminal.show(table)
     if not record.converged:
         terminal.say("Note: scikit-learn gave up some fits before their end; stronger penalties end sooner")

@@ -47,6 +47,12 @@ def with_interval(
     return f"{number_text(value, form, factor)} {interval_text(interval, form, factor, word=word)}".rstrip()
 
 
+def with_deviation(value: float, deviation: float | None, form: str = ".3f", factor: float = 1) -> str:
+    """Returns a mean and its standard deviation as `0.912 ± 0.004`, without deviation where it has none."""
+    told = number_text(value, form, factor)
+    return told if deviation is None else f"{told} ± {number_text(deviation, form, factor)}"
+
+
 def measured_text(measured: Measured, form: str = ".3f", *, word: str = DASH) -> str:
     """Returns a measure as `with_interval` has it, `undefined` without value."""
     return "undefined" if measured.value is None else with_interval(measured.value, measured.interval, form, word=word)

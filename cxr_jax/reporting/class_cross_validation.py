@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from cxr_jax.evaluation.class_cross_validation import ClassCrossValidation
-from cxr_jax.evaluation.numbers import measured_text
+from cxr_jax.evaluation.numbers import measured_text, with_deviation
 from cxr_jax.evaluation.seeds import spread
 from cxr_jax.reporting.tables import markdown_table
 from cxr_jax.vocabulary import DISCLAIMER, FINDINGS
@@ -78,7 +78,7 @@ def _mean_text(found: ClassCrossValidation, name: str) -> str:
     if None in values:
         return "undefined"
     over = spread(values)
-    return f"{over.mean:.3f} ± {over.deviation:.3f}"
+    return with_deviation(over.mean, over.deviation)
 
 
 def _each(found: ClassCrossValidation) -> list[list[str]]:

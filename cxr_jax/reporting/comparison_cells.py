@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from cxr_jax.evaluation.comparison_record import RESOLUTION, Answer, EndpointSummary, Pair
-from cxr_jax.evaluation.numbers import TO, interval_text, number_text, with_interval
+from cxr_jax.evaluation.numbers import TO, interval_text, number_text, with_deviation, with_interval
 
 NOTHING = "–"
 """What stands where nothing is known."""
@@ -72,8 +72,7 @@ def _ends(summary: EndpointSummary, metric: str) -> str:
 
 
 def _mean(summary: EndpointSummary, metric: str) -> str:
-    text = metric_text(summary.mean, metric)
-    return text if summary.deviation is None else f"{text} ± {metric_text(summary.deviation, metric)}"
+    return with_deviation(summary.mean, summary.deviation, *_form(metric))
 
 
 def metric_text(value: float, metric: str) -> str:
@@ -88,9 +87,8 @@ def _form(metric: str, sign: str = "") -> tuple[str, float]:
 
 def mean_text(summary: EndpointSummary, form: str = ".3f", factor: float = 1) -> str:
     """Returns mean, deviation and interval of an endpoint in one line."""
-    deviation = "" if summary.deviation is None else f" ± {number_text(summary.deviation, form, factor)}"
-    ends = interval_text(summary.interval, form, factor, word=TO)
-    return f"{number_text(summary.mean, form, factor)}{deviation} {ends}".rstrip()
+    told = with_deviation(summary.mean, summary.deviation, form, factor)
+    return f"{told} {interval_text(summary.interval, form, factor, word=TO)}".rstrip()
 
 
 def difference_text(answer: Answer, form: str = "+.3f", factor: float = 1) -> str:

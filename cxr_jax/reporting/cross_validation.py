@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from cxr_jax.evaluation.cross_validation import JUDGED, CrossValidation, HeldOut
-from cxr_jax.evaluation.numbers import interval_text, measured_text
+from cxr_jax.evaluation.numbers import interval_text, measured_text, with_deviation
 from cxr_jax.evaluation.seeds import spread
 from cxr_jax.reporting.tables import markdown_table
 from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, PNEUMONIA
@@ -84,4 +84,4 @@ def _mean_text(found: CrossValidation, name: str) -> str:
     if None in values:
         return "undefined"
     over = spread(values)
-    return f"{over.mean:.3f} ± {over.deviation:.3f}"
+    return with_deviation(over.mean, over.deviation)

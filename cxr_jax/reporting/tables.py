@@ -10,7 +10,7 @@ from rich.table import Table
 
 from cxr_jax.evaluation.alignment import AlignedCalls
 from cxr_jax.evaluation.judgement import Confusion, Judgement, read_judgement
-from cxr_jax.evaluation.numbers import interval_text, measured_text
+from cxr_jax.evaluation.numbers import interval_text, measured_text, with_deviation
 from cxr_jax.evaluation.seeds import Spread, interval_over_seeds, mean_auc_interval, same_images, spread
 from cxr_jax.reporting.published import Published
 from cxr_jax.reporting.training_time import wall_seconds
@@ -157,11 +157,8 @@ def looks_and_minutes(runs: Sequence[RunFolder]) -> list[str]:
 
 def spread_text(values: Spread, *, percent: bool) -> str:
     """Returns mean and standard deviation over seeds as they stand in a cell."""
-    if percent:
-        text = f"{100 * values.mean:.1f} %"
-        return text if values.deviation is None else f"{100 * values.mean:.1f} ± {100 * values.deviation:.1f} %"
-    text = f"{values.mean:.3f}"
-    return text if values.deviation is None else f"{text} ± {values.deviation:.3f}"
+    told = with_deviation(values.mean, values.deviation, *((".1f", 100) if percent else (".3f", 1)))
+    return f"{told} %" if percent else told
 
 
 def _share(value: float | None) -> str:

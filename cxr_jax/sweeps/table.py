@@ -9,7 +9,7 @@ from typing import Any
 from rich.box import HORIZONTALS
 from rich.table import Table
 
-from cxr_jax.evaluation.numbers import TO, number_text, with_interval
+from cxr_jax.evaluation.numbers import TO, with_deviation, with_interval
 from cxr_jax.reporting.tables import markdown_table
 from cxr_jax.runs.files import csv_text_of_records, write_text
 from cxr_jax.sweeps.runs import SUMMARY_FILE
@@ -137,9 +137,7 @@ def _cell(figure: Figure | None, seeds: int) -> str:
     """Returns the mean and deviation, below them the difference and its interval."""
     if figure is None:
         return _NOTHING
-    text = number_text(figure.mean, ".4f")
-    if figure.deviation is not None:
-        text += f" ± {number_text(figure.deviation, '.4f')}"
+    text = with_deviation(figure.mean, figure.deviation, ".4f")
     if len(figure.values) < seeds:
         text += f" ({len(figure.values)} of {seeds})"
     difference = figure.difference

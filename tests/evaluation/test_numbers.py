@@ -1,6 +1,14 @@
 from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.evaluation.measures import Measured
-from cxr_jax.evaluation.numbers import TO, interval_text, measured_text, number_text, range_text, with_interval
+from cxr_jax.evaluation.numbers import (
+    TO,
+    interval_text,
+    measured_text,
+    number_text,
+    range_text,
+    with_deviation,
+    with_interval,
+)
 
 INTERVAL = Interval(0.88, 0.94, "DeLong")
 
@@ -26,3 +34,8 @@ def test_a_number_has_a_real_minus_and_the_form_that_is_asked_for():
 def test_a_number_without_an_interval_stands_alone():
     assert with_interval(-0.1, Interval(-0.25, 0.05, "DeLong"), "+.2f", word=TO) == "−0.10 (−0.25 to +0.05)"
     assert with_interval(0.25, None, ".2f") == "0.25"
+
+
+def test_a_mean_without_a_deviation_stands_alone():
+    assert with_deviation(-0.1, 0.02, ".1f", 100) == "−10.0 ± 2.0"
+    assert with_deviation(0.912, None) == "0.912"
