@@ -51,17 +51,19 @@ def make_feature_reference(
     training: ImageSet,
     validation: ImageSet,
     *,
+    stage: str | None = None,
     batch_size: int = 64,
     track: Track = silently,
 ) -> FeatureReference | None:
     """Returns the training images in the features of a network, with the limit that validation gives.
 
-    At most `TRAINING_IMAGES` of them are taken, by a fixed draw. None for a plain module, which has no stages.
+    At most `TRAINING_IMAGES` of them are taken, by a fixed draw, and the features of `stage`, by default of
+    `measured_stage`. None for a plain module, which has no stages.
     """
     network = model.model()
     if not isinstance(network, StagedNetwork):
         return None
-    stage = measured_stage(network, model.image_size)
+    stage = stage or measured_stage(network, model.image_size)
     rows = np.sort(np.random.default_rng(0).permutation(len(training))[:TRAINING_IMAGES])
     program = model.compile(functools.partial(statistics_of, stage=stage), batch_size)
     with track("Comparing validation with train in the network's features", len(rows) + len(validation)) as advance:
