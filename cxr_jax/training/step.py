@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from cxr_jax.models.state import ArrayDict, batch_stats_of, merge_model
 from cxr_jax.preprocessing.augment import augment
 from cxr_jax.preprocessing.mixup import mix_pairs, swap_pairs
 from cxr_jax.preprocessing.normalise import normalise
+from cxr_jax.preprocessing.parts import fewest_parts, in_parts
 from cxr_jax.training.finding_loss import weights_in_batch
 from cxr_jax.training.loss import batch_weight, questions, right_answers, weighted_losses
 from cxr_jax.training.network import Network
@@ -143,7 +145,8 @@ def _training_logits(
     if batch.images.ndim == 2:
         return model.classify_pooled(batch.images.astype(dtype), Mode(keys=dropout_keys)), None
     augmentation = phase.config.augmentation
-    images, share = augment(batch.images, augmentation_keys, augmentation), None
+    parts = _parts_of_augmentation(batch.images.shape[0], plan, axis_name)
+    images, share = augment(batch.images, augmentation_keys, augmentation, parts), None
     if augmentation.mixup > 0:
         images, share = mix_pairs(images, augmentation_keys, augmentation.mixup)
     inputs = normalise(images, network.mean, network.std, activations_dtype(dtype, plan.precision))
@@ -161,13 +164,18 @@ def _training_logits(
     return logits, share
 
 
+def _parts_of_augmentation(rows: int, plan: Plan, axis_name: str | None) -> int:
+    """Returns in how many parts a batch of so many rows is augmented: one but on CPUs, whose share is cut there."""
+    share, left = (rows, 0) if axis_name is not None else divmod(rows, len(plan.devices))
+    return 1 if left or plan.devices[0].platform != "cpu" else fewest_parts(share)
+
+
 def _accumulate(
     gradient_of: Callable[..., Any], params: ArrayDict, batch_stats: ArrayDict, batch: DeviceBatch, count: int
 ) -> tuple[Array, Array, ArrayDict, ArrayDict]:
     """Returns loss, right answers, BatchNorm statistics and gradients of `batch`, computed in `count` parts.
 
-    Only one part's activations exist at a time. Part i holds the rows i, i + count, ... If each device holds a
-    contiguous share of the batch whose length is a multiple of `count`, it also holds its share of every part.
+    Only one part's activations exist at a time.
     """
 
     def add(carry: tuple, part: DeviceBatch) -> tuple[tuple, None]:
@@ -175,9 +183,7 @@ def _accumulate(
         (loss, (correct, batch_stats)), gradients = gradient_of(params, batch_stats, part)
         return (batch_stats, *jax.tree.map(jnp.add, tuple(sums), (loss, correct, gradients))), None
 
-    parts = jax.tree.map(
-        lambda rows: jnp.moveaxis(rows.reshape(rows.shape[0] // count, count, *rows.shape[1:]), 1, 0), batch
-    )
+    parts = jax.tree.map(functools.partial(in_parts, count=count), batch)
     shapes = jax.eval_shape(gradient_of, params, batch_stats, jax.tree.map(lambda rows: rows[0], parts))
     (loss, (correct, _)), gradients = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
     (batch_stats, loss, correct, gradients), _ = lax.scan(add, (batch_stats, loss, correct, gradients), parts)

@@ -237,7 +237,8 @@ def test_an_example_depends_on_its_own_key_only():
     assert (np.asarray(other_keys) != whole).any((1, 2)).all()
 
 
-def test_sharded_over_devices_gives_the_same_bits_without_gathering_the_batch():
+@pytest.mark.parametrize("parts", [1, 2])
+def test_sharded_over_devices_gives_the_same_bits_without_gathering_the_batch(parts):
     devices = jax.devices()
     if len(devices) < 2:
         pytest.skip("needs several devices (tests/conftest.py makes 8 CPU devices)")
@@ -245,10 +246,10 @@ def test_sharded_over_devices_gives_the_same_bits_without_gathering_the_batch():
     images, keys = jnp.asarray(smooth_images(count)), keys_of(count)
     sharding = NamedSharding(Mesh(np.array(devices), ("data",)), PartitionSpec("data"))
     arguments = jax.device_put(images, sharding), jax.device_put(keys, sharding)
-    sharded = augment(*arguments, EVERYTHING)
+    sharded = augment(*arguments, EVERYTHING, parts)
     assert sharded.sharding.is_equivalent_to(sharding, sharded.ndim)
     np.testing.assert_array_equal(sharded, augment(images, keys, EVERYTHING))
-    program = augment.lower(*arguments, EVERYTHING).compile().as_text()
+    program = augment.lower(*arguments, EVERYTHING, parts).compile().as_text()
     assert "all-gather" not in program and "all-reduce" not in program
 
 
@@ -283,6 +284,13 @@ def test_every_change_keeps_its_bits_in_batches_of_any_size(size):
         whole = np.asarray(augment(jnp.asarray(images), keys, only(name)))
         single = np.asarray(augment(jnp.asarray(images[3:4]), keys[3:4], only(name)))
         np.testing.assert_array_equal(single[0], whole[3], err_msg=name)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 6])
+def test_a_batch_in_parts_gives_the_same_bits(parts):
+    images, keys = jnp.asarray(smooth_images(6)), keys_of(6)
+    for config in (EVERYTHING, AugmentationConfig()):
+        np.testing.assert_array_equal(augment(images, keys, config, parts), augment(images, keys, config))
 
 
 def test_inside_another_jit_gives_the_same_bits():
