@@ -51,6 +51,9 @@ def main(arguments: list[str]) -> None:
             )
         if given.config.parallel.world_size > 1:
             raise UserError("parallel.world_size is above 1, and a generator is trained by one process: leave it out")
+        from cxr_jax.training.kernels_ahead import begin_kernels
+
+        begin_kernels(given.config)
         from cxr_jax.synthesis import run  # noqa: F401
     out = Path(given.options.out) if given.options.out else default_folder(path)
     _synthesize(given.config, out, terminal, resume=given.options.resume)
@@ -62,7 +65,7 @@ def _synthesize(config: Config, out: Path, terminal: Terminal, *, resume: bool) 
     from cxr_jax.data.run_folders import require_same, write_origin
     from cxr_jax.devices import names_of
     from cxr_jax.reporting.synthesis import SynthesisObserver
-    from cxr_jax.runs.environment import record_activations
+    from cxr_jax.runs.environment import record_activations, recorded_precision
     from cxr_jax.runs.files import atomic_path
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.locks import held_for_training
@@ -75,12 +78,12 @@ def _synthesize(config: Config, out: Path, terminal: Terminal, *, resume: bool) 
         require_same(run, config, prepared, "synthesize")
     training, held_out, wanted = _images(config, prepared, terminal)
     with terminal.waiting(f"Planning, and compiling {config.model.name}, whose features compare images"):
-        plan = plan_synthesis(config, training)
+        plan = plan_synthesis(config, training, recorded_precision(run) if resume else None)
         program = FeatureProgram(config, plan.devices)
     if not resume:
         with atomic_path(out) as unfinished:
             write_origin(unfinished, config, None, prepared, names_of(plan.devices))
-    record_activations(run, plan.precision, "XLA", plan.why)
+    record_activations(run, plan.precision, "native kernels" if plan.native_kernels else "XLA", plan.why)
     terminal.say(
         f"{config.synthesis.generator} of {config.data.image_size} pixels on {len(training)} {config.synthesis.label} "
         f"images of train; run {as_typed(run.path)}"

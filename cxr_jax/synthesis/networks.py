@@ -7,6 +7,7 @@ last and the discriminator's first. Kernels begin as N(0, 0.02) and the factors 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +17,9 @@ from jax import Array, lax
 from cxr_jax.models.activations import relu
 from cxr_jax.models.kernels.dense import dense_convolution
 from cxr_jax.models.kernels.depthwise import accumulator_of
+from cxr_jax.models.kernels.native import operations as kernels
 from cxr_jax.models.kernels.platform import chosen_by_platform
-from cxr_jax.models.layers import BatchNorm, Convolution, LayerRules, Mode
+from cxr_jax.models.layers import BatchNorm, Convolution, LayerRules, Mode, is_native
 
 SMALLEST_MAP = 4
 """Side of the maps that latent vectors become first, and that images become last."""
@@ -44,8 +46,10 @@ class TransposedConvolution(nnx.Module):
     def __init__(self, inputs: int, outputs: int, generator: np.random.Generator) -> None:
         self.kernel = nnx.Param(_normal(generator, (_WINDOW, _WINDOW, inputs, outputs)))
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, mode: Mode) -> Array:
         """Maps `x` [B, H, W, I] to [B, 2 H, 2 W, O]."""
+        if is_native(x, mode):
+            return doubled_by_parity(x, self.kernel[...], kernels.convolution)
         kernel = self.kernel[...].astype(x.dtype)
         return chosen_by_platform(x, kernel, cpu=doubled_by_parity, default=doubled)
 
@@ -57,7 +61,7 @@ def doubled(x: Array, kernel: Array) -> Array:
     return lax.conv_transpose(x, kernel, (_STRIDE, _STRIDE), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def doubled_by_parity(x: Array, kernel: Array) -> Array:
+def doubled_by_parity(x: Array, kernel: Array, convolution: Callable[..., Array] = dense_convolution) -> Array:
     """Returns the same as four convolutions of 2 x 2, one for each parity of a row and a column of the result.
 
     XLA's weight gradient of a transposed convolution takes ten times as long on a CPU.
@@ -66,7 +70,7 @@ def doubled_by_parity(x: Array, kernel: Array) -> Array:
 
     def part(down: int, right: int) -> Array:
         padding = ((1 - down, down), (1 - right, right))
-        return dense_convolution(x, kernel[down::2, right::2], stride=1, padding=padding)
+        return convolution(x, kernel[down::2, right::2], stride=1, padding=padding)
 
     rows = [jnp.stack([part(down, right) for right in range(2)], 3) for down in range(2)]
     return jnp.stack(rows, 2).reshape(batch, 2 * height, 2 * width, -1)
@@ -92,7 +96,7 @@ class Generator(nnx.Module):
         x = latents @ self.first_kernel[...].astype(latents.dtype)
         x = x.reshape(len(latents), SMALLEST_MAP, SMALLEST_MAP, -1)
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
-            x = convolution(norm(x, mode, relu))
+            x = convolution(norm(x, mode, relu), mode)
         return jnp.tanh(x.astype(accumulator_of(x)))
 
 
@@ -113,7 +117,7 @@ class Discriminator(nnx.Module):
         norms = [None, *self.norms]
         x = images
         for norm, convolution in zip(norms, self.convolutions, strict=True):
-            x = convolution(x)
+            x = convolution.convolved(x, mode)
             x = leaky_relu(x) if norm is None else norm(x, mode, leaky_relu)
         flat = x.reshape(len(x), -1)
         logits = flat @ self.last_kernel[...].astype(x.dtype)

@@ -87,6 +87,7 @@ def synthesis_step(
     networks: Networks,
     config: Config,
     precision: Precision,
+    native_kernels: bool = False,
     axis_name: str | None = None,
 ) -> tuple[SynthesisState, SynthesisMetrics]:
     """Returns the state after one step on the real images of `batch`, [B, S, S] uint8.
@@ -96,7 +97,7 @@ def synthesis_step(
     non-saturating one. Under a mapped axis `axis_name` losses, gradients and statistics are those of the whole batch.
     """
     dtype = activations_dtype(jnp.dtype(jnp.float32), precision)
-    mode = Mode(batch_statistics=True, axis_name=axis_name)
+    mode = Mode(batch_statistics=True, axis_name=axis_name, native=native_kernels)
     latents = training_latents(config.training.seed, epoch, batch.ids, networks.latent_size).astype(dtype)
     real = (batch.images.astype(jnp.float32) / _HALF_RANGE - 1)[..., None].astype(dtype)
 

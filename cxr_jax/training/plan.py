@@ -20,7 +20,7 @@ from cxr_jax.models.network import TRANSITION, has_prefix
 from cxr_jax.training.loss import Weights, class_weights
 from cxr_jax.training.network import Network
 from cxr_jax.training.optimizer import frozen_stages, make_optimizer, make_schedule, partition, trains_head_alone
-from cxr_jax.training.precision import Choice, choose_precision, missing_kernels, takes_native_kernels
+from cxr_jax.training.precision import choose_precision, missing_kernels, takes_native_kernels
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,10 @@ def plan_run(
     visited = train_set.labels[epoch_rows(len(train_set), train_set.replay, seed=training.seed, epoch=0)]
     natively = network.has_native_kernels
     asked = training.precision
-    if asked == "auto" and recorded is not None:
-        asked, choice, measured = recorded, Choice(recorded, "as this run was trained until now"), False
-    else:
-        choice = choose_precision(asked, devices, backend, config.model.name, natively=natively)
-        measured = bool(choice.why)
-    note = missing_kernels(asked, devices, backend) if natively and not measured else ""
+    choice = choose_precision(asked, devices, backend, config.model.name, natively=natively, recorded=recorded)
+    kept = asked == "auto" and recorded is not None
+    tells = natively and (kept or not choice.why)
+    note = missing_kernels(recorded if kept else asked, devices, backend) if tells else ""
     return Plan(
         config=config,
         devices=devices,

@@ -34,15 +34,18 @@ def choose_precision(
     network: str,
     *,
     natively: bool = True,
+    recorded: Precision | None = None,
 ) -> Choice:
     """Returns the precision of activations on `devices`, by itself the one that was measured to be the faster.
 
     `network` is the name of the network, and `natively` says whether it knows the native kernels. bf16 is the faster
     one on GPUs and TPUs. On a CPU, bfloat16 is fast through the native kernels alone, and these are faster than float32
-    for some processors and networks only.
+    for some processors and networks only. A run that goes on keeps what it was `recorded` to be trained in.
     """
     if asked != "auto":
         return Choice(asked)
+    if recorded is not None:
+        return Choice(recorded, "as this run was trained until now")
     if all(device.platform != "cpu" for device in devices):
         return Choice("bf16")
     if not (natively and _suits_kernels(devices, backend)) or os.environ.get(KERNELS_SWITCH) == "off":

@@ -7,6 +7,7 @@ import pytest
 
 from cxr_jax.config.schema import Config, DataConfig, SynthesisConfig
 from cxr_jax.devices import replicate
+from cxr_jax.models.kernels.native import operations as kernels
 from cxr_jax.models.layers import Mode
 from cxr_jax.models.state import merge_model, split_model
 from cxr_jax.synthesis import run
@@ -154,3 +155,39 @@ def test_the_convolution_by_parity_is_the_transposed_one():
     alone = doubled(jnp.zeros((1, 3, 3, 1), jnp.float32).at[0, 1, 1, 0].set(1.0), jnp.ones((4, 4, 1, 1), jnp.float32))
     assert np.argwhere(alone[0, :, :, 0]).min(0).tolist() == [1, 1]
     assert float(alone.sum()) == 16
+
+
+def test_native_kernels_convolve_and_differentiate_by_parity_as_xla_does(native_kernels):
+    """In bfloat16: products are rounded to 8 bits, sums are not."""
+    draws = np.random.default_rng(0)
+    kernel = jnp.asarray(draws.standard_normal((4, 4, 40, 3)), jnp.float32)
+    x, g = (jnp.asarray(draws.standard_normal(shape), jnp.bfloat16) for shape in ((2, 3, 5, 40), (2, 6, 10, 3)))
+
+    def natively(x, kernel):
+        return doubled_by_parity(x, kernel, kernels.convolution)
+
+    def in_float32(x, kernel):
+        return doubled(x.astype(jnp.float32), kernel.astype(jnp.bfloat16).astype(jnp.float32))
+
+    found, back = jax.vjp(natively, x, kernel)
+    expected, expected_back = jax.vjp(in_float32, x, kernel)
+    np.testing.assert_allclose(np.asarray(found, np.float32), expected, rtol=2**-7, atol=2**-7 * np.abs(expected).max())
+    for one, other in zip(back(g), expected_back(g.astype(jnp.float32)), strict=True):
+        other = np.asarray(other, np.float32)
+        np.testing.assert_allclose(np.asarray(one, np.float32), other, rtol=0, atol=2**-7 * np.abs(other).max())
+
+
+def test_a_step_by_native_kernels_measures_what_one_in_float32_does(native_kernels, config, images):
+    networks, state = build_networks(config)
+    batch = DeviceBatch(*(jnp.asarray(values[:8]) for values in (images.images, images.labels, images.ids)))
+    step = functools.partial(synthesis_step, state, batch, jnp.asarray(0, jnp.int32), networks=networks, config=config)
+    found, expected = (
+        jax.jit(step, static_argnames=("precision", "native_kernels"))(precision="bf16", native_kernels=True),
+        jax.jit(step, static_argnames="precision")(precision="float32"),
+    )
+    for name in ("discriminator_loss", "generator_loss"):
+        np.testing.assert_allclose(getattr(found[1], name), getattr(expected[1], name), rtol=0.02, err_msg=name)
+    for name in ("generator", "discriminator"):
+        for key, value in getattr(expected[0], name).batch_stats.items():
+            near = getattr(found[0], name).batch_stats[key]
+            np.testing.assert_allclose(near, value, rtol=0, atol=0.02 * np.abs(value).max(), err_msg=key)

@@ -147,7 +147,7 @@ def test_features_computed_once_train_the_same_head(trainer, network, monkeypatc
     plain = trainer("plain", phases=(phase,))
     # the same phase, but told that images change from epoch to epoch
     monkeypatch.setattr(AugmentationConfig, "is_random", property(lambda self: True))
-    monkeypatch.setattr("cxr_jax.training.step.augment", lambda images, keys, config: images.astype(np.float32))
+    monkeypatch.setattr("cxr_jax.training.step.augment", lambda images, keys, config, parts: images.astype(np.float32))
     plain.train()
     left, right = arrays_of(cached), arrays_of(plain)
     for name, value in left.items():
