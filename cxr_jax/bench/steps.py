@@ -41,15 +41,15 @@ def prepare(case: Case) -> Workload:
     network = build_network(config.model, seed=0, lowering="plain" if plain else "fast")
     plan = plan_run(config, network, noise, noise)
     if plain:
-        plan = dataclasses.replace(plan, native_kernels=False)
+        plan = dataclasses.replace(plan, activations=dataclasses.replace(plan.activations, native_kernels=False))
     began = time.perf_counter()
     step, program = (_training if case.work == "train" else _inference)(case, plan, network, noise)
     facts = {
         "platform": plan.devices[0].platform,
         "device": plan.devices[0].device_kind,
         "devices": len(plan.devices),
-        "native_kernels": plan.native_kernels,
-        "instructions": kernel_instructions() if plan.native_kernels else "",
+        "native_kernels": plan.activations.native_kernels,
+        "instructions": kernel_instructions() if plan.activations.native_kernels else "",
         "products": jax.config.jax_default_matmul_precision or "default",
         "versions": {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "flax": flax.__version__},
         "compile_seconds": time.perf_counter() - began,
@@ -108,8 +108,8 @@ def _inference(case: Case, plan: Plan, network: Network, noise: ImageSet) -> tup
         image_size=case.image_size,
         batch_size=case.batch_size,
         devices=plan.devices,
-        precision=plan.precision,
-        native_kernels=plan.native_kernels,
+        precision=plan.activations.precision,
+        native_kernels=plan.activations.native_kernels,
     )
     batches = itertools.cycle(np.split(noise.images, DISTINCT_BATCHES))
     return lambda: jax.block_until_ready(run(params, batch_stats, next(batches))), run.compiled

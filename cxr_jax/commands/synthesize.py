@@ -83,7 +83,7 @@ def _synthesize(config: Config, out: Path, terminal: Terminal, *, resume: bool) 
     if not resume:
         with atomic_path(out) as unfinished:
             write_origin(unfinished, config, None, prepared, names_of(plan.devices))
-    record_activations(run, plan.precision, "native kernels" if plan.native_kernels else "XLA", plan.why)
+    record_activations(run, plan.activations.precision, plan.activations.kernels, plan.activations.why)
     terminal.say(
         f"{config.synthesis.generator} of {config.data.image_size} pixels on {len(training)} {config.synthesis.label} "
         f"images of train; run {as_typed(run.path)}"

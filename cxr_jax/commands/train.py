@@ -196,8 +196,9 @@ def _train(
         recorded = group.exchange(recorded_precision(run) if resume and group.writes else None)[0]
         plan = plan_run(config, network, train_set, validation_set, recorded)
     # each has found out by itself whether there is a compiler for the native kernels
-    kernels = "native kernels" if plan.native_kernels else "XLA"
-    group.require_same("how they compute", {"the precision": f"{plan.precision} by {kernels}"})
+    activations = plan.activations
+    how = f"{activations.precision} by {activations.kernels}"
+    group.require_same("how they compute", {"the precision": how})
     if group.writes and not resume:
         # whole or not at all: one that was killed half-way could neither be resumed nor begun again
         with atomic_path(run_path) as unfinished:
@@ -211,9 +212,9 @@ def _train(
             made = write_origin(unfinished, config, description, prepared, names_of(plan.devices), of_train)
             if continued is not None:
                 write_continued(made, continued)
-            record_activations(made, plan.precision, kernels, plan.why)
+            record_activations(made, activations.precision, activations.kernels, activations.why)
     elif group.writes and not is_finished(run.metrics):
-        record_activations(run, plan.precision, kernels, plan.why)
+        record_activations(run, activations.precision, activations.kernels, activations.why)
     for sentence in _told(plan, network, prepared, train_set, validation_set, run, continued):
         terminal.say(sentence)
     if group.world_size > 1:

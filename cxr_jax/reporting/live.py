@@ -40,12 +40,8 @@ class TerminalObserver:
                 f"Phase {phase.config.name}: {phase.iterations} steps, {phase.trained_size:,} parameters trained, "
                 f"{phase.frozen_size:,} frozen"
             )
-        if plan.precision != "float32" or plan.why:
-            kernels = " by native kernels" if plan.native_kernels else ""
-            rest = "" if plan.precision == "float32" else ", all else in float32"
-            say(f"Activations in {plan.precision}{kernels}{rest}{f': {plan.why}' if plan.why else ''}")
-        for note in plan.notes:
-            say(note)
+        for sentence in plan.activations.sentences:
+            say(sentence)
         if progress.step:
             say(f"Going on after step {progress.step}")
         iterations = [phase.iterations for phase in plan.phases]

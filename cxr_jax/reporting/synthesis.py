@@ -27,8 +27,8 @@ class SynthesisObserver:
 
     def on_start(self, plan: Any, step: int) -> None:
         """Opens the bar, after what a person should know of the plan."""
-        if plan.precision != "float32" or plan.why:
-            self.on_note(f"Activations in {plan.precision}{f': {plan.why}' if plan.why else ''}")
+        for sentence in plan.activations.sentences:
+            self.on_note(sentence)
         if step:
             self._terminal.say(f"Going on after step {step}")
         epochs = plan.config.training.epochs

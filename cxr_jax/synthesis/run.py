@@ -41,7 +41,7 @@ from cxr_jax.terminal import as_typed
 from cxr_jax.training.compile import CompiledStep, compile_step
 from cxr_jax.training.feed import Feed, make_feed
 from cxr_jax.training.interruption import Interruption
-from cxr_jax.training.precision import choose_precision, takes_native_kernels
+from cxr_jax.training.precision import Activations, settle_activations
 from cxr_jax.training.processes import ALONE
 from cxr_jax.training.saving import LAST, newest_state
 from cxr_jax.training.step import DeviceBatch
@@ -61,9 +61,7 @@ class SynthesisPlan:
     config: Config
     devices: list[jax.Device]
     batches_per_epoch: int
-    precision: Precision
-    native_kernels: bool  # bfloat16 activations go through the kernels in C++
-    why: str  # the precision was chosen, as a clause; empty where it was asked for
+    activations: Activations
 
     @property
     def steps(self) -> int:
@@ -101,10 +99,10 @@ def plan_synthesis(config: Config, images: ImageSet, recorded: Precision | None 
             f"training.batch_size is {training.batch_size}, but there are only {len(images)} training images of "
             f"{config.synthesis.label}; take a smaller batch"
         )
-    backend = config.parallel.backend
-    choice = choose_precision(training.precision, devices, backend, config.synthesis.generator, recorded=recorded)
-    natively = takes_native_kernels(choice.precision, devices, backend)
-    return SynthesisPlan(config, devices, batches, choice.precision, natively, choice.why)
+    activations = settle_activations(
+        training.precision, devices, config.parallel.backend, config.synthesis.generator, recorded=recorded
+    )
+    return SynthesisPlan(config, devices, batches, activations)
 
 
 def train_generator(
@@ -180,8 +178,8 @@ def compile_synthesis_step(plan: SynthesisPlan, networks: Networks, state: Synth
         state: SynthesisState, batch: Any, epoch: Array, *resident: DeviceBatch, axis_name: str | None = None
     ) -> tuple[SynthesisState, SynthesisMetrics]:
         examples = feed.examples(batch, *resident)
-        how = {"precision": plan.precision, "native_kernels": plan.native_kernels, "axis_name": axis_name}
-        return synthesis_step(state, examples, epoch, networks=networks, config=plan.config, **how)
+        how = {"precision": plan.activations.precision, "native_kernels": plan.activations.native_kernels}
+        return synthesis_step(state, examples, epoch, networks=networks, config=plan.config, axis_name=axis_name, **how)
 
     shapes = feed.shapes(plan.config.training.batch_size)
     return compile_step(step, state, shapes, np.int32(0), plan.devices, plan.config.parallel.backend, feed.resident)

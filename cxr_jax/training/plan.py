@@ -20,7 +20,7 @@ from cxr_jax.models.network import TRANSITION, has_prefix
 from cxr_jax.training.loss import Weights, class_weights
 from cxr_jax.training.network import Network
 from cxr_jax.training.optimizer import frozen_stages, make_optimizer, make_schedule, partition, trains_head_alone
-from cxr_jax.training.precision import choose_precision, missing_kernels, takes_native_kernels
+from cxr_jax.training.precision import Activations, settle_activations
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,7 @@ class Plan:
     phases: tuple[Phase, ...]
     batches_per_epoch: int
     class_weights: Weights  # [K], 1 for every class if unweighted; of findings those of absence and presence
-    precision: Precision  # of the activations
-    native_kernels: bool  # bfloat16 activations go through the kernels in C++
-    notes: tuple[str, ...]  # what a person should know of it
-    why: str = ""  # the precision was chosen, as a clause; empty where it was asked for
+    activations: Activations
 
     def epochs_before(self, phase: int) -> int:
         """Returns how many epochs the phases before number `phase` have."""
@@ -107,22 +104,20 @@ def plan_run(
     _require_trained_transition(phases[0], network)
     # shares of classes are those of what an epoch visits
     visited = train_set.labels[epoch_rows(len(train_set), train_set.replay, seed=training.seed, epoch=0)]
-    natively = network.has_native_kernels
-    asked = training.precision
-    choice = choose_precision(asked, devices, backend, config.model.name, natively=natively, recorded=recorded)
-    kept = asked == "auto" and recorded is not None
-    tells = natively and (kept or not choice.why)
-    note = missing_kernels(recorded if kept else asked, devices, backend) if tells else ""
     return Plan(
         config=config,
         devices=devices,
         phases=tuple(_plan_phase(phase, network, phase.epochs * batches) for phase in phases),
         batches_per_epoch=batches,
         class_weights=class_weights(config.loss.class_weights, visited, len(train_set.classes)),
-        precision=choice.precision,
-        native_kernels=natively and takes_native_kernels(choice.precision, devices, backend),
-        notes=(note,) if note else (),
-        why=choice.why,
+        activations=settle_activations(
+            training.precision,
+            devices,
+            backend,
+            config.model.name,
+            natively=network.has_native_kernels,
+            recorded=recorded,
+        ),
     )
 
 

@@ -27,7 +27,32 @@ class Choice:
     why: str = ""
 
 
-def choose_precision(
+@dataclass(frozen=True)
+class Activations:
+    """What the activations of a planned run are computed in, and by what."""
+
+    precision: Precision
+    native_kernels: bool  # through the kernels in C++
+    why: str = ""  # the precision was chosen, as a clause; empty where it was asked for
+    note: str = ""  # why it is slower than it could be, as a sentence; empty if it is not
+
+    @property
+    def kernels(self) -> str:
+        """What computes them, in words."""
+        return "native kernels" if self.native_kernels else "XLA"
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What a person should know of them; nothing of float32 that was asked for and could not be faster."""
+        told = [self.note] if self.note else []
+        if self.precision != "float32" or self.why:
+            kernels = " by native kernels" if self.native_kernels else ""
+            rest = "" if self.precision == "float32" else ", all else in float32"
+            told.insert(0, f"Activations in {self.precision}{kernels}{rest}{f': {self.why}' if self.why else ''}")
+        return tuple(told)
+
+
+def settle_activations(
     asked: AskedPrecision,
     devices: Sequence[jax.Device],
     backend: Literal["jit", "pmap"],
@@ -35,17 +60,40 @@ def choose_precision(
     *,
     natively: bool = True,
     recorded: Precision | None = None,
+) -> Activations:
+    """Returns how a run computes its activations; the arguments are those of `choose_precision`.
+
+    A run that goes on keeps the precision that it was `recorded` to be trained in, unless another is asked for.
+    """
+    if asked == "auto" and recorded is not None:
+        asked, choice, measured = recorded, Choice(recorded, "as this run was trained until now"), False
+    else:
+        choice = choose_precision(asked, devices, backend, network, natively=natively)
+        measured = bool(choice.why)
+    return Activations(
+        choice.precision,
+        natively and takes_native_kernels(choice.precision, devices, backend),
+        choice.why,
+        missing_kernels(asked, devices, backend) if natively and not measured else "",
+    )
+
+
+def choose_precision(
+    asked: AskedPrecision,
+    devices: Sequence[jax.Device],
+    backend: Literal["jit", "pmap"],
+    network: str,
+    *,
+    natively: bool = True,
 ) -> Choice:
     """Returns the precision of activations on `devices`, by itself the one that was measured to be the faster.
 
     `network` is the name of the network, and `natively` says whether it knows the native kernels. bf16 is the faster
     one on GPUs and TPUs. On a CPU, bfloat16 is fast through the native kernels alone, and these are faster than float32
-    for some processors and networks only. A run that goes on keeps what it was `recorded` to be trained in.
+    for some processors and networks only.
     """
     if asked != "auto":
         return Choice(asked)
-    if recorded is not None:
-        return Choice(recorded, "as this run was trained until now")
     if all(device.platform != "cpu" for device in devices):
         return Choice("bf16")
     if not (natively and _suits_kernels(devices, backend)) or os.environ.get(KERNELS_SWITCH) == "off":

@@ -149,9 +149,9 @@ def _training_logits(
     images, share = augment(batch.images, augmentation_keys, augmentation, parts), None
     if augmentation.mixup > 0:
         images, share = mix_pairs(images, augmentation_keys, augmentation.mixup)
-    inputs = normalise(images, network.mean, network.std, activations_dtype(dtype, plan.precision))
+    inputs = normalise(images, network.mean, network.std, activations_dtype(dtype, plan.activations.precision))
     if phase.frozen_backbone:
-        pooled = model.pooled(inputs, Mode(native=plan.native_kernels))
+        pooled = model.pooled(inputs, Mode(native=plan.activations.native_kernels))
         return model.classify_pooled(pooled, Mode(keys=dropout_keys)), share
     logits = model(
         inputs,
@@ -159,7 +159,7 @@ def _training_logits(
         keys=dropout_keys,
         axis_name=axis_name,
         frozen_stages=phase.frozen_stages,
-        native=plan.native_kernels,
+        native=plan.activations.native_kernels,
     )
     return logits, share
 

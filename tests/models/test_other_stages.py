@@ -97,7 +97,7 @@ def test_it_is_trained_by_stages_on_several_devices(network, tmp_path, precision
     images = drawn(8)
     plan = plan_run(config, network, images, images)
     assert [phase.frozen_stages for phase in plan.phases] == [("first", "second"), ("first",)]
-    assert not plan.native_kernels
+    assert not plan.activations.native_kernels
 
     class Silent:
         on_start = on_features = on_train = on_validation = on_note = lambda *_: None

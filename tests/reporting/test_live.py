@@ -13,12 +13,13 @@ from cxr_jax.config.schema import Config, PhaseConfig, ValidationConfig
 from cxr_jax.reporting.live import TerminalObserver
 from cxr_jax.terminal import Terminal
 from cxr_jax.training.plan import Phase, Plan
+from cxr_jax.training.precision import Activations
 from cxr_jax.training.progress import Progress
 
 VALIDATION = {"step": 5, "epoch": 0.5, "loss": 0.25, "accuracy": 0.875, "roc_auc": float("nan"), "best": True}
 
 
-def plan_of(*phases, every=0, precision="float32", native_kernels=False, notes=(), why=""):
+def plan_of(*phases, every=0, precision="float32", native_kernels=False, why="", note=""):
     """A plan of phases that are given as name, steps, and numbers trained and frozen."""
     config = Config()
     return Plan(
@@ -30,10 +31,7 @@ def plan_of(*phases, every=0, precision="float32", native_kernels=False, notes=(
         ),
         batches_per_epoch=2,
         class_weights=(1.0, 1.0),
-        precision=precision,
-        native_kernels=native_kernels,
-        notes=notes,
-        why=why,
+        activations=Activations(precision, native_kernels, why, note),
     )
 
 
@@ -62,9 +60,9 @@ def test_a_precision_that_was_chosen_is_told_with_its_reason():
     assert f"Activations in bf16 by native kernels, all else in float32: {why}" in told_of_kernels
 
 
-def test_notes_are_told_as_they_are():
+def test_a_note_on_activations_is_told_as_it_is():
     note = "Activations in float32 without native kernels, at about half the speed: a path [with] brackets"
-    assert note in told(notes=(note,))
+    assert note in told(note=note)
 
 
 def train_line(step, loss=0.5):

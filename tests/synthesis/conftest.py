@@ -56,7 +56,7 @@ def compile_once(plan, networks, state, feed):
     if not isinstance(feed, HostFeed):
         return _COMPILE_ANEW(plan, networks, state, feed)
     training = dataclasses.replace(plan.config.training, epochs=1)
-    key = repr((dataclasses.replace(plan.config, training=training), plan.devices, plan.precision))
+    key = repr((dataclasses.replace(plan.config, training=training), plan.devices, plan.activations))
     if key not in _KEPT:
         _KEPT[key] = _COMPILE_ANEW(plan, networks, state, feed)
     return _KEPT[key]

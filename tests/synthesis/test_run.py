@@ -127,3 +127,13 @@ def test_too_few_images_for_a_batch_are_told(config, images):
     training = dataclasses.replace(config.training, batch_size=64)
     with pytest.raises(UserError, match="batch_size is 64, but there are only 20 training images of NORMAL"):
         plan_synthesis(dataclasses.replace(config, training=training), images)
+
+
+def test_a_training_that_goes_on_keeps_its_precision(native_kernels, config, images):
+    auto = dataclasses.replace(config, training=dataclasses.replace(config.training, precision="auto"))
+    begun, resumed = plan_synthesis(auto, images), plan_synthesis(auto, images, "float32")
+    assert resumed.activations.precision == "float32" and not resumed.activations.native_kernels
+    assert resumed.activations.why == "as this run was trained until now"
+    assert begun.activations.native_kernels == (begun.activations.precision == "bf16")
+    # asked for, it is as asked
+    assert plan_synthesis(config, images, "bf16").activations.precision == "float32"

@@ -361,7 +361,7 @@ def test_training_in_bfloat16_stays_beside_float32_and_says_so(trainer, config):
         watcher = Watcher()
         run = trainer(precision, watcher, training=dataclasses.replace(config.training, precision=precision))
         run.train()
-        assert watcher.plan.precision == precision
+        assert watcher.plan.activations.precision == precision
         losses[precision] = [line["loss"] for line in lines_of(run, "train")]
     assert losses["bf16"] != losses["float32"]
     np.testing.assert_allclose(losses["bf16"], losses["float32"], atol=0.1)

@@ -86,7 +86,8 @@ class Steps:
             "parallel": ParallelConfig(devices=1),
         }
         plan = plan_run(Config(**{**defaults, **sections}), network, self.images, self.images)
-        self.plan = dataclasses.replace(plan, class_weights=class_weights, native_kernels=native_kernels)
+        activations = dataclasses.replace(plan.activations, native_kernels=native_kernels)
+        self.plan = dataclasses.replace(plan, class_weights=class_weights, activations=activations)
         (self.phase,) = self.plan.phases
 
     def state(self, step: int = 0) -> TrainState:
