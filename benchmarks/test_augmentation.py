@@ -7,13 +7,7 @@ image size and the batch are those of the options.
 from __future__ import annotations
 
 import itertools
-import statistics
-import time
 from typing import TYPE_CHECKING
-
-import pytest
-
-pytest.importorskip("pytest_benchmark", reason="needs pytest-benchmark")
 
 import jax
 
@@ -22,7 +16,6 @@ from cxr_jax.config.loading import load_config
 from cxr_jax.config.schema import AugmentationConfig, Config, DataConfig, ModelConfig, TrainingConfig
 from cxr_jax.config.shipped import find_config
 from cxr_jax.devices import replicate
-from cxr_jax.process import keep_freed_memory
 from cxr_jax.training.feed import HostFeed
 from cxr_jax.training.network import build_network
 from cxr_jax.training.plan import plan_run
@@ -33,38 +26,26 @@ from cxr_jax.training.step import moment_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_benchmark.fixture import BenchmarkFixture
+    import pytest
+    from conftest import Turns
 
 AT_MOST = 1.1
 """Times the step without augmentation."""
 
-ROUNDS = 6
 
-
-def test_augmentation_takes_little_of_a_step(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
+def test_augmentation_takes_little_of_a_step(in_turns: Callable[..., Turns], request: pytest.FixtureRequest) -> None:
     """Time steps with augmentation, and before each a step without."""
-    keep_freed_memory()  # as the commands do
     option = request.config.getoption
     augmentation = load_config(find_config("mobilenetv2_best")).augmentation
     plain, augmented = (
         _stepper(option("--model"), option("--image-size"), option("--batch-size"), changes)
         for changes in (AugmentationConfig(), augmentation)
     )
-    without: list[float] = []
-
-    def take_turns() -> None:
-        began = time.perf_counter()
-        plain()
-        without.append(time.perf_counter() - began)
-
-    benchmark.pedantic(augmented, setup=take_turns, rounds=ROUNDS, warmup_rounds=1)
-    ratios = [slow / fast for slow, fast in zip(benchmark.stats.stats.data, without[1:], strict=True)]
-    times_as_long = statistics.median(ratios)
-    images_per_second = option("--batch-size") / benchmark.stats.stats.median
-    benchmark.extra_info |= {"images_per_second": images_per_second, "times_as_long": times_as_long}
-    print(f"\n{images_per_second:.1f} images/s with augmentation, which makes a step {times_as_long:.3f} times as long")
+    found = in_turns(augmented, plain)
+    speed = option("--batch-size") / found.seconds
+    print(f"\n{speed:.1f} images/s with augmentation, which makes a step {found.times_as_long:.3f} times as long")
     if not option("--no-bounds"):
-        assert times_as_long <= AT_MOST
+        assert found.times_as_long <= AT_MOST
 
 
 def _stepper(model: str, size: int, batch_size: int, augmentation: AugmentationConfig) -> Callable[[], None]:
