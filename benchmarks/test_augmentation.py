@@ -1,7 +1,7 @@
 """What does a recipe's augmentation cost of its training step? Run by hand, as `test_speed.py` is.
 
-Steps of configs/mobilenetv2_best.toml, with its augmentation and without, take turns on random images. The network, its
-image size and the batch are those of the options.
+Steps with the augmentation of configs/mobilenetv2_best.toml and steps without any take turns on random images. The
+network, its image size and the batch are those of the options.
 """
 
 from __future__ import annotations

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
+import pytest
 
 from cxr_jax.bench.workload import DISTINCT_BATCHES, noise_images
 from cxr_jax.config.loading import load_config
 from cxr_jax.config.shipped import find_config
 from cxr_jax.devices import replicate
+from cxr_jax.models.kernels.native.library import why_not
 from cxr_jax.synthesis.run import compile_synthesis_step, plan_synthesis
 from cxr_jax.synthesis.step import build_networks
 from cxr_jax.training.feed import HostFeed
@@ -24,7 +26,6 @@ from cxr_jax.training.feed import HostFeed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pytest
     from conftest import Turns
 
 AT_LEAST = 1.5
@@ -35,6 +36,8 @@ def test_a_generator_trains_faster_than_in_float32(
     in_turns: Callable[..., Turns], request: pytest.FixtureRequest
 ) -> None:
     """Time steps as `auto` has them, and before each a step in float32."""
+    if reason := why_not():
+        pytest.skip(reason)
     found = in_turns(_stepper("auto"), _stepper("float32"))
     times_as_fast = 1 / found.times_as_long
     print(f"\na step takes {found.seconds:.2f} s, {found.beside:.2f} s in float32: {times_as_fast:.2f} times as fast")

@@ -1,23 +1,24 @@
 #!/usr/bin/env python
-"""Holds what a run says of films unlike those of training to films and pictures that it never learned from.
+"""Counts how many films and pictures unlike those of training a run tells.
 
 Three things are measured. Bounds for uncertain calls come from one half of the groups of validation and are held to
 the other half. The limit in the network's features is fixed on validation for every stage, as `evaluate` fixes it for
 one; then the films beyond it are counted, as they are and stored as JPEG. And files that show no chest are predicted
-as `cxr-jax predict` does. No test image of the run's own data is read.
+as `cxr-jax predict` does. Of the run's own data train and validation are read, and no test image.
 
     cxr-jax prepare SOURCE --name nih_sample
     cxr-jax prepare SOURCE_OF_THE_ORIGINALS --name originals
     .venv/bin/python scripts/measure_unlike_films.py --run RUN --pictures FOLDER --out results/external/unlike.json
 
-The folder of pictures has a folder for each source, such as the image files that come with a package.
+The folder of pictures has a folder for each source, such as a package. Counted are files with the suffix of a picture,
+and DICOM files with pixels, whatever their suffix. Films of patients with an odd number are counted once more by
+themselves, because the stage was chosen by films of the others.
 """
 
 from __future__ import annotations
 
 import datetime
 import functools
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pydicom
 
 from cxr_jax import Unreadable, load
 from cxr_jax.config.command_line import parse
@@ -39,7 +41,7 @@ from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.features import SPLITS, make_feature_reference
 from cxr_jax.inference.forward import statistics_of
 from cxr_jax.inference.restore import TrainedModel, restore_run
-from cxr_jax.process import keep_freed_memory
+from cxr_jax.process import available_cores, keep_freed_memory
 from cxr_jax.runs.environment import processor_name
 from cxr_jax.runs.files import write_json
 from cxr_jax.runs.folder import RunFolder
@@ -49,6 +51,9 @@ from cxr_jax.vocabulary import CLASS_NAMES
 
 DRAWS = 40
 """Of halves of validation."""
+
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+"""Suffixes of files that count as pictures."""
 
 JPEG_QUALITY = 75
 """Of films that are stored anew at the size of the network, as the training images had been."""
@@ -74,12 +79,14 @@ def main(arguments: Sequence[str]) -> None:
     keep_freed_memory()
     run, terminal = RunFolder.open(options.run), Terminal()
     trained = restore_run(run)
+    if trained.reference is None:
+        raise UserError(f"{run.path} tells no distance: take an evaluated run of one network that is no plain module")
     validation = read_predictions(run.predictions_of("val"))
     found = {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": "scripts/measure_unlike_films.py --run RUN --pictures FOLDER --out results/external/unlike.json",
         "processor": processor_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cores(),
         "network": trained.title,
         "checkpoint_sha256": trained.checkpoint_sha256,
         "halves": halves(validation, read_operating_point(run.operating_point).threshold),
@@ -122,14 +129,17 @@ def told_by_stages(run: RunFolder, trained: TrainedModel, options: Options, term
     data = load_config(run.config).data.of_radiographs()
     prepared = open_data_of_run(run)
     training, validation = (load_split(prepared, data, name, track=terminal.track) for name in SPLITS)
-    sets = {"validation": validation.images}
-    for name in ("films", "originals"):
-        other = PreparedData.open(getattr(options, name))
+    others = {name: PreparedData.open(getattr(options, name)) for name in ("films", "originals")}
+    sets = {"validation": np.asarray(validation.images[:])}
+    for name, other in others.items():
         sets[name] = np.asarray(load_rows(other, data, np.arange(len(other.examples)), track=terminal.track).images[:])
     sets["films_as_jpeg"] = stored_as_jpeg(sets["films"])
-    network = trained.model()
-    stages = [told_by(stage, trained, training, validation, sets, terminal) for stage in network.stage_names]
-    return {"images": {name: len(images) for name, images in sets.items()}, "stages": stages}
+    apart = np.array([example.group[-1:] in tuple("13579") for example in others["films"].examples])
+    stages = [
+        told_by(stage, trained, training, validation, sets, apart, terminal) for stage in trained.model().stage_names
+    ]
+    counts = {name: len(images) for name, images in sets.items()} | {"films_of_odd_patients": int(apart.sum())}
+    return {"images": counts, "stages": stages}
 
 
 def told_by(
@@ -138,16 +148,23 @@ def told_by(
     training: ImageSet,
     validation: ImageSet,
     sets: dict[str, np.ndarray],
+    apart: np.ndarray,
     terminal: Terminal,
 ) -> dict[str, Any]:
-    """Returns how many images of each of `sets` lie beyond the limit of one stage, and which the program uses."""
+    """Returns how many images of each of `sets` lie beyond the limit of one stage, and whether the program uses it.
+
+    Of the films those in `apart`, bool [N], are counted once more.
+    """
     reference = make_feature_reference(trained, training, validation, stage=stage, track=terminal.track)
     program = trained.compile(functools.partial(statistics_of, stage=stage), 64)
     counts = {}
     with terminal.track(f"Measuring {stage}", sum(map(len, sets.values()))) as advance:
         for name, images in sets.items():
             features = program.over(trained.params, trained.batch_stats, images, advance=advance)
-            counts[name] = int((reference.distance(features) > reference.limit.distance).sum())
+            beyond = reference.distance(features) > reference.limit.distance
+            counts[name] = int(beyond.sum())
+            if name == "films":
+                counts["films_of_odd_patients"] = int(beyond[apart].sum())
     used = trained.reference is not None and trained.reference.stage == stage
     return {"stage": stage, "used": used, "share": reference.limit.share, "fitted_on": reference.images, "told": counts}
 
@@ -166,7 +183,7 @@ def told_of_pictures(run: RunFolder, folder: Path) -> list[dict[str, Any]]:
         raise UserError(f"{folder} has no folder in it: put the files of each source into one")
     model, found = load(run.path), []
     for source in sources:
-        answers = model.predict(source, on_error="keep")
+        answers = model.predict(image_files(source), on_error="keep")
         refused = [answer for answer in answers if isinstance(answer, Unreadable)]
         silent = [answer.file for answer in answers if not isinstance(answer, Unreadable) and not answer.warnings]
         told = len(answers) - len(refused) - len(silent)
@@ -175,6 +192,20 @@ def told_of_pictures(run: RunFolder, folder: Path) -> list[dict[str, Any]]:
         counts = {"files": len(answers), "refused": len(refused), "told": told}
         found.append({"source": source.name, **counts, "not_told": files})
     return found
+
+
+def image_files(folder: Path) -> list[str]:
+    """Returns the pictures and the DICOM files with pixels in a folder and those below it, sorted."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [str(path) for path in files if path.suffix.lower() in PICTURES or _has_pixels(path)]
+
+
+def _has_pixels(path: Path) -> bool:
+    """Returns whether a file is a DICOM file with pixels."""
+    try:
+        return "PixelData" in pydicom.dcmread(path)
+    except (pydicom.errors.InvalidDicomError, EOFError, ValueError, KeyError, NotImplementedError):
+        return False
 
 
 if __name__ == "__main__":

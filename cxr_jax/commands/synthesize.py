@@ -69,6 +69,7 @@ def _synthesize(config: Config, out: Path, terminal: Terminal, *, resume: bool) 
     from cxr_jax.runs.files import atomic_path
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.locks import held_for_training
+    from cxr_jax.runs.metrics_log import is_finished
     from cxr_jax.synthesis.judge import FeatureProgram
     from cxr_jax.synthesis.run import draw_samples, plan_synthesis, train_generator
 
@@ -83,7 +84,8 @@ def _synthesize(config: Config, out: Path, terminal: Terminal, *, resume: bool) 
     if not resume:
         with atomic_path(out) as unfinished:
             write_origin(unfinished, config, None, prepared, names_of(plan.devices))
-    record_activations(run, plan.activations.precision, plan.activations.kernels, plan.activations.why)
+    if not (resume and is_finished(run.metrics)):
+        record_activations(run, plan.activations.precision, plan.activations.kernels, plan.activations.why)
     terminal.say(
         f"{config.synthesis.generator} of {config.data.image_size} pixels on {len(training)} {config.synthesis.label} "
         f"images of train; run {as_typed(run.path)}"

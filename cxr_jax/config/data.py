@@ -52,7 +52,7 @@ class DataConfig(Section):
     # what a network is shown of an image, in training and wherever it is judged; all but whole need the masks of
     # `cxr-jax prepare --masks`, and leave out images without one. mask: the lungs white, the rest black, no grey level
     # of the image. lungs: these alone. outside_lungs: all but these. outside_box: all but the upright box around them.
-    # border: the outer tenth of the image, without lungs. What is not shown is one grey
+    # border: a rim as wide as a tenth of the side, without lungs. What is not shown is one grey
     region: Literal["whole", "mask", "lungs", "outside_lungs", "outside_box", "border"] = "whole"
     # lungs: every image is cropped to the box of its lungs, which a regression on its gradients predicts. The masks of
     # `cxr-jax prepare --masks` are needed to fit it, and a trained network keeps it and needs none

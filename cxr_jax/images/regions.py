@@ -32,7 +32,7 @@ def show_region(
         masks: True in the lungs, bool [N, S, S]; no mask may be empty.
         region: `whole`: the image. `mask`: no grey level of the image, white (255) in the lungs and black outside.
             `lungs`: the lungs. `outside_lungs`: everything else. `outside_box`: everything outside the smallest upright
-            box around the lungs. `border`: the outer tenth of the image, without the lungs where they reach into it.
+            box around the lungs. `border`: a rim as wide as a tenth of the side, without lungs.
 
     Raises:
         ValueError: there is no such region.

@@ -131,9 +131,9 @@ def augment(
     mean of the image as it came in; gain; brightness; clipping to 0..255; gamma; blur; noise; cutout. The result of an
     example depends on its image, its key and `config` alone. With nothing on, the grey levels come back unchanged.
 
-    The batch is cut into `parts`, which divide it, and a loop changes one after the other. On a CPU two parts take an
-    eighth of the time of one inside a training step: what a loop computes is not fused with what comes after it, and
-    XLA computes the pixels' places slowly where it fuses the resampling with the repetition over channels.
+    The batch is cut into `parts`, which divide it, and a loop changes one after the other. On a CPU two parts take
+    about a seventh of the time of one inside a training step: what a loop computes is not fused with what comes after
+    it, and XLA computes the pixels' places slowly where it fuses the resampling with the repetition over channels.
     """
     if not config.is_random:
         return images.astype(jnp.float32)

@@ -43,7 +43,7 @@ class Activations:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What a person should know of them; nothing of float32 that was asked for and could not be faster."""
+        """What a person should know of them; nothing where they are float32 without a reason to tell."""
         told = [self.note] if self.note else []
         if self.precision != "float32" or self.why:
             kernels = " by native kernels" if self.native_kernels else ""
@@ -61,7 +61,7 @@ def settle_activations(
     natively: bool = True,
     recorded: Precision | None = None,
 ) -> Activations:
-    """Returns how a run computes its activations; the arguments are those of `choose_precision`.
+    """Returns how a run computes its activations, by the arguments of `choose_precision` and what is recorded.
 
     A run that goes on keeps the precision that it was `recorded` to be trained in, unless another is asked for.
     """

@@ -165,7 +165,10 @@ def _training_logits(
 
 
 def _parts_of_augmentation(rows: int, plan: Plan, axis_name: str | None) -> int:
-    """Returns in how many parts a batch of so many rows is augmented: one but on CPUs, whose share is cut there."""
+    """Returns the number of parts in which a batch of `rows` is augmented.
+
+    It is 1 on GPUs and TPUs. On CPUs it is the fewest equal parts of a device's share.
+    """
     share, left = (rows, 0) if axis_name is not None else divmod(rows, len(plan.devices))
     return 1 if left or plan.devices[0].platform != "cpu" else fewest_parts(share)
 

@@ -223,7 +223,7 @@ def test_what_is_finished_stays_as_it_is(crossval, out):
         (["--folds", "1"], EXIT_USAGE, "--folds is 1, but must be 2 or more"),
         (["--jobs", "0"], EXIT_USAGE, "--jobs is 0, but must be 1 or more"),
         (["--folds", "50"], 1, "50 folds need 50 groups of each class, and train has"),
-        (["--out", ""], EXIT_USAGE, "/tiny.toml --out FOLDER"),
+        (["--out", ""], EXIT_USAGE, "say where the folds go: cxr-jax crossval "),
         (["--data.dataset", "nowhere"], 1, "no prepared data called 'nowhere'"),
         (["--training.batch-size", "4096"], 1, "training.batch_size is 4096"),
         (

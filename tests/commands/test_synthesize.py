@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import json
 import shutil
 
 import cv2
@@ -99,6 +100,23 @@ def test_the_generator_learned_from_normals_of_train_after_the_cut(synthesized, 
     images = load_split(prepared, data, "train")
     normals = [prepared.examples[row].sha256 for row in images.ids[images.labels == 0]]
     assert list(read_manifest(synthesized).trained_on.images) == normals
+
+
+def test_one_that_goes_on_keeps_the_precision_that_is_recorded(prepared_phantoms, generator_config, tmp_path):
+    out = tmp_path / "generator"
+    command = (generator_config, "--out", out, "--training.precision", "auto", "--training.epochs", "1")
+    run(synthesize, *command)
+    environment = RunFolder(out).environment
+    begun = read_json(environment)
+    assert [(entry["precision"], entry["kernels"]) for entry in begun["activations"]] == [("float32", "XLA")]
+    # as if it had been begun where bf16 is the faster one
+    begun["activations"][-1]["precision"] = "bf16"
+    environment.write_text(json.dumps(begun))
+    told = " ".join(run(synthesize, *command, "--resume").split())
+    assert "Activations in bf16, all else in float32: as this run was trained until now" in told
+    # a finished one takes no further step, in whatever precision it is resumed
+    run(synthesize, generator_config, *command[1:3], "--training.epochs", "1", "--resume")
+    assert read_json(environment)["activations"] == begun["activations"]
 
 
 def test_a_finished_one_can_be_resumed_and_gives_the_same_samples(

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -12,9 +13,10 @@ from cxr_jax.models.layers import Mode
 from cxr_jax.models.state import merge_model, split_model
 from cxr_jax.synthesis import run
 from cxr_jax.synthesis.networks import Discriminator, Generator, doubled, doubled_by_parity
-from cxr_jax.synthesis.run import plan_synthesis
+from cxr_jax.synthesis.run import compile_synthesis_step, plan_synthesis
 from cxr_jax.synthesis.step import build_networks, synthesis_step, training_latents
 from cxr_jax.training.feed import HostFeed
+from cxr_jax.training.precision import Activations
 from cxr_jax.training.step import DeviceBatch
 
 TRAINING = Mode(batch_statistics=True)
@@ -175,6 +177,22 @@ def test_native_kernels_convolve_and_differentiate_by_parity_as_xla_does(native_
     for one, other in zip(back(g), expected_back(g.astype(jnp.float32)), strict=True):
         other = np.asarray(other, np.float32)
         np.testing.assert_allclose(np.asarray(one, np.float32), other, rtol=0, atol=2**-7 * np.abs(other).max())
+
+
+def test_the_program_calls_the_native_kernels_where_the_plan_says_so(native_kernels, config, images):
+    """In both networks: forward, and for the gradients of inputs and kernels."""
+    networks, state = build_networks(config)
+    feed = HostFeed(images)
+
+    def calls(precision, natively):
+        plan = dataclasses.replace(plan_synthesis(config, images), activations=Activations(precision, natively))
+        program = compile_synthesis_step(plan, networks, state, feed).compiled.as_text()
+        return [program.count(f'custom_call_target="cxr_jax_{name}') for name in ("convolution", "statistics")]
+
+    assert calls("float32", natively=False) == calls("float32", natively=True) == [0, 0]
+    convolutions, statistics = calls("bf16", natively=True)
+    # of 16 pixels: two convolutions by four parities and two strided ones, and two BatchNorms and one
+    assert convolutions >= 2 * 4 + 3 * 2 and statistics >= 2 + 3 * 1
 
 
 def test_a_step_by_native_kernels_measures_what_one_in_float32_does(native_kernels, config, images):
