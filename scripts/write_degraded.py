@@ -280,7 +280,7 @@ def uncertain_table(uncertain: dict[str, tuple[Uncertainty, ...]]) -> str:
 def figure(degraded: Sequence[Degraded]) -> Figure:
     """Returns the error of every network over severity, the mean over kinds; severity 0 are the images as they are."""
     with styled():
-        drawn = new_figure(5.2, 3.6)
+        drawn = new_figure(5.2, 4.2)
         axes = drawn.subplots()
         for each, colour in zip(degraded, COLOURS, strict=False):
             severities = sorted({level.severity for level in each.record.levels})
@@ -290,7 +290,7 @@ def figure(degraded: Sequence[Degraded]) -> Figure:
             values = [each.record.clean.error, *errors]
             axes.plot([0, *severities], values, style, marker="o", markersize=4, color=colour, label=each.network)
         axes.set(xlabel="severity, mean over kinds; 0: as they are", ylabel="1 minus balanced accuracy", ylim=(0, None))
-        axes.legend()
+        drawn.legend(loc="outside lower center", ncols=2)
     return drawn
 
 
