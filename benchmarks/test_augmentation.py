@@ -6,22 +6,15 @@ network, its image size and the batch are those of the options.
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
-import jax
-
+from cxr_jax.bench.steps import training_step
 from cxr_jax.bench.workload import DISTINCT_BATCHES, noise_images
 from cxr_jax.config.loading import load_config
 from cxr_jax.config.schema import AugmentationConfig, Config, DataConfig, ModelConfig, TrainingConfig
 from cxr_jax.config.shipped import find_config
-from cxr_jax.devices import replicate
-from cxr_jax.training.feed import HostFeed
 from cxr_jax.training.network import build_network
 from cxr_jax.training.plan import plan_run
-from cxr_jax.training.run import compile_train_step
-from cxr_jax.training.state import new_state
-from cxr_jax.training.step import moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,18 +52,6 @@ def _stepper(model: str, size: int, batch_size: int, augmentation: AugmentationC
     )
     network = build_network(config.model, seed=0)
     plan = plan_run(config, network, noise, noise)
-    (phase,) = plan.phases
-    state = new_state(network.params, network.batch_stats, phase.trainable, phase.optimizer(phase.schedule))
-    feed = HostFeed(noise)
-    run = compile_train_step(plan, network, phase, state, feed)
-    state = replicate(state, plan.devices)
-    batches = itertools.cycle([*feed.batches(batch_size=batch_size, seed=0, epoch=0)])
-    moment = moment_of(0, learning_rate=float(phase.schedule(0)))
-
-    def step() -> None:
-        nonlocal state
-        state, metrics = run(state, run.place(next(batches)), moment)
-        jax.block_until_ready((state, metrics))
-
+    step, _ = training_step(plan, network, noise)
     step()
     return step

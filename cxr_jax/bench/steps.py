@@ -43,7 +43,10 @@ def prepare(case: Case) -> Workload:
     if plain:
         plan = dataclasses.replace(plan, activations=dataclasses.replace(plan.activations, native_kernels=False))
     began = time.perf_counter()
-    step, program = (_training if case.work == "train" else _inference)(case, plan, network, noise)
+    if case.work == "train":
+        step, program = training_step(plan, network, noise)
+    else:
+        step, program = _inference(case, plan, network, noise)
     facts = {
         "platform": plan.devices[0].platform,
         "device": plan.devices[0].device_kind,
@@ -72,8 +75,8 @@ def _config(case: Case) -> Config:
     )
 
 
-def _training(case: Case, plan: Plan, network: Network, noise: ImageSet) -> tuple[Callable[[], None], Compiled]:
-    """Returns a function that takes a training step, and its program.
+def training_step(plan: Plan, network: Network, noise: ImageSet) -> tuple[Callable[[], None], Compiled]:
+    """Returns a function that takes a training step of a plan with one phase, and its program.
 
     The next batch is put on the devices while a step runs, as in training.
     """
@@ -82,7 +85,7 @@ def _training(case: Case, plan: Plan, network: Network, noise: ImageSet) -> tupl
     feed = HostFeed(noise)
     run = compile_train_step(plan, network, phase, state, feed)
     state = replicate(state, plan.devices)
-    batches = itertools.cycle([*feed.batches(batch_size=case.batch_size, seed=0, epoch=0)])
+    batches = itertools.cycle([*feed.batches(batch_size=plan.config.training.batch_size, seed=0, epoch=0)])
     placed = run.place(next(batches))
     moment = moment_of(plan.config.training.seed, learning_rate=float(phase.schedule(0)))
 

@@ -223,7 +223,7 @@ def test_what_is_finished_stays_as_it_is(crossval, out):
         (["--folds", "1"], EXIT_USAGE, "--folds is 1, but must be 2 or more"),
         (["--jobs", "0"], EXIT_USAGE, "--jobs is 0, but must be 1 or more"),
         (["--folds", "50"], 1, "50 folds need 50 groups of each class, and train has"),
-        (["--out", ""], EXIT_USAGE, "say where the folds go: cxr-jax crossval "),
+        (["--out", ""], EXIT_USAGE, "say where the folds go: cxr-jax crossval {config} --out FOLDER"),
         (["--data.dataset", "nowhere"], 1, "no prepared data called 'nowhere'"),
         (["--training.batch-size", "4096"], 1, "training.batch_size is 4096"),
         (
@@ -234,8 +234,9 @@ def test_what_is_finished_stays_as_it_is(crossval, out):
         (["--data.validation-fraction", "0.3"], EXIT_USAGE, "--data.validation-fraction has no effect"),
     ],
 )
-def test_wrong_input_is_told_before_anything_is_trained(crossval, tmp_path, options, code, told):
+def test_wrong_input_is_told_before_anything_is_trained(crossval, config_file, tmp_path, options, code, told):
     found, _, errors = crossval(*options)
+    told = told.format(config=config_file)
     assert found == code and errors.startswith("cxr-jax: ") and told in errors and errors.count("\n") == 1
     assert not list(tmp_path.rglob("*.log"))
 
