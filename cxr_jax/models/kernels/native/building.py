@@ -177,7 +177,7 @@ def _flags(chosen: Sequence[str]) -> list[str]:
     else:
         processor = ["-march=native"]
     wide = ["-mprefer-vector-width=512"] if machine == "x86_64" else []
-    return ["-std=c++17", "-O3", *processor, *wide, "-DNDEBUG", "-Wno-psabi", "-fPIC"]
+    return ["-std=c++17", "-O3", *processor, *wide, "-DNDEBUG", "-Wno-psabi", "-fPIC", "-fvisibility=hidden"]
 
 
 class Compilers:

@@ -42,9 +42,7 @@ struct Normalisation {
   }
 
   static void store_rounded(BFloat16* to, Floats values) { store(to, values); }
-  static void store_rounded(float* to, Floats values) {
-    store(to, reinterpret_cast<Floats>(words_of(rounded(values)) << 16));
-  }
+  static void store_rounded(float* to, Floats values) { store(to, as_if_stored(values)); }
 };
 
 // What a convolution is to apply to `x` while it loads it; refused where it would read beyond the parameters.

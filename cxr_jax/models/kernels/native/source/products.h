@@ -76,7 +76,7 @@ inline Ahead next_pixels(const ConvolutionShape& shape, const BFloat16* x, const
 
 // `values` as one row of columns; the last vector has `last_columns` of them.
 template <int kVectors>
-void store_columns(const Floats (&values)[kVectors], int64_t last_columns, BFloat16* to) {
+inline __attribute__((always_inline)) void store_columns(const Floats (&values)[kVectors], int64_t last_columns, BFloat16* to) {
   constexpr int last = (kVectors - 1) * kLanes;
   if (last_columns == kLanes) {
     int vector = 0;
@@ -95,20 +95,22 @@ void finish_tile(const Floats (&tile)[kRows][kVectors], const float* offset, int
                 BFloat16* y, int64_t outputs) {
   Floats offsets[kVectors];
   for (int vector = 0; vector < kVectors; ++vector) offsets[vector] = load(offset + vector * kLanes);
-  const auto store_row = [&](int row) {
+  const auto store_row = [&](const Floats (&sums)[kVectors], int row, int64_t columns) {
     Floats values[kVectors];
     for (int vector = 0; vector < kVectors; ++vector) {
-      values[vector] = activate<kActivation>(tile[row][vector] + offsets[vector]);
+      values[vector] = activate<kActivation>(sums[vector] + offsets[vector]);
     }
-    store_columns(values, last_columns, y + row * outputs);
+    store_columns(values, columns, y + row * outputs);
   };
-  // a tile stays in registers where the compiler knows its rows
-  if (rows == kRows) {
+  if (rows == kRows && last_columns == kLanes) {
 #pragma GCC unroll 24
-    for (int row = 0; row < kRows; ++row) store_row(row);
-  } else {
-    for (int row = 0; row < rows; ++row) store_row(row);
+    for (int row = 0; row < kRows; ++row) store_row(tile[row], row, kLanes);
+    return;
   }
+  // a copy: a tile of which the compiler does not know the row is kept in memory, from its first sum on
+  Floats kept[kRows][kVectors];
+  store_tile(tile, reinterpret_cast<float*>(kept), kVectors * kLanes);
+  for (int row = 0; row < rows; ++row) store_row(kept[row], row, last_columns);
 }
 
 // `rows` rows of y, of one panel's columns; the last vector of the panel has `last_columns` of them.

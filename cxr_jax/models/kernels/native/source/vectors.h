@@ -92,18 +92,27 @@ inline Halves rounded(Floats values) {
 
 #else
 
-// The rounded values in the lower half of each word.
+// The rounded values in the upper half of each word; the lower one is left over.
 inline Words rounded_words(Floats values) {
   const Words bits = reinterpret_cast<Words>(values);
   const Words up = bits + 0x7fffu + ((bits >> 16) & 1u);
   // a NaN must not be rounded into an infinity or beyond
   const Words not_a_number = reinterpret_cast<Words>(values != values) & 0x7fc00000u;
-  return (up | not_a_number) >> 16;
+  return up | not_a_number;
 }
 
-inline Halves rounded(Floats values) { return lower_halves(rounded_words(values)); }
+inline Halves rounded(Floats values) { return lower_halves(rounded_words(values) >> 16); }
 
 #endif
+
+// The nearest values that bfloat16 has, as float32.
+inline Floats as_if_stored(Floats values) {
+#if defined(__AVX512BF16__)
+  return reinterpret_cast<Floats>(words_of(rounded(values)) << 16);
+#else
+  return reinterpret_cast<Floats>(rounded_words(values) & 0xffff0000u);
+#endif
+}
 
 inline void store(float* to, Floats values) { std::memcpy(to, &values, sizeof values); }
 
@@ -116,8 +125,8 @@ inline void store(BFloat16* to, Floats values) {
 inline void store(BFloat16* to, Floats first, Floats second) {
 #if defined(__AVX2__) && !defined(__AVX512F__)
   // one instruction packs both, each half of 16 bytes by itself
-  const __m256i packed = _mm256_packus_epi32(reinterpret_cast<__m256i>(rounded_words(first)),
-                                             reinterpret_cast<__m256i>(rounded_words(second)));
+  const __m256i packed = _mm256_packus_epi32(reinterpret_cast<__m256i>(rounded_words(first) >> 16),
+                                             reinterpret_cast<__m256i>(rounded_words(second) >> 16));
   const __m256i ordered = _mm256_permute4x64_epi64(packed, 0xd8);
   std::memcpy(to, &ordered, sizeof ordered);
 #else
