@@ -1,8 +1,8 @@
-"""How near do the 1x1 convolutions of the native kernels come to a product of matrices? Run by hand, as `test_speed.py` is.
+"""How near do the native kernels' 1x1 convolutions come to a product of matrices? Run by hand, as `test_speed.py` is.
 
-All 1x1 convolutions of MobileNetV2 are timed alone, forward and both gradients, with the cores that the process may use.
-The ceiling is a float32 product of large matrices by XLA: what the processor multiplies where it has no instruction for
-bfloat16.
+All 1x1 convolutions of MobileNetV2 are timed alone, forward and both gradients, with the cores that the process may
+use. The ceiling is a float32 product of large matrices by XLA: what the processor multiplies where it has no
+instruction for bfloat16.
 """
 
 from __future__ import annotations
@@ -53,9 +53,8 @@ def test_1x1_convolutions_are_nearly_products(
         fastest = _fastest(direction, batch, side, inputs, outputs)
         work = 2 * batch * side**2 * inputs * outputs
         speed = work / fastest
-        print(
-            f"{side} x {side} pixels, {inputs} to {outputs} channels: {speed / 1e9:.0f} GFLOP/s, {speed / product_flops:.2f}"
-        )
+        layer = f"{side} x {side} pixels, {inputs} to {outputs} channels"
+        print(f"{layer}: {speed / 1e9:.0f} GFLOP/s, {speed / product_flops:.2f}")
         operations, seconds = operations + count * work, seconds + count * fastest
     share = operations / seconds / product_flops
     print(f"all layers: {operations / seconds / 1e9:.0f} GFLOP/s, {share:.2f} of the product, {1e3 * seconds:.0f} ms")

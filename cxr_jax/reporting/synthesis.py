@@ -16,6 +16,12 @@ from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.terminal import Terminal, as_typed
 
+EPOCHS_WITHOUT_A_CHANCE = 10
+"""Epochs in a row in which the discriminator tells every image, after which a person is told."""
+
+TELLS_ALL = 0.995
+"""Share of the images of either kind that a discriminator calls rightly which tells as good as all."""
+
 
 class SynthesisObserver:
     """Shows a bar of the steps, or lines in a log, and a line for every epoch."""
@@ -24,6 +30,7 @@ class SynthesisObserver:
         self._terminal = terminal
         self._shown = contextlib.ExitStack()
         self._lines: list[dict[str, Any]] = []
+        self._without_a_chance = 0  # epochs in a row
 
     def on_start(self, plan: Any, step: int) -> None:
         """Opens the bar, after what a person should know of the plan."""
@@ -53,6 +60,14 @@ class SynthesisObserver:
             f"generator {told['generator_loss']:.3f}; called real: {told['called_real']:.0%} of real and "
             f"{told['made_called_real']:.0%} of made images; {as_typed(picture)}"
         )
+        tells_all = min(told["called_real"], 1 - told["made_called_real"]) > TELLS_ALL
+        self._without_a_chance = self._without_a_chance + 1 if tells_all else 0
+        if self._without_a_chance == EPOCHS_WITHOUT_A_CHANCE:
+            self.on_note(
+                f"For {EPOCHS_WITHOUT_A_CHANCE} epochs the discriminator has told every made image from the real ones, "
+                "so the generator may learn nothing. Look at the picture above; a smaller training.batch_size, with "
+                "synthesis.label_smoothing 0.1, may help"
+            )
 
     def on_note(self, sentence: str) -> None:
         """Prints a sentence."""
