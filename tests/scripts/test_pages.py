@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 BLOCKS = {
     "README.md": (".figures",),
     "docs/masks.md": (".boxes",),
-    "docs/performance.md": (".beside_pytorch", ".held_to_avx2", ".networks", ".runtimes", ".zen4"),
+    "docs/performance.md": (".avx2", ".beside_pytorch", ".networks", ".runtimes", ".zen4"),
     "docs/uncertainty.md": (".halves", ".pictures", ".stages"),
     "docs/using-a-network.md": (".load",),
     "results/best_study/README.md": (".starter",),
