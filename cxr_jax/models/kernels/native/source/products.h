@@ -76,7 +76,8 @@ inline Ahead next_pixels(const ConvolutionShape& shape, const BFloat16* x, const
 
 // `values` as one row of columns; the last vector has `last_columns` of them.
 template <int kVectors>
-inline __attribute__((always_inline)) void store_columns(const Floats (&values)[kVectors], int64_t last_columns, BFloat16* to) {
+inline __attribute__((always_inline)) void store_columns(const Floats (&values)[kVectors], int64_t last_columns,
+                                                         BFloat16* to) {
   constexpr int last = (kVectors - 1) * kLanes;
   if (last_columns == kLanes) {
     int vector = 0;
