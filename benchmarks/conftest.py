@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -26,6 +26,29 @@ def pytest_configure() -> None:
     from cxr_jax.process import keep_freed_memory
 
     keep_freed_memory()
+
+
+@pytest.fixture(params=["forward", "input_gradient", "weight_gradient"])
+def direction(request: pytest.FixtureRequest) -> Direction:
+    """One direction of a convolution after the other: what a test is to time of it."""
+    return Direction(request.param)
+
+
+class Direction(NamedTuple):
+    """A convolution `convolve(x, kernel)` forward, or one of its gradients."""
+
+    name: str
+
+    def of(self, convolve: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns a program of `x`, `kernel` and the result `y`, or its gradient."""
+        import jax
+
+        programs = {
+            "forward": lambda x, kernel, y: convolve(x, kernel),
+            "input_gradient": lambda x, kernel, y: jax.vjp(lambda x: convolve(x, kernel), x)[1](y)[0],
+            "weight_gradient": lambda x, kernel, y: jax.vjp(lambda kernel: convolve(x, kernel), kernel)[1](y)[0],
+        }
+        return jax.jit(programs[self.name])
 
 
 class Turns(NamedTuple):

@@ -22,6 +22,7 @@ from cxr_jax.bench.ceilings import measure_ceilings
 from cxr_jax.models.kernels.depthwise import grouped_depthwise, shifted_depthwise
 
 if TYPE_CHECKING:
+    from conftest import Direction
     from pytest_benchmark.fixture import BenchmarkFixture
 
 LAYERS = ((112, 32, 1), (56, 144, 2), (14, 384, 1))
@@ -40,7 +41,6 @@ def copy_bytes() -> float:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: "x".join(map(str, layer)))
 @pytest.mark.parametrize("lowering", [grouped_depthwise, shifted_depthwise], ids=["grouped", "shifted"])
-@pytest.mark.parametrize("direction", ["forward", "input_gradient", "weight_gradient"])
 def test_convolution(
     benchmark: BenchmarkFixture,
     request: pytest.FixtureRequest,
@@ -48,7 +48,7 @@ def test_convolution(
     dtype: str,
     layer: tuple[int, int, int],
     lowering: object,
-    direction: str,
+    direction: Direction,
 ) -> None:
     """Time one direction of one lowering, and keep it as a multiple of its floor."""
     side, channels, stride = layer
@@ -57,12 +57,7 @@ def test_convolution(
     x = jax.random.normal(jax.random.key(0), (batch, side, side, channels), jnp.dtype(dtype))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 1, channels), jnp.dtype(dtype))
     y = convolve(x, kernel)
-    programs = {
-        "forward": lambda x, kernel, y: convolve(x, kernel),
-        "input_gradient": lambda x, kernel, y: jax.vjp(lambda x: convolve(x, kernel), x)[1](y)[0],
-        "weight_gradient": lambda x, kernel, y: jax.vjp(lambda kernel: convolve(x, kernel), kernel)[1](y)[0],
-    }
-    program = jax.jit(programs[direction])
+    program = direction.of(convolve)
 
     def run() -> None:
         jax.block_until_ready([program(x, kernel, y) for _ in range(QUEUED)])
@@ -71,4 +66,4 @@ def test_convolution(
     floor = (x.nbytes + y.nbytes) / copy_bytes
     times = benchmark.stats.stats.min / QUEUED / floor
     benchmark.extra_info |= {"floor_seconds": floor, "times_the_floor": times}
-    print(f"\n{direction} takes {times:.1f} times its floor")
+    print(f"\n{direction.name} takes {times:.1f} times its floor")

@@ -7,7 +7,6 @@ instruction for bfloat16.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -15,21 +14,20 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cxr_jax.bench.ceilings import measure_ceilings
+from cxr_jax.bench.ceilings import fastest, measure_ceilings
 from cxr_jax.models.kernels.native.library import why_not
 from cxr_jax.models.kernels.native.operations import convolution
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from conftest import Direction
+
 AT_LEAST = 0.6
 """Share of the product that all layers together reach in each direction."""
 
 BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """Expansion, channels, repetitions and first stride of MobileNetV2's blocks."""
-
-ROUNDS = 8
-"""Runs of a layer of which the fastest counts."""
 
 
 @pytest.fixture(scope="module")
@@ -40,22 +38,21 @@ def product_flops() -> float:
     return measure_ceilings().matmul_float32_flops
 
 
-@pytest.mark.parametrize("direction", ["forward", "input_gradient", "kernel_gradient"])
 def test_1x1_convolutions_are_nearly_products(
-    product_flops: float, request: pytest.FixtureRequest, direction: str
+    product_flops: float, request: pytest.FixtureRequest, direction: Direction
 ) -> None:
     """Time one direction of every layer, and hold their sum against the product."""
     option = request.config.getoption
     batch = option("--batch-size")
     operations = seconds = 0.0
-    print(f"\n{direction}; the product: {product_flops / 1e9:.0f} GFLOP/s")
+    print(f"\n{direction.name}; the product: {product_flops / 1e9:.0f} GFLOP/s")
     for (side, inputs, outputs), count in Counter(_layers(option("--image-size"))).items():
-        fastest = _fastest(direction, batch, side, inputs, outputs)
+        least = _seconds(direction, batch, side, inputs, outputs)
         work = 2 * batch * side**2 * inputs * outputs
-        speed = work / fastest
+        speed = work / least
         layer = f"{side} x {side} pixels, {inputs} to {outputs} channels"
         print(f"{layer}: {speed / 1e9:.0f} GFLOP/s, {speed / product_flops:.2f}")
-        operations, seconds = operations + count * work, seconds + count * fastest
+        operations, seconds = operations + count * work, seconds + count * least
     share = operations / seconds / product_flops
     print(f"all layers: {operations / seconds / 1e9:.0f} GFLOP/s, {share:.2f} of the product, {1e3 * seconds:.0f} ms")
     if not option("--no-bounds"):
@@ -76,8 +73,8 @@ def _layers(image_size: int) -> Iterator[tuple[int, int, int]]:
     yield side, channels, 1280
 
 
-def _fastest(direction: str, batch: int, side: int, inputs: int, outputs: int) -> float:
-    """Returns seconds of the fastest of several runs."""
+def _seconds(direction: Direction, batch: int, side: int, inputs: int, outputs: int) -> float:
+    """Returns seconds of the fastest of several runs of one layer."""
     x, kernel, y = (
         jax.random.normal(jax.random.key(number), shape, dtype)
         for number, (shape, dtype) in enumerate(
@@ -88,17 +85,5 @@ def _fastest(direction: str, batch: int, side: int, inputs: int, outputs: int) -
             ]
         )
     )
-    convolve = lambda x, kernel: convolution(x, kernel, 1, ((0, 0), (0, 0)))  # noqa: E731
-    program = {
-        "forward": lambda x, kernel, y: convolve(x, kernel),
-        "input_gradient": lambda x, kernel, y: jax.vjp(lambda x: convolve(x, kernel), x)[1](y)[0],
-        "kernel_gradient": lambda x, kernel, y: jax.vjp(lambda kernel: convolve(x, kernel), kernel)[1](y)[0],
-    }[direction]
-    run = jax.jit(program)
-    jax.block_until_ready(run(x, kernel, y))
-    seconds = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        jax.block_until_ready(run(x, kernel, y))
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)
+    program = direction.of(lambda x, kernel: convolution(x, kernel, 1, ((0, 0), (0, 0))))
+    return fastest(program, x, kernel, y, queued=1)

@@ -40,7 +40,7 @@ def ceilings_of(*, matrix: int, copied_bytes: int, queued: int) -> Ceilings:
     def matmul_flops(dtype: DTypeLike) -> float:
         left, right = (jax.random.normal(jax.random.key(seed), (matrix, matrix)).astype(dtype) for seed in (0, 1))
         product = jax.jit(lambda a, b: jnp.matmul(a, b, preferred_element_type=jnp.float32))
-        return 2 * matrix**3 / _fastest(product, left, right, queued=queued)
+        return 2 * matrix**3 / fastest(product, left, right, queued=queued)
 
     source = jnp.zeros(copied_bytes // 4, jnp.float32)
     # an addition, because a bare copy could be left out or done by one thread
@@ -48,11 +48,11 @@ def ceilings_of(*, matrix: int, copied_bytes: int, queued: int) -> Ceilings:
     return Ceilings(
         matmul_float32_flops=matmul_flops(jnp.float32),
         matmul_bfloat16_flops=matmul_flops(jnp.bfloat16),
-        copy_bytes=2 * source.nbytes / _fastest(added, source, queued=queued),
+        copy_bytes=2 * source.nbytes / fastest(added, source, queued=queued),
     )
 
 
-def _fastest(program: Callable[..., Array], *operands: Array, queued: int) -> float:
+def fastest(program: Callable[..., Array], *operands: Array, queued: int) -> float:
     """Returns seconds of one of `queued` runs in the fastest of several goes after the first, which compiles."""
     jax.block_until_ready(program(*operands))
     seconds = []
