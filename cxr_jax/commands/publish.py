@@ -44,6 +44,7 @@ def main(arguments: list[str]) -> None:
 
     terminal = Terminal()
     terminal.say(f"Publishing {', '.join(options.runs)} in {options.out}")
+    from cxr_jax.config.loading import format_config, load_config
     from cxr_jax.reporting.tables import with_block
     from cxr_jax.runs.files import write_text, writing
     from cxr_jax.runs.folder import RunFolder
@@ -60,7 +61,8 @@ def main(arguments: list[str]) -> None:
     with held(folder, f"another process is publishing in {folder}: wait until it has ended"):
         for number, (run, target) in enumerate(zip(runs, targets, strict=True)):
             with evaluating(run, reading=True):
-                publish(run, target, figures=number == 0)
+                config = format_config(load_config(run.config).without_folders())
+                publish(run, target, config, figures=number == 0)
         table = _tables(targets, published)
         text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
         told = _told_films(targets)

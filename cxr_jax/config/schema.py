@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from cxr_jax.config.data import DataConfig
@@ -188,6 +189,17 @@ class Config(Section):
         # how many images a generator makes in the end changes nothing of its training
         synthesis = dataclasses.replace(self.synthesis, samples=other.synthesis.samples)
         return dataclasses.replace(self, data=data, training=training, parallel=other.parallel, synthesis=synthesis)
+
+    def without_folders(self) -> Config:
+        """Returns the same experiment, in which data, samples and weights are called by their names alone.
+
+        What somebody else reads names no folder of this machine.
+        """
+        replay = dataclasses.replace(self.data.replay, dataset=Path(self.data.replay.dataset).name)
+        dataset, synthetic = Path(self.data.dataset).name, Path(self.data.synthetic).name
+        data = dataclasses.replace(self.data, dataset=dataset, replay=replay, synthetic=synthetic)
+        model = dataclasses.replace(self.model, weights=Path(self.model.weights).name)
+        return dataclasses.replace(self, data=data, model=model)
 
     def resolved_phases(self) -> tuple[PhaseConfig, ...]:
         """Returns the phases to train, every field filled from the sections where a phase leaves it out."""

@@ -48,9 +48,10 @@ def published_names(runs: Sequence[RunFolder]) -> list[Path]:
     return [path.relative_to(shared) for path in paths]
 
 
-def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]:
+def publish(run: RunFolder, folder: Path, config: str, *, figures: bool = True) -> list[Path]:
     """Copies what can be shown of `run` into `folder`, replacing an older copy of the same run; returns the files.
 
+    `config` is the text of the run's config as it is shown.
     Figures are copied as PNG, and only if `figures` asks for them: `evaluate --stored` draws them again. These are left
     out: checkpoints, TensorBoard's events, the report, the mean picture of the training images, every figure with a
     radiograph, and the path of the source in the data card. Of the run that it learned on from the name alone is told.
@@ -71,7 +72,7 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
             f"{as_typed('cxr-jax', 'evaluate', run.path)} again"
         )
     # The environment first: by it a copy that was broken off is known again.
-    files = [run.environment, run.config, *made, run.operating_point, run.evaluation, run.ledger]
+    files = [run.environment, *made, run.operating_point, run.evaluation, run.ledger]
     files += [
         path
         for path in (run.probe, run.quality, run.conformal, run.uncertainty, run.explanation_checks)
@@ -95,6 +96,8 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
         target = folder / path.relative_to(run.path)
         write_text(target, "".join(map(_without_folders, path.read_text(encoding="utf-8").splitlines())))
         written.append(target)
+    there = RunFolder(folder)
+    write_text(there.config, config)
     card = read_json(run.data_card)
     card["source"] = {name: value for name, value in card["source"].items() if name != "path"}
     if "table" in card["source"]:  # of labels
@@ -102,7 +105,6 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
         card["source"]["table"] = {**told, "table": Path(told["table"]).name}
     if "masks" in card:
         card["masks"]["source"] = ""
-    there = RunFolder(folder)
     write_json(there.data_card, card)
     if is_continued(run):
         continued = read_continued(run)
@@ -110,7 +112,7 @@ def publish(run: RunFolder, folder: Path, *, figures: bool = True) -> list[Path]
         others = tuple(replace(entry, run=Path(entry.run).name) for entry in continued.averaged_with)
         write_continued(there, replace(continued, run=Path(continued.run).name, averaged_with=others))
         written.append(there.continued)
-    return [*written, there.data_card]
+    return [*written, there.config, there.data_card]
 
 
 def _without_folders(line: str) -> str:

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from cxr_jax.commands import publish
+from cxr_jax.config.loading import changed_config, read_tables, write_config
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.evaluation.class_judgement import read_class_judgement
 from cxr_jax.evaluation.numbers import measured_text
@@ -72,6 +73,30 @@ def test_a_network_that_learned_on_is_published_as_one(runs, tmp_path):
     assert "after those of first" in told_films(run) == told_films(there)
     assert told_films(run) in (tmp_path / "results" / "README.md").read_text()
     assert "mine" not in there.continued.read_text()
+
+
+@pytest.mark.parametrize(
+    ("where", "published"),
+    [
+        ({"data": {"dataset": "/home/me/prepared/films"}}, 'dataset = "films"'),
+        ({"data": {"replay": {"dataset": "/home/me/prepared/old_films"}}}, 'dataset = "old_films"'),
+        ({"data": {"balancing": "dcgan", "synthetic": "/home/me/dcgan"}}, 'synthetic = "dcgan"'),
+        ({"model": {"weights": "/home/me/imagenet.safetensors"}}, 'weights = "imagenet.safetensors"'),
+    ],
+)
+def test_a_published_config_names_what_it_needs_without_the_folders_on_the_way(where, published, runs, tmp_path):
+    run = RunFolder(runs[0])
+    write_config(changed_config(read_tables(run.config), where, "here").config, run.config)
+    assert "/home/me" in run.config.read_text()
+    publish.main([str(run.path), "--out", str(tmp_path / "results")])
+    text = (tmp_path / "results" / "seed0" / "config.toml").read_text()
+    assert published in text and "/home/me" not in text
+
+
+def test_the_config_of_a_run_that_names_no_folder_is_published_as_it_is(runs, tmp_path):
+    publish.main([str(runs[0]), "--out", str(tmp_path / "results")])
+    published = tmp_path / "results" / "seed0" / "config.toml"
+    assert published.read_bytes() == RunFolder(runs[0]).config.read_bytes()
 
 
 def test_a_folder_with_something_else_is_left_alone(runs, tmp_path):
