@@ -76,6 +76,7 @@ def main(arguments: Sequence[str]) -> None:
     for name in ("run", "pictures", "out"):
         if not getattr(options, name):
             raise UserError(f"give --{name}; --help says what it is")
+    sources = sources_in(Path(options.pictures))
     keep_freed_memory()
     run, terminal = RunFolder.open(options.run), Terminal()
     trained = restore_run(run)
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str]) -> None:
         "checkpoint_sha256": trained.checkpoint_sha256,
         "halves": halves(validation, read_operating_point(run.operating_point).threshold),
         **told_by_stages(run, trained, options, terminal),
-        "pictures": told_of_pictures(run, Path(options.pictures)),
+        "pictures": told_of_pictures(run, sources),
     }
     write_json(Path(options.out), found)
     print(f"Written: {options.out}")
@@ -176,11 +177,16 @@ def stored_as_jpeg(images: np.ndarray) -> np.ndarray:
     return np.stack([cv2.imdecode(file, cv2.IMREAD_GRAYSCALE) for file in files])
 
 
-def told_of_pictures(run: RunFolder, folder: Path) -> list[dict[str, Any]]:
-    """Returns for each source how many files there are, are refused, are told with a warning, and with none."""
-    sources = sorted(path for path in folder.iterdir() if path.is_dir())
+def sources_in(folder: Path) -> list[Path]:
+    """Returns the folders of sources in a folder, sorted; UserError if there is none."""
+    sources = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if not sources:
         raise UserError(f"{folder} has no folder in it: put the files of each source into one")
+    return sources
+
+
+def told_of_pictures(run: RunFolder, sources: Sequence[Path]) -> list[dict[str, Any]]:
+    """Returns for each source how many files there are, are refused, are told with a warning, and with none."""
     model, found = load(run.path), []
     for source in sources:
         answers = model.predict(image_files(source), on_error="keep")
@@ -188,7 +194,7 @@ def told_of_pictures(run: RunFolder, folder: Path) -> list[dict[str, Any]]:
         silent = [answer.file for answer in answers if not isinstance(answer, Unreadable) and not answer.warnings]
         told = len(answers) - len(refused) - len(silent)
         print(f"{source.name}: {len(answers)} files, {len(refused)} refused, {told} told, {len(silent)} not told")
-        files = [str(Path(file).relative_to(folder)) for file in silent]
+        files = [str(Path(file).relative_to(source.parent)) for file in silent]
         counts = {"files": len(answers), "refused": len(refused), "told": told}
         found.append({"source": source.name, **counts, "not_told": files})
     return found

@@ -81,16 +81,16 @@ class Study:
     same_reference: bool  # whether the reference is the network whose figures on test as it is are published
 
 
-def read_study(folder: Path, resamples: int, taken_over: Path | None = None) -> Study:
-    """Returns what is published in `folder`; the runs of `base` are those at `taken_over`, where that is given.
+def read_study(folder: Path, resamples: int) -> Study:
+    """Returns what is published in `folder`; the runs of `base` are those of `ORIGIN`, where it has none itself.
 
     Raises:
-        UserError: the reference was not measured on degraded films, or a record is damaged.
+        UserError: the reference was not measured on degraded films or has no look at test, or a record is damaged.
     """
     reference = RunFolder(folder / AGAIN)
     if not reference.robustness_of("test").is_file():
         raise UserError(f"{reference.path} has no record of degraded films of test: measure and publish it first")
-    given = [] if taken_over is None else [f"{REFERENCE}={taken_over}"]
+    given = [] if (folder / "networks" / REFERENCE).is_dir() else [f"{REFERENCE}={ORIGIN}"]
     arms = {files.name: files.paths for files in find_recipes([*given, str(folder / "networks")])}
     runs = {name: RunFolder(paths[0]) for name, paths in arms.items() if name != REFERENCE}
     measured = {name: run for name, run in runs.items() if run.robustness_of("test").is_file()}
@@ -99,7 +99,10 @@ def read_study(folder: Path, resamples: int, taken_over: Path | None = None) -> 
     others = [_degraded(name, run, base, Confidence(level, resamples)) for name, run in measured.items()]
     first = Degraded(REFERENCE, read_description(reference).architecture, base, None)
     uncertain = {name: tuple(read_uncertainty(RunFolder(path).uncertainty) for path in arms[name]) for name in arms}
-    published = read_looks(RunFolder(arms[REFERENCE][0]))[0]["checkpoint_sha256"]
+    looks = read_looks(RunFolder(arms[REFERENCE][0]))
+    if not looks:
+        raise UserError(f"{arms[REFERENCE][0]} has no look at test in its ledger: publish it again")
+    published = looks[0]["checkpoint_sha256"]
     ordered = sorted(others, key=lambda each: each.record.mean_error or 0)
     return Study((first, *ordered), uncertain, published == base.checkpoint_sha256)
 
@@ -297,7 +300,7 @@ def figure(degraded: Sequence[Degraded]) -> Figure:
 def main(arguments: Sequence[str]) -> None:
     """Writes the page, the tables and the figure; UserError if they cannot be made."""
     folder = Path(arguments[0]) if arguments else ROOT / "results" / "networks"
-    study = read_study(folder, confidence_of(*arguments[1:2]).resamples, None if arguments else ORIGIN)
+    study = read_study(folder, confidence_of(*arguments[1:2]).resamples)
     written = [*save(figure(study.degraded), folder, "degraded")]
     for name, text in (
         ("degraded.csv", degraded_table(study.degraded)),

@@ -29,7 +29,7 @@ from cxr_jax.evaluation.comparison import compare
 from cxr_jax.evaluation.comparison_record import Answer, Comparison, EndpointSummary
 from cxr_jax.evaluation.confidence import Confidence, confidence_of
 from cxr_jax.evaluation.numbers import number_text
-from cxr_jax.reporting.comparison_cells import difference_text, mean_text
+from cxr_jax.reporting.comparison_cells import NOTHING, difference_text, mean_text
 from cxr_jax.reporting.recipe_records import RecipeRecord, read_recipe
 from cxr_jax.reporting.style import BLUE, GREEN, GREY, ORANGE, new_figure, save, styled
 from cxr_jax.reporting.tables import markdown_table, write_block
@@ -53,7 +53,6 @@ BLOCK = "study of networks"
 """Name of the marks around what is written in the README; the text outside stays."""
 
 SPEEDS = [(work, threads) for work in ("train", "inference") for threads in (1, 2)]
-NOTHING = "–"
 
 _NAMES_APART = 0.035
 """How far apart the names above the figure stand at least, as a share of its width."""

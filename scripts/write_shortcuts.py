@@ -30,7 +30,7 @@ from cxr_jax.evaluation.occlusion import Occlusion, read_occlusion
 from cxr_jax.evaluation.recipe_draws import Recipe
 from cxr_jax.explain.record import MapChecks, read_checks
 from cxr_jax.images.regions import REGIONS, WHOLE
-from cxr_jax.reporting.comparison_cells import difference_text, mean_text
+from cxr_jax.reporting.comparison_cells import NOTHING, difference_text, mean_text
 from cxr_jax.reporting.occlusion import REGION_TITLES
 from cxr_jax.reporting.recipe_records import read_recipe
 from cxr_jax.reporting.style import BLUE, ORANGE, new_figure, save, styled
@@ -54,7 +54,6 @@ WITHOUT_LUNGS = ("outside_box", "border")
 
 AT_RULE = ("accuracy", "sensitivity", "specificity")
 TITLES = {**REGION_TITLES, WHOLE: "the radiograph"}
-NOTHING = "–"
 
 
 @dataclass(frozen=True)

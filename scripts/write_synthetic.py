@@ -24,7 +24,7 @@ from cxr_jax.evaluation.intervals import Interval
 from cxr_jax.evaluation.numbers import number_text
 from cxr_jax.evaluation.recipe_draws import Recipe
 from cxr_jax.evaluation.samples import SCHEMA_VERSION, JudgedSamples
-from cxr_jax.reporting.comparison_cells import difference_text, mean_text
+from cxr_jax.reporting.comparison_cells import NOTHING, difference_text, mean_text
 from cxr_jax.reporting.recipe_records import read_recipe
 from cxr_jax.reporting.tables import markdown_table, write_block
 from cxr_jax.runs.files import csv_text, write_bytes, write_text
@@ -64,7 +64,6 @@ BLOCK = "study of synthetic normals"
 """Name of the marks around what is written in the README; the text outside stays."""
 
 JUDGEMENTS = "generators"
-NOTHING = "–"
 
 
 @dataclass(frozen=True)
@@ -113,17 +112,23 @@ def read_study(folder: Path, resamples: int) -> Study:
                 {key: pair.endpoints.get(key) for key in ENDPOINTS} if pair else {},
             )
         )
-    judged = [
-        (path.stem, read_record(path, JudgedSamples, version=SCHEMA_VERSION, where="judgement", advice="copy it anew"))
-        for path in sorted((folder / JUDGEMENTS).glob("*.json"))
-    ]
+    judged = [(path.stem, read_judgement_of(path)) for path in sorted((folder / JUDGEMENTS).glob("*.json"))]
     return Study(tuple(arms), compared.images, tuple(judged))
 
 
 def copy_judgements(generators: Path, folder: Path) -> None:
-    """Copies the judgement of every generator; its pictures stay where they are."""
-    for path in sorted(generators.glob("*/evaluation.json")):
+    """Copies the judgement of every generator; its pictures stay where they are. UserError if there is none."""
+    found = sorted(generators.glob("*/evaluation.json"))
+    if not found:
+        raise UserError(f"{generators} holds no generator that was judged: name the folder that holds theirs")
+    for path in found:
+        read_judgement_of(path)
         write_bytes(folder / JUDGEMENTS / f"{path.parent.name}.json", path.read_bytes())
+
+
+def read_judgement_of(path: Path) -> JudgedSamples:
+    """Reads the judgement of a generator; UserError if it is damaged, or the record of something else."""
+    return read_record(path, JudgedSamples, version=SCHEMA_VERSION, where="judgement", advice="copy it anew")
 
 
 def missing(study: Study) -> list[str]:

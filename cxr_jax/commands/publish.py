@@ -49,12 +49,12 @@ def main(arguments: list[str]) -> None:
     from cxr_jax.runs.files import write_text, writing
     from cxr_jax.runs.folder import RunFolder
     from cxr_jax.runs.locks import evaluating, held
-    from cxr_jax.runs.publication import publish, published_names
+    from cxr_jax.runs.publication import publish, targets_in
 
     published = [_published(text) for text in options.published]
     runs = [RunFolder.open(path) for path in options.runs]
     folder = Path(options.out)
-    targets = [folder / name for name in published_names(runs)]
+    targets = targets_in(folder, runs)
     readme = folder / "README.md"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -149,6 +150,7 @@ def told_filling(config: DataConfig, train: ImageSet, first_id: int) -> dict[str
     if config.balancing == "dcgan":
         manifest = read_manifest(config.synthetic)
         told["array_sha256"] = manifest.array_sha256
+        told["samples_sha256"] = _sha256_of(config, sum(told["added"].values()))
         told["generator_trained_on"] = manifest.trained_on_fingerprint
         told["note"] = manifest.note
     return {_CARD_ENTRY: told}
@@ -168,6 +170,14 @@ def told_added(config: DataConfig, train: ImageSet, first_id: int) -> str:
 def require_samples_of_run(run: RunFolder, config: DataConfig) -> None:
     """Raises UserError if the samples that a run was begun with are not there, or are others now."""
     told = read_json(run.data_card).get(_CARD_ENTRY, {}) if run.data_card.is_file() else {}
-    begun_with = told.get("array_sha256")
-    if begun_with is not None and read_manifest(config.synthetic).array_sha256 != begun_with:
+    if "samples_sha256" in told:  # a generator that made more since still has them
+        same = _sha256_of(config, sum(told["added"].values())) == told["samples_sha256"]
+    else:
+        same = "array_sha256" not in told or read_manifest(config.synthetic).array_sha256 == told["array_sha256"]
+    if not same:
         raise UserError(f"the samples in {config.synthetic} are not those that {run.path} was started with")
+
+
+def _sha256_of(config: DataConfig, count: int) -> str:
+    """Returns the sha256 of the first `count` samples."""
+    return hashlib.sha256(np.ascontiguousarray(read_samples(config.synthetic)[:count])).hexdigest()

@@ -4,11 +4,12 @@ A class is in the set of an image if its probability is at least a bound. The bo
 validation images alone (Vovk, Lindsay, Nouretdinov & Gammerman 2003, Mondrian confidence machine), so that of the
 images of every class, and not only of all images together, a share of at most the error rate has a set without it.
 
-This holds for any network and any number of validation images, as long as a new image could as well have been one of
-validation. Images of one patient resemble each other, so that images are not exchangeable; groups of them, the best
-stand-ins for patients, are. Every group therefore counts once, whatever its number of images, and a new group is
-counted among them with the worst bound there is (Lee, Barber & Willett, "Distribution-free inference with hierarchical
-data", 2023). Where every image is a group of its own this is split conformal prediction as it is usually told.
+This holds for any number of validation images and any network that they did not choose, as long as a new image could as
+well have been one of validation. Images of one patient resemble each other, so that images are not exchangeable; groups
+of them, the best stand-ins for patients, are. Every group therefore counts once, whatever its number of images, and a
+new group is counted among them with the worst bound there is (Lee, Barber & Willett, "Distribution-free inference with
+hierarchical data", 2023). Where every image is a group of its own this is split conformal prediction as it is usually
+told.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import betabinom
 
 from cxr_jax.evaluation.intervals import wilson_interval
 
@@ -12,7 +13,10 @@ NEAR = 0.05
 """Share of the images held out that count as near to a training image: samples that copy nothing have it too."""
 
 _TIMES = 2
-"""Samples count as copies from so many times that share on, by the lower end of its interval."""
+"""Samples count as copies from so many times that share on."""
+
+_BY_LUCK = 0.025
+"""How often samples that copy nothing may be as near as those that count as copies, at most."""
 
 _AT_ONCE = 512
 
@@ -24,11 +28,12 @@ class Memorisation:
     Attributes:
         median: distance of a sample to its nearest training image, in the middle of all samples.
         median_held_out: the same of real images that were held out.
-        limit: distance below which 5 % of the images held out lie.
+        limit: distance that the nearest 5 % of the images held out do not exceed.
         share: of the samples below it.
-        low: lower end of the interval of that share.
+        low: lower end of the interval of that share, for other samples.
         high: upper end.
-        copies: whether more samples are so near than twice the share of the images held out, beyond chance.
+        copies: whether more samples are so near than twice 5 %, and more than the luck of so many samples, and of so
+            many images held out, explains.
     """
 
     median: float
@@ -60,16 +65,22 @@ def nearest(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np
 
 
 def memorisation(samples: np.ndarray, held_out: np.ndarray) -> Memorisation:
-    """Returns how near samples are to training images, by the distances [N] and [M] of `nearest`."""
-    limit = float(np.quantile(held_out, NEAR))
-    near = int(np.sum(samples < limit))
-    interval = wilson_interval(near, len(samples))
+    """Returns how near samples are to training images, by the distances [N] and [M] of `nearest`.
+
+    The limit is itself drawn with the images held out: of samples that copy nothing, the number below the k-th of M
+    such distances is beta-binomial with k and M + 1 - k.
+    """
+    rank = max(1, round(NEAR * len(held_out)))
+    limit = float(np.sort(held_out)[rank - 1])
+    near, count = int(np.sum(samples < limit)), len(samples)
+    by_luck = float(betabinom(count, rank, len(held_out) + 1 - rank).sf(near - 1))
+    interval = wilson_interval(near, count)
     return Memorisation(
         median=float(np.median(samples)),
         median_held_out=float(np.median(held_out)),
         limit=limit,
-        share=near / len(samples),
+        share=near / count,
         low=interval.low,
         high=interval.high,
-        copies=interval.low > _TIMES * NEAR,
+        copies=near > _TIMES * NEAR * count and by_luck < _BY_LUCK,
     )

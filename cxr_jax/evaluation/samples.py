@@ -15,10 +15,13 @@ SCHEMA_VERSION = 1
 _ERRORS = 2
 """Standard errors that a difference counts from."""
 
+FEWEST_PAIRS = 10
+"""With fewer pairs of images nothing is said of diversity: their standard error says too little."""
+
 
 @dataclass(frozen=True)
 class Likeness:
-    """The mean similarity (MS-SSIM) of pairs of different images; the higher, the less diverse they are."""
+    """The mean similarity (MS-SSIM) of pairs of images, no image in two; the higher, the less diverse they are."""
 
     mean: float
     standard_error: float
@@ -63,7 +66,7 @@ class JudgedSamples:
 
 
 def likeness(similarities: np.ndarray) -> Likeness:
-    """Returns the mean of the similarities [N] of N pairs."""
+    """Returns the mean of the similarities [N] of N pairs, and its standard error, for pairs that share nothing."""
     count = len(similarities)
     spread = float(np.std(similarities, ddof=1)) if count > 1 else 0.0
     return Likeness(float(np.mean(similarities)), spread / count**0.5, count)
@@ -103,6 +106,8 @@ def _told_diversity(judged: JudgedSamples) -> str:
         f"MS-SSIM of pairs over {judged.scales} scale{'s' if judged.scales > 1 else ''}: {made.mean:.3f} ± "
         f"{made.standard_error:.3f} of samples, {real.mean:.3f} ± {real.standard_error:.3f} of training images"
     )
+    if min(made.pairs, real.pairs) < FEWEST_PAIRS:
+        return f"There are too few images to tell how diverse samples are ({figures})."
     error = (made.standard_error**2 + real.standard_error**2) ** 0.5
     if made.mean - real.mean > _ERRORS * error:
         return f"Less diverse than real images ({figures})."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -117,7 +117,7 @@ def measure_robustness(
         UserError: the reference is of other images, classes or degradations.
     """
     if reference is not None:
-        _require_alike(*reference, split, len(images), () if isinstance(thresholds, float) else tuple(thresholds))
+        _require_alike(*reference, split, images.files, () if isinstance(thresholds, float) else tuple(thresholds))
     variants = [(CLEAN, 0), *((kind, severity) for kind in KINDS for severity in SEVERITIES)]
     with track(f"Predicting {split} degraded", len(images) * len(variants)) as advance:
         levels, wrong = [], []
@@ -163,17 +163,26 @@ def measure_robustness(
     return dataclasses.replace(of("", None, compared), classes=each)
 
 
-def _require_alike(name: str, reference: Robustness, split: str, images: int, classes: tuple[str, ...]) -> None:
+def _require_alike(
+    name: str, reference: Robustness, split: str, files: Sequence[str], classes: tuple[str, ...]
+) -> None:
     if tuple(reference.classes) != classes:
         raise UserError(
             f"{name} was measured on {', '.join(reference.classes or CLASS_NAMES)}, and this is of "
             f"{', '.join(classes or CLASS_NAMES)}: name a --reference of the same classes"
         )
-    alike = (reference.split, reference.images, reference.seed, reference.kinds) == (split, images, SEED, KINDS)
+    alike = (reference.split, reference.images, reference.seed, reference.kinds) == (split, len(files), SEED, KINDS)
     if not alike:
         raise UserError(
-            f"{name} was measured on {reference.images:,} degraded images of {reference.split}, and this on {images:,} "
-            f"of {split}, or in other ways: measure both alike"
+            f"{name} was measured on {reference.images:,} degraded images of {reference.split}, and this on "
+            f"{len(files):,} of {split}, or in other ways: measure both alike"
+        )
+    # of findings, each has an answer for some of the images alone
+    foreign = {file for record in (reference, *reference.classes.values()) for file in record.wrong} - set(files)
+    if foreign:
+        raise UserError(
+            f"{name} was measured on other images of {split}, {min(foreign)} among them: name a --reference of the "
+            "same data and the same cut of validation"
         )
 
 

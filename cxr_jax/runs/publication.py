@@ -6,11 +6,12 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from cxr_jax.errors import UserError
 from cxr_jax.runs.continued import is_continued, read_continued, write_continued
-from cxr_jax.runs.ensemble import is_ensemble
+from cxr_jax.runs.ensemble import is_ensemble, read_ensemble, write_ensemble
 from cxr_jax.runs.files import write_bytes, write_json, write_text
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.terminal import as_typed
@@ -36,16 +37,22 @@ CHECK_FIGURES = ("explanation_curves", "explanation_randomisation")
 """Figures of the checks of Grad-CAM maps: heat maps by themselves, without the radiographs below them."""
 
 
-def published_names(runs: Sequence[RunFolder]) -> list[Path]:
+def targets_in(folder: Path, runs: Sequence[RunFolder]) -> list[Path]:
     """Returns where each run goes inside the results folder: its path below the folder that all of them share.
 
-    A single run goes under its own name. Raises UserError if a run is given twice.
+    A single run goes under its own name. Raises UserError if a run is given twice, or would be written onto a run.
     """
     paths = [run.path.resolve() for run in runs]
     if len(set(paths)) != len(paths):
         raise UserError("a run is named twice; name every run once")
     shared = Path(os.path.commonpath([path.parent for path in paths]))
-    return [path.relative_to(shared) for path in paths]
+    targets = [folder / path.relative_to(shared) for path in paths]
+    for target in targets:
+        there = target.resolve()
+        for run, path in zip(runs, paths, strict=True):
+            if there.is_relative_to(path) or path.is_relative_to(there):
+                raise UserError(f"{target} would be written onto the run {run.path} itself; choose another --out")
+    return targets
 
 
 def publish(run: RunFolder, folder: Path, config: str, *, figures: bool = True) -> list[Path]:
@@ -54,7 +61,8 @@ def publish(run: RunFolder, folder: Path, config: str, *, figures: bool = True) 
     `config` is the text of the run's config as it is shown.
     Figures are copied as PNG, and only if `figures` asks for them: `evaluate --stored` draws them again. These are left
     out: checkpoints, TensorBoard's events, the report, the mean picture of the training images, every figure with a
-    radiograph, and the path of the source in the data card. Of the run that it learned on from the name alone is told.
+    radiograph, and the path of the source in the data card. Runs and data that it tells of are named without the
+    folders on the way to them.
 
     Raises:
         UserError: the run was not evaluated, or `folder` holds another run.
@@ -64,6 +72,7 @@ def publish(run: RunFolder, folder: Path, config: str, *, figures: bool = True) 
     _require_same_run(run, folder)
     # an ensemble is not trained: what it is made of stands in place of a network and its training
     made = [run.ensemble] if is_ensemble(run) else [run.network, run.metrics]
+    ledgers = [run.ledger, *sorted(run.change.glob("*.jsonl"))]
     needed = [run.environment, run.config, *made, run.operating_point, run.ledger, run.data_card]
     missing = [path.name for path in needed if not path.is_file()]
     if missing or not run.figures.is_dir():
@@ -72,7 +81,7 @@ def publish(run: RunFolder, folder: Path, config: str, *, figures: bool = True) 
             f"{as_typed('cxr-jax', 'evaluate', run.path)} again"
         )
     # The environment first: by it a copy that was broken off is known again.
-    files = [run.environment, *made, run.operating_point, run.evaluation, run.ledger]
+    files = [run.environment, *made, run.operating_point, run.evaluation]
     files += [
         path
         for path in (run.probe, run.quality, run.conformal, run.uncertainty, run.explanation_checks)
@@ -85,14 +94,15 @@ def publish(run: RunFolder, folder: Path, config: str, *, figures: bool = True) 
     files += [path for path in sorted(run.change.glob("*")) if path.suffix in (".csv", ".json")]
     shown = [path for path in run.figures.glob("*.png") if path.stem in (*FIGURES, *CHECK_FIGURES)]
     files += sorted(shown) if figures else []
-    for path in RunFolder(folder).figures.glob("*"):
-        path.unlink()
+    for path in RunFolder(folder).figures.glob("*.png"):
+        if path.stem in (*FIGURES, *CHECK_FIGURES):
+            path.unlink()
     written = []
     for path in files:
         target = folder / path.relative_to(run.path)
         write_bytes(target, path.read_bytes())
         written.append(target)
-    for path in sorted(run.change.glob("*.jsonl")):
+    for path in ledgers:
         target = folder / path.relative_to(run.path)
         write_text(target, "".join(map(_without_folders, path.read_text(encoding="utf-8").splitlines())))
         written.append(target)
@@ -105,22 +115,43 @@ def publish(run: RunFolder, folder: Path, config: str, *, figures: bool = True) 
         card["source"]["table"] = {**told, "table": Path(told["table"]).name}
     if "masks" in card:
         card["masks"]["source"] = ""
+    if "replay" in card:
+        card["replay"] = {**card["replay"], "dataset": Path(card["replay"]["dataset"]).name}
     write_json(there.data_card, card)
+    if is_ensemble(run):
+        record = read_ensemble(run)
+        members = tuple(replace(member, run=_named(member.run)) for member in record.members)
+        write_ensemble(there, replace(record, members=members))
     if is_continued(run):
         continued = read_continued(run)
-        # the names of the runs that it began with, without the folders on the way to them
-        others = tuple(replace(entry, run=Path(entry.run).name) for entry in continued.averaged_with)
-        write_continued(there, replace(continued, run=Path(continued.run).name, averaged_with=others))
+        others = tuple(
+            replace(entry, run=Path(entry.run).name, data=tuple(Path(name).name for name in entry.data))
+            for entry in continued.averaged_with
+        )
+        named = {"run": Path(continued.run).name, "data": Path(continued.data).name}
+        write_continued(there, replace(continued, **named, averaged_with=others))
         written.append(there.continued)
     return [*written, there.config, there.data_card]
 
 
 def _without_folders(line: str) -> str:
-    """Returns a line of a ledger in which the run is told by its last two names, without the folders on the way."""
-    look = json.loads(line)
-    if "run" in look:
-        look["run"] = "/".join(Path(look["run"]).parts[-2:])
-    return json.dumps(look) + "\n"
+    """Returns a line of a ledger in which runs are told without the folders on the way to them."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, list):
+            return [shown(entry) for entry in value]
+        if isinstance(value, dict):
+            return {key: _named(entry) if key == "run" else shown(entry) for key, entry in value.items()}
+        return value
+
+    return json.dumps(shown(json.loads(line))) + "\n"
+
+
+def _named(run: str) -> str:
+    """Returns the path of a run as others may read it: one beside this run as it is, others by their last two names."""
+    parts = PurePosixPath(run).parts
+    is_beside = parts[:1] == ("..",) and ".." not in parts[1:]
+    return run if is_beside else "/".join(parts[-2:])
 
 
 def _require_same_run(run: RunFolder, folder: Path) -> None:

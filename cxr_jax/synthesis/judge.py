@@ -24,7 +24,7 @@ from cxr_jax.synthesis.similarity import scales_of, similarity
 from cxr_jax.training.network import Network, build_network
 
 PAIRS = 500
-"""Pairs of different images whose similarity is measured, of samples and of training images each."""
+"""Pairs of different images whose similarity is measured at most, of samples and of training images each."""
 
 _PAIRS_AT_ONCE = 50
 
@@ -114,18 +114,22 @@ def _named(samples: np.ndarray, real: np.ndarray, unseen: np.ndarray) -> list[tu
 
 
 def _similarities(images: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """Returns the similarities of up to `PAIRS` pairs of images of different groups, drawn by `seed`."""
-    generator, count = np.random.default_rng(seed), len(images)
-    first, second = generator.integers(0, count, (2, 4 * PAIRS))
-    apart = np.flatnonzero(groups[first] != groups[second])[:PAIRS]
-    if not len(apart):
+    """Returns the similarities of up to `PAIRS` pairs of images, drawn by `seed`.
+
+    No group is in two pairs, nor twice in one, so that the pairs are independent.
+    """
+    order = np.random.default_rng(seed).permutation(len(images))
+    # of every group the image that comes first in a random order
+    drawn = order[np.sort(np.unique(groups[order], return_index=True)[1])]
+    count = min(PAIRS, len(drawn) // 2)
+    if not count:
         raise UserError("there are not two groups of images to compare: more training images are needed")
-    found = []
-    for start in range(0, len(apart), _PAIRS_AT_ONCE):
-        part = apart[start : start + _PAIRS_AT_ONCE]
-        padded = np.resize(part, _PAIRS_AT_ONCE)
-        found.append(np.asarray(similarity(images[first[padded]], images[second[padded]]))[: len(part)])
-    return np.concatenate(found).astype(np.float64)
+    first, second, found = drawn[:count], drawn[count : 2 * count], []
+    for start in range(0, count, _PAIRS_AT_ONCE):
+        # always as many, for one compiled program
+        pairs = np.resize(np.arange(start, min(start + _PAIRS_AT_ONCE, count)), _PAIRS_AT_ONCE)
+        found.append(np.asarray(similarity(images[first[pairs]], images[second[pairs]])))
+    return np.concatenate(found)[:count].astype(np.float64)
 
 
 def _halves(groups: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -162,9 +162,10 @@ def train_generator(
             if reason is not None and done < plan.steps:
                 saved.wait()
                 log.write("end", reason=reason, step=done, seconds=now - began)
+                samples = ("--synthesis.samples", config.synthesis.samples) if config.synthesis.samples else ()
                 raise UserError(
                     f"training was {reason} after step {done}; go on with "
-                    + as_typed("cxr-jax", "synthesize", run.config, "--out", run.path, "--resume"),
+                    + as_typed("cxr-jax", "synthesize", run.config, "--out", run.path, "--resume", *samples),
                     EXIT_INTERRUPTED if reason == "interrupted" else EXIT_TERMINATED,
                 )
         log.write("end", reason="finished", step=done, seconds=time.perf_counter() - began)

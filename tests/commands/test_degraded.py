@@ -1,5 +1,6 @@
 """`evaluate RUN --degraded`, on a network that was trained on phantoms."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from cxr_jax.commands import evaluate
 from cxr_jax.errors import EXIT_USAGE, UserError
-from cxr_jax.evaluation.robustness import read_robustness
+from cxr_jax.evaluation.robustness import read_robustness, write_robustness
 from cxr_jax.images.degraded import KINDS
 from cxr_jax.inference.kept_answers import Answers, KeptAnswers
 from cxr_jax.reporting.report import render_report
@@ -51,6 +52,13 @@ def test_validation_is_degraded_in_every_way_and_no_look_is_added(evaluated, tmp
     assert again.mean_corruption_error in (1.0, None)
     assert again.less_reference.value == 0
     assert "less that of evaluated, paired by image: +0.0%" in capsys.readouterr().out
+
+    # as many images, of another cut of validation
+    elsewhere = RunFolder(shutil.copytree(evaluated.path, tmp_path / "elsewhere"))
+    wrong = {f"other/{file}": share for file, share in found.wrong.items()}
+    write_robustness(elsewhere.robustness_of("val"), dataclasses.replace(found, wrong=wrong))
+    with pytest.raises(UserError, match=r"elsewhere was measured on other images of val, other/.*same cut"):
+        evaluate.main([str(twin.path), "--degraded", "--reference", str(elsewhere.path)])
 
 
 def test_test_images_are_one_look_more_which_does_not_stand_for_the_predictions(evaluated, monkeypatch, capsys):

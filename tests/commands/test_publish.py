@@ -10,7 +10,8 @@ from cxr_jax.config.loading import changed_config, read_tables, write_config
 from cxr_jax.errors import EXIT_USAGE, UserError
 from cxr_jax.evaluation.class_judgement import read_class_judgement
 from cxr_jax.evaluation.numbers import measured_text
-from cxr_jax.runs.continued import Continued, write_continued
+from cxr_jax.runs.continued import Averaged, Continued, write_continued
+from cxr_jax.runs.ensemble import EnsembleRecord, Member, read_ensemble, write_ensemble
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.publication import FIGURES
 from cxr_jax.runs.trained_on import told_films
@@ -60,7 +61,11 @@ def test_a_network_that_learned_on_is_published_as_one(runs, tmp_path):
     card = read_json(run.data_card)
     source = {**card["source"], "table": {"table": "/home/me/labels.csv", "file": "file"}}
     run.data_card.write_text(json.dumps({**card, "name": "second", "phantom": False, "source": source}))
-    write_continued(run, Continued("../../mine/first", "net", "last", 3, "s", (0.5,), (0.2,), "", "", "first", "f"))
+    averaged = (Averaged("../../mine/other", "last", 3, "s", ("/home/me/prepared/third", "fourth")),)
+    origin = Continued(
+        "../../mine/first", "net", "last", 3, "s", (0.5,), (0.2,), "", "", "/home/me/prepared/first", "f", averaged
+    )
+    write_continued(run, origin)
     run.change.mkdir()
     for name in ("change.json", "old_after.csv", "picture.png"):
         (run.change / name).write_text("{}")
@@ -70,9 +75,43 @@ def test_a_network_that_learned_on_is_published_as_one(runs, tmp_path):
     assert {path.name for path in there.change.iterdir()} == {"change.json", "old_after.csv", "ledger.jsonl"}
     assert read_json(there.change / "ledger.jsonl") == {"run": "first/seed0", "threshold": 0.5}
     assert read_json(there.data_card)["source"]["table"] == {"table": "labels.csv", "file": "file"}
-    assert "after those of first" in told_films(run) == told_films(there)
-    assert told_films(run) in (tmp_path / "results" / "README.md").read_text()
-    assert "mine" not in there.continued.read_text()
+    assert "after those of first and third and fourth" in told_films(there)
+    assert told_films(there) in (tmp_path / "results" / "README.md").read_text()
+    assert "mine" not in there.continued.read_text() and "/home" not in there.continued.read_text()
+
+
+def test_members_of_a_published_ensemble_are_named_without_the_folders_on_the_way(runs, tmp_path):
+    run = RunFolder(runs[0])
+    places = ("../seed1", "../../../data/me/runs/far/seed2", "/mnt/me/far/seed3")
+    write_ensemble(run, EnsembleRecord(tuple(Member(place, "net", 32, 1, "last", 3, "s") for place in places)))
+    look = {"members": [{"run": place, "step": 3} for place in places], "threshold": 0.5}
+    run.ledger.write_text(json.dumps(look) + "\n")
+    publish.main([str(run.path), "--out", str(tmp_path / "results")])
+    there, named = RunFolder(tmp_path / "results" / "seed0"), ["../seed1", "far/seed2", "far/seed3"]
+    assert [member.run for member in read_ensemble(there).members] == named
+    assert [member["run"] for member in read_json(there.ledger)["members"]] == named
+    kinds = (".json", ".jsonl", ".toml", ".md")
+    texts = [path.read_text() for path in (tmp_path / "results").rglob("*") if path.suffix in kinds]
+    assert len(texts) > 5 and not [text for text in texts if "/me/" in text or str(tmp_path) in text]
+
+
+@pytest.mark.parametrize("out", ["runs/tiny", "runs/tiny/seed0/results"])
+def test_a_run_is_not_published_onto_itself(out, runs, tmp_path):
+    def files():
+        return {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+
+    before = files()
+    with pytest.raises(UserError, match="choose another --out"):
+        publish.main([*map(str, runs), "--out", str(tmp_path / out)])
+    assert files() == before
+
+
+def test_what_a_user_put_beside_published_figures_stays(runs, tmp_path):
+    publish.main([str(runs[0]), "--out", str(tmp_path / "results")])
+    mine = tmp_path / "results" / "seed0" / "figures" / "mine.png"
+    mine.write_text("mine")
+    publish.main([str(runs[0]), "--out", str(tmp_path / "results")])
+    assert mine.read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,11 @@ def test_every_stage_is_held_to_all_films_and_every_picture_is_counted(
     assert str(tmp_path) not in out.read_text()
 
 
+def test_a_folder_of_pictures_that_is_not_there_is_told_before_anything_is_measured(script, tmp_path):
+    with pytest.raises(UserError, match="has no folder in it"):
+        script.main(["--run", "no run", "--pictures", str(tmp_path / "mistyped"), "--out", str(tmp_path / "out.json")])
+
+
 def test_a_film_stored_as_jpeg_is_the_same_film_but_for_its_traces(script):
     smooth = np.broadcast_to(np.linspace(0, 255, 64).astype(np.uint8), (2, 64, 64))
     stored = script.stored_as_jpeg(smooth)

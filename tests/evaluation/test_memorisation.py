@@ -44,3 +44,16 @@ def test_images_of_the_same_kind_are_no_copies():
     found = memorisation(nearest(drawn(200, 4), train)[0], real)
     assert not found.copies
     assert found.low <= found.share <= found.high
+
+
+@pytest.mark.parametrize("held_out", [8, 20, 60])
+def test_samples_that_copy_nothing_are_seldom_called_copies(held_out):
+    draw = np.random.default_rng(held_out)
+    told = [memorisation(draw.random(300), draw.random(held_out)).copies for _ in range(400)]
+    assert np.mean(told) < 0.05
+
+
+def test_many_copies_are_found_out_with_few_images_held_out():
+    draw = np.random.default_rng(0)
+    samples = np.concatenate([np.zeros(200), draw.random(100)])
+    assert memorisation(samples, draw.random(8)).copies

@@ -86,6 +86,14 @@ def test_every_network_is_a_row_and_what_is_shown_is_said(script, folder, capsys
     assert (folder / "README.md").read_text() == page
 
 
+def test_the_runs_of_the_reference_may_be_those_of_another_study(script, folder, tmp_path):
+    without = tmp_path / "study"
+    shutil.copytree(folder, without, ignore=shutil.ignore_patterns("base"))
+    told = script.read_study(without, 100)
+    assert told.degraded[0].arm == "base" and len(told.uncertain["base"]) == 3
+    assert told.degraded[0].record == script.read_study(folder, 100).degraded[0].record
+
+
 def test_coverage_is_the_mean_over_the_seeds_that_are_published(script, folder):
     script.main([str(folder), "200"])
     stored = [

@@ -89,6 +89,16 @@ def test_every_arm_is_a_row_beside_the_repeated_normals(script, folder, capsys):
     assert not list(published.rglob("*.png"))
 
 
+def test_a_folder_without_judged_generators_is_told(script, folder, tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(UserError, match="holds no generator that was judged"):
+        script.copy_judgements(tmp_path / "mistyped", folder / "published")
+    (tmp_path / "run" / "evaluation.json").write_text('{"schema_version": 1, "test": {}}')
+    with pytest.raises(UserError, match="copy it anew"):
+        script.copy_judgements(tmp_path, tmp_path / "there")
+    assert not (tmp_path / "there").exists()
+
+
 def test_the_conclusion_is_the_registered_one(script, study):
     arms = {arm.name: arm for arm in study.arms}
     arms["reduced_128"] = dataclasses.replace(arms["reduced_64"], name="reduced_128")
