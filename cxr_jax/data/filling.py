@@ -141,29 +141,30 @@ def told_filling(config: DataConfig, train: ImageSet, first_id: int) -> dict[str
     """Returns what the data card of a run says of images that were added to rare classes; empty if none were."""
     if config.balancing not in FILLING:
         return {}
-    added = train.labels[train.ids >= first_id]
-    told = {
-        "by": config.balancing,
-        "training_images": len(train),
-        "added": {name: int(np.sum(added == label)) for label, name in enumerate(train.classes)},
-    }
+    added = _added(train, first_id)
+    told = {"by": config.balancing, "training_images": len(train), "added": added}
     if config.balancing == "dcgan":
         manifest = read_manifest(config.synthetic)
         told["array_sha256"] = manifest.array_sha256
-        told["samples_sha256"] = _sha256_of(config, sum(told["added"].values()))
+        told["samples_sha256"] = _sha256_of(config, sum(added.values()))
         told["generator_trained_on"] = manifest.trained_on_fingerprint
         told["note"] = manifest.note
     return {_CARD_ENTRY: told}
 
 
+def _added(train: ImageSet, first_id: int) -> dict[str, int]:
+    """Returns how many images were added to each class."""
+    added = train.labels[train.ids >= first_id]
+    return {name: int(np.sum(added == label)) for label, name in enumerate(train.classes)}
+
+
 def told_added(config: DataConfig, train: ImageSet, first_id: int) -> str:
     """Returns in a sentence what was added to rare classes; empty if nothing was."""
-    told = told_filling(config, train, first_id).get(_CARD_ENTRY)
-    if told is None:
+    if config.balancing not in FILLING:
         return ""
     of = {"oversampling": "repeated ones", "reduced": "repeated ones, reduced and enlarged again"}
     what = of.get(config.balancing, "synthetic ones, which are no radiographs")
-    added = ", ".join(f"{count:,} of {name}" for name, count in told["added"].items() if count)
+    added = ", ".join(f"{count:,} of {name}" for name, count in _added(train, first_id).items() if count)
     return f"Balanced: {added or 'none'} of the {len(train):,} training images are {what}"
 
 

@@ -55,8 +55,8 @@ def targets_in(folder: Path, runs: Sequence[RunFolder]) -> list[Path]:
     return targets
 
 
-def publish(run: RunFolder, folder: Path, config: str, *, figures: bool = True) -> list[Path]:
-    """Copies what can be shown of `run` into `folder`, replacing an older copy of the same run; returns the files.
+def publish(run: RunFolder, folder: Path, config: str, *, figures: bool = True) -> None:
+    """Copies what can be shown of `run` into `folder`, replacing an older copy of the same run.
 
     `config` is the text of the run's config as it is shown.
     Figures are copied as PNG, and only if `figures` asks for them: `evaluate --stored` draws them again. These are left
@@ -71,9 +71,8 @@ def publish(run: RunFolder, folder: Path, config: str, *, figures: bool = True) 
         raise UserError(f"{run.path} has not been evaluated; run {as_typed('cxr-jax', 'evaluate', run.path)} first")
     _require_same_run(run, folder)
     # an ensemble is not trained: what it is made of stands in place of a network and its training
-    made = [run.ensemble] if is_ensemble(run) else [run.network, run.metrics]
-    ledgers = [run.ledger, *sorted(run.change.glob("*.jsonl"))]
-    needed = [run.environment, run.config, *made, run.operating_point, run.ledger, run.data_card]
+    trained = [] if is_ensemble(run) else [run.network, run.metrics]
+    needed = [run.environment, run.config, *trained, run.operating_point, run.ledger, run.data_card]
     missing = [path.name for path in needed if not path.is_file()]
     if missing or not run.figures.is_dir():
         raise UserError(
@@ -81,7 +80,7 @@ def publish(run: RunFolder, folder: Path, config: str, *, figures: bool = True) 
             f"{as_typed('cxr-jax', 'evaluate', run.path)} again"
         )
     # The environment first: by it a copy that was broken off is known again.
-    files = [run.environment, *made, run.operating_point, run.evaluation]
+    files = [run.environment, *trained, run.operating_point, run.evaluation]
     files += [
         path
         for path in (run.probe, run.quality, run.conformal, run.uncertainty, run.explanation_checks)
@@ -97,17 +96,17 @@ def publish(run: RunFolder, folder: Path, config: str, *, figures: bool = True) 
     for path in RunFolder(folder).figures.glob("*.png"):
         if path.stem in (*FIGURES, *CHECK_FIGURES):
             path.unlink()
-    written = []
     for path in files:
-        target = folder / path.relative_to(run.path)
-        write_bytes(target, path.read_bytes())
-        written.append(target)
-    for path in ledgers:
-        target = folder / path.relative_to(run.path)
-        write_text(target, "".join(map(_without_folders, path.read_text(encoding="utf-8").splitlines())))
-        written.append(target)
-    there = RunFolder(folder)
-    write_text(there.config, config)
+        write_bytes(folder / path.relative_to(run.path), path.read_bytes())
+    write_text(RunFolder(folder).config, config)
+    _publish_named(run, RunFolder(folder))
+
+
+def _publish_named(run: RunFolder, there: RunFolder) -> None:
+    """Writes what names other runs and data into the published run `there`, without the folders on the way to them."""
+    for path in (run.ledger, *sorted(run.change.glob("*.jsonl"))):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        write_text(there.path / path.relative_to(run.path), "".join(map(_without_folders, lines)))
     card = read_json(run.data_card)
     card["source"] = {name: value for name, value in card["source"].items() if name != "path"}
     if "table" in card["source"]:  # of labels
@@ -130,8 +129,6 @@ def publish(run: RunFolder, folder: Path, config: str, *, figures: bool = True) 
         )
         named = {"run": Path(continued.run).name, "data": Path(continued.data).name}
         write_continued(there, replace(continued, **named, averaged_with=others))
-        written.append(there.continued)
-    return [*written, there.config, there.data_card]
 
 
 def _without_folders(line: str) -> str:
