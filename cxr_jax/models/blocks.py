@@ -10,8 +10,9 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from cxr_jax.models.activations import Activation
+from cxr_jax.models.activations import Activation, identity, native_activation
 from cxr_jax.models.kernels.depthwise import accumulator_of
+from cxr_jax.models.kernels.native.inverted_residual import Folded, inverted_residual, is_known
 from cxr_jax.models.layers import (
     BatchNorm,
     Convolution,
@@ -21,6 +22,7 @@ from cxr_jax.models.layers import (
     PointwiseConvolution,
     convolve,
     convolve_in_turn,
+    is_native,
 )
 from cxr_jax.models.regularisation import NEVER_SKIPPED, StochasticDepth
 
@@ -122,6 +124,18 @@ class InvertedResidual(Block):
         self.se = SqueezeExcitation(shape.channels, squeezed, rules, generator) if squeezed else None
         self.conv_pwl = PointwiseConvolution(shape.channels, shape.outputs, rules, generator)
         self.bn3 = BatchNorm(shape.outputs, rules)
+
+    def __call__(self, x: Array, mode: Mode) -> Array:
+        """Maps `x` [B, H, W, I] to [B, H', W', O]: in evaluation in one call of the native kernels, where they can."""
+        name, rest = native_activation(self.activation)
+        convolution = self.conv_dw
+        window, channels = convolution.kernel.shape[0], convolution.kernel.shape[-1]
+        can = is_native(x, mode) and rest is identity and self.se is None
+        if mode.batch_statistics or not (can and is_known(channels, window, convolution.stride)):
+            return super().__call__(x, mode)
+        steps = (self.conv_pw, self.bn1), (self.conv_dw, self.bn2), (self.conv_pwl, self.bn3)
+        folded = (Folded(step.kernel[...], *batch_norm.running_affine()) for step, batch_norm in steps)
+        return inverted_residual(x, *folded, convolution.stride, convolution.padding_for(x), name, self.has_skip)
 
     def branch(self, x: Array, mode: Mode) -> Array:
         """Widens, filter, weigh the channels where the block does so, project."""

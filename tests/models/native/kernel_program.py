@@ -114,6 +114,8 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
 
 def _names(handler: str, count: int) -> tuple[str, ...]:
     """Returns what the `count` numbers of a handler are called, in its order."""
+    if handler == "inverted_residual":
+        return ("activation", "stride", "top", "left", "adds_input")
     first = ("counts_padding", "window") if "pool" in handler else ("activation",)
     return (*first, "stride", "top", "left")[-count:] if count > 1 else first[:count]
 

@@ -1,14 +1,18 @@
 """Processors that the kernels are compiled for, and in which ways."""
 
+from pathlib import Path
+
 from .kernel_program import Target
 
 AARCH64 = ("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu")
 SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 RACES = ("-O1", "-g", "-fsanitize=thread")
 AVX2 = ("avx2", "fma")
+STEPS = ("-include", str(Path(__file__).with_name("driver") / "avx512_bf16.h"))
 AVX512 = (*AVX2, "avx512f", "avx512vl", "avx512bw", "avx512dq")
 
 TARGETS = {
+    "avx512_bf16 in steps": Target("g++", ("-O1", "-march=haswell", *STEPS), AVX2),
     "avx2": Target("g++", ("-O3", "-march=haswell"), AVX2),
     "aarch64": Target("aarch64-linux-gnu-g++", ("-O1",), runner=AARCH64),
 }

@@ -8,6 +8,7 @@ from cxr_jax.bench.cases import Case
 from cxr_jax.bench.steps import prepare
 from cxr_jax.models.kernels.native import operations as kernels
 from cxr_jax.models.kernels.native.costs import native_costs
+from cxr_jax.models.kernels.native.inverted_residual import Folded, inverted_residual
 
 
 def costs_of(function, *arguments):
@@ -30,6 +31,18 @@ def test_operations_are_those_of_the_windows_and_bytes_those_of_the_arrays():
         lambda x, kernel: kernels.depthwise_convolution(x, kernel, 1, padding), x, kernel[:, :, :1, :16]
     )
     assert flops == 2 * x.size * 9
+
+
+@pytest.mark.usefixtures("native_kernels")
+def test_a_whole_block_costs_as_much_as_its_convolutions():
+    x, ones = jnp.ones((2, 8, 6, 16), jnp.bfloat16), jnp.ones
+    folded = [
+        Folded(ones(shape), ones(shape[-1]), ones(shape[-1]))
+        for shape in ((1, 1, 16, 32), (3, 3, 1, 32), (1, 1, 32, 24))
+    ]
+    flops, copied = costs_of(lambda *given: inverted_residual(*given, 2, ((1, 1), (1, 1)), "relu6", False), x, *folded)
+    assert flops == 2 * (2 * 48 * 16 * 32 + 2 * 12 * 9 * 32 + 2 * 12 * 32 * 24)
+    assert copied == 2 * x.size + 4 * sum(array.size for array in jax.tree.leaves(folded)) + 2 * (2 * 12 * 24)
 
 
 @pytest.mark.usefixtures("native_kernels")

@@ -205,6 +205,49 @@ def test_any_depthwise_convolution_and_its_gradients(program, batch, size, chann
 
 
 @few
+@given(
+    batch=st.sampled_from([1, 2, 5]),
+    size=st.tuples(sizes, sizes),
+    inputs=st.integers(1, 40),
+    groups=st.integers(1, 9),
+    outputs=st.integers(1, 70),
+    side=st.sampled_from([3, 5]),
+    stride=st.integers(1, 2),
+    top=st.integers(0, 2),
+    activation=st.sampled_from([*ACTIVATIONS]),
+)
+# one image, whose channels threads share; several bands of an image; fewer pixels than a tile has rows
+@example(batch=1, size=(7, 7), inputs=40, groups=15, outputs=40, side=3, stride=1, top=1, activation="relu6")
+@example(batch=1, size=(41, 56), inputs=24, groups=9, outputs=24, side=3, stride=1, top=1, activation="relu6")
+@example(batch=4, size=(29, 31), inputs=33, groups=4, outputs=17, side=5, stride=2, top=2, activation="silu")
+@example(batch=1, size=(1, 1), inputs=3, groups=1, outputs=3, side=3, stride=1, top=1, activation="none")
+def test_an_inverted_residual_block(program, batch, size, inputs, groups, outputs, side, stride, top, activation):
+    output = tuple(output_size(length, side, stride, (top, 1)) for length in size)
+    assume(min(output) > 0)
+    adds_input = (output, outputs) == (size, inputs)
+    x, channels, window = values((batch, *size, inputs), 1), LANES * groups, Window((side, side), stride, top, top)
+    shapes = (1, 1, inputs, channels), (side, side, 1, channels), (1, 1, channels, outputs)
+    kernels = [parameters(shape, seed) / shape[0] / shape[2] ** 0.5 for seed, shape in enumerate(shapes)]
+    factors, offsets = ([parameters(shape[-1:], seed) for seed, shape in enumerate(shapes, first)] for first in (3, 6))
+    folded = [array for three in zip(kernels, factors, offsets, strict=True) for array in three]
+    numbers = (ACTIVATIONS[activation], *window.numbers(), int(adds_input))
+    given_y = np.empty((batch, *output, outputs), x.dtype)
+    (y,) = called(program, "inverted_residual", (x, *folded), (given_y,), *numbers)
+    exact = [array.astype(np.float64) for array in (x, *kernels)]
+    whole = Window((1, 1), 1, 0, 0)
+    wide = references.convolution(exact[0], exact[1], size, whole) * factors[0] + offsets[0]
+    wide = references.activated(wide, activation)
+    filtered = references.depthwise(wide, exact[2][:, :, 0], output, window) * factors[1] + offsets[1]
+    filtered = references.activated(filtered, activation)
+    expected = references.convolution(filtered, exact[3], output, whole) * factors[2] + offsets[2]
+    # where the processor multiplies bfloat16 values, weights and what is projected are rounded too
+    assert_close(y, expected + exact[0] if adds_input else expected, 3 * ROUNDING)
+    for wrong in range(len(folded)):
+        operands = [array.reshape(-1)[1:] if place == wrong else array for place, array in enumerate(folded)]
+        assert program.call("inverted_residual", (x, *operands), (given_y,), *numbers)
+
+
+@few
 @given(shape=st.tuples(st.integers(1, 3), sizes, sizes, st.integers(1, 50)), activation=st.sampled_from([*ACTIVATIONS]))
 @example(shape=(1, 33, 35, 24), activation="silu")
 @example(shape=(1, 33, 35, 3), activation="relu6")

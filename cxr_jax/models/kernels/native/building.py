@@ -34,6 +34,7 @@ COMMON = "kernels"
 UNITS = {
     COMMON: ("channels.cc", "convolutions.cc", "depthwise.cc"),
     "any_depthwise": ("any_depthwise.cc",),
+    "inverted_residual": ("inverted_residual.cc",),
     "pooling": ("pooling.cc",),
 }
 """What each library is compiled from, and `SHARED` besides: each takes seconds, and few networks need them all."""

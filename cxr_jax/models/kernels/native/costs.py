@@ -30,7 +30,11 @@ def native_costs(program: str) -> tuple[float, float]:
         names = [operand.split()[-1].lstrip("%") for operand in re.split(r",\s*(?=%|\w+\[)", operands)]
         shapes = [arrays[name] for name in [*names, result]]
         copied += sum(_BYTES[kind] * math.prod(shape) for kind, shape in shapes)
-        if handler.removeprefix("normalised_").startswith(("convolution", "depthwise", "any_depthwise")):
+        if handler == "inverted_residual":
+            (_, x), (_, widening), (_, depthwise), (_, projecting), (_, y) = shapes[0:1] + shapes[1:10:3] + shapes[-1:]
+            widened, filtered = math.prod(x[:3]) * widening[3], math.prod(y[:3]) * widening[3]
+            flops += 2.0 * (widened * x[3] + filtered * math.prod(depthwise[:2]) + filtered * projecting[3])
+        elif handler.removeprefix("normalised_").startswith(("convolution", "depthwise", "any_depthwise")):
             of_kernel = handler.endswith("_kernel")
             kernel = shapes[-1] if of_kernel else shapes[1]
             # every element on the output's side meets one window

@@ -36,6 +36,7 @@ HANDLERS = {
         "activated_input",
     ),
     "any_depthwise": ("any_depthwise", "any_depthwise_input", "any_depthwise_kernel"),
+    "inverted_residual": ("inverted_residual",),
     "pooling": ("max_pool", "max_pool_places", "max_pool_input", "average_pool", "average_pool_input"),
 }
 """What XLA can call, by the library that holds it."""

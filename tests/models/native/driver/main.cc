@@ -21,6 +21,7 @@
 #include "channels.cc"
 #include "convolutions.cc"
 #include "depthwise.cc"
+#include "inverted_residual.cc"
 #include "pooling.cc"
 #include "shared.cc"
 

@@ -156,6 +156,13 @@ inline Floats smaller(Floats a, Floats b) {
 inline Floats larger(Floats a, Floats b) {
   return reinterpret_cast<Floats>(_mm512_max_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
 }
+#elif defined(__AVX2__)
+inline Floats smaller(Floats a, Floats b) {
+  return reinterpret_cast<Floats>(_mm256_min_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+}
+inline Floats larger(Floats a, Floats b) {
+  return reinterpret_cast<Floats>(_mm256_max_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+}
 #else
 inline Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
