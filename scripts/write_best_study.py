@@ -150,8 +150,10 @@ def missing(study: Study) -> list[str]:
     lacking = [f"arm `{name}`" for name in TITLES if study.arm(name) is None]
     planned = read_sweep(ROOT / "configs" / "sweeps" / "wide_crops_factors.toml")
     seeds = {name: summary.seeds for name, summary in study.ablation.recipes.items()} if study.ablation else {}
-    short = [variant.name for variant in planned.variants if seeds.get(variant.name, 0) < len(planned.seeds)]
-    return [*lacking, f"the ablation ({', '.join(short)})"] if short else lacking
+    short = {variant.name: seeds.get(variant.name, 0) for variant in planned.variants}
+    short = {name: count for name, count in short.items() if count < len(planned.seeds)}
+    told = [f"{name}: {count} of {len(planned.seeds)} seeds" if count else name for name, count in short.items()]
+    return [*lacking, f"the ablation ({', '.join(told)})"] if told else lacking
 
 
 def measured_of(judged: JudgedSplit) -> dict[str, Measured]:
