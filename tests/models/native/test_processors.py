@@ -206,7 +206,7 @@ def test_any_depthwise_convolution_and_its_gradients(program, batch, size, chann
 
 @few
 @given(
-    batch=st.sampled_from([1, 2, 5]),
+    batch=st.sampled_from([1, 2, 11]),
     size=st.tuples(sizes, sizes),
     inputs=st.integers(1, 40),
     groups=st.integers(1, 9),
@@ -216,8 +216,9 @@ def test_any_depthwise_convolution_and_its_gradients(program, batch, size, chann
     top=st.integers(0, 2),
     activation=st.sampled_from([*ACTIVATIONS]),
 )
-# one image, whose channels threads share; several bands of an image; fewer pixels than a tile has rows
+# one image, whose channels threads share; several images at once; several bands of an image; few pixels
 @example(batch=1, size=(7, 7), inputs=40, groups=15, outputs=40, side=3, stride=1, top=1, activation="relu6")
+@example(batch=11, size=(8, 7), inputs=24, groups=4, outputs=40, side=3, stride=2, top=1, activation="relu6")
 @example(batch=1, size=(41, 56), inputs=24, groups=9, outputs=24, side=3, stride=1, top=1, activation="relu6")
 @example(batch=4, size=(29, 31), inputs=33, groups=4, outputs=17, side=5, stride=2, top=2, activation="silu")
 @example(batch=1, size=(1, 1), inputs=3, groups=1, outputs=3, side=3, stride=1, top=1, activation="none")

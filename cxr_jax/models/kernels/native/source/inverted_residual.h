@@ -1,10 +1,10 @@
 // A whole inverted residual block in evaluation: widened by a 1x1 convolution, filtered by a depthwise one and projected
 // by another 1x1 convolution, with BatchNorm folded into each of them.
 //
-// A piece of work is a band of an image's rows. It takes some of the wide channels at a time: what lies between the
-// convolutions stays in the second-level cache, in float32, and is never written. The thread that uses weights folds and
-// packs them. Where there are fewer bands than threads, threads share the wide channels of a band, and what they projected
-// is added up in the end.
+// A piece of work is a band of an image's rows, or some small images. It takes some of the wide channels at a time: what
+// lies between the convolutions stays in the second-level cache, in float32, and is never written. The thread that uses
+// weights folds and packs them. Where there are fewer bands than threads, threads share the wide channels of a band, and
+// what they projected is added up in the end.
 #ifndef CXR_JAX_INVERTED_RESIDUAL_H_
 #define CXR_JAX_INVERTED_RESIDUAL_H_
 
@@ -37,38 +37,53 @@ struct Folded {
   const float *kernel, *factor, *offset;
 };
 
-// How the work is cut: images into bands of output rows, and the wide channels of each band among `groups` of pieces.
+// How the work is cut: into bands of an image's output rows, or else into stacks of whole images; and the wide channels of
+// each of them among `groups` of pieces.
 struct Cut {
-  int64_t bands, rows, groups;
+  int64_t bands = 1, rows, stacks, images = 1, groups;  // `rows` and `images` of one of them at most
 
-  Cut(const BlockShape& shape, int64_t threads) : bands(1) {
-    rows = shape.rows;
-    const auto room = [&] {
-      const int64_t met = std::min(shape.rows_met(rows), shape.height + shape.window);
-      return static_cast<int64_t>(sizeof(float)) *
-             (met * (shape.width * shape.inputs + shape.widened_width() * kChunk) +
-              rows * shape.columns * (kChunk + vectors_of(shape.outputs) * kLanes));
-    };
-    const auto cut_into = [&](int64_t count) { rows = (shape.rows + count - 1) / count, bands = count; };
-    while (rows > 1 && room() > kBandRoom) cut_into(bands + 1);
+  Cut(const BlockShape& shape, int64_t threads) : rows(shape.rows), stacks(shape.batch) {
+    while (rows > 1 && room(shape, rows, 1) > kBandRoom) cut_into(++bands, shape);
     // all threads begin and end together
     while (bands > 1 && rows > 1 && shape.batch * bands < 4 * threads && shape.batch * bands % threads != 0) {
-      cut_into(bands + 1);
+      cut_into(++bands, shape);
     }
-    groups = std::max<int64_t>(1, std::min(shape.chunks(), threads / std::max<int64_t>(1, shape.batch * bands)));
+    if (bands == 1 && shape.rows_met(rows) >= shape.height + shape.top) {
+      while ((images + 1) * threads <= shape.batch && room(shape, rows, images + 1) <= kBandRoom) ++images;
+      stacks = std::min(shape.batch, ((shape.batch + images - 1) / images + threads - 1) / threads * threads);
+    }
+    groups = std::max<int64_t>(1, std::min(shape.chunks(), threads / (stacks * bands)));
+  }
+
+  int64_t count() const { return stacks * bands; }
+
+ private:
+  void cut_into(int64_t count, const BlockShape& shape) { rows = (shape.rows + count - 1) / count; }
+
+  // Bytes that so many rows of each of so many images take.
+  static int64_t room(const BlockShape& shape, int64_t rows, int64_t images) {
+    const int64_t before = shape.rows_met(rows) * (shape.width * shape.inputs + shape.widened_width() * kChunk);
+    const int64_t behind = rows * shape.columns * (kChunk + vectors_of(shape.outputs) * kLanes);
+    return images * (before + behind) * static_cast<int64_t>(sizeof(float));
   }
 };
 
-// One band of one image.
+// One band of an image, or some whole images.
 struct Band {
-  int64_t image, first, rows;  // of the output
-  int64_t above, met;          // the row of the input that its windows meet first, outside of the image too, and how many
-  int64_t from, inside;        // those of them in the image
+  int64_t image, images;  // the first one, and how many
+  int64_t first, rows;    // of the output
+  int64_t above, met;     // the row of the input that windows meet first, outside of the image too, and how many they meet
+  int64_t from, inside;   // those of them in the image
 
   Band(const BlockShape& shape, const Cut& cut, int64_t number)
-      : image(number / cut.bands), first(std::min(shape.rows, number % cut.bands * cut.rows)),
-        rows(std::min(cut.rows, shape.rows - first)), above(first * shape.stride - shape.top), met(shape.rows_met(rows)),
-        from(std::max<int64_t>(0, above)), inside(std::max<int64_t>(0, std::min(shape.height, above + met) - from)) {}
+      : image(number / cut.bands * shape.batch / cut.stacks),
+        images((number / cut.bands + 1) * shape.batch / cut.stacks - image),
+        first(std::min(shape.rows, number % cut.bands * cut.rows)), rows(std::min(cut.rows, shape.rows - first)),
+        above(first * shape.stride - shape.top), met(shape.rows_met(rows)), from(std::max<int64_t>(0, above)),
+        inside(std::max<int64_t>(0, std::min(shape.height, above + met) - from)) {}
+
+  int64_t pixels(const BlockShape& shape) const { return images * inside * shape.width; }    // of the input
+  int64_t outputs(const BlockShape& shape) const { return images * rows * shape.columns; }  // pixels of the output
 };
 
 // Calls `work` with the first row of each tile of `rows` rows, where the tile lies among the tiles, and how many of its
@@ -137,15 +152,16 @@ inline Rows rows_of_band(const BlockShape& shape, const BFloat16* x, int64_t pix
   return {rows, elements};
 }
 
-// The wide channels of one chunk: for each vector of them all pixels that windows meet, [vector][row][column][kLanes].
+// The wide channels of one chunk: for each vector of them all pixels that windows meet, [vector][image][row][column].
 class Wide {
  public:
   Wide(const BlockShape& shape, const Band& band)
-      : width_(shape.widened_width()), pixels_(band.met * width_), places_(band.inside * shape.width),
+      : width_(shape.widened_width()), pixels_(band.images * band.met * width_), places_(band.pixels(shape)),
         values_(scratch<Room::kWidenedRows, float>(pixels_ * kChunk)) {
     for (int64_t pixel = 0; pixel < pixels(); ++pixel) {
-      const int64_t row = pixel / shape.width + band.from - band.above, column = pixel % shape.width + shape.left;
-      places_[pixel] = (row * width_ + column) * kLanes;
+      const int64_t row = pixel / shape.width, column = pixel % shape.width + shape.left;
+      const int64_t met = row / band.inside * band.met + row % band.inside + band.from - band.above;
+      places_[pixel] = (met * width_ + column) * kLanes;
     }
     clear_around(shape, band);
   }
@@ -159,7 +175,7 @@ class Wide {
   // Writes zeros wherever there is no pixel of the image.
   void clear_around(const BlockShape& shape, const Band& band) {
     const int64_t first = band.from - band.above, behind = (shape.left + shape.width) * kLanes;
-    for (int64_t row = 0; row < band.met * kChunk / kLanes; ++row) {
+    for (int64_t row = 0; row < band.images * band.met * kChunk / kLanes; ++row) {
       const bool is_inside = row % band.met >= first && row % band.met < first + band.inside;
       float* begin = values_ + row * row_size();
       std::fill(begin, begin + (is_inside ? shape.left * kLanes : row_size()), 0.0f);
@@ -210,9 +226,10 @@ void widen(const Rows& a, const Element* packed, int64_t vectors, const float* o
   }
 }
 
-// Filters `rows` rows of `vectors` vectors of channels, and activates them: [pixel][kChunk].
+// Filters the rows of a band, `vectors` vectors of their channels, and activates them: [pixel][kChunk].
 template <int kWindow, Activation kActivation>
-void filter(const BlockShape& shape, const Wide& wide, int64_t rows, int64_t vectors, const Folded& folded, Value* to) {
+void filter(const BlockShape& shape, const Band& band, const Wide& wide, int64_t vectors, const Folded& folded,
+            Value* to) {
   // copies: the compiler cannot know that what is written is none of these
   const int64_t width = wide.row_size(), columns = shape.columns, stride = shape.stride;
   for (int64_t vector = 0; vector < vectors; ++vector) {
@@ -223,8 +240,8 @@ void filter(const BlockShape& shape, const Wide& wide, int64_t rows, int64_t vec
       taps[tap] = load(folded.kernel + tap * shape.channels + channel) * factor;
     }
     Value* place = to + channel;
-    for (int64_t row = 0; row < rows; ++row) {
-      const float* from = wide.channels(vector) + row * stride * width;
+    for (int64_t row = 0; row < band.images * band.rows; ++row) {
+      const float* from = wide.channels(vector) + (row / band.rows * band.met + row % band.rows * stride) * width;
       for (int64_t column = 0; column < columns; ++column, from += stride * kLanes, place += kChunk) {
         Floats sum = offset;
         for (int up = 0; up < kWindow; ++up) {
@@ -292,7 +309,7 @@ inline void finish(const float* sums, int64_t groups, int64_t size, int64_t pixe
 // The two steps that are activated.
 struct ActivatedSteps {
   void (*widen)(const Rows&, const Element*, int64_t, const float*, Ahead&, const Wide&);
-  void (*filter)(const BlockShape&, const Wide&, int64_t, int64_t, const Folded&, Value*);
+  void (*filter)(const BlockShape&, const Band&, const Wide&, int64_t, const Folded&, Value*);
 };
 
 // y [batch, rows, columns, outputs] of `x`, to which it is added where `adds_input`.
@@ -301,20 +318,19 @@ inline void inverted_residual(const Pool& pool, const BlockShape& shape, const A
                               BFloat16* y) {
   const Cut cut(shape, std::max<int64_t>(1, pool.num_threads()));
   const int64_t vectors = vectors_of(shape.outputs), chunks = shape.chunks();
-  const int64_t size = vectors * kLanes * (cut.rows * shape.columns + kMostTileRows);
-  const int64_t bands = shape.batch * cut.bands;
-  float* shared = cut.groups == 1 ? nullptr : scratch<Room::kKernelShares, float>(bands * cut.groups * size);
+  const int64_t size = vectors * kLanes * (cut.images * cut.rows * shape.columns + kMostTileRows);
+  float* shared = cut.groups == 1 ? nullptr : scratch<Room::kKernelShares, float>(cut.count() * cut.groups * size);
   const auto finish_band = [&](const Band& band, const float* sums) {
     const int64_t first = (band.image * shape.rows + band.first) * shape.columns * shape.outputs;
-    finish(sums, cut.groups, size, band.rows * shape.columns, projecting.offset, shape.outputs,
+    finish(sums, cut.groups, size, band.outputs(shape), projecting.offset, shape.outputs,
            adds_input ? x + first : nullptr, y + first);
   };
-  for_pieces(pool, bands * cut.groups, [&](int64_t piece) {
+  for_pieces(pool, cut.count() * cut.groups, [&](int64_t piece) {
     const Band band(shape, cut, piece / cut.groups);
     if (band.rows < 1) return;
     const int64_t group = piece % cut.groups, first_chunk = group * chunks / cut.groups;
     const Wide wide(shape, band);
-    const int64_t filtered_pixels = band.rows * shape.columns;
+    const int64_t filtered_pixels = band.outputs(shape);
     const Rows a = rows_of_band(shape, x + (band.image * shape.height + band.from) * shape.width * shape.inputs,
                                 wide.pixels());
     Value* filtered = scratch<Room::kWindowsOfPixels, Value>((filtered_pixels + kMostTileRows) * kChunk);
@@ -331,7 +347,7 @@ inline void inverted_residual(const Pool& pool, const BlockShape& shape, const A
       projecting_weights.add(projecting.kernel + channel * shape.outputs, channels * shape.outputs);
       steps.widen(a, widening_panels, channels / kLanes, widening.offset + channel, projecting_weights, wide);
       const Folded taps = {depthwise.kernel + channel, depthwise.factor + channel, depthwise.offset + channel};
-      steps.filter(shape, wide, band.rows, channels / kLanes, taps, filtered);
+      steps.filter(shape, band, wide, channels / kLanes, taps, filtered);
       pack_folded(projecting.kernel + channel * shape.outputs, projecting.factor, shape.outputs, channels, shape.outputs,
                   projecting_panels);
       Ahead widening_weights(tiles_of(filtered_pixels, vectors));
@@ -345,7 +361,7 @@ inline void inverted_residual(const Pool& pool, const BlockShape& shape, const A
     if (cut.groups == 1) finish_band(band, sums);
   });
   if (cut.groups == 1) return;
-  for_pieces(pool, bands, [&](int64_t piece) {
+  for_pieces(pool, cut.count(), [&](int64_t piece) {
     const Band band(shape, cut, piece);
     if (band.rows > 0) finish_band(band, shared + piece * cut.groups * size);
   });
