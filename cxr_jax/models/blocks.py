@@ -126,12 +126,13 @@ class InvertedResidual(Block):
         self.bn3 = BatchNorm(shape.outputs, rules)
 
     def __call__(self, x: Array, mode: Mode) -> Array:
-        """Maps `x` [B, H, W, I] to [B, H', W', O]: in evaluation in one call of the native kernels, where they can."""
+        """Maps `x` [B, H, W, I] to [B, H', W', O]; in evaluation by one call of the native kernels, where they can."""
         name, rest = native_activation(self.activation)
         convolution = self.conv_dw
         window, channels = convolution.kernel.shape[0], convolution.kernel.shape[-1]
+        in_evaluation = not mode.batch_statistics and mode.keys is None
         can = is_native(x, mode) and rest is identity and self.se is None
-        if mode.batch_statistics or not (can and is_known(channels, window, convolution.stride)):
+        if not (in_evaluation and can and is_known(channels, window, convolution.stride)):
             return super().__call__(x, mode)
         steps = (self.conv_pw, self.bn1), (self.conv_dw, self.bn2), (self.conv_pwl, self.bn3)
         folded = (Folded(step.kernel[...], *batch_norm.running_affine()) for step, batch_norm in steps)

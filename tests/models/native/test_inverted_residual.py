@@ -80,6 +80,7 @@ def test_gradients_are_those_of_the_single_steps(monkeypatch):
     [
         (BlockShape(16, 16, expansion=6), Mode()),
         (BlockShape(16, 16, expansion=6), Mode(batch_statistics=True, native=True)),
+        (BlockShape(16, 16, expansion=6), Mode(keys=jax.random.split(jax.random.key(0), 2), native=True)),
         (BlockShape(16, 16, expansion=6, squeeze=0.25), NATIVE),  # channels are weighed by the whole image
         (BlockShape(8, 8, expansion=1), NATIVE),  # channels that fill no whole vectors
     ],
