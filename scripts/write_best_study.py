@@ -211,7 +211,7 @@ def blocks(study: Study) -> dict[str, str]:
         "differences": _pairs(study.compared) if study.compared else [],
         "thresholds": _shifted(study),
         "uncertain": _sets(study),
-        "ablation": _pairs(study.ablation) if study.ablation else [],
+        "ablation": _ablation(study.ablation) if study.ablation else [],
     }
     return {"primary endpoint": conclusion(study) + told} | {
         name: markdown_table(rows) if rows else "Not measured yet." for name, rows in tables.items()
@@ -291,6 +291,16 @@ def _pairs(compared: Comparison) -> list[list[str]]:
         title = f"`{pair.first}` {TITLES.get(pair.first, '')}".strip()
         rows.append([title, *(_difference(pair, key, form) for key, (_, form) in COMPARED.items())])
     return rows
+
+
+def _ablation(compared: Comparison) -> list[list[str]]:
+    """The differences to `base`, below what it has itself."""
+    head, *differences = _pairs(compared)
+    own = ["`base` itself"]
+    for key, (_, (form, scale)) in COMPARED.items():
+        found = compared.recipes["base"].endpoints.get(key)
+        own.append(NOTHING if found is None else with_deviation(found.mean, found.deviation, form, scale))
+    return [head, own, *differences]
 
 
 def _difference(pair: Pair, key: str, form: Form) -> str:

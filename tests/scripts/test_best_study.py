@@ -80,7 +80,7 @@ def test_every_table_has_the_figures_of_the_records(script, folder, capsys):
         "aligned to 50.0 %",
         "aligned to 74.2 %",
     ]
-    assert [row[0] for row in found["ablation"][2:]] == ["`no_jitter`", "`one_rate`"]
+    assert [row[0] for row in found["ablation"][2:]] == ["`base` itself", "`no_jitter`", "`one_rate`"]
     assert len(found["uncertain"]) == len(found["networks alone"]) == len(found["held-out images"]) == 4
     aligned = json.loads((folder / "alignment.json").read_text())
     assert [calls["prevalence"] for calls in aligned["a"]] == [0.625, 0.5, 0.742]
