@@ -86,7 +86,7 @@ def test_arms_differ_from_the_first_in_what_the_table_says(arms):
 def test_the_ablation_changes_one_factor_at_a_time(arms):
     (name,) = [config for command, config, *_ in COMMANDS if command == "sweep"]
     sweep = read_sweep(find_config(name, sweep=True))
-    assert sweep.seeds == (0, 1, 2)
+    assert sweep.seeds == (0, 1)  # cut from three, as the registration tells under Changes
     base, *variants = sweep.variants
     assert len(variants) == 5
     config = arms["a"][0]
