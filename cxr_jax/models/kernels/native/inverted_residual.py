@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from jax import Array
 
-from cxr_jax.models.kernels.depthwise import Padding, output_size
+from cxr_jax.models.kernels.depthwise import Padding
 from cxr_jax.models.kernels.native.calls import activation_number, bfloat16_of, call, placing
-from cxr_jax.models.kernels.native.operations import DEPTHWISE_WINDOWS, LANES, folded_convolution
+from cxr_jax.models.kernels.native.operations import DEPTHWISE_WINDOWS, LANES, folded_convolution, output_of
 
 NO_PADDING: Padding = ((0, 0), (0, 0))
 
@@ -45,12 +45,10 @@ def inverted_residual(
     `is_known` has to be true of the depthwise convolution, which `stride` and `padding` are of. What lies between the
     convolutions is not rounded. The gradients are those of the single steps.
     """
-    rows, columns = (
-        output_size(x.shape[axis + 1], depthwise.kernel.shape[axis], stride, padding[axis]) for axis in (0, 1)
-    )
+    pixels = output_of(x, depthwise.kernel, stride, padding).shape[:3]
     return call(
         "inverted_residual",
-        bfloat16_of((x.shape[0], rows, columns, projecting.kernel.shape[-1])),
+        bfloat16_of((*pixels, projecting.kernel.shape[-1])),
         x,
         *widening,
         *depthwise,
