@@ -160,7 +160,7 @@ def jpeg_header(data: bytes, name: str) -> JpegHeader:
         if marker == _START_OF_SCAN:
             if header is None or 0 in (header.width, header.height) or not 2 <= header.bits <= 16:
                 break
-            if data.find(_JPEG_END, position) < 0:
+            if data.rfind(_JPEG_END, position) < 0:  # from the end, where it usually is
                 raise UserError(f"{name} is truncated: the end of its image data is missing")
             return header
         position += 2 + length
