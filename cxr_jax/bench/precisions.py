@@ -19,7 +19,9 @@ HOLDING = ("CXX", "XLA_FLAGS")
 
 def rows_of(contests: Sequence[Sequence[Measurement]], effort: Effort) -> list[Row]:
     """Returns a row for every contest that did not fail; UserError if one had no native kernels."""
-    return [_row(ours, theirs, effort) for ours, theirs, *_ in contests if not (ours.error or theirs.error)]
+    # a contest whose first case failed has no other
+    pairs = [contest[:2] for contest in contests if not any(measured.error for measured in contest[:2])]
+    return [_row(ours, theirs, effort) for ours, theirs in pairs]
 
 
 def _row(ours: Measurement, theirs: Measurement, effort: Effort) -> Row:

@@ -224,6 +224,8 @@ def _require_fitting(options: Options) -> None:
         raise UserError(f"{' and '.join(runtimes)} cannot train; leave out --work, or ask for inference", EXIT_USAGE)
     if options.table and (options.work != "train" or set(options.precisions.split(",")) != {"bfloat16", "float32"}):
         raise UserError("--table needs --work train --precisions bfloat16,float32", EXIT_USAGE)
+    if options.table and "," in options.backends:
+        raise UserError("--table compares two precisions: name one of --backends", EXIT_USAGE)
     if options.clock == "cpu" and options.threads != "1":
         raise UserError("--clock cpu needs --threads 1: the threads of a process wait for each other", EXIT_USAGE)
     if options.weights and options.work != "startup":

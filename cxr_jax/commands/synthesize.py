@@ -84,8 +84,6 @@ def _synthesize(config: Config, out: Path, terminal: Terminal, *, resume: bool) 
     if not resume:
         with atomic_path(out) as unfinished:
             write_origin(unfinished, config, None, prepared, names_of(plan.devices))
-    if not (resume and is_finished(run.metrics)):
-        record_activations(run, plan.activations.precision, plan.activations.kernels, plan.activations.why)
     terminal.say(
         f"{config.synthesis.generator} of {config.data.image_size} pixels on {len(training)} {config.synthesis.label} "
         f"images of train; run {as_typed(run.path)}"
@@ -93,6 +91,8 @@ def _synthesize(config: Config, out: Path, terminal: Terminal, *, resume: bool) 
     for note in notes(config):
         terminal.say(f"Note on the config: {note}")
     with held_for_training(run):
+        if not (resume and is_finished(run.metrics)):
+            record_activations(run, plan.activations.precision, plan.activations.kernels, plan.activations.why)
         with SynthesisObserver(terminal) as observer:
             networks, state = train_generator(plan, training, run, observer, resume=resume)
         with terminal.track("Drawing samples", wanted) as advance:

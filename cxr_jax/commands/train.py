@@ -129,7 +129,6 @@ def _train(
     average_with: Sequence[str] = (),
 ) -> EndReason:
     """Trains in this process, as one of `group`; only the first of them touches the run folder."""
-    from cxr_jax.checkpoints import saved_steps
     from cxr_jax.config.overrides import values_of
     from cxr_jax.data.filling import told_filling
     from cxr_jax.data.learned_images import require_not_learned
@@ -150,7 +149,7 @@ def _train(
     from cxr_jax.training.network import build_network, describe
     from cxr_jax.training.plan import plan_run
     from cxr_jax.training.run import train
-    from cxr_jax.training.saving import LAST
+    from cxr_jax.training.saving import has_state
 
     terminal = Terminal(quiet=quiet or not group.writes)
     asked = {"--out": str(run_path), "--resume": resume, "--from": origin, "--average-with": " ".join(average_with)}
@@ -184,7 +183,7 @@ def _train(
     train_set = load_split(prepared, config.data, "train", track=terminal.track, mapped=True)
     validation_set = load_split(prepared, config.data, "val", track=terminal.track, mapped=True)
     # a run that was killed before its first save begins again, and from the same denoiser
-    if config.model.denoiser and not (resume and saved_steps(run.checkpoints / LAST)):
+    if config.model.denoiser and not (resume and has_state(run.checkpoints, group)):
         with terminal.track("Training the denoiser", STEPS) as advance:
             network, told = with_trained_denoiser(
                 network, train_set, config.training.seed, group, steps=STEPS, advance=advance
@@ -213,13 +212,13 @@ def _train(
             if continued is not None:
                 write_continued(made, continued)
             record_activations(made, activations.precision, activations.kernels, activations.why)
-    elif group.writes and not is_finished(run.metrics):
-        record_activations(run, activations.precision, activations.kernels, activations.why)
     for sentence in _told(plan, network, prepared, train_set, validation_set, run, continued):
         terminal.say(sentence)
     if group.world_size > 1:
         terminal.say(f"{group.world_size} processes with {len(plan.devices)} devices train together")
     with held_for_training(run) if group.writes else contextlib.nullcontext(), observers:
+        if group.writes and resume and not is_finished(run.metrics):
+            record_activations(run, activations.precision, activations.kernels, activations.why)
         reason = train(plan, network, train_set, validation_set, run, observers, group, resume=resume)
     if group.writes:
         _tell_end(terminal, run, config, reason)

@@ -144,9 +144,14 @@ class StagedNetwork(nnx.Module):
         return self.stage_names.index(stage)
 
     def _run(self, x: Array, stages: Sequence[NamedStage], mode: Mode, frozen_stages: Collection[str] = ()) -> Array:
-        """Returns the output of the last of `stages`, given the input of the first."""
+        """Returns the output of the last of `stages`, given the input of the first; UserError for too small images."""
         for stage in stages:
             x = stage.run(x, mode.frozen() if stage.name in frozen_stages else mode)
+            if 0 in x.shape[1:3]:
+                raise UserError(
+                    f"the images are too small for this network, nothing is left of them behind {stage.name}: set a "
+                    "larger data.image_size"
+                )
         return x
 
 

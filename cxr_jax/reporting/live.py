@@ -45,6 +45,7 @@ class TerminalObserver:
         if progress.step:
             say(f"Going on after step {progress.step}")
         iterations = [phase.iterations for phase in plan.phases]
+        self._names, self._phase = [phase.config.name for phase in plan.phases], progress.phase
         self._total = sum(iterations)
         self._begun_at = self._done = sum(iterations[: progress.phase]) + progress.iteration
         # each phase has a step of its own, which is compiled when it is first taken
@@ -74,6 +75,9 @@ class TerminalObserver:
 
     def on_train(self, line: dict[str, Any]) -> None:
         """Moves the bar one step on."""
+        while line["phase"] != self._names[self._phase]:  # patience may have ended one before its last step
+            self._phase += 1
+            self._done, self._awaited = self._borders[self._phase], "compiling"
         speed = line["images_per_second"]
         self._speed = speed if math.isnan(self._speed) else 0.8 * self._speed + 0.2 * speed
         self._loss, self._done, self._since = line["loss"], self._done + 1, time.monotonic()
@@ -84,7 +88,7 @@ class TerminalObserver:
         validates = in_phase % self._validated_every == 0 or self._done in self._borders
         self._awaited = "validating" if validates else ""
         if self._bar is not None:
-            self._bar.update(self._task, advance=1)
+            self._bar.update(self._task, completed=self._done)
 
     def on_validation(self, line: dict[str, Any]) -> None:
         """Prints the figures of a validation."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_jax.errors import UserError
-from cxr_jax.runs.files import writing
+from cxr_jax.runs.files import require_replaceable, writing
 
 SCHEMA_VERSION = 1
 """Version of the layout and of the JSON files of a run folder; raised when an older reader would misread them."""
@@ -47,7 +47,7 @@ class RunFolder:
         """Returns the folder that a new run may be made in, without making it.
 
         Raises:
-            UserError: something is there already, or the place cannot be read.
+            UserError: something is there already, the place cannot be read, or it is a folder that cannot be replaced.
         """
         path = Path(path)
         with writing(path):
@@ -55,6 +55,7 @@ class RunFolder:
                 raise UserError(f"{path} is a file: choose another place for the run")
             if path.is_dir() and any(path.iterdir()):
                 raise UserError(f"{path} exists and is not empty: choose another place for the run, or --resume it")
+            require_replaceable(path, "run")
         return cls(path)
 
     @classmethod

@@ -159,7 +159,7 @@ def train_generator(
             reason = interruption.ask()
             if within == 0 or reason is not None:
                 saved.save(done, state_arrays(state), {"seconds": now - began})
-            if reason is not None and done < plan.steps:
+            if reason is not None:
                 saved.wait()
                 log.write("end", reason=reason, step=done, seconds=now - began)
                 samples = ("--synthesis.samples", config.synthesis.samples) if config.synthesis.samples else ()
@@ -168,6 +168,7 @@ def train_generator(
                     + as_typed("cxr-jax", "synthesize", run.config, "--out", run.path, "--resume", *samples),
                     EXIT_INTERRUPTED if reason == "interrupted" else EXIT_TERMINATED,
                 )
+        saved.wait()
         log.write("end", reason="finished", step=done, seconds=time.perf_counter() - began)
     return networks, state
 

@@ -144,9 +144,12 @@ class Beginning:
 
     @classmethod
     def at(cls, origin: str, others: Sequence[str] = ()) -> Beginning:
-        """Returns that of a new run; UserError if there is no run at `origin` or at one of `others`."""
+        """Returns that of a new run; UserError if there is no run at one of the places, or one is named twice."""
         if others and not origin:
             raise UserError("--average-with needs the run whose network comes first: name it by --from")
+        places = [Path(other).resolve() for other in others]
+        if twice := [other for place, other in zip(places, others, strict=True) if places.count(place) > 1]:
+            raise UserError(f"{twice[0]} is named twice by --average-with, and each run counts once: leave one out")
         return cls(RunFolder.open(origin), tuple(map(RunFolder.open, others))) if origin else cls()
 
     @property

@@ -192,6 +192,8 @@ def train(
             if writer.saved != progress:
                 writer.save(state, progress)
             _leave(run, progress, interruption, writer, group)
+        # who reads that a run is finished takes the last state that is on the disk for its network
+        writer.wait()
         writer.log("end", reason=progress.reason, step=progress.step, seconds=progress.seconds)
     return progress.reason
 

@@ -24,6 +24,11 @@ def newest_state(checkpoints: Path, warn: Callable[[str], None]) -> Checkpoint |
     return read_newest(checkpoints / LAST, warn) if saved_steps(checkpoints / LAST) else None
 
 
+def has_state(checkpoints: Path, group: ProcessGroup) -> bool:
+    """Returns whether a run has a state to go on from; the first process of `group` looks, and tells the others."""
+    return group.exchange(group.writes and bool(saved_steps(checkpoints / LAST)))[0]
+
+
 class RunWriter:
     """Writes the metrics and checkpoints of a run; in a process that leaves writing to another, nothing."""
 

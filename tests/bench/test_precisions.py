@@ -20,7 +20,8 @@ def test_a_row_says_how_many_times_as_fast_the_kernels_were_whoever_was_first(mo
     first = [Measurement(KERNELS, FACTS), Measurement(XLA, of_rounds=[1.9, 2.0, 2.5])]
     second = [Measurement(XLA), Measurement(KERNELS, FACTS, of_rounds=[0.5, 0.4, 0.6])]
     failed = [Measurement(KERNELS, error="out of memory"), Measurement(XLA)]
-    rows = rows_of([first, second, failed], Effort(clock="cpu"))
+    alone = [Measurement(KERNELS, error="out of memory")]
+    rows = rows_of([first, second, failed, alone], Effort(clock="cpu"))
     assert [row.times_as_fast for row in rows] == [2.0, 2.0]
     row = rows[0]
     assert (row.instructions, row.network, row.batch_size, row.clock) == ("avx2", "mobilenetv2_100", 32, "cpu")

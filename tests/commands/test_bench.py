@@ -159,6 +159,10 @@ def test_a_case_says_what_it_computes_and_how():
         ({"clock": "cpu"}, "--clock cpu needs --threads 1"),
         ({"table": "t.json", "work": "train"}, "--table needs --work train --precisions bfloat16,float32"),
         ({"table": "t.json", "precisions": "bfloat16,float32"}, "--table needs --work train"),
+        (
+            {"table": "t.json", "work": "train", "precisions": "bfloat16,float32", "backends": "jit,pmap"},
+            "--table compares two precisions: name one of --backends",
+        ),
         ({"work": "epoch", "dataset": "missing"}, "no prepared data called 'missing'"),
         ({"work": "epoch", "steps": -1}, "--steps is -1"),
         ({"work": "startup", "precisions": "bfloat16"}, "--precisions has no effect with --work startup; leave it out"),

@@ -204,6 +204,7 @@ def test_a_run_begins_with_the_very_network_of_its_origin(origin, data, config_f
     ("options", "sentence"),
     [
         (["--from", "nowhere"], "there is no run at nowhere"),
+        (["--average-with", "one", "two", "./one"], "one is named twice by --average-with, and each run counts once"),
         (["--model.name", "mobilenetv1_tiny"], "is mobilenetv2_tiny, and model.name is mobilenetv1_tiny"),
         (["--data.image-size", "64"], "was trained with data.image_size = 48, and here it is 64"),
         (["--data.replay.dataset", "nothing"], "data.replay.dataset: no prepared data called 'nothing'"),

@@ -1,5 +1,7 @@
 """A name that is none, and weights of another network, padding or class count: one clear sentence each."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -84,3 +86,10 @@ def test_weights_of_another_class_count_bring_all_but_the_classifier(name, tmp_p
     assert loaded.fresh == ("classifier.bias", "classifier.kernel")
     assert all(not np.any(value) for key, value in loaded.params.items() if key not in loaded.fresh)
     np.testing.assert_array_equal(loaded.params["classifier.kernel"], arrays[0]["classifier.kernel"])
+
+
+def test_images_of_which_nothing_is_left_are_refused():
+    model = build_model("inception_tiny", classes=2)
+    assert jax.eval_shape(model, jnp.zeros((1, 80, 80, 3))).shape == (1, 2)
+    with pytest.raises(UserError, match=r"too small for this network, .* behind \w+: set a larger data.image_size"):
+        jax.eval_shape(model, jnp.zeros((1, 48, 48, 3)))

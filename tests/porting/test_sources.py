@@ -103,6 +103,8 @@ def test_torch_files_need_torch(tmp_path, monkeypatch):
         (lambda state: state, ""),
         (lambda state: {"epoch": 3, "state_dict": state}, "module."),
         (lambda state: {"model": {}, "state_dict_ema": state}, "_orig_mod."),
+        (lambda state: state, "module._orig_mod."),
+        (lambda state: state, "_orig_mod.module."),
     ],
 )
 def test_weights_as_torch_stores_them(torch, tmp_path, wrap, prefix):

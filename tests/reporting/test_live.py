@@ -65,8 +65,8 @@ def test_a_note_on_activations_is_told_as_it_is():
     assert note in told(note=note)
 
 
-def train_line(step, loss=0.5):
-    return {"step": step, "epoch": step / 10, "loss": loss, "images_per_second": 80.0}
+def train_line(step, loss=0.5, phase="head"):
+    return {"step": step, "epoch": step / 10, "phase": phase, "loss": loss, "images_per_second": 80.0}
 
 
 @pytest.mark.parametrize("interactive", [True, False])
@@ -96,11 +96,26 @@ def test_compiling_and_then_steps_are_told_in_a_terminal_and_in_a_log(interactiv
     observer.on_validation(VALIDATION)
     wait_for(r"compiling, \d+ s")
     # the first step of a phase says nothing of the time left
-    observer.on_train(train_line(3, loss=0.25))
-    observer.on_train(train_line(4, loss=0.25))
+    observer.on_train(train_line(3, loss=0.25, phase="all"))
+    observer.on_train(train_line(4, loss=0.25, phase="all"))
     observer.on_validation(VALIDATION)
     left = r"loss 0\.250, 80\.0 images/s.* left"
     wait_for(left if interactive else r"step 4 of 2,002, loss 0\.250, 80\.0 images/s, \d:\d\d:\d\d left")
+    observer.close()
+
+
+def test_steps_that_patience_left_out_are_passed_over(monkeypatch):
+    monkeypatch.setattr(terminal, "LOG_SECONDS", 0.01)
+    file = io.StringIO()
+    observer = TerminalObserver(Terminal(console=Console(file=file, width=160)))
+    observer.on_start(plan_of(("head", 100, 5, 4), ("all", 10, 9, 0)), Progress())
+    observer.on_train(train_line(1))
+    for step in (2, 3):
+        observer.on_train(train_line(step, phase="all"))
+    deadline = time.monotonic() + 120
+    while "step 102 of 110, validating" not in file.getvalue():
+        assert time.monotonic() < deadline, file.getvalue()
+        time.sleep(0.01)
     observer.close()
 
 

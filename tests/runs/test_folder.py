@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,19 @@ def test_create_refuses_what_is_there_and_leaves_it(tmp_path):
         RunFolder.create(tmp_path / "precious.txt")
     assert (tmp_path / "precious.txt").read_text() == "mine"
     assert [entry.name for entry in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_the_current_folder_cannot_become_a_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for named in (".", tmp_path):
+        with pytest.raises(UserError, match="is the current folder, which cannot become the run: name a new folder in"):
+            RunFolder.unused(named)
+
+
+def test_a_mounted_folder_cannot_become_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    with pytest.raises(UserError, match=rf"{tmp_path} is a mounted folder, which cannot become the run"):
+        RunFolder.unused(tmp_path)
 
 
 def test_create_below_a_file_is_one_sentence(tmp_path):

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cxr_jax.checkpoints import CheckpointWriter, saved_steps
 from cxr_jax.config.schema import ParallelConfig
 from cxr_jax.data.decode import decode
 from cxr_jax.errors import EXIT_TERMINATED, UserError
-from cxr_jax.runs.metrics_log import read_metrics
+from cxr_jax.runs.metrics_log import is_finished, read_metrics
 from cxr_jax.synthesis import run as synthesis_run
 from cxr_jax.synthesis.run import draw_samples, plan_synthesis
 from cxr_jax.synthesis.step import build_networks
@@ -68,6 +69,33 @@ def test_a_signal_saves_the_state_in_the_middle_of_an_epoch(undisturbed, trainer
     _, state = trainer("stopped", resume=True)
     for one, other in zip(arrays_of(state), arrays_of(undisturbed[1][1]), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_signal_during_the_last_step_ends_it_too(undisturbed, trainer, watcher, tmp_path):
+    class Terminated(watcher):
+        def on_train(self, line):
+            if line["step"] == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(UserError, match="terminated after step 4; go on with") as error:
+        trainer("late", Terminated())
+    assert error.value.code == EXIT_TERMINATED
+    trainer("late", resume=True)
+    assert told(dataclasses.replace(undisturbed[0], path=tmp_path / "late"))[-1]["reason"] == "finished"
+
+
+def test_a_training_whose_last_state_cannot_be_written_is_not_finished(trainer, monkeypatch, tmp_path, undisturbed):
+    wait = CheckpointWriter.wait
+
+    def fail_at_the_end(writer):
+        wait(writer)
+        if saved_steps(writer.folder)[-1:] == [4]:
+            raise UserError("the disk is full")
+
+    monkeypatch.setattr(CheckpointWriter, "wait", fail_at_the_end)
+    with pytest.raises(UserError, match="the disk is full"):
+        trainer("full")
+    assert not is_finished(dataclasses.replace(undisturbed[0], path=tmp_path / "full").metrics)
 
 
 @pytest.mark.parametrize("backend", [pytest.param("jit", marks=pytest.mark.slow), "pmap"])

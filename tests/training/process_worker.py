@@ -33,6 +33,7 @@ from cxr_jax.runs.folder import RunFolder
 from cxr_jax.training.compile import Backend
 from cxr_jax.training.connections import Place
 from cxr_jax.training.processes import ALONE, ProcessGroup, connected, joined
+from cxr_jax.training.saving import has_state
 
 READY = "ready\n"
 MODEL = ModelConfig(name="mobilenetv2_tiny", dropout=0.2)
@@ -100,6 +101,11 @@ def exchange_often(group: ProcessGroup) -> list[bool]:
 def facts(group: ProcessGroup) -> list:
     """What a process is told of itself and of all."""
     return [group.writes, list(group.share), group.agree(True), group.agree(group.rank > 0)]
+
+
+def sees_state(group: ProcessGroup, folders: list[str]) -> bool:
+    """Whether there is a state to go on from; each process has a folder of its own."""
+    return has_state(Path(folders[group.rank]), group)
 
 
 def go_on(group: ProcessGroup, seconds: float) -> None:

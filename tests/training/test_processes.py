@@ -119,6 +119,12 @@ def test_the_first_process_writes_and_each_reads_its_share(processes):
     assert [(code, json.loads(said)) for code, said in processes.ends()] == [(0, fact) for fact in facts]
 
 
+def test_the_state_that_the_first_process_has_is_there_for_all(processes, tmp_path):
+    (tmp_path / "0" / LAST / "5").mkdir(parents=True)
+    processes.start_all(worker.sees_state, [str(tmp_path / str(number)) for number in range(3)])
+    assert processes.ends() == [(0, "true\n")] * 3
+
+
 @pytest.mark.parametrize("killed", [0, 2])
 def test_a_killed_process_is_named_to_all_others_at_once(processes, killed):
     processes.start_all(worker.go_on, 60)

@@ -14,6 +14,7 @@ from cxr_jax.checkpoints import CheckpointWriter, read_newest, saved_steps
 from cxr_jax.config.schema import ValidationConfig
 from cxr_jax.errors import UserError
 from cxr_jax.inference import forward
+from cxr_jax.runs.metrics_log import is_finished
 from cxr_jax.training import run as training_run
 from cxr_jax.training.progress import Progress
 from cxr_jax.training.saving import BEST, LAST
@@ -65,6 +66,22 @@ def test_killed_after_a_save_a_run_goes_on_as_if_undisturbed(trainer, saves, pat
         assert_equal_runs(undisturbed, resumed)
         assert saved_steps(resumed.run.checkpoints / BEST)[-1] == saved_steps(undisturbed.run.checkpoints / BEST)[-1]
     assert (lines_of(undisturbed, "end")[0]["reason"] == "patience") == bool(patience)
+
+
+def test_a_run_whose_last_state_cannot_be_written_is_not_finished(trainer, monkeypatch):
+    wait = CheckpointWriter.wait
+
+    def fail_at_the_end(writer):
+        wait(writer)
+        if writer.folder.name == LAST and saved_steps(writer.folder)[-1:] == [10]:
+            raise UserError("the disk is full")
+
+    run = trainer("run", phases=PHASES)
+    with monkeypatch.context() as full, pytest.raises(UserError, match="the disk is full"):
+        full.setattr(CheckpointWriter, "wait", fail_at_the_end)
+        run.train()
+    assert not is_finished(run.run.metrics)
+    assert trainer("run", phases=PHASES).train(resume=True) == "finished"
 
 
 def test_a_state_and_the_best_network_are_saved_one_after_the_other(trainer, monkeypatch):

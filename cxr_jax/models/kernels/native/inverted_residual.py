@@ -43,7 +43,8 @@ def inverted_residual(
     """Returns `x` widened and activated, filtered and activated, and projected; and `x` added where `adds_input`.
 
     `is_known` has to be true of the depthwise convolution, which `stride` and `padding` are of. What lies between the
-    convolutions is not rounded. The gradients are those of the single steps.
+    convolutions is rounded only where the processor multiplies bfloat16 values. The gradients are those of the single
+    steps.
     """
     pixels = output_of(x, depthwise.kernel, stride, padding).shape[:3]
     return call(
