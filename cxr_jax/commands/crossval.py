@@ -71,6 +71,7 @@ def main(arguments: list[str]) -> None:
     _tell_images(terminal, prepared, sweep)
     _begin(folder, path)
     runs = sweep_runs(sweep, folder)
+    _require_own_ensemble([run.run for run in runs], folder / ENSEMBLE)
     if options.networks:
         _take_networks(terminal, Path(options.networks), runs)
     require_trainable_where_left(terminal, runs, "the folds")
@@ -173,6 +174,7 @@ def _judge(
         from cxr_jax.inference.out_of_fold import predict_held_out
 
     found = predict_held_out(runs, prepared, terminal.track)
+    _require_same_networks(found, folder / ENSEMBLE)
     usual = prepared.classes == CLASS_NAMES
     judged = (_judge_usual if usual else _judge_others)(terminal, found, config, name, prepared)
     judged.write(folder / TABLE)
@@ -266,23 +268,39 @@ def _in_order(everything: Predictions | ClassProbabilities, prepared: PreparedDa
     return everything.select(np.argsort([row_of[file] for file in everything.file]))
 
 
-def _ensemble(runs: Sequence[RunFolder], found: Sequence[FoldPredictions], judged: _Judged, path: Path) -> RunFolder:
-    """Returns the ensemble of the folds, made if it is not there; its validation are the predictions out of fold.
+def _require_own_ensemble(runs: Sequence[RunFolder], path: Path) -> None:
+    """Raises UserError if the ensemble at `path` is of other runs, such as those of another seed."""
+    from cxr_jax.runs.ensemble import is_ensemble, places_of
+    from cxr_jax.runs.folder import RunFolder
 
-    Raises:
-        UserError: there is an ensemble of other networks.
-    """
-    from cxr_jax.inference.new_ensemble import make_ensemble
+    there = RunFolder(path)
+    if is_ensemble(there) and [place.resolve() for place in places_of(there)] != [run.path.resolve() for run in runs]:
+        raise UserError(
+            f"{path} is made of other runs, {as_typed(places_of(there)[0])} among them: choose another --out for these"
+        )
+
+
+def _require_same_networks(found: Sequence[FoldPredictions], path: Path) -> None:
+    """Raises UserError if the ensemble at `path` is of other networks than these predictions."""
     from cxr_jax.runs.ensemble import is_ensemble, read_ensemble
+    from cxr_jax.runs.folder import RunFolder
+
+    there, networks = RunFolder(path), [fold.checkpoint_sha256 for fold in found]
+    if is_ensemble(there) and [member.sha256 for member in read_ensemble(there).members] != networks:
+        raise UserError(
+            f"{path} is made of other networks than those that stand beside it now: move it away, and give the same "
+            "command again"
+        )
+
+
+def _ensemble(runs: Sequence[RunFolder], found: Sequence[FoldPredictions], judged: _Judged, path: Path) -> RunFolder:
+    """Returns the ensemble of the folds, made if it is not there; its validation are the predictions out of fold."""
+    from cxr_jax.inference.new_ensemble import make_ensemble
+    from cxr_jax.runs.ensemble import is_ensemble
     from cxr_jax.runs.folder import RunFolder
 
     there = RunFolder(path)
     if is_ensemble(there):
-        if [member.sha256 for member in read_ensemble(there).members] != [fold.checkpoint_sha256 for fold in found]:
-            raise UserError(
-                f"{path} is made of other networks than those that stand beside it now: move it away, and give the "
-                "same command again"
-            )
         return there
 
     def fill(run: RunFolder) -> None:

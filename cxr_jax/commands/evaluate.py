@@ -169,6 +169,8 @@ def _evaluate_changed(options: Options, terminal: Terminal) -> None:
 
     terminal.say(f"Evaluating {options.runs[0]} on {'degraded images' if options.degraded else 'regions of images'}")
     run = RunFolder.open(options.runs[0])
+    if options.test and not options.unfinished:
+        _require_finished(run)
     with evaluating(run):
         with terminal.waiting("Loading the network"):
             from cxr_jax.reporting.changed_images import tell_degraded, tell_occluded
@@ -309,7 +311,7 @@ def print_evaluation(terminal: Terminal, evaluation: Evaluation) -> None:
     """Prints the table of figures, what belongs beside it, and where report and figures are."""
     from cxr_jax.evaluation.numbers import measured_text
     from cxr_jax.reporting.change import change_lines
-    from cxr_jax.reporting.looks import told_together
+    from cxr_jax.reporting.looks import told_look, told_stored, told_together
     from cxr_jax.reporting.quality import over_exposure_text
     from cxr_jax.reporting.tables import judgement_table
     from cxr_jax.runs.ensemble import first_network
@@ -332,19 +334,9 @@ def print_evaluation(terminal: Terminal, evaluation: Evaluation) -> None:
         for line in change_lines(evaluation.changes):
             terminal.say(line)
     looks = read_looks(run)
-    terminal.say(_told_looks(len(looks), evaluation.stored))
+    terminal.say(told_stored(run) if evaluation.stored else told_look(len(looks)))
     if looks and (told := told_together(looks)) is not None:
         terminal.say(f"All runs on this machine together have {told}.")
     terminal.say(f"Report:  {run.report}\nFigures: {run.figures}")
     terminal.say(f"Next: open the report in a browser, or {as_typed('cxr-jax', 'explain', first_network(run))}")
     terminal.say(DISCLAIMER)
-
-
-def _told_looks(looks: int, stored: bool) -> str:
-    """Returns which look at test this was, and what the number means."""
-    told = "No look at the test split was added" if stored else f"This was look {looks} at the test split"
-    if stored:
-        return f"{told}: the stored predictions of look {looks} were judged again."
-    if looks == 1:
-        return f"{told}, the first of this run."
-    return f"{told}. Results on test stay honest only as long as nothing is chosen by them."

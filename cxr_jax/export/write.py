@@ -54,6 +54,7 @@ from cxr_jax.runs.description import NetworkDescription, require_whole_images
 from cxr_jax.runs.files import require_free, write_bytes, write_text, writing
 from cxr_jax.runs.finding_predictions import sigmoid_of
 from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.ledger import has_fixed, is_evaluated
 from cxr_jax.runs.predictions import read_predictions, softmax_of
 from cxr_jax.runs.trained_on import told_films
 from cxr_jax.vocabulary import CLASS_NAMES, FINDINGS, PNEUMONIA
@@ -230,24 +231,27 @@ def _described(run: RunFolder, model: TrainedModel | Ensemble, which: Which | No
         software={name: version for name, version in environment.get("versions", {}).items() if version},
         date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         files=(),
-        scores=_scores(run) if usual else None,
+        scores=_scores(run) if usual and fixed.calls else None,
         sets=model.sets,
         feature_limit=model.feature_limit,
-        test=_reached(run),
+        test=_reached(run) if _is_judged(run, model.step, model.checkpoint_sha256) else None,
         films=told_films(run),
     )
 
 
 def _scores(run: RunFolder) -> Scores | None:
-    """Returns how the probabilities of validation were distributed; None before the run was evaluated."""
+    """Returns how the probabilities of validation were distributed; None where they are not kept."""
     path = run.predictions_of("val")
     return Scores.of(read_predictions(path).probability) if path.is_file() else None
 
 
-def _reached(run: RunFolder) -> Reached | None:
-    """Returns what the run reached on test, in the order in which it is told; None before it was evaluated."""
-    if not run.evaluation.is_file():
-        return None
+def _is_judged(run: RunFolder, step: int | None, sha256: str) -> bool:
+    """Returns whether the run's figures on test are of the network with this checkpoint."""
+    return run.evaluation.is_file() and is_evaluated(run, step, sha256)
+
+
+def _reached(run: RunFolder) -> Reached:
+    """Returns what the run reached on test, in the order in which it is told."""
     told, judged = FIGURES, None
     if judges_other_classes(run.evaluation):
         judged = read_class_judgement(run.evaluation)
@@ -300,7 +304,7 @@ class _Fixed:
 
 def _fixed(run: RunFolder, model: TrainedModel | Ensemble) -> _Fixed:
     """Returns from which probabilities classes are called, and the temperature."""
-    if not run.operating_point.is_file():
+    if not has_fixed(run, model.step, model.checkpoint_sha256):
         return _Fixed()
     if _classes_of(model) != CLASS_NAMES:
         points = read_class_points(run.operating_point)
@@ -319,7 +323,7 @@ def _card(bundle: Bundle, run: RunFolder) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     usual = bundle.network.classes == CLASS_NAMES
-    evaluated = run.evaluation.is_file()
+    evaluated = _is_judged(run, bundle.step, bundle.checkpoint_sha256)
     judged: Judgement | None = read_judgement(run.evaluation) if usual and evaluated else None
     others = read_class_judgement(run.evaluation) if evaluated and not usual else None
     environment = Environment(
@@ -334,6 +338,8 @@ def _card(bundle: Bundle, run: RunFolder) -> str:
     card = read_json(run.data_card) if run.data_card.is_file() else {}
     template = environment.get_template("MODEL_CARD.md.jinja")
     degraded = robustness_of(run)
+    if degraded and degraded.checkpoint_sha256 != bundle.checkpoint_sha256:
+        degraded = None
     kinds = told_kinds(degraded) if degraded else ()
     told = {"judged": judged, "others": others, "degraded": degraded, "kinds": kinds}
     return template.render(bundle=bundle, **told, data=card, usual=usual)

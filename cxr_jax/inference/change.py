@@ -18,7 +18,7 @@ from cxr_jax.runs.class_predictions import read_any_predictions, write_any_predi
 from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.continued import Continued, read_continued
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.runs.ledger import read_looks
+from cxr_jax.runs.ledger import has_fixed, is_evaluated
 from cxr_jax.runs.predictions import Predictions
 from cxr_jax.terminal import Terminal, as_typed
 from cxr_jax.vocabulary import CLASS_NAMES
@@ -78,7 +78,9 @@ def compare_with_origin(
             write_any_predictions(path, predictions)
         if path.is_file():
             tables[name] = read_any_predictions(path)
-    points = {which: _fixed(of_run, prepared) for which, of_run in of_runs.items()}
+    # what the origin fixed counts if it was of the network that this run began with
+    fixed = {BEFORE: has_fixed(origin, continued.step, continued.sha256), AFTER: run.operating_point.is_file()}
+    points = {which: _fixed(of_run, prepared) if fixed[which] else None for which, of_run in of_runs.items()}
 
     def change(
         data: PreparedData | None,
@@ -112,10 +114,8 @@ def _origin_as_it_was(origin: RunFolder, continued: Continued) -> TrainedModel:
     return trained
 
 
-def _fixed(run: RunFolder, prepared: PreparedData) -> OperatingPoint | ClassPoints | None:
-    """Returns what a run fixed on validation; None if it was not evaluated."""
-    if not run.operating_point.is_file():
-        return None
+def _fixed(run: RunFolder, prepared: PreparedData) -> OperatingPoint | ClassPoints:
+    """Returns what a run fixed on validation."""
     read = read_operating_point if prepared.classes == CLASS_NAMES else read_class_points
     return read(run.operating_point)
 
@@ -124,9 +124,7 @@ def _kept_predictions(origin: RunFolder, continued: Continued) -> Predictions | 
     """Returns what the origin predicted on its own test images, by the network that was begun with; None if it did
     not.
     """
-    path, looks = origin.predictions_of("test"), read_looks(origin)
-    # a ledger of an earlier version names no checkpoint
-    known = bool(looks) and looks[-1].get("checkpoint_sha256") in (None, continued.sha256)
+    path, known = origin.predictions_of("test"), is_evaluated(origin, continued.step, continued.sha256)
     return read_any_predictions(path) if known and path.is_file() else None
 
 
@@ -141,8 +139,9 @@ def _predicted(
     terminal.say(f"A look at the test images of {name} by the network of {as_typed(of_run.path)}")
     batch_size = config.training.evaluation_batch_size
     predictions = predict_split(network, images, "test", batch_size=batch_size, track=terminal.track)
-    fixed = of_run.operating_point
-    thresholds = told_thresholds(read_thresholds(fixed, data.classes)) if fixed.is_file() else {"threshold": None}
+    fixed = has_fixed(of_run, network.step, network.checkpoint_sha256)
+    point = of_run.operating_point
+    thresholds = told_thresholds(read_thresholds(point, data.classes)) if fixed else {"threshold": None}
     told = {"run": str(of_run.path.resolve()), **thresholds}
     record_look_elsewhere(run, run.change / LEDGER, config, data, network, predictions, data.test_images, told)
     return predictions

@@ -22,7 +22,7 @@ from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.runs.class_predictions import read_class_predictions, write_class_predictions
 from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.runs.ledger import read_looks, require_that_of_the_look
+from cxr_jax.runs.ledger import is_evaluated, read_looks, require_that_of_the_look
 from cxr_jax.terminal import Terminal
 from cxr_jax.vocabulary import FINDINGS
 
@@ -98,8 +98,7 @@ def _points(
 
     Stored ones are kept as long as the network is the same, so that no look at test can move them.
     """
-    looks = read_looks(run)
-    if run.operating_point.is_file() and looks and looks[-1].get("step") == trained.step:
+    if run.operating_point.is_file() and is_evaluated(run, trained.step, trained.checkpoint_sha256):
         return read_class_points(run.operating_point)
     points = choose_class_points(validation, **dataclasses.asdict(config.operating_point))
     write_class_points(run.operating_point, points)
@@ -129,4 +128,7 @@ def _judge_stored(run: RunFolder, config: Config, prepared: PreparedData, termin
         tables[split] = with_prepared_groups(prepared, config.data, split, stored, path)
         if split == "test":
             require_that_of_the_look(run, stored.sha256())
+        if tables[split].group != stored.group:
+            write_class_predictions(path, tables[split])
+            terminal.say(f"{path}: the groups are now those of the prepared data; nothing else in it has changed.")
     return JudgedClasses(tables["val"], tables["test"], _judge(tables["val"], tables["test"], points, terminal))

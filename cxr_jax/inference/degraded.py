@@ -30,10 +30,9 @@ from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.changed import Change, answers_on_changed, measure_changed
 from cxr_jax.inference.kept_answers import KeptAnswers
 from cxr_jax.inference.looks import record_changed_look
-from cxr_jax.inference.restore import TrainedModel, restore_run
+from cxr_jax.inference.restore import TrainedModel, require_fixed, restore_run
 from cxr_jax.runs.description import require_unclarified
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.terminal import as_typed
 from cxr_jax.vocabulary import CLASS_NAMES
 
 SEED = 0
@@ -61,16 +60,13 @@ def evaluate_degraded(run: RunFolder, *, on_test: bool, reference: str = "", tra
     """
     split: Literal["val", "test"] = "test" if on_test else "val"
     config, prepared = load_config(run.config), open_data_of_run(run)
-    if not run.operating_point.is_file():
-        raise UserError(
-            f"{run.path} has no threshold yet, at which degraded images could be called: "
-            f"{as_typed('cxr-jax', 'evaluate', run.path)} fixes it"
-        )
     compared = None
     if reference:
         other = RunFolder.open(reference)
         compared = (other.name, read_robustness(other.robustness_of(split)))
-    trained, thresholds = restore_run(run), read_thresholds(run.operating_point, prepared.classes)
+    trained = restore_run(run)
+    require_fixed(run, trained, "degraded images")
+    thresholds = read_thresholds(run.operating_point, prepared.classes)
     require_unclarified(trained.descriptions, "--degraded, which degrades images as the network sees them,")
     images = load_split(prepared, config.data, split, track=track)
     batch_size = config.training.evaluation_batch_size

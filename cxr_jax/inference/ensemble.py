@@ -23,6 +23,7 @@ from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.description import NetworkDescription
 from cxr_jax.runs.ensemble import EnsembleRecord, is_ensemble, member_folder, read_ensemble
 from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.ledger import has_fixed
 from cxr_jax.runs.predictions import Predictions, probability_of
 
 
@@ -127,15 +128,14 @@ def restore(run: RunFolder) -> TrainedModel | Ensemble:
             )
         members.append(restored)
         configs.append(load_config(folder.config))
-    point = read_json(run.operating_point) if run.operating_point.is_file() else {}
-    sets = read_conformal(run.conformal) if run.conformal.is_file() else None
-    described = members[0].description
-    return Ensemble(
-        record,
-        tuple(members),
-        tuple(configs),
-        point.get("threshold"),
-        point.get("rule") or rule_of_findings(described, point),
-        sets,
-        thresholds_of_findings(described, point),
+    ensemble = Ensemble(record, tuple(members), tuple(configs), None, None)
+    if not has_fixed(run, ensemble.step, ensemble.checkpoint_sha256):
+        return ensemble
+    point, described = read_json(run.operating_point), members[0].description
+    return dataclasses.replace(
+        ensemble,
+        threshold=point.get("threshold"),
+        threshold_rule=point.get("rule") or rule_of_findings(described, point),
+        sets=read_conformal(run.conformal) if run.conformal.is_file() else None,
+        thresholds=thresholds_of_findings(described, point),
     )

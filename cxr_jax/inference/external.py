@@ -40,7 +40,7 @@ from cxr_jax.images.image_set import ImageSet
 from cxr_jax.inference.changed import predict_changed
 from cxr_jax.inference.features import SPLITS, make_feature_reference
 from cxr_jax.inference.looks import record_look_elsewhere, told_thresholds
-from cxr_jax.inference.restore import TrainedModel, restore_run
+from cxr_jax.inference.restore import TrainedModel, require_fixed, restore_run
 from cxr_jax.runs.class_predictions import read_any_predictions, write_any_predictions
 from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.folder import RunFolder, read_json
@@ -79,18 +79,15 @@ def evaluate_on(run: RunFolder, dataset: str, *, test_alone: bool = False, track
     _require_alike(run, prepared)
     if (config.data.region, config.data.crop) != ("whole", "none"):
         raise UserError(f"--on is for networks of whole images, and {run.path} was shown parts of them")
-    if not run.operating_point.is_file():
-        raise UserError(
-            f"{run.path} has no threshold yet, at which films could be called: "
-            f"{as_typed('cxr-jax', 'evaluate', run.path)} fixes it"
-        )
     images_of: Literal["all", "test"] = "test" if test_alone else "all"
     rows = [row for row, example in enumerate(prepared.examples) if not test_alone or example.split == "test"]
     if not rows:
         raise UserError(f"{dataset} has no test images: leave --test out to take all")
     require_unseen(run, prepared, rows, test_alone=test_alone)
     folder = folder_of_films(run, prepared, test_alone=test_alone)
-    trained = _with_references(run, restore_run(run), config, data_of_run_if_here(run), track)
+    trained = restore_run(run)
+    require_fixed(run, trained, "films")
+    trained = _with_references(run, trained, config, data_of_run_if_here(run), track)
     images = load_rows(prepared, config.data, np.array(rows, np.int32), track=track)
     validation = read_any_predictions(run.predictions_of("val"))
     external, predictions = _judge(run, trained, config, prepared, images, validation, images_of, track)

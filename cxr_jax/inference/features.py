@@ -20,7 +20,7 @@ from cxr_jax.inference.forward import statistics_of
 from cxr_jax.inference.restore import TrainedModel
 from cxr_jax.models.network import EVALUATION, StagedNetwork
 from cxr_jax.runs.folder import RunFolder
-from cxr_jax.runs.ledger import read_looks
+from cxr_jax.runs.ledger import is_evaluated
 
 SPLITS = ("train", "val")
 
@@ -91,8 +91,7 @@ def fix_feature_reference(
     Raises:
         UserError: a split cannot be loaded, or the reference cannot be written.
     """
-    looks = read_looks(run)
-    kept = run.feature_reference.is_file() and looks and looks[-1].get("step") == trained.step
+    kept = run.feature_reference.is_file() and is_evaluated(run, trained.step, trained.checkpoint_sha256)
     if kept or isinstance(trained, Ensemble):
         return
     data = config.data.of_radiographs()

@@ -20,12 +20,11 @@ from cxr_jax.images.image_set import ImageSet
 from cxr_jax.images.regions import REGIONS, WHOLE, show_region
 from cxr_jax.inference.changed import answers_on_changed, measure_changed
 from cxr_jax.inference.looks import record_changed_look
-from cxr_jax.inference.restore import TrainedModel, restore_run
+from cxr_jax.inference.restore import TrainedModel, require_fixed, restore_run
 from cxr_jax.runs.class_probabilities import ClassProbabilities
 from cxr_jax.runs.description import require_uncropped, require_whole_images
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.predictions import Predictions
-from cxr_jax.terminal import as_typed
 
 WANTED = "--occluded"
 """What needs the masks, for errors."""
@@ -47,12 +46,9 @@ def evaluate_occluded(run: RunFolder, *, on_test: bool, track: Track = silently)
     """
     split: Literal["val", "test"] = "test" if on_test else "val"
     config, prepared = load_config(run.config), open_data_of_run(run)
-    if not run.operating_point.is_file():
-        raise UserError(
-            f"{run.path} has no threshold yet, at which regions could be called: "
-            f"{as_typed('cxr-jax', 'evaluate', run.path)} fixes it"
-        )
-    trained, thresholds = restore_run(run), read_thresholds(run.operating_point, prepared.classes)
+    trained = restore_run(run)
+    require_fixed(run, trained, "regions")
+    thresholds = read_thresholds(run.operating_point, prepared.classes)
     require_whole_images(trained.descriptions, f"cxr-jax evaluate {WANTED}")
     require_uncropped(trained.descriptions, f"cxr-jax evaluate {WANTED}")
     record = prepared.require_masks(WANTED)

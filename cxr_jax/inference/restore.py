@@ -26,6 +26,8 @@ from cxr_jax.preprocessing.views import views
 from cxr_jax.runs.description import NetworkDescription, read_description
 from cxr_jax.runs.ensemble import first_network, is_ensemble, read_ensemble
 from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.ledger import has_fixed
+from cxr_jax.terminal import as_typed
 from cxr_jax.vocabulary import FINDINGS
 
 Which = Literal["best", "last"]
@@ -171,7 +173,9 @@ def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
             f"the checkpoint in {run.checkpoints / which} is not of {description.title}: "
             f"{'; '.join(phrases[:5])}; use the folder of the run that wrote it"
         )
-    point = read_json(run.operating_point) if run.operating_point.is_file() else {}
+    # what another network had fixed does not count, such as this one before it was trained on
+    fixed = has_fixed(run, checkpoint.step, checkpoint.sha256)
+    point = read_json(run.operating_point) if fixed else {}
     return TrainedModel(
         description=description,
         graphdef=graphdef,
@@ -181,8 +185,8 @@ def restore_run(run: RunFolder, which: Which | None = None) -> TrainedModel:
         threshold=point.get("threshold"),
         threshold_rule=point.get("rule") or rule_of_findings(description, point),
         thresholds=thresholds_of_findings(description, point),
-        sets=read_conformal(run.conformal) if run.conformal.is_file() else None,
-        reference=read_feature_reference(run.feature_reference) if run.feature_reference.is_file() else None,
+        sets=read_conformal(run.conformal) if fixed and run.conformal.is_file() else None,
+        reference=read_feature_reference(run.feature_reference) if fixed and run.feature_reference.is_file() else None,
         checkpoint_sha256=checkpoint.sha256,
     )
 
@@ -199,6 +203,15 @@ def rule_of_findings(description: NetworkDescription, point: Mapping[str, Any]) 
     if description.kind != FINDINGS or not point:
         return None
     return " or ".join(sorted({entry["rule"] for entry in point["classes"].values()}))
+
+
+def require_fixed(run: RunFolder, trained: TrainedModel, what: str) -> None:
+    """Raises UserError if a run has no threshold for its network, at which `what` could be called."""
+    if not has_fixed(run, trained.step, trained.checkpoint_sha256):
+        raise UserError(
+            f"{run.path} has no threshold yet for its network of step {trained.step:,}, at which {what} could be "
+            f"called: {as_typed('cxr-jax', 'evaluate', run.path)} fixes it"
+        )
 
 
 def chosen_checkpoint(run: RunFolder) -> Which:

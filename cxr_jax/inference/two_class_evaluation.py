@@ -120,10 +120,9 @@ def _operating_point(
     A stored one is kept as long as the network is the same, so that no look at test can move it.
     """
     from cxr_jax.evaluation.operating_point import choose_operating_point, read_operating_point, write_operating_point
-    from cxr_jax.runs.ledger import read_looks
+    from cxr_jax.runs.ledger import is_evaluated
 
-    looks = read_looks(run)
-    if run.operating_point.is_file() and looks and looks[-1].get("step") == trained.step:
+    if run.operating_point.is_file() and is_evaluated(run, trained.step, trained.checkpoint_sha256):
         return read_operating_point(run.operating_point)
     point = choose_operating_point(validation, **asdict(config.operating_point))
     write_operating_point(run.operating_point, point)

@@ -52,7 +52,9 @@ def told_changes(changes: Changes) -> list[str]:
             continue
         answer = area.answer
         interval = answer.interval
-        if answer.difference == 0 if interval is None else interval.low <= 0 <= interval.high:
+        if interval is None:
+            told = "neither a gain nor a loss is shown, for want of an interval"
+        elif interval.low <= 0 <= interval.high:
             told = "neither a gain nor a loss is shown"
         else:
             gained, lost = words[which]

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from cxr_jax.evaluation.class_judgement import ClassJudgement, JudgedClass, read_class_judgement
 from cxr_jax.evaluation.measures import Measured
 from cxr_jax.evaluation.numbers import measured_text
-from cxr_jax.evaluation.seeds import spread
-from cxr_jax.reporting.tables import looks_and_minutes, markdown_table, runs_by_recipe, spread_text
+from cxr_jax.reporting.tables import looks_and_minutes, markdown_table, runs_by_recipe, spread_cell
 from cxr_jax.runs.folder import RunFolder
 from cxr_jax.runs.recipes import recipe_names
 
@@ -71,8 +70,6 @@ def _cell(measured: Iterable[Measured], *, percent: bool) -> str:
     """Returns one run's value with its interval, or mean and deviation over several."""
     found = list(measured)
     values = [entry.value for entry in found]
-    if None in values:
-        return "–"
-    if len(found) == 1:
+    if len(found) == 1 and values[0] is not None:
         return measured_text(found[0], ".1%" if percent else ".3f")
-    return spread_text(spread(values), percent=percent)
+    return spread_cell(values, percent=percent)

@@ -1,4 +1,4 @@
-"""How often test images were looked at by all runs together, in words."""
+"""How often test images were looked at, by a run and by all runs together, in words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from cxr_jax.reporting.wording import times
+from cxr_jax.runs.folder import RunFolder
+from cxr_jax.runs.ledger import look_of_predictions
+
+
+def told_look(number: int) -> str:
+    """Returns which look at test an evaluation was, and what its number means."""
+    told = f"This was look {number} at the test split"
+    if number == 1:
+        return f"{told}, the first of this run."
+    return f"{told}. Results on test stay honest only as long as nothing is chosen by them."
+
+
+def told_stored(run: RunFolder) -> str:
+    """Returns of which look at test the predictions of a run are, which were judged again."""
+    number, _ = look_of_predictions(run) or (0, {})
+    return f"No look at the test split was added: the stored predictions of look {number} were judged again."
 
 
 def told_together(looks: Sequence[dict[str, Any]]) -> str | None:

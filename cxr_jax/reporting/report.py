@@ -53,7 +53,7 @@ from cxr_jax.reporting.wording import counted, date_text, devices_text, duration
 from cxr_jax.runs.ensemble import is_ensemble, read_ensemble
 from cxr_jax.runs.files import write_text
 from cxr_jax.runs.folder import RunFolder, read_json
-from cxr_jax.runs.ledger import read_looks
+from cxr_jax.runs.ledger import look_of_predictions, read_looks
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.runs.trained_on import OFFICIAL_TEST, told_films
 from cxr_jax.vocabulary import DISCLAIMER
@@ -224,7 +224,7 @@ def _of_run(run: RunFolder, judgement: Judgement | ClassJudgement) -> dict[str, 
         "probe": read_probe(run.probe) if run.probe.is_file() else None,
         "films": told_films(run),
         "environment": _optional(run.environment),
-        "training": _training(run, config, looks),
+        "training": _training(run, config),
         "looks": looks,
         "looks_together": told_together(looks) if looks else None,
     }
@@ -272,7 +272,7 @@ def _is_weighted(config: dict[str, Any] | None) -> bool:
     return any(choice not in (None, "none") for choice in (weights, balancing))
 
 
-def _training(run: RunFolder, config: dict[str, Any] | None, looks: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _training(run: RunFolder, config: dict[str, Any] | None) -> dict[str, Any] | None:
     """Returns in figures how training went and which checkpoint was judged, or None if the run has no metrics."""
     if not run.metrics.is_file():
         return None
@@ -283,7 +283,7 @@ def _training(run: RunFolder, config: dict[str, Any] | None, looks: list[dict[st
     best = [line for line in lines if line["kind"] == "validation" and line.get("best")]
     ends = [line for line in lines if line["kind"] == "end"]
     validation = (config or {}).get("validation", {})
-    last_look = looks[-1] if looks else {}
+    _, last_look = look_of_predictions(run) or (0, {})
     return {
         "iterations": train[-1]["step"],
         "epochs": train[-1].get("epoch"),

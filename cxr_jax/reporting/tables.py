@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from cxr_jax.errors import UserError
 from cxr_jax.evaluation.alignment import AlignedCalls
 from cxr_jax.evaluation.judgement import Confusion, Judgement, read_judgement
 from cxr_jax.evaluation.numbers import interval_text, measured_text, with_deviation
@@ -130,19 +131,14 @@ def runs_by_recipe(runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
 
 def _recipe_row(name: str, runs: Sequence[RunFolder]) -> list[str]:
     judged = [read_judgement(run.evaluation).test.metrics for run in runs]
-    rates = [spread_text(spread([metrics[name].value for metrics in judged]), percent=True) for name in _RATES]
+    rates = [spread_cell([metrics[name].value for metrics in judged], percent=True) for name in _RATES]
     tables = same_images(
         [read_predictions(run.predictions_of("test")) for run in runs], [str(run.path) for run in runs]
     )
     areas = [metrics["roc_auc"].value for metrics in judged]
-    auc, interval = spread_text(spread(areas), percent=False), interval_over_seeds(areas, mean_auc_interval(tables))
-    return [
-        name,
-        str(len(runs)),
-        *rates,
-        f"{auc} {interval_text(interval)}".rstrip(),
-        *looks_and_minutes(runs),
-    ]
+    interval = None if None in areas else interval_over_seeds(areas, mean_auc_interval(tables))
+    auc = f"{spread_cell(areas, percent=False)} {interval_text(interval)}".rstrip()
+    return [name, str(len(runs)), *rates, auc, *looks_and_minutes(runs)]
 
 
 def looks_and_minutes(runs: Sequence[RunFolder]) -> list[str]:
@@ -153,6 +149,11 @@ def looks_and_minutes(runs: Sequence[RunFolder]) -> list[str]:
         "–".join(str(count) for count in sorted({looks[0], looks[-1]})),
         f"{spread(minutes).mean:.1f}" if minutes else "–",
     ]
+
+
+def spread_cell(values: Sequence[float | None], *, percent: bool) -> str:
+    """Returns `spread_text` of the values of several seeds; a dash where one has none, as without images of a class."""
+    return "–" if None in values else spread_text(spread(values), percent=percent)
 
 
 def spread_text(values: Spread, *, percent: bool) -> str:
@@ -183,10 +184,18 @@ def write_block(path: Path, name: str, block: str, *, title: str) -> None:
 
 
 def with_block(text: str, name: str, block: str) -> str:
-    """Returns `text` with `block` between the marks of that name, or after it where it has none; the rest stays."""
+    """Returns `text` with `block` between the marks of that name, or after it where it has none; the rest stays.
+
+    Raises:
+        UserError: the marks are not one of each, the first before the other.
+    """
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     marked = f"{begin}\n\n{block.strip()}\n\n{end}"
-    before, found, rest = text.partition(begin)
-    if found and end in rest:
-        return before + marked + rest.split(end, 1)[1]
-    return f"{text.rstrip()}\n\n{marked}\n".lstrip()
+    if begin not in text and end not in text:
+        return f"{text.rstrip()}\n\n{marked}\n".lstrip()
+    if not (text.count(begin) == text.count(end) == 1 and text.index(begin) < text.index(end)):
+        raise UserError(
+            f"the Markdown file must have {begin} once, and after it {end} once, for what is written between them: "
+            "mend the marks, or take them out"
+        )
+    return text.partition(begin)[0] + marked + text.partition(end)[2]

@@ -100,10 +100,12 @@ def classes_of_table(path: str | Path) -> tuple[str, ...]:
     header = read_table(path, _FIXED).header
     if findings := findings_of(header):
         return findings
+    if "probability" in map(str.lower, header):
+        return ()
     for prefix in (PROBABILITY, LOGIT):
         names = tuple(name.removeprefix(prefix) for name in header if name.startswith(prefix))
-        if len(names) > 1 and names != CLASS_NAMES:
-            return names
+        if len(names) > 1:
+            return () if {name.upper() for name in names} == set(CLASS_NAMES) else names
     return ()
 
 

@@ -90,9 +90,14 @@ def members_of(run: RunFolder) -> list[RunFolder]:
     return [member_folder(run, member) for member in read_ensemble(run).members]
 
 
+def places_of(run: RunFolder) -> list[Path]:
+    """Returns where the members of an ensemble should be, whether they are or not; of any other run, its path alone."""
+    return [_place(run, member) for member in read_ensemble(run).members] if is_ensemble(run) else [run.path]
+
+
 def first_network(run: RunFolder) -> Path:
-    """Returns where the first member of an ensemble should be, whether it is or not; the path of any other run."""
-    return _place(run, read_ensemble(run).members[0]) if is_ensemble(run) else run.path
+    """Returns the first of `places_of`."""
+    return places_of(run)[0]
 
 
 def member_folder(run: RunFolder, member: Member) -> RunFolder:

@@ -18,6 +18,9 @@ from cxr_jax.errors import UserError
 from cxr_jax.runs.files import writing
 from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder
 
+_WITHOUT_PREDICTIONS = {"degraded", "occluded", "localised"}
+"""Marks of the looks that leave no predictions on test."""
+
 
 def append_look(run: RunFolder, look: dict[str, Any], ledger: Path | None = None) -> dict[str, Any]:
     """Appends one look (checkpoint, threshold, result ...) and return it with its date and schema version.
@@ -66,20 +69,62 @@ def read_looks(run: RunFolder) -> list[dict[str, Any]]:
     Raises:
         UserError: a line cannot be read; looks are never dropped in silence.
     """
-    if not run.ledger.is_file():
-        return []
-    looks = []
+    return read_entries(run.ledger) if run.ledger.is_file() else []
+
+
+def read_entries(path: Path) -> list[dict[str, Any]]:
+    """Returns the entries of a ledger, which exists, in order; UserError as `read_looks`."""
+    entries = []
     # By line breaks alone: str.splitlines would cut at characters that may stand inside of a text.
-    lines = run.ledger.read_bytes().split(b"\n")
+    lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines if lines[-1] else lines[:-1], start=1):
         try:
-            look = json.loads(line)
+            entry = json.loads(line)
         except (ValueError, RecursionError):
-            look = None
-        if not isinstance(look, dict):
-            raise UserError(f"{run.ledger}, line {number}: not an entry of the ledger; repair the line by hand")
-        looks.append(look)
-    return looks
+            entry = None
+        if not isinstance(entry, dict):
+            raise UserError(f"{path}, line {number}: not an entry of the ledger; repair the line by hand")
+        entries.append(entry)
+    return entries
+
+
+def look_of_predictions(run: RunFolder) -> tuple[int, dict[str, Any]] | None:
+    """Returns the last look that left the predictions of a run on test, with its number; None if there was none.
+
+    Looks at changed images, and at maps that are held against boxes, leave none.
+
+    Raises:
+        UserError: as `read_looks`.
+    """
+    numbered = reversed([*enumerate(read_looks(run), start=1)])
+    return next((look for look in numbered if not _WITHOUT_PREDICTIONS & set(look[1])), None)
+
+
+def is_evaluated(run: RunFolder, step: int | None, sha256: str) -> bool:
+    """Returns whether the network with this checkpoint is the one that left the predictions of a run on test.
+
+    Thresholds, bounds and references in the folder of the run are then of this network. It is false before the first
+    look, and after a run was evaluated and then trained on. A ledger of an earlier version tells the step alone.
+
+    Raises:
+        UserError: as `read_looks`.
+    """
+    found = look_of_predictions(run)
+    if found is None:
+        return False
+    told = found[1].get("checkpoint_sha256")
+    return told == sha256 if told else found[1].get("step") == step
+
+
+def has_fixed(run: RunFolder, step: int | None, sha256: str) -> bool:
+    """Returns whether a run holds an operating point of the network with this checkpoint.
+
+    Before the first look it counts as that of the network that there is; cross-validation fixes it for an ensemble.
+
+    Raises:
+        UserError: as `read_looks`.
+    """
+    return run.operating_point.is_file() and (look_of_predictions(run) is None or is_evaluated(run, step, sha256))
 
 
 def require_that_of_the_look(run: RunFolder, sha256: str) -> None:
@@ -87,11 +132,10 @@ def require_that_of_the_look(run: RunFolder, sha256: str) -> None:
 
     A ledger of an earlier version has no hash to tell it by.
     """
-    # changed images, and maps held against boxes, leave no table of predictions
-    looks = [look for look in read_looks(run) if not {"degraded", "occluded", "localised"} & set(look)]
-    told = looks[-1].get("predictions_sha256") if looks else None
+    number, look = look_of_predictions(run) or (0, {})
+    told = look.get("predictions_sha256")
     if told is not None and told != sha256:
         raise UserError(
-            f"{run.predictions_of('test')} is not what look {len(looks)} at test gave, by its sha256 in {run.ledger}: "
+            f"{run.predictions_of('test')} is not what look {number} at test gave, by its sha256 in {run.ledger}: "
             "put that table back, or evaluate without --stored, which is another look"
         )

@@ -1,6 +1,7 @@
 """The predictions table: the one thing that evaluation needs from a network, whichever program ran it.
 
 A CSV file with a header and one row an image. `file`, `label` and either `probability` or both logits are required.
+`probability_PNEUMONIA` stands for `probability` where there is none; `probability_NORMAL` beside it must agree.
 `split`, `group`, `subtype` and `schema_version` may be missing. Other columns are ignored. A row is of `train`, `val`
 or `test` if it says so; `rows_of` takes those of one split.
 """
@@ -33,6 +34,11 @@ from cxr_jax.vocabulary import (
 
 OF_OTHER_CLASSES = ("probability_", "label_")
 """What columns of tables of other classes, or of findings, begin with."""
+
+_OF_EACH_CLASS = tuple(f"probability_{name}" for name in CLASS_NAMES)
+
+# by how much two probabilities that are written with few digits may miss a sum of 1
+_SUM_AGREEMENT = 1e-3
 
 # A logit of float32 written with six digits moves its probability by less than this.
 _AGREEMENT = 1e-4
@@ -175,16 +181,17 @@ def read_predictions(path: str | Path, *, require_file: bool = True) -> Predicti
         UserError: the file is missing, is not such a table, or a cell is wrong; row and column are named (rows are
             counted as in a spreadsheet, the header is row 1).
     """
-    table = read_table(path, PREDICTION_COLUMNS)
+    table = read_table(path, (*PREDICTION_COLUMNS, *_OF_EACH_CLASS))
     _check_header(table, ("file", "label") if require_file else ("label",))
     images = named_images(table, require_file=require_file)
     label = table.column("label", cells.label)
     logits = None
     if set(LOGIT_COLUMNS) <= set(table.header) and not table.is_blank(LOGIT_COLUMNS):
         logits = np.array([table.column(name, cells.finite) for name in LOGIT_COLUMNS]).T
-    stated = "probability" in table.header and not table.is_blank(["probability"])
+    column = _probability_column(table.header)
+    stated = column in table.header and not table.is_blank([column])
     if stated:
-        probability = np.array(table.column("probability", cells.probability))
+        probability = np.array(table.column(column, cells.probability))
     elif logits is not None:
         probability = probability_of(logits)
     else:
@@ -197,7 +204,9 @@ def read_predictions(path: str | Path, *, require_file: bool = True) -> Predicti
         logits=logits,
     )
     if stated and logits is not None:
-        _check_agreement(table, predictions)
+        _check_agreement(table, column, predictions)
+    if column != "probability" and set(_OF_EACH_CLASS) <= set(table.header):
+        _check_sums(table, predictions)
     return predictions
 
 
@@ -248,13 +257,14 @@ def _check_header(table: Table, required: Sequence[str]) -> None:
     """Refuses a header without the columns that judging needs; all that are missing are named at once."""
     logits = [name for name in LOGIT_COLUMNS if name not in table.header]
     others = [name for name in table.header if name.startswith(OF_OTHER_CLASSES)]
-    if "probability" not in table.header and logits and others:
+    stated = _probability_column(table.header) in table.header
+    if not stated and logits and others:
         raise UserError(
             f"{table.path} is of classes other than NORMAL and PNEUMONIA (it has the column {others[0]}): "
             "cxr-jax judge takes it, and with --merge makes a table of NORMAL and PNEUMONIA of it"
         )
     missing = [f"no column {name}" for name in required if name not in table.header]
-    if "probability" not in table.header and logits:
+    if not stated and logits:
         missing.append(f"no column probability (of PNEUMONIA) and no {' or '.join(logits)} to compute it from")
     if missing:
         raise UserError(f"{table.path} has {', '.join(missing)}; it has {', '.join(table.header)}")
@@ -274,7 +284,22 @@ def _subtypes(table: Table, label: list[int]) -> list[str]:
     return subtypes
 
 
-def _check_agreement(table: Table, predictions: Predictions) -> None:
+def _probability_column(header: Sequence[str]) -> str:
+    """Returns the column of the probability of PNEUMONIA, which other programs may write with one for each class."""
+    return "probability" if "probability" in header else _OF_EACH_CLASS[PNEUMONIA]
+
+
+def _check_sums(table: Table, predictions: Predictions) -> None:
+    """Refuses probabilities of NORMAL and PNEUMONIA that do not add up to 1."""
+    column = _OF_EACH_CLASS[NORMAL]
+    sums = np.array(table.column(column, cells.probability)) + predictions.probability
+    wrong = np.flatnonzero(np.abs(sums - 1) > _SUM_AGREEMENT)
+    if len(wrong):
+        told = f"it and that of {CLASS_NAMES[PNEUMONIA]} add up to {sums[wrong[0]]:.6g}, not to 1"
+        raise table.error(int(wrong[0]), column, told)
+
+
+def _check_agreement(table: Table, column: str, predictions: Predictions) -> None:
     """Refuses probabilities that are not those of the logits beside them: one of the two must be a mistake."""
     expected = probability_of(predictions.logits)
     wrong = np.flatnonzero(np.abs(predictions.probability - expected) > _AGREEMENT)
@@ -282,7 +307,7 @@ def _check_agreement(table: Table, predictions: Predictions) -> None:
         row = int(wrong[0])
         raise table.error(
             row,
-            "probability",
+            column,
             f"{predictions.probability[row]:.6g} is not the softmax of the logits ({expected[row]:.6g}); "
             "correct one, or leave the logits out",
         )

@@ -14,6 +14,7 @@ from cxr_jax.runs.continued import is_continued, read_continued, write_continued
 from cxr_jax.runs.ensemble import is_ensemble, read_ensemble, write_ensemble
 from cxr_jax.runs.files import write_bytes, write_json, write_text
 from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.ledger import read_entries, read_looks
 from cxr_jax.terminal import as_typed
 
 FIGURES = (
@@ -79,6 +80,7 @@ def publish(run: RunFolder, folder: Path, config: str, *, figures: bool = True) 
             f"{run.path} lacks {', '.join(missing) or 'its figures'}; run "
             f"{as_typed('cxr-jax', 'evaluate', run.path)} again"
         )
+    read_looks(run)
     # The environment first: by it a copy that was broken off is known again.
     files = [run.environment, *trained, run.operating_point, run.evaluation]
     files += [
@@ -105,8 +107,7 @@ def publish(run: RunFolder, folder: Path, config: str, *, figures: bool = True) 
 def _publish_named(run: RunFolder, there: RunFolder) -> None:
     """Writes what names other runs and data into the published run `there`, without the folders on the way to them."""
     for path in (run.ledger, *sorted(run.change.glob("*.jsonl"))):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        write_text(there.path / path.relative_to(run.path), "".join(map(_without_folders, lines)))
+        write_text(there.path / path.relative_to(run.path), "".join(map(_without_folders, read_entries(path))))
     card = read_json(run.data_card)
     card["source"] = {name: value for name, value in card["source"].items() if name != "path"}
     if "table" in card["source"]:  # of labels
@@ -131,8 +132,8 @@ def _publish_named(run: RunFolder, there: RunFolder) -> None:
         write_continued(there, replace(continued, **named, averaged_with=others))
 
 
-def _without_folders(line: str) -> str:
-    """Returns a line of a ledger in which runs are told without the folders on the way to them."""
+def _without_folders(entry: dict[str, Any]) -> str:
+    """Returns the line of an entry of a ledger in which runs are told without the folders on the way to them."""
 
     def shown(value: Any) -> Any:
         if isinstance(value, list):
@@ -141,7 +142,7 @@ def _without_folders(line: str) -> str:
             return {key: _named(entry) if key == "run" else shown(entry) for key, entry in value.items()}
         return value
 
-    return json.dumps(shown(json.loads(line))) + "\n"
+    return json.dumps(shown(entry)) + "\n"
 
 
 def _named(run: str) -> str:

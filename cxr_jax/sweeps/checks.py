@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
+from jax.extend.backend import clear_backends
 
 from cxr_jax.config.effect import refuse_generator
 from cxr_jax.config.schema import Config, DataConfig, ModelConfig, ParallelConfig
@@ -27,9 +29,30 @@ def require_trainable(runs: Sequence[SweepRun], terminal: Terminal) -> None:
     Data, weights, splits, batches, phases and schedules are looked at, as a run on one device has them; what depends on
     the devices that a run will get is not.
     """
-    # an accelerator belongs to the runs; where jax has begun to compute already this changes nothing
-    jax.config.update("jax_platforms", "cpu")
+    with _accelerator_left_alone():
+        _require_trainable(runs, terminal)
 
+
+@contextlib.contextmanager
+def _accelerator_left_alone() -> Iterator[None]:
+    """Computes on the CPU inside the block: an accelerator belongs to the runs, and after them to whoever judges them.
+
+    Where jax has begun to compute already this changes nothing.
+    """
+    before = jax.config.jax_platforms
+    if before == "cpu":
+        yield
+        return
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        yield
+    finally:
+        jax.config.update("jax_platforms", before)
+        # or jax would stay with the devices that it found in the block
+        clear_backends()
+
+
+def _require_trainable(runs: Sequence[SweepRun], terminal: Terminal) -> None:
     @functools.cache
     def splits(data: DataConfig) -> tuple[ImageSet, ImageSet]:
         prepared = PreparedData.open(data.dataset)

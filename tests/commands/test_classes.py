@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from cxr_jax.errors import UserError
 from cxr_jax.evaluation.class_judgement import read_class_judgement
 from cxr_jax.evaluation.class_points import read_class_points
 from cxr_jax.inference.ensemble import mean_of
-from cxr_jax.runs.class_predictions import read_class_predictions
+from cxr_jax.runs.class_predictions import read_class_predictions, write_class_predictions
 from cxr_jax.runs.folder import RunFolder, read_json
 from cxr_jax.runs.ledger import read_looks
 from cxr_jax.runs.metrics_log import read_metrics
@@ -78,8 +79,13 @@ def test_stored_predictions_are_judged_again_without_a_look(three, tmp_path, und
     printed = capsys.readouterr().out
     assert "Each class against the rest" in printed
     assert "No look at the test split was added" in printed
-    text = run.predictions_of("test").read_text()
-    run.predictions_of("test").write_text(text.replace("covid", "clear"))
+    path = run.predictions_of("test")
+    whole, stored = path.read_bytes(), read_class_predictions(path)
+    write_class_predictions(path, replace(stored, group=("of an earlier version", *stored.group[1:])))
+    evaluate.main([str(run.path), "--stored"])
+    assert path.read_bytes() == whole
+    assert "test.csv: the groups are now those of the prepared data" in " ".join(capsys.readouterr().out.split())
+    path.write_text(path.read_text().replace("covid", "clear"))
     with pytest.raises(UserError):
         evaluate.main([str(run.path), "--stored"])
 

@@ -211,10 +211,15 @@ def test_what_is_finished_stays_as_it_is(crossval, out):
     assert (out / "ensemble" / "environment.json").stat().st_mtime_ns == before
     code, _, errors = crossval("--folds", "4")
     assert code == 1 and "begun with data.folds = 3, and now it would be 4" in errors
+    tables = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    code, _, errors = crossval("--training.seed", "1")
+    assert code == 1 and "is made of other runs, " in errors and "choose another --out" in errors
+    assert not list(out.glob("*/seed1*"))
     # a network that was trained anew is no member of the ensemble
     change_network(RunFolder(out / "fold2" / "seed0"), "last", 9)
     code, _, errors = crossval()
     assert code == 1 and "is made of other networks than those that stand beside it now" in errors
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == tables
 
 
 @pytest.mark.parametrize(

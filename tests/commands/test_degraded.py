@@ -72,7 +72,9 @@ def test_test_images_are_one_look_more_which_does_not_stand_for_the_predictions(
     assert read_robustness(evaluated.robustness_of("test")).split == "test"
     assert not evaluated.robustness_of("val").exists()
     # the stored predictions are still those of the look before
+    capsys.readouterr()
     evaluate.main([str(evaluated.path), "--stored"])
+    assert "the stored predictions of look 1 were judged again" in " ".join(capsys.readouterr().out.split())
     assert len(read_looks(evaluated)) == len(before) + 1
 
 

@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import pytest
+from changed_runs import change_network
 
 from cxr_jax.cli import main as command_line
 from cxr_jax.commands import evaluate, publish, train
 from cxr_jax.data.decode import to_square
 from cxr_jax.data.examples import read_examples, write_examples
 from cxr_jax.errors import UserError
+from cxr_jax.export.write import CARD_FILE, export_run
 from cxr_jax.inference.restore import restore_run
 from cxr_jax.reporting.pictures import draw_pictures
 from cxr_jax.runs.folder import RunFolder, read_json
-from cxr_jax.runs.ledger import read_looks
+from cxr_jax.runs.ledger import append_look, read_looks
 from cxr_jax.runs.metrics_log import read_metrics
 from cxr_jax.runs.predictions import predictions_sha256, read_predictions, write_predictions
 from cxr_jax.runs.publication import FIGURES
@@ -89,6 +91,10 @@ def test_a_look_at_an_unfinished_run_must_be_asked_for(unfinished, monkeypatch, 
             evaluate.main([str(unfinished.path)])
     assert not unfinished.ledger.exists() and not unfinished.predictions.exists()
     evaluate.main([str(unfinished.path), "--unfinished"])
+    assert len(read_looks(unfinished)) == 1
+    for changed in ("--degraded", "--occluded"):
+        with pytest.raises(UserError, match=r"is not finished, .*--unfinished"):
+            evaluate.main([str(unfinished.path), changed, "--test"])
     assert len(read_looks(unfinished)) == 1
     evaluate.main([str(unfinished.path), "--stored"])
     unfinished.metrics.unlink()
@@ -193,6 +199,32 @@ def test_a_second_evaluation_adds_a_look_and_moves_no_threshold(evaluated, capsy
     told = "No look at the test split was added: the stored predictions of look 2 were judged again."
     assert told in capsys.readouterr().out
     assert len(read_looks(run)) == 2
+
+
+def test_what_was_fixed_for_a_network_is_not_used_for_what_training_made_of_it(evaluated, tmp_path):
+    run = evaluated
+    fixed = restore_run(run)
+    assert fixed.threshold == 0.5 and fixed.sets is not None and fixed.reference is not None
+    point = read_json(run.operating_point) | {"threshold": 0.625}
+    run.operating_point.write_text(json.dumps(point))
+    change_network(run, "best", fixed.step)
+    # as --degraded --test leaves it, which fixes nothing
+    append_look(run, {"degraded": True, "step": fixed.step, "checkpoint_sha256": restore_run(run).checkpoint_sha256})
+    changed = restore_run(run)
+    assert (changed.threshold, changed.sets, changed.reference) == (None, None, None)
+    with pytest.raises(UserError, match=r"has no threshold yet for its network of step .*cxr-jax evaluate"):
+        evaluate.main([str(run.path), "--degraded"])
+    assert bundle_of(run, tmp_path / "before").calls == ()
+    evaluate.main([str(run.path), "--stored"])  # the predictions that are there are still those of look 1
+    evaluate.main([str(run.path)])
+    assert read_json(run.operating_point)["threshold"] == restore_run(run).threshold != 0.625
+    assert [call.threshold for call in bundle_of(run, tmp_path / "after").calls] == [restore_run(run).threshold]
+
+
+def bundle_of(run, folder):
+    bundle, _ = export_run(run, folder)
+    assert (bundle.calls == ()) == (bundle.test is None) == ("was not evaluated" in (folder / CARD_FILE).read_text())
+    return bundle
 
 
 def test_the_threshold_is_stored_before_test_is_predicted(watched):

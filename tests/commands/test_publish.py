@@ -13,6 +13,7 @@ from cxr_jax.evaluation.numbers import measured_text
 from cxr_jax.runs.continued import Averaged, Continued, write_continued
 from cxr_jax.runs.ensemble import EnsembleRecord, Member, read_ensemble, write_ensemble
 from cxr_jax.runs.folder import RunFolder, read_json
+from cxr_jax.runs.ledger import append_look
 from cxr_jax.runs.publication import FIGURES
 from cxr_jax.runs.trained_on import told_films
 from cxr_jax.vocabulary import DISCLAIMER
@@ -54,6 +55,19 @@ def test_runs_are_published_without_radiographs_and_paths(runs, tmp_path, capsys
     assert again.rstrip().endswith("After.")
     assert again.count("Barnett, scratch") == 1
     capsys.readouterr()
+
+
+def test_a_ledger_is_published_line_by_line_and_a_torn_one_is_told_before_anything_is_written(runs, tmp_path):
+    run = RunFolder(runs[0])
+    append_look(run, {"degraded": True, "run": "a\u2028b/c\x85d"})
+    publish.main([str(run.path), "--out", str(tmp_path / "whole")])
+    (ledger,) = (tmp_path / "whole").rglob("ledger.jsonl")
+    assert [json.loads(line) for line in ledger.read_text().split("\n")[:-1]][-1]["run"] == "a\u2028b/c\x85d"
+    with run.ledger.open("a") as file:
+        file.write('{"half')
+    with pytest.raises(UserError, match=r"ledger\.jsonl, line \d+: not an entry of the ledger"):
+        publish.main([str(run.path), "--out", str(tmp_path / "torn")])
+    assert not list((tmp_path / "torn").rglob("*.json"))
 
 
 def test_a_network_that_learned_on_is_published_as_one(runs, tmp_path):

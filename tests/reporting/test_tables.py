@@ -158,6 +158,38 @@ def test_runs_on_other_images_do_not_share_a_row(example, tmp_path):
         tables.results_table([first.path, second.path])
 
 
+def test_what_has_no_value_is_a_dash(example, tmp_path):
+    made = [make_run(tmp_path / f"sick_seed{seed}", example, seed=seed) for seed in range(2)]
+    for run, test in made:
+        sick = test.select(np.flatnonzero(test.label == 1))
+        write_predictions(run.predictions_of("test"), sick)
+        write_judgement(run.evaluation, judge(None, sick, 0.5, confidence=Confidence(resamples=20)))
+    for runs in (made, made[:1]):
+        row = cells(tables.results_table([run.path for run, _ in runs]))[2]
+        assert row[3] != "–" and row[4:6] == ["–", "–"]  # sensitivity; specificity and ROC-AUC
+
+
+def test_a_block_is_written_between_its_marks_and_the_rest_stays():
+    text = tables.with_block("# Mine\n\nmy words\n", "table", "first")
+    assert text.startswith("# Mine\n\nmy words\n\n<!-- table: begin -->\n\nfirst\n")
+    again = tables.with_block(f"{text}more of my words\n", "table", "second")
+    assert again == f"{text}more of my words\n".replace("first", "second")
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        "<!-- t: begin -->",
+        "<!-- t: end -->",
+        "<!-- t: end --> <!-- t: begin -->",
+        "<!-- t: begin --> <!-- t: begin --> <!-- t: end -->",
+    ],
+)
+def test_marks_that_do_not_pair_are_told_and_nothing_is_replaced(marks):
+    with pytest.raises(UserError, match="must have <!-- t: begin --> once, and after it <!-- t: end --> once"):
+        tables.with_block(f"before {marks} after", "t", "block")
+
+
 def test_a_bar_in_a_name_does_not_end_its_cell():
     text = tables.results_table([], [Published("a|b", roc_auc=0.9)])
     assert r"a\|b (published)" in text

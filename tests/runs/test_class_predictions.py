@@ -81,8 +81,14 @@ def test_a_table_of_two_usual_classes_is_none_of_these(tmp_path):
     )
     write_predictions(path, usual)
     assert classes_of_table(path) == ()
-    path.write_text("label,probability\n0,0.1\n1,0.3\n")
-    assert classes_of_table(path) == ()
+    for header in (
+        "label,probability",
+        "label,Probability,probability_low,probability_high",
+        "label,probability_PNEUMONIA,probability_NORMAL",
+        "label,probability_normal,probability_pneumonia",
+    ):
+        path.write_text(f"{header}\n{','.join('0' for _ in header.split(','))}\n")
+        assert classes_of_table(path) == ()
     with pytest.raises(UserError, match="no columns probability_NAME or logit_NAME"):
         read_class_predictions(path)
 

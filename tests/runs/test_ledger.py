@@ -10,7 +10,14 @@ import pytest
 
 from cxr_jax.errors import UserError
 from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder
-from cxr_jax.runs.ledger import append_look, read_looks, require_that_of_the_look
+from cxr_jax.runs.ledger import (
+    append_look,
+    has_fixed,
+    is_evaluated,
+    look_of_predictions,
+    read_looks,
+    require_that_of_the_look,
+)
 from cxr_jax.runs.predictions import Predictions, predictions_sha256
 
 
@@ -154,3 +161,19 @@ def test_predictions_are_those_of_the_last_look_or_refused(tmp_path):
     require_that_of_the_look(run, predictions_sha256(replace(first, group=("joined",))))
     with pytest.raises(UserError, match=r"test\.csv is not what look 2 at test gave, by its sha256 .* put that table"):
         require_that_of_the_look(run, predictions_sha256(second))
+
+
+def test_looks_that_left_no_predictions_say_nothing_of_what_was_fixed(tmp_path):
+    run = RunFolder(tmp_path)
+    assert look_of_predictions(run) is None and not is_evaluated(run, 100, "one") and not has_fixed(run, 100, "one")
+    run.operating_point.write_text("{}")
+    assert has_fixed(run, 100, "one") and not is_evaluated(run, 100, "one")
+    append_look(run, {"step": 100, "checkpoint_sha256": "one"})
+    append_look(run, {"step": 200, "checkpoint_sha256": "two", "occluded": True})
+    assert look_of_predictions(run)[0] == 1
+    assert is_evaluated(run, 100, "one") and has_fixed(run, 100, "one")
+    # another network of the same step, as training anew gives it, is another one
+    for step, sha256 in ((200, "two"), (100, "two")):
+        assert not is_evaluated(run, step, sha256) and not has_fixed(run, step, sha256)
+    append_look(run, {"step": 300})  # by an earlier version
+    assert is_evaluated(run, 300, "three") and not is_evaluated(run, 100, "one")

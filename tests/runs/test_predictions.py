@@ -182,6 +182,21 @@ GOOD = "file,label,probability,subtype,split,logit_NORMAL,logit_PNEUMONIA\n"
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "file,label,probability_NORMAL,probability_PNEUMONIA\na,NORMAL,0.75,0.25\nb,PNEUMONIA,0.4995,0.5\n",
+        "file,label,Probability_Pneumonia,probability_normal\na,0,0.25,0.75\nb,1,0.5,0.5\n",
+        "file,label,probability_PNEUMONIA\na,0,0.25\nb,1,0.5\n",
+        "file,label,probability,probability_low,probability_high\na,0,0.25,0.1,0.4\nb,1,0.5,0.3,0.6\n",
+    ],
+)
+def test_a_column_for_each_class_and_columns_of_other_things_are_understood(tmp_path, text):
+    table = read_text(tmp_path, text)
+    assert table.probability.tolist() == [0.25, 0.5]
+    assert table.label.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("", "is empty"),
@@ -217,6 +232,11 @@ GOOD = "file,label,probability,subtype,split,logit_NORMAL,logit_PNEUMONIA\n"
         (GOOD + "a,1,0.5,virus,test,0,1\n", "row 2, column probability: 0.5 is not the softmax of the logits .0.7310"),
         (GOOD + "a,1,,virus,test,,\n", "neither probabilities nor logits"),
         ("file,label,probability,schema_version\na,0,0.5,2\n", "row 2, column schema_version: this cxr_jax reads"),
+        (
+            "file,label,probability_NORMAL,probability_PNEUMONIA\na,0,0.5,0.5\nb,0,0.7,0.5\n",
+            "row 3, column probability_NORMAL: it and that of PNEUMONIA add up to 1.2, not to 1",
+        ),
+        ("file,label,probability_PNEUMONIA\na,0,2\n", "row 2, column probability_PNEUMONIA: 2 is not a probability"),
         (b"\xff\xfe\x00", "not UTF-8 text"),
         ('file,label,probability\n"a' + "x" * 140_000 + '",0,0.5\n', "not a CSV table: line 2"),
     ],
