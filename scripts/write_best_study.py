@@ -5,9 +5,9 @@
     .venv/bin/python scripts/write_best_study.py FOLDER [RESAMPLES]
 
 FOLDER holds what `cxr-jax publish` makes of the arms' ensembles (`ARM/ensemble`), of the networks of their folds
-(`ARM/fold?/seed0`) and of the ablation (`factors/VARIANT/seed?`). It gets `comparison.json`, `alignment.json`, and in
-its `README.md` one block for each table; the text around them stays. What is not measured yet is named. The plan is
-docs/registered/best.md.
+(`ARM/fold?/seed0`) and of the ablation (`factors/VARIANT/seed?`). It gets `comparison.json`, that of the ablation in
+`factors`, `alignment.json`, and in its `README.md` one block for each table; the text around them stays. What is not
+measured yet is named. The plan is docs/registered/best.md.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ TITLES = {
     "a_lite0": "wide crops, EfficientNet-Lite0",
 }
 
-FOLDS, ABLATION = 5, "factors"
+FOLDS, ABLATION, COMPARISON = 5, "factors", "comparison.json"
 
 Form = tuple[str, float]
 AREA: Form = (".3f", 1)
@@ -339,7 +339,9 @@ def main(arguments: Sequence[str]) -> None:
     folder = Path(arguments[0]) if arguments else ROOT / "results" / "best_study"
     study = read_study(folder, confidence_of(*arguments[1:2]))
     if study.compared is not None:
-        write_comparison(folder / "comparison.json", study.compared)
+        write_comparison(folder / COMPARISON, study.compared)
+    if study.ablation is not None:
+        write_comparison(folder / ABLATION / COMPARISON, study.ablation)
     aligned = {arm.name: [fields_to_json(calls) for calls in arm.aligned] for arm in study.arms}
     write_json(folder / "alignment.json", {"assumption": ASSUMPTION, **aligned})
     for name, text in blocks(study).items():

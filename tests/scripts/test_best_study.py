@@ -86,6 +86,8 @@ def test_every_table_has_the_figures_of_the_records(script, folder, capsys):
     assert [calls["prevalence"] for calls in aligned["a"]] == [0.625, 0.5, 0.742]
     told = json.loads((folder / "comparison.json").read_text())
     assert told["pairs"][0]["second"] == "c" and told["correction"]["comparisons"] == 1
+    told = json.loads((folder / "factors" / "comparison.json").read_text())
+    assert {pair["first"] for pair in told["pairs"]} == {"no_jitter", "one_rate"}
     short = "moderate_crop, class_weights, one_rate: 1 of 2 seeds, no_average"
     assert f"Not measured yet: arm `b`, arm `d`, arm `e`, arm `a_lite0`, the ablation ({short})." in page
 
