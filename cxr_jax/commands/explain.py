@@ -297,7 +297,7 @@ def _explain(
 
     subjects, names = [subject for subject, _ in named], [name for _, name in named]
     tiles: list[Tile | None] = [None] * len(subjects)
-    drawn = failures = 0
+    drawn, failed = 0, set()
     with terminal.track("Explaining", len(subjects)) as advance:
         for start in range(0, len(subjects), _CHUNK):
             kept, radiographs = [], []
@@ -306,9 +306,11 @@ def _explain(
                     radiographs.append(read_radiograph(subjects[row].data, subjects[row].file, trained.description))
                     kept.append(row)
                 except UserError as error:
-                    failures += 1
                     advance(1)
-                    terminal.complain(str(error))
+                    # a file whose classes are all explained is told once
+                    if subjects[row].file not in failed:
+                        terminal.complain(str(error))
+                    failed.add(subjects[row].file)
             if not kept:
                 continue
             squares = [radiograph.square for radiograph in radiographs]
@@ -326,7 +328,7 @@ def _explain(
                     tiles[row] = make_tile(case, radiograph.grey, picture)
                     drawn += 1
                 advance(1)
-    return tiles, failures
+    return tiles, len(failed)
 
 
 def _grouped(tiles: list[Tile | None], groups: list[tuple[str, int]]) -> list[Group]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import functools
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,6 +98,8 @@ def main(arguments: list[str]) -> None:
     terminal = Terminal(on_standard_error=options.json)
     files = _find((options.run, *options.files) if names_images else options.files, below, terminal)
     _require_free(options)
+    map_paths = _map_paths(options.maps, files.names)
+    _require_apart(options, files.names, map_paths)
     with terminal.waiting(f"Loading the {'starter network' if names_images else f'network of {options.run}'}"):
         from cxr_jax.serving.lines import Lines
         from cxr_jax.serving.loaded import load
@@ -113,7 +116,7 @@ def main(arguments: list[str]) -> None:
     with _csv_writer(options.csv, classes) as write_row, terminal.track("Predicting", len(files.names)) as advance:
         if not options.json:
             terminal.say(lines.header())
-        for prediction, map_path in zip(predictions, _map_paths(options.maps, files.names), strict=True):
+        for prediction, map_path in zip(predictions, map_paths, strict=True):
             entry = prediction.as_json(threshold, name, loaded.films)
             if prediction.file in files.mistakes:
                 entry["error"] = files.mistakes[prediction.file]
@@ -135,7 +138,9 @@ def main(arguments: list[str]) -> None:
     if options.json:
         import json
 
-        print(json.dumps(entries, indent=2, ensure_ascii=False))
+        # what an encoding lacks, JSON itself can escape
+        encodes_all = (sys.stdout.encoding or "").lower().startswith("utf")
+        print(json.dumps(entries, indent=2, ensure_ascii=not encodes_all))
     else:
         terminal.say(f"\n{lines.counts(entries)}")
         for sentence in lines.end(loaded):
@@ -223,6 +228,16 @@ def _require_free(options: Options) -> None:
         raise UserError(f"--maps {maps} is a file: name a folder for the heat maps")
     if options.maps and maps.is_dir() and any(maps.iterdir()) and not options.replace:
         raise UserError(f"{maps} is not empty; choose another folder, or replace what it holds by --replace")
+
+
+def _require_apart(options: Options, names: Sequence[str], map_paths: Sequence[Path | None]) -> None:
+    """Raises UserError if a result would be written over a radiograph that is read."""
+    read = {Path(name).resolve(): name for name in names}
+    written = {path.resolve(): "--maps" for path in map_paths if path is not None}
+    if options.csv:
+        written[Path(options.csv).resolve()] = "--csv"
+    for place in read.keys() & written.keys():
+        raise UserError(f"{written[place]} would write over {read[place]}, which is read: name another place")
 
 
 def _map_paths(folder: str, names: tuple[str, ...]) -> list[Path | None]:

@@ -47,6 +47,7 @@ DARK = 2**14
 """What a 16-bit image without a value as large as this is remarked on for: it takes a quarter of its range at most."""
 
 _SHALLOW_BITS = 12
+_ROWS = 256  # converted at a time
 _COLOUR_GRID = 128  # points along the shorter side
 
 
@@ -223,10 +224,13 @@ def _decoded_png(data: bytes, header: PngHeader, name: str) -> Decoded:
     if image.dtype == np.uint8:
         return Decoded(_over_black(image), lambda: colour)
     depth = _depth(int(colours.max()), header.significant_bits)
-    grey = _over_black(image).astype(np.uint32)
-    white = 2**depth.bits - 1
-    # with half of the divisor added, to round
-    return Decoded(((grey * 255 + white // 2) // white).astype(np.uint8), lambda: colour * 255 / white, depth)
+    grey, white = _over_black(image), 2**depth.bits - 1
+    shallow = np.empty(grey.shape, np.uint8)
+    for start in range(0, len(grey), _ROWS):
+        rows = slice(start, start + _ROWS)
+        # with half of the divisor added, to round
+        shallow[rows] = (grey[rows].astype(np.uint32) * 255 + white // 2) // white
+    return Decoded(shallow, lambda: colour * 255 / white, depth)
 
 
 def _depth(highest: int, significant_bits: int | None) -> Depth:
@@ -303,7 +307,11 @@ def _over_black(image: np.ndarray) -> np.ndarray:
     """Returns [H, W] or [H, W, 3 or 4] as grey [H, W] of the same type, what is transparent laid over black."""
     if image.ndim == 2:
         return image
-    alpha = image[..., 3] if image.shape[2] == 4 else None
-    highest = np.iinfo(image.dtype).max
-    image = cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_BGR2GRAY)
-    return image if alpha is None else np.rint(image * (alpha / highest)).astype(image.dtype)
+    if image.shape[2] == 3:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    grey, alpha, highest = cv2.cvtColor(image, cv2.COLOR_BGRA2GRAY), image[..., 3], np.iinfo(image.dtype).max
+    # some rows at a time: in float64 all of a large image would take gigabytes
+    for start in range(0, len(grey), _ROWS):
+        rows = slice(start, start + _ROWS)
+        grey[rows] = np.rint(grey[rows] * (alpha[rows] / highest))
+    return grey

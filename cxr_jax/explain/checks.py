@@ -243,6 +243,9 @@ def _require_same_images(trained: TrainedModel, other: TrainedModel) -> None:
         (one.description.image_size, one.description.resize, one.description.interpolation, one.description.clarify)
         for one in (trained, other)
     )
+    parts = [(one.description.region, one.description.lung_boxes) for one in (trained, other)]
+    if parts[0] != parts[1]:
+        raise UserError("runs that see different parts of an image cannot be compared: name runs of one recipe")
     if mine != its:
         raise UserError(
             f"runs that see images of {mine[0]} pixels ({mine[1]}, {mine[2]}) and of {its[0]} ({its[1]}, {its[2]}) "

@@ -96,10 +96,11 @@ def images_of(model: TrainedModel | Ensemble) -> jax.ShapeDtypeStruct:
     Raises:
         UserError: the members of an ensemble see different squares.
     """
-    squares = {(entry.image_size, entry.resize, entry.interpolation) for entry in model.descriptions}
-    if len(squares) > 1:
-        raise UserError("the networks of the ensemble see images of different sizes: export them one by one")
-    ((size, _, _),) = squares
+    first, *others = model.descriptions
+    for name in ("image_size", "resize", "interpolation", "clarify", "lung_boxes"):
+        if any(getattr(entry, name) != getattr(first, name) for entry in others):
+            raise UserError(f"the networks of the ensemble see different squares ({name}): export them one by one")
+    size = first.image_size
     (batch,) = export.symbolic_shape("batch")
     return jax.ShapeDtypeStruct((batch, size, size), jnp.uint8)
 

@@ -47,6 +47,51 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
+def png_notes(data: bytes) -> tuple[int, int]:
+    """Returns EXIF's orientation of a PNG, 1 to 8, and how many bits of a sample count, 0 where it does not say."""
+    orientation, bits, position = 0, 0, 8
+    while position + 12 <= len(data):
+        length, kind = struct.unpack(">I4s", data[position : position + 8])
+        content = data[position + 8 : position + 8 + length]
+        if kind == b"sBIT" and len(set(content)) == 1:
+            bits = content[0]
+        if kind == b"eXIf" and not orientation:
+            orientation = orientation_of(content.removeprefix(b"Exif\0\0"))
+        position += 12 + length
+    return orientation or 1, bits
+
+
+def orientation_of(block: bytes) -> int:
+    """Returns the orientation that a block of EXIF tells, 1 to 8; 1, which is upright, if it tells none."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+    if order is None or len(block) < 8:
+        return 1
+    (start,) = struct.unpack(f"{order}L", block[4:8])
+    (count,) = struct.unpack(f"{order}H", block[start : start + 2]) if start + 2 <= len(block) else (0,)
+    for at in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
+        tag, kind, _, value = struct.unpack(f"{order}HHLH", block[at : at + 10])
+        if tag == 0x0112:
+            return value if kind == 3 and 1 <= value <= 8 else 1
+    return 1
+
+
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Returns an image turned and mirrored as EXIF's `orientation` asks."""
+    image = cv2.transpose(image) if orientation > 4 else image
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return image if flip is None else cv2.flip(image, flip)
+
+
+def white_of(colours: np.ndarray, bits: int) -> int:
+    """Returns the value of white in an image: of 16 bits 65535, or less where fewer are stated or used."""
+    if colours.dtype == np.uint8:
+        return 255
+    highest = int(colours.max())
+    if 8 <= bits < 16 and highest < 2**bits:
+        return 2**bits - 1
+    return 4095 if highest < 4096 else 65535
+
+
 def grey_of(data: bytes, size: int, resize: str) -> tuple[np.ndarray, tuple[int, int]] | None:
     """Returns a file as grey uint8 [H, W] and the height and width whose aspect ratio counts; None if unreadable."""
     bytes_of_file = np.frombuffer(data, np.uint8)
@@ -63,9 +108,11 @@ def grey_of(data: bytes, size: int, resize: str) -> tuple[np.ndarray, tuple[int,
     image = cv2.imdecode(bytes_of_file, cv2.IMREAD_UNCHANGED)
     if image is None:
         return None
-    highest = np.iinfo(image.dtype).max
-    white = 4095 if highest > 255 and image[..., :3].max() < 4096 else highest
+    orientation, bits = png_notes(data)
+    image = upright(image, orientation)
+    white = white_of(image[..., :3] if image.ndim == 3 else image, bits)
     if image.ndim == 3:
+        highest = np.iinfo(image.dtype).max
         alpha = image[..., 3] if image.shape[2] == 4 else None
         kind, image = image.dtype, cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_BGR2GRAY)
         image = image if alpha is None else np.rint(image * (alpha / highest)).astype(kind)

@@ -89,13 +89,19 @@ def test_outcomes_are_those_of_one_class(run, capsys):
         assert raised.value.code == EXIT_USAGE
 
 
-def test_every_finding_has_a_map_of_its_own(several, tmp_path):
+def test_every_finding_has_a_map_of_its_own(several, tmp_path, capsys):
     run = copied(several, tmp_path)
     film = next((several / "films" / "images_001" / "images").iterdir())
     explain.main([str(run.path), str(film), "--class", "all"])
     assert pictures(run) == sorted(f"{film.stem}-{name}-conv_head.png" for name in PHANTOM_FINDINGS)
     with pytest.raises(UserError, match="there is no class fracture"):
         explain.main([str(run.path), str(film), "--class", "fracture"])
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(film.read_bytes()[:300])
+    capsys.readouterr()
+    with pytest.raises(UserError, match="1 of 2 files could not be explained"):
+        explain.main([str(run.path), str(film), str(damaged), "--class", "all"])
+    assert capsys.readouterr().err.count("damaged.png") == 1
 
 
 CHECKED = pytest.mark.parametrize(

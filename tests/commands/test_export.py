@@ -162,8 +162,11 @@ def test_an_ensemble_answers_with_the_means_of_its_members(tiny_trained):
     np.testing.assert_allclose(logits, np.mean([found[0] for found in each], axis=0), atol=1e-4)
     np.testing.assert_allclose(evidence, np.mean([found[1] for found in each], axis=0), atol=1e-4)
     smaller = dataclasses.replace(first, description=dataclasses.replace(first.description, image_size=16))
-    with pytest.raises(UserError, match="see images of different sizes: export them one by one"):
+    with pytest.raises(UserError, match=r"see different squares \(image_size\): export them one by one"):
         answers_by_onnx(Together(first, smaller), images)
+    clearer = dataclasses.replace(first, description=dataclasses.replace(first.description, clarify="clahe"))
+    with pytest.raises(UserError, match=r"see different squares \(clarify\)"):
+        answers_by_onnx(Together(first, clearer), images)
 
 
 def answers_by_onnx(model, images):

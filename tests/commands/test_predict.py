@@ -1,6 +1,8 @@
 import csv
+import io
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
@@ -218,6 +220,26 @@ def test_the_table_and_the_heat_maps_hold_what_json_says(evaluated_run, files, t
         assert picture.shape[1] == width and picture.shape[0] > height
         assert np.ptp(picture[:height], axis=-1).max() > 50
     assert f"Table: {table}" in errors and str(maps) in errors
+
+
+def test_results_are_not_written_over_what_is_read(evaluated_run, files, tmp_path, capsys):
+    film = tmp_path / "films" / "a.png"
+    film.parent.mkdir()
+    cv2.imwrite(str(film), cv2.imread(files[0]))
+    before = film.read_bytes()
+    for option in (["--maps", str(film.parent)], ["--csv", str(film)]):
+        assert cli(["predict", str(evaluated_run), str(film.parent), *option, "--replace"]) == 1
+        assert f"{option[0]} would write over {film}, which is read" in capsys.readouterr().err
+    assert film.read_bytes() == before and len(list(film.parent.iterdir())) == 1
+
+
+def test_json_is_json_in_every_encoding(evaluated_run, files, tmp_path, monkeypatch):
+    film = shutil.copy(files[0], tmp_path / "film \U0001f600 – ü.jpeg")
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1", errors="replace")
+    monkeypatch.setattr(sys, "stdout", stream)
+    predict.main([str(evaluated_run), str(film), "--json"])
+    stream.seek(0)
+    assert json.load(stream)[0]["file"] == str(film)
 
 
 def test_results_replace_nothing_unasked(evaluated_run, files, tmp_path, capsys):

@@ -67,6 +67,14 @@ def test_transparency_shows_black(picture):
     assert np.abs(decode_grey(png(deep), name="a").astype(int) - expected).max() <= 1
 
 
+def test_many_rows_are_laid_over_black_as_few_are():
+    image = np.random.default_rng(0).integers(0, 2**16, (600, 20, 4)).astype(np.uint16)
+    grey = cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_BGR2GRAY)
+    laid = np.rint(grey * (image[..., 3] / 65_535)).astype(int)
+    found = decode_grey(png(image), name="a")
+    np.testing.assert_array_equal(found, (laid * 255 + 32_767) // 65_535)
+
+
 def test_one_bit_and_palette_pngs():
     bits = np.array([[0, 255] * 8, [255, 0] * 8], np.uint8)
     np.testing.assert_array_equal(decode_grey(png(bits, params=[cv2.IMWRITE_PNG_BILEVEL, 1]), name="a"), bits)

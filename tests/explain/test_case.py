@@ -58,3 +58,4 @@ def test_every_picture_has_a_name_of_its_own():
         "other",
         "film-3",
     ]
+    assert picture_names(["1.2.840.113.5", "1.2.840.113.6"]) == ["1.2.840.113.5", "1.2.840.113.6"]

@@ -22,6 +22,7 @@ class Outcome:
     """What became of the radiographs of a study."""
 
     stored: int = 0  # predicted now, and stored
+    objects: int = 0  # that were stored for them
     present: int = 0  # stored before
     passed_over: Counter[str] = field(default_factory=Counter)  # by reason
     failures: list[str] = field(default_factory=list)  # sentences
@@ -90,6 +91,7 @@ def _try_image(
         return None
     if reason is None:
         outcome.stored += 1
+        outcome.objects += len(missing)
         return STORED
     outcome.passed_over[reason] += 1
     return ImageEntry("passed over", reason)

@@ -130,7 +130,11 @@ class Watch:
             self._say(f"study {study.uid if self._full_names else alias(study.uid)}: {told}")
         sentence = outcome.failures[0] if outcome.failures else ""
         again = time.time() + wait if failures else 0.0
-        self._journal.write_study(study.uid, StudyEntry(study.instances, failures, again, sentence))
+        # what was stored for other radiographs of a study that is set aside is no reason to try it at once
+        counted = study.instances
+        if failures and counted is not None:
+            counted += outcome.objects
+        self._journal.write_study(study.uid, StudyEntry(counted, failures, again, sentence))
         return outcome
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import cv2
 
 from cxr_jax.bundle.record import BUNDLE_FILE, Bundle, content_of
+from cxr_jax.errors import UserError
 from cxr_jax.serving.batching import BATCH_SIZE, BatchingPredictor, BusyError, StoppedError, Submission
 from cxr_jax.serving.http.answers import Answer, FileAnswer, Health, error_of, refusal_status, status_of
 from cxr_jax.serving.http.limits import RETRY_AFTER, UPLOADS_HELD, Limits, RefusalError, Room
@@ -101,6 +102,8 @@ class Service:
             ClientDisconnect: nobody waits for the answer any more.
         """
         self.require_token(request)
+        if map:
+            self._require_maps()
         if self.predictor.pending >= self.limits.files:
             raise RefusalError(503, BUSY, RETRY_AFTER)
         with self._room.share() as share:
@@ -128,6 +131,13 @@ class Service:
             error=error_of(answers),
         )
         return status_of(answers), answer
+
+    def _require_maps(self) -> None:
+        """Raises RefusalError if there are no heat maps of this network."""
+        try:
+            _ = self.network.loaded.explain
+        except UserError as error:
+            raise RefusalError(422, f"{error}: ask without map") from None
 
     def health(self) -> tuple[int, Health]:
         """Returns 200 if the network answers, and 503 before and after that."""

@@ -102,6 +102,16 @@ def test_a_study_that_was_set_aside_is_tried_again_after_a_while_and_when_someth
     assert finished(archive, FIRST)
 
 
+def test_results_of_others_do_not_bring_back_a_study_that_was_set_aside(archive, looking, radiograph):
+    archive.add(radiograph(FIRST), radiograph(FIRST, 2))
+    archive.fault = lambda request: request.path.endswith(f"/instances/{FIRST}.1.2") and request.answer(500) is None
+    assert looking().unfinished == 1
+    assert len(archive.sent) == 2
+    archive.requests.clear()
+    assert looking().unfinished == 1
+    assert not [request for request in archive.requests if request.path.startswith(f"/studies/{FIRST}/")]
+
+
 def test_a_passing_fault_is_not_noticed(archive, looking, radiograph):
     archive.add(radiograph(FIRST), radiograph(SECOND))
     met = set()

@@ -12,6 +12,7 @@ from scipy.special import expit, softmax
 
 from cxr_jax.bundle.record import Call
 from cxr_jax.commands.serve import _described
+from cxr_jax.errors import UserError
 from cxr_jax.serving.http.app import app_of
 from cxr_jax.serving.http.limits import Limits
 from cxr_jax.serving.http.service import Network, Service
@@ -28,14 +29,14 @@ class Client:
     def __init__(self, service):
         self.app = app_of(service, lambda _: None, on_start=lambda: None)
 
-    def ask(self, method, path, **options):
+    def ask(self, method, path, status=200, **options):
         async def asking():
             transport = httpx.ASGITransport(self.app)
             async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
                 return await client.request(method, path, **options)
 
         response = asyncio.run(asking())
-        assert response.status_code == 200
+        assert response.status_code == status
         return response
 
 
@@ -128,3 +129,15 @@ def test_the_map_is_of_the_likeliest_that_is_called(kind, explained, asked, monk
     assert films == FILMS
     assert heat.startswith(f"Grad-CAM of {explained} at ")
     assert f"(probability of {explained} 0.9" in told and ("threshold 0.6000" in told) == (kind == FINDINGS)
+
+
+def test_a_map_where_there_can_be_none_is_refused_before_anything_is_predicted(asked):
+    def no_maps():
+        raise UserError("heat maps are of whole images")
+
+    client, network = asked("exclusive", CALLS)
+    object.__setattr__(network.loaded, "explainer", no_maps)
+    files = [("file", ("film.png", film(220)))]
+    refused = client.ask("POST", "/predict?map=png", status=422, files=files)
+    assert "heat maps are of whole images: ask without map" in refused.text
+    assert answered(client, 220)["files"][0]["error"] is None

@@ -36,7 +36,7 @@ async function start() {
   const offline = keepForOffline(page).catch(() => {});
   forbidConnections();
   find("private-told").textContent =
-    "The page has closed its connections: it can send nothing, not even to the server that it came from.";
+    "The page has closed its connections: it can fetch nothing more than its own program from the server that it came from.";
   phantoms = Object.fromEntries(page.phantoms.map(({ file }) => [file, files[file]]));
   const programs = Object.fromEntries(
     Object.entries(files)

@@ -29,19 +29,23 @@ export class Reader {
     const source = URL.createObjectURL(new Blob([`import ${JSON.stringify(address)};`], { type: "text/javascript" }));
     const worker = new Worker(source, { type: "module" });
     this.#worker = worker;
+    let opened = false;
     this.#ready = new Promise((resolve, reject) => {
       worker.onmessage = ({ data }) => {
         if (data.started) {
           URL.revokeObjectURL(source);
           worker.postMessage({ open: this.#material });
-        } else if (data.ready) resolve();
-        else if (data.broken) reject(new Mistake(`This browser cannot run the network (${data.broken}).`));
+        } else if (data.ready) {
+          opened = true;
+          resolve();
+        } else if (data.broken) reject(new Mistake(`This browser cannot run the network (${data.broken}).`));
         else this.#settle(data);
       };
       worker.onerror = (event) => {
         event.preventDefault();
         reject(new Mistake(`This browser cannot run the network (${event.message ?? "no reason given"}).`));
-        this.#restart((name) => `${name} took more memory than this browser gives`);
+        // one that could not be opened, as without a connection to its program, cannot the next time either
+        if (opened) this.#restart((name) => `${name} took more memory than this browser gives`);
       };
     });
     this.#ready.catch(() => {});
