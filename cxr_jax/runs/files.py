@@ -62,24 +62,15 @@ def is_begun(folder: Path, content: str, *marks: str) -> bool:
     """Returns whether a folder that was asked for holds `content`, as its files `marks` tell; else it is free for it.
 
     Raises:
-        UserError: it is a file, holds something else, cannot be looked at, or is empty and cannot be replaced.
+        UserError: it is a file, holds something else, or cannot be looked at.
     """
     with writing(folder):
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file: choose another place for the {content}")
         used = folder.is_dir() and any(folder.iterdir())
-        if not used:
-            require_replaceable(folder, content)
     if used and not all((folder / mark).is_file() for mark in marks):
         raise UserError(f"{folder} holds something else than a {content}: choose another place")
     return used
-
-
-def require_replaceable(folder: Path, content: str) -> None:
-    """Raises UserError if `folder` is one that nothing can be renamed to: a mounted one, or where one stands."""
-    if folder.is_dir() and (folder.is_mount() or folder.samefile(Path.cwd())):
-        kind = "a mounted folder" if folder.is_mount() else "the current folder"
-        raise UserError(f"{folder} is {kind}, which cannot become the {content}: name a new folder in it")
 
 
 def require_free(folder: Path, content: str, *marks: str, replace: bool) -> None:

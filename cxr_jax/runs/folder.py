@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_jax.errors import UserError
-from cxr_jax.runs.files import require_replaceable, writing
+from cxr_jax.runs.files import writing
 
 SCHEMA_VERSION = 1
 """Version of the layout and of the JSON files of a run folder; raised when an older reader would misread them."""
@@ -44,18 +44,28 @@ class RunFolder:
 
     @classmethod
     def unused(cls, path: str | Path) -> RunFolder:
-        """Returns the folder that a new run may be made in, without making it.
+        """Returns the folder that a finished one may become by its renaming, without making it.
 
         Raises:
-            UserError: something is there already, the place cannot be read, or it is a folder that cannot be replaced.
+            UserError: something is there already, the place cannot be read, or nothing can be renamed to it: a mounted
+                folder, or the one where the process stands.
         """
+        run = cls._empty(path)
+        with writing(run.path):
+            if run.path.is_dir() and (run.path.is_mount() or run.path.samefile(Path.cwd())):
+                kind = "a mounted folder" if run.path.is_mount() else "the current folder"
+                raise UserError(f"{path} is {kind}, which cannot become the run: name a new folder in it")
+        return run
+
+    @classmethod
+    def _empty(cls, path: str | Path) -> RunFolder:
+        """Returns the folder, which holds nothing or is not there; UserError if something is, or it cannot be read."""
         path = Path(path)
         with writing(path):
             if path.exists() and not path.is_dir():
                 raise UserError(f"{path} is a file: choose another place for the run")
             if path.is_dir() and any(path.iterdir()):
                 raise UserError(f"{path} exists and is not empty: choose another place for the run, or --resume it")
-            require_replaceable(path, "run")
         return cls(path)
 
     @classmethod
@@ -65,7 +75,7 @@ class RunFolder:
         Raises:
             UserError: something is there already (nothing is overwritten), or it cannot be written.
         """
-        run = cls.unused(path)
+        run = cls._empty(path)
         with writing(run.path):
             run.path.mkdir(parents=True, exist_ok=True)
         return run

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cxr_jax.errors import UserError
+from cxr_jax.runs.files import is_begun
 from cxr_jax.runs.folder import SCHEMA_VERSION, RunFolder, read_json
 
 
@@ -33,6 +34,9 @@ def test_the_current_folder_cannot_become_a_run(tmp_path, monkeypatch):
     for named in (".", tmp_path):
         with pytest.raises(UserError, match="is the current folder, which cannot become the run: name a new folder in"):
             RunFolder.unused(named)
+    # what is written into a folder, and not renamed to it, may go there
+    assert not is_begun(Path(), "bundle", "bundle.json")
+    assert RunFolder.create(".").path == Path()
 
 
 def test_a_mounted_folder_cannot_become_a_run(tmp_path, monkeypatch):
