@@ -79,8 +79,8 @@ def compare_with_origin(
         if path.is_file():
             tables[name] = read_any_predictions(path)
     # what the origin fixed counts if it was of the network that this run began with
-    fixed = {BEFORE: has_fixed(origin, continued.step, continued.sha256), AFTER: run.operating_point.is_file()}
-    points = {which: _fixed(of_run, prepared) if fixed[which] else None for which, of_run in of_runs.items()}
+    known = has_fixed(origin, continued.step, continued.sha256)
+    points = {BEFORE: _fixed(origin, prepared) if known else None, AFTER: _fixed(run, prepared)}
 
     def change(
         data: PreparedData | None,

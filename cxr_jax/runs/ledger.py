@@ -110,10 +110,7 @@ def is_evaluated(run: RunFolder, step: int | None, sha256: str) -> bool:
         UserError: as `read_looks`.
     """
     found = look_of_predictions(run)
-    if found is None:
-        return False
-    told = found[1].get("checkpoint_sha256")
-    return told == sha256 if told else found[1].get("step") == step
+    return found is not None and _is_by(found[1], step, sha256)
 
 
 def has_fixed(run: RunFolder, step: int | None, sha256: str) -> bool:
@@ -124,7 +121,16 @@ def has_fixed(run: RunFolder, step: int | None, sha256: str) -> bool:
     Raises:
         UserError: as `read_looks`.
     """
-    return run.operating_point.is_file() and (look_of_predictions(run) is None or is_evaluated(run, step, sha256))
+    if not run.operating_point.is_file():
+        return False
+    found = look_of_predictions(run)
+    return found is None or _is_by(found[1], step, sha256)
+
+
+def _is_by(look: dict[str, Any], step: int | None, sha256: str) -> bool:
+    """Returns whether the network with this checkpoint took a look; one of an earlier version tells the step alone."""
+    told = look.get("checkpoint_sha256")
+    return told == sha256 if told else look.get("step") == step
 
 
 def require_that_of_the_look(run: RunFolder, sha256: str) -> None:
