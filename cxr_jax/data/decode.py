@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Literal
 
 import cv2
@@ -82,6 +83,11 @@ class Decoded:
         if self.depth.bits < 16:
             return f"{told}: read as one of {self.depth.bits} bits, in which {2**self.depth.bits - 1:,} is white"
         return f"{told}, where 65,535 is white: it comes out dark"
+
+
+def without_suffix(file: str) -> str:
+    """Returns the path of a radiograph without its suffix, which is not the last number in the name of a DICOM file."""
+    return str(PurePosixPath(file).with_suffix("")) if file.lower().endswith(IMAGE_SUFFIXES) else file
 
 
 def decode(data: bytes, *, name: str) -> Decoded:

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cxr_jax.data.decode import IMAGE_SUFFIXES
+from cxr_jax.data.decode import without_suffix
 from cxr_jax.errors import printable
 from cxr_jax.vocabulary import CLASS_NAMES, DISCLAIMER, PNEUMONIA
 
@@ -66,9 +66,7 @@ def picture_names(files: Sequence[str]) -> list[str]:
     names: list[str] = []
     taken: set[str] = set()
     for file in files:
-        # the last number in the name of a DICOM file is no ending
-        path = PurePosixPath(file)
-        stem = path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+        stem = PurePosixPath(without_suffix(file)).name
         numbered = (f"{stem}-{number}" for number in itertools.count(2))
         name = next(name for name in itertools.chain([stem], numbered) if name not in taken)
         taken.add(name)

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 
-from cxr_jax.data.decode import IMAGE_SUFFIXES, decode_grey
+from cxr_jax.data.decode import decode_grey, without_suffix
 from cxr_jax.data.examples import Example
 from cxr_jax.data.findings import present_in
 from cxr_jax.data.mask_record import ENTRY, LISTED, MaskRecord, mask_name
@@ -78,7 +78,7 @@ def _matched(folder: Path, examples: Sequence[Example]) -> tuple[list[tuple[Exam
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder of masks")
     by_name: dict[str, list[Path]] = {}
-    wanted = {_bare(example.file) for example in examples}
+    wanted = {without_suffix(example.file) for example in examples}
     unmatched = []
     for path in _images_below(folder):
         name = path.relative_to(folder).with_suffix("").as_posix()
@@ -93,10 +93,12 @@ def _matched(folder: Path, examples: Sequence[Example]) -> tuple[list[tuple[Exam
             raise UserError(f"{paths[0]} and {paths[1]} are masks of the same radiograph: keep one")
     if not by_name:
         file = examples[0].file
-        raise UserError(f"no mask in {folder} belongs to a radiograph: that of {file} is {_bare(file)}.png there")
+        raise UserError(
+            f"no mask in {folder} belongs to a radiograph: that of {file} is {without_suffix(file)}.png there"
+        )
     having: dict[Path, Example] = {}
     for example in examples:
-        for path in by_name.get(_bare(example.file), ()):
+        for path in by_name.get(without_suffix(example.file), ()):
             other = having.setdefault(path, example)
             if other is not example:
                 raise UserError(
@@ -104,11 +106,6 @@ def _matched(folder: Path, examples: Sequence[Example]) -> tuple[list[tuple[Exam
                     "radiographs, and prepare them anew"
                 )
     return [(example, path) for path, example in having.items()], unmatched
-
-
-def _bare(file: str) -> str:
-    """Returns the path of a radiograph without its suffix, which is not the last number in the name of a DICOM file."""
-    return str(PurePosixPath(file).with_suffix("")) if file.lower().endswith(IMAGE_SUFFIXES) else file
 
 
 def _images_below(folder: Path) -> list[Path]:
